@@ -1,0 +1,82 @@
+"""Decoder language models as one-logit rerankers.
+
+    from onelogit import Reranker
+
+    reranker = Reranker.load("Qwen/Qwen3-Reranker-0.6B")
+    best_first = reranker.rank("What is the capital of China?", ["Paris is in France.", "Beijing is China's capital."])
+
+The public names are loaded when they are first used: importing the package loads no torch.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from onelogit.errors import (
+        CheckpointError,
+        InputError,
+        LogitError,
+        OnelogitError,
+        RecipeError,
+        UnsupportedModelError,
+    )
+    from onelogit.open import open_reranker
+    from onelogit.options import LoadOptions, check_options
+    from onelogit.recipes import FAMILIES, ReadOut, Recipe
+    from onelogit.reranker import Reranker
+    from onelogit.scores import Ranked, check_top_n
+
+__version__ = "0.1.0"
+
+DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
+"""The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "InputError": "errors",
+    "LogitError": "errors",
+    "OnelogitError": "errors",
+    "RecipeError": "errors",
+    "UnsupportedModelError": "errors",
+    "open_reranker": "open",
+    "LoadOptions": "options",
+    "check_options": "options",
+    "FAMILIES": "recipes",
+    "ReadOut": "recipes",
+    "Recipe": "recipes",
+    "Reranker": "reranker",
+    "Ranked": "scores",
+    "check_top_n": "scores",
+}
+
+__all__ = [
+    "DEMO_MODEL",
+    "FAMILIES",
+    "CheckpointError",
+    "InputError",
+    "LoadOptions",
+    "LogitError",
+    "OnelogitError",
+    "Ranked",
+    "ReadOut",
+    "Recipe",
+    "RecipeError",
+    "Reranker",
+    "UnsupportedModelError",
+    "check_options",
+    "check_top_n",
+    "open_reranker",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

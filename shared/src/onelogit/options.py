@@ -1,0 +1,49 @@
+"""What a caller may say when a model is loaded: one set of names for the core and every adapter."""
+
+from collections.abc import Mapping
+
+from typing_extensions import TypedDict
+
+from onelogit.errors import InputError
+from onelogit.recipes import Activation, Recipe
+
+
+class LoadOptions(TypedDict, total=False):
+    """Options of `Reranker.load`; each may be left out, and None means the same as left out.
+
+    Attributes:
+        device: "cpu", "cuda", "cuda:1", "mps"; the fastest one present where left out.
+        dtype: of the backbone, by name: "bfloat16", "float16", "float32"; the checkpoint's own where left out.
+        instruction: replaces the recipe's default instruction; "" for none.
+        max_tokens: longest prompt, in tokens; longer documents are cut at their end.
+        batch_tokens: most tokens, padding included, in one forward pass.
+        recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares.
+        activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
+        revision: branch, tag or commit of a model on the hub.
+        trust_remote_code: let the checkpoint's own Python code run.
+        allow_control_tokens: read `<|im_end|>` and the like in a query or document as the control tokens they spell,
+            as the families' reference code does. Off, they are plain text.
+    """
+
+    device: str | None
+    dtype: str | None
+    instruction: str | None
+    max_tokens: int | None
+    batch_tokens: int | None
+    recipe: Recipe | None
+    activation: Activation | None
+    revision: str | None
+    trust_remote_code: bool
+    allow_control_tokens: bool
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Refuse names that are no option.
+
+    Raises:
+        InputError: naming the unknown option and the known ones.
+    """
+    known = LoadOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")

@@ -1,0 +1,90 @@
+"""Raw logits -> ranking. Plain Python floats from here on."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from onelogit.errors import InputError, LogitError
+from onelogit.recipes import Activation
+
+
+class Ranked(NamedTuple):
+    """One document in a ranking.
+
+    Attributes:
+        index: the document's place in the caller's list.
+        logit: the model's raw read-out, unbounded; what the ranking sorts by.
+        score: the logit on the scale that the model's card publishes. It orders documents; it is no probability
+            that a document is relevant.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a document
+    logit: float
+    score: float
+
+
+def rank_logits(
+    logits: Sequence[float],
+    activation: Activation,
+    top_n: int | None = None,
+    score_threshold: float | None = None,
+) -> list[Ranked]:
+    """The documents from best to worst; equal logits keep the caller's order.
+
+    Args:
+        logits: one for each document, in the caller's order.
+        activation: "sigmoid" or "identity", from logit to score.
+        top_n: keep this many at most; None for all.
+        score_threshold: keep scores that are at least this; None for all.
+
+    Raises:
+        LogitError: a logit is NaN or infinite.
+    """
+    check_logits(logits)
+    order = sorted(range(len(logits)), key=lambda index: -logits[index])  # sorted() is stable: ties by index
+    ranking = [Ranked(index, logits[index], to_score(logits[index], activation)) for index in order]
+    if score_threshold is not None:
+        ranking = [ranked for ranked in ranking if ranked.score >= score_threshold]
+    return ranking[:top_n]
+
+
+def to_score(logit: float, activation: Activation) -> float:
+    """The logit itself, or its sigmoid, computed without overflow."""
+    if activation == "identity":
+        return logit
+    small = math.exp(-abs(logit))
+    return 1 / (1 + small) if logit >= 0 else small / (1 + small)
+
+
+def check_logits(logits: Sequence[float]) -> None:
+    """Refuse what cannot be ordered.
+
+    Raises:
+        LogitError: naming the first document whose logit is not finite.
+    """
+    for index, logit in enumerate(logits):
+        if not math.isfinite(logit):
+            raise LogitError(f"the logit of document {index} is {logit}; try dtype='float32'")
+
+
+def check_top_n(top_n: object, name: str = "top_n") -> None:
+    """Refuse what is neither None nor a whole number from 1 up.
+
+    Raises:
+        InputError: with the value, under the `name` that the caller knows it by.
+    """
+    if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
+        raise InputError(f"{name} must be a whole number from 1 up, or None for all, not {top_n!r}")
+
+
+def check_score_threshold(score_threshold: object) -> None:
+    """Refuse what is neither None nor a number.
+
+    Raises:
+        InputError: with the value.
+    """
+    if score_threshold is None:
+        return
+    is_number = isinstance(score_threshold, int | float) and not isinstance(score_threshold, bool)
+    if not is_number or score_threshold != score_threshold:  # noqa: PLR0124  only NaN is not itself
+        raise InputError(f"score_threshold must be a number, or None for all documents, not {score_threshold!r}")

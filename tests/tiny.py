@@ -1,0 +1,152 @@
+"""Tiny checkpoints with real architectures, tokenizers and random weights, made in milliseconds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+THINK_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+TEXTS = ["What is the capital of China? The capital of China is Beijing. yes no Yes No 0 1 서울 北京\n\nSay: "] * 3
+
+
+def byte_level_tokenizer(bos: str | None = None) -> PreTrainedTokenizerFast:
+    """Qwen's kind: byte-level BPE, chat tokens special, `<think>` added but not special. Token 0 is "!"."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(_regex(QWEN_PATTERN), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, initial_alphabet=sorted(alphabet), show_progress=False, min_frequency=1
+    )
+    tokenizer.train_from_iterator([*TEXTS, *["yes no Yes No"] * 9, *["yes", "no", "Yes", "No"] * 99], trainer)
+    tokenizer.add_special_tokens([*CHAT_TOKENS, *([bos] if bos else [])])
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in THINK_TOKENS])
+    if bos:
+        tokenizer.post_processor = _starting_with(tokenizer, bos)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token=bos
+    )
+
+
+def gemma_tokenizer() -> PreTrainedTokenizerFast:
+    """Gemma's kind: BPE over characters with spaces as `▁`, `<bos>` put first, runs of newlines added but plain."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    control = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=[*control, "\n\n", *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    words = [word for text in TEXTS for word in text.replace(" ", "▁").split("\n")]
+    tokenizer.train_from_iterator([*words, "\n", *["Yes", "No", "A:▁", "B:▁"] * 99], trainer)
+    content = json.loads(tokenizer.to_str())
+    kept = [token for token in content["added_tokens"] if token["content"] in [*control, "\n\n"]]
+    content["added_tokens"] = [{**token, "special": token["content"] in control} for token in kept]
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.post_processor = _starting_with(tokenizer, "<bos>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def _starting_with(tokenizer: Tokenizer, bos: str) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+    )
+
+
+def _regex(pattern: str) -> object:
+    from tokenizers import Regex
+
+    return Regex(pattern)
+
+
+_SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 2048,
+}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A causal model with its tokenizer, and the two together in a folder."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    folder: Path
+
+
+@lru_cache(maxsize=16)
+def _parts(config_class: type[PretrainedConfig], is_tied: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    torch.manual_seed(1)
+    if config_class is GemmaConfig:
+        tokenizer = gemma_tokenizer()
+    else:
+        tokenizer = byte_level_tokenizer("<s>" if config_class is MistralConfig else None)
+    config = config_class(
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=is_tied,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,  # large enough that logits of different prompts are far apart
+        **_SHAPE,
+    )
+    return AutoModelForCausalLM.from_config(config).eval(), tokenizer
+
+
+def causal_checkpoint(
+    folder: Path,
+    config_class: type[PretrainedConfig] = Qwen3Config,
+    *,
+    is_tied: bool = True,
+    files: Mapping[str, object] | None = None,
+    **save_options: object,
+) -> Tiny:
+    """A causal model saved in `folder`, with further files: a str is written as it is, all else as JSON."""
+    model, tokenizer = _parts(config_class, is_tied)
+    model.save_pretrained(folder, **save_options)
+    tokenizer.save_pretrained(folder)
+    for name, content in (files or {}).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return Tiny(model, tokenizer, folder)
+
+
+ARCHITECTURE_OF_FAMILY: dict[str, type[PretrainedConfig]] = {
+    "qwen3-reranker": Qwen3Config,
+    "ctxl-rerank-v2": MistralConfig,
+    "mxbai-rerank-v2": Qwen2Config,
+    "bge-reranker-v2-gemma": GemmaConfig,
+    "zerank-1": Qwen3Config,
+    "zerank-2": Qwen3Config,
+}
