@@ -61,8 +61,11 @@ class Encoder:
         self._check_runs(backend)
 
     def takes_instruction(self) -> bool:
-        """Whether the prompt has a place for an instruction."""
-        return compile_prompt(self._chat_template, True).takes_instruction
+        """Whether the prompt has a place for an instruction; a template that fails over a system message has none."""
+        try:
+            return compile_prompt(self._chat_template, True).takes_instruction
+        except RecipeError:
+            return False
 
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Rows:
         """One row for each (query, document).
@@ -144,7 +147,7 @@ class Encoder:
     def _check_runs(self, backend: Tokenizer) -> None:
         """Prove on one prompt that reading it in runs gives the ids of the whole."""
         values: dict[Field, str] = {"query": "What is it?", "document": "It is 1.\n\nTwo.", "instruction": "Say."}
-        prompt = compile_prompt(self._chat_template, True)
+        prompt = compile_prompt(self._chat_template, self.takes_instruction())
         if Part() in prompt.parts:
             return  # seams exist where the reference itself does not read the prompt whole
         text = prompt.text(values)

@@ -1,0 +1,59 @@
+"""What every test stands on: no network, no progress bars, checkpoints made once."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
+
+from collections.abc import Callable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from onelogit import Reranker  # noqa: E402
+from tiny import Tiny, causal_checkpoint  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from onelogit.recipes import FAMILIES  # noqa: E402
+
+transformers_logging.disable_progress_bar()
+torch.set_num_threads(1)  # tiny models gain nothing from more, and several test runs share a machine
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A tiny Qwen3-Reranker, known by the name of its folder."""
+    return causal_checkpoint(tmp_path_factory.mktemp("models") / "Qwen3-Reranker-tiny")
+
+
+@pytest.fixture
+def reranker(tiny_qwen: Tiny) -> Iterator[Reranker]:
+    with Reranker.load(tiny_qwen.folder) as reranker:
+        yield reranker
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[..., Tiny]:
+    """Makes a tiny checkpoint in a folder of the given name, with further files."""
+
+    def make(name: str = "model", *args: object, **options: object) -> Tiny:
+        return causal_checkpoint(tmp_path / name, *args, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda recipe: recipe.family)
+def family(request: pytest.FixtureRequest) -> object:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def template() -> str:
+    """A chat template of nobody in particular."""
+    return (
+        '{% for message in messages %}{% if message.role != "system" %}'
+        "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+        "{% endif %}{% endfor %}<|im_start|>assistant\n\n"
+    )

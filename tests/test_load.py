@@ -1,0 +1,160 @@
+"""Checkpoints that cannot be used: each one clear error, before any weight is read where that is possible."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
+from onelogit.recipes import QWEN3_TEMPLATE
+from safetensors.torch import load_file, save_file
+from tiny import Tiny
+from transformers import Qwen3Config
+
+NAME = "Qwen3-Reranker-tiny"
+
+
+def recipe(true: int | str, false: int | str | None = None) -> Recipe:
+    return Recipe(
+        family="mine", chat_template=QWEN3_TEMPLATE, read_out=ReadOut(true=true, false=false), source="this test"
+    )
+
+
+@pytest.mark.parametrize("model", ["no-such/model", "./nowhere", "/nowhere/at/all", "a/b/c", "what is this?"])
+def test_an_unknown_model_is_not_found(model: str):
+    with pytest.raises(CheckpointError, match="no folder|neither a folder here nor found"):
+        Reranker.load(model)
+
+
+def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="no config.json"):
+        Reranker.load(tmp_path)
+
+
+def test_a_causal_model_without_a_recipe_is_refused(checkpoint: Callable[..., Tiny]):
+    with pytest.raises(RecipeError, match="no recipe is known"):
+        Reranker.load(checkpoint("some-chat-model").folder)
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "complaint"),
+    [
+        (10**6, None, "token id 1000000 is outside the vocabulary"),
+        (-1, None, "token id -1 is outside the vocabulary"),
+        ("yes and no", None, "must be one token"),
+        ("", None, "must be one token"),
+        ("yes", "yes", "another false one"),
+    ],
+)
+def test_a_read_out_that_names_no_token_is_refused(
+    true: int | str, false: str | None, complaint: str, tiny_qwen: Tiny
+):
+    with pytest.raises(RecipeError, match=complaint):
+        Reranker.load(tiny_qwen.folder, recipe=recipe(true, false))
+
+
+def test_a_truncated_weights_file_is_damaged(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        Reranker.load(folder)
+
+
+def test_a_missing_shard_is_named(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME, max_shard_size="50KB").folder
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+
+    with pytest.raises(CheckpointError, match=f"lacks {shard.name}"):
+        Reranker.load(folder)
+
+
+@pytest.mark.parametrize("lost", ["model.layers.1.mlp.up_proj.weight", "lm_head.weight"])
+def test_missing_weights_are_an_error_and_never_random(lost: str, checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME, is_tied=False).folder
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[lost]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    with pytest.raises(CheckpointError, match=lost.removeprefix("model.")):
+        Reranker.load(folder)
+
+
+def test_pickled_weights_are_refused_with_the_way_out(checkpoint: Callable[..., Tiny]):
+    tiny = checkpoint(NAME)
+    (tiny.folder / "model.safetensors").unlink()
+    torch.save(tiny.model.state_dict(), tiny.folder / "pytorch_model.bin")
+
+    with pytest.raises(CheckpointError, match=r"\.bin.*save_pretrained"):
+        Reranker.load(tiny.folder)
+
+
+def test_a_folder_without_weights_says_so(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    (folder / "model.safetensors").unlink()
+
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        Reranker.load(folder)
+
+
+@pytest.mark.parametrize("field", ["final_logit_softcapping", "logit_scale"])
+def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, field: 30.0}))
+
+    with pytest.raises(UnsupportedModelError, match=f"{field}=30.0"):
+        Reranker.load(folder)
+
+
+def test_a_head_with_a_bias_is_refused(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME, is_tied=False).folder
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.bias"] = torch.zeros(len(tensors["lm_head.weight"]))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    with pytest.raises(UnsupportedModelError, match="bias"):
+        Reranker.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"dtype": "int3"}, "unknown dtype 'int3'"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number from 1 up"),
+        ({"max_tokens": 10**6}, "more than the 2048 tokens"),
+        ({"batch_tokens": -5}, "batch_tokens must be"),
+        ({"activation": "softmax"}, "unknown activation 'softmax'"),
+        ({"instruction": 3}, "the instruction must be a string"),
+        ({"topn": 5}, "unknown option 'topn'; the options are device"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(options: dict, complaint: str, tiny_qwen: Tiny):
+    with pytest.raises(InputError, match=complaint):
+        Reranker.load(tiny_qwen.folder, **options)
+
+
+def test_loading_says_nothing_where_there_is_nothing_to_say(
+    checkpoint: Callable[..., Tiny], capfd: pytest.CaptureFixture[str]
+):
+    folder = checkpoint(NAME, Qwen3Config, is_tied=False).folder
+    capfd.readouterr()
+
+    Reranker.load(folder)
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_non_commercial_licence_is_mentioned(checkpoint: Callable[..., Tiny], caplog: pytest.LogCaptureFixture):
+    folder = checkpoint(NAME, files={"README.md": "---\nlicense: cc-by-nc-sa-4.0\n---\n"}).folder
+
+    with caplog.at_level(logging.WARNING):
+        reranker = Reranker.load(folder)
+
+    assert reranker.licence == "cc-by-nc-sa-4.0"
+    assert "cc-by-nc-sa-4.0: not for commercial use" in caplog.text
