@@ -1,0 +1,106 @@
+"""The imports run one way, adapters keep to their side, and no import loads torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "shared" / "src" / "onelogit"
+PACKAGES = ROOT / "packages"
+
+# Each stage may import the ones before it.
+ORDER = [
+    "errors",
+    "recipes",
+    "options",
+    "declared",
+    "load",
+    "convert",
+    "template",
+    "encode",
+    "forward",
+    "scores",
+    "reranker",
+    "open",
+]
+WITHOUT_TORCH = {"errors", "recipes", "options", "declared", "template", "scores", "open"}
+ADAPTERS = {
+    "langchain_onelogit": "langchain_core",
+    "llama_index.postprocessor.onelogit_rerank": "llama_index.core",
+    "haystack_integrations.components.rankers.onelogit.ranker": "haystack",
+}
+
+
+def imports_of(file: Path) -> set[str]:
+    """The modules that a file names in its import statements, wherever they stand."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def test_every_stage_of_the_core_has_its_place():
+    assert {file.stem for file in CORE.glob("*.py")} == {*ORDER, "__init__"}
+
+
+@pytest.mark.parametrize("stage", ORDER)
+def test_a_stage_imports_only_what_stands_before_it(stage: str):
+    imported = {name.removeprefix("onelogit.") for name in imports_of(CORE / f"{stage}.py") if "onelogit" in name}
+
+    assert imported <= set(ORDER[: ORDER.index(stage)])
+
+
+@pytest.mark.parametrize("stage", sorted(WITHOUT_TORCH))
+def test_a_stage_of_facts_and_text_knows_no_torch(stage: str):
+    assert not imports_of(CORE / f"{stage}.py") & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGES.rglob("*.py")), ids=lambda file: file.parent.name + "/" + file.name)
+def test_an_adapter_imports_the_cores_public_names_and_its_framework(file: Path):
+    imported = imports_of(file)
+
+    assert not any(name.startswith("onelogit.") for name in imported)
+    assert not {name.partition(".")[0] for name in imported} & {"torch", "transformers", "sentence_transformers"}
+
+
+@pytest.mark.parametrize("module", ["onelogit", *(name for name in ADAPTERS if not name.startswith("haystack"))])
+def test_an_import_loads_no_torch(module: str):
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_haystack_package_loads_no_torch_beyond_what_haystack_does():
+    """`import haystack` itself loads torch where it is installed; transformers it does not."""
+    program = (
+        "import sys, haystack; before = set(sys.modules); "
+        "import haystack_integrations.components.rankers.onelogit; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "sys.exit(bool(new & {'torch', 'transformers'}))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_every_file_opens_with_what_it_is():
+    for file in [*CORE.rglob("*.py"), *PACKAGES.rglob("*.py")]:
+        assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file
+
+
+def test_namespace_packages_stay_open_to_others():
+    above = ["llama_index", "llama_index/postprocessor", "haystack_integrations", "haystack_integrations/components"]
+    for folder in [*above, "haystack_integrations/components/rankers"]:
+        assert not list(PACKAGES.rglob(f"{folder}/__init__.py"))
+
+
+def test_every_package_is_typed():
+    leaves = [CORE, *(file.parent for file in PACKAGES.rglob("__init__.py"))]
+
+    assert len(leaves) == 4
+    assert all((leaf / "py.typed").is_file() for leaf in leaves)
