@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from haystack import Document as HaystackDocument
-from haystack_integrations.components.rankers.onelogit.ranker import OnelogitRanker
 from langchain_core.documents import Document as LangChainDocument
-from langchain_onelogit import OnelogitRerank as LangChainRerank
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+from haystack_integrations.components.rankers.onelogit.ranker import OnelogitRanker
+from langchain_onelogit import OnelogitRerank as LangChainRerank
 from llama_index.postprocessor.onelogit_rerank import OnelogitRerank as LlamaIndexRerank
 
 
@@ -56,9 +57,7 @@ class LangChain:
     def _result(self, document: LangChainDocument) -> Result:
         metadata = document.metadata
         score, logit = metadata["relevance_score"], metadata["relevance_logit"]
-        return Result(
-            document.id, document.page_content, _without_logit(metadata, "relevance_score"), score, logit
-        )
+        return Result(document.id, document.page_content, _without_logit(metadata, "relevance_score"), score, logit)
 
 
 class LlamaIndex:
@@ -95,9 +94,7 @@ class Haystack:
         return OnelogitRanker(model=model, top_k=top, **fields)
 
     def documents(self, texts: Sequence[str], metadata: dict[str, Any] | None = None) -> list[HaystackDocument]:
-        return [
-            HaystackDocument(id=f"id-{n}", content=text, meta=dict(metadata or {})) for n, text in enumerate(texts)
-        ]
+        return [HaystackDocument(id=f"id-{n}", content=text, meta=dict(metadata or {})) for n, text in enumerate(texts)]
 
     def run(self, adapter: OnelogitRanker, query: str, documents: list[HaystackDocument]) -> list[Result]:
         return [self._result(document) for document in adapter.run(query=query, documents=documents)["documents"]]

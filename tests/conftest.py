@@ -7,16 +7,16 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 
-from collections.abc import Callable, Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from onelogit import Reranker  # noqa: E402
-from tiny import Tiny, causal_checkpoint  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
+import pytest
+import torch
+from transformers.utils import logging as transformers_logging
 
-from onelogit.recipes import FAMILIES  # noqa: E402
+from onelogit import Reranker
+from onelogit.recipes import FAMILIES
+from tiny import Tiny, causal_checkpoint
 
 transformers_logging.disable_progress_bar()
 torch.set_num_threads(1)  # tiny models gain nothing from more, and several test runs share a machine

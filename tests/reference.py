@@ -1,6 +1,7 @@
 """What the families' own code computes: the full causal model's logits after the card's prompt, one at a time."""
 
 import torch
+
 from onelogit.recipes import ReadOut, Recipe
 from onelogit.template import compile_prompt
 from tiny import Tiny

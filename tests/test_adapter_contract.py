@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import pytest
+
 from adapters import ADAPTERS, Adapter
 from onelogit import CheckpointError, Reranker
 from tiny import Tiny
@@ -83,7 +84,7 @@ def test_the_best_are_kept_and_none_means_all(framework: Adapter, model: str, to
 
 @pytest.mark.parametrize("top", [0, -1])
 def test_keeping_fewer_than_one_is_refused_at_once(framework: Adapter, model: str, top: int):
-    with pytest.raises(ValueError, match="greater than or equal to 1|from 1 up"):
+    with pytest.raises(ValueError, match=r"greater than or equal to 1|from 1 up"):
         framework.make(model, top)
 
 

@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable
 
 import pytest
+from sentence_transformers import CrossEncoder
+
 from declarations import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.declared import check_architecture, declared_licence, find_recipe
 from onelogit.recipes import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from reference import causal_logit, prompt_ids
-from sentence_transformers import CrossEncoder
 from tiny import Tiny
 
 
@@ -44,12 +45,17 @@ def test_a_declared_model_scores_as_in_sentence_transformers(checkpoint: Callabl
     reranker = Reranker.load(tiny.folder)
     theirs = CrossEncoder(str(tiny.folder), device="cpu").predict([(query, text) for text in documents])
 
-    expected = [causal_logit(tiny, ReadOut(true=17, false=4), prompt_ids(tiny, reranker.recipe, query, text)) for text in documents]
+    expected = [
+        causal_logit(tiny, ReadOut(true=17, false=4), prompt_ids(tiny, reranker.recipe, query, text))
+        for text in documents
+    ]
     assert reranker.logits(query, documents) == pytest.approx(expected, abs=1e-5)
     assert reranker.logits(query, documents) == pytest.approx(theirs.tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sentence_transformers.models.Transformer", "sentence_transformers.base.models.Transformer"])
+@pytest.mark.parametrize(
+    "kind", ["sentence_transformers.models.Transformer", "sentence_transformers.base.models.Transformer"]
+)
 def test_modules_are_known_by_their_last_name_and_path(kind: str):
     files = logit_score_files(3, None)
     files["modules.json"] = modules(kind, "x.CausalScoreHead", folders=("", "1_CausalScoreHead"))
@@ -60,7 +66,10 @@ def test_modules_are_known_by_their_last_name_and_path(kind: str):
 
 def test_a_named_template_and_its_variables_are_found():
     files = logit_score_files(3, None, template="a chat template for chatting")
-    files["sentence_bert_config.json"]["processing_kwargs"]["chat_template"] = {"chat_template": "reranker", "tone": "dry"}
+    files["sentence_bert_config.json"]["processing_kwargs"]["chat_template"] = {
+        "chat_template": "reranker",
+        "tone": "dry",
+    }
     files["additional_chat_templates/reranker.jinja"] = "{{ tone }} {{ messages }} {{ bos_token }}"
     files["tokenizer_config.json"] = {"bos_token": {"content": "<s>"}}
 
@@ -78,7 +87,11 @@ def test_a_named_template_and_its_variables_are_found():
         ({"1_LogitScore/config.json": {"true_token_id": "yes"}}, RecipeError, "must name true_token_id"),
         ({"modules.json": modules(TRANSFORMER, "my_code.TemperatureLogitScore")}, UnsupportedModelError, "Temperature"),
         ({"modules.json": modules(TRANSFORMER, "a.Pooling", folders=("", "1"))}, UnsupportedModelError, "Pooling"),
-        ({"config_sentence_transformers.json": {"model_type": "SentenceTransformer"}}, UnsupportedModelError, "embedding"),
+        (
+            {"config_sentence_transformers.json": {"model_type": "SentenceTransformer"}},
+            UnsupportedModelError,
+            "embedding",
+        ),
         ({"config_sentence_transformers.json": {"activation_fn": "torch.nn.Tanh"}}, RecipeError, "Tanh"),
         ({"chat_template.jinja": None}, RecipeError, "no chat template"),
     ],
@@ -101,7 +114,9 @@ def test_a_family_that_cannot_convert_is_refused_with_the_reason(architecture: s
 
 
 def test_a_causal_model_with_no_known_recipe_is_an_error_that_lists_what_to_pass():
-    with pytest.raises(RecipeError, match=r"no recipe is known for 'someone/chat-model' \(Qwen3ForCausalLM\).*Pass recipe="):
+    with pytest.raises(
+        RecipeError, match=r"no recipe is known for 'someone/chat-model' \(Qwen3ForCausalLM\).*Pass recipe="
+    ):
         find_recipe("someone/chat-model", texts())
 
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from onelogit import InputError, Recipe
 from onelogit.encode import Encoder
 from onelogit.recipes import CTXL_TEMPLATE, FAMILIES, MXBAI_TEMPLATE, QWEN3_TEMPLATE
@@ -21,7 +22,9 @@ from tiny import (
 )
 
 TOKENIZER = byte_level_tokenizer()
-FRAME = {name: Encoder(TOKENIZER, template, 9999) for name, template in (("qwen", QWEN3_TEMPLATE), ("ctxl", CTXL_TEMPLATE))}
+FRAME = {
+    name: Encoder(TOKENIZER, template, 9999) for name, template in (("qwen", QWEN3_TEMPLATE), ("ctxl", CTXL_TEMPLATE))
+}
 PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<|>"))
 
 

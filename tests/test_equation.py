@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, Qwen3Config
+
 from onelogit import ReadOut, Recipe, Reranker
 from reference import causal_logit, prompt_ids
 from tiny import ARCHITECTURE_OF_FAMILY, Tiny
-from transformers import AutoModelForSequenceClassification, Qwen3Config
 
 QUERY = "What is the capital of China?"
 DOCUMENTS = [

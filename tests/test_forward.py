@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onelogit import Reranker
 from onelogit.forward import compute_logits, plan_batches
 

@@ -2,6 +2,7 @@
 
 import pytest
 from haystack import Document, Pipeline
+
 from haystack_integrations.components.rankers.onelogit import OnelogitRanker
 from onelogit import DEMO_MODEL, InputError
 from tiny import Tiny

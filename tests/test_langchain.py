@@ -6,6 +6,7 @@ from langchain_classic.retrievers.document_compressors import DocumentCompressor
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
+
 from langchain_onelogit import OnelogitRerank
 from onelogit import DEMO_MODEL
 

@@ -6,6 +6,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
+
 from llama_index.postprocessor.onelogit_rerank import OnelogitRerank
 from onelogit import DEMO_MODEL, InputError
 

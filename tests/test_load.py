@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen3Config
+
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.recipes import QWEN3_TEMPLATE
-from safetensors.torch import load_file, save_file
 from tiny import Tiny
-from transformers import Qwen3Config
 
 NAME = "Qwen3-Reranker-tiny"
 
@@ -24,12 +25,12 @@ def recipe(true: int | str, false: int | str | None = None) -> Recipe:
 
 @pytest.mark.parametrize("model", ["no-such/model", "./nowhere", "/nowhere/at/all", "a/b/c", "what is this?"])
 def test_an_unknown_model_is_not_found(model: str):
-    with pytest.raises(CheckpointError, match="no folder|neither a folder here nor found"):
+    with pytest.raises(CheckpointError, match=r"no folder|neither a folder here nor found"):
         Reranker.load(model)
 
 
 def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="no config.json"):
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
         Reranker.load(tmp_path)
 
 
@@ -48,9 +49,7 @@ def test_a_causal_model_without_a_recipe_is_refused(checkpoint: Callable[..., Ti
         ("yes", "yes", "another false one"),
     ],
 )
-def test_a_read_out_that_names_no_token_is_refused(
-    true: int | str, false: str | None, complaint: str, tiny_qwen: Tiny
-):
+def test_a_read_out_that_names_no_token_is_refused(true: int | str, false: str | None, complaint: str, tiny_qwen: Tiny):
     with pytest.raises(RecipeError, match=complaint):
         Reranker.load(tiny_qwen.folder, recipe=recipe(true, false))
 

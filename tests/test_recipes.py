@@ -3,10 +3,11 @@
 import hashlib
 
 import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
 from onelogit import FAMILIES, Recipe
 from onelogit.declared import find_recipe
 from reference import prompt_text
-from transformers.utils.chat_template_utils import render_jinja_template
 
 QUERY = "What is the capital of China?"
 DOCUMENT = "The capital of China is Beijing."

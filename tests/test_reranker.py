@@ -5,6 +5,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from onelogit import InputError, OnelogitError, Ranked, Reranker
 from onelogit.scores import to_score
 from tiny import Tiny

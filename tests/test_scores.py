@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onelogit import InputError, LogitError
 from onelogit.scores import check_score_threshold, check_top_n, rank_logits, to_score
 

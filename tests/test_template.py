@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.utils.chat_template_utils import render_jinja_template
+
 from onelogit import Recipe, RecipeError
 from onelogit.recipes import FAMILIES, QWEN3_TEMPLATE
 from onelogit.template import compile_prompt
-from transformers.utils.chat_template_utils import render_jinja_template
 
 
 @given(query=st.text(), document=st.text(), instruction=st.text(min_size=1), family=st.sampled_from(FAMILIES))

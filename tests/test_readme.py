@@ -1,0 +1,75 @@
+"""What the READMEs tell their readers to write, run as it stands there; only the model is the one that comes along."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from haystack import Document as HaystackDocument
+from haystack import Pipeline
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from llama_index.core import Document as LlamaIndexDocument
+from llama_index.core import Settings, SummaryIndex
+from llama_index.core.llms import MockLLM
+
+from onelogit import DEMO_MODEL
+
+ROOT = Path(__file__).parent.parent
+READMES = [ROOT / "README.md", ROOT / "shared" / "README.md", *sorted((ROOT / "packages").glob("*/README.md"))]
+TEXTS = ["Bananas are yellow.", "Paris is the capital of France.", "Beijing is the capital of China."]
+MODELS = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-0.6B")
+
+
+class AllDocuments(BaseRetriever):
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        return [Document(page_content=text) for text in TEXTS]
+
+
+def blocks(language: str) -> list[object]:
+    found = []
+    for readme in READMES:
+        text = readme.read_text(encoding="utf-8")
+        for number, match in enumerate(re.finditer(rf"```{language}\n(.*?)```", text, re.DOTALL)):
+            code = match.group(1)
+            for model in MODELS:
+                code = code.replace(model, DEMO_MODEL)
+            found.append(pytest.param(code, id=f"{readme.parent.name}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_readmes_python_runs(code: str, capsys: pytest.CaptureFixture[str]):
+    Settings.llm = MockLLM()
+    index = SummaryIndex.from_documents([LlamaIndexDocument(text=text) for text in TEXTS])
+    names: dict[str, object] = {"retriever": AllDocuments(), "index": index}
+
+    exec(compile(code, "README.md", "exec"), names)
+
+    if "reranking_retriever" in names:
+        assert names["documents"][0].page_content == TEXTS[2]  # type: ignore[index]
+    if "engine" in names:
+        assert names["response"].source_nodes[0].text == TEXTS[2]  # type: ignore[attr-defined]
+    if "pipeline" in names:
+        assert names["answer"]["ranker"]["documents"][0].content == TEXTS[2]  # type: ignore[index]
+    if "print(" in code:
+        assert capsys.readouterr().out.splitlines()[0].endswith((TEXTS[2], "document 1"))
+
+
+@pytest.mark.parametrize("code", blocks("yaml"))
+def test_the_readmes_pipeline_runs(code: str):
+    document_store = InMemoryDocumentStore(index="passages")
+    if document_store.count_documents() == 0:
+        document_store.write_documents([HaystackDocument(content=text) for text in TEXTS])
+    query = "What is the capital of China?"
+
+    pipeline = Pipeline.loads(yaml.safe_dump(yaml.safe_load(code)))
+    answer = pipeline.run({"retriever": {"query": query}, "ranker": {"query": query}})
+
+    assert answer["ranker"]["documents"][0].content == TEXTS[2]
+
+
+def test_every_readme_has_code_that_runs():
+    assert all("```python" in readme.read_text(encoding="utf-8") for readme in READMES)
