@@ -13,7 +13,7 @@ DISTRIBUTIONS = [
     "packages/onelogit-haystack",
 ]
 CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools"]
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 
 
 def install(session: nox.Session, group: str, *, editable: bool = True) -> None:
