@@ -14,19 +14,24 @@ PACKAGES = ROOT / "packages"
 # Each stage may import the ones before it.
 ORDER = [
     "errors",
+    "prompts",
     "recipes",
+    "unsupported",
     "options",
+    "inputs",
+    "template",
     "declared",
+    "recognise",
+    "files",
     "load",
     "convert",
-    "template",
     "encode",
     "forward",
     "scores",
     "reranker",
     "open",
 ]
-WITHOUT_TORCH = {"errors", "recipes", "options", "declared", "template", "scores", "open"}
+WITHOUT_TORCH = set(ORDER) - {"files", "load", "convert", "encode", "forward", "reranker"}
 ADAPTERS = {
     "langchain_onelogit": "langchain_core",
     "llama_index.postprocessor.onelogit_rerank": "llama_index.core",

@@ -8,8 +8,9 @@ from sentence_transformers import CrossEncoder
 
 from declarations import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
-from onelogit.declared import check_architecture, declared_licence, find_recipe
+from onelogit.declared import declared_licence
 from onelogit.recipes import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
+from onelogit.recognise import recognise
 from reference import causal_logit, prompt_ids
 from tiny import Tiny
 
@@ -20,7 +21,7 @@ def texts(architecture: str = "Qwen3ForCausalLM", **files: object) -> dict[str, 
 
 
 def test_sentence_transformers_files_are_believed():
-    recipe = find_recipe("someone/new-reranker", texts(**logit_score_files(17, 4)))
+    recipe = recognise("someone/new-reranker", texts(**logit_score_files(17, 4))).recipe
 
     assert recipe.read_out == ReadOut(true=17, false=4)
     assert recipe.default_instruction == QWEN3_INSTRUCTION
@@ -31,7 +32,7 @@ def test_sentence_transformers_files_are_believed():
 def test_the_table_adds_the_scale_of_the_score_to_what_the_files_declare():
     files = texts(**logit_score_files(17, None))
 
-    zerank, qwen = find_recipe("zeroentropy/zerank-2", files), find_recipe("Qwen/Qwen3-Reranker-0.6B", files)
+    zerank, qwen = recognise("zeroentropy/zerank-2", files).recipe, recognise("Qwen/Qwen3-Reranker-0.6B", files).recipe
 
     assert (zerank.read_out, zerank.activation) == (ReadOut(true=17, scale=0.2), "sigmoid")
     assert (qwen.read_out, qwen.activation, qwen.licence) == (ReadOut(true=17), "sigmoid", "apache-2.0")
@@ -61,7 +62,7 @@ def test_modules_are_known_by_their_last_name_and_path(kind: str):
     files["modules.json"] = modules(kind, "x.CausalScoreHead", folders=("", "1_CausalScoreHead"))
     files["1_CausalScoreHead/config.json"] = files.pop("1_LogitScore/config.json")
 
-    assert find_recipe("m", texts(**files)).read_out == ReadOut(true=3)
+    assert recognise("m", texts(**files)).recipe.read_out == ReadOut(true=3)
 
 
 def test_a_named_template_and_its_variables_are_found():
@@ -70,13 +71,16 @@ def test_a_named_template_and_its_variables_are_found():
         "chat_template": "reranker",
         "tone": "dry",
     }
-    files["additional_chat_templates/reranker.jinja"] = "{{ tone }} {{ messages }} {{ bos_token }}"
+    files["additional_chat_templates/reranker.jinja"] = (
+        "{{ bos_token }}{{ tone }} {{ messages[0].content }} {{ messages[1].content }}"
+    )
     files["tokenizer_config.json"] = {"bos_token": {"content": "<s>"}}
 
-    recipe = find_recipe("m", texts(**files))
+    recipe = recognise("m", texts(**files)).recipe
 
     assert recipe.chat_template == (
-        '{%- set tone = "dry" -%}{%- set bos_token = "<s>" -%}{{ tone }} {{ messages }} {{ bos_token }}'
+        '{%- set tone = "dry" -%}{%- set bos_token = "<s>" -%}'
+        "{{ bos_token }}{{ tone }} {{ messages[0].content }} {{ messages[1].content }}"
     )
 
 
@@ -101,7 +105,7 @@ def test_a_declaration_that_cannot_be_followed_is_refused(change: dict, error: t
     files = {name: content for name, content in files.items() if content is not None}
 
     with pytest.raises(error, match=complaint):
-        find_recipe("someone/new-reranker", texts(**files))
+        recognise("someone/new-reranker", texts(**files))
 
 
 @pytest.mark.parametrize(
@@ -110,14 +114,14 @@ def test_a_declaration_that_cannot_be_followed_is_refused(change: dict, error: t
 )
 def test_a_family_that_cannot_convert_is_refused_with_the_reason(architecture: str):
     with pytest.raises(UnsupportedModelError, match=rf"{architecture}.*has no one-logit form: it "):
-        find_recipe("someone/model", texts(architecture))
+        recognise("someone/model", texts(architecture))
 
 
 def test_a_causal_model_with_no_known_recipe_is_an_error_that_lists_what_to_pass():
     with pytest.raises(
-        RecipeError, match=r"no recipe is known for 'someone/chat-model' \(Qwen3ForCausalLM\).*Pass recipe="
+        RecipeError, match=r"'someone/chat-model': no recipe is known for this Qwen3ForCausalLM.*Pass recipe="
     ):
-        find_recipe("someone/chat-model", texts())
+        recognise("someone/chat-model", texts())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_a_recipe_that_does_not_fit_the_architecture_is_refused(architecture: st
     recipe = Recipe(family="mine", chat_template=QWEN3_TEMPLATE, read_out=read_out, source="me")
 
     with pytest.raises(RecipeError, match="head of its own"):
-        check_architecture("m", texts(architecture), recipe)
+        recognise("m", texts(architecture), recipe)
 
 
 @pytest.mark.parametrize(

@@ -110,16 +110,6 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
         Reranker.load(folder)
 
 
-def test_a_head_with_a_bias_is_refused(checkpoint: Callable[..., Tiny]):
-    folder = checkpoint(NAME, is_tied=False).folder
-    tensors = load_file(folder / "model.safetensors")
-    tensors["lm_head.bias"] = torch.zeros(len(tensors["lm_head.weight"]))
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-    with pytest.raises(UnsupportedModelError, match="bias"):
-        Reranker.load(folder)
-
-
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -6,7 +6,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import FAMILIES, Recipe
-from onelogit.declared import find_recipe
+from onelogit.recognise import recognise
 from reference import prompt_text
 
 QUERY = "What is the capital of China?"
@@ -22,6 +22,8 @@ ORACLE = {
     ("mxbai-rerank-v2", None): (497, "f74f773e6b6996be"),
     ("mxbai-rerank-v2", INSTRUCTION): (535, "95dc9f7531b56e7a"),
     ("bge-reranker-v2-gemma", None): (214, "172b353d9e524602"),
+    ("kure-reranker", None): (412, "a534f4970e1db52f"),
+    ("coreb-code-reranker", None): (412, "a534f4970e1db52f"),
     ("zerank-1", None): (141, "a92fd55a6f47ef1b"),
     ("zerank-2", None): (141, "a92fd55a6f47ef1b"),
 }
@@ -39,7 +41,24 @@ def test_the_prompt_is_byte_exact(family: str, instruction: str | None):
 
 
 def test_every_family_stands_in_the_oracle(family: Recipe):
-    assert (family.family, None) in ORACLE
+    assert (family.family, None) in ORACLE or family.family == "prism-reranker"
+
+
+def test_the_prompt_of_prism_is_byte_exact():
+    prompt = prompt_text(recipe_of("prism-reranker"), QUERY, DOCUMENT)
+
+    assert prompt == (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        "provided. <|im_end|>\n<|im_start|>user\n<Instruct>: Judge if the document is relevant to the query. Reply "
+        '"yes" or "no".\nOn "yes", also emit:\n<contribution>One sentence covering every core point the document '
+        "contributes to the query, without elaboration.</contribution>\n<evidence>Self-contained rewrite of the "
+        "query-relevant content. Rules:\n- Faithful: rephrase only; add or infer nothing.\n- Self-contained: evidence "
+        "alone must fully answer the query.\n- Concise: drop query-irrelevant background.\n- Verbatim (no "
+        "translation): proper nouns, terms, abbreviations, numbers, dates, code, URLs.\n- Output language: "
+        "multilingual doc → query's language; else doc's language.</evidence>\n<Query>: What is the capital "
+        "of China?\n<Document>: The capital of "
+        "China is Beijing.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
 
 
 def test_zerank_2_with_an_instruction_has_the_form_of_its_template():
@@ -67,7 +86,7 @@ def test_a_template_renders_in_transformers_as_it_does_here(family: Recipe):
 
 def test_every_family_names_its_source_and_licence(family: Recipe):
     assert family.source.startswith("https://")
-    assert family.licence
+    assert family.licence or family.family in ("kure-reranker", "coreb-code-reranker")  # only their cards know
     assert family.models
 
 
@@ -86,11 +105,11 @@ def test_every_family_names_its_source_and_licence(family: Recipe):
     ],
 )
 def test_the_table_knows_a_model_by_its_id_or_name(model: str, family: str):
-    assert find_recipe(model, {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}'}).family == family
+    assert recognise(model, {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}'}).recipe.family == family
 
 
 def test_the_table_knows_a_fine_tune_by_its_base_model():
     card = "---\nbase_model:\n- Qwen/Qwen3-Reranker-0.6B\nlicense: mit\n---\n# My model\n"
     texts = {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}', "README.md": card}
 
-    assert find_recipe("me/my-reranker", texts).family == "qwen3-reranker"
+    assert recognise("me/my-reranker", texts).recipe.family == "qwen3-reranker"

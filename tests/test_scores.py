@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit import InputError, LogitError
-from onelogit.scores import check_score_threshold, check_top_n, rank_logits, to_score
+from onelogit.inputs import check_score_threshold, check_top_n
+from onelogit.scores import rank_logits, to_score
 
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32))
 

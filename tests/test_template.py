@@ -58,6 +58,9 @@ def test_a_template_without_a_place_for_an_instruction_says_so():
 
     assert takes == {
         "qwen3-reranker": True,
+        "kure-reranker": True,
+        "coreb-code-reranker": True,
+        "prism-reranker": True,
         "ctxl-rerank-v2": True,
         "mxbai-rerank-v2": True,
         "bge-reranker-v2-gemma": False,

@@ -10,12 +10,15 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     GemmaConfig,
+    LlamaConfig,
     MistralConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
 )
 
@@ -72,6 +75,39 @@ def gemma_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def pair_tokenizer(first: str, between: str, last: str, *, has_types: bool = False) -> PreTrainedTokenizerFast:
+    """An encoder's kind: `first query between document last`, as BERT and RoBERTa join pairs."""
+    tokenizer = byte_level_tokenizer().backend_tokenizer
+    special = dict.fromkeys([first, *between.split(), last])
+    tokenizer.add_special_tokens([*special])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {between} $B:1 {last}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in special],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        cls_token=first,
+        sep_token=last,
+        model_input_names=["input_ids", *(["token_type_ids"] if has_types else []), "attention_mask"],
+    )
+
+
+def native_checkpoint(
+    folder: Path, config_class: type[PretrainedConfig], tokenizer: PreTrainedTokenizerFast, **fields: object
+) -> Path:
+    """A sequence classifier with a head of its own, saved with its tokenizer."""
+    torch.manual_seed(2)
+    shape = {name: value for name, value in _SHAPE.items() if name not in ("num_key_value_heads", "head_dim")}
+    config = config_class(
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, initializer_range=0.3, **{**shape, **fields}
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def _starting_with(tokenizer: Tokenizer, bos: str) -> processors.TemplateProcessing:
     return processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
@@ -92,6 +128,17 @@ _SHAPE = {
     "num_key_value_heads": 1,
     "head_dim": 32,
     "max_position_embeddings": 2048,
+}
+
+
+_FURTHER_SHAPE: dict[type[PretrainedConfig], dict[str, object]] = {
+    Qwen3_5TextConfig: {
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+    }
 }
 
 
@@ -118,7 +165,7 @@ def _parts(config_class: type[PretrainedConfig], is_tied: bool) -> tuple[PreTrai
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.3,  # large enough that logits of different prompts are far apart
-        **_SHAPE,
+        **{**_SHAPE, **_FURTHER_SHAPE.get(config_class, {})},
     )
     return AutoModelForCausalLM.from_config(config).eval(), tokenizer
 
@@ -144,6 +191,9 @@ def causal_checkpoint(
 
 ARCHITECTURE_OF_FAMILY: dict[str, type[PretrainedConfig]] = {
     "qwen3-reranker": Qwen3Config,
+    "kure-reranker": Qwen3Config,
+    "coreb-code-reranker": LlamaConfig,
+    "prism-reranker": Qwen3_5TextConfig,
     "ctxl-rerank-v2": MistralConfig,
     "mxbai-rerank-v2": Qwen2Config,
     "bge-reranker-v2-gemma": GemmaConfig,

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
         RecipeError,
         UnsupportedModelError,
     )
+    from onelogit.inputs import check_top_n
     from onelogit.open import open_reranker
     from onelogit.options import LoadOptions, check_options
     from onelogit.recipes import FAMILIES, ReadOut, Recipe
     from onelogit.reranker import Reranker
-    from onelogit.scores import Ranked, check_top_n
+    from onelogit.scores import Ranked
 
 __version__ = "0.1.0"
 
@@ -47,7 +48,7 @@ _HOMES = {
     "Recipe": "recipes",
     "Reranker": "reranker",
     "Ranked": "scores",
-    "check_top_n": "scores",
+    "check_top_n": "inputs",
 }
 
 __all__ = [

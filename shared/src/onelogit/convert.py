@@ -5,6 +5,7 @@ the difference of two: so that row alone, as the head of a sequence classifier, 
 """
 
 from copy import deepcopy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,33 +23,47 @@ class OneLogitHead(nn.Linear):
         return super().forward(hidden.float())
 
 
-def score_row(head_rows: Tensor, read_out: ReadOut | None) -> Tensor:
+class ScoreRow(NamedTuple):
+    """A head of one logit: `hidden @ weight.T + bias`.
+
+    Attributes:
+        weight: shape (1, hidden), float32.
+        bias: shape (1,), float32, or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def score_row(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None) -> ScoreRow:
     """The row that turns a last hidden state into the logit.
 
     The subtraction is done in float32: two bfloat16 rows that nearly cancel would lose the logit.
 
     Args:
-        head_rows: shape (1 or 2, hidden), the true row first, in any floating dtype.
+        weight: of the head's rows, shape (1 or 2, hidden), the true row first, in any floating dtype.
+        bias: of the same rows, shape (1 or 2,); None for a head without.
         read_out: None for the row of a native head.
-
-    Returns:
-        Shape (1, hidden), float32.
 
     Source: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/discussions/3
     """
-    rows = head_rows.float()
-    row = rows[:1] - rows[1:] if len(rows) == 2 else rows
-    return row if read_out is None else row * read_out.scale
+    scale = 1.0 if read_out is None else read_out.scale
+    return ScoreRow(_difference(weight) * scale, None if bias is None else _difference(bias) * scale)
 
 
-def one_logit_classifier(backbone: PreTrainedModel, row: Tensor, pad_token_id: int) -> PreTrainedModel:
+def _difference(rows: Tensor) -> Tensor:
+    rows = rows.float()
+    return rows[:1] - rows[1:] if len(rows) == 2 else rows
+
+
+def one_logit_classifier(backbone: PreTrainedModel, row: ScoreRow, pad_token_id: int) -> PreTrainedModel:
     """The `...ForSequenceClassification` of the backbone's architecture, around the backbone itself.
 
     Nothing is copied: the classifier holds the given backbone, and `row` as its only other weight.
 
     Args:
         backbone: a decoder without a head.
-        row: shape (1, hidden), float32.
+        row: the head.
         pad_token_id: transformers' own forward finds the last token by it.
 
     Raises:
@@ -64,7 +79,9 @@ def one_logit_classifier(backbone: PreTrainedModel, row: Tensor, pad_token_id: i
         raise UnsupportedModelError(f"transformers has no sequence classifier for {config.model_type!r}") from error
     classifier.config.architectures = [type(classifier).__name__]
     setattr(classifier, classifier.base_model_prefix, backbone)
-    head = OneLogitHead(row.shape[1], 1, bias=False, device="meta")
-    head.weight = nn.Parameter(row.to(backbone.device), requires_grad=False)
+    head = OneLogitHead(row.weight.shape[1], 1, bias=row.bias is not None, device="meta")
+    head.weight = nn.Parameter(row.weight.to(backbone.device), requires_grad=False)
+    if row.bias is not None:
+        head.bias = nn.Parameter(row.bias.to(backbone.device), requires_grad=False)
     classifier.score = head
     return classifier.eval()  # type: ignore[no-any-return]

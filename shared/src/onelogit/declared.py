@@ -1,22 +1,15 @@
-"""The texts of a checkpoint's small files -> the recipe that they declare. Reads no disk."""
+"""The texts of a checkpoint's small files -> what they declare of a reranker. Reads no disk, knows no family."""
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
-from onelogit.recipes import (
-    DEFAULT_MAX_TOKENS,
-    FAMILIES,
-    UNSUPPORTED_ARCHITECTURES,
-    Activation,
-    ReadOut,
-    Recipe,
-)
+from onelogit.recipes import Activation, ReadOut
 
 Texts = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""
@@ -25,45 +18,82 @@ _READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
 _ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
 
 
-def find_recipe(model: str, texts: Texts) -> Recipe:
-    """The recipe that a checkpoint's own files declare, completed from the table of families.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What a checkpoint's files say of it; None for what they do not say.
 
-    The files win in what they say: template, token ids, default instruction. The table adds what they have no
-    field for: the scale of the published score, the longest prompt, the licence.
+    Attributes:
+        files: which files said so, for people to read.
+        read_out: None for a head of the checkpoint's own.
+        chat_template: with the variables that the files fix for it, set at its beginning.
+    """
 
-    Args:
-        model: hub id or path, for the table and for errors.
-        texts: the checkpoint's small files.
+    files: str
+    read_out: ReadOut | None
+    chat_template: str | None = None
+    default_instruction: str | None = None
+    activation: Activation | None = None
+    max_tokens: int | None = None
+
+
+def from_sentence_transformers(texts: Texts) -> Declaration | None:
+    """What `modules.json` and the files it points to declare; None where there is no such file.
 
     Raises:
-        RecipeError: nothing declares a recipe and the table does not know the model.
-        UnsupportedModelError: no one-logit classifier can stand for this model.
+        RecipeError: the files leave out what they should say.
+        UnsupportedModelError: they declare something other than one read-out.
+
+    Source: sentence_transformers 6.2, base/model.py and cross_encoder/modules/logit_score.py.
     """
-    architecture = _architecture(texts)
-    _refuse_unsupported(model, architecture)
-    known = _from_table(model, model_card(texts).get("base_model"))
-    declared = _from_sentence_transformers(model, texts, known)
-    recipe = declared if declared is not None else known
-    if recipe is None:
-        raise RecipeError(_unknown_message(model, architecture))
-    is_native = architecture.endswith("ForSequenceClassification")
-    return replace(recipe, read_out=None) if is_native else recipe
+    modules = parse(texts, "modules.json", kind=list)
+    if not modules:
+        return None
+    settings = parse(texts, "config_sentence_transformers.json")
+    if settings.get("model_type") == "SentenceTransformer":
+        raise UnsupportedModelError("it is an embedding model, which reads a query and a document apart")
+    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    folders = [str(module.get("path", "")) for module in modules]
+    if names[:1] != ["Transformer"] or len(names) > 2 or not set(names[1:]) <= _READ_OUT_MODULES:
+        raise UnsupportedModelError(
+            f"modules.json chains {' -> '.join(names)}, which is no single read-out; "
+            "sentence_transformers.CrossEncoder can run it"
+        )
+    return Declaration(
+        files=f"modules.json: {' -> '.join(names)}",
+        read_out=_logit_score(texts, folders[1]) if len(names) == 2 else None,
+        chat_template=_chat_template(texts, folders[0]),
+        default_instruction=(settings.get("prompts") or {}).get(settings.get("default_prompt_name")),
+        activation=declared_activation(texts),
+        max_tokens=_max_tokens(texts, folders[0]),
+    )
 
 
-def check_architecture(model: str, texts: Texts, recipe: Recipe) -> None:
-    """Refuse a recipe whose read-out is not the one that the checkpoint's architecture has.
+def from_vllm(texts: Texts) -> Declaration | None:
+    """What the fields of `config.json` declare by which vLLM converts; None where there are none.
 
     Raises:
-        RecipeError: a native head where there is none, or head rows where there is no language-model head.
-        UnsupportedModelError: no one-logit classifier can stand for this architecture.
+        RecipeError: the fields contradict each other.
+
+    Source: vllm 0.33, config/model.py and model_executor/models/adapters.py.
     """
-    architecture = _architecture(texts)
-    _refuse_unsupported(model, architecture)
-    is_native = architecture.endswith("ForSequenceClassification")
-    if is_native and recipe.read_out is not None:
-        raise RecipeError(f"{model!r} is a {architecture} with a head of its own: its recipe needs read_out=None")
-    if not is_native and recipe.read_out is None:
-        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no head of its own")
+    config = {**parse(texts, "config.json").get("text_config", {}), **parse(texts, "config.json")}
+    tokens, method = config.get("classifier_from_token"), config.get("method")
+    if config.get("is_original_qwen3_reranker"):
+        tokens, method = tokens or ["no", "yes"], "from_2_way_softmax"
+    if not tokens:
+        return None
+    if method == "from_2_way_softmax" and len(tokens) == 2:
+        read_out = ReadOut(true=tokens[1], false=tokens[0])
+    elif method == "no_post_processing" and len(tokens) == 1:
+        read_out = ReadOut(true=tokens[0])
+    else:
+        raise RecipeError(f"config.json asks for {method!r} of {tokens}, which is no single logit")
+    return Declaration(
+        files=f"config.json: classifier_from_token {tokens}, {method}",
+        read_out=read_out,
+        chat_template=_named_template(texts, "", parse(texts, "tokenizer_config.json"), None),
+        activation=declared_activation(texts),
+    )
 
 
 def model_card(texts: Texts) -> dict[str, Any]:
@@ -86,88 +116,60 @@ def declared_licence(texts: Texts) -> str | None:
     return None if licence is None else str(licence)
 
 
-def _architecture(texts: Texts) -> str:
-    architectures = _parse(texts, "config.json").get("architectures") or []
-    return str(architectures[0]) if architectures else ""
+def declared_activation(texts: Texts) -> Activation | None:
+    """The activation that the files name for Sentence Transformers, from its newest place to its oldest.
 
-
-def _refuse_unsupported(model: str, architecture: str) -> None:
-    for name, reason in UNSUPPORTED_ARCHITECTURES.items():
-        if name in architecture:
-            raise UnsupportedModelError(f"{model!r} ({architecture}) has no one-logit form: {reason}")
-
-
-def _from_table(model: str, base_models: object) -> Recipe | None:
-    names = [model, *([base_models] if isinstance(base_models, str) else base_models or ())]  # type: ignore[misc]
-    for name in names:
-        for recipe in FAMILIES:
-            if str(name).lower() in (known.lower() for known in recipe.models):
-                return recipe
-    for name in names:
-        last_part = str(name).replace("\\", "/").rstrip("/").rpartition("/")[2]
-        for recipe in FAMILIES:
-            if recipe.name_pattern and re.search(recipe.name_pattern, last_part, re.IGNORECASE):
-                return recipe
-    return None
-
-
-def _from_sentence_transformers(model: str, texts: Texts, known: Recipe | None) -> Recipe | None:
-    """What `modules.json` and the files it points to declare; None where there is no such file.
-
-    Source: sentence_transformers 6.2, base/model.py and cross_encoder/modules/logit_score.py.
+    Raises:
+        RecipeError: it is neither a sigmoid nor the identity.
     """
-    modules = _parse(texts, "modules.json", kind=list)
-    if not modules:
-        return None
-    settings = _parse(texts, "config_sentence_transformers.json")
-    if settings.get("model_type") == "SentenceTransformer":
-        raise UnsupportedModelError(f"{model!r} is an embedding model: it reads a query and a document apart")
-    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
-    folders = [str(module.get("path", "")) for module in modules]
-    if names[:1] != ["Transformer"] or len(names) > 2 or not set(names[1:]) <= _READ_OUT_MODULES:
-        raise UnsupportedModelError(f"{model!r} is the module chain {' -> '.join(names)}, which is not one read-out")
-    template = _declared_template(texts, folders[0])
-    if template is None:
-        if known is None:
-            raise RecipeError(f"{model!r} declares its modules but no chat template: pass recipe=Recipe(...)")
-        template = known.chat_template
-    scale = 1.0 if known is None or known.read_out is None else known.read_out.scale
-    read_out = _declared_read_out(model, texts, folders[1], scale) if len(names) == 2 else None
-    instruction = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
-    if known is not None:
-        if instruction is None:
-            instruction = known.default_instruction
-        return replace(known, chat_template=template, read_out=read_out, default_instruction=instruction)
-    return Recipe(
-        family="declared",
-        chat_template=template,
-        read_out=read_out,
-        activation=_declared_activation(model, settings, _parse(texts, "config.json")),
-        default_instruction=instruction,
-        max_tokens=_declared_max_tokens(texts, folders[0]),
-        licence=declared_licence(texts),
-        source=f"the files of {model}",
+    config = parse(texts, "config.json")
+    path = (
+        parse(texts, "config_sentence_transformers.json").get("activation_fn")
+        or (config.get("sentence_transformers") or {}).get("activation_fn")
+        or config.get("sbert_ce_default_activation_function")
     )
+    if path is None:
+        return None
+    name = str(path).rpartition(".")[2]
+    if name not in _ACTIVATIONS:
+        raise RecipeError(f"its files declare the activation {path!r}; pass activation='sigmoid' or 'identity'")
+    return _ACTIVATIONS[name]
 
 
-def _declared_read_out(model: str, texts: Texts, folder: str, scale: float) -> ReadOut:
+def parse(texts: Texts, path: str, kind: type = dict) -> Any:
+    """The parsed JSON file, or an empty `kind` where there is no such file.
+
+    Raises:
+        CheckpointError: the file is not JSON, or holds another kind.
+    """
+    if path not in texts:
+        return kind()
+    try:
+        content = json.loads(texts[path])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, but holds a {type(content).__name__}")
+    return content
+
+
+def _logit_score(texts: Texts, folder: str) -> ReadOut:
     path = _join(folder, "config.json")
-    ids = _parse(texts, path)
+    ids = parse(texts, path)
     true, false = ids.get("true_token_id"), ids.get("false_token_id")
     if not isinstance(true, int) or not isinstance(false, int | None):
-        raise RecipeError(f"{model!r}: {path} must name true_token_id, a whole number, but has {ids}")
-    return ReadOut(true=true, false=false, scale=scale)
+        raise RecipeError(f"{path} must name true_token_id, a whole number, but has {ids}")
+    return ReadOut(true=true, false=false)
 
 
-def _declared_template(texts: Texts, folder: str) -> str | None:
-    """The chat template with the variables that the checkpoint fixes for it, set at its beginning."""
-    settings = _parse(texts, _join(folder, "sentence_bert_config.json"))
+def _chat_template(texts: Texts, folder: str) -> str | None:
+    settings = parse(texts, _join(folder, "sentence_bert_config.json"))
     if "message" not in (settings.get("modality_config") or {}):
         return None
     variables = dict((settings.get("processing_kwargs") or {}).get("chat_template") or {})
     variables.pop("restore_suffix", None)
     name = variables.pop("chat_template", None)
-    tokenizer_settings = _parse(texts, _join(folder, "tokenizer_config.json"))
+    tokenizer_settings = parse(texts, _join(folder, "tokenizer_config.json"))
     template = _named_template(texts, folder, tokenizer_settings, name)
     if template is None:
         return None
@@ -189,44 +191,12 @@ def _named_template(texts: Texts, folder: str, tokenizer_settings: dict[str, Any
     return template if name is None else None
 
 
-def _declared_activation(model: str, settings: dict[str, Any], config: dict[str, Any]) -> Activation:
-    path = settings.get("activation_fn") or (config.get("sentence_transformers") or {}).get("activation_fn")
-    if path is None:
-        return "sigmoid"  # what Sentence Transformers takes for one label where nothing is said
-    name = str(path).rpartition(".")[2]
-    if name not in _ACTIVATIONS:
-        raise RecipeError(f"{model!r} declares the activation {path!r}; pass activation='sigmoid' or 'identity'")
-    return _ACTIVATIONS[name]
-
-
-def _declared_max_tokens(texts: Texts, folder: str) -> int:
-    declared = _parse(texts, _join(folder, "sentence_bert_config.json")).get("max_seq_length")
-    declared = declared or _parse(texts, _join(folder, "tokenizer_config.json")).get("model_max_length")
+def _max_tokens(texts: Texts, folder: str) -> int | None:
+    declared = parse(texts, _join(folder, "sentence_bert_config.json")).get("max_seq_length")
+    declared = declared or parse(texts, _join(folder, "tokenizer_config.json")).get("model_max_length")
     # Tokenizers without a limit of their own carry 1e30 here.
-    return int(declared) if declared is not None and declared < 10**9 else DEFAULT_MAX_TOKENS
-
-
-def _parse(texts: Texts, path: str, kind: type = dict) -> Any:
-    """The parsed file, or an empty `kind` where there is no such file."""
-    if path not in texts:
-        return kind()
-    try:
-        content = json.loads(texts[path])
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, but holds a {type(content).__name__}")
-    return content
+    return int(declared) if declared is not None and declared < 10**9 else None
 
 
 def _join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else name
-
-
-def _unknown_message(model: str, architecture: str) -> str:
-    families = ", ".join(recipe.family for recipe in FAMILIES)
-    return (
-        f"no recipe is known for {model!r} ({architecture or 'no architecture named'}): it declares no reranking files "
-        f"and is none of {families}. Pass recipe=Recipe(family=..., chat_template=..., "
-        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model card"
-    )

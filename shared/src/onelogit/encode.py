@@ -16,17 +16,27 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from onelogit.errors import InputError, RecipeError
-from onelogit.template import Field, Part, Prompt, compile_prompt, fill
+from onelogit.template import Field, Part, Prompt, compile_prompt, fill, takes_instruction
 
 Row = list[int]
 Run = tuple[Part, ...]
 
+_QUERY: Run = (Part(field="query"),)
+_DOCUMENT: Run = (Part(field="document"),)
+
 
 class Rows(NamedTuple):
-    """One row of token ids for each pair, in the pairs' order, and how many documents were cut to fit."""
+    """One row of token ids for each pair, in the pairs' order.
+
+    Attributes:
+        rows: the ids.
+        truncated_count: how many documents were cut to fit.
+        second_starts: where in each row the second text begins, for models that are told; None for all others.
+    """
 
     rows: list[Row]
     truncated_count: int
+    second_starts: list[int] | None = None
 
 
 class Encoder:
@@ -34,7 +44,7 @@ class Encoder:
 
     Args:
         tokenizer: the checkpoint's own, with a fast backend.
-        chat_template: of the recipe.
+        chat_template: of the recipe; None for query and document as a pair, joined as the tokenizer joins pairs.
         max_tokens: the longest row; longer documents lose tokens at their end, and nothing else is ever cut.
         allow_control_tokens: read control tokens that a caller's text spells as such, as the references do.
 
@@ -45,7 +55,7 @@ class Encoder:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerFast,
-        chat_template: str,
+        chat_template: str | None,
         max_tokens: int,
         allow_control_tokens: bool = False,
     ) -> None:
@@ -57,15 +67,15 @@ class Encoder:
         self._run_tokenizer = _without_settings(backend, {} if allow_control_tokens else self._control_ids)
         self._bos = tokenizer.bos_token
         self._first_ids, self._last_ids = _added_ids(backend)
+        self._pair_pieces = _pair_pieces(backend) if chat_template is None else ()
+        is_told_types = "token_type_ids" in tokenizer.model_input_names
+        self._has_types = chat_template is None and is_told_types and 1 in backend.encode("a", "b").type_ids
         self._runs_of = lru_cache(maxsize=64)(self._split_at_control_tokens)
         self._check_runs(backend)
 
     def takes_instruction(self) -> bool:
-        """Whether the prompt has a place for an instruction; a template that fails over a system message has none."""
-        try:
-            return compile_prompt(self._chat_template, True).takes_instruction
-        except RecipeError:
-            return False
+        """Whether the prompt has a place for an instruction."""
+        return self._chat_template is not None and takes_instruction(self._chat_template)
 
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Rows:
         """One row for each (query, document).
@@ -77,7 +87,7 @@ class Encoder:
         Raises:
             InputError: a query (with the frame and the instruction) leaves no room for a document.
         """
-        pieces = self._runs_of(compile_prompt(self._chat_template, bool(instruction)))
+        pieces = self._pieces(bool(instruction))
         values: list[dict[Field, str]] = [
             {"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs
         ]
@@ -87,7 +97,18 @@ class Encoder:
         truncated = [index for index, row in enumerate(rows) if len(row) > self.max_tokens]
         for index in truncated:
             rows[index] = self._cut(pieces, values[index], len(rows[index]))
-        return Rows(rows, len(truncated))
+        return Rows(rows, len(truncated), self._second_starts(texts, ids_of))
+
+    def _pieces(self, has_instruction: bool) -> tuple[int | Run, ...]:
+        if self._chat_template is None:
+            return self._pair_pieces
+        return self._runs_of(compile_prompt(self._chat_template, has_instruction))
+
+    def _second_starts(self, texts: Iterable[list[str]], ids_of: dict[str, Row]) -> list[int] | None:
+        if not self._has_types:
+            return None
+        added = sum(isinstance(piece, int) for piece in self._pair_pieces[: self._pair_pieces.index(_DOCUMENT)])
+        return [added + len(ids_of[query]) for query, _ in texts]
 
     def _tokenize(self, texts: Iterable[str]) -> dict[str, Row]:
         unique = list(dict.fromkeys(texts))
@@ -147,12 +168,15 @@ class Encoder:
     def _check_runs(self, backend: Tokenizer) -> None:
         """Prove on one prompt that reading it in runs gives the ids of the whole."""
         values: dict[Field, str] = {"query": "What is it?", "document": "It is 1.\n\nTwo.", "instruction": "Say."}
-        prompt = compile_prompt(self._chat_template, self.takes_instruction())
-        if Part() in prompt.parts:
-            return  # seams exist where the reference itself does not read the prompt whole
-        text = prompt.text(values)
-        whole = backend.encode(text, add_special_tokens=not (self._bos and text.startswith(self._bos))).ids
-        pieces = self._runs_of(prompt)
+        if self._chat_template is None:
+            whole = backend.encode(values["query"], values["document"]).ids
+        else:
+            prompt = compile_prompt(self._chat_template, self.takes_instruction())
+            if Part() in prompt.parts:
+                return  # seams exist where the reference itself does not read the prompt whole
+            text = prompt.text(values)
+            whole = backend.encode(text, add_special_tokens=not (self._bos and text.startswith(self._bos))).ids
+        pieces = self._pieces(self.takes_instruction())
         ids_of = self._tokenize(_run_texts(pieces, values))
         row = _join(pieces, [ids_of[run] for run in _run_texts(pieces, values)])
         if row != whole:
@@ -194,6 +218,16 @@ def _added_ids(backend: Tokenizer) -> tuple[Row, Row]:
     full = backend.encode("a", add_special_tokens=True).ids
     start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
     return full[:start], full[start + len(bare) :]
+
+
+def _pair_pieces(backend: Tokenizer) -> tuple[int | Run, ...]:
+    """What the tokenizer makes of a pair: its own tokens, and between them the query and the document."""
+    query, document = (backend.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
+    full = backend.encode("a", "b").ids
+    start = next(i for i in range(len(full)) if full[i : i + len(query)] == query)
+    after = start + len(query)
+    second = next(i for i in range(after, len(full)) if full[i : i + len(document)] == document)
+    return (*full[:start], _QUERY, *full[after:second], _DOCUMENT, *full[second + len(document) :])
 
 
 def _join(pieces: Sequence[int | Run], run_ids: Iterable[Row]) -> Row:

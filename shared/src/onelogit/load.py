@@ -1,6 +1,5 @@
-"""A model's id or path -> the parts of its checkpoint. The only file that reads hub or disk."""
+"""A model's id or path -> the parts of its checkpoint: a backbone, the rows of its head, a tokenizer, a recipe."""
 
-import json
 import logging
 import os
 import re
@@ -9,32 +8,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
-from onelogit.declared import check_architecture, declared_licence, find_recipe
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
+from onelogit.files import count_rows, files_of_tensors, find_folder, read_rows, read_texts
+from onelogit.options import LoadOptions
 from onelogit.recipes import ReadOut, Recipe
+from onelogit.recognise import recognise
 
 logger = logging.getLogger(__name__)
 
-_SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
-_INDEX = "model.safetensors.index.json"
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 # Fields of a config that change logits after the head, so that a head row alone would not give them.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "dim_model_base")
+
+
+class HeadRows(NamedTuple):
+    """The rows of a head that make the logit: the true one and, for a difference, the false one.
+
+    Attributes:
+        weight: shape (rows, hidden), in the stored dtype.
+        bias: shape (rows,), or None.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,30 +53,22 @@ class Checkpoint:
     """What a classifier is made of.
 
     Attributes:
-        backbone: the decoder without a head, in evaluation mode, on its device.
-        head_rows: shape (rows, hidden), in the stored dtype: the true row and, for a difference, the false row;
-            or the one row of a native head.
+        model: a decoder without a head, or, where `head_rows` is None, a classifier complete with its own head; in
+            evaluation mode, on its device.
+        head_rows: what the logit is made from; None where the model needs none.
         tokenizer: the checkpoint's own.
         recipe: with token ids in place of texts.
         pad_token_id: the tokenizer's, or its end-of-sequence token where it names none.
     """
 
-    backbone: PreTrainedModel
-    head_rows: torch.Tensor
+    model: PreTrainedModel
+    head_rows: HeadRows | None
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
     pad_token_id: int
 
 
-def load_checkpoint(
-    model: str | os.PathLike[str],
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    recipe: Recipe | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> Checkpoint:
+def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Checkpoint:
     """The parts of a checkpoint; small files first, so that a model that cannot be used is refused before its weights.
 
     Of the language-model head only the rows that the recipe names are read.
@@ -75,61 +78,27 @@ def load_checkpoint(
         RecipeError: no recipe is known, or it does not fit the tokenizer.
         InputError: an unknown device or dtype.
     """
-    place = _device(device)
     name = os.fspath(model)
-    folder = _find(name, revision, _SMALL_FILES)
-    texts = _read_texts(folder)
-    recipe = find_recipe(name, texts) if recipe is None else recipe
-    check_architecture(name, texts, recipe)
+    device = _device(options.get("device"))
+    revision, token = options.get("revision"), options.get("token")
+    trust_remote_code = options.get("trust_remote_code", False)
+    folder = find_folder(name, with_weights=False, revision=revision, token=token)
+    recipe = recognise(name, read_texts(folder), options.get("recipe")).recipe
+    _mention_licence(name, recipe.licence)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    _refuse_changed_logits(name, config)
+    dtype = _dtype(options.get("dtype"), config, device)
     tokenizer = _load_tokenizer(folder, trust_remote_code)
     recipe = _with_token_ids(recipe, tokenizer)
-    recipe = replace(recipe, licence=declared_licence(texts) or recipe.licence)
-    _mention_licence(name, recipe.licence)
-    folder = _find(name, revision, ["*.safetensors", *_SMALL_FILES])
-    head_rows = _read_head_rows(folder, recipe.read_out, is_tied=bool(config.tie_word_embeddings))
-    backbone = _load_backbone(folder, _dtype(dtype, config, place), trust_remote_code)
-    backbone.to(place)  # type: ignore[arg-type]
-    return Checkpoint(
-        backbone=backbone,
-        head_rows=head_rows,
-        tokenizer=tokenizer,
-        recipe=recipe,
-        pad_token_id=_pad_token_id(tokenizer, config),
-    )
-
-
-def _find(name: str, revision: str | None, patterns: list[str]) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
-        raise CheckpointError(f"there is no folder {name!r}")
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(
-            f"the model {name!r} is neither a folder here nor found on the hub; check the spelling, "
-            f"log in for a gated model, or download it first where there is no network ({_first_line(error)})"
-        ) from error
-
-
-def _read_texts(folder: Path) -> dict[str, str]:
-    files = (file for pattern in ("*.json", "*.jinja", "README.md") for file in folder.rglob(pattern))
-    texts = {}
-    for file in files:
-        if file.name not in ("tokenizer.json", "vocab.json", _INDEX):
-            texts[file.relative_to(folder).as_posix()] = _read_text(file)
-    if "config.json" not in texts:
-        raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint")
-    return texts
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{file} is not UTF-8: {error}") from error
+    folder = find_folder(name, with_weights=True, revision=revision, token=token)
+    head_rows = None
+    if recipe.chat_template is not None:
+        _refuse_changed_logits(name, config, recipe.read_out)
+        head_rows = _read_head_rows(folder, recipe.read_out, is_tied=bool(config.tie_word_embeddings))
+    loaded = _load_model(folder, dtype, options, is_backbone=head_rows is not None)
+    if options.get("device_map") is None and options.get("quantization_config") is None:
+        loaded.to(device)  # type: ignore[arg-type]
+    pad_token_id = _pad_token_id(tokenizer, config)
+    return Checkpoint(model=loaded, head_rows=head_rows, tokenizer=tokenizer, recipe=recipe, pad_token_id=pad_token_id)
 
 
 def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerFast:
@@ -157,77 +126,51 @@ def _token_id(token: int | str | None, tokenizer: PreTrainedTokenizerFast) -> in
     return int(ids[0])
 
 
-def _read_head_rows(folder: Path, read_out: ReadOut | None, *, is_tied: bool) -> torch.Tensor:
+def _read_head_rows(folder: Path, read_out: ReadOut | None, *, is_tied: bool) -> HeadRows:
     """The rows of the head that make the logit, through slices: the rest of the head stays on disk."""
-    files = _files_of_tensors(folder)
-    if any(key.endswith("lm_head.bias") for key in files) and read_out is not None:
-        raise UnsupportedModelError("the language-model head has a bias, which is not supported")
-    names = ["score.weight"] if read_out is None else ["lm_head.weight", *(["embed_tokens.weight"] if is_tied else [])]
+    files = files_of_tensors(folder)
+    names = ["score.weight"] if read_out is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
     key = next((key for name in names for key in files if key == name or key.endswith(f".{name}")), None)
     if key is None:
-        raise CheckpointError(f"{folder} has no tensor {' or '.join(names)}: the head's rows cannot be read")
-    try:
-        with safe_open(folder / files[key], framework="pt") as file:
-            return _slice_rows(file.get_slice(key), key, read_out)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{files[key]} is damaged or cut short: {error}") from error
-
-
-def _slice_rows(head: Any, key: str, read_out: ReadOut | None) -> torch.Tensor:
-    count, _ = head.get_shape()
-    if read_out is None and count != 1:
+        raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}: the head's rows cannot be read")
+    if read_out is None and (count := count_rows(files[key], key)) != 1:
         raise UnsupportedModelError(f"{key} has {count} rows: a reranker's own head must have one logit")
     ids = [0] if read_out is None else [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
-    for id in ids:
-        if not 0 <= id < count:
-            raise RecipeError(f"the token id {id} is outside the vocabulary of {count} tokens")
-    rows = torch.cat([head[id : id + 1] for id in ids])
-    if not rows.is_floating_point():
-        raise UnsupportedModelError(f"{key} is quantised ({rows.dtype}); take the unquantised checkpoint")
-    return rows
+    bias_name = names[0].replace("weight", "bias")
+    bias_key = next((key for key in files if key == bias_name or key.endswith(f".{bias_name}")), None)
+    return HeadRows(
+        weight=read_rows(files[key], key, ids),
+        bias=None if bias_key is None else read_rows(files[bias_key], bias_key, ids),
+    )
 
 
-def _files_of_tensors(folder: Path) -> dict[str, str]:
-    """The file of each tensor, by the tensor's name."""
-    if (folder / _INDEX).is_file():
-        weight_map: dict[str, str] = json.loads(_read_text(folder / _INDEX))["weight_map"]
-        missing = sorted({file for file in weight_map.values() if not (folder / file).is_file()})
-        if missing:
-            raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {_INDEX} names")
-        return weight_map
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        is_pickle = any(folder.glob("*.bin"))
-        raise CheckpointError(
-            f"{folder} holds pickled weights (.bin), which can run code and are not read; save them as safetensors "
-            "with model.save_pretrained(folder) of transformers"
-            if is_pickle
-            else f"{folder} holds no weights (model.safetensors)"
-        )
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            return dict.fromkeys(tensors.keys(), file.name)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
-
-
-def _load_backbone(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def _load_model(folder: Path, dtype: torch.dtype, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
+    passed_on: dict[str, Any] = {
+        "device_map": options.get("device_map"),
+        "attn_implementation": options.get("attn_implementation"),
+        "quantization_config": options.get("quantization_config"),
+    }
+    model_class: Any = AutoModel if is_backbone else AutoModelForSequenceClassification
     try:
         with _without_load_report():
-            backbone, report = AutoModel.from_pretrained(
+            model, report = model_class.from_pretrained(
                 folder,
                 dtype=dtype,
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=options.get("trust_remote_code", False),
                 use_safetensors=True,
                 output_loading_info=True,
+                **{name: value for name, value in passed_on.items() if value is not None},
             )
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be loaded: {error}") from error
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if missing:
         # transformers fills these with random numbers and only warns.
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its backbone, {missing[0]} among them")
-    return backbone.eval().requires_grad_(False)  # type: ignore[no-any-return]
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, {missing[0]} among them")
+    if not is_backbone and model.config.num_labels != 1:
+        labels = model.config.num_labels
+        raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
+    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -246,8 +189,8 @@ def _without_load_report() -> Iterator[None]:
         reporter.removeFilter(is_wanted)
 
 
-def _refuse_changed_logits(name: str, config: PretrainedConfig) -> None:
-    for field in _CHANGED_LOGITS:
+def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOut | None) -> None:
+    for field in _CHANGED_LOGITS if read_out is not None else ():
         value = getattr(config, field, None)
         if value not in (None, 1, 1.0):
             raise UnsupportedModelError(f"{name!r} changes its logits after the head ({field}={value})")
@@ -267,7 +210,7 @@ def _device(device: str | None) -> torch.device:
     try:
         return torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"unknown device {device!r}: {_first_line(error)}") from error
+        raise InputError(f"unknown device {device!r}: {str(error).partition(':')[0]}") from error
 
 
 def _dtype(dtype: str | None, config: PretrainedConfig, device: torch.device) -> torch.dtype:
@@ -282,7 +225,3 @@ def _dtype(dtype: str | None, config: PretrainedConfig, device: torch.device) ->
 def _mention_licence(name: str, licence: str | None) -> None:
     if licence and re.search(r"(^|-)nc(-|$)", licence.lower()):
         logger.warning("%s is licensed %s: not for commercial use", name, licence)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -31,10 +31,17 @@ def open_reranker(model: str, **options: Unpack[LoadOptions]) -> "Reranker":
     """
     from onelogit.reranker import Reranker  # noqa: PLC0415  this is where torch is loaded
 
-    key = (model, frozenset((name, value) for name, value in options.items() if value is not None))
+    key = (model, _frozen({name: value for name, value in options.items() if value is not None}))
     with _lock:
         reranker = _open_rerankers.get(key)
         if reranker is None or reranker.is_closed:
             reranker = Reranker.load(model, **options)
             _open_rerankers[key] = reranker
         return reranker
+
+
+def _frozen(value: object) -> object:
+    """The value, with dictionaries in it as sets of pairs, so that it can be a key."""
+    if isinstance(value, dict):
+        return frozenset((name, _frozen(inner)) for name, inner in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

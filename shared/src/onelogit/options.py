@@ -1,6 +1,7 @@
 """What a caller may say when a model is loaded: one set of names for the core and every adapter."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from typing_extensions import TypedDict
 
@@ -20,6 +21,10 @@ class LoadOptions(TypedDict, total=False):
         recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
         revision: branch, tag or commit of a model on the hub.
+        token: for a private or gated model on the hub; the one that is logged in where left out.
+        device_map: passed on to transformers, in place of `device`.
+        attn_implementation: passed on to transformers.
+        quantization_config: passed on to transformers; it quantises the backbone, never the head.
         trust_remote_code: let the checkpoint's own Python code run.
         allow_control_tokens: read `<|im_end|>` and the like in a query or document as the control tokens they spell,
             as the families' reference code does. Off, they are plain text.
@@ -33,6 +38,10 @@ class LoadOptions(TypedDict, total=False):
     recipe: Recipe | None
     activation: Activation | None
     revision: str | None
+    token: str | bool | None
+    device_map: str | dict[str, int | str] | None
+    attn_implementation: str | None
+    quantization_config: dict[str, Any] | None
     trust_remote_code: bool
     allow_control_tokens: bool
 

@@ -1,7 +1,19 @@
 """Recipe and the table of families: facts with their sources, no code that acts on them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from onelogit.prompts import (
+    BGE_GEMMA_TEMPLATE,
+    CTXL_TEMPLATE,
+    MXBAI_TEMPLATE,
+    PRISM_INSTRUCTION,
+    PRISM_TEMPLATE,
+    QWEN3_INSTRUCTION,
+    QWEN3_TEMPLATE,
+    ZERANK_1_TEMPLATE,
+    ZERANK_2_TEMPLATE,
+)
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -30,7 +42,8 @@ class Recipe:
         family: a short name, for logs and errors.
         chat_template: jinja, as Sentence Transformers declares it: messages with the roles `query` and `document`,
             and `system` for an instruction. `{{ seam }}` renders empty and marks a place where the family's
-            reference code ends one tokenizer call and begins the next.
+            reference code ends one tokenizer call and begins the next. None where query and document go to the
+            tokenizer as a pair, as encoders take them.
         read_out: the head rows that make the logit; None where the checkpoint has a one-logit head of its own.
         activation: turns the logit into the score that the model's card publishes.
         default_instruction: used where the caller gives none; None for no instruction.
@@ -42,7 +55,7 @@ class Recipe:
     """
 
     family: str
-    chat_template: str
+    chat_template: str | None
     read_out: ReadOut | None
     source: str
     activation: Activation = "identity"
@@ -53,110 +66,52 @@ class Recipe:
     name_pattern: str | None = None
 
 
-# Jinja drops one newline at the end of a template, so each template that must end in one is written with one more.
-_FIELDS = (
-    '{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first'
-    " | default(instruction) -%}\n"
-    '{%- set query = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}\n'
-    '{%- set document = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}\n'
-)
-
-QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-
-# Byte for byte the file on the hub, so that an export can be compared with it.
-QWEN3_TEMPLATE = """\
-{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first | default("Given a web search query, retrieve relevant passages that answer the query") -%}
-{%- set query_text = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}
-{%- set document_text = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}
-<|im_start|>system
-Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>
-<|im_start|>user
-<Instruct>: {{ instruction }}
-<Query>: {{ query_text }}
-<Document>: {{ document_text }}<|im_end|>
-<|im_start|>assistant
-<think>
-
-</think>
-
-
-"""  # noqa: E501
-
-CTXL_TEMPLATE = (
-    _FIELDS
-    + """\
-Check whether a given document contains information helpful to answer the query.
-<Document> {{ document }}
-<Query> {{ query }}{{ " " ~ instruction if instruction }} ??"""
-)
-
-MXBAI_TEMPLATE = (
-    _FIELDS
-    + """\
-<|im_start|>system
-You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>
-<|im_start|>user
-{{ seam }}{{ "instruction: " ~ instruction ~ "\\n" if instruction }}query: {{ query }}{{ seam }}
-{{ seam }}document: {{ document }}{{ seam }}
-{{ seam }}You are a search relevance expert who evaluates how well documents match search queries. \
-For each query-document pair, carefully analyze the semantic relationship between them, then provide your binary \
-relevance judgment (0 for not relevant, 1 for relevant).
-Relevance:<|im_end|>
-<|im_start|>assistant
-
-"""
-)
-
-BGE_GEMMA_TEMPLATE = (
-    _FIELDS
-    + """\
-A: {{ query }}{{ seam }}
-{{ seam }}B: {{ document }}{{ seam }}
-{{ seam }}Given a query A and a passage B, determine whether the passage contains an answer to the query by \
-providing a prediction of either 'Yes' or 'No'."""
-)
-
-_ZERANK_BODY = """\
-<|im_start|>user
-{{ document | trim }}<|im_end|>
-<|im_start|>assistant
-
-"""
-
-ZERANK_1_TEMPLATE = (
-    _FIELDS
-    + """\
-<|im_start|>system
-{{ query | trim }}<|im_end|>
-"""
-    + _ZERANK_BODY
-)
-
-ZERANK_2_TEMPLATE = (
-    _FIELDS
-    + """\
-<|im_start|>system
-{% if instruction -%}
-<query>{{ query | trim }}</query>
-<instruction>{{ instruction }}</instruction>
-{%- else -%}
-{{ query | trim }}
-{%- endif %}<|im_end|>
-"""
-    + _ZERANK_BODY
+_QWEN3_RERANKER = Recipe(
+    family="qwen3-reranker",
+    chat_template=QWEN3_TEMPLATE,
+    read_out=ReadOut(true="yes", false="no"),
+    activation="sigmoid",
+    default_instruction=QWEN3_INSTRUCTION,
+    licence="apache-2.0",
+    models=("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B"),
+    name_pattern=r"(?<!prism-)qwen3-reranker-",
+    source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B",
 )
 
 FAMILIES = (
+    _QWEN3_RERANKER,
+    replace(
+        _QWEN3_RERANKER,
+        family="kure-reranker",
+        licence=None,
+        models=("nlpai-lab/KURE-Reranker-base",),
+        name_pattern=r"kure-reranker",
+        source="https://huggingface.co/nlpai-lab/KURE-Reranker-base",
+    ),
+    replace(
+        _QWEN3_RERANKER,
+        family="coreb-code-reranker",
+        licence=None,
+        models=("hq-bench/coreb-code-reranker",),
+        name_pattern=r"coreb-code-reranker",
+        source="https://huggingface.co/hq-bench/coreb-code-reranker",
+    ),
     Recipe(
-        family="qwen3-reranker",
-        chat_template=QWEN3_TEMPLATE,
+        family="prism-reranker",
+        chat_template=PRISM_TEMPLATE,
         read_out=ReadOut(true="yes", false="no"),
         activation="sigmoid",
-        default_instruction=QWEN3_INSTRUCTION,
-        licence="apache-2.0",
-        models=("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B"),
-        name_pattern=r"qwen3-reranker-",
-        source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B",
+        default_instruction=PRISM_INSTRUCTION,
+        max_tokens=10240,
+        licence="mit",
+        models=(
+            "infgrad/Prism-Qwen3.5-Reranker-0.8B",
+            "infgrad/Prism-Qwen3.5-Reranker-2B",
+            "infgrad/Prism-Qwen3.5-Reranker-4B",
+            "infgrad/Prism-Qwen3.5-Reranker-9B",
+        ),
+        name_pattern=r"prism-qwen3\.5-reranker",
+        source="https://huggingface.co/infgrad/Prism-Qwen3.5-Reranker-0.8B",
     ),
     Recipe(
         family="ctxl-rerank-v2",
@@ -219,14 +174,3 @@ FAMILIES = (
         source="https://huggingface.co/zeroentropy/zerank-2-reranker",
     ),
 )
-
-# Architectures that no row of an LM head can stand for, each with the reason that the user is told.
-UNSUPPORTED_ARCHITECTURES = {
-    "JinaForRanking": "it ranks all documents of a list in one prompt, by the cosine of projected tokens",
-    "JinaVLForRanking": "it is a vision-language model with a two-layer head of its own",
-    "LayerWiseMiniCPMForCausalLM": "it has one head for each layer, in code of its own",
-    "CostWiseGemmaForCausalLM": "it has one head for each layer and merges tokens between layers",
-    "T5Gemma2": "it is an encoder-decoder",
-    "Bidirectional": "it attends in both directions, in code of its own",
-    "ForConditionalGeneration": "it is a multimodal or encoder-decoder model",
-}

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self, get_args
+from typing import Self
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -15,10 +15,19 @@ from onelogit.convert import one_logit_classifier, score_row
 from onelogit.encode import Encoder
 from onelogit.errors import InputError, OnelogitError
 from onelogit.forward import compute_logits
+from onelogit.inputs import (
+    check_score_threshold,
+    check_text,
+    check_top_n,
+    checked_activation,
+    checked_count,
+    checked_documents,
+    checked_max_tokens,
+)
 from onelogit.load import load_checkpoint
 from onelogit.options import LoadOptions, check_options
 from onelogit.recipes import Activation, Recipe
-from onelogit.scores import Ranked, check_logits, check_score_threshold, check_top_n, rank_logits
+from onelogit.scores import Ranked, check_logits, rank_logits
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +65,10 @@ class Reranker:
         allow_control_tokens: bool = False,
     ) -> None:
         self.recipe = recipe
-        self.max_tokens = _max_tokens(max_tokens, recipe, getattr(classifier.config, "max_position_embeddings", None))
-        self._batch_tokens = _positive("batch_tokens", batch_tokens)
-        self._activation = _activation(recipe.activation if activation is None else activation)
+        model_limit = getattr(classifier.config, "max_position_embeddings", None)
+        self.max_tokens = checked_max_tokens(max_tokens, recipe, model_limit)
+        self._batch_tokens = checked_count("batch_tokens", batch_tokens)
+        self._activation = checked_activation(recipe.activation if activation is None else activation)
         self._encoder = Encoder(tokenizer, recipe.chat_template, self.max_tokens, allow_control_tokens)
         self._instruction = recipe.default_instruction if instruction is None else self._checked(instruction)
         self._classifier: PreTrainedModel | None = classifier
@@ -78,16 +88,11 @@ class Reranker:
             InputError: an unknown option, or one out of its range.
         """
         check_options(options)
-        checkpoint = load_checkpoint(
-            model,
-            device=options.get("device"),
-            dtype=options.get("dtype"),
-            recipe=options.get("recipe"),
-            revision=options.get("revision"),
-            trust_remote_code=options.get("trust_remote_code", False),
-        )
-        row = score_row(checkpoint.head_rows, checkpoint.recipe.read_out)
-        classifier = one_logit_classifier(checkpoint.backbone, row, checkpoint.pad_token_id)
+        checkpoint = load_checkpoint(model, options)
+        classifier = checkpoint.model
+        if checkpoint.head_rows is not None:
+            row = score_row(*checkpoint.head_rows, checkpoint.recipe.read_out)
+            classifier = one_logit_classifier(classifier, row, checkpoint.pad_token_id)
         return cls(
             classifier,
             checkpoint.tokenizer,
@@ -171,8 +176,8 @@ class Reranker:
             InputError: as `rank`.
             LogitError: as `rank`.
         """
-        documents = _checked_documents(documents)
-        _check_text(query, "the query", is_blank_allowed=False)
+        documents = checked_documents(documents)
+        check_text(query, "the query", is_blank_allowed=False)
         return self._pair_logits([(query, document) for document in documents], instruction, progress=False)
 
     def pair_logits(
@@ -191,8 +196,8 @@ class Reranker:
         """
         pairs = list(pairs)
         for index, (query, document) in enumerate(pairs):
-            _check_text(query, f"the query of pair {index}", is_blank_allowed=False)
-            _check_text(document, f"the document of pair {index}")
+            check_text(query, f"the query of pair {index}", is_blank_allowed=False)
+            check_text(document, f"the document of pair {index}")
         return self._pair_logits(pairs, instruction, progress)
 
     def warm_up(self) -> None:
@@ -219,7 +224,7 @@ class Reranker:
         instruction = self._instruction if instruction is None else self._checked(instruction)
         if not pairs:
             return []
-        rows, truncated_count = self._encoder.rows(pairs, instruction)
+        rows, truncated_count, second_starts = self._encoder.rows(pairs, instruction)
         if truncated_count:
             logger.warning(
                 "%d of %d documents were cut at their end to fit max_tokens=%d",
@@ -228,53 +233,12 @@ class Reranker:
                 self.max_tokens,
             )
         with tqdm(total=len(pairs), desc="reranking", unit="pair", disable=not progress) as bar:
-            logits = compute_logits(classifier, rows, self._batch_tokens, bar.update)
+            logits = compute_logits(classifier, rows, self._batch_tokens, bar.update, second_starts)
         check_logits(logits)
         return logits
 
     def _checked(self, instruction: str) -> str:
-        _check_text(instruction, "the instruction")
+        check_text(instruction, "the instruction")
         if instruction and not self._encoder.takes_instruction():
             raise InputError(f"the family {self.recipe.family} takes no instruction, but got {instruction!r}")
         return instruction
-
-
-def _checked_documents(documents: Iterable[str]) -> list[str]:
-    if isinstance(documents, str):
-        raise InputError("documents must be a list of strings, not one string; pass [document]")
-    documents = list(documents)
-    for index, document in enumerate(documents):
-        _check_text(document, f"document {index}")
-    return documents
-
-
-def _check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"{name} must be a string, not {type(text).__name__}")
-    if not is_blank_allowed and not text.strip():
-        raise InputError(f"{name} is empty ({text!r}): there is nothing to rank by")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{name} holds half a character (a lone surrogate) at position {error.start}") from error
-
-
-def _max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int | None) -> int:
-    _positive("max_tokens", max_tokens)
-    if max_tokens is None:
-        return recipe.max_tokens if model_limit is None else min(recipe.max_tokens, model_limit)
-    if model_limit is not None and max_tokens > model_limit:
-        raise InputError(f"max_tokens={max_tokens} is more than the {model_limit} tokens that the model can place")
-    return max_tokens
-
-
-def _positive(name: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputError(f"{name} must be a whole number from 1 up, not {value!r}")
-    return value
-
-
-def _activation(activation: Activation) -> Activation:
-    if activation not in get_args(Activation):
-        raise InputError(f"unknown activation {activation!r}; it is one of {', '.join(get_args(Activation))}")
-    return activation

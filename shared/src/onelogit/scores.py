@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from onelogit.errors import InputError, LogitError
+from onelogit.errors import LogitError
 from onelogit.recipes import Activation
 
 
@@ -65,26 +65,3 @@ def check_logits(logits: Sequence[float]) -> None:
     for index, logit in enumerate(logits):
         if not math.isfinite(logit):
             raise LogitError(f"the logit of document {index} is {logit}; try dtype='float32'")
-
-
-def check_top_n(top_n: object, name: str = "top_n") -> None:
-    """Refuse what is neither None nor a whole number from 1 up.
-
-    Raises:
-        InputError: with the value, under the `name` that the caller knows it by.
-    """
-    if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
-        raise InputError(f"{name} must be a whole number from 1 up, or None for all, not {top_n!r}")
-
-
-def check_score_threshold(score_threshold: object) -> None:
-    """Refuse what is neither None nor a number.
-
-    Raises:
-        InputError: with the value.
-    """
-    if score_threshold is None:
-        return
-    is_number = isinstance(score_threshold, int | float) and not isinstance(score_threshold, bool)
-    if not is_number or score_threshold != score_threshold:  # noqa: PLR0124  only NaN is not itself
-        raise InputError(f"score_threshold must be a number, or None for all documents, not {score_threshold!r}")

@@ -94,6 +94,19 @@ def compile_prompt(chat_template: str, has_instruction: bool) -> Prompt:
     return prompt
 
 
+def takes_instruction(chat_template: str) -> bool:
+    """Whether a template has a place for an instruction; one that fails over a system message has none.
+
+    Raises:
+        RecipeError: it fails without one, too.
+    """
+    try:
+        return compile_prompt(chat_template, True).takes_instruction
+    except RecipeError:
+        compile_prompt(chat_template, False)
+        return False
+
+
 def _parts(rendered: str, stripped: set[Field]) -> list[Part]:
     parts, start = [], 0
     for mark in _MARKS.finditer(rendered):

@@ -1,0 +1,119 @@
+"""A model's id or path -> its folder, the texts of its small files, and single rows of its tensors."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
+
+_SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
+_INDEX = "model.safetensors.index.json"
+_TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
+_NOT_TEXTS = ("tokenizer.json", "vocab.json", _INDEX)
+
+
+def find_folder(name: str, *, with_weights: bool, revision: str | None = None, token: str | bool | None = None) -> Path:
+    """The folder of a checkpoint: the local one, or a snapshot from the hub.
+
+    Args:
+        name: hub id or path.
+        with_weights: False for the small files alone.
+        revision: branch, tag or commit; a local folder has none.
+        token: for a private or gated model; None for the one that is logged in.
+
+    Raises:
+        CheckpointError: there is no such folder, nor such a model on the hub.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
+        raise CheckpointError(f"there is no folder {name!r}")
+    patterns = ["*.safetensors", *_SMALL_FILES] if with_weights else _SMALL_FILES
+    try:
+        return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+        raise CheckpointError(
+            f"the model {name!r} is neither a folder here nor found on the hub; check the spelling, log in for a gated "
+            f"model, or download it first where there is no network ({str(error).strip().partition(chr(10))[0]})"
+        ) from error
+
+
+def read_texts(folder: Path) -> dict[str, str]:
+    """The text of each small file, by its path in the folder.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint, or a file is not UTF-8.
+    """
+    files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
+    texts = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
+    if "config.json" not in texts:
+        raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint")
+    return texts
+
+
+def files_of_tensors(folder: Path) -> dict[str, Path]:
+    """The safetensors file of each tensor, by the tensor's name.
+
+    Raises:
+        CheckpointError: weights are missing, damaged, or pickled.
+    """
+    if (folder / _INDEX).is_file():
+        weight_map: dict[str, str] = json.loads(_read_text(folder / _INDEX))["weight_map"]
+        missing = sorted({file for file in weight_map.values() if not (folder / file).is_file()})
+        if missing:
+            raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {_INDEX} names")
+        return {key: folder / file for key, file in weight_map.items()}
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        if any(folder.glob("*.bin")):
+            raise CheckpointError(
+                f"{folder} holds pickled weights (.bin), which can run code and are not read; save them as safetensors "
+                "with model.save_pretrained(folder) of transformers"
+            )
+        raise CheckpointError(f"{folder} holds no weights (model.safetensors)")
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return dict.fromkeys(tensors.keys(), file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+
+
+def count_rows(file: Path, key: str) -> int:
+    """How many rows a stored tensor has."""
+    with safe_open(file, framework="pt") as tensors:
+        return int(tensors.get_slice(key).get_shape()[0])
+
+
+def read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
+    """Some rows of a stored tensor, in its stored dtype; the others stay on disk.
+
+    Raises:
+        CheckpointError: the file is damaged.
+        RecipeError: a row is outside the tensor.
+        UnsupportedModelError: the tensor is quantised.
+    """
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            tensor = tensors.get_slice(key)
+            count = tensor.get_shape()[0]
+            for row in rows:
+                if not 0 <= row < count:
+                    raise RecipeError(f"the token id {row} is outside the vocabulary of {count} tokens")
+            taken = torch.cat([tensor[row : row + 1] for row in rows])
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+    if not taken.is_floating_point() or taken.element_size() < 2:
+        raise UnsupportedModelError(f"{key} is quantised ({taken.dtype}); take the unquantised checkpoint")
+    return taken
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not UTF-8: {error}") from error

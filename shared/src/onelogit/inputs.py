@@ -1,0 +1,71 @@
+"""A caller's arguments -> the same, or one clear error: what is wrong, the value, the limit, the way out."""
+
+from collections.abc import Iterable
+from typing import get_args
+
+from onelogit.errors import InputError
+from onelogit.recipes import Activation, Recipe
+
+
+def checked_documents(documents: Iterable[str]) -> list[str]:
+    if isinstance(documents, str):
+        raise InputError("documents must be a list of strings, not one string; pass [document]")
+    documents = list(documents)
+    for index, document in enumerate(documents):
+        check_text(document, f"document {index}")
+    return documents
+
+
+def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{name} must be a string, not {type(text).__name__}")
+    if not is_blank_allowed and not text.strip():
+        raise InputError(f"{name} is empty ({text!r}): there is nothing to rank by")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} holds half a character (a lone surrogate) at position {error.start}") from error
+
+
+def checked_max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int | None) -> int:
+    checked_count("max_tokens", max_tokens)
+    if max_tokens is None:
+        return recipe.max_tokens if model_limit is None else min(recipe.max_tokens, model_limit)
+    if model_limit is not None and max_tokens > model_limit:
+        raise InputError(f"max_tokens={max_tokens} is more than the {model_limit} tokens that the model can place")
+    return max_tokens
+
+
+def checked_count(name: str, value: int | None) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"{name} must be a whole number from 1 up, not {value!r}")
+    return value
+
+
+def checked_activation(activation: Activation) -> Activation:
+    if activation not in get_args(Activation):
+        raise InputError(f"unknown activation {activation!r}; it is one of {', '.join(get_args(Activation))}")
+    return activation
+
+
+def check_top_n(top_n: object, name: str = "top_n") -> None:
+    """Refuse what is neither None nor a whole number from 1 up.
+
+    Raises:
+        InputError: with the value, under the `name` that the caller knows it by.
+    """
+    if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
+        raise InputError(f"{name} must be a whole number from 1 up, or None for all, not {top_n!r}")
+
+
+def check_score_threshold(score_threshold: object) -> None:
+    """Refuse what is neither None nor a number.
+
+    Raises:
+        InputError: with the value.
+    """
+    if score_threshold is None:
+        return
+    is_number = isinstance(score_threshold, int | float) and not isinstance(score_threshold, bool)
+    if not is_number or score_threshold != score_threshold:  # noqa: PLR0124  only NaN is not itself
+        raise InputError(f"score_threshold must be a number, or None for all documents, not {score_threshold!r}")

@@ -1,0 +1,127 @@
+"""The families' prompts, as chat templates: the roles `query` and `document`, and `system` for an instruction.
+
+`{{ seam }}` renders empty: it marks where a family's reference code ends one tokenizer call and begins the next.
+"""
+
+# Jinja drops one newline at the end of a template, so each template that must end in one is written with one more.
+_FIELDS = (
+    '{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first'
+    " | default(instruction) -%}\n"
+    '{%- set query = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}\n'
+    '{%- set document = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}\n'
+)
+
+QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+# Byte for byte the file on the hub, so that an export can be compared with it.
+QWEN3_TEMPLATE = """\
+{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first | default("Given a web search query, retrieve relevant passages that answer the query") -%}
+{%- set query_text = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}
+{%- set document_text = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}
+<|im_start|>system
+Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>
+<|im_start|>user
+<Instruct>: {{ instruction }}
+<Query>: {{ query_text }}
+<Document>: {{ document_text }}<|im_end|>
+<|im_start|>assistant
+<think>
+
+</think>
+
+
+"""  # noqa: E501
+
+PRISM_INSTRUCTION = """\
+Judge if the document is relevant to the query. Reply "yes" or "no".
+On "yes", also emit:
+<contribution>One sentence covering every core point the document contributes to the query, without elaboration.\
+</contribution>
+<evidence>Self-contained rewrite of the query-relevant content. Rules:
+- Faithful: rephrase only; add or infer nothing.
+- Self-contained: evidence alone must fully answer the query.
+- Concise: drop query-irrelevant background.
+- Verbatim (no translation): proper nouns, terms, abbreviations, numbers, dates, code, URLs.
+- Output language: multilingual doc → query's language; else doc's language.</evidence>"""
+
+PRISM_TEMPLATE = (
+    _FIELDS
+    + """\
+<|im_start|>system
+Judge whether the Document meets the requirements based on the Query and the Instruct provided. <|im_end|>
+<|im_start|>user
+<Instruct>: {{ instruction }}
+<Query>: {{ query }}
+<Document>: {{ document }}<|im_end|>
+<|im_start|>assistant
+<think>
+
+</think>
+
+
+"""
+)
+
+CTXL_TEMPLATE = (
+    _FIELDS
+    + """\
+Check whether a given document contains information helpful to answer the query.
+<Document> {{ document }}
+<Query> {{ query }}{{ " " ~ instruction if instruction }} ??"""
+)
+
+MXBAI_TEMPLATE = (
+    _FIELDS
+    + """\
+<|im_start|>system
+You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>
+<|im_start|>user
+{{ seam }}{{ "instruction: " ~ instruction ~ "\\n" if instruction }}query: {{ query }}{{ seam }}
+{{ seam }}document: {{ document }}{{ seam }}
+{{ seam }}You are a search relevance expert who evaluates how well documents match search queries. \
+For each query-document pair, carefully analyze the semantic relationship between them, then provide your binary \
+relevance judgment (0 for not relevant, 1 for relevant).
+Relevance:<|im_end|>
+<|im_start|>assistant
+
+"""
+)
+
+BGE_GEMMA_TEMPLATE = (
+    _FIELDS
+    + """\
+A: {{ query }}{{ seam }}
+{{ seam }}B: {{ document }}{{ seam }}
+{{ seam }}Given a query A and a passage B, determine whether the passage contains an answer to the query by \
+providing a prediction of either 'Yes' or 'No'."""
+)
+
+_ZERANK_BODY = """\
+<|im_start|>user
+{{ document | trim }}<|im_end|>
+<|im_start|>assistant
+
+"""
+
+ZERANK_1_TEMPLATE = (
+    _FIELDS
+    + """\
+<|im_start|>system
+{{ query | trim }}<|im_end|>
+"""
+    + _ZERANK_BODY
+)
+
+ZERANK_2_TEMPLATE = (
+    _FIELDS
+    + """\
+<|im_start|>system
+{% if instruction -%}
+<query>{{ query | trim }}</query>
+<instruction>{{ instruction }}</instruction>
+{%- else -%}
+{{ query | trim }}
+{%- endif %}<|im_end|>
+"""
+    + _ZERANK_BODY
+)

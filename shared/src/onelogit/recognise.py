@@ -1,0 +1,169 @@
+"""A model's name and the texts of its small files -> its recipe, and what it was recognised by."""
+
+import re
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from onelogit.declared import (
+    Declaration,
+    Texts,
+    declared_activation,
+    declared_licence,
+    from_sentence_transformers,
+    from_vllm,
+    model_card,
+    parse,
+)
+from onelogit.errors import RecipeError, UnsupportedModelError
+from onelogit.recipes import DEFAULT_MAX_TOKENS, FAMILIES, Recipe
+from onelogit.template import takes_instruction
+from onelogit.unsupported import UNSUPPORTED
+
+_NATIVE = "ForSequenceClassification"
+
+
+class Recognised(NamedTuple):
+    """A recipe and, for people to read, what said so."""
+
+    recipe: Recipe
+    because: str
+
+
+def recognise(model: str, texts: Texts, recipe: Recipe | None = None) -> Recognised:
+    """The recipe of a model.
+
+    In this order: what the caller passes; the files for Sentence Transformers; the fields for vLLM; a native
+    `...ForSequenceClassification` head; the table of families, by id, by base model, by name. Files win over the
+    table in what they say: template, token ids, default instruction. The table adds what they have no word for: the
+    scale of the published score, the longest prompt.
+
+    Args:
+        model: hub id or path.
+        texts: the checkpoint's small files.
+        recipe: the caller's, used as it is.
+
+    Raises:
+        RecipeError: nothing declares a recipe and the table does not know the model, or the recipe cannot be this
+            model's.
+        UnsupportedModelError: no one-logit classifier can stand for this model.
+    """
+    architecture = _architecture(texts)
+    _refuse_unsupported(model, architecture, texts)
+    try:
+        found = Recognised(recipe, "the caller's recipe") if recipe is not None else _recognise(model, texts)
+        if found.recipe.chat_template is not None:
+            takes_instruction(found.recipe.chat_template)  # refuses a template that loses the query or the document
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{model!r}: {error}") from error
+    is_native = architecture.endswith(_NATIVE) and from_vllm(texts) is None
+    if is_native and found.recipe.read_out is not None:
+        raise RecipeError(f"{model!r} is a {architecture} with a head of its own: its recipe needs read_out=None")
+    if not is_native and found.recipe.read_out is None:
+        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no head of its own")
+    licence = declared_licence(texts)
+    return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
+
+
+def _recognise(model: str, texts: Texts) -> Recognised:
+    known = _from_table(model, texts)
+    is_native = _architecture(texts).endswith(_NATIVE)
+    declared = from_sentence_transformers(texts)
+    if declared is None:
+        declared = _without_template_for_chat(from_vllm(texts))
+    if declared is not None and (declared.chat_template is not None or known is not None or is_native):
+        return _merge(model, declared, known)
+    if declared is not None:
+        raise RecipeError(f"{declared.files}, but no chat template: pass recipe=Recipe(...)")
+    if is_native:
+        native = Declaration(files=f"config.json: {_architecture(texts)}", read_out=None)
+        return _merge(model, replace(native, activation=declared_activation(texts)), known)
+    if known is not None:
+        return known
+    raise RecipeError(_unknown_message(_architecture(texts)))
+
+
+def _without_template_for_chat(declared: Declaration | None) -> Declaration | None:
+    """A language model's own chat template stands in the same place as a reranker's: keep only the latter."""
+    if declared is None or declared.chat_template is None:
+        return declared
+    try:
+        takes_instruction(declared.chat_template)
+    except RecipeError:
+        return replace(declared, chat_template=None)
+    return declared
+
+
+def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recognised:
+    """The declaration, with what it leaves out from the table, or else the defaults of Sentence Transformers."""
+    if known is None:
+        recipe = Recipe(
+            family="declared",
+            chat_template=declared.chat_template,
+            read_out=declared.read_out,
+            activation="sigmoid" if declared.activation is None else declared.activation,
+            default_instruction=declared.default_instruction,
+            max_tokens=DEFAULT_MAX_TOKENS if declared.max_tokens is None else declared.max_tokens,
+            source=f"the files of {model}",
+        )
+        return Recognised(recipe, declared.files)
+    table = known.recipe
+    read_out = declared.read_out
+    if read_out is not None and table.read_out is not None:
+        read_out = replace(read_out, scale=table.read_out.scale)
+    instruction = declared.default_instruction
+    recipe = replace(
+        table,
+        chat_template=table.chat_template if declared.chat_template is None else declared.chat_template,
+        read_out=read_out,
+        default_instruction=table.default_instruction if instruction is None else instruction,
+    )
+    return Recognised(recipe, f"{declared.files}; scale and limits by {known.because}")
+
+
+def _from_table(model: str, texts: Texts) -> Recognised | None:
+    base_models = model_card(texts).get("base_model") or []
+    bases = [base_models] if isinstance(base_models, str) else [str(base) for base in base_models]
+    for name, because in [(model, "its id"), *((base, f"its base model {base}") for base in bases)]:
+        for recipe in FAMILIES:
+            if name.lower() in (known.lower() for known in recipe.models):
+                return Recognised(recipe, f"{because}, of the family {recipe.family}")
+    for name, because in [(model, "its name"), *((base, f"the name of its base model {base}") for base in bases)]:
+        for recipe in FAMILIES:
+            if recipe.name_pattern and re.search(recipe.name_pattern, _last_part(name), re.IGNORECASE):
+                return Recognised(recipe, f"{because}, of the family {recipe.family}")
+    return None
+
+
+def _last_part(name: str) -> str:
+    """The model's own name in an id, a folder, or a folder of the hub's cache (models--org--name/snapshots/...)."""
+    parts = name.replace("\\", "/").rstrip("/").split("/")
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    return parts[-1] if cached is None else cached.rpartition("--")[2]
+
+
+def _architecture(texts: Texts) -> str:
+    architectures = parse(texts, "config.json").get("architectures") or []
+    return str(architectures[0]) if architectures else ""
+
+
+def _refuse_unsupported(model: str, architecture: str, texts: Texts) -> None:
+    config: dict[str, Any] = parse(texts, "config.json")
+    for unsupported in UNSUPPORTED:
+        if re.search(unsupported.pattern, f"{architecture} {_last_part(model)}", re.IGNORECASE):
+            raise UnsupportedModelError(
+                f"{model!r} ({architecture or 'no architecture named'}) has no one-logit form: {unsupported.reason}. "
+                f"{unsupported.alternative}"
+            )
+    if config.get("is_encoder_decoder"):
+        raise UnsupportedModelError(f"{model!r} ({architecture}) has no one-logit form: it is an encoder-decoder")
+
+
+def _unknown_message(architecture: str) -> str:
+    families = ", ".join(recipe.family for recipe in FAMILIES)
+    return (
+        f"no recipe is known for this {architecture or 'model'}: it declares no reranking files and is none of "
+        f"{families}. Pass recipe=Recipe(family=..., chat_template=..., "
+        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model card"
+    )
