@@ -15,28 +15,28 @@ from onelogit.errors import UnsupportedModelError
 from onelogit.recipes import ReadOut
 
 
-class OneLogitHead(nn.Linear):
-    """A linear head of one row that stays in float32 over a backbone of any dtype."""
+class Float32Head(nn.Linear):
+    """A linear head that stays in float32 over a backbone of any dtype."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Shape (..., hidden) of any dtype -> shape (..., 1), float32."""
+        """Shape (..., hidden) of any dtype -> shape (..., logits), float32."""
         return super().forward(hidden.float())
 
 
-class ScoreRow(NamedTuple):
-    """A head of one logit: `hidden @ weight.T + bias`.
+class Head(NamedTuple):
+    """What turns a last hidden state into logits: `hidden @ weight.T + bias`; for a reranker, into one.
 
     Attributes:
-        weight: shape (1, hidden), float32.
-        bias: shape (1,), float32, or None.
+        weight: shape (logits, hidden), float32.
+        bias: shape (logits,), float32, or None.
     """
 
     weight: Tensor
     bias: Tensor | None
 
 
-def score_row(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None) -> ScoreRow:
-    """The row that turns a last hidden state into the logit.
+def one_logit_head(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None) -> Head:
+    """The one row that turns a last hidden state into the logit.
 
     The subtraction is done in float32: two bfloat16 rows that nearly cancel would lose the logit.
 
@@ -48,7 +48,19 @@ def score_row(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None) -> 
     Source: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/discussions/3
     """
     scale = 1.0 if read_out is None else read_out.scale
-    return ScoreRow(_difference(weight) * scale, None if bias is None else _difference(bias) * scale)
+    return Head(_difference(weight) * scale, None if bias is None else _difference(bias) * scale)
+
+
+def position_limit(classifier: PreTrainedModel) -> int | None:
+    """How many tokens the model can place; None where it sets no limit.
+
+    RoBERTa's kind begins to count behind the padding index, and so has fewer places than embeddings.
+    """
+    for name, module in classifier.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    limit = getattr(classifier.config, "max_position_embeddings", None)
+    return None if limit is None else int(limit)
 
 
 def _difference(rows: Tensor) -> Tensor:
@@ -56,21 +68,21 @@ def _difference(rows: Tensor) -> Tensor:
     return rows[:1] - rows[1:] if len(rows) == 2 else rows
 
 
-def one_logit_classifier(backbone: PreTrainedModel, row: ScoreRow, pad_token_id: int) -> PreTrainedModel:
+def sequence_classifier(backbone: PreTrainedModel, head: Head, pad_token_id: int) -> PreTrainedModel:
     """The `...ForSequenceClassification` of the backbone's architecture, around the backbone itself.
 
-    Nothing is copied: the classifier holds the given backbone, and `row` as its only other weight.
+    Nothing is copied: the classifier holds the given backbone, and `head` as its only other weight.
 
     Args:
         backbone: a decoder without a head.
-        row: the head.
+        head: one logit for a reranker; several make as many labels.
         pad_token_id: transformers' own forward finds the last token by it.
 
     Raises:
         UnsupportedModelError: transformers has no sequence classifier for this architecture.
     """
     config = deepcopy(backbone.config)
-    config.num_labels = 1
+    config.num_labels = len(head.weight)
     config.pad_token_id = pad_token_id
     try:
         with torch.device("meta"):
@@ -79,9 +91,9 @@ def one_logit_classifier(backbone: PreTrainedModel, row: ScoreRow, pad_token_id:
         raise UnsupportedModelError(f"transformers has no sequence classifier for {config.model_type!r}") from error
     classifier.config.architectures = [type(classifier).__name__]
     setattr(classifier, classifier.base_model_prefix, backbone)
-    head = OneLogitHead(row.weight.shape[1], 1, bias=row.bias is not None, device="meta")
-    head.weight = nn.Parameter(row.weight.to(backbone.device), requires_grad=False)
-    if row.bias is not None:
-        head.bias = nn.Parameter(row.bias.to(backbone.device), requires_grad=False)
-    classifier.score = head
+    score = Float32Head(head.weight.shape[1], len(head.weight), bias=head.bias is not None, device="meta")
+    score.weight = nn.Parameter(head.weight.to(backbone.device), requires_grad=False)
+    if head.bias is not None:
+        score.bias = nn.Parameter(head.bias.to(backbone.device), requires_grad=False)
+    classifier.score = score
     return classifier.eval()  # type: ignore[no-any-return]

@@ -64,7 +64,7 @@ def from_sentence_transformers(texts: Texts) -> Declaration | None:
         chat_template=_chat_template(texts, folders[0]),
         default_instruction=(settings.get("prompts") or {}).get(settings.get("default_prompt_name")),
         activation=declared_activation(texts),
-        max_tokens=_max_tokens(texts, folders[0]),
+        max_tokens=declared_max_tokens(texts, folders[0]),
     )
 
 
@@ -136,6 +136,14 @@ def declared_activation(texts: Texts) -> Activation | None:
     return _ACTIVATIONS[name]
 
 
+def declared_max_tokens(texts: Texts, folder: str = "") -> int | None:
+    """The longest prompt that the files name, in tokens."""
+    declared = parse(texts, _join(folder, "sentence_bert_config.json")).get("max_seq_length")
+    declared = declared or parse(texts, _join(folder, "tokenizer_config.json")).get("model_max_length")
+    # Tokenizers without a limit of their own carry 1e30 here.
+    return int(declared) if declared is not None and declared < 10**9 else None
+
+
 def parse(texts: Texts, path: str, kind: type = dict) -> Any:
     """The parsed JSON file, or an empty `kind` where there is no such file.
 
@@ -189,13 +197,6 @@ def _named_template(texts: Texts, folder: str, tokenizer_settings: dict[str, Any
     if isinstance(template, list):
         return {entry["name"]: entry["template"] for entry in template}.get("default" if name is None else name)
     return template if name is None else None
-
-
-def _max_tokens(texts: Texts, folder: str) -> int | None:
-    declared = parse(texts, _join(folder, "sentence_bert_config.json")).get("max_seq_length")
-    declared = declared or parse(texts, _join(folder, "tokenizer_config.json")).get("model_max_length")
-    # Tokenizers without a limit of their own carry 1e30 here.
-    return int(declared) if declared is not None and declared < 10**9 else None
 
 
 def _join(folder: str, name: str) -> str:

@@ -1,15 +1,13 @@
-"""A model's id or path -> its folder, the texts of its small files, and single rows of its tensors."""
+"""A model's id or path -> its folder, the texts of its small files, and where its tensors are stored. No torch."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
+from onelogit.errors import CheckpointError
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
 _INDEX = "model.safetensors.index.json"
@@ -77,39 +75,10 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
             )
         raise CheckpointError(f"{folder} holds no weights (model.safetensors)")
     try:
-        with safe_open(file, framework="pt") as tensors:
+        with safe_open(file, framework="np") as tensors:
             return dict.fromkeys(tensors.keys(), file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
-
-
-def count_rows(file: Path, key: str) -> int:
-    """How many rows a stored tensor has."""
-    with safe_open(file, framework="pt") as tensors:
-        return int(tensors.get_slice(key).get_shape()[0])
-
-
-def read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
-    """Some rows of a stored tensor, in its stored dtype; the others stay on disk.
-
-    Raises:
-        CheckpointError: the file is damaged.
-        RecipeError: a row is outside the tensor.
-        UnsupportedModelError: the tensor is quantised.
-    """
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            tensor = tensors.get_slice(key)
-            count = tensor.get_shape()[0]
-            for row in rows:
-                if not 0 <= row < count:
-                    raise RecipeError(f"the token id {row} is outside the vocabulary of {count} tokens")
-            taken = torch.cat([tensor[row : row + 1] for row in rows])
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
-    if not taken.is_floating_point() or taken.element_size() < 2:
-        raise UnsupportedModelError(f"{key} is quantised ({taken.dtype}); take the unquantised checkpoint")
-    return taken
 
 
 def _read_text(file: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from onelogit.convert import OneLogitHead
+from onelogit.convert import Float32Head
 from onelogit.encode import Row
 
 _Key = tuple[tuple[int, ...], int]  # a row's ids, and where its second text begins
@@ -45,7 +45,7 @@ def compute_logits(
     Identical rows are computed once.
 
     Args:
-        classifier: of `one_logit_classifier`, or one complete with its own head.
+        classifier: of `sequence_classifier`, or one complete with its own head.
         rows: token ids, none empty; in any order.
         second_starts: where the second text of each row begins, for a classifier that is told by token_type_ids.
         batch_tokens: most tokens in one forward pass; None for the device's default.
@@ -59,7 +59,7 @@ def compute_logits(
         copies.setdefault((tuple(row), second_starts[index] if second_starts else 0), []).append(index)
     distinct = list(copies)
     budget = batch_tokens if batch_tokens is not None else _DEFAULT_BATCH_TOKENS.get(classifier.device.type, 4096)
-    forward = _read_last_token if isinstance(getattr(classifier, "score", None), OneLogitHead) else _classify_pairs
+    forward = _read_last_token if isinstance(getattr(classifier, "score", None), Float32Head) else _classify_pairs
     logits = [0.0] * len(rows)
     for batch in plan_batches([len(row) for row, _ in distinct], budget):
         keys = [distinct[place] for place in batch]

@@ -23,10 +23,11 @@ from transformers import (
 )
 
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
-from onelogit.files import count_rows, files_of_tensors, find_folder, read_rows, read_texts
+from onelogit.files import files_of_tensors, find_folder, read_texts
 from onelogit.options import LoadOptions
 from onelogit.recipes import ReadOut, Recipe
 from onelogit.recognise import recognise
+from onelogit.rows import count_rows, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -79,30 +80,37 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
         InputError: an unknown device or dtype.
     """
     name = os.fspath(model)
-    device = _device(options.get("device"))
+    _dtype(options.get("dtype"), None, _device(options.get("device")))  # refuses them before anything is read
     revision, token = options.get("revision"), options.get("token")
     trust_remote_code = options.get("trust_remote_code", False)
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
     recipe = recognise(name, read_texts(folder), options.get("recipe")).recipe
     _mention_licence(name, recipe.licence)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    dtype = _dtype(options.get("dtype"), config, device)
-    tokenizer = _load_tokenizer(folder, trust_remote_code)
+    tokenizer = load_tokenizer(folder, options)
     recipe = _with_token_ids(recipe, tokenizer)
     folder = find_folder(name, with_weights=True, revision=revision, token=token)
     head_rows = None
     if recipe.chat_template is not None:
         _refuse_changed_logits(name, config, recipe.read_out)
-        head_rows = _read_head_rows(folder, recipe.read_out, is_tied=bool(config.tie_word_embeddings))
-    loaded = _load_model(folder, dtype, options, is_backbone=head_rows is not None)
-    if options.get("device_map") is None and options.get("quantization_config") is None:
-        loaded.to(device)  # type: ignore[arg-type]
-    pad_token_id = _pad_token_id(tokenizer, config)
-    return Checkpoint(model=loaded, head_rows=head_rows, tokenizer=tokenizer, recipe=recipe, pad_token_id=pad_token_id)
+        ids = None if recipe.read_out is None else _ids(recipe.read_out)
+        head_rows = read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
+    return Checkpoint(
+        model=load_model(folder, config, options, is_backbone=head_rows is not None),
+        head_rows=head_rows,
+        tokenizer=tokenizer,
+        recipe=recipe,
+        pad_token_id=pad_token_id(tokenizer, config),
+    )
 
 
-def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerFast:
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFast:
+    """The checkpoint's own tokenizer.
+
+    Raises:
+        CheckpointError: it has no fast backend.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{type(tokenizer).__name__} is a tokenizer in Python; onelogit needs a tokenizer.json")
     return tokenizer
@@ -111,13 +119,23 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenize
 def _with_token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recipe:
     if recipe.read_out is None:
         return recipe
-    true, false = (_token_id(token, tokenizer) for token in (recipe.read_out.true, recipe.read_out.false))
-    if true is None or true == false:
+    true = token_id(recipe.read_out.true, tokenizer)
+    false = None if recipe.read_out.false is None else token_id(recipe.read_out.false, tokenizer)
+    if true == false:
         raise RecipeError(f"a read-out needs a true token, and another false one or none, not {recipe.read_out}")
     return replace(recipe, read_out=replace(recipe.read_out, true=true, false=false))
 
 
-def _token_id(token: int | str | None, tokenizer: PreTrainedTokenizerFast) -> int | None:
+def _ids(read_out: ReadOut) -> list[int]:
+    return [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
+
+
+def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id of an answer token; an id is its own.
+
+    Raises:
+        RecipeError: the text is not one token.
+    """
     if not isinstance(token, str):
         return token
     ids = tokenizer.encode(token, add_special_tokens=False)
@@ -126,25 +144,51 @@ def _token_id(token: int | str | None, tokenizer: PreTrainedTokenizerFast) -> in
     return int(ids[0])
 
 
-def _read_head_rows(folder: Path, read_out: ReadOut | None, *, is_tied: bool) -> HeadRows:
-    """The rows of the head that make the logit, through slices: the rest of the head stays on disk."""
+def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> HeadRows:
+    """Some rows of a head, through slices: the rest of it stays on disk.
+
+    Args:
+        folder: the checkpoint.
+        ids: rows of the language-model head; None for the one row of a native head.
+        is_tied: whether the input embeddings stand for a head that is not stored.
+
+    Raises:
+        CheckpointError: there is no such head.
+        RecipeError: an id is outside the vocabulary.
+        UnsupportedModelError: the head is quantised, or a native one has several rows.
+    """
     files = files_of_tensors(folder)
-    names = ["score.weight"] if read_out is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
+    names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
     key = next((key for name in names for key in files if key == name or key.endswith(f".{name}")), None)
     if key is None:
         raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}: the head's rows cannot be read")
-    if read_out is None and (count := count_rows(files[key], key)) != 1:
+    if ids is None and (count := count_rows(files[key], key)) != 1:
         raise UnsupportedModelError(f"{key} has {count} rows: a reranker's own head must have one logit")
-    ids = [0] if read_out is None else [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
+    rows = [0] if ids is None else ids
     bias_name = names[0].replace("weight", "bias")
     bias_key = next((key for key in files if key == bias_name or key.endswith(f".{bias_name}")), None)
     return HeadRows(
-        weight=read_rows(files[key], key, ids),
-        bias=None if bias_key is None else read_rows(files[bias_key], bias_key, ids),
+        weight=read_rows(files[key], key, rows),
+        bias=None if bias_key is None else read_rows(files[bias_key], bias_key, rows),
     )
 
 
-def _load_model(folder: Path, dtype: torch.dtype, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
+def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
+    """The model with all its weights, in evaluation mode, on its device.
+
+    Args:
+        folder: the checkpoint.
+        config: its own.
+        options: device, dtype, and what is passed on to transformers.
+        is_backbone: leave out the head; False for a sequence classifier with its own.
+
+    Raises:
+        CheckpointError: weights are missing or damaged; none is ever filled with random numbers.
+        UnsupportedModelError: the classifier has several labels.
+        InputError: an unknown device or dtype.
+    """
+    device = _device(options.get("device"))
+    dtype = _dtype(options.get("dtype"), config, device)
     passed_on: dict[str, Any] = {
         "device_map": options.get("device_map"),
         "attn_implementation": options.get("attn_implementation"),
@@ -170,6 +214,8 @@ def _load_model(folder: Path, dtype: torch.dtype, options: LoadOptions, *, is_ba
     if not is_backbone and model.config.num_labels != 1:
         labels = model.config.num_labels
         raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
+    if options.get("device_map") is None and options.get("quantization_config") is None:
+        model.to(device)
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
@@ -196,7 +242,8 @@ def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOu
             raise UnsupportedModelError(f"{name!r} changes its logits after the head ({field}={value})")
 
 
-def _pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
+def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
+    """The tokenizer's padding token, or its end-of-sequence token where it names none."""
     ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
     return int(next(known, 0))
@@ -213,12 +260,13 @@ def _device(device: str | None) -> torch.device:
         raise InputError(f"unknown device {device!r}: {str(error).partition(':')[0]}") from error
 
 
-def _dtype(dtype: str | None, config: PretrainedConfig, device: torch.device) -> torch.dtype:
+def _dtype(dtype: str | None, config: PretrainedConfig | None, device: torch.device) -> torch.dtype:
     if dtype is not None:
         if dtype not in _DTYPES:
             raise InputError(f"unknown dtype {dtype!r}; it is one of {', '.join(_DTYPES)}")
         return _DTYPES[dtype]
-    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    stored = getattr(config, "dtype", None)
+    stored = stored if isinstance(stored, torch.dtype) else torch.float32
     return torch.float32 if stored == torch.float16 and device.type == "cpu" else stored
 
 

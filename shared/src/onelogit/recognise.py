@@ -9,6 +9,7 @@ from onelogit.declared import (
     Texts,
     declared_activation,
     declared_licence,
+    declared_max_tokens,
     from_sentence_transformers,
     from_vllm,
     model_card,
@@ -77,8 +78,7 @@ def _recognise(model: str, texts: Texts) -> Recognised:
     if declared is not None:
         raise RecipeError(f"{declared.files}, but no chat template: pass recipe=Recipe(...)")
     if is_native:
-        native = Declaration(files=f"config.json: {_architecture(texts)}", read_out=None)
-        return _merge(model, replace(native, activation=declared_activation(texts)), known)
+        return _merge(model, _native_head(texts), known)
     if known is not None:
         return known
     raise RecipeError(_unknown_message(_architecture(texts)))
@@ -93,6 +93,15 @@ def _without_template_for_chat(declared: Declaration | None) -> Declaration | No
     except RecipeError:
         return replace(declared, chat_template=None)
     return declared
+
+
+def _native_head(texts: Texts) -> Declaration:
+    return Declaration(
+        files=f"config.json: {_architecture(texts)}",
+        read_out=None,
+        activation=declared_activation(texts),
+        max_tokens=declared_max_tokens(texts),
+    )
 
 
 def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recognised:

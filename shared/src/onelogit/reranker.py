@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -11,9 +13,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
 
-from onelogit.convert import one_logit_classifier, score_row
+from onelogit.convert import one_logit_head, position_limit, sequence_classifier
 from onelogit.encode import Encoder
 from onelogit.errors import InputError, OnelogitError
+from onelogit.export import PROBE_PAIRS, Conversion, Probe, export
 from onelogit.forward import compute_logits
 from onelogit.inputs import (
     check_score_threshold,
@@ -38,7 +41,7 @@ class Reranker:
     Safe to use from several threads at once. Also a context manager that closes itself.
 
     Args:
-        classifier: a one-logit sequence classifier, as `onelogit.convert.one_logit_classifier` makes it.
+        classifier: a one-logit sequence classifier, as `onelogit.convert.sequence_classifier` makes it.
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt and the scale of the score.
         instruction: replaces the recipe's default instruction; "" for none.
@@ -46,6 +49,7 @@ class Reranker:
         batch_tokens: most tokens in one forward pass, padding included; None for the device's default.
         activation: replaces the recipe's way from logit to score.
         allow_control_tokens: read control tokens spelled out in a query or document as such.
+        name: what the model is called, for people.
 
     Raises:
         InputError: an argument out of its range, or an instruction for a family that takes none.
@@ -63,14 +67,16 @@ class Reranker:
         batch_tokens: int | None = None,
         activation: Activation | None = None,
         allow_control_tokens: bool = False,
+        name: str = "a model",
     ) -> None:
         self.recipe = recipe
-        model_limit = getattr(classifier.config, "max_position_embeddings", None)
-        self.max_tokens = checked_max_tokens(max_tokens, recipe, model_limit)
+        self.name = name
+        self.max_tokens = checked_max_tokens(max_tokens, recipe, position_limit(classifier))
         self._batch_tokens = checked_count("batch_tokens", batch_tokens)
         self._activation = checked_activation(recipe.activation if activation is None else activation)
         self._encoder = Encoder(tokenizer, recipe.chat_template, self.max_tokens, allow_control_tokens)
         self._instruction = recipe.default_instruction if instruction is None else self._checked(instruction)
+        self._tokenizer = tokenizer
         self._classifier: PreTrainedModel | None = classifier
         self._device = str(classifier.device)
 
@@ -91,8 +97,8 @@ class Reranker:
         checkpoint = load_checkpoint(model, options)
         classifier = checkpoint.model
         if checkpoint.head_rows is not None:
-            row = score_row(*checkpoint.head_rows, checkpoint.recipe.read_out)
-            classifier = one_logit_classifier(classifier, row, checkpoint.pad_token_id)
+            head = one_logit_head(*checkpoint.head_rows, checkpoint.recipe.read_out)
+            classifier = sequence_classifier(classifier, head, checkpoint.pad_token_id)
         return cls(
             classifier,
             checkpoint.tokenizer,
@@ -102,6 +108,7 @@ class Reranker:
             batch_tokens=options.get("batch_tokens"),
             activation=options.get("activation"),
             allow_control_tokens=options.get("allow_control_tokens", False),
+            name=os.fspath(model),
         )
 
     @property
@@ -199,6 +206,31 @@ class Reranker:
             check_text(query, f"the query of pair {index}", is_blank_allowed=False)
             check_text(document, f"the document of pair {index}")
         return self._pair_logits(pairs, instruction, progress)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
+
+        Args:
+            path: the folder; it appears whole or not at all.
+            force: replace what stands there.
+
+        Raises:
+            InputError: the folder is there already.
+            CheckpointError: it cannot be written; what stood there still stands.
+        """
+        recipe = replace(self.recipe, activation=self._activation, default_instruction=self._instruction or None)
+        rows = self._encoder.rows(PROBE_PAIRS, self._instruction)
+        logits = compute_logits(self.classifier, rows.rows, self._batch_tokens, second_starts=rows.second_starts)
+        probes = [Probe(*pair, row, logit) for pair, row, logit in zip(PROBE_PAIRS, rows.rows, logits, strict=True)]
+        conversion = Conversion(
+            classifier=self.classifier,
+            tokenizer=self._tokenizer,
+            recipe=recipe,
+            source=self.name,
+            max_tokens=self.max_tokens,
+            probes=probes,
+        )
+        export(conversion, Path(path), is_overwriting=force)
 
     def warm_up(self) -> None:
         """Score one short pair, so that the first real call finds everything ready."""

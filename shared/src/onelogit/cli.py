@@ -1,0 +1,48 @@
+"""The command `onelogit`: arguments in, tables or JSON out, errors as one line with exit code 2."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from rich.console import Console
+
+from onelogit.commands import convert, recipes, verify
+from onelogit.errors import OnelogitError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; None for those of the process.
+
+    Returns:
+        0; 1 where `verify` finds a difference; 2 for an error that was printed; 130 where it was interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # the hub's and, since they ask it, transformers'
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except OnelogitError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {error}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="onelogit", description="Decoder language models as one-logit rerankers.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (recipes, convert, verify):
+        name = module.__name__.rpartition(".")[2]
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
+        module.add_arguments(command)
+        command.set_defaults(command=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

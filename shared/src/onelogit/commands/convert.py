@@ -1,0 +1,95 @@
+"""`onelogit convert`: a model written as a sequence classifier that others serve."""
+
+import argparse
+import json
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from onelogit.commands.model_options import add_model_options, given_tokens, load_options, options_without_recipe
+from onelogit.errors import CheckpointError, InputError
+from onelogit.files import read_texts
+from onelogit.model_card import serving
+from onelogit.recognise import recognise
+
+SUMMARY = "write a model as a sequence classifier that transformers, Sentence Transformers and vLLM serve"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes; the names of vLLM's own script among it."""
+    parser.add_argument("model", nargs="?", help="hub id or folder")
+    parser.add_argument("--model-name", "--model_name", help="the same, as vLLM's script asks for it")
+    parser.add_argument("-o", "--output", "--path", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--force", action="store_true", help="replace the folder")
+    parser.add_argument("--push-to-hub", metavar="ID", help="and upload it to the hub")
+    parser.add_argument("--private", action="store_true", help="as a private model")
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert, write, upload, and say how to serve it."""
+    model = options.model if options.model is not None else options.model_name
+    if model is None:
+        raise InputError("name the model to convert: onelogit convert MODEL --output FOLDER")
+    if options.output.exists() and not options.force:
+        raise InputError(f"{options.output} is there already; remove it, or overwrite it with --force")
+    tokens = given_tokens(options)
+    is_many = tokens is not None and options.method == "no_post_processing" and len(tokens) > 1
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"converting {model}", total=None)
+        if is_many:
+            _save_labels(model, tokens or [], options)
+        else:
+            _save(model, options)
+        if options.push_to_hub is not None:
+            progress.update(task, description=f"uploading to {options.push_to_hub}")
+            push(options.output, options.push_to_hub, is_private=options.private)
+    _report(options, labels=len(tokens or []) if is_many else 1)
+    return 0
+
+
+def _save(model: str, options: argparse.Namespace) -> None:
+    from onelogit.reranker import Reranker  # noqa: PLC0415  loads torch
+
+    with Reranker.load(model, **load_options(options, model)) as reranker:
+        reranker.save(options.output, force=options.force)
+
+
+def _save_labels(model: str, tokens: list[str | int], options: argparse.Namespace) -> None:
+    from onelogit.several_labels import save_labels  # noqa: PLC0415  loads torch
+
+    save_labels(model, tokens, options.output, options_without_recipe(options), is_overwriting=options.force)
+
+
+def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
+    """Upload an exported folder to the hub.
+
+    Raises:
+        CheckpointError: the hub refuses, or is not there; the folder stays where it is.
+    """
+    hub = HfApi()
+    try:
+        hub.create_repo(hub_id, private=is_private, exist_ok=True)
+        hub.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Conversion by onelogit")
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{folder} is written, but cannot be uploaded to {hub_id!r}: {reason}") from error
+
+
+def _report(options: argparse.Namespace, labels: int) -> None:
+    recipe = recognise(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
+    used = serving(str(options.output), has_prompt=recipe is None or recipe.chat_template is not None)
+    if options.json:
+        print(json.dumps({"folder": str(options.output), "labels": labels, **used._asdict()}))  # noqa: T201
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    many = "" if labels == 1 else f", with {labels} labels, one for each token: no reranker, which has one logit"
+    console.print(f"Written to {options.output}{many}.", markup=False)
+    for name, code in used._asdict().items():
+        console.print(f"\n[bold]{name}[/]")
+        console.print(code, markup=False)

@@ -1,0 +1,118 @@
+"""Arguments that say which model, and how it is loaded -> LoadOptions. Loads no torch."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from onelogit.errors import InputError, RecipeError
+from onelogit.files import find_folder, read_texts
+from onelogit.options import LoadOptions
+from onelogit.recipes import ReadOut, Recipe
+from onelogit.recognise import recognise
+
+METHODS = ("from_2_way_softmax", "no_post_processing")
+
+
+def add_hub_options(parser: argparse.ArgumentParser) -> None:
+    """Which version of a model, and how to print."""
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Everything that `load_options` reads."""
+    add_hub_options(parser)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps")
+    parser.add_argument("--dtype", help="bfloat16, float16 or float32; the checkpoint's own where left out")
+    parser.add_argument("--max-tokens", type=int, help="longest prompt")
+    parser.add_argument("--instruction", help="in place of the family's default")
+    parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
+    parser.add_argument("--chat-template", type=Path, help="jinja file with the roles query and document")
+    parser.add_argument(
+        "--classifier-from-tokens",
+        "--classifier_from_tokens",
+        metavar="JSON",
+        help="""the answer tokens, as texts or ids: '["no", "yes"]', '["Yes"]', '[0]'""",
+    )
+    parser.add_argument("--method", choices=METHODS, help="what becomes of the answer tokens")
+
+
+def load_options(options: argparse.Namespace, model: str) -> LoadOptions:
+    """What `Reranker.load` takes, with the recipe that the arguments describe.
+
+    Raises:
+        InputError: the arguments contradict each other.
+        RecipeError: they describe a part of a recipe, and nothing is known of the rest.
+    """
+    return {**options_without_recipe(options), "recipe": _given_recipe(options, model)}
+
+
+def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
+    """What `Reranker.load` takes, but for the recipe."""
+    return LoadOptions(
+        revision=options.revision,
+        device=options.device,
+        dtype=options.dtype,
+        max_tokens=options.max_tokens,
+        instruction=options.instruction,
+        activation=options.activation,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
+    """The answer tokens that the arguments name, in their order.
+
+    Raises:
+        InputError: they are no JSON list of texts and ids, or have no method.
+    """
+    if options.classifier_from_tokens is None:
+        return None
+    try:
+        tokens = json.loads(options.classifier_from_tokens)
+    except json.JSONDecodeError as error:
+        raise InputError(f'--classifier-from-tokens is not JSON ({error}); give \'["no", "yes"]\'') from error
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str | int) for token in tokens):
+        raise InputError(f"--classifier-from-tokens must be a list of texts or ids, not {tokens!r}")
+    if options.method is None:
+        raise InputError(f"--classifier-from-tokens needs a --method: {' or '.join(METHODS)}")
+    return tokens
+
+
+def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
+    tokens = given_tokens(options)
+    if tokens is None and options.chat_template is None:
+        return None
+    read_out = None if tokens is None else _read_out(tokens, options.method)
+    template = None if options.chat_template is None else _read_template(options.chat_template)
+    try:
+        known = recognise(model, read_texts(find_folder(model, with_weights=False, revision=options.revision))).recipe
+    except RecipeError:
+        if template is None or read_out is None:
+            raise
+        return Recipe(family="given", chat_template=template, read_out=read_out, source="the command line")
+    return replace(
+        known,
+        chat_template=known.chat_template if template is None else template,
+        read_out=known.read_out if read_out is None else read_out,
+    )
+
+
+def _read_out(tokens: list[str | int], method: str) -> ReadOut:
+    if method == "from_2_way_softmax" and len(tokens) == 2:
+        return ReadOut(true=tokens[1], false=tokens[0])
+    if method == "no_post_processing" and len(tokens) == 1:
+        return ReadOut(true=tokens[0])
+    raise InputError(
+        f"{method} of {len(tokens)} tokens is no single logit: from_2_way_softmax takes two, the false one first, and "
+        "no_post_processing takes one"
+    )
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the chat template {path} cannot be read: {error}") from error

@@ -1,0 +1,37 @@
+"""`onelogit verify`: a model's logits compared with those of its conversion."""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from onelogit.commands.model_options import add_model_options, load_options
+
+SUMMARY = "compare the logits of a model with those of its conversion; exit code 1 where they disagree"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", help="hub id or folder")
+    parser.add_argument("--pairs", type=Path, help="JSONL with query and document; a multilingual set where left out")
+    parser.add_argument("--against", metavar="FOLDER", help="an exported folder to compare, too")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture: original against converted logits")
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, draw."""
+    from onelogit.measure.pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch
+    from onelogit.measure.parity import measure_parity  # noqa: PLC0415
+    from onelogit.measure.parity_report import parity_table, plot_parity  # noqa: PLC0415
+
+    pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)
+    parity = measure_parity(options.model, pairs, load_options(options, options.model), against=options.against)
+    if options.plot is not None:
+        plot_parity(parity, options.plot)
+    if options.json:
+        print(json.dumps(parity.to_json(), ensure_ascii=False))  # noqa: T201
+    else:
+        Console().print(parity_table(parity))
+    return 0 if parity.agrees else 1

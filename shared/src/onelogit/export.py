@@ -1,0 +1,208 @@
+"""A classifier, its tokenizer and its recipe -> a folder that others serve without a flag.
+
+The folder is the same to transformers (a sequence classifier), Sentence Transformers (one Transformer module with a
+chat template) and vLLM from 0.33 on, which reads the files of the latter. It appears whole or not at all.
+"""
+
+import copy
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from onelogit.errors import CheckpointError, InputError, RecipeError
+from onelogit.model_card import write_model_card
+from onelogit.recipes import Activation, Recipe
+from onelogit.template import compile_prompt, takes_instruction
+
+PROBE_FILE = "reranker_probe.json"
+_ACTIVATION_CLASSES: dict[Activation, str] = {
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+    "identity": "torch.nn.modules.linear.Identity",
+}
+
+
+PROBE_PAIRS = (
+    ("What is the capital of China?", "The capital of China is Beijing."),
+    ("What is the capital of China?", "Bananas are yellow."),
+    ("대한민국의 수도는 어디인가?", "서울은 대한민국의 수도이다."),
+)
+
+
+class Probe(NamedTuple):
+    """One prompt by which any server can be asked whether it is sane."""
+
+    query: str
+    document: str
+    token_ids: list[int]
+    logit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """What an exported folder is made of.
+
+    Attributes:
+        classifier: saved in its own dtype, its one-logit head in float32.
+        tokenizer: saved with padding at the left; the given one is not changed.
+        recipe: for templates, activation, default instruction, licence.
+        source: the model that this was made from.
+        max_tokens: longest prompt.
+        probes: see `Probe`.
+    """
+
+    classifier: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    recipe: Recipe
+    source: str
+    max_tokens: int
+    probes: Sequence[Probe]
+
+
+def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False) -> None:
+    """Write the folder, complete, under its final name.
+
+    Args:
+        conversion: what to write.
+        folder: where; its parent is made if it is not there.
+        is_overwriting: replace what stands there.
+
+    Raises:
+        InputError: the folder is there already.
+        CheckpointError: it cannot be written; what stood there still stands.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not is_overwriting:
+        raise InputError(f"{folder} is there already; remove it, or overwrite it with force=True (--force)")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _write(conversion, partial, folder.name)
+            partial.chmod(0o755)
+            _put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    if not folder.exists():
+        partial.rename(folder)
+        return
+    replaced = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / folder.name
+    folder.rename(replaced)
+    partial.rename(folder)
+    shutil.rmtree(replaced.parent, ignore_errors=True)
+
+
+def _write(conversion: Conversion, folder: Path, name: str) -> None:
+    recipe = conversion.recipe
+    conversion.classifier.save_pretrained(folder)
+    activation = {"activation_fn": _ACTIVATION_CLASSES[recipe.activation]}
+    _update_json(folder / "config.json", {"use_sep_token": False, "sentence_transformers": activation})
+    _write_tokenizer(conversion, folder)
+    for file, content in _sentence_transformers_files(recipe, conversion.max_tokens).items():
+        _write_json(folder / file, content)
+    _write_json(folder / PROBE_FILE, _probe_file(conversion))
+    (folder / "README.md").write_text(write_model_card(recipe, conversion.source, name), encoding="utf-8")
+
+
+def _write_tokenizer(conversion: Conversion, folder: Path) -> None:
+    tokenizer = copy.deepcopy(conversion.tokenizer)
+    tokenizer.chat_template = None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    side = "right" if conversion.recipe.chat_template is None else "left"
+    settings: dict[str, Any] = {"padding_side": side, "model_max_length": conversion.max_tokens}
+    template = served_template(conversion.recipe)
+    if template is not None and _adds_only_bos(tokenizer):
+        # Sentence Transformers adds no special tokens to a rendered template, vLLM does: so the template writes the
+        # one, and the tokenizer adds none. A family's own tokenizer class would add it again.
+        template = f"{tokenizer.bos_token}{template}"
+        tokenizer.backend_tokenizer.post_processor = None
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False}
+    tokenizer.save_pretrained(folder)
+    _update_json(folder / "tokenizer_config.json", settings)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _adds_only_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+    bare = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).ids
+    return bool(tokenizer.backend_tokenizer.encode("a").ids == [tokenizer.bos_token_id, *bare])
+
+
+def served_template(recipe: Recipe) -> str | None:
+    """The recipe's chat template, so that a request without an instruction gets the default one.
+
+    vLLM passes an instruction as the variable `instruction`, and none where a request has none; Sentence Transformers
+    sends a system message. A template that writes its default instruction by itself is left as it is.
+    """
+    template, default = recipe.chat_template, recipe.default_instruction
+    if template is None or not default or not takes_instruction(template):
+        return template
+    values = {"query": "q", "document": "d", "instruction": default}
+    expected = compile_prompt(template, True).text(values)  # type: ignore[arg-type]
+    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {json.dumps(default)} -%}}{{%- endif -%}}"
+    for candidate in (template, f"{setting}{template}"):
+        try:
+            if compile_prompt(candidate, False).text(values) == expected:  # type: ignore[arg-type]
+                return candidate
+        except RecipeError:
+            continue
+    return template
+
+
+def _sentence_transformers_files(recipe: Recipe, max_tokens: int) -> dict[str, Any]:
+    """The declaration of a single Transformer module, as sentence_transformers 6.2 saves it."""
+    forward = {"method": "forward", "method_output_name": "logits"}
+    is_prompt = recipe.chat_template is not None
+    prompts = {} if not recipe.default_instruction else {"query": recipe.default_instruction}
+    return {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+        ],
+        "sentence_bert_config.json": {
+            "transformer_task": "sequence-classification",
+            "modality_config": {"text": forward, **({"message": {**forward, "format": "flat"}} if is_prompt else {})},
+            "module_output_name": "scores",
+            "max_seq_length": max_tokens,
+        },
+        "config_sentence_transformers.json": {
+            "model_type": "CrossEncoder",
+            "activation_fn": _ACTIVATION_CLASSES[recipe.activation],
+            "prompts": prompts,
+            "default_prompt_name": "query" if prompts else None,
+            **({"keep_in_fp32_modules": ["0.model.score"]} if is_prompt else {}),
+        },
+    }
+
+
+def _probe_file(conversion: Conversion) -> dict[str, Any]:
+    dtype = str(conversion.classifier.dtype).removeprefix("torch.")
+    return {
+        "source": conversion.source,
+        "family": conversion.recipe.family,
+        "activation": conversion.recipe.activation,
+        "instruction": conversion.recipe.default_instruction,
+        "dtype": dtype,
+        # Rounding of the backbone differs between engines; a wrong prompt or head is off by more than this.
+        "tolerance": 1e-3 if dtype == "float32" else 0.25,
+        "prompts": [probe._asdict() for probe in conversion.probes],
+    }
+
+
+def _update_json(path: Path, fields: dict[str, Any]) -> None:
+    _write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **fields})
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What a reranker does, in numbers: does it still compute what the original computes."""

@@ -1,0 +1,101 @@
+"""The logits of two models for the same pairs -> how far they are apart. Plain Python floats."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from onelogit.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The logits of one model, and how they differ from the original's for the same pairs.
+
+    Attributes:
+        name: what was compared, and who read it.
+        logits: float32, in the pairs' order.
+        largest_difference: the largest absolute difference of a logit from the original's.
+        mean_difference: the mean absolute difference.
+        kendall_tau: of the two orders of all pairs, tau-b: 1 for the same order, -1 for the reverse; None where one
+            model gave all pairs the same logit.
+        top_5_overlap: which share of the original's best 5 documents of a query are among the best 5 here, the mean
+            over all queries with more than 5 documents; None where there is no such query.
+        top_10_overlap: the same of 10.
+        ties_in_float32: how many pairs share their logit with another pair.
+        ties_in_bfloat16: how many would, were the logits rounded to bfloat16 as many servers return them.
+    """
+
+    name: str
+    logits: tuple[float, ...]
+    largest_difference: float
+    mean_difference: float
+    kendall_tau: float | None
+    top_5_overlap: float | None
+    top_10_overlap: float | None
+    ties_in_float32: int
+    ties_in_bfloat16: int
+
+
+def compare(name: str, original: Sequence[float], logits: Sequence[float], queries: Sequence[str]) -> Comparison:
+    """Logits against the original's.
+
+    Args:
+        name: of what gave `logits`.
+        original: the original's logits, at least one.
+        logits: for the same pairs, in the same order.
+        queries: the query of each pair.
+
+    Raises:
+        InputError: scipy is not installed.
+    """
+    differences = [abs(ours - theirs) for ours, theirs in zip(logits, original, strict=True)]
+    return Comparison(
+        name=name,
+        logits=tuple(logits),
+        largest_difference=max(differences),
+        mean_difference=sum(differences) / len(differences),
+        kendall_tau=_kendall_tau(original, logits),
+        top_5_overlap=top_overlap(original, logits, queries, 5),
+        top_10_overlap=top_overlap(original, logits, queries, 10),
+        ties_in_float32=_tied_count(logits),
+        ties_in_bfloat16=_tied_count(torch.tensor(logits).bfloat16().tolist()),
+    )
+
+
+def top_overlap(original: Sequence[float], logits: Sequence[float], queries: Sequence[str], top_n: int) -> float | None:
+    """The share of the original's best `top_n` documents of a query that are kept, the mean over the queries.
+
+    Returns:
+        0 to 1; None where no query has more than `top_n` documents, as any order would then keep them all.
+    """
+    pairs_of: dict[str, list[int]] = {}
+    for index, query in enumerate(queries):
+        pairs_of.setdefault(query, []).append(index)
+    shares = [
+        len(_best(original, pairs, top_n) & _best(logits, pairs, top_n)) / top_n
+        for pairs in pairs_of.values()
+        if len(pairs) > top_n
+    ]
+    return sum(shares) / len(shares) if shares else None
+
+
+def _best(logits: Sequence[float], pairs: Sequence[int], top_n: int) -> set[int]:
+    return set(sorted(pairs, key=lambda index: -logits[index])[:top_n])
+
+
+def _kendall_tau(original: Sequence[float], logits: Sequence[float]) -> float | None:
+    if len(set(original)) < 2 or len(set(logits)) < 2:
+        return None
+    try:
+        from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415  only measuring needs it
+    except ImportError as error:
+        raise InputError("Kendall's tau needs scipy: pip install scipy") from error
+    return float(kendalltau(original, logits).statistic)
+
+
+def _tied_count(logits: Sequence[float]) -> int:
+    counts: dict[float, int] = {}
+    for logit in logits:
+        counts[logit] = counts.get(logit, 0) + 1
+    return sum(count for count in counts.values() if count > 1)

@@ -1,0 +1,177 @@
+"""A checkpoint as its authors run it -> logits: transformers alone, the whole head, one prompt at a time.
+
+Nothing of the core's own way from pair to logit is used here: the prompt comes from transformers' renderer, the ids
+from the checkpoint's tokenizer over the whole text, the logit from the causal model's vocabulary of logits.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from onelogit.errors import RecipeError
+from onelogit.files import find_folder, read_texts
+from onelogit.measure.pairs import Pair
+from onelogit.measure.progress import tracked
+from onelogit.options import LoadOptions
+from onelogit.recipes import Recipe
+from onelogit.recognise import recognise
+
+Inputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
+
+_SEAM = "\ue0f2"  # a private-use character, which no prompt holds
+_PASSED_ON = ("device_map", "attn_implementation", "quantization_config")
+
+
+class OriginalLogits(NamedTuple):
+    """What the original gives for each pair.
+
+    Attributes:
+        logits: on the recipe's scale, float32.
+        largest_term: the largest absolute value among the logits that these are differences of, on the same scale.
+        layer_count: of the backbone.
+    """
+
+    logits: list[float]
+    largest_term: float
+    layer_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A checkpoint with its recipe and its tokenizer; its weights are in memory only while `logits` runs.
+
+    Attributes:
+        model: hub id or path.
+        instruction: for all pairs; None or "" for none.
+        options: how to load the weights; `dtype` is given.
+    """
+
+    model: str
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerFast
+    instruction: str | None
+    options: LoadOptions
+
+    @classmethod
+    def find(cls, model: str, options: LoadOptions) -> Self:
+        """The original under a hub id or in a folder.
+
+        Raises:
+            CheckpointError: the model is not found.
+            RecipeError: it is not known how it reranks.
+        """
+        folder = _folder(model, options, with_weights=False)
+        recipe = recognise(model, read_texts(folder), options.get("recipe")).recipe
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=options.get("trust_remote_code", False)
+        )
+        instruction = options.get("instruction")
+        if instruction is None:
+            instruction = recipe.default_instruction
+        return cls(model=model, recipe=recipe, tokenizer=tokenizer, instruction=instruction, options=options)
+
+    def text(self, pair: Pair) -> str | None:
+        """The whole prompt; None where query and document go to the tokenizer as a pair."""
+        segments = self._segments(pair)
+        return None if segments is None else "".join(segments)
+
+    def inputs(self, pair: Pair) -> Inputs:
+        """The model's arguments for one pair, never cut.
+
+        A text is tokenised whole; where the family's reference code ends one tokenizer call and begins the next, each
+        piece is, and the first one gets what the tokenizer puts at a beginning.
+        """
+        segments = self._segments(pair)
+        if segments is None:
+            # As a batch of one: alone, an empty document would count as none.
+            batch = self.tokenizer([[pair.query, pair.document]], verbose=False)
+            return {name: values[0] for name, values in batch.items()}
+        bos = self.tokenizer.bos_token
+        adds = [index == 0 and not (bos and text.startswith(bos)) for index, text in enumerate(segments)]
+        ids = [self._ids(text, add) for text, add in zip(segments, adds, strict=True)]
+        return {"input_ids": [id for segment in ids for id in segment]}
+
+    @torch.inference_mode()
+    def logits(self, rows: Sequence[Inputs], device: str, name: str) -> OriginalLogits:
+        """The logit of each row, from the model with its whole head, loaded for this call.
+
+        Args:
+            rows: the model's arguments for each pair.
+            device: where to compute.
+            name: stands before the progress bar.
+        """
+        model = self._load(device)
+        # The whole head still, but on the last token alone: the logits of a long prompt fill gigabytes.
+        last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        terms = []
+        for row in tracked(rows, name):
+            inputs = {name: torch.tensor([value], device=model.device) for name, value in row.items()}
+            terms.append(self._terms(model(**inputs, **last_only).logits[0]))
+        scale = 1.0 if self.recipe.read_out is None else self.recipe.read_out.scale
+        return OriginalLogits(
+            logits=[scale * (row[0] - sum(row[1:])) for row in terms],
+            largest_term=abs(scale) * max(abs(term) for row in terms for term in row),
+            layer_count=model.config.get_text_config().num_hidden_layers,
+        )
+
+    def _segments(self, pair: Pair) -> list[str] | None:
+        if self.recipe.chat_template is None:
+            return None
+        messages = [{"role": "system", "content": self.instruction}] if self.instruction else []
+        messages += [{"role": "query", "content": pair.query}, {"role": "document", "content": pair.document}]
+        given: dict[str, Any] = {
+            **self.tokenizer.special_tokens_map,
+            "seam": _SEAM,
+        }  # what tokenizer.apply_chat_template gives
+        rendered: Any = render_jinja_template([messages], chat_template=self.recipe.chat_template, **given)
+        return [segment for segment in rendered[0][0].split(_SEAM) if segment]
+
+    def _ids(self, text: str, adds_special_tokens: bool) -> list[int]:
+        # Not verbose: a text longer than the model's limit is on purpose.
+        return list(self.tokenizer(text, add_special_tokens=adds_special_tokens, verbose=False).input_ids)
+
+    def _load(self, device: str) -> PreTrainedModel:
+        kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
+        options: dict[str, Any] = dict(self.options)
+        model = kind.from_pretrained(
+            _folder(self.model, self.options, with_weights=True),
+            dtype=getattr(torch, options["dtype"]),
+            trust_remote_code=options.get("trust_remote_code", False),
+            **{name: options[name] for name in _PASSED_ON if options.get(name) is not None},
+        )
+        if options.get("device_map") is None and options.get("quantization_config") is None:
+            model.to(device)
+        return model.eval()  # type: ignore[no-any-return]
+
+    def _terms(self, logits: torch.Tensor) -> list[float]:
+        """The logits that are read: the true token's and, for a difference, the false one's; or the head's only one."""
+        read_out = self.recipe.read_out
+        if read_out is None:
+            return [float(logits[0])]
+        ids = [self._token_id(token) for token in (read_out.true, read_out.false) if token is not None]
+        return [float(logit) for logit in logits[-1, ids].float()]
+
+    def _token_id(self, token: int | str) -> int:
+        if not isinstance(token, str):
+            return token
+        ids = self._ids(token, False)
+        if len(ids) != 1:
+            raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
+        return ids[0]
+
+
+def _folder(model: str, options: LoadOptions, *, with_weights: bool) -> Path:
+    revision, token = options.get("revision"), options.get("token")
+    return find_folder(model, with_weights=with_weights, revision=revision, token=token)

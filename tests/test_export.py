@@ -1,0 +1,233 @@
+"""The exported folder: the same logits to everyone who opens it, and whole or not there."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from sentence_transformers import CrossEncoder
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker
+from onelogit.export import served_template
+from onelogit.prompts import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
+from onelogit.recipes import FAMILIES
+from tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer
+
+QUERY = "What is the capital of China?"
+DOCUMENTS = ["The capital of China is Beijing.", "서울", "A longer document. " * 20, "yes"]
+
+
+def scores(reranker: Reranker) -> list[float]:
+    return [ranked.score for ranked in sorted(reranker.rank(QUERY, DOCUMENTS))]
+
+
+def conversation(document: str) -> list[dict[str, str]]:
+    return [{"role": "query", "content": QUERY}, {"role": "document", "content": document}]
+
+
+@pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
+def test_the_folder_gives_equal_logits_everywhere_without_flags(
+    family: Recipe, is_tied: bool, checkpoint: Callable[..., Tiny], tmp_path: Path
+):
+    reranker = Reranker.load(
+        checkpoint("model", ARCHITECTURE_OF_FAMILY[family.family], is_tied=is_tied).folder, recipe=family
+    )
+    folder = tmp_path / "converted"
+    expected = reranker.logits(QUERY, DOCUMENTS)
+
+    reranker.save(folder)
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = [tokenizer.apply_chat_template(conversation(text), tokenize=False) for text in DOCUMENTS]
+    with torch.inference_mode():
+        batch = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+        by_transformers = model(**batch).logits[:, 0].tolist()
+    classify = pipeline("text-classification", model=str(folder), device="cpu", batch_size=4)
+    by_pipeline = [answer["score"] for answer in classify(texts, function_to_apply="none")]
+    by_cross_encoder = CrossEncoder(str(folder), device="cpu").predict([(QUERY, text) for text in DOCUMENTS])
+    # Padding at the left moves the positions, which these wide random weights show in the fifth digit.
+    assert by_transformers == pytest.approx(expected, abs=2e-4)
+    assert by_pipeline == pytest.approx(expected, abs=2e-4)
+    assert by_cross_encoder.tolist() == pytest.approx(scores(reranker), abs=2e-4)
+    assert Reranker.load(folder).logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=2e-5)
+
+
+def test_a_bfloat16_checkpoint_keeps_its_dtype_and_its_head_in_float32(tiny_qwen: Tiny, tmp_path: Path):
+    reranker = Reranker.load(tiny_qwen.folder, dtype="bfloat16")
+    reranker.save(tmp_path / "converted")
+
+    again = Reranker.load(tmp_path / "converted")
+
+    assert again.classifier.dtype == torch.bfloat16
+    assert again.logits(QUERY, DOCUMENTS) == reranker.logits(QUERY, DOCUMENTS)
+    by_cross_encoder = CrossEncoder(str(tmp_path / "converted"), device="cpu")
+    logits = by_cross_encoder.predict([(QUERY, text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
+    assert logits.tolist() == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=0.2)
+
+
+def test_an_encoder_is_saved_as_it_is(tmp_path: Path):
+    tokenizer = pair_tokenizer("[CLS]", "[SEP]", "[SEP]", has_types=True)
+    reranker = Reranker.load(native_checkpoint(tmp_path / "encoder", BertConfig, tokenizer, num_labels=1))
+
+    reranker.save(tmp_path / "saved")
+
+    by_cross_encoder = CrossEncoder(str(tmp_path / "saved"), device="cpu").predict(
+        [(QUERY, text) for text in DOCUMENTS]
+    )
+    assert by_cross_encoder.tolist() == pytest.approx(scores(reranker), abs=1e-5)
+    assert scores(Reranker.load(tmp_path / "saved")) == pytest.approx(scores(reranker), abs=1e-5)
+
+
+def test_the_files_say_what_servers_need(tiny_qwen: Tiny, tmp_path: Path):
+    Reranker.load(tiny_qwen.folder, max_tokens=500).save(tmp_path / "converted")
+
+    config = json.loads((tmp_path / "converted" / "config.json").read_text())
+    assert config["architectures"] == ["Qwen3ForSequenceClassification"]
+    assert config["id2label"] == {"0": "LABEL_0"}
+    assert config["use_sep_token"] is False
+    assert config["pad_token_id"] == tiny_qwen.tokenizer.pad_token_id
+    assert config["sentence_transformers"] == {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+    assert (tmp_path / "converted" / "chat_template.jinja").read_text() == QWEN3_TEMPLATE
+    tokenizer = json.loads((tmp_path / "converted" / "tokenizer_config.json").read_text())
+    assert (tokenizer["padding_side"], tokenizer["model_max_length"]) == ("left", 500)
+
+
+def test_the_instruction_and_activation_that_were_chosen_are_saved(tiny_qwen: Tiny, tmp_path: Path):
+    reranker = Reranker.load(tiny_qwen.folder, instruction="Find lies.", activation="identity")
+    reranker.save(tmp_path / "converted")
+
+    by_cross_encoder = CrossEncoder(str(tmp_path / "converted"), device="cpu")
+
+    predicted = by_cross_encoder.predict([(QUERY, text) for text in DOCUMENTS])
+    assert predicted.tolist() == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in FAMILIES if recipe.default_instruction], ids=lambda r: r.family
+)
+def test_a_request_without_an_instruction_gets_the_default_one(recipe: Recipe):
+    """As vLLM renders it: an instruction comes as a variable, and no system message at all."""
+    template = served_template(recipe)
+    assert template is not None
+
+    ((silent,), _) = render_jinja_template([conversation("d")], chat_template=template)
+
+    assert recipe.default_instruction in silent
+    assert template == recipe.chat_template or "{%- if instruction is not defined" in template
+
+
+def test_the_probe_holds_three_prompts_with_their_logits(tiny_qwen: Tiny, tmp_path: Path):
+    reranker = Reranker.load(tiny_qwen.folder)
+    reranker.save(tmp_path / "converted")
+
+    probe = json.loads((tmp_path / "converted" / "reranker_probe.json").read_text())
+
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "converted")
+    assert probe["instruction"] == QWEN3_INSTRUCTION
+    assert len(probe["prompts"]) == 3
+    for prompt in probe["prompts"]:
+        with torch.inference_mode():
+            logit = model(input_ids=torch.tensor([prompt["token_ids"]])).logits.item()
+        assert logit == pytest.approx(prompt["logit"], abs=probe["tolerance"])
+        assert reranker.logits(prompt["query"], [prompt["document"]])[0] == pytest.approx(prompt["logit"], abs=1e-5)
+
+
+def test_the_model_card_names_origin_licence_and_read_out(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    card = "---\nlicense: cc-by-nc-sa-4.0\n---\n"
+    tiny = checkpoint("ctxl-rerank-v2-tiny", files={"README.md": card})
+
+    Reranker.load(tiny.folder).save(tmp_path / "converted")
+
+    text = (tmp_path / "converted" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["license"] == "cc-by-nc-sa-4.0"
+    assert front["pipeline_tag"] == "text-ranking"
+    assert "row 0" in text
+    assert "ctxl-rerank-v2-tiny" in text
+    assert str(tiny.folder) not in text
+    assert Reranker.load(tmp_path / "converted").licence == "cc-by-nc-sa-4.0"
+
+
+def test_a_folder_that_is_there_is_not_overwritten_unless_told(tiny_qwen: Tiny, tmp_path: Path):
+    reranker = Reranker.load(tiny_qwen.folder)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "precious.txt").write_text("keep me")
+
+    with pytest.raises(InputError, match="is there already"):
+        reranker.save(folder)
+    assert [file.name for file in folder.iterdir()] == ["precious.txt"]
+
+    reranker.save(folder, force=True)
+    assert Reranker.load(folder).logits(QUERY, DOCUMENTS) == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(tiny_qwen: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    reranker = Reranker.load(tiny_qwen.folder)
+    old = tmp_path / "old"
+    reranker.save(old)
+    before = {file.name: file.read_bytes() for file in old.iterdir()}
+    write_text = Path.write_text
+
+    def fail_on_the_card(path: Path, *args: object, **options: object) -> int:
+        if path.name == "README.md":
+            raise OSError(28, "No space left on device")
+        return write_text(path, *args, **options)
+
+    monkeypatch.setattr(Path, "write_text", fail_on_the_card)
+    with pytest.raises(CheckpointError, match=r"cannot be written.*No space left"):
+        reranker.save(old, force=True)
+    with pytest.raises(CheckpointError, match=r"cannot be written"):
+        reranker.save(tmp_path / "new")
+
+    assert [file.name for file in tmp_path.iterdir()] == ["old"]
+    assert {file.name: file.read_bytes() for file in old.iterdir()} == before
+
+
+def test_a_kill_in_mid_export_leaves_no_half_folder_under_the_final_name(tiny_qwen: Tiny, tmp_path: Path):
+    program = (
+        "import sys, time; from pathlib import Path; from onelogit import Reranker, export\n"
+        "reranker = Reranker.load(sys.argv[1])\n"
+        "export._write_json = lambda *a: (print('half way', flush=True), time.sleep(60))\n"
+        "reranker.save(sys.argv[2])"
+    )
+    command = [sys.executable, "-c", program, str(tiny_qwen.folder), str(tmp_path / "converted")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half way\n"
+        assert list(tmp_path.iterdir())
+        process.kill()
+
+    assert not (tmp_path / "converted").exists()
+    Reranker.load(tiny_qwen.folder).save(tmp_path / "converted")
+    assert (tmp_path / "converted" / "model.safetensors").is_file()
+
+
+def test_a_second_conversion_says_the_same(tiny_qwen: Tiny, tmp_path: Path):
+    first = Reranker.load(tiny_qwen.folder)
+    first.save(tmp_path / "one")
+    Reranker.load(tmp_path / "one").save(tmp_path / "two")
+
+    names = sorted(file.name for file in (tmp_path / "one").iterdir())
+
+    assert names == sorted(file.name for file in (tmp_path / "two").iterdir())
+    assert scores(Reranker.load(tmp_path / "two")) == pytest.approx(scores(first), abs=1e-6)
+
+
+def test_a_read_out_of_the_callers_is_saved(checkpoint: Callable[..., Tiny], tmp_path: Path, template: str):
+    read_out = ReadOut(true="Yes", false="No", scale=0.5)
+    recipe = Recipe(family="mine", chat_template=template, read_out=read_out, activation="sigmoid", source="this test")
+    reranker = Reranker.load(checkpoint("model", is_tied=False).folder, recipe=recipe)
+
+    reranker.save(tmp_path / "converted")
+
+    predicted = CrossEncoder(str(tmp_path / "converted"), device="cpu").predict([(QUERY, text) for text in DOCUMENTS])
+    assert predicted.tolist() == pytest.approx(scores(reranker), abs=2e-4)
