@@ -20,11 +20,11 @@ def add_hub_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
     """Everything that `load_options` reads."""
     add_hub_options(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", help="bfloat16, float16 or float32; the checkpoint's own where left out")
+    parser.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
     parser.add_argument("--max-tokens", type=int, help="longest prompt")
     parser.add_argument("--instruction", help="in place of the family's default")
     parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, help="JSONL with query and document; a multilingual set where left out")
     parser.add_argument("--against", metavar="FOLDER", help="an exported folder to compare, too")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture: original against converted logits")
-    add_model_options(parser)
+    add_model_options(parser, default_dtype="float32")
 
 
 def run(options: argparse.Namespace) -> int:

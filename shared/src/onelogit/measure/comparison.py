@@ -90,7 +90,7 @@ def _kendall_tau(original: Sequence[float], logits: Sequence[float]) -> float | 
     try:
         from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415  only measuring needs it
     except ImportError as error:
-        raise InputError("Kendall's tau needs scipy: pip install scipy") from error
+        raise InputError("Kendall's tau needs scipy: pip install onelogit[measure]") from error
     return float(kendalltau(original, logits).statistic)
 
 
