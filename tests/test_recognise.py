@@ -13,6 +13,7 @@ from declarations import logit_score_files
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.prompts import MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from onelogit.recognise import recognise
+from onelogit.template import compile_prompt
 from reference import causal_logit, prompt_ids
 from tiny import Tiny, byte_level_tokenizer, native_checkpoint, pair_tokenizer
 
@@ -40,7 +41,7 @@ def test_sentence_transformers_files_win_over_vllm_fields_and_the_table():
     found = recognise("mixedbread-ai/mxbai-rerank-base-v2", texts(config=fields, **logit_score_files(17, 4)))
 
     assert found.recipe.read_out == ReadOut(true=17, false=4)
-    assert found.because.startswith("modules.json: Transformer -> LogitScore; scale and limits by its id")
+    assert found.because.startswith("modules.json: Transformer -> LogitScore; the rest by its id")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,41 @@ def test_a_folder_of_the_hubs_cache_is_known_by_its_model():
     folder = "/cache/hub/models--Qwen--Qwen3-Reranker-0.6B/snapshots/e61197ed45024b0ed8a2d74b80b4d909f1255473"
 
     assert recognise(folder, texts()).recipe.family == "qwen3-reranker"
+
+
+def test_a_conversions_own_activation_and_limit_win_over_the_table(tiny_qwen: Tiny, tmp_path: Path):
+    folder = tmp_path / "Qwen3-Reranker-converted"
+    Reranker.load(tiny_qwen.folder, activation="identity", max_tokens=700).save(folder)
+
+    converted = Reranker.load(folder)
+
+    assert (converted.recipe.activation, converted.max_tokens) == ("identity", 700)
+
+
+@pytest.mark.parametrize("field", ["use_sep_token", "use_pad_token"])
+def test_a_native_head_that_takes_no_separator_reads_two_texts_as_one(field: str):
+    found = recognise("someone/model", texts("Qwen3ForSequenceClassification", {field: False}))
+
+    assert found.recipe.chat_template is not None
+    prompt = compile_prompt(found.recipe.chat_template, False)
+    assert prompt.text({"query": "a question", "document": "a document"}) == "a questiona document"
+    assert recognise("someone/model", texts("Qwen3ForSequenceClassification")).recipe.chat_template is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("config.json", {"architectures": ["NewForCausalLM"], "model_type": "new_model"}, "cannot read .*config.json"),
+        ("tokenizer.json", "{", "tokenizer .* cannot be read"),
+    ],
+)
+def test_a_file_that_transformers_cannot_read_is_a_clear_error(
+    file: str, content: object, complaint: str, checkpoint: Callable[..., Tiny]
+):
+    folder = checkpoint("Qwen3-Reranker-broken", files={file: content}).folder
+
+    with pytest.raises(CheckpointError, match=complaint):
+        Reranker.load(folder)
 
 
 ENCODERS = {

@@ -26,6 +26,7 @@ class Declaration:
         files: which files said so, for people to read.
         read_out: None for a head of the checkpoint's own.
         chat_template: with the variables that the files fix for it, set at its beginning.
+        max_tokens: of the reranker; a tokenizer's own limit may be larger or smaller.
     """
 
     files: str
@@ -34,6 +35,7 @@ class Declaration:
     default_instruction: str | None = None
     activation: Activation | None = None
     max_tokens: int | None = None
+    tokenizer_max_tokens: int | None = None
 
 
 def from_sentence_transformers(texts: Texts) -> Declaration | None:
@@ -64,7 +66,8 @@ def from_sentence_transformers(texts: Texts) -> Declaration | None:
         chat_template=_chat_template(texts, folders[0]),
         default_instruction=(settings.get("prompts") or {}).get(settings.get("default_prompt_name")),
         activation=declared_activation(texts),
-        max_tokens=declared_max_tokens(texts, folders[0]),
+        max_tokens=parse(texts, _join(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
+        tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
     )
 
 
@@ -136,10 +139,9 @@ def declared_activation(texts: Texts) -> Activation | None:
     return _ACTIVATIONS[name]
 
 
-def declared_max_tokens(texts: Texts, folder: str = "") -> int | None:
-    """The longest prompt that the files name, in tokens."""
-    declared = parse(texts, _join(folder, "sentence_bert_config.json")).get("max_seq_length")
-    declared = declared or parse(texts, _join(folder, "tokenizer_config.json")).get("model_max_length")
+def tokenizer_max_tokens(texts: Texts, folder: str = "") -> int | None:
+    """The longest input that the tokenizer names, in tokens."""
+    declared = parse(texts, _join(folder, "tokenizer_config.json")).get("model_max_length")
     # Tokenizers without a limit of their own carry 1e30 here.
     return int(declared) if declared is not None and declared < 10**9 else None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,30 +23,17 @@ from transformers import (
 )
 
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
-from onelogit.files import files_of_tensors, find_folder, read_texts
+from onelogit.files import find_folder, read_texts
 from onelogit.options import LoadOptions
 from onelogit.recipes import ReadOut, Recipe
 from onelogit.recognise import recognise
-from onelogit.rows import count_rows, read_rows
+from onelogit.rows import HeadRows, read_head_rows
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 # Fields of a config that change logits after the head, so that a head row alone would not give them.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "dim_model_base")
-
-
-class HeadRows(NamedTuple):
-    """The rows of a head that make the logit: the true one and, for a difference, the false one.
-
-    Attributes:
-        weight: shape (rows, hidden), in the stored dtype.
-        bias: shape (rows,), or None.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +69,10 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     name = os.fspath(model)
     _dtype(options.get("dtype"), None, _device(options.get("device")))  # refuses them before anything is read
     revision, token = options.get("revision"), options.get("token")
-    trust_remote_code = options.get("trust_remote_code", False)
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
     recipe = recognise(name, read_texts(folder), options.get("recipe")).recipe
     _mention_licence(name, recipe.licence)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config = load_config(folder, options)
     tokenizer = load_tokenizer(folder, options)
     recipe = _with_token_ids(recipe, tokenizer)
     folder = find_folder(name, with_weights=True, revision=revision, token=token)
@@ -104,13 +90,31 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     )
 
 
+def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
+    """The checkpoint's configuration.
+
+    Raises:
+        CheckpointError: this version of transformers does not know the architecture, or it needs code of its own.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=options.get("trust_remote_code", False)
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {_first_line(error)}") from error
+    return config
+
+
 def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFast:
     """The checkpoint's own tokenizer.
 
     Raises:
-        CheckpointError: it has no fast backend.
+        CheckpointError: it is missing, damaged, or has no fast backend.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
+    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{type(tokenizer).__name__} is a tokenizer in Python; onelogit needs a tokenizer.json")
     return tokenizer
@@ -142,35 +146,6 @@ def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
     return int(ids[0])
-
-
-def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> HeadRows:
-    """Some rows of a head, through slices: the rest of it stays on disk.
-
-    Args:
-        folder: the checkpoint.
-        ids: rows of the language-model head; None for the one row of a native head.
-        is_tied: whether the input embeddings stand for a head that is not stored.
-
-    Raises:
-        CheckpointError: there is no such head.
-        RecipeError: an id is outside the vocabulary.
-        UnsupportedModelError: the head is quantised, or a native one has several rows.
-    """
-    files = files_of_tensors(folder)
-    names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
-    key = next((key for name in names for key in files if key == name or key.endswith(f".{name}")), None)
-    if key is None:
-        raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}: the head's rows cannot be read")
-    if ids is None and (count := count_rows(files[key], key)) != 1:
-        raise UnsupportedModelError(f"{key} has {count} rows: a reranker's own head must have one logit")
-    rows = [0] if ids is None else ids
-    bias_name = names[0].replace("weight", "bias")
-    bias_key = next((key for key in files if key == bias_name or key.endswith(f".{bias_name}")), None)
-    return HeadRows(
-        weight=read_rows(files[key], key, rows),
-        bias=None if bias_key is None else read_rows(files[bias_key], bias_key, rows),
-    )
 
 
 def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
@@ -268,6 +243,10 @@ def _dtype(dtype: str | None, config: PretrainedConfig | None, device: torch.dev
     stored = getattr(config, "dtype", None)
     stored = stored if isinstance(stored, torch.dtype) else torch.float32
     return torch.float32 if stored == torch.float16 and device.type == "cpu" else stored
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _mention_licence(name: str, licence: str | None) -> None:

@@ -11,6 +11,9 @@ _FIELDS = (
     '{%- set document = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}\n'
 )
 
+# What vLLM makes of a pair where nothing else is declared: the two texts, one behind the other.
+PLAIN_TEMPLATE = _FIELDS + "{{ query }}{{ document }}"
+
 QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
 # Byte for byte the file on the hub, so that an export can be compared with it.

@@ -9,13 +9,14 @@ from onelogit.declared import (
     Texts,
     declared_activation,
     declared_licence,
-    declared_max_tokens,
     from_sentence_transformers,
     from_vllm,
     model_card,
     parse,
+    tokenizer_max_tokens,
 )
 from onelogit.errors import RecipeError, UnsupportedModelError
+from onelogit.prompts import PLAIN_TEMPLATE
 from onelogit.recipes import DEFAULT_MAX_TOKENS, FAMILIES, Recipe
 from onelogit.template import takes_instruction
 from onelogit.unsupported import UNSUPPORTED
@@ -78,7 +79,8 @@ def _recognise(model: str, texts: Texts) -> Recognised:
     if declared is not None:
         raise RecipeError(f"{declared.files}, but no chat template: pass recipe=Recipe(...)")
     if is_native:
-        return _merge(model, _native_head(texts), known)
+        native = _native_head(texts)
+        return _merge(model, native if known is None else replace(native, chat_template=None), known)
     if known is not None:
         return known
     raise RecipeError(_unknown_message(_architecture(texts)))
@@ -96,39 +98,41 @@ def _without_template_for_chat(declared: Declaration | None) -> Declaration | No
 
 
 def _native_head(texts: Texts) -> Declaration:
+    config = parse(texts, "config.json")
+    joins_plainly = config.get("use_sep_token", config.get("use_pad_token")) is False
     return Declaration(
         files=f"config.json: {_architecture(texts)}",
         read_out=None,
+        chat_template=PLAIN_TEMPLATE if joins_plainly else None,
         activation=declared_activation(texts),
-        max_tokens=declared_max_tokens(texts),
+        tokenizer_max_tokens=tokenizer_max_tokens(texts),
     )
 
 
 def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recognised:
     """The declaration, with what it leaves out from the table, or else the defaults of Sentence Transformers."""
     if known is None:
+        limits = (declared.max_tokens, declared.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
         recipe = Recipe(
             family="declared",
             chat_template=declared.chat_template,
             read_out=declared.read_out,
             activation="sigmoid" if declared.activation is None else declared.activation,
             default_instruction=declared.default_instruction,
-            max_tokens=DEFAULT_MAX_TOKENS if declared.max_tokens is None else declared.max_tokens,
+            max_tokens=next(limit for limit in limits if limit is not None),
             source=f"the files of {model}",
         )
         return Recognised(recipe, declared.files)
     table = known.recipe
-    read_out = declared.read_out
-    if read_out is not None and table.read_out is not None:
-        read_out = replace(read_out, scale=table.read_out.scale)
-    instruction = declared.default_instruction
-    recipe = replace(
-        table,
-        chat_template=table.chat_template if declared.chat_template is None else declared.chat_template,
-        read_out=read_out,
-        default_instruction=table.default_instruction if instruction is None else instruction,
-    )
-    return Recognised(recipe, f"{declared.files}; scale and limits by {known.because}")
+    changes: dict[str, Any] = {"read_out": declared.read_out}
+    if declared.read_out is not None and table.read_out is not None:
+        changes["read_out"] = replace(declared.read_out, scale=table.read_out.scale)
+    elif declared.activation is not None:
+        changes["activation"] = declared.activation  # a conversion's own word for its own head
+    for field in ("chat_template", "default_instruction", "max_tokens"):
+        if getattr(declared, field) is not None:
+            changes[field] = getattr(declared, field)
+    return Recognised(replace(table, **changes), f"{declared.files}; the rest by {known.because}")
 
 
 def _from_table(model: str, texts: Texts) -> Recognised | None:

@@ -1,21 +1,66 @@
-"""A stored tensor -> some of its rows; the others stay on disk."""
+"""A stored head -> the rows of it that make the logit; the others stay on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
+from onelogit.files import files_of_tensors
+
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 
 
-def count_rows(file: Path, key: str) -> int:
+class HeadRows(NamedTuple):
+    """The rows of a head that make the logit: the true one and, for a difference, the false one.
+
+    Attributes:
+        weight: shape (rows, hidden), in the stored dtype.
+        bias: shape (rows,), or None.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> HeadRows:
+    """Some rows of a head, through slices: the rest of it stays on disk.
+
+    Args:
+        folder: the checkpoint.
+        ids: rows of the language-model head; None for the one row of a native head.
+        is_tied: whether the input embeddings stand for a head that is not stored.
+
+    Raises:
+        CheckpointError: there is no such head.
+        RecipeError: an id is outside the vocabulary.
+        UnsupportedModelError: the head is quantised, or a native one has several rows.
+    """
+    files = files_of_tensors(folder)
+    names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
+    key = next((key for name in names for key in files if key == name or key.endswith(f".{name}")), None)
+    if key is None:
+        raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}: the head's rows cannot be read")
+    if ids is None and (count := _count_rows(files[key], key)) != 1:
+        raise UnsupportedModelError(f"{key} has {count} rows: a reranker's own head must have one logit")
+    rows = [0] if ids is None else ids
+    bias_name = names[0].replace("weight", "bias")
+    bias_key = next((key for key in files if key == bias_name or key.endswith(f".{bias_name}")), None)
+    return HeadRows(
+        weight=_read_rows(files[key], key, rows),
+        bias=None if bias_key is None else _read_rows(files[bias_key], bias_key, rows),
+    )
+
+
+def _count_rows(file: Path, key: str) -> int:
     """How many rows a stored tensor has."""
     with safe_open(file, framework="pt") as tensors:
         return int(tensors.get_slice(key).get_shape()[0])
 
 
-def read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
+def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
     """Some rows of a stored tensor, in its stored dtype; the others stay on disk.
 
     Raises:

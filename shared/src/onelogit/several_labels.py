@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig, PretrainedConfig
-
 from onelogit.convert import Head, sequence_classifier
 from onelogit.declared import declared_licence
 from onelogit.export import Conversion, export
 from onelogit.files import find_folder, read_texts
-from onelogit.load import load_model, load_tokenizer, pad_token_id, read_head_rows, token_id
+from onelogit.load import load_config, load_model, load_tokenizer, pad_token_id, token_id
 from onelogit.options import LoadOptions
 from onelogit.recipes import DEFAULT_MAX_TOKENS, Recipe
+from onelogit.rows import read_head_rows
 
 
 def save_labels(
@@ -30,9 +29,7 @@ def save_labels(
         CheckpointError: the model is not found or damaged, or the folder cannot be written.
     """
     source = find_folder(model, with_weights=True, revision=options.get("revision"), token=options.get("token"))
-    config: PretrainedConfig = AutoConfig.from_pretrained(
-        source, trust_remote_code=options.get("trust_remote_code", False)
-    )
+    config = load_config(source, options)
     tokenizer = load_tokenizer(source, options)
     ids = [token_id(token, tokenizer) for token in tokens]
     rows = read_head_rows(source, ids, is_tied=bool(config.tie_word_embeddings))
