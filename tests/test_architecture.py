@@ -31,6 +31,7 @@ ORDER = [
     "export",
     "forward",
     "scores",
+    "scorer",
     "reranker",
     "open",
     "several_labels",
@@ -40,7 +41,18 @@ ORDER = [
     "__main__",
 ]
 FOLDERS = ["measure", "commands"]
-WITH_TORCH = {"rows", "load", "convert", "encode", "export", "forward", "reranker", "several_labels", *FOLDERS}
+WITH_TORCH = {
+    "rows",
+    "load",
+    "convert",
+    "encode",
+    "export",
+    "forward",
+    "scorer",
+    "reranker",
+    "several_labels",
+    *FOLDERS,
+}
 WITHOUT_TORCH = set(ORDER) - WITH_TORCH
 ADAPTERS = {
     "langchain_onelogit": "langchain_core",

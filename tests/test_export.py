@@ -231,3 +231,13 @@ def test_a_read_out_of_the_callers_is_saved(checkpoint: Callable[..., Tiny], tmp
 
     predicted = CrossEncoder(str(tmp_path / "converted"), device="cpu").predict([(QUERY, text) for text in DOCUMENTS])
     assert predicted.tolist() == pytest.approx(scores(reranker), abs=2e-4)
+
+
+def test_a_reranker_is_also_a_cross_encoder(tiny_qwen: Tiny):
+    reranker = Reranker.load(tiny_qwen.folder)
+
+    cross_encoder = reranker.as_cross_encoder()
+
+    assert isinstance(cross_encoder, CrossEncoder)
+    predicted = cross_encoder.predict([(QUERY, text) for text in DOCUMENTS])
+    assert predicted.tolist() == pytest.approx(scores(reranker), abs=2e-4)

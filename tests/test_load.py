@@ -114,6 +114,11 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
     ("options", "complaint"),
     [
         ({"device": "abacus"}, "unknown device 'abacus'"),
+        pytest.param(
+            {"device": "cuda"},
+            "finds no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
         ({"max_tokens": 0}, "max_tokens must be a whole number from 1 up"),
         ({"max_tokens": 10**6}, "more than the 2048 tokens"),

@@ -105,6 +105,12 @@ def test_bad_input_is_one_clear_error(query: object, documents: object, complain
         reranker.rank(query, documents)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("pair", [("query",), ("a", "b", "c"), "ab"])
+def test_a_pair_that_is_none_is_refused(pair: object, reranker: Reranker):
+    with pytest.raises(InputError, match="pair 1 must be a query and a document"):
+        reranker.pair_logits([("q", "d"), pair])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("top_n", [0, -3, "2", 1.0])
 def test_a_top_n_below_one_is_refused(top_n: object, reranker: Reranker):
     with pytest.raises(InputError, match=f"top_n must be a whole number from 1 up, or None for all, not {top_n!r}"):

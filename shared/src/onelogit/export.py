@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -20,6 +20,9 @@ from onelogit.errors import CheckpointError, InputError, RecipeError
 from onelogit.model_card import write_model_card
 from onelogit.recipes import Activation, Recipe
 from onelogit.template import compile_prompt, takes_instruction
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 PROBE_FILE = "reranker_probe.json"
 _ACTIVATION_CLASSES: dict[Activation, str] = {
@@ -91,6 +94,22 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
             shutil.rmtree(partial, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be written: {error}") from error
+
+
+def open_cross_encoder(conversion: Conversion) -> "CrossEncoder":
+    """A `sentence_transformers.CrossEncoder` of the conversion, by way of a folder that is gone afterwards.
+
+    Raises:
+        InputError: Sentence Transformers is not installed.
+    """
+    try:
+        from sentence_transformers import CrossEncoder  # noqa: PLC0415  heavy, and not needed for anything else
+    except ImportError as error:
+        raise InputError("as_cross_encoder needs Sentence Transformers: pip install sentence-transformers") from error
+    with TemporaryDirectory() as folder:
+        export(conversion, Path(folder) / "model")
+        opened: CrossEncoder = CrossEncoder(str(Path(folder) / "model"), device=str(conversion.classifier.device))
+    return opened
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:

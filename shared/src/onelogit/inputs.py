@@ -8,6 +8,11 @@ from onelogit.recipes import Activation, Recipe
 
 
 def checked_documents(documents: Iterable[str]) -> list[str]:
+    """The documents as a list.
+
+    Raises:
+        InputError: one is no string.
+    """
     if isinstance(documents, str):
         raise InputError("documents must be a list of strings, not one string; pass [document]")
     documents = list(documents)
@@ -16,7 +21,29 @@ def checked_documents(documents: Iterable[str]) -> list[str]:
     return documents
 
 
+def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs as a list.
+
+    Raises:
+        InputError: one is no pair of a query, which is not blank, and a document.
+    """
+    checked = []
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise InputError(f"pair {index} must be a query and a document, not {pair!r}")
+        query, document = pair
+        check_text(query, f"the query of pair {index}", is_blank_allowed=False)
+        check_text(document, f"the document of pair {index}")
+        checked.append((query, document))
+    return checked
+
+
 def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
+    """Refuse what is no text, or blank where that is not allowed.
+
+    Raises:
+        InputError: under the `name` that the caller knows it by.
+    """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, not {type(text).__name__}")
     if not is_blank_allowed and not text.strip():
@@ -28,6 +55,11 @@ def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
 
 
 def checked_max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int | None) -> int:
+    """The caller's limit, or else the recipe's or the model's, whichever is shorter.
+
+    Raises:
+        InputError: it is no count, or more than the model can place.
+    """
     checked_count("max_tokens", max_tokens)
     if max_tokens is None:
         return recipe.max_tokens if model_limit is None else min(recipe.max_tokens, model_limit)
@@ -37,12 +69,22 @@ def checked_max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int 
 
 
 def checked_count(name: str, value: int | None) -> int | None:
+    """The value itself.
+
+    Raises:
+        InputError: it is neither None nor a whole number from 1 up.
+    """
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise InputError(f"{name} must be a whole number from 1 up, not {value!r}")
     return value
 
 
 def checked_activation(activation: Activation) -> Activation:
+    """The activation itself.
+
+    Raises:
+        InputError: there is none of this name.
+    """
     if activation not in get_args(Activation):
         raise InputError(f"unknown activation {activation!r}; it is one of {', '.join(get_args(Activation))}")
     return activation

@@ -230,9 +230,12 @@ def _device(device: str | None) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"unknown device {device!r}: {str(error).partition(':')[0]}") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={device!r}, but PyTorch finds no CUDA device here")
+    return place
 
 
 def _dtype(dtype: str | None, config: PretrainedConfig | None, device: torch.device) -> torch.dtype:

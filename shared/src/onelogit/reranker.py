@@ -1,23 +1,18 @@
 """Reranker: the stages in order, from a query and its documents to a ranking."""
 
 import asyncio
-import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
 
 from onelogit.convert import one_logit_head, position_limit, sequence_classifier
-from onelogit.encode import Encoder
-from onelogit.errors import InputError, OnelogitError
-from onelogit.export import PROBE_PAIRS, Conversion, Probe, export
-from onelogit.forward import compute_logits
+from onelogit.export import PROBE_PAIRS, Conversion, Probe, export, open_cross_encoder
 from onelogit.inputs import (
     check_score_threshold,
     check_text,
@@ -26,13 +21,16 @@ from onelogit.inputs import (
     checked_count,
     checked_documents,
     checked_max_tokens,
+    checked_pairs,
 )
 from onelogit.load import load_checkpoint
 from onelogit.options import LoadOptions, check_options
 from onelogit.recipes import Activation, Recipe
-from onelogit.scores import Ranked, check_logits, rank_logits
+from onelogit.scorer import Scorer
+from onelogit.scores import Ranked, rank_logits
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 
 class Reranker:
@@ -44,11 +42,7 @@ class Reranker:
         classifier: a one-logit sequence classifier, as `onelogit.convert.sequence_classifier` makes it.
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt and the scale of the score.
-        instruction: replaces the recipe's default instruction; "" for none.
-        max_tokens: longest prompt in tokens; None for the recipe's, or the model's where that is shorter.
-        batch_tokens: most tokens in one forward pass, padding included; None for the device's default.
-        activation: replaces the recipe's way from logit to score.
-        allow_control_tokens: read control tokens spelled out in a query or document as such.
+        instruction, max_tokens, batch_tokens, activation, allow_control_tokens: as in `LoadOptions`.
         name: what the model is called, for people.
 
     Raises:
@@ -71,14 +65,16 @@ class Reranker:
     ) -> None:
         self.recipe = recipe
         self.name = name
-        self.max_tokens = checked_max_tokens(max_tokens, recipe, position_limit(classifier))
-        self._batch_tokens = checked_count("batch_tokens", batch_tokens)
         self._activation = checked_activation(recipe.activation if activation is None else activation)
-        self._encoder = Encoder(tokenizer, recipe.chat_template, self.max_tokens, allow_control_tokens)
-        self._instruction = recipe.default_instruction if instruction is None else self._checked(instruction)
-        self._tokenizer = tokenizer
-        self._classifier: PreTrainedModel | None = classifier
-        self._device = str(classifier.device)
+        self._scorer = Scorer(
+            classifier,
+            tokenizer,
+            recipe,
+            instruction=instruction,
+            max_tokens=checked_max_tokens(max_tokens, recipe, position_limit(classifier)),
+            batch_tokens=checked_count("batch_tokens", batch_tokens),
+            allow_control_tokens=allow_control_tokens,
+        )
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Self:
@@ -119,7 +115,12 @@ class Reranker:
     @property
     def device(self) -> str:
         """Where the model computes, such as "cpu" or "cuda:0"."""
-        return self._device
+        return self._scorer.device
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest prompt, in tokens."""
+        return self._scorer.max_tokens
 
     @property
     def classifier(self) -> PreTrainedModel:
@@ -128,14 +129,12 @@ class Reranker:
         Raises:
             OnelogitError: the reranker is closed.
         """
-        if self._classifier is None:
-            raise OnelogitError("this reranker is closed; load it again")
-        return self._classifier
+        return self._scorer.classifier
 
     @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
-        return self._classifier is None
+        return self._scorer.is_closed
 
     def rank(
         self,
@@ -185,7 +184,7 @@ class Reranker:
         """
         documents = checked_documents(documents)
         check_text(query, "the query", is_blank_allowed=False)
-        return self._pair_logits([(query, document) for document in documents], instruction, progress=False)
+        return self._scorer.logits([(query, document) for document in documents], instruction)
 
     def pair_logits(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None = None, progress: bool = False
@@ -201,11 +200,7 @@ class Reranker:
             InputError: as `rank`.
             LogitError: as `rank`.
         """
-        pairs = list(pairs)
-        for index, (query, document) in enumerate(pairs):
-            check_text(query, f"the query of pair {index}", is_blank_allowed=False)
-            check_text(document, f"the document of pair {index}")
-        return self._pair_logits(pairs, instruction, progress)
+        return self._scorer.logits(checked_pairs(pairs), instruction, progress=progress)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
@@ -218,19 +213,17 @@ class Reranker:
             InputError: the folder is there already.
             CheckpointError: it cannot be written; what stood there still stands.
         """
-        recipe = replace(self.recipe, activation=self._activation, default_instruction=self._instruction or None)
-        rows = self._encoder.rows(PROBE_PAIRS, self._instruction)
-        logits = compute_logits(self.classifier, rows.rows, self._batch_tokens, second_starts=rows.second_starts)
-        probes = [Probe(*pair, row, logit) for pair, row, logit in zip(PROBE_PAIRS, rows.rows, logits, strict=True)]
-        conversion = Conversion(
-            classifier=self.classifier,
-            tokenizer=self._tokenizer,
-            recipe=recipe,
-            source=self.name,
-            max_tokens=self.max_tokens,
-            probes=probes,
-        )
-        export(conversion, Path(path), is_overwriting=force)
+        export(self._conversion(), Path(path), is_overwriting=force)
+
+    def as_cross_encoder(self) -> "CrossEncoder":
+        """The same model as a `sentence_transformers.CrossEncoder`, for code that wants one.
+
+        It holds a copy of the weights of its own; `close` this reranker where two are one too many.
+
+        Raises:
+            InputError: Sentence Transformers is not installed.
+        """
+        return open_cross_encoder(self._conversion())
 
     def warm_up(self) -> None:
         """Score one short pair, so that the first real call finds everything ready."""
@@ -238,7 +231,7 @@ class Reranker:
 
     def close(self) -> None:
         """Let go of the model and its memory. Closing twice is fine; scoring afterwards raises OnelogitError."""
-        self._classifier = None
+        self._scorer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -251,26 +244,14 @@ class Reranker:
     def __repr__(self) -> str:
         return f"Reranker(family={self.recipe.family!r}, device={self.device!r}, max_tokens={self.max_tokens})"
 
-    def _pair_logits(self, pairs: Sequence[tuple[str, str]], instruction: str | None, progress: bool) -> list[float]:
-        classifier = self.classifier
-        instruction = self._instruction if instruction is None else self._checked(instruction)
-        if not pairs:
-            return []
-        rows, truncated_count, second_starts = self._encoder.rows(pairs, instruction)
-        if truncated_count:
-            logger.warning(
-                "%d of %d documents were cut at their end to fit max_tokens=%d",
-                truncated_count,
-                len(pairs),
-                self.max_tokens,
-            )
-        with tqdm(total=len(pairs), desc="reranking", unit="pair", disable=not progress) as bar:
-            logits = compute_logits(classifier, rows, self._batch_tokens, bar.update, second_starts)
-        check_logits(logits)
-        return logits
-
-    def _checked(self, instruction: str) -> str:
-        check_text(instruction, "the instruction")
-        if instruction and not self._encoder.takes_instruction():
-            raise InputError(f"the family {self.recipe.family} takes no instruction, but got {instruction!r}")
-        return instruction
+    def _conversion(self) -> Conversion:
+        scorer, instruction = self._scorer, self._scorer.instruction
+        rows, logits = scorer.rows(PROBE_PAIRS).rows, scorer.logits(PROBE_PAIRS)
+        return Conversion(
+            classifier=scorer.classifier,
+            tokenizer=scorer.tokenizer,
+            recipe=replace(self.recipe, activation=self._activation, default_instruction=instruction or None),
+            source=self.name,
+            max_tokens=scorer.max_tokens,
+            probes=[Probe(*pair, row, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
+        )
