@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         LogitError,
         OnelogitError,
         RecipeError,
+        ServerError,
         UnsupportedModelError,
     )
     from onelogit.inputs import check_top_n
@@ -39,6 +40,7 @@ _HOMES = {
     "LogitError": "errors",
     "OnelogitError": "errors",
     "RecipeError": "errors",
+    "ServerError": "errors",
     "UnsupportedModelError": "errors",
     "open_reranker": "open",
     "LoadOptions": "options",
@@ -64,6 +66,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Reranker",
+    "ServerError",
     "UnsupportedModelError",
     "check_options",
     "check_top_n",

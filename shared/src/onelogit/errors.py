@@ -5,7 +5,8 @@ OnelogitError
 ├── RecipeError         a model whose recipe is unknown, or does not fit it; also a ValueError
 │   └── UnsupportedModelError   a model that no one-logit classifier can stand for
 ├── CheckpointError     files that are missing, damaged, or in a form that is not read
-└── LogitError          a logit that is not a finite number
+├── LogitError          a logit that is not a finite number
+└── ServerError         a server that is not there, or answers otherwise than asked
 """
 
 
@@ -31,3 +32,7 @@ class CheckpointError(OnelogitError):
 
 class LogitError(OnelogitError):
     """A logit that is NaN or infinite: the model, not the caller, went wrong."""
+
+
+class ServerError(OnelogitError):
+    """A server that cannot be reached, or answers with something other than what was asked for."""

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("model", help="hub id or folder")
     parser.add_argument("--pairs", type=Path, help="JSONL with query and document; a multilingual set where left out")
-    parser.add_argument("--against", metavar="FOLDER", help="an exported folder to compare, too")
+    parser.add_argument("--against", metavar="FOLDER|URL", help="compare an exported folder, or a vLLM server, too")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture: original against converted logits")
     add_model_options(parser, default_dtype="float32")
 

@@ -16,6 +16,7 @@ from onelogit.measure.comparison import Comparison, compare
 from onelogit.measure.converted import Converted, measure_converted, score
 from onelogit.measure.original import Inputs, Original
 from onelogit.measure.pairs import Pair
+from onelogit.measure.server import is_url, server_logits
 from onelogit.options import LoadOptions
 from onelogit.reranker import Reranker
 from onelogit.template import compile_prompt
@@ -101,11 +102,13 @@ def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, agai
         model: hub id or path of a checkpoint that `Reranker.load` takes.
         pairs: what to score; at least one.
         options: of `Reranker.load`, for original and conversion alike; float32 where they name no dtype.
-        against: a second folder that should give the same logits, such as an exported conversion.
+        against: a second folder that should give the same logits, such as an exported conversion, or the URL of a
+            vLLM server that serves one.
 
     Raises:
         InputError: no pairs, or an option out of its range.
         OnelogitError: as `Reranker.load`.
+        ServerError: the server is not there, or does not give logits.
     """
     if not pairs:
         raise InputError("there are no pairs to measure with")
@@ -160,6 +163,8 @@ def _second_logits(
     against: str, pairs: Sequence[Pair], rows: Sequence[Inputs], device: str, options: LoadOptions
 ) -> dict[str, list[float]]:
     """Logits of a second folder by who read it: onelogit, by what the folder declares, and transformers alone."""
+    if is_url(against):
+        return {f"the server at {against}": server_logits(against, [row["input_ids"] for row in rows])}
     options = options.copy()
     options.pop("recipe", None)  # the folder's own, as its users would get it
     options.pop("revision", None)
