@@ -23,6 +23,7 @@ ORDER = [
     "declared",
     "recognise",
     "files",
+    "placement",
     "rows",
     "load",
     "convert",
@@ -51,6 +52,7 @@ WITH_TORCH = {
     "scorer",
     "reranker",
     "several_labels",
+    "placement",
     *FOLDERS,
 }
 WITHOUT_TORCH = set(ORDER) - WITH_TORCH

@@ -85,7 +85,7 @@ class Encoder:
             instruction: None or "" for none.
 
         Raises:
-            InputError: a query (with the frame and the instruction) leaves no room for a document.
+            InputError: a query leaves no room for a document.
         """
         pieces = self._pieces(bool(instruction))
         values: list[dict[Field, str]] = [

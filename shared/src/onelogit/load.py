@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -22,16 +21,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
+from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 from onelogit.files import find_folder, read_texts
 from onelogit.options import LoadOptions
+from onelogit.placement import find_device, find_dtype
 from onelogit.recipes import ReadOut, Recipe
 from onelogit.recognise import recognise
 from onelogit.rows import HeadRows, read_head_rows
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # Fields of a config that change logits after the head, so that a head row alone would not give them.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "dim_model_base")
 
@@ -67,7 +66,7 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
         InputError: an unknown device or dtype.
     """
     name = os.fspath(model)
-    _dtype(options.get("dtype"), None, _device(options.get("device")))  # refuses them before anything is read
+    find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refuses them before anything is read
     revision, token = options.get("revision"), options.get("token")
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
     recipe = recognise(name, read_texts(folder), options.get("recipe")).recipe
@@ -162,8 +161,8 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         UnsupportedModelError: the classifier has several labels.
         InputError: an unknown device or dtype.
     """
-    device = _device(options.get("device"))
-    dtype = _dtype(options.get("dtype"), config, device)
+    device = find_device(options.get("device"))
+    dtype = find_dtype(options.get("dtype"), config.dtype, device)
     passed_on: dict[str, Any] = {
         "device_map": options.get("device_map"),
         "attn_implementation": options.get("attn_implementation"),
@@ -222,30 +221,6 @@ def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -
     ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
     return int(next(known, 0))
-
-
-def _device(device: str | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"unknown device {device!r}: {str(error).partition(':')[0]}") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={device!r}, but PyTorch finds no CUDA device here")
-    return place
-
-
-def _dtype(dtype: str | None, config: PretrainedConfig | None, device: torch.device) -> torch.dtype:
-    if dtype is not None:
-        if dtype not in _DTYPES:
-            raise InputError(f"unknown dtype {dtype!r}; it is one of {', '.join(_DTYPES)}")
-        return _DTYPES[dtype]
-    stored = getattr(config, "dtype", None)
-    stored = stored if isinstance(stored, torch.dtype) else torch.float32
-    return torch.float32 if stored == torch.float16 and device.type == "cpu" else stored
 
 
 def _first_line(error: Exception) -> str:

@@ -176,12 +176,7 @@ class Reranker:
         return await asyncio.to_thread(self.rank, query, documents, top_n, score_threshold, instruction)
 
     def logits(self, query: str, documents: Iterable[str], instruction: str | None = None) -> list[float]:
-        """The raw logit of each document, in the given order: float32, unbounded.
-
-        Raises:
-            InputError: as `rank`.
-            LogitError: as `rank`.
-        """
+        """The raw logit of each document, in the given order: float32, unbounded. Raises as `rank` does."""
         documents = checked_documents(documents)
         check_text(query, "the query", is_blank_allowed=False)
         return self._scorer.logits([(query, document) for document in documents], instruction)
@@ -197,8 +192,7 @@ class Reranker:
             progress: show a progress bar.
 
         Raises:
-            InputError: as `rank`.
-            LogitError: as `rank`.
+            InputError: as `rank`, and for a pair that is none.
         """
         return self._scorer.logits(checked_pairs(pairs), instruction, progress=progress)
 

@@ -1,0 +1,45 @@
+"""A device and a dtype by name -> where, and in which precision, a model computes."""
+
+import torch
+
+from onelogit.errors import InputError
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or the fastest one here.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {name!r}: {str(error).partition(':')[0]}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={name!r}, but PyTorch finds no CUDA device here")
+    return device
+
+
+def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.dtype:
+    """The dtype of that name, or the one that the checkpoint is stored in.
+
+    Args:
+        name: bfloat16, float16 or float32; None for the stored one.
+        stored: what the checkpoint's configuration says; float32 where that is no dtype.
+        device: a CPU computes float16 as float32, which it is faster and more exact in.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name is not None:
+        if name not in _DTYPES:
+            raise InputError(f"unknown dtype {name!r}; it is one of {', '.join(_DTYPES)}")
+        return _DTYPES[name]
+    dtype = stored if isinstance(stored, torch.dtype) else torch.float32
+    return torch.float32 if dtype == torch.float16 and device.type == "cpu" else dtype
