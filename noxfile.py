@@ -12,7 +12,7 @@ DISTRIBUTIONS = [
     "packages/llama-index-postprocessor-onelogit-rerank",
     "packages/onelogit-haystack",
 ]
-CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools"]
+CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools", "benchmarks"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 
 

@@ -82,9 +82,9 @@ def test_the_best_are_kept_and_none_means_all(framework: Adapter, model: str, to
     assert results == everything[:count]
 
 
-@pytest.mark.parametrize("top", [0, -1])
+@pytest.mark.parametrize("top", [0, -1, True])
 def test_keeping_fewer_than_one_is_refused_at_once(framework: Adapter, model: str, top: int):
-    with pytest.raises(ValueError, match=r"greater than or equal to 1|from 1 up"):
+    with pytest.raises(ValueError, match=r"greater than or equal to 1|from 1 up|valid integer"):
         framework.make(model, top)
 
 
@@ -148,3 +148,21 @@ def test_adapters_of_one_model_share_its_weights(framework: Adapter, model: str)
     framework.run(second, QUERY, framework.documents(TEXTS))
 
     assert first._reranker is second._reranker is not None
+
+
+def test_documents_may_come_in_any_sequence(framework: Adapter, model: str):
+    documents = framework.documents(TEXTS)
+
+    results = framework.run(framework.make(model), QUERY, (document for document in documents))
+
+    assert results == framework.run(framework.make(model), QUERY, documents)
+
+
+def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str):
+    adapter = framework.make(model)
+    framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+    adapter.model = "no-such/model"
+
+    with pytest.raises(CheckpointError, match="no-such/model"):
+        framework.run(adapter, QUERY, framework.documents(TEXTS))

@@ -1,6 +1,7 @@
 """The command `onelogit`: what it prints, what it writes, and how it fails."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification
 
-from onelogit import DEMO_MODEL, Reranker
+from onelogit import DEMO_MODEL, Reranker, __version__
 from onelogit.cli import main
 from onelogit.prompts import QWEN3_TEMPLATE
 from tiny import Tiny
@@ -127,6 +128,21 @@ def test_convert_of_several_tokens_makes_as_many_labels_and_says_so(
     assert len(CrossEncoder(str(folder), device="cpu").predict([(QUERY, "a document")])[0]) == 4
 
 
+def test_the_card_of_several_labels_claims_no_reranker(
+    capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, tmp_path: Path
+):
+    folder = tmp_path / "labels"
+
+    said = output(
+        capsys, "convert", tiny_qwen.folder, TOKENS, '["no", "yes"]', "--method", "no_post_processing", "-o", folder,
+    )  # fmt: skip
+
+    card = (folder / "README.md").read_text("utf-8")
+    assert "It is no reranker" in " ".join(card.split())
+    assert "/rerank" not in card
+    assert "chat_template" not in said
+
+
 def test_convert_prints_json(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, tmp_path: Path):
     told = json.loads(output(capsys, "convert", tiny_qwen.folder, "-o", tmp_path / "converted", "--json"))
 
@@ -156,6 +172,8 @@ def test_the_printed_python_runs(capsys: pytest.CaptureFixture[str], tiny_qwen: 
         ((TOKENS, '["a", "b", "c"]', "--method", "from_2_way_softmax"), "takes two"),
         ((TOKENS, '["yes and no"]', "--method", "no_post_processing"), "must be one token"),
         ((TOKENS, "[1000000]", "--method", "no_post_processing"), "outside the vocabulary"),
+        (("--method", "no_post_processing"), "needs --classifier-from-tokens"),
+        ((TOKENS, "[true]", "--method", "no_post_processing"), "must be a list"),
         (("--chat-template", "/nowhere.jinja"), "cannot be read"),
         (("--dtype", "int3"), "unknown dtype"),
     ],
@@ -170,7 +188,9 @@ def test_convert_refuses_what_it_cannot_do_and_writes_nothing(
 
 
 def test_convert_needs_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    assert "name the model" in failure(capsys, "convert", "-o", tmp_path / "converted")
+    assert "name one model" in failure(capsys, "convert", "-o", tmp_path / "converted")
+    said = failure(capsys, "convert", "one", "--model-name", "other", "-o", tmp_path / "converted")
+    assert "name one model" in said
 
 
 def test_convert_refuses_a_folder_that_is_there_before_it_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -200,9 +220,12 @@ def test_an_upload_that_fails_keeps_the_folder(
 
     monkeypatch.setattr(HfApi, "create_repo", refuse)
 
-    said = failure(capsys, "convert", tiny_qwen.folder, "-o", tmp_path / "converted", "--push-to-hub", "me/mine")
+    code = main(["convert", str(tiny_qwen.folder), "-o", str(tmp_path / "converted"), "--push-to-hub", "me/mine"])
 
-    assert "is written, but cannot be uploaded to 'me/mine': 403 Forbidden" in said
+    printed = capsys.readouterr()
+    assert code == 2
+    assert "vllm serve" in printed.out
+    assert "is written, but cannot be uploaded to 'me/mine': 403 Forbidden" in printed.err
     assert (tmp_path / "converted" / "model.safetensors").is_file()
 
 
@@ -232,3 +255,29 @@ def test_verify_exits_with_1_where_they_disagree(
 
     assert code == 1
     assert "differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("plot", ["parity.txt", "nowhere/parity.png"])
+def test_verify_refuses_a_picture_it_cannot_write_before_it_loads(
+    plot: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    assert "--plot" in failure(capsys, "verify", "no-such/model", "--plot", tmp_path / plot)
+
+
+def test_a_terminal_without_unicode_and_a_pipe_that_closes_are_no_errors():
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "onelogit", "recipes"]
+    assert b"zerank-2" in subprocess.run(command, env=ascii_only, capture_output=True, check=True).stdout
+
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"onelogit {__version__}\n"

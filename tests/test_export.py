@@ -1,6 +1,7 @@
 """The exported folder: the same logits to everyone who opens it, and whole or not there."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -155,19 +156,73 @@ def test_the_model_card_names_origin_licence_and_read_out(checkpoint: Callable[.
     assert Reranker.load(tmp_path / "converted").licence == "cc-by-nc-sa-4.0"
 
 
-def test_a_folder_that_is_there_is_not_overwritten_unless_told(tiny_qwen: Tiny, tmp_path: Path):
+def test_only_an_earlier_export_is_overwritten_and_only_when_told(tiny_qwen: Tiny, tmp_path: Path):
     reranker = Reranker.load(tiny_qwen.folder)
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "precious.txt").write_text("keep me")
+    folder, precious = tmp_path / "mine", tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("keep me")
+    (tmp_path / "file").write_text("keep me")
+    (tmp_path / "link").symlink_to(precious)
+    reranker.save(folder)
 
     with pytest.raises(InputError, match="is there already"):
         reranker.save(folder)
-    assert [file.name for file in folder.iterdir()] == ["precious.txt"]
-
     reranker.save(folder, force=True)
+    for name, complaint in (("precious", "no earlier export"), ("file", "is no folder"), ("link", "is no folder")):
+        with pytest.raises(InputError, match=complaint):
+            reranker.save(tmp_path / name, force=True)
+
     assert Reranker.load(folder).logits(QUERY, DOCUMENTS) == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=1e-5)
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "keep me"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "link", "mine", "precious"]
+
+
+def test_a_model_is_never_converted_onto_itself(tiny_qwen: Tiny, tmp_path: Path):
+    Reranker.load(tiny_qwen.folder).save(tmp_path / "one")
+
+    with pytest.raises(InputError, match="is the model that is converted"):
+        Reranker.load(tmp_path / "one").save(tmp_path / "one", force=True)
+
+
+def test_a_rename_that_fails_puts_the_earlier_export_back(
+    tiny_qwen: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    reranker = Reranker.load(tiny_qwen.folder)
+    reranker.save(tmp_path / "mine")
+    rename = Path.rename
+
+    def fail_on_the_new_one(path: Path, target: Path) -> Path:
+        if path.name.startswith(".mine-") and target.name == "mine":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new_one)
+    with pytest.raises(CheckpointError, match="No space left"):
+        reranker.save(tmp_path / "mine", force=True)
+
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine" / "model.safetensors").is_file()
+
+
+def test_others_may_read_the_folder(tiny_qwen: Tiny, tmp_path: Path):
+    mask = os.umask(0o022)
+    try:
+        Reranker.load(tiny_qwen.folder).save(tmp_path / "mine")
+    finally:
+        os.umask(mask)
+
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "mine").iterdir()} == {0o644}
+
+
+def test_no_path_of_this_machine_is_written(tiny_qwen: Tiny, tmp_path: Path):
+    reranker = Reranker.load(tiny_qwen.folder)
+    reranker.save(tmp_path / "one")
+    Reranker.load(tmp_path / "one").save(tmp_path / "two")
+
+    for folder in ("one", "two"):
+        for file in (tmp_path / folder).iterdir():
+            assert str(tmp_path.parent).encode() not in file.read_bytes(), file
 
 
 def test_a_disk_that_is_full_leaves_nothing_behind(tiny_qwen: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -92,6 +92,44 @@ def test_pickled_weights_are_refused_with_the_way_out(checkpoint: Callable[..., 
         Reranker.load(tiny.folder)
 
 
+@pytest.mark.parametrize("index", ["{", "{}", "[]"])
+def test_a_damaged_index_is_a_clear_error(index: str, checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME, max_shard_size="50KB").folder
+    (folder / "model.safetensors.index.json").write_text(index)
+
+    with pytest.raises(CheckpointError, match=r"index\.json is damaged"):
+        Reranker.load(folder)
+
+
+def test_weights_of_other_shapes_are_a_clear_error(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 128}))
+
+    with pytest.raises(CheckpointError, match="other shapes"):
+        Reranker.load(folder)
+
+
+def test_a_checkpoint_without_a_tokenizer_says_so(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        Reranker.load(folder)
+
+
+@pytest.mark.parametrize("model", ["", None, 5])
+def test_a_model_that_is_no_name_is_refused(model: object):
+    with pytest.raises(InputError, match=r"name is empty|must be a hub id or a path"):
+        Reranker.load(model)  # type: ignore[arg-type]
+
+
+def test_a_folder_has_no_revision(tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="has no revision 'v9'"):
+        Reranker.load(tiny_qwen.folder, revision="v9")
+
+
 def test_a_folder_without_weights_says_so(checkpoint: Callable[..., Tiny]):
     folder = checkpoint(NAME).folder
     (folder / "model.safetensors").unlink()
@@ -119,6 +157,7 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
             "finds no CUDA device",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
+        ({"recipe": "qwen3-reranker"}, "recipe must be a Recipe, not a str"),
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
         ({"max_tokens": 0}, "max_tokens must be a whole number from 1 up"),
         ({"max_tokens": 10**6}, "more than the 2048 tokens"),
@@ -144,11 +183,14 @@ def test_loading_says_nothing_where_there_is_nothing_to_say(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_non_commercial_licence_is_mentioned(checkpoint: Callable[..., Tiny], caplog: pytest.LogCaptureFixture):
-    folder = checkpoint(NAME, files={"README.md": "---\nlicense: cc-by-nc-sa-4.0\n---\n"}).folder
+@pytest.mark.parametrize("licence", ["cc-by-nc-sa-4.0", "acme-noncommercial", "[mit, cc-by-nc-4.0]"])
+def test_a_non_commercial_licence_is_mentioned(
+    licence: str, checkpoint: Callable[..., Tiny], caplog: pytest.LogCaptureFixture
+):
+    folder = checkpoint(NAME, files={"README.md": f"---\nlicense: {licence}\n---\n"}).folder
 
     with caplog.at_level(logging.WARNING):
         reranker = Reranker.load(folder)
 
-    assert reranker.licence == "cc-by-nc-sa-4.0"
-    assert "cc-by-nc-sa-4.0: not for commercial use" in caplog.text
+    assert reranker.licence == licence.strip("[]")
+    assert f"{reranker.licence}: not for commercial use" in caplog.text

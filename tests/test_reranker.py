@@ -4,6 +4,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from onelogit import InputError, OnelogitError, Ranked, Reranker
@@ -96,6 +97,10 @@ def test_an_instruction_that_would_be_ignored_is_an_error(tiny_qwen: Tiny, templ
         (None, DOCUMENTS, "the query must be a string, not NoneType"),
         (QUERY, ["fine", {"text": "a dict"}], "document 1 must be a string, not dict"),
         (QUERY, "one string", "must be a list of strings, not one string"),
+        (QUERY, {"a document": 1}, "must be a list of strings, not a dict"),
+        (QUERY, {"a document"}, "must be a list of strings, not a set"),
+        (QUERY, None, "must be a list of strings, not a NoneType"),
+        (QUERY, b"bytes", "must be a list of strings, not a bytes"),
         (QUERY, ["half \ud83d"], "document 0 holds half a character"),
         ("long " * 5000, DOCUMENTS, "leaves no room for a document in max_tokens=2048"),
     ],
@@ -105,9 +110,9 @@ def test_bad_input_is_one_clear_error(query: object, documents: object, complain
         reranker.rank(query, documents)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("pair", [("query",), ("a", "b", "c"), "ab"])
+@pytest.mark.parametrize("pair", [("query",), ("a", "b", "c"), "ab", None, {"query": "q", "document": "d"}])
 def test_a_pair_that_is_none_is_refused(pair: object, reranker: Reranker):
-    with pytest.raises(InputError, match="pair 1 must be a query and a document"):
+    with pytest.raises(InputError, match="pair 1 must be a tuple of a query and a document"):
         reranker.pair_logits([("q", "d"), pair])  # type: ignore[list-item]
 
 
@@ -164,3 +169,13 @@ def test_a_closed_reranker_says_so(tiny_qwen: Tiny):
     assert reranker.is_closed
     with pytest.raises(OnelogitError, match="is closed"):
         reranker.rank(QUERY, DOCUMENTS)
+
+
+def test_numbers_of_numpy_are_numbers(reranker: Reranker):
+    ranking = reranker.rank(QUERY, np.array(DOCUMENTS, dtype=object), top_n=np.int64(2), score_threshold=np.float32(0))
+
+    assert ranking == reranker.rank(QUERY, DOCUMENTS, top_n=2, score_threshold=0)
+
+
+def test_no_documents_need_no_query(reranker: Reranker):
+    assert reranker.rank("", []) == []

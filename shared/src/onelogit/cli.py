@@ -1,12 +1,15 @@
 """The command `onelogit`: arguments in, tables or JSON out, errors as one line with exit code 2."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 
+from onelogit import __version__
 from onelogit.commands import convert, recipes, verify
 from onelogit.errors import OnelogitError
 
@@ -24,8 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         disable_progress_bars()  # the hub's and, since they ask it, transformers'
     command: Callable[[argparse.Namespace], int] = options.command
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
     try:
         return command(options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
+        return 0
     except OnelogitError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {error}", markup=False)
         return 2
@@ -35,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="onelogit", description="Decoder language models as one-logit rerankers.")
+    parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (recipes, convert, verify):
         name = module.__name__.rpartition(".")[2]

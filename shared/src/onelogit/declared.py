@@ -116,6 +116,8 @@ def declared_licence(texts: Texts) -> str | None:
     card = model_card(texts)
     licence = card.get("license_name") if card.get("license") == "other" else None
     licence = card.get("license") if licence is None else licence
+    if isinstance(licence, list):
+        return ", ".join(map(str, licence))
     return None if licence is None else str(licence)
 
 

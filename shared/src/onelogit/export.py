@@ -6,6 +6,7 @@ chat template) and vLLM from 0.33 on, which reads the files of the latter. It ap
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.errors import CheckpointError, InputError, RecipeError
-from onelogit.model_card import write_model_card
+from onelogit.model_card import public_name, write_model_card
 from onelogit.recipes import Activation, Recipe
 from onelogit.template import compile_prompt, takes_instruction
 
@@ -80,15 +81,14 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
         InputError: the folder is there already.
         CheckpointError: it cannot be written; what stood there still stands.
     """
-    folder = folder.absolute()
-    if folder.exists() and not is_overwriting:
-        raise InputError(f"{folder} is there already; remove it, or overwrite it with force=True (--force)")
+    folder = folder.expanduser().absolute()
+    check_target(folder, conversion.source, is_overwriting=is_overwriting)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             _write(conversion, partial, folder.name)
-            partial.chmod(0o755)
+            _let_others_read(partial)
             _put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -112,18 +112,56 @@ def open_cross_encoder(conversion: Conversion) -> "CrossEncoder":
     return opened
 
 
+def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
+    """Refuse to write over anything but an earlier export, and over that only when told to.
+
+    Raises:
+        InputError: something else stands there, or it is the model that is being converted.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not is_overwriting:
+        raise InputError(f"{folder} is there already; remove it, or overwrite it with force=True (--force)")
+    if folder.is_symlink() or not folder.is_dir():
+        raise InputError(f"{folder} is no folder; only an earlier export is overwritten")
+    if Path(source).is_dir() and folder.samefile(source):
+        raise InputError(f"{folder} is the model that is converted; name another folder")
+    if any(folder.iterdir()) and not (folder / PROBE_FILE).is_file():
+        raise InputError(f"{folder} is no earlier export (it has no {PROBE_FILE}); only such a folder is overwritten")
+
+
 def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename, the earlier export out of the way first, and back again where that fails.
+
+    A process that is killed between the two renames leaves the earlier export beside its place, under a name that
+    begins with a dot.
+    """
     if not folder.exists():
         partial.rename(folder)
         return
-    replaced = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / folder.name
-    folder.rename(replaced)
-    partial.rename(folder)
-    shutil.rmtree(replaced.parent, ignore_errors=True)
+    beside = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.rename(beside / folder.name)
+        try:
+            partial.rename(folder)
+        except OSError:
+            (beside / folder.name).rename(folder)
+            raise
+    finally:
+        if folder.exists():
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _let_others_read(folder: Path) -> None:
+    """The modes that other programs give to new files: temporary folders and safetensors are the owner's alone."""
+    os.umask(mask := os.umask(0))
+    folder.chmod(0o777 & ~mask)
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~mask)
 
 
 def _write(conversion: Conversion, folder: Path, name: str) -> None:
-    recipe = conversion.recipe
+    recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
     conversion.classifier.save_pretrained(folder)
     activation = {"activation_fn": _ACTIVATION_CLASSES[recipe.activation]}
     _update_json(folder / "config.json", {"use_sep_token": False, "sentence_transformers": activation})
@@ -131,7 +169,8 @@ def _write(conversion: Conversion, folder: Path, name: str) -> None:
     for file, content in _sentence_transformers_files(recipe, conversion.max_tokens).items():
         _write_json(folder / file, content)
     _write_json(folder / PROBE_FILE, _probe_file(conversion))
-    (folder / "README.md").write_text(write_model_card(recipe, conversion.source, name), encoding="utf-8")
+    card = write_model_card(recipe, conversion.source, name, labels)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _write_tokenizer(conversion: Conversion, folder: Path) -> None:
@@ -208,7 +247,7 @@ def _sentence_transformers_files(recipe: Recipe, max_tokens: int) -> dict[str, A
 def _probe_file(conversion: Conversion) -> dict[str, Any]:
     dtype = str(conversion.classifier.dtype).removeprefix("torch.")
     return {
-        "source": conversion.source,
+        "source": public_name(conversion.source),
         "family": conversion.recipe.family,
         "activation": conversion.recipe.activation,
         "instruction": conversion.recipe.default_instruction,

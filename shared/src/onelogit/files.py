@@ -7,7 +7,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from onelogit.errors import CheckpointError
+from onelogit.errors import CheckpointError, InputError
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
 _INDEX = "model.safetensors.index.json"
@@ -26,8 +26,14 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
 
     Raises:
         CheckpointError: there is no such folder, nor such a model on the hub.
+        InputError: an empty name, or a revision of a local folder.
     """
+    if not name:
+        raise InputError("the model's name is empty: name a hub id or a folder")
+    name = str(Path(name).expanduser()) if name.startswith("~") else name
     if Path(name).is_dir():
+        if revision is not None:
+            raise InputError(f"{name!r} is a folder here, which has no revision {revision!r}")
         return Path(name)
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
         raise CheckpointError(f"there is no folder {name!r}")
@@ -61,7 +67,10 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
         CheckpointError: weights are missing, damaged, or pickled.
     """
     if (folder / _INDEX).is_file():
-        weight_map: dict[str, str] = json.loads(_read_text(folder / _INDEX))["weight_map"]
+        try:
+            weight_map: dict[str, str] = json.loads(_read_text(folder / _INDEX))["weight_map"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / _INDEX} is damaged: {error!r}") from error
         missing = sorted({file for file in weight_map.values() if not (folder / file).is_file()})
         if missing:
             raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {_INDEX} names")

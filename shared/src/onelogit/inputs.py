@@ -1,7 +1,8 @@
 """A caller's arguments -> the same, or one clear error: what is wrong, the value, the limit, the way out."""
 
-from collections.abc import Iterable
-from typing import get_args
+from collections.abc import Iterable, Mapping, Set
+from numbers import Integral, Real
+from typing import Any, get_args
 
 from onelogit.errors import InputError
 from onelogit.recipes import Activation, Recipe
@@ -11,14 +12,14 @@ def checked_documents(documents: Iterable[str]) -> list[str]:
     """The documents as a list.
 
     Raises:
-        InputError: one is no string.
+        InputError: they have no order, or one is no string.
     """
     if isinstance(documents, str):
         raise InputError("documents must be a list of strings, not one string; pass [document]")
-    documents = list(documents)
-    for index, document in enumerate(documents):
+    checked = _checked_list(documents, "documents", "strings")
+    for index, document in enumerate(checked):
         check_text(document, f"document {index}")
-    return documents
+    return checked
 
 
 def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -28,14 +29,21 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         InputError: one is no pair of a query, which is not blank, and a document.
     """
     checked = []
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 2:
-            raise InputError(f"pair {index} must be a query and a document, not {pair!r}")
+    for index, pair in enumerate(_checked_list(pairs, "pairs", "(query, document)")):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"pair {index} must be a tuple of a query and a document, not {pair!r}")
         query, document = pair
         check_text(query, f"the query of pair {index}", is_blank_allowed=False)
         check_text(document, f"the document of pair {index}")
         checked.append((query, document))
     return checked
+
+
+def _checked_list(values: Iterable[Any], name: str, content: str) -> list[Any]:
+    # A set has no order for an index to mean, and a mapping would give its keys.
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list of {content}, not a {type(values).__name__}")
+    return list(values)
 
 
 def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
@@ -74,7 +82,7 @@ def checked_count(name: str, value: int | None) -> int | None:
     Raises:
         InputError: it is neither None nor a whole number from 1 up.
     """
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
         raise InputError(f"{name} must be a whole number from 1 up, not {value!r}")
     return value
 
@@ -96,7 +104,7 @@ def check_top_n(top_n: object, name: str = "top_n") -> None:
     Raises:
         InputError: with the value, under the `name` that the caller knows it by.
     """
-    if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
+    if top_n is not None and (not isinstance(top_n, Integral) or isinstance(top_n, bool) or top_n < 1):
         raise InputError(f"{name} must be a whole number from 1 up, or None for all, not {top_n!r}")
 
 
@@ -108,6 +116,6 @@ def check_score_threshold(score_threshold: object) -> None:
     """
     if score_threshold is None:
         return
-    is_number = isinstance(score_threshold, int | float) and not isinstance(score_threshold, bool)
+    is_number = isinstance(score_threshold, Real) and not isinstance(score_threshold, bool)
     if not is_number or score_threshold != score_threshold:  # noqa: PLR0124  only NaN is not itself
         raise InputError(f"score_threshold must be a number, or None for all documents, not {score_threshold!r}")

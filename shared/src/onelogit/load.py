@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
+from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
 from onelogit.files import find_folder, read_texts
 from onelogit.options import LoadOptions
 from onelogit.placement import find_device, find_dtype
@@ -65,7 +65,9 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
         RecipeError: no recipe is known, or it does not fit the tokenizer.
         InputError: an unknown device or dtype.
     """
-    name = os.fspath(model)
+    name = _name(model)
+    if not isinstance(options.get("recipe"), Recipe | None):
+        raise InputError(f"recipe must be a Recipe, not a {type(options.get('recipe')).__name__}")
     find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refuses them before anything is read
     revision, token = options.get("revision"), options.get("token")
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
@@ -89,6 +91,12 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     )
 
 
+def _name(model: str | os.PathLike[str]) -> str:
+    if not isinstance(model, str | os.PathLike):
+        raise InputError(f"the model must be a hub id or a path, not a {type(model).__name__}")
+    return os.fspath(model)
+
+
 def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
     """The checkpoint's configuration.
 
@@ -99,7 +107,7 @@ def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # transformers' checks of a configuration raise classes of their own
         raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {_first_line(error)}") from error
     return config
 
@@ -114,6 +122,8 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
+    if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
+        raise CheckpointError(f"{folder} has no tokenizer (tokenizer.json)")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{type(tokenizer).__name__} is a tokenizer in Python; onelogit needs a tokenizer.json")
     return tokenizer
@@ -179,8 +189,10 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
                 output_loading_info=True,
                 **{name: value for name, value in passed_on.items() if value is not None},
             )
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"the weights in {folder} cannot be loaded: {error}") from error
+    except (SafetensorError, RuntimeError, ValueError, ImportError, OSError) as error:
+        if "ignore_mismatched_sizes" in str(error):
+            raise CheckpointError(f"weights in {folder} have other shapes than its config.json names") from error
+        raise CheckpointError(f"the weights in {folder} cannot be loaded: {_first_line(error)}") from error
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if missing:
         # transformers fills these with random numbers and only warns.
@@ -228,5 +240,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _mention_licence(name: str, licence: str | None) -> None:
-    if licence and re.search(r"(^|-)nc(-|$)", licence.lower()):
+    if licence and re.search(r"\bnc\b|non-?commercial", licence.lower()):
         logger.warning("%s is licensed %s: not for commercial use", name, licence)

@@ -32,6 +32,9 @@ def open_reranker(model: str, **options: Unpack[LoadOptions]) -> "Reranker":
     from onelogit.reranker import Reranker  # noqa: PLC0415  this is where torch is loaded
 
     key = (model, _frozen({name: value for name, value in options.items() if value is not None}))
+    reranker = _open_rerankers.get(key)
+    if reranker is not None and not reranker.is_closed:
+        return reranker
     with _lock:
         reranker = _open_rerankers.get(key)
         if reranker is None or reranker.is_closed:

@@ -21,7 +21,8 @@ class LoadOptions(TypedDict, total=False):
         recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
         revision: branch, tag or commit of a model on the hub.
-        token: for a private or gated model on the hub; the one that is logged in where left out.
+        token: for a private or gated model on the hub; the one that is logged in where left out. Log in rather than
+            put it into an adapter's options, which frameworks write into their dumps.
         device_map: passed on to transformers, in place of `device`.
         attn_implementation: passed on to transformers.
         quantization_config: passed on to transformers; it quantises the backbone, never the head.

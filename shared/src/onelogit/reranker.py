@@ -178,6 +178,8 @@ class Reranker:
     def logits(self, query: str, documents: Iterable[str], instruction: str | None = None) -> list[float]:
         """The raw logit of each document, in the given order: float32, unbounded. Raises as `rank` does."""
         documents = checked_documents(documents)
+        if not documents:
+            return []
         check_text(query, "the query", is_blank_allowed=False)
         return self._scorer.logits([(query, document) for document in documents], instruction)
 

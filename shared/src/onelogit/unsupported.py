@@ -48,7 +48,7 @@ UNSUPPORTED = (
         alternative="Run it with its own code",
     ),
     Unsupported(
-        pattern=r"Bidirectional",
+        pattern=r"Bidirectional|nemotron.*rerank",
         reason="it attends in both directions, by code of its own",
         alternative="Run it with trust_remote_code=True in transformers, or serve it with vLLM",
     ),

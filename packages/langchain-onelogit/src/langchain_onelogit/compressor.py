@@ -29,7 +29,7 @@ class OnelogitRerank(BaseDocumentCompressor):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     model: str
-    top_n: int | None = Field(default=None, ge=1)
+    top_n: int | None = Field(default=None, ge=1, strict=True)
     instruction: str | None = None
     options: LoadOptions = Field(default_factory=LoadOptions)
     _reranker: "Reranker | None" = PrivateAttr(default=None)
@@ -41,10 +41,10 @@ class OnelogitRerank(BaseDocumentCompressor):
         callbacks: Callbacks | None = None,  # noqa: ARG002  the framework's signature
     ) -> list[Document]:
         """The most relevant documents first; none for none, without loading the model."""
+        documents = list(documents)
         if not documents:
             return []
-        if self._reranker is None:
-            self._reranker = open_reranker(self.model, **self.options)
+        self._reranker = open_reranker(self.model, **self.options)  # the one that is open already, if there is one
         texts = [document.page_content for document in documents]
         ranking = self._reranker.rank(query, texts, top_n=self.top_n, instruction=self.instruction)
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]

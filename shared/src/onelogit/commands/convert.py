@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -31,11 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Convert, write, upload, and say how to serve it."""
-    model = options.model if options.model is not None else options.model_name
-    if model is None:
-        raise InputError("name the model to convert: onelogit convert MODEL --output FOLDER")
-    if options.output.exists() and not options.force:
-        raise InputError(f"{options.output} is there already; remove it, or overwrite it with --force")
+    from onelogit.export import check_target  # noqa: PLC0415  loads torch
+
+    model = _model(options)
+    check_target(options.output.expanduser().absolute(), model, is_overwriting=options.force)
     tokens = given_tokens(options)
     is_many = tokens is not None and options.method == "no_post_processing" and len(tokens) > 1
     console = Console(stderr=True)
@@ -46,11 +44,18 @@ def run(options: argparse.Namespace) -> int:
             _save_labels(model, tokens or [], options)
         else:
             _save(model, options)
+        _report(options, labels=len(tokens or []) if is_many else 1)
         if options.push_to_hub is not None:
             progress.update(task, description=f"uploading to {options.push_to_hub}")
             push(options.output, options.push_to_hub, is_private=options.private)
-    _report(options, labels=len(tokens or []) if is_many else 1)
     return 0
+
+
+def _model(options: argparse.Namespace) -> str:
+    names = {name for name in (options.model, options.model_name) if name is not None}
+    if len(names) != 1:
+        raise InputError("name one model to convert: onelogit convert MODEL --output FOLDER")
+    return str(names.pop())
 
 
 def _save(model: str, options: argparse.Namespace) -> None:
@@ -76,14 +81,15 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
     try:
         hub.create_repo(hub_id, private=is_private, exist_ok=True)
         hub.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Conversion by onelogit")
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # whatever the hub's client or its transport raises
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{folder} is written, but cannot be uploaded to {hub_id!r}: {reason}") from error
 
 
 def _report(options: argparse.Namespace, labels: int) -> None:
     recipe = recognise(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
-    used = serving(str(options.output), has_prompt=recipe is None or recipe.chat_template is not None)
+    has_prompt = recipe is not None and recipe.chat_template is not None
+    used = serving(str(options.output), has_prompt=has_prompt, labels=labels)
     if options.json:
         print(json.dumps({"folder": str(options.output), "labels": labels, **used._asdict()}))  # noqa: T201
         return

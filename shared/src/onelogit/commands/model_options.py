@@ -69,12 +69,14 @@ def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
         InputError: they are no JSON list of texts and ids, or have no method.
     """
     if options.classifier_from_tokens is None:
+        if options.method is not None:
+            raise InputError(f"--method {options.method} needs --classifier-from-tokens")
         return None
     try:
         tokens = json.loads(options.classifier_from_tokens)
     except json.JSONDecodeError as error:
         raise InputError(f'--classifier-from-tokens is not JSON ({error}); give \'["no", "yes"]\'') from error
-    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str | int) for token in tokens):
+    if not isinstance(tokens, list) or not tokens or not all(type(token) in (str, int) for token in tokens):
         raise InputError(f"--classifier-from-tokens must be a list of texts or ids, not {tokens!r}")
     if options.method is None:
         raise InputError(f"--classifier-from-tokens needs a --method: {' or '.join(METHODS)}")

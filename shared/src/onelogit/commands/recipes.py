@@ -43,8 +43,9 @@ def _print(content: object, table: Table, *, is_json: bool) -> None:
 def _table_of_families() -> Table:
     caption = "A model that declares itself needs no entry. --json names the models of each family."
     table = Table(title="Families that onelogit knows", caption=caption)
-    for name in ("family", "logit", "score", "max tokens", "licence"):
-        table.add_column(name, justify="right" if name == "max tokens" else "left")
+    for name in ("family", "logit", "score", "tokens", "licence"):
+        is_right, is_whole = name == "tokens", name in ("family", "logit")
+        table.add_column(name, justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
     for recipe in FAMILIES:
         licence = "see the model's card" if recipe.licence is None else recipe.licence
         logit = _logit(recipe.read_out)

@@ -2,11 +2,13 @@
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 from onelogit.commands.model_options import add_model_options, load_options
+from onelogit.errors import InputError
 
 SUMMARY = "compare the logits of a model with those of its conversion; exit code 1 where they disagree"
 
@@ -20,18 +22,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, default_dtype="float32")
 
 
+def check_measuring(plot: Path | None) -> None:
+    """Refuse before anything is loaded what would fail after it.
+
+    Raises:
+        InputError: a package is missing, or the picture cannot be written there.
+    """
+    needed = {"scipy": "measure"} | ({} if plot is None else {"matplotlib": "plot"})
+    for package, extra in needed.items():
+        if find_spec(package) is None:
+            raise InputError(f"this needs {package}: pip install 'onelogit[{extra}]'")
+    if plot is not None and (
+        plot.suffix.lower() not in (".png", ".svg", ".pdf") or not plot.absolute().parent.is_dir()
+    ):
+        raise InputError(f"--plot {plot} must name a .png, .svg or .pdf file in a folder that is there")
+
+
 def run(options: argparse.Namespace) -> int:
     """Measure, print, draw."""
     from onelogit.measure.pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch
     from onelogit.measure.parity import measure_parity  # noqa: PLC0415
     from onelogit.measure.parity_report import parity_table, plot_parity  # noqa: PLC0415
 
+    check_measuring(options.plot)
     pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)
     parity = measure_parity(options.model, pairs, load_options(options, options.model), against=options.against)
-    if options.plot is not None:
-        plot_parity(parity, options.plot)
     if options.json:
         print(json.dumps(parity.to_json(), ensure_ascii=False))  # noqa: T201
     else:
         Console().print(parity_table(parity))
+    if options.plot is not None:
+        plot_parity(parity, options.plot)
     return 0 if parity.agrees else 1

@@ -28,7 +28,7 @@ class OnelogitRerank(BaseNodePostprocessor):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
     model: str
-    top_n: int | None = Field(default=None, ge=1)
+    top_n: int | None = Field(default=None, ge=1, strict=True)
     instruction: str | None = None
     options: LoadOptions = Field(default_factory=LoadOptions)
     _reranker: "Reranker | None" = PrivateAttr(default=None)
@@ -40,12 +40,12 @@ class OnelogitRerank(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
+        nodes = list(nodes)
         if not nodes:
             return []
         if query_bundle is None:
             raise InputError("reranking needs a query: pass query_str or query_bundle")
-        if self._reranker is None:
-            self._reranker = open_reranker(self.model, **self.options)
+        self._reranker = open_reranker(self.model, **self.options)  # the one that is open already, if there is one
         texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
         ranking = self._reranker.rank(query_bundle.query_str, texts, self.top_n, instruction=self.instruction)
         return [_with_relevance(nodes[ranked.index], ranked) for ranked in ranking]
@@ -56,7 +56,7 @@ def _with_relevance(scored: NodeWithScore, ranked: Ranked) -> NodeWithScore:
     node = scored.node
     update = {
         "metadata": {**node.metadata, key: ranked.logit},
-        "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, key],
-        "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, key],
+        "excluded_llm_metadata_keys": list(dict.fromkeys([*node.excluded_llm_metadata_keys, key])),
+        "excluded_embed_metadata_keys": list(dict.fromkeys([*node.excluded_embed_metadata_keys, key])),
     }
     return NodeWithScore(node=node.model_copy(update=update), score=ranked.score)

@@ -65,6 +65,7 @@ class OnelogitRanker:
         """
         top_k = self.top_k if top_k is None else top_k
         check_top_n(top_k, "top_k")
+        documents = list(documents)
         if not documents:
             return {"documents": []}
         texts = [document.content or "" for document in documents]
@@ -80,8 +81,8 @@ class OnelogitRanker:
         return await asyncio.to_thread(self.run, query, documents, top_k, instruction)
 
     def _open(self) -> "Reranker":
-        if self._reranker is None:
-            self._reranker = open_reranker(self.model, **(self.options or LoadOptions()))
+        # The one that is open already, if there is one.
+        self._reranker = open_reranker(self.model, **(self.options or LoadOptions()))
         return self._reranker
 
     def to_dict(self) -> dict[str, Any]:
