@@ -29,6 +29,7 @@ ORDER = [
     "convert",
     "encode",
     "model_card",
+    "declaring",
     "export",
     "forward",
     "scores",

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker
-from onelogit.export import served_template
+from onelogit.declaring import served_template
 from onelogit.prompts import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from onelogit.recipes import FAMILIES
 from tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer

@@ -17,19 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from onelogit.errors import CheckpointError, InputError, RecipeError
+from onelogit.declaring import ACTIVATION_CLASSES, sentence_transformers_files, served_template
+from onelogit.errors import CheckpointError, InputError
 from onelogit.model_card import public_name, write_model_card
-from onelogit.recipes import Activation, Recipe
-from onelogit.template import compile_prompt, takes_instruction
+from onelogit.recipes import Recipe
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 PROBE_FILE = "reranker_probe.json"
-_ACTIVATION_CLASSES: dict[Activation, str] = {
-    "sigmoid": "torch.nn.modules.activation.Sigmoid",
-    "identity": "torch.nn.modules.linear.Identity",
-}
 
 
 PROBE_PAIRS = (
@@ -163,10 +159,10 @@ def _let_others_read(folder: Path) -> None:
 def _write(conversion: Conversion, folder: Path, name: str) -> None:
     recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
     conversion.classifier.save_pretrained(folder)
-    activation = {"activation_fn": _ACTIVATION_CLASSES[recipe.activation]}
+    activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
     _update_json(folder / "config.json", {"use_sep_token": False, "sentence_transformers": activation})
     _write_tokenizer(conversion, folder)
-    for file, content in _sentence_transformers_files(recipe, conversion.max_tokens).items():
+    for file, content in sentence_transformers_files(recipe, conversion.max_tokens).items():
         _write_json(folder / file, content)
     _write_json(folder / PROBE_FILE, _probe_file(conversion))
     card = write_model_card(recipe, conversion.source, name, labels)
@@ -196,52 +192,6 @@ def _write_tokenizer(conversion: Conversion, folder: Path) -> None:
 def _adds_only_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     bare = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).ids
     return bool(tokenizer.backend_tokenizer.encode("a").ids == [tokenizer.bos_token_id, *bare])
-
-
-def served_template(recipe: Recipe) -> str | None:
-    """The recipe's chat template, so that a request without an instruction gets the default one.
-
-    vLLM passes an instruction as the variable `instruction`, and none where a request has none; Sentence Transformers
-    sends a system message. A template that writes its default instruction by itself is left as it is.
-    """
-    template, default = recipe.chat_template, recipe.default_instruction
-    if template is None or not default or not takes_instruction(template):
-        return template
-    values = {"query": "q", "document": "d", "instruction": default}
-    expected = compile_prompt(template, True).text(values)  # type: ignore[arg-type]
-    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {json.dumps(default)} -%}}{{%- endif -%}}"
-    for candidate in (template, f"{setting}{template}"):
-        try:
-            if compile_prompt(candidate, False).text(values) == expected:  # type: ignore[arg-type]
-                return candidate
-        except RecipeError:
-            continue
-    return template
-
-
-def _sentence_transformers_files(recipe: Recipe, max_tokens: int) -> dict[str, Any]:
-    """The declaration of a single Transformer module, as sentence_transformers 6.2 saves it."""
-    forward = {"method": "forward", "method_output_name": "logits"}
-    is_prompt = recipe.chat_template is not None
-    prompts = {} if not recipe.default_instruction else {"query": recipe.default_instruction}
-    return {
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
-        ],
-        "sentence_bert_config.json": {
-            "transformer_task": "sequence-classification",
-            "modality_config": {"text": forward, **({"message": {**forward, "format": "flat"}} if is_prompt else {})},
-            "module_output_name": "scores",
-            "max_seq_length": max_tokens,
-        },
-        "config_sentence_transformers.json": {
-            "model_type": "CrossEncoder",
-            "activation_fn": _ACTIVATION_CLASSES[recipe.activation],
-            "prompts": prompts,
-            "default_prompt_name": "query" if prompts else None,
-            **({"keep_in_fp32_modules": ["0.model.score"]} if is_prompt else {}),
-        },
-    }
 
 
 def _probe_file(conversion: Conversion) -> dict[str, Any]:
