@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 
 from adapters import ADAPTERS, Adapter
-from onelogit import CheckpointError, Reranker
+from onelogit import CheckpointError, Reranker, open_reranker
 from tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -166,3 +166,22 @@ def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str)
 
     with pytest.raises(CheckpointError, match="no-such/model"):
         framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+
+def test_a_shared_reranker_that_was_closed_is_opened_again(framework: Adapter, model: str):
+    adapter = framework.make(model)
+    results = framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+    with open_reranker(model):
+        pass
+
+    assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
+
+
+def test_a_copy_shares_the_weights(framework: Adapter, model: str):
+    adapter = framework.make(model)
+    framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+    copy = deepcopy(adapter)
+
+    assert copy._reranker is adapter._reranker

@@ -281,3 +281,13 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"onelogit {__version__}\n"
+
+
+def test_answer_tokens_keep_the_scale_of_a_known_family(
+    capsys: pytest.CaptureFixture[str], checkpoint: Callable[..., Tiny], tmp_path: Path
+):
+    folder = checkpoint("zerank-2").folder
+
+    output(capsys, "convert", folder, TOKENS, '["Yes"]', "--method", "no_post_processing", "-o", tmp_path / "one")
+
+    assert Reranker.load(tmp_path / "one").rank(QUERY, DOCUMENTS) == Reranker.load(folder).rank(QUERY, DOCUMENTS)

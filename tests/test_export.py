@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker
+from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker, UnsupportedModelError
 from onelogit.declaring import served_template
 from onelogit.prompts import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from onelogit.recipes import FAMILIES
@@ -296,3 +297,52 @@ def test_a_reranker_is_also_a_cross_encoder(tiny_qwen: Tiny):
     assert isinstance(cross_encoder, CrossEncoder)
     predicted = cross_encoder.predict([(QUERY, text) for text in DOCUMENTS])
     assert predicted.tolist() == pytest.approx(scores(reranker), abs=2e-4)
+
+
+def test_what_asked_vllm_to_convert_is_gone_from_the_export(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    tiny = checkpoint("model", files={"chat_template.jinja": QWEN3_TEMPLATE})
+    config = json.loads((tiny.folder / "config.json").read_text())
+    fields = {"classifier_from_token": ["no", "yes"], "method": "from_2_way_softmax"}
+    (tiny.folder / "config.json").write_text(json.dumps({**config, **fields, "is_original_qwen3_reranker": True}))
+    reranker = Reranker.load(tiny.folder)
+
+    reranker.save(tmp_path / "converted")
+
+    saved = json.loads((tmp_path / "converted" / "config.json").read_text())
+    assert not {*fields, "is_original_qwen3_reranker"} & set(saved)
+    assert scores(Reranker.load(tmp_path / "converted")) == pytest.approx(scores(reranker), abs=1e-5)
+
+
+def test_a_head_with_a_bias_is_not_exported(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    tiny = checkpoint("Qwen3-Reranker-bias", is_tied=False)
+    tensors = load_file(tiny.folder / "model.safetensors")
+    tensors["lm_head.bias"] = torch.ones(len(tensors["lm_head.weight"]))
+    save_file(tensors, tiny.folder / "model.safetensors", {"format": "pt"})
+
+    with pytest.raises(UnsupportedModelError, match="has a bias"):
+        Reranker.load(tiny.folder).save(tmp_path / "converted")
+    assert not (tmp_path / "converted").exists()
+
+
+@pytest.mark.parametrize("instruction", ["find 🔥 cats", 'say "no" {{ x }}', ""])
+def test_any_instruction_survives_the_export(instruction: str, checkpoint: Callable[..., Tiny], tmp_path: Path):
+    tiny = checkpoint("zerank-2")
+    reranker = Reranker.load(tiny.folder, instruction=instruction)
+
+    reranker.save(tmp_path / "converted")
+
+    assert Reranker.load(tmp_path / "converted").logits(QUERY, DOCUMENTS) == pytest.approx(
+        reranker.logits(QUERY, DOCUMENTS), abs=1e-5
+    )
+    template = (tmp_path / "converted" / "chat_template.jinja").read_text("utf-8")
+    ((silent,), _) = render_jinja_template([conversation("d")], chat_template=template)
+    assert instruction in silent
+
+
+def test_an_export_without_an_instruction_stays_without(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    reranker = Reranker.load(checkpoint("Qwen3-Reranker-tiny").folder, instruction="")
+    reranker.save(tmp_path / "Qwen3-Reranker-converted")
+
+    again = Reranker.load(tmp_path / "Qwen3-Reranker-converted")
+
+    assert again.logits(QUERY, DOCUMENTS) == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=1e-5)

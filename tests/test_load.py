@@ -194,3 +194,34 @@ def test_a_non_commercial_licence_is_mentioned(
 
     assert reranker.licence == licence.strip("[]")
     assert f"{reranker.licence}: not for commercial use" in caplog.text
+
+
+def test_a_model_that_attends_in_both_directions_is_refused(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "use_bidirectional_attention": True}))
+
+    with pytest.raises(UnsupportedModelError, match="both directions"):
+        Reranker.load(folder)
+
+
+def test_a_checkpoint_that_names_no_dtype_keeps_its_own(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("dtype")
+    (folder / "config.json").write_text(json.dumps(config))
+
+    assert Reranker.load(folder).classifier.dtype == torch.bfloat16
+
+
+def test_an_index_never_leads_out_of_the_folder(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME, max_shard_size="50KB").folder
+    index = folder / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["lm_head.weight"] = "../../elsewhere.safetensors"
+    index.write_text(json.dumps(content))
+
+    with pytest.raises(CheckpointError, match="outside the folder"):
+        Reranker.load(folder)

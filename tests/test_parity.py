@@ -1,6 +1,7 @@
 """Proof that a conversion is its original: it agrees where it should, and a change is found wherever it is made."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -324,3 +325,7 @@ def test_the_table_says_whether_they_agree(parity: Parity):
     assert "differs from" in str(refused.title)
     assert table.row_count == 12
     assert len(table.columns) == 2
+
+
+def test_a_logit_that_is_no_number_is_the_largest_difference():
+    assert compare("broken", [1.0, 2.0, 3.0], [1.0, math.nan, 3.0], ["q"] * 3).largest_difference == math.inf

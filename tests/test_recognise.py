@@ -248,3 +248,25 @@ def test_an_encoder_without_a_trained_head_is_an_error_and_never_random(tmp_path
 
     with pytest.raises(CheckpointError, match="classifier"):
         Reranker.load(folder)
+
+
+def test_pickled_weights_of_an_encoder_are_refused_too(tmp_path: Path):
+    folder = native_checkpoint(
+        tmp_path / "encoder", BertConfig, pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), num_labels=1
+    )
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+    with pytest.raises(CheckpointError, match=r"pickled weights \(\.bin\)"):
+        Reranker.load(folder)
+
+
+def test_a_decoders_own_head_without_a_padding_token_still_ranks_many(tmp_path: Path):
+    tokenizer = byte_level_tokenizer()
+    tokenizer.pad_token = None
+    folder = native_checkpoint(
+        tmp_path / "decoder", Qwen3Config, tokenizer, num_labels=1, head_dim=32, num_key_value_heads=1
+    )
+
+    together = Reranker.load(folder).logits(QUERY, DOCUMENTS)
+
+    assert together == pytest.approx([Reranker.load(folder).logits(QUERY, [text])[0] for text in DOCUMENTS], abs=1e-5)

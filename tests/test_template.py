@@ -45,7 +45,7 @@ def test_a_callers_text_is_never_template_code():
         ("{{ raise_exception('only user and assistant') }}", "refuses the roles"),
         ("{{ messages[0].content ", "not valid jinja"),
         ("{{ messages[0].content }}{{ messages[5].content }}", "refuses the roles"),
-        ("{{ ''.__class__.__mro__ }}", "refuses the roles|writes no query"),
+        ("{{ ''.__class__.__mro__ }}", "refuses the roles.*unsafe"),
     ],
 )
 def test_a_template_that_is_not_for_reranking_is_refused(template: str, complaint: str):

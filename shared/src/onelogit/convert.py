@@ -23,6 +23,9 @@ class Float32Head(nn.Linear):
         return super().forward(hidden.float())
 
 
+_CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")
+
+
 class Head(NamedTuple):
     """What turns a last hidden state into logits: `hidden @ weight.T + bias`; for a reranker, into one.
 
@@ -84,6 +87,10 @@ def sequence_classifier(backbone: PreTrainedModel, head: Head, pad_token_id: int
     config = deepcopy(backbone.config)
     config.num_labels = len(head.weight)
     config.pad_token_id = pad_token_id
+    for each in (config, config.get_text_config()):
+        for field in _CONVERSION_FIELDS:  # they ask for what is now done
+            if hasattr(each, field):
+                delattr(each, field)
     try:
         with torch.device("meta"):
             classifier = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]

@@ -36,6 +36,7 @@ class Declaration:
     activation: Activation | None = None
     max_tokens: int | None = None
     tokenizer_max_tokens: int | None = None
+    adds_special_tokens: bool = True
 
 
 def from_sentence_transformers(texts: Texts) -> Declaration | None:
@@ -53,6 +54,8 @@ def from_sentence_transformers(texts: Texts) -> Declaration | None:
     settings = parse(texts, "config_sentence_transformers.json")
     if settings.get("model_type") == "SentenceTransformer":
         raise UnsupportedModelError("it is an embedding model, which reads a query and a document apart")
+    if not all(isinstance(module, dict) for module in modules):
+        raise RecipeError("modules.json must list objects")
     names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     folders = [str(module.get("path", "")) for module in modules]
     if names[:1] != ["Transformer"] or len(names) > 2 or not set(names[1:]) <= _READ_OUT_MODULES:
@@ -64,10 +67,11 @@ def from_sentence_transformers(texts: Texts) -> Declaration | None:
         files=f"modules.json: {' -> '.join(names)}",
         read_out=_logit_score(texts, folders[1]) if len(names) == 2 else None,
         chat_template=_chat_template(texts, folders[0]),
-        default_instruction=(settings.get("prompts") or {}).get(settings.get("default_prompt_name")),
+        default_instruction=_default_instruction(settings, is_native=len(names) == 1),
         activation=declared_activation(texts),
         max_tokens=parse(texts, _join(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
         tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
+        adds_special_tokens=False,  # as transformers' chat templates, which write what they need
     )
 
 
@@ -79,7 +83,8 @@ def from_vllm(texts: Texts) -> Declaration | None:
 
     Source: vllm 0.33, config/model.py and model_executor/models/adapters.py.
     """
-    config = {**parse(texts, "config.json").get("text_config", {}), **parse(texts, "config.json")}
+    config = parse(texts, "config.json")
+    config = {**(config.get("text_config") or {}), **config}
     tokens, method = config.get("classifier_from_token"), config.get("method")
     if config.get("is_original_qwen3_reranker"):
         tokens, method = tokens or ["no", "yes"], "from_2_way_softmax"
@@ -165,11 +170,18 @@ def parse(texts: Texts, path: str, kind: type = dict) -> Any:
     return content
 
 
+def _default_instruction(settings: dict[str, Any], *, is_native: bool) -> str | None:
+    prompts = settings.get("prompts")
+    if is_native and prompts == {}:
+        return ""  # a conversion that was saved without one
+    return (prompts or {}).get(settings.get("default_prompt_name"))
+
+
 def _logit_score(texts: Texts, folder: str) -> ReadOut:
     path = _join(folder, "config.json")
     ids = parse(texts, path)
     true, false = ids.get("true_token_id"), ids.get("false_token_id")
-    if not isinstance(true, int) or not isinstance(false, int | None):
+    if type(true) is not int or type(false) not in (int, type(None)):
         raise RecipeError(f"{path} must name true_token_id, a whole number, but has {ids}")
     return ReadOut(true=true, false=false)
 
@@ -189,7 +201,10 @@ def _chat_template(texts: Texts, folder: str) -> str | None:
         value = tokenizer_settings.get(token)
         variables.setdefault(token, value.get("content") if isinstance(value, dict) else value)
     used = {key: value for key, value in variables.items() if value is not None and re.search(rf"\b{key}\b", template)}
-    return "".join(f"{{%- set {key} = {json.dumps(value)} -%}}" for key, value in used.items()) + template
+    return (
+        "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} -%}}" for key, value in used.items())
+        + template
+    )
 
 
 def _named_template(texts: Texts, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:

@@ -24,7 +24,8 @@ def served_template(recipe: Recipe) -> str | None:
         return template
     values = {"query": "q", "document": "d", "instruction": default}
     expected = compile_prompt(template, True).text(values)  # type: ignore[arg-type]
-    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {json.dumps(default)} -%}}{{%- endif -%}}"
+    written = json.dumps(default, ensure_ascii=False)
+    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {written} -%}}{{%- endif -%}}"
     for candidate in (template, f"{setting}{template}"):
         try:
             if compile_prompt(candidate, False).text(values) == expected:  # type: ignore[arg-type]

@@ -45,6 +45,7 @@ class Encoder:
     Args:
         tokenizer: the checkpoint's own, with a fast backend.
         chat_template: of the recipe; None for query and document as a pair, joined as the tokenizer joins pairs.
+        adds_special_tokens: as in `Recipe`.
         max_tokens: the longest row; longer documents lose tokens at their end, and nothing else is ever cut.
         allow_control_tokens: read control tokens that a caller's text spells as such, as the references do.
 
@@ -57,6 +58,8 @@ class Encoder:
         tokenizer: PreTrainedTokenizerFast,
         chat_template: str | None,
         max_tokens: int,
+        *,
+        adds_special_tokens: bool = True,
         allow_control_tokens: bool = False,
     ) -> None:
         backend = tokenizer.backend_tokenizer
@@ -66,12 +69,15 @@ class Encoder:
         self._control_pattern = _any_of(self._control_ids)
         self._run_tokenizer = _without_settings(backend, {} if allow_control_tokens else self._control_ids)
         self._bos = tokenizer.bos_token
-        self._first_ids, self._last_ids = _added_ids(backend)
+        self._adds_special_tokens = adds_special_tokens
+        self._first_ids, self._last_ids = added_ids(backend)
         self._pair_pieces = _pair_pieces(backend) if chat_template is None else ()
         is_told_types = "token_type_ids" in tokenizer.model_input_names
         self._has_types = chat_template is None and is_told_types and 1 in backend.encode("a", "b").type_ids
         self._runs_of = lru_cache(maxsize=64)(self._split_at_control_tokens)
         self._check_runs(backend)
+        if not allow_control_tokens:
+            self._check_control_tokens()
 
     def takes_instruction(self) -> bool:
         """Whether the prompt has a place for an instruction."""
@@ -160,8 +166,7 @@ class Encoder:
                 elif text:
                     run.append(Part(text))
         end_run()
-        first = prompt.parts[0].text
-        if self._bos and first.startswith(self._bos):
+        if not self._adds_special_tokens or (self._bos and prompt.parts[0].text.startswith(self._bos)):
             return tuple(pieces)  # the template writes the beginning itself
         return (*self._first_ids, *pieces, *self._last_ids)
 
@@ -175,7 +180,8 @@ class Encoder:
             if Part() in prompt.parts:
                 return  # seams exist where the reference itself does not read the prompt whole
             text = prompt.text(values)
-            whole = backend.encode(text, add_special_tokens=not (self._bos and text.startswith(self._bos))).ids
+            is_begun = bool(self._bos) and text.startswith(self._bos)
+            whole = backend.encode(text, add_special_tokens=self._adds_special_tokens and not is_begun).ids
         pieces = self._pieces(self.takes_instruction())
         ids_of = self._tokenize(_run_texts(pieces, values))
         row = _join(pieces, [ids_of[run] for run in _run_texts(pieces, values)])
@@ -183,6 +189,15 @@ class Encoder:
             raise RecipeError(
                 f"this tokenizer reads a prompt differently when it is cut at its control tokens: {row}, not {whole}"
             )
+
+    def _check_control_tokens(self) -> None:
+        """Prove that no control token can be spelled."""
+        for text, id in self._control_ids.items():
+            if id in self._run_tokenizer.encode(text, add_special_tokens=False).ids:
+                raise RecipeError(
+                    f"this tokenizer reads the plain text {text!r} as the control token {id}; "
+                    "allow_control_tokens=True puts up with it"
+                )
 
 
 def _control_ids(backend: Tokenizer) -> dict[str, int]:
@@ -209,10 +224,14 @@ def _without_settings(backend: Tokenizer, removed: Iterable[str]) -> Tokenizer:
     content = json.loads(backend.to_str())
     forgotten = set(removed)
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in forgotten]
+    if content["model"]["type"] == "Unigram":
+        # Its vocabulary holds control tokens as pieces of text: so unlikely, they are never chosen.
+        vocabulary = content["model"]["vocab"]
+        content["model"]["vocab"] = [[piece, -1e6 if piece in forgotten else score] for piece, score in vocabulary]
     return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))
 
 
-def _added_ids(backend: Tokenizer) -> tuple[Row, Row]:
+def added_ids(backend: Tokenizer) -> tuple[Row, Row]:
     """The ids that the tokenizer puts before and after a text."""
     bare = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids

@@ -18,9 +18,11 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.declaring import ACTIVATION_CLASSES, sentence_transformers_files, served_template
-from onelogit.errors import CheckpointError, InputError
+from onelogit.encode import added_ids
+from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.model_card import public_name, write_model_card
 from onelogit.recipes import Recipe
+from onelogit.template import compile_prompt
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -76,7 +78,10 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
     Raises:
         InputError: the folder is there already.
         CheckpointError: it cannot be written; what stood there still stands.
+        UnsupportedModelError: the head has a bias.
     """
+    if getattr(getattr(conversion.classifier, "score", None), "bias", None) is not None:
+        raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers have no place for")
     folder = folder.expanduser().absolute()
     check_target(folder, conversion.source, is_overwriting=is_overwriting)
     try:
@@ -177,21 +182,28 @@ def _write_tokenizer(conversion: Conversion, folder: Path) -> None:
     side = "right" if conversion.recipe.chat_template is None else "left"
     settings: dict[str, Any] = {"padding_side": side, "model_max_length": conversion.max_tokens}
     template = served_template(conversion.recipe)
-    if template is not None and _adds_only_bos(tokenizer):
-        # Sentence Transformers adds no special tokens to a rendered template, vLLM does: so the template writes the
-        # one, and the tokenizer adds none. A family's own tokenizer class would add it again.
-        template = f"{tokenizer.bos_token}{template}"
+    first, last = added_ids(tokenizer.backend_tokenizer)
+    if template is not None and (first or last):
+        # Sentence Transformers adds no special tokens to a rendered template, vLLM does: so the template writes them,
+        # and the tokenizer adds none. A family's own tokenizer class would add them again.
+        template = _with_special_tokens(template, conversion.recipe, tokenizer, first, last)
         tokenizer.backend_tokenizer.post_processor = None
-        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False}
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "add_eos_token": False}
     tokenizer.save_pretrained(folder)
     _update_json(folder / "tokenizer_config.json", settings)
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
-def _adds_only_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
-    bare = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).ids
-    return bool(tokenizer.backend_tokenizer.encode("a").ids == [tokenizer.bos_token_id, *bare])
+def _with_special_tokens(
+    template: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, first: list[int], last: list[int]
+) -> str:
+    start = compile_prompt(template, False).parts[0].text
+    if not recipe.adds_special_tokens or (tokenizer.bos_token and start.startswith(tokenizer.bos_token)):
+        return template
+    before, after = ("".join(map(str, tokenizer.convert_ids_to_tokens(ids))) for ids in (first, last))
+    # Jinja drops one newline at the end of a template, but none before a token.
+    return f"{before}{template.removesuffix(chr(10))}{after}" if after else f"{before}{template}"
 
 
 def _probe_file(conversion: Conversion) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from onelogit.errors import CheckpointError, InputError
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
+_OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the same model in other forms
 _INDEX = "model.safetensors.index.json"
 _TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
 _NOT_TEXTS = ("tokenizer.json", "vocab.json", _INDEX)
@@ -39,7 +40,11 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
         raise CheckpointError(f"there is no folder {name!r}")
     patterns = ["*.safetensors", *_SMALL_FILES] if with_weights else _SMALL_FILES
     try:
-        return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                name, revision=revision, token=token, allow_patterns=patterns, ignore_patterns=_OTHER_WEIGHTS
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
             f"the model {name!r} is neither a folder here nor found on the hub; check the spelling, log in for a gated "
@@ -71,6 +76,8 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
             weight_map: dict[str, str] = json.loads(_read_text(folder / _INDEX))["weight_map"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / _INDEX} is damaged: {error!r}") from error
+        if any(Path(file).name != file for file in weight_map.values()):
+            raise CheckpointError(f"{folder / _INDEX} names files outside the folder")
         missing = sorted({file for file in weight_map.values() if not (folder / file).is_file()})
         if missing:
             raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {_INDEX} names")

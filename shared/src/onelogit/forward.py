@@ -60,6 +60,7 @@ def compute_logits(
     distinct = list(copies)
     budget = batch_tokens if batch_tokens is not None else _DEFAULT_BATCH_TOKENS.get(classifier.device.type, 4096)
     forward = _read_last_token if isinstance(getattr(classifier, "score", None), Float32Head) else _classify_pairs
+    budget = 1 if _rope_depends_on_length(classifier) else budget
     logits = [0.0] * len(rows)
     for batch in plan_batches([len(row) for row, _ in distinct], budget):
         keys = [distinct[place] for place in batch]
@@ -69,6 +70,12 @@ def compute_logits(
         if on_progress is not None:
             on_progress(sum(len(copies[key]) for key in keys))
     return logits
+
+
+def _rope_depends_on_length(classifier: PreTrainedModel) -> bool:
+    """Whether a long row in a batch changes the rotary embedding of the short ones: then each row goes alone."""
+    parameters = getattr(classifier.config, "rope_parameters", None) or {}
+    return "longrope" in str(parameters) or "dynamic" in str(parameters)
 
 
 @torch.inference_mode()

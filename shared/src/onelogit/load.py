@@ -22,12 +22,12 @@ from transformers import (
 )
 
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
-from onelogit.files import find_folder, read_texts
+from onelogit.files import files_of_tensors, find_folder, read_texts
 from onelogit.options import LoadOptions
 from onelogit.placement import find_device, find_dtype
 from onelogit.recipes import ReadOut, Recipe
 from onelogit.recognise import recognise
-from onelogit.rows import HeadRows, read_head_rows
+from onelogit.rows import HeadRows, read_head_rows, stored_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     tokenizer = load_tokenizer(folder, options)
     recipe = _with_token_ids(recipe, tokenizer)
     folder = find_folder(name, with_weights=True, revision=revision, token=token)
+    files_of_tensors(folder)  # refuses what is missing or damaged before transformers sees it
     head_rows = None
     if recipe.chat_template is not None:
         _refuse_changed_logits(name, config, recipe.read_out)
@@ -151,7 +152,10 @@ def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
     """
     if not isinstance(token, str):
         return token
+    vocabulary = tokenizer.get_vocab()
     ids = tokenizer.encode(token, add_special_tokens=False)
+    if token == tokenizer.unk_token or (len(ids) != 1 and token in vocabulary):
+        return vocabulary[token]  # spelled as the vocabulary spells it
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
     return int(ids[0])
@@ -172,7 +176,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         InputError: an unknown device or dtype.
     """
     device = find_device(options.get("device"))
-    dtype = find_dtype(options.get("dtype"), config.dtype, device)
+    dtype = find_dtype(options.get("dtype"), config.dtype or stored_dtype(folder), device)
     passed_on: dict[str, Any] = {
         "device_map": options.get("device_map"),
         "attn_implementation": options.get("attn_implementation"),
@@ -226,6 +230,8 @@ def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOu
         value = getattr(config, field, None)
         if value not in (None, 1, 1.0):
             raise UnsupportedModelError(f"{name!r} changes its logits after the head ({field}={value})")
+    if getattr(config, "use_bidirectional_attention", None):
+        raise UnsupportedModelError(f"{name!r} attends in both directions: no token is the last that sees all")
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
@@ -240,5 +246,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _mention_licence(name: str, licence: str | None) -> None:
-    if licence and re.search(r"\bnc\b|non-?commercial", licence.lower()):
+    if licence and re.search(r"\bnc\b|non-?commercial", licence.lower().replace("_", "-")):
         logger.warning("%s is licensed %s: not for commercial use", name, licence)

@@ -47,6 +47,8 @@ class Recipe:
         read_out: the head rows that make the logit; None where the checkpoint has a one-logit head of its own.
         activation: turns the logit into the score that the model's card publishes.
         default_instruction: used where the caller gives none; None for no instruction.
+        adds_special_tokens: whether the tokenizer's own first and last tokens stand around a prompt that does not
+            begin with the first one already; the references differ in this.
         max_tokens: the longest prompt that the card stands for, in tokens.
         licence: SPDX-like identifier; the model card's own word wins over this one.
         models: hub ids known to follow this recipe.
@@ -60,6 +62,7 @@ class Recipe:
     source: str
     activation: Activation = "identity"
     default_instruction: str | None = None
+    adds_special_tokens: bool = True
     max_tokens: int = DEFAULT_MAX_TOKENS
     licence: str | None = None
     models: tuple[str, ...] = ()

@@ -120,11 +120,14 @@ def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recog
             activation="sigmoid" if declared.activation is None else declared.activation,
             default_instruction=declared.default_instruction,
             max_tokens=next(limit for limit in limits if limit is not None),
+            adds_special_tokens=declared.adds_special_tokens,
             source=f"the files of {model}",
         )
         return Recognised(recipe, declared.files)
     table = known.recipe
     changes: dict[str, Any] = {"read_out": declared.read_out}
+    if declared.chat_template is not None:
+        changes["adds_special_tokens"] = declared.adds_special_tokens
     if declared.read_out is not None and table.read_out is not None:
         changes["read_out"] = replace(declared.read_out, scale=table.read_out.scale)
     elif declared.activation is not None:
@@ -136,8 +139,8 @@ def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recog
 
 
 def _from_table(model: str, texts: Texts) -> Recognised | None:
-    base_models = model_card(texts).get("base_model") or []
-    bases = [base_models] if isinstance(base_models, str) else [str(base) for base in base_models]
+    named = model_card(texts).get("base_model")
+    bases = [str(base) for base in named] if isinstance(named, list) else [] if named is None else [str(named)]
     for name, because in [(model, "its id"), *((base, f"its base model {base}") for base in bases)]:
         for recipe in FAMILIES:
             if name.lower() in (known.lower() for known in recipe.models):

@@ -95,6 +95,8 @@ class Reranker:
         if checkpoint.head_rows is not None:
             head = one_logit_head(*checkpoint.head_rows, checkpoint.recipe.read_out)
             classifier = sequence_classifier(classifier, head, checkpoint.pad_token_id)
+        elif classifier.config.pad_token_id is None:
+            classifier.config.pad_token_id = checkpoint.pad_token_id
         return cls(
             classifier,
             checkpoint.tokenizer,
@@ -236,6 +238,10 @@ class Reranker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """The same reranker: it does not change, and its weights are not for copying."""
+        return self
 
     def __repr__(self) -> str:
         return f"Reranker(family={self.recipe.family!r}, device={self.device!r}, max_tokens={self.max_tokens})"

@@ -56,8 +56,19 @@ def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> Hea
 
 def _count_rows(file: Path, key: str) -> int:
     """How many rows a stored tensor has."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return int(tensors.get_slice(key).get_shape()[0])
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+
+
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """The dtype of a checkpoint's first tensor, for a configuration that names none; None for a quantised one."""
+    key, file = next(iter(files_of_tensors(folder).items()))
+    names = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
     with safe_open(file, framework="pt") as tensors:
-        return int(tensors.get_slice(key).get_shape()[0])
+        return names.get(tensors.get_slice(key).get_dtype())
 
 
 def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:

@@ -49,8 +49,15 @@ class Scorer:
         self.device = str(classifier.device)
         self._family = recipe.family
         self._batch_tokens = batch_tokens
-        self._encoder = Encoder(tokenizer, recipe.chat_template, max_tokens, allow_control_tokens)
-        self.instruction = recipe.default_instruction if instruction is None else self._checked(instruction)
+        self._encoder = Encoder(
+            tokenizer,
+            recipe.chat_template,
+            max_tokens,
+            adds_special_tokens=recipe.adds_special_tokens,
+            allow_control_tokens=allow_control_tokens,
+        )
+        instruction = recipe.default_instruction if instruction is None else instruction
+        self.instruction = None if instruction is None else self._checked(instruction)
         self._classifier: PreTrainedModel | None = classifier
 
     @property

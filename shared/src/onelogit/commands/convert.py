@@ -68,6 +68,11 @@ def _save(model: str, options: argparse.Namespace) -> None:
 def _save_labels(model: str, tokens: list[str | int], options: argparse.Namespace) -> None:
     from onelogit.several_labels import save_labels  # noqa: PLC0415  loads torch
 
+    for name in ("chat_template", "instruction", "activation", "max_tokens"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for several labels: they are no reranker")
+    if len(set(tokens)) < len(tokens):
+        raise InputError(f"a token stands twice in {tokens}: each is one label")
     save_labels(model, tokens, options.output, options_without_recipe(options), is_overwriting=options.force)
 
 

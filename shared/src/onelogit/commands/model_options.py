@@ -98,8 +98,12 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
     return replace(
         known,
         chat_template=known.chat_template if template is None else template,
-        read_out=known.read_out if read_out is None else read_out,
+        read_out=known.read_out if read_out is None else replace(read_out, scale=_scale(known)),
     )
+
+
+def _scale(known: Recipe) -> float:
+    return 1.0 if known.read_out is None else known.read_out.scale
 
 
 def _read_out(tokens: list[str | int], method: str) -> ReadOut:

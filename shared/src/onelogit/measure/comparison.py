@@ -1,5 +1,6 @@
 """The logits of two models for the same pairs -> how far they are apart. Plain Python floats."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ def compare(name: str, original: Sequence[float], logits: Sequence[float], queri
         InputError: scipy is not installed.
     """
     differences = [abs(ours - theirs) for ours, theirs in zip(logits, original, strict=True)]
+    differences = [each if math.isfinite(each) else math.inf for each in differences]  # max() would lose a NaN
     return Comparison(
         name=name,
         logits=tuple(logits),

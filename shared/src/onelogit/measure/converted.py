@@ -45,7 +45,13 @@ def measure_converted(original: Original, pairs: Sequence[Pair], options: LoadOp
         logits = score(reranker, pairs, "converted")
         allow_control_tokens = options.get("allow_control_tokens", False)
         template, max_tokens = reranker.recipe.chat_template, reranker.max_tokens
-        encoder = Encoder(original.tokenizer, template, max_tokens, allow_control_tokens)
+        encoder = Encoder(
+            original.tokenizer,
+            template,
+            max_tokens,
+            adds_special_tokens=original.recipe.adds_special_tokens,
+            allow_control_tokens=allow_control_tokens,
+        )
         rows = encoder.rows([(pair.query, pair.document) for pair in pairs], original.instruction)
         return Converted(
             logits=logits,

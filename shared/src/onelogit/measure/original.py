@@ -99,7 +99,11 @@ class Original:
             batch = self.tokenizer([[pair.query, pair.document]], verbose=False)
             return {name: values[0] for name, values in batch.items()}
         bos = self.tokenizer.bos_token
-        adds = [index == 0 and not (bos and text.startswith(bos)) for index, text in enumerate(segments)]
+        adds_special_tokens = self.recipe.adds_special_tokens
+        adds = [
+            adds_special_tokens and index == 0 and not (bos and text.startswith(bos))
+            for index, text in enumerate(segments)
+        ]
         ids = [self._ids(text, add) for text, add in zip(segments, adds, strict=True)]
         return {"input_ids": [id for segment in ids for id in segment]}
 
