@@ -291,3 +291,13 @@ def test_answer_tokens_keep_the_scale_of_a_known_family(
     output(capsys, "convert", folder, TOKENS, '["Yes"]', "--method", "no_post_processing", "-o", tmp_path / "one")
 
     assert Reranker.load(tmp_path / "one").rank(QUERY, DOCUMENTS) == Reranker.load(folder).rank(QUERY, DOCUMENTS)
+
+
+def test_convert_may_verify_and_notes_the_figures_in_the_card(
+    capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, tmp_path: Path
+):
+    output(capsys, "convert", tiny_qwen.folder, "-o", tmp_path / "converted", "--verify")
+
+    card = (tmp_path / "converted" / "README.md").read_text("utf-8")
+    assert "Compared with the original on 48 pairs" in card
+    assert "largest difference of a logit" in card

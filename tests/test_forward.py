@@ -1,13 +1,17 @@
 """Batches: every row once, within the budget, and each logit as if its row were alone."""
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, Phi3Config
 
 from onelogit import Reranker
 from onelogit.forward import compute_logits, plan_batches
+from onelogit.recipes import FAMILIES
+from tiny import byte_level_tokenizer
 
 
 @given(lengths=st.lists(st.integers(1, 50)), batch_tokens=st.integers(1, 120))
@@ -56,3 +60,39 @@ def test_progress_counts_every_row(reranker: Reranker):
     compute_logits(reranker.classifier, [[1], [2, 3], [1]], batch_tokens=2, on_progress=done.append)
 
     assert sum(done) == 3
+
+
+def test_a_long_row_does_not_change_the_rotary_embedding_of_a_short_one(tmp_path: Path):
+    """Phi-3's kind switches its factors where the longest row of a batch passes the original context."""
+    tokenizer = byte_level_tokenizer()
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 16,
+        "long_factor": [3.0 + n for n in range(16)],
+        "original_max_position_embeddings": 256,
+    }
+    config = Phi3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+        original_max_position_embeddings=256,
+        rope_parameters=rope,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    recipe = next(recipe for recipe in FAMILIES if recipe.family == "zerank-1")
+    reranker = Reranker.load(tmp_path, recipe=recipe)
+    documents = ["short", "a long document " * 60]
+
+    together = reranker.logits("a query", documents)
+
+    assert together == [reranker.logits("a query", [text])[0] for text in documents]

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from onelogit.commands.model_options import add_model_options, given_tokens, load_options, options_without_recipe
 from onelogit.errors import CheckpointError, InputError
@@ -23,31 +24,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-name", "--model_name", help="the same, as vLLM's script asks for it")
     parser.add_argument("-o", "--output", "--path", type=Path, required=True, help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace the folder")
+    parser.add_argument("--verify", action="store_true", help="compare it with the original, and note the figures")
     parser.add_argument("--push-to-hub", metavar="ID", help="and upload it to the hub")
     parser.add_argument("--private", action="store_true", help="as a private model")
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert, write, upload, and say how to serve it."""
+    """Convert, write, verify, say how to serve it, upload."""
     from onelogit.export import check_target  # noqa: PLC0415  loads torch
 
     model = _model(options)
-    check_target(options.output.expanduser().absolute(), model, is_overwriting=options.force)
+    options.output = options.output.expanduser()
+    check_target(options.output.absolute(), model, is_overwriting=options.force)
     tokens = given_tokens(options)
-    is_many = tokens is not None and options.method == "no_post_processing" and len(tokens) > 1
+    labels = 1 if tokens is None or options.method != "no_post_processing" else len(tokens)
+    steps: list[tuple[str, Callable[[], object]]] = [
+        (f"converting {model}", lambda: _save(model, options) if labels == 1 else _save_labels(model, tokens, options)),
+        *([("comparing it with the original", lambda: _verify(model, options))] if options.verify else []),
+        ("reading it back", lambda: _report(options, labels)),
+        *([(f"uploading to {options.push_to_hub}", lambda: _push(options))] if options.push_to_hub else []),
+    ]
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"converting {model}", total=None)
-        if is_many:
-            _save_labels(model, tokens or [], options)
-        else:
-            _save(model, options)
-        _report(options, labels=len(tokens or []) if is_many else 1)
-        if options.push_to_hub is not None:
-            progress.update(task, description=f"uploading to {options.push_to_hub}")
-            push(options.output, options.push_to_hub, is_private=options.private)
+    with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(steps))
+        for description, step in steps:
+            progress.update(task, description=description)
+            step()
+            progress.advance(task)
     return 0
 
 
@@ -65,15 +69,43 @@ def _save(model: str, options: argparse.Namespace) -> None:
         reranker.save(options.output, force=options.force)
 
 
-def _save_labels(model: str, tokens: list[str | int], options: argparse.Namespace) -> None:
+def _save_labels(model: str, tokens: list[str | int] | None, options: argparse.Namespace) -> None:
     from onelogit.several_labels import save_labels  # noqa: PLC0415  loads torch
 
     for name in ("chat_template", "instruction", "activation", "max_tokens"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} has no meaning for several labels: they are no reranker")
+    tokens = tokens or []
     if len(set(tokens)) < len(tokens):
         raise InputError(f"a token stands twice in {tokens}: each is one label")
     save_labels(model, tokens, options.output, options_without_recipe(options), is_overwriting=options.force)
+
+
+def _verify(model: str, options: argparse.Namespace) -> None:
+    """Compare with the original, and write the figures into the folder's model card.
+
+    Raises:
+        CheckpointError: they disagree; the folder stays, for whoever wants to see why.
+    """
+    from onelogit.commands.verify import check_measuring  # noqa: PLC0415
+    from onelogit.measure.pairs import bundled_pairs  # noqa: PLC0415  loads torch
+    from onelogit.measure.parity import measure_parity  # noqa: PLC0415
+
+    check_measuring(None)
+    parity = measure_parity(model, bundled_pairs(), load_options(options, model), against=str(options.output))
+    largest = max(comparison.largest_difference for comparison in parity.comparisons)
+    figures = (
+        f"Compared with the original on {parity.pair_count} pairs in Korean, English and Chinese, {parity.dtype} on "
+        f"{parity.device}: largest difference of a logit {largest:.1e} (up to {parity.tolerance:.1e} is rounding)."
+    )
+    if not parity.agrees:
+        raise CheckpointError(f"{options.output} differs from {model!r}. {figures}")
+    card = options.output / "README.md"
+    card.write_text(f"{card.read_text(encoding='utf-8')}\n{figures}\n", encoding="utf-8")
+
+
+def _push(options: argparse.Namespace) -> None:
+    push(options.output, options.push_to_hub, is_private=options.private)
 
 
 def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
