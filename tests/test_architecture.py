@@ -27,6 +27,7 @@ ORDER = [
     "rows",
     "load",
     "convert",
+    "tokens",
     "encode",
     "model_card",
     "declaring",

@@ -137,3 +137,13 @@ def test_the_callers_tokenizer_is_left_as_it_was(tiny_qwen: Tiny):
     Encoder(tiny_qwen.tokenizer, QWEN3_TEMPLATE, 400).rows([("q", "d" * 500)], None)
 
     assert tiny_qwen.tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_limits_that_a_tokenizer_was_saved_with_have_no_say():
+    limited = byte_level_tokenizer("<s>")
+    plain = Encoder(byte_level_tokenizer("<s>"), CTXL_TEMPLATE, 999).rows([("a query", "a document " * 9)], None)
+    limited.backend_tokenizer.enable_truncation(6)
+    limited.backend_tokenizer.enable_padding(length=64)
+
+    assert Encoder(limited, CTXL_TEMPLATE, 999).rows([("a query", "a document " * 9)], None) == plain
+    assert limited.backend_tokenizer.truncation is not None

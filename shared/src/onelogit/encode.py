@@ -6,7 +6,6 @@ control tokens. That copy is never asked to truncate or pad: such settings are s
 in them corrupt each other's rows without an error.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -17,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.template import Field, Part, Prompt, compile_prompt, fill, takes_instruction
+from onelogit.tokens import Row, added_ids, any_of, control_ids, without_limits, without_settings
 
-Row = list[int]
 Run = tuple[Part, ...]
 
 _QUERY: Run = (Part(field="query"),)
@@ -62,12 +61,12 @@ class Encoder:
         adds_special_tokens: bool = True,
         allow_control_tokens: bool = False,
     ) -> None:
-        backend = tokenizer.backend_tokenizer
+        backend = without_limits(tokenizer.backend_tokenizer)
         self.max_tokens = max_tokens
         self._chat_template = chat_template
-        self._control_ids = _control_ids(backend)
-        self._control_pattern = _any_of(self._control_ids)
-        self._run_tokenizer = _without_settings(backend, {} if allow_control_tokens else self._control_ids)
+        self._control_ids = control_ids(backend)
+        self._control_pattern = any_of(self._control_ids)
+        self._run_tokenizer = without_settings(backend, {} if allow_control_tokens else self._control_ids)
         self._bos = tokenizer.bos_token
         self._adds_special_tokens = adds_special_tokens
         self._first_ids, self._last_ids = added_ids(backend)
@@ -198,45 +197,6 @@ class Encoder:
                     f"this tokenizer reads the plain text {text!r} as the control token {id}; "
                     "allow_control_tokens=True puts up with it"
                 )
-
-
-def _control_ids(backend: Tokenizer) -> dict[str, int]:
-    """Every added token that acts on the model: the special ones, and those that stand outside the vocabulary.
-
-    `<think>` and `<tool_call>` of Qwen3 are not marked special, but no text is meant to spell them. Gemma's added
-    runs of newlines are plain vocabulary, and stay text.
-    """
-    vocabulary = backend.get_vocab(with_added_tokens=False)
-    return {
-        token.content: id
-        for id, token in backend.get_added_tokens_decoder().items()
-        if token.special or token.content not in vocabulary
-    }
-
-
-def _any_of(texts: Iterable[str]) -> str:
-    longest_first = sorted(texts, key=len, reverse=True)
-    return f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "((?!))"
-
-
-def _without_settings(backend: Tokenizer, removed: Iterable[str]) -> Tokenizer:
-    """A copy of the tokenizer that adds nothing, cuts nothing, pads nothing, and does not know `removed`."""
-    content = json.loads(backend.to_str())
-    forgotten = set(removed)
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in forgotten]
-    if content["model"]["type"] == "Unigram":
-        # Its vocabulary holds control tokens as pieces of text: so unlikely, they are never chosen.
-        vocabulary = content["model"]["vocab"]
-        content["model"]["vocab"] = [[piece, -1e6 if piece in forgotten else score] for piece, score in vocabulary]
-    return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))
-
-
-def added_ids(backend: Tokenizer) -> tuple[Row, Row]:
-    """The ids that the tokenizer puts before and after a text."""
-    bare = backend.encode("a", add_special_tokens=False).ids
-    full = backend.encode("a", add_special_tokens=True).ids
-    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-    return full[:start], full[start + len(bare) :]
 
 
 def _pair_pieces(backend: Tokenizer) -> tuple[int | Run, ...]:

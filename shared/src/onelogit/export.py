@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.declaring import ACTIVATION_CLASSES, sentence_transformers_files, served_template
-from onelogit.encode import added_ids
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.model_card import public_name, write_model_card
 from onelogit.recipes import Recipe
 from onelogit.template import compile_prompt
+from onelogit.tokens import added_ids, without_limits
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -182,7 +182,7 @@ def _write_tokenizer(conversion: Conversion, folder: Path) -> None:
     side = "right" if conversion.recipe.chat_template is None else "left"
     settings: dict[str, Any] = {"padding_side": side, "model_max_length": conversion.max_tokens}
     template = served_template(conversion.recipe)
-    first, last = added_ids(tokenizer.backend_tokenizer)
+    first, last = added_ids(without_limits(tokenizer.backend_tokenizer))
     if template is not None and (first or last):
         # Sentence Transformers adds no special tokens to a rendered template, vLLM does: so the template writes them,
         # and the tokenizer adds none. A family's own tokenizer class would add them again.

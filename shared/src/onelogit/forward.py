@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from onelogit.convert import Float32Head
-from onelogit.encode import Row
+from onelogit.tokens import Row
 
 _Key = tuple[tuple[int, ...], int]  # a row's ids, and where its second text begins
 

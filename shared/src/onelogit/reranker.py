@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Self
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
 
-from onelogit.convert import one_logit_head, position_limit, sequence_classifier
+from onelogit.convert import one_logit_head, sequence_classifier
 from onelogit.export import PROBE_PAIRS, Conversion, Probe, export, open_cross_encoder
 from onelogit.inputs import (
     check_score_threshold,
     check_text,
     check_top_n,
     checked_activation,
-    checked_count,
     checked_documents,
-    checked_max_tokens,
     checked_pairs,
 )
 from onelogit.load import load_checkpoint
@@ -71,8 +69,8 @@ class Reranker:
             tokenizer,
             recipe,
             instruction=instruction,
-            max_tokens=checked_max_tokens(max_tokens, recipe, position_limit(classifier)),
-            batch_tokens=checked_count("batch_tokens", batch_tokens),
+            max_tokens=max_tokens,
+            batch_tokens=batch_tokens,
             allow_control_tokens=allow_control_tokens,
         )
 

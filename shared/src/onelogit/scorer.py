@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from onelogit.convert import position_limit
 from onelogit.encode import Encoder, Rows
 from onelogit.errors import InputError, OnelogitError
 from onelogit.forward import compute_logits
-from onelogit.inputs import check_text
+from onelogit.inputs import check_text, checked_count, checked_max_tokens
 from onelogit.recipes import Recipe
 from onelogit.scores import check_logits
 
@@ -24,12 +25,12 @@ class Scorer:
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt.
         instruction: replaces the recipe's default instruction; "" for none.
-        max_tokens: longest prompt.
+        max_tokens: longest prompt; None for the recipe's, or the model's where that is shorter.
         batch_tokens: most tokens in one forward pass; None for the device's default.
         allow_control_tokens: read control tokens spelled out in a text as such.
 
     Raises:
-        InputError: an instruction for a family that takes none.
+        InputError: a limit out of its range, or an instruction for a family that takes none.
         RecipeError: the recipe does not fit the tokenizer.
     """
 
@@ -40,19 +41,19 @@ class Scorer:
         recipe: Recipe,
         *,
         instruction: str | None,
-        max_tokens: int,
+        max_tokens: int | None,
         batch_tokens: int | None,
         allow_control_tokens: bool,
     ) -> None:
         self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        self.max_tokens = checked_max_tokens(max_tokens, recipe, position_limit(classifier))
         self.device = str(classifier.device)
         self._family = recipe.family
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = checked_count("batch_tokens", batch_tokens)
         self._encoder = Encoder(
             tokenizer,
             recipe.chat_template,
-            max_tokens,
+            self.max_tokens,
             adds_special_tokens=recipe.adds_special_tokens,
             allow_control_tokens=allow_control_tokens,
         )

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from onelogit.encode import Encoder, Row, Rows
+from onelogit.encode import Encoder, Rows
 from onelogit.forward import compute_logits
 from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair
 from onelogit.measure.progress import tracked
 from onelogit.options import LoadOptions
 from onelogit.reranker import Reranker
+from onelogit.tokens import Row
 
 _PAIRS_AT_ONCE = 16
 _PADDED_ROWS = 8
