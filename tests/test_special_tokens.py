@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralConfig, PreTrainedTokenizerFast
 
 from declarations import logit_score_files
-from onelogit import RecipeError, Reranker
+from onelogit import RecipeError, Reranker, UnsupportedModelError
 from onelogit.encode import Encoder
 from onelogit.prompts import CTXL_TEMPLATE, QWEN3_TEMPLATE
 from onelogit.recipes import FAMILIES
@@ -106,3 +106,11 @@ def test_transformers_keeps_the_head_of_a_bfloat16_export_where_it_is_asked_for_
         inputs = tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)
         assert model(**inputs).logits.item() == pytest.approx(logit, abs=1e-4)
     assert tokenizer.chat_template == QWEN3_TEMPLATE
+
+
+def test_prompts_that_end_in_the_padding_token_are_not_exported(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    """transformers' classifiers read the last token that is not padding: here that would be the one before."""
+    tiny = checkpoint("someones", files=logit_score_files(17, 4, CTXL_TEMPLATE + "<|endoftext|>"))
+
+    with pytest.raises(UnsupportedModelError, match="end in the padding token"):
+        Reranker.load(tiny.folder).save(tmp_path / "converted")

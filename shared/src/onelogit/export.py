@@ -78,10 +78,12 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
     Raises:
         InputError: the folder is there already.
         CheckpointError: it cannot be written; what stood there still stands.
-        UnsupportedModelError: the head has a bias.
+        UnsupportedModelError: the head has a bias, or prompts end in the padding token.
     """
     if getattr(getattr(conversion.classifier, "score", None), "bias", None) is not None:
         raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers have no place for")
+    if any(probe.token_ids[-1] == conversion.classifier.config.pad_token_id for probe in conversion.probes):
+        raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers do not read")
     folder = folder.expanduser().absolute()
     check_target(folder, conversion.source, is_overwriting=is_overwriting)
     try:
