@@ -91,16 +91,18 @@ def table(question: str, answer: str, candidates: Passages, ranking: Ranking) ->
         rows.add_column(name, justify="right", no_wrap=True)
     rows.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
     for after, (id, logit, score) in enumerate(ranking, 1):
-        mark = "[bold green]" if id == answer else ""
+        mark, star = ("[bold green]", "* ") if id == answer else ("", "")
         text = " ".join(candidates[id].split()).replace("[", "\\[")
-        rows.add_row(f"{before[id]}", f"{mark}{after}", f"{score:.3f}", f"{logit:+.2f}", f"{mark}{text}")
+        rows.add_row(f"{before[id]}", f"{mark}{after}", f"{score:.3f}", f"{logit:+.2f}", f"{mark}{star}{text}")
     return rows
 
 
 def main() -> int:
     console = Console()
     reranker = open_reranker(DEMO_MODEL)  # while it is kept, the adapters below share its weights
-    console.print("The passage that answers is [bold green]green[/]. A score orders passages; it is no probability.\n")
+    console.print(
+        "The passage that answers is marked [bold green]*[/]. A score orders passages; it is no probability.\n"
+    )
     passages = {line["id"]: line["text"] for line in read_lines("passages.jsonl")}
     ways = {"LangChain": with_langchain, "LlamaIndex": with_llama_index, "Haystack": with_haystack}
     differing = set()
