@@ -301,3 +301,15 @@ def test_convert_may_verify_and_notes_the_figures_in_the_card(
     card = (tmp_path / "converted" / "README.md").read_text("utf-8")
     assert "Compared with the original on 48 pairs" in card
     assert "largest difference of a logit" in card
+
+
+@pytest.mark.parametrize("further", [("--verify",), ("--max-tokens", "9"), ("--instruction", "")])
+def test_options_of_a_reranker_are_refused_for_several_labels(
+    further: tuple[str, ...], capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, tmp_path: Path
+):
+    labels = (TOKENS, '["no", "yes"]', "--method", "no_post_processing")
+
+    said = failure(capsys, "convert", tiny_qwen.folder, "-o", tmp_path / "labels", *labels, *further)
+
+    assert f"{further[0]} has no meaning for several labels" in said
+    assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
 
-from onelogit import InputError, Recipe
+from onelogit import InputError, Recipe, RecipeError
 from onelogit.encode import Encoder
 from onelogit.recipes import CTXL_TEMPLATE, FAMILIES, MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from onelogit.template import compile_prompt
@@ -147,3 +148,25 @@ def test_limits_that_a_tokenizer_was_saved_with_have_no_say():
 
     assert Encoder(limited, CTXL_TEMPLATE, 999).rows([("a query", "a document " * 9)], None) == plain
     assert limited.backend_tokenizer.truncation is not None
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_document_needs_room_for_one_token(room: int):
+    frame = len(FRAME["ctxl"].rows([("what", "")], None).rows[0])
+    encoder = Encoder(TOKENIZER, CTXL_TEMPLATE, frame + room)
+
+    if room:
+        assert len(encoder.rows([("what", " !!!! ???? !!!!")], None).rows[0]) == frame + room
+    else:
+        with pytest.raises(InputError, match="1 too many"):
+            encoder.rows([("what", " !!!! ???? !!!!")], None)
+
+
+def test_a_tokenizer_that_reads_runs_otherwise_than_the_whole_is_refused():
+    """One that puts a space before what it is given would put one behind each control token."""
+    tokenizer = gemma_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = None
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+
+    with pytest.raises(RecipeError, match="reads a prompt differently"):
+        Encoder(tokenizer, "{{ messages[0].content }}<eos>{{ messages[1].content }}", 999)

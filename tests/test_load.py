@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3Config
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, Qwen3Config
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
+from onelogit.load import token_id
 from onelogit.recipes import QWEN3_TEMPLATE
 from tiny import Tiny
 
@@ -225,3 +227,21 @@ def test_an_index_never_leads_out_of_the_folder(checkpoint: Callable[..., Tiny])
 
     with pytest.raises(CheckpointError, match="outside the folder"):
         Reranker.load(folder)
+
+
+def test_float16_is_computed_as_float32_on_a_cpu(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint(NAME).folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+
+    assert Reranker.load(folder, device="cpu").classifier.dtype == torch.float32
+    assert Reranker.load(folder, device="cpu", dtype="float16").classifier.dtype == torch.float16
+
+
+def test_an_answer_that_is_unknown_to_the_tokenizer_is_refused():
+    tokenizer = Tokenizer(models.WordLevel({"yes": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
+
+    assert token_id("yes", wrapped) == 0
+    with pytest.raises(RecipeError, match=r"must be one token.*reads it as \[1\]"):
+        token_id("maybe", wrapped)

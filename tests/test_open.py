@@ -4,7 +4,9 @@ import gc
 from concurrent.futures import ThreadPoolExecutor
 from weakref import ref
 
-from onelogit import open_reranker
+import pytest
+
+from onelogit import InputError, open_reranker
 from tiny import Tiny
 
 
@@ -38,3 +40,12 @@ def test_a_closed_reranker_is_loaded_anew(tiny_qwen: Tiny):
     closed.close()
 
     assert open_reranker(str(tiny_qwen.folder)) is not closed
+
+
+@pytest.mark.parametrize("option", ["batch_tokens", "max_tokens"])
+def test_an_option_of_zero_is_refused_though_another_reranker_is_open(option: str, tiny_qwen: Tiny):
+    kept = open_reranker(str(tiny_qwen.folder))
+
+    with pytest.raises(InputError, match=f"{option} must be a whole number from 1 up"):
+        open_reranker(str(tiny_qwen.folder), **{option: 0})  # type: ignore[typeddict-item]
+    assert open_reranker(str(tiny_qwen.folder), trust_remote_code=False) is kept

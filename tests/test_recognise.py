@@ -270,3 +270,26 @@ def test_a_decoders_own_head_without_a_padding_token_still_ranks_many(tmp_path: 
     together = Reranker.load(folder).logits(QUERY, DOCUMENTS)
 
     assert together == pytest.approx([Reranker.load(folder).logits(QUERY, [text])[0] for text in DOCUMENTS], abs=1e-5)
+
+
+def test_an_encoder_that_counts_places_behind_its_padding_has_fewer(tmp_path: Path):
+    tokenizer = pair_tokenizer(**ENCODERS["xlm-roberta"][1])
+    folder = native_checkpoint(
+        tmp_path / "encoder", XLMRobertaConfig, tokenizer, num_labels=1, max_position_embeddings=500
+    )
+    reranker = Reranker.load(folder)
+
+    assert reranker.max_tokens == 500 - tokenizer.pad_token_id - 1
+    assert len(reranker.logits(QUERY, ["a very long document " * 99])) == 1
+
+
+def test_an_encoder_decoder_is_refused_by_its_configuration():
+    with pytest.raises(UnsupportedModelError, match="it is an encoder-decoder"):
+        recognise("someone/model", texts("SomeModel", {"is_encoder_decoder": True}))
+
+
+def test_an_activation_in_its_oldest_place_is_read():
+    config = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
+
+    assert recognise("someone/model", texts("BertForSequenceClassification", config)).recipe.activation == "identity"
+    assert recognise("someone/model", texts("BertForSequenceClassification")).recipe.activation == "sigmoid"

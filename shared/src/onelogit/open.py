@@ -31,7 +31,9 @@ def open_reranker(model: str, **options: Unpack[LoadOptions]) -> "Reranker":
     """
     from onelogit.reranker import Reranker  # noqa: PLC0415  this is where torch is loaded
 
-    key = (model, _frozen({name: value for name, value in options.items() if value not in (None, False)}))
+    # By identity: 0 equals False, but is a value, and a wrong one.
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    key = (model, _frozen(given))
     reranker = _open_rerankers.get(key)
     if reranker is not None and not reranker.is_closed:
         return reranker

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from onelogit.commands.model_options import add_model_options, given_tokens, load_options, options_without_recipe
+from onelogit.commands.verify import check_measuring
 from onelogit.errors import CheckpointError, InputError
 from onelogit.files import read_texts
 from onelogit.model_card import serving
@@ -39,8 +40,12 @@ def run(options: argparse.Namespace) -> int:
     check_target(options.output.absolute(), model, is_overwriting=options.force)
     tokens = given_tokens(options)
     labels = 1 if tokens is None or options.method != "no_post_processing" else len(tokens)
+    if labels > 1:
+        _check_labels(options, tokens or [])
+    elif options.verify:
+        check_measuring(None)
     steps: list[tuple[str, Callable[[], object]]] = [
-        (f"converting {model}", lambda: _save(model, options) if labels == 1 else _save_labels(model, tokens, options)),
+        (f"converting {model}", lambda: _save(model, options, tokens if labels > 1 else None)),
         *([("comparing it with the original", lambda: _verify(model, options))] if options.verify else []),
         ("reading it back", lambda: _report(options, labels)),
         *([(f"uploading to {options.push_to_hub}", lambda: _push(options))] if options.push_to_hub else []),
@@ -62,23 +67,23 @@ def _model(options: argparse.Namespace) -> str:
     return str(names.pop())
 
 
-def _save(model: str, options: argparse.Namespace) -> None:
-    from onelogit.reranker import Reranker  # noqa: PLC0415  loads torch
-
-    with Reranker.load(model, **load_options(options, model)) as reranker:
-        reranker.save(options.output, force=options.force)
-
-
-def _save_labels(model: str, tokens: list[str | int] | None, options: argparse.Namespace) -> None:
-    from onelogit.several_labels import save_labels  # noqa: PLC0415  loads torch
-
-    for name in ("chat_template", "instruction", "activation", "max_tokens"):
-        if getattr(options, name) is not None:
+def _check_labels(options: argparse.Namespace, tokens: list[str | int]) -> None:
+    for name in ("chat_template", "instruction", "activation", "max_tokens", "verify"):
+        if getattr(options, name) not in (None, False):
             raise InputError(f"--{name.replace('_', '-')} has no meaning for several labels: they are no reranker")
-    tokens = tokens or []
     if len(set(tokens)) < len(tokens):
         raise InputError(f"a token stands twice in {tokens}: each is one label")
-    save_labels(model, tokens, options.output, options_without_recipe(options), is_overwriting=options.force)
+
+
+def _save(model: str, options: argparse.Namespace, labels: list[str | int] | None) -> None:
+    from onelogit.reranker import Reranker  # noqa: PLC0415  loads torch
+    from onelogit.several_labels import save_labels  # noqa: PLC0415
+
+    if labels is not None:
+        save_labels(model, labels, options.output, options_without_recipe(options), is_overwriting=options.force)
+        return
+    with Reranker.load(model, **load_options(options, model)) as reranker:
+        reranker.save(options.output, force=options.force)
 
 
 def _verify(model: str, options: argparse.Namespace) -> None:
@@ -87,11 +92,9 @@ def _verify(model: str, options: argparse.Namespace) -> None:
     Raises:
         CheckpointError: they disagree; the folder stays, for whoever wants to see why.
     """
-    from onelogit.commands.verify import check_measuring  # noqa: PLC0415
     from onelogit.measure.pairs import bundled_pairs  # noqa: PLC0415  loads torch
     from onelogit.measure.parity import measure_parity  # noqa: PLC0415
 
-    check_measuring(None)
     parity = measure_parity(model, bundled_pairs(), load_options(options, model), against=str(options.output))
     largest = max(comparison.largest_difference for comparison in parity.comparisons)
     figures = (
