@@ -17,7 +17,12 @@ class LoadOptions(TypedDict, total=False):
         dtype: of the backbone, by name: "bfloat16", "float16", "float32"; the checkpoint's own where left out.
         instruction: replaces the recipe's default instruction; "" for none.
         max_tokens: longest prompt, in tokens; longer documents are cut at their end.
-        batch_tokens: most tokens, padding included, in one forward pass.
+        batch_tokens: most tokens in one forward pass; left out, as many as are worth it and the free memory allows.
+        document_cache_bytes: keep the keys and values of documents between calls, in this much memory of the model's
+            device, where the family writes the document first: a document met again costs only the query's tokens.
+            Where it writes the query first, a query met again costs only the documents'. A token takes
+            2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
+        document_cache_host_bytes: keep what no longer fits there in the CPU's memory.
         recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
         revision: branch, tag or commit of a model on the hub.
@@ -36,6 +41,8 @@ class LoadOptions(TypedDict, total=False):
     instruction: str | None
     max_tokens: int | None
     batch_tokens: int | None
+    document_cache_bytes: int | None
+    document_cache_host_bytes: int | None
     recipe: Recipe | None
     activation: Activation | None
     revision: str | None

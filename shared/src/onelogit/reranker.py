@@ -40,7 +40,8 @@ class Reranker:
         classifier: a one-logit sequence classifier, as `onelogit.convert.sequence_classifier` makes it.
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt and the scale of the score.
-        instruction, max_tokens, batch_tokens, activation, allow_control_tokens: as in `LoadOptions`.
+        instruction, max_tokens, batch_tokens, document_cache_bytes, document_cache_host_bytes, activation,
+            allow_control_tokens: as in `LoadOptions`.
         name: what the model is called, for people.
 
     Raises:
@@ -57,6 +58,8 @@ class Reranker:
         instruction: str | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
+        document_cache_bytes: int = 0,
+        document_cache_host_bytes: int = 0,
         activation: Activation | None = None,
         allow_control_tokens: bool = False,
         name: str = "a model",
@@ -71,6 +74,8 @@ class Reranker:
             instruction=instruction,
             max_tokens=max_tokens,
             batch_tokens=batch_tokens,
+            document_cache_bytes=document_cache_bytes,
+            document_cache_host_bytes=document_cache_host_bytes,
             allow_control_tokens=allow_control_tokens,
         )
 
@@ -102,6 +107,8 @@ class Reranker:
             instruction=options.get("instruction"),
             max_tokens=options.get("max_tokens"),
             batch_tokens=options.get("batch_tokens"),
+            document_cache_bytes=options.get("document_cache_bytes") or 0,
+            document_cache_host_bytes=options.get("document_cache_host_bytes") or 0,
             activation=options.get("activation"),
             allow_control_tokens=options.get("allow_control_tokens", False),
             name=os.fspath(model),

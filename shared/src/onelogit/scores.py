@@ -23,6 +23,13 @@ class Ranked(NamedTuple):
     score: float
 
 
+class Computed(NamedTuple):
+    """The logits of some rows, in the order of `indices`, which say whose."""
+
+    indices: list[int]
+    logits: list[float]
+
+
 def rank_logits(
     logits: Sequence[float],
     activation: Activation,

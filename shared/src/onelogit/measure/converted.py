@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onelogit.encode import Encoder, Rows
-from onelogit.forward import compute_logits
+from onelogit.forward import Forward, token_rows
 from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair
 from onelogit.measure.progress import tracked
@@ -100,8 +100,8 @@ def _pad_difference(reranker: Reranker, rows: Rows) -> float:
     """Over rows from the longest to the shortest, so that padding is as much as it can be."""
     by_length = sorted(range(len(rows.rows)), key=lambda index: -len(rows.rows[index]))
     chosen = [*by_length[:: max(1, len(by_length) // _PADDED_ROWS)], by_length[-1]]
-    some = [rows.rows[index] for index in chosen]
-    starts = None if rows.second_starts is None else [rows.second_starts[index] for index in chosen]
-    together = compute_logits(reranker.classifier, some, len(some[0]) * len(some), second_starts=starts)
-    alone = compute_logits(reranker.classifier, some, 1, second_starts=starts)
+    every = token_rows(rows)
+    some = [every[index] for index in chosen]
+    forward = Forward(reranker.classifier, len(some[0].ids) * len(some))
+    together, alone = forward.logits(some), [forward.logits([row])[0] for row in some]
     return max(abs(ours - theirs) for ours, theirs in zip(together, alone, strict=True))
