@@ -90,7 +90,8 @@ def test_a_named_template_and_its_variables_are_found():
         ({"1_LogitScore/config.json": {"true_token_id": None}}, RecipeError, "must name true_token_id"),
         ({"1_LogitScore/config.json": {"true_token_id": "yes"}}, RecipeError, "must name true_token_id"),
         ({"modules.json": modules(TRANSFORMER, "my_code.TemperatureLogitScore")}, UnsupportedModelError, "Temperature"),
-        ({"modules.json": modules(TRANSFORMER, "a.Pooling", folders=("", "1"))}, UnsupportedModelError, "Pooling"),
+        ({"modules.json": modules(TRANSFORMER, "a.Pooling", folders=("", "1"))}, UnsupportedModelError, "no score"),
+        ({"modules.json": modules(TRANSFORMER, "a.Normalize", folders=("", "1"))}, UnsupportedModelError, "Normalize"),
         (
             {"config_sentence_transformers.json": {"model_type": "SentenceTransformer"}},
             UnsupportedModelError,

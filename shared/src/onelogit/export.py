@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from onelogit.declaring import ACTIVATION_CLASSES, sentence_transformers_files, served_template
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.model_card import public_name, write_model_card
+from onelogit.pooled import PooledClassifier
 from onelogit.recipes import Recipe
 from onelogit.template import compile_prompt
 from onelogit.tokens import added_ids, without_limits
@@ -78,8 +79,14 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
     Raises:
         InputError: the folder is there already.
         CheckpointError: it cannot be written; what stood there still stands.
-        UnsupportedModelError: the head has a bias, or prompts end in the padding token.
+        UnsupportedModelError: no class of transformers computes this head, it has a bias, or prompts end in the
+            padding token.
     """
+    if isinstance(conversion.classifier, PooledClassifier):
+        raise UnsupportedModelError(
+            "no class of transformers has a head like this chain of modules, so it is not exported; "
+            "sentence_transformers.CrossEncoder opens the original as it is"
+        )
     if getattr(getattr(conversion.classifier, "score", None), "bias", None) is not None:
         raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers have no place for")
     if any(probe.token_ids[-1] == conversion.classifier.config.pad_token_id for probe in conversion.probes):
