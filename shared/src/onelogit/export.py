@@ -174,7 +174,9 @@ def _write(conversion: Conversion, folder: Path, name: str) -> None:
     recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
     conversion.classifier.save_pretrained(folder)
     activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
-    _update_json(folder / "config.json", {"use_sep_token": False, "sentence_transformers": activation})
+    # Of a pair, vLLM asks the tokenizer where this is not said.
+    joins_plainly = {} if recipe.chat_template is None and labels == 1 else {"use_sep_token": False}
+    _update_json(folder / "config.json", {**joins_plainly, "sentence_transformers": activation})
     _write_tokenizer(conversion, folder)
     for file, content in sentence_transformers_files(recipe, conversion.max_tokens).items():
         _write_json(folder / file, content)
