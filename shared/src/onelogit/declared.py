@@ -19,6 +19,17 @@ _STEP_MODULES = {"Dense", "LayerNorm"}  # behind a Pooling; `chain` reads them
 _ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
 
 
+# Set before a template that wants contents as lists of parts, so that it takes plain strings as well. The tag's last
+# plus sign keeps a newline that the template begins with.
+_STRUCTURING = (
+    "{%- set structured = namespace(messages=[]) -%}{%- for message in messages -%}"
+    "{%- set content = message.content -%}"
+    '{%- set content = [{"type": "text", "text": content}] if content is string else content -%}'
+    '{%- set structured.messages = structured.messages + [{"role": message.role, "content": content}] -%}'
+    "{%- endfor -%}{%- set messages = structured.messages +%}"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """What a checkpoint's files say of it; None for what they do not say.
@@ -26,7 +37,7 @@ class Declaration:
     Attributes:
         files: which files said so, for people to read.
         read_out: None for a head of the checkpoint's own.
-        chat_template: with the variables that the files fix for it, set at its beginning.
+        chat_template: for contents that are strings, with the variables that the files fix for it set at its beginning.
         max_tokens: of the reranker; a tokenizer's own limit may be larger or smaller.
     """
 
@@ -191,7 +202,8 @@ def _logit_score(texts: Texts, folder: str) -> ReadOut:
 
 def _chat_template(texts: Texts, folder: str) -> str | None:
     settings = parse(texts, join(folder, "sentence_bert_config.json"))
-    if "message" not in (settings.get("modality_config") or {}):
+    forms = settings.get("modality_config") or {}
+    if "message" not in forms:
         return None
     variables = dict((settings.get("processing_kwargs") or {}).get("chat_template") or {})
     variables.pop("restore_suffix", None)
@@ -204,10 +216,8 @@ def _chat_template(texts: Texts, folder: str) -> str | None:
         value = tokenizer_settings.get(token)
         variables.setdefault(token, value.get("content") if isinstance(value, dict) else value)
     used = {key: value for key, value in variables.items() if value is not None and re.search(rf"\b{key}\b", template)}
-    return (
-        "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} -%}}" for key, value in used.items())
-        + template
-    )
+    setting = "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} +%}}" for key, value in used.items())
+    return f"{setting}{_STRUCTURING if forms['message'].get('format') == 'structured' else ''}{template}"
 
 
 def _named_template(texts: Texts, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:
