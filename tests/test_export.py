@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, Qwen3ForCausalLM, pipeline
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker, UnsupportedModelError
@@ -72,6 +72,39 @@ def test_a_bfloat16_checkpoint_keeps_its_dtype_and_its_head_in_float32(tiny_qwen
     by_cross_encoder = CrossEncoder(str(tmp_path / "converted"), device="cpu")
     logits = by_cross_encoder.predict([(QUERY, text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
     assert logits.tolist() == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=0.2)
+
+
+@pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
+def test_a_float16_checkpoint_is_computed_as_float32_and_saved_as_float16(
+    is_tied: bool, checkpoint: Callable[..., Tiny], tmp_path: Path
+):
+    folder = checkpoint("Qwen3-Reranker-half", is_tied=is_tied).folder
+    Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+    stored = load_file(folder / "model.safetensors")
+    reranker = Reranker.load(folder)
+    reranker.save(tmp_path / "once")
+
+    reranker.save(tmp_path / "saved")
+
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert reranker.classifier.dtype == torch.float32
+    assert saved.pop("score.weight").dtype == torch.float32
+    assert saved.keys() == stored.keys() - {"lm_head.weight"}
+    assert all(torch.equal(tensor, stored[name]) and tensor.dtype == torch.float16 for name, tensor in saved.items())
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float16"
+    assert json.loads((tmp_path / "saved" / "reranker_probe.json").read_text())["dtype"] == "float16"
+    assert Reranker.load(tmp_path / "saved").logits(QUERY, DOCUMENTS) == reranker.logits(QUERY, DOCUMENTS)
+
+
+def test_a_dtype_that_was_asked_for_is_the_exports(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    folder = checkpoint("Qwen3-Reranker-half").folder
+    Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+
+    Reranker.load(folder, dtype="float32").save(tmp_path / "saved")
+
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float32"
 
 
 def test_an_encoder_is_saved_as_it_is(tmp_path: Path):

@@ -22,6 +22,7 @@ from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.model_card import public_name, write_model_card
 from onelogit.pooled import PooledClassifier
 from onelogit.recipes import Recipe
+from onelogit.saving import save_classifier, saved_dtype
 from onelogit.template import compile_prompt
 from onelogit.tokens import added_ids, without_limits
 
@@ -52,7 +53,7 @@ class Conversion:
     """What an exported folder is made of.
 
     Attributes:
-        classifier: saved in its own dtype, its one-logit head in float32.
+        classifier: saved in the dtype that its config names, its one-logit head in float32.
         tokenizer: saved with padding at the left; the given one is not changed.
         recipe: for templates, activation, default instruction, licence.
         source: the model that this was made from.
@@ -172,7 +173,7 @@ def _let_others_read(folder: Path) -> None:
 
 def _write(conversion: Conversion, folder: Path, name: str) -> None:
     recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
-    conversion.classifier.save_pretrained(folder)
+    save_classifier(conversion.classifier, folder)
     activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
     # Of a pair, vLLM asks the tokenizer where this is not said.
     joins_plainly = {} if recipe.chat_template is None and labels == 1 else {"use_sep_token": False}
@@ -218,7 +219,7 @@ def _with_special_tokens(
 
 
 def _probe_file(conversion: Conversion) -> dict[str, Any]:
-    dtype = str(conversion.classifier.dtype).removeprefix("torch.")
+    dtype = str(saved_dtype(conversion.classifier)).removeprefix("torch.")
     return {
         "source": public_name(conversion.source),
         "family": conversion.recipe.family,

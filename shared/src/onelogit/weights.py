@@ -19,6 +19,9 @@ from onelogit.rows import stored_dtype
 def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
     """The model with all its weights, in evaluation mode, on its device.
 
+    Where the caller names no dtype, the model's config keeps naming the stored one, though a CPU computes float16 as
+    float32: an export is written in it.
+
     Args:
         folder: the checkpoint.
         config: its own.
@@ -31,7 +34,8 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         InputError: an unknown device or dtype.
     """
     device = find_device(options.get("device"))
-    dtype = find_dtype(options.get("dtype"), config.dtype or stored_dtype(folder), device)
+    stored = config.dtype or stored_dtype(folder)
+    dtype = find_dtype(options.get("dtype"), stored, device)
     passed_on: dict[str, Any] = {
         "device_map": options.get("device_map"),
         "attn_implementation": options.get("attn_implementation"),
@@ -59,6 +63,8 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     if not is_backbone and model.config.num_labels != 1:
         labels = model.config.num_labels
         raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
+    if options.get("dtype") is None and stored is not None:
+        model.config.dtype = stored
     if options.get("device_map") is None and options.get("quantization_config") is None:
         model.to(device)
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
