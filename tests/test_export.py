@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -236,6 +237,23 @@ def test_a_rename_that_fails_puts_the_earlier_export_back(
 
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+
+
+def test_a_kill_between_the_two_renames_loses_nothing_and_says_where_it_is(tiny_qwen: Tiny, tmp_path: Path):
+    Reranker.load(tiny_qwen.folder).save(tmp_path / "mine")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from onelogit import Reranker\n"
+        "reranker, rename = Reranker.load(sys.argv[1]), Path.rename\n"
+        "Path.rename = lambda *paths: (rename(*paths), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "reranker.save(sys.argv[2], force=True)"
+    )
+
+    killed = subprocess.run([sys.executable, "-c", program, str(tiny_qwen.folder), str(tmp_path / "mine")], check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(CheckpointError, match="the earlier one at ") as caught:
+        Reranker.load(tmp_path / "mine")
+    assert Reranker.load(str(caught.value).rpartition(" at ")[2]).logits(QUERY, DOCUMENTS)
 
 
 def test_others_may_read_the_folder(tiny_qwen: Tiny, tmp_path: Path):

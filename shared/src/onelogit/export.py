@@ -145,7 +145,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     """Rename, the earlier export out of the way first, and back again where that fails.
 
     A process that is killed between the two renames leaves the earlier export beside its place, under a name that
-    begins with a dot.
+    begins with a dot; whoever looks for it is told (`files.find_folder`).
     """
     if not folder.exists():
         partial.rename(folder)
