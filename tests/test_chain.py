@@ -37,13 +37,13 @@ SIZE = _SHAPE["hidden_size"]
 PAIRS = [(QUERY, text) for text in DOCUMENTS]
 
 
-def dense(*, bias: bool = False, activation: nn.Module | None = None) -> Dense:
-    return Dense(SIZE, SIZE, bias=bias, activation_function=nn.GELU() if activation is None else activation)
+def dense(*, outputs: int = SIZE, bias: bool = False, activation: nn.Module | None = None) -> Dense:
+    return Dense(SIZE, outputs, bias=bias, activation_function=nn.GELU() if activation is None else activation)
 
 
-def score(*, bias: bool = True, activation: nn.Module | None = None) -> Dense:
+def score(inputs: int = SIZE, *, bias: bool = True, activation: nn.Module | None = None) -> Dense:
     function = nn.Identity() if activation is None else activation
-    return Dense(SIZE, 1, bias=bias, activation_function=function, module_output_name="scores")
+    return Dense(inputs, 1, bias=bias, activation_function=function, module_output_name="scores")
 
 
 def norm() -> LayerNorm:
@@ -95,6 +95,7 @@ CHAINS: dict[str, tuple[Callable[[], list[nn.Module]], type[PretrainedConfig]]] 
     "ettin-mean": (lambda: [Pooling(SIZE, "mean"), dense(bias=True), norm(), score(bias=False)], ModernBertConfig),
     "modernbert-relu": (lambda: [Pooling(SIZE, "cls"), dense(activation=nn.ReLU()), norm(), score()], ModernBertConfig),
     "modernbert-last": (lambda: [Pooling(SIZE, "lasttoken"), dense(), norm(), score()], ModernBertConfig),
+    "modernbert-thin": (lambda: [Pooling(SIZE, "cls"), dense(outputs=32), LayerNorm(32), score(32)], ModernBertConfig),
     "bert-short": (lambda: [Pooling(SIZE, "cls"), score()], BertConfig),
     "bert-mean-tanh": (lambda: [Pooling(SIZE, "mean"), score(activation=nn.Tanh())], BertConfig),
     "xlm-roberta-last": (lambda: [Pooling(SIZE, "lasttoken"), score()], XLMRobertaConfig),
@@ -116,7 +117,7 @@ def test_a_chain_scores_as_in_sentence_transformers_alone_and_together(name: str
 
 @pytest.mark.parametrize("norm_bias", [False, True])
 def test_a_modernbert_chain_is_exported_as_a_class_of_transformers(norm_bias: bool, tmp_path: Path):
-    reranker = Reranker.load(ettin(tmp_path, norm_bias=norm_bias))
+    reranker = Reranker.load(ettin(tmp_path, norm_bias=norm_bias, classifier_activation="relu"))
     expected = reranker.logits(QUERY, DOCUMENTS)
 
     reranker.save(tmp_path / "saved")
@@ -136,6 +137,8 @@ def test_a_modernbert_chain_is_exported_as_a_class_of_transformers(norm_bias: bo
 
 def test_the_layers_of_a_chain_stay_in_float32(tmp_path: Path):
     folder = ettin(tmp_path)
+    for file in folder.glob("*_*/model.safetensors"):
+        save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file)
 
     reranker = Reranker.load(folder, dtype="bfloat16")
 
@@ -172,6 +175,22 @@ def test_a_decoder_that_pools_otherwise_is_padded_with_care(tmp_path: Path):
     assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(their_logits(folder), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("config_class", "pooling", "fields"),
+    [(Qwen3Config, "lasttoken", {"is_causal": False}), (ModernBertConfig, "cls", {"norm_eps": 1e-2})],
+)
+def test_what_a_class_of_transformers_would_compute_otherwise_is_computed_by_ours(
+    config_class: type[PretrainedConfig], pooling: str, fields: dict, tmp_path: Path
+):
+    steps = [score(bias=False)] if config_class is Qwen3Config else [dense(), norm(), score()]
+    folder = save_chain(tmp_path, [Pooling(SIZE, pooling), *steps], config_class, **fields)
+
+    reranker = Reranker.load(folder)
+
+    assert isinstance(reranker.classifier, PooledClassifier)
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(their_logits(folder), abs=1e-5)
+
+
 def test_a_head_that_no_class_of_transformers_has_is_not_exported(tmp_path: Path):
     reranker = Reranker.load(save_chain(tmp_path, [Pooling(SIZE, "mean"), score()], BertConfig))
 
@@ -204,7 +223,7 @@ def test_verify_compares_a_chain_with_sentence_transformers_and_the_export(
         ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "pools by .'cls', 'mean'."),
         ("2_Dense/config.json", {"use_residual": True}, "past itself"),
         ("2_Dense/config.json", {"module_output_name": "scores"}, "to 'scores'"),
-        ("2_Dense/config.json", {"activation_function": "my.Swish"}, "the activation 'my.Swish'"),
+        ("2_Dense/config.json", {"activation_function": "my.GELU"}, "the activation 'my.GELU'"),
         ("2_Dense/config.json", {"activation_function": "torch.nn.Bilinear"}, r"'torch\.nn\.Bilinear'"),
         ("2_Dense/config.json", {"in_features": None}, "names no in_features"),
         ("4_Dense/config.json", {"module_output_name": None}, "to 'sentence_embedding'"),
@@ -249,7 +268,7 @@ def test_poolings_in_their_old_spelling_are_read(old: dict, mode: str):
 
     assert chain is not None
     assert chain.pooling == mode
-    assert chain.steps[0].activation == "Tanh"  # what Sentence Transformers takes where none is named
+    assert (chain.steps[0].activation, chain.steps[0].has_bias) == ("Tanh", True)  # where nothing is said
 
 
 def test_damaged_layers_are_clear_errors(tmp_path: Path):

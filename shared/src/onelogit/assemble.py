@@ -70,7 +70,6 @@ def _modernbert(
     config.classifier_activation = "gelu"
     with torch.device("meta"):
         classifier = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    classifier.config.architectures = [type(classifier).__name__]
     bias = row.weight.double() @ norm.bias.double() + (0 if row.bias is None else row.bias)
     classifier.model = backbone
     classifier.head.dense = float32_head(dense.weight, dense.bias)

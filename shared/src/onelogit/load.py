@@ -68,7 +68,7 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
     texts = read_texts(folder)
     recipe = recognise(name, texts, options.get("recipe")).recipe
-    chain = find_chain(texts) if recipe.read_out is None else None
+    chain = find_chain(texts)
     _mention_licence(name, recipe.licence)
     config = load_config(folder, options)
     tokenizer = load_tokenizer(folder, options)

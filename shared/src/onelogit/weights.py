@@ -63,7 +63,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     if not is_backbone and model.config.num_labels != 1:
         labels = model.config.num_labels
         raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
-    if options.get("dtype") is None and stored is not None:
+    if options.get("dtype") is None:
         model.config.dtype = stored
     if options.get("device_map") is None and options.get("quantization_config") is None:
         model.to(device)

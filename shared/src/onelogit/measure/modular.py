@@ -55,7 +55,6 @@ class Modular:
 
     def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
         """The logit of each row, shape (rows, 1), before any activation."""
-        inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
         return SequenceClassifierOutput(logits=self.cross_encoder(inputs)["scores"])
 
     __call__ = forward

@@ -92,7 +92,7 @@ class Original:
             tokenizer=tokenizer,
             instruction=instruction,
             options=options,
-            is_chain=recipe.read_out is None and find_chain(texts) is not None,
+            is_chain=find_chain(texts) is not None,
         )
 
     def text(self, pair: Pair) -> str | None:
