@@ -117,6 +117,8 @@ def test_an_encoder_is_saved_as_it_is(tmp_path: Path):
     by_cross_encoder = CrossEncoder(str(tmp_path / "saved"), device="cpu").predict(
         [(QUERY, text) for text in DOCUMENTS]
     )
+    assert "stored in float32" not in (tmp_path / "saved" / "README.md").read_text()
+    assert "use_sep_token" not in (tmp_path / "saved" / "config.json").read_text()
     assert by_cross_encoder.tolist() == pytest.approx(scores(reranker), abs=1e-5)
     assert scores(Reranker.load(tmp_path / "saved")) == pytest.approx(scores(reranker), abs=1e-5)
 
@@ -189,6 +191,20 @@ def test_the_model_card_names_origin_licence_and_read_out(checkpoint: Callable[.
     assert "ctxl-rerank-v2-tiny" in text
     assert str(tiny.folder) not in text
     assert Reranker.load(tmp_path / "converted").licence == "cc-by-nc-sa-4.0"
+
+
+def test_a_folder_whose_name_looks_like_a_hub_id_is_a_folder(
+    checkpoint: Callable[..., Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoint("mine/Qwen3-Reranker-tiny")
+    monkeypatch.chdir(tmp_path)
+
+    Reranker.load("mine/Qwen3-Reranker-tiny").save("converted")
+
+    text = (tmp_path / "converted" / "README.md").read_text()
+    assert "base_model" not in text
+    assert "huggingface.co/mine" not in text
+    assert json.loads((tmp_path / "converted" / "reranker_probe.json").read_text())["source"] == "Qwen3-Reranker-tiny"
 
 
 def test_only_an_earlier_export_is_overwritten_and_only_when_told(tiny_qwen: Tiny, tmp_path: Path):

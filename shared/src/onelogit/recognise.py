@@ -187,5 +187,6 @@ def _unknown_message(architecture: str) -> str:
     return (
         f"no recipe is known for this {architecture or 'model'}: it declares no reranking files and is none of "
         f"{families}. Pass recipe=Recipe(family=..., chat_template=..., "
-        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model card"
+        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model "
+        "card (to a command: --chat-template, --classifier-from-tokens and --method)"
     )
