@@ -29,7 +29,7 @@ def test_the_attention_implementation_is_the_callers(name: str, tiny_qwen: Tiny,
     folder = tiny_qwen.folder if name == "decoder" else encoder
     default, eager = Reranker.load(folder), Reranker.load(folder, attn_implementation="eager")
 
-    assert default.classifier.base_model.config._attn_implementation == "sdpa"
+    assert default.classifier.base_model.config._attn_implementation != "eager"
     assert eager.classifier.base_model.config._attn_implementation == "eager"
     assert eager.logits(QUERY, DOCUMENTS) == pytest.approx(default.logits(QUERY, DOCUMENTS), abs=1e-5)
 
