@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sentence_transformers import CrossEncoder
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from declarations import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.declared import declared_licence
 from onelogit.recipes import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from onelogit.recognise import recognise
+from onelogit.template import compile_prompt
 from reference import causal_logit, prompt_ids
 from tiny import Tiny
 
@@ -79,9 +82,68 @@ def test_a_named_template_and_its_variables_are_found():
     recipe = recognise("m", texts(**files)).recipe
 
     assert recipe.chat_template == (
-        '{%- set tone = "dry" -%}{%- set bos_token = "<s>" -%}'
+        '{%- set tone = "dry" +%}{%- set bos_token = "<s>" +%}'
         "{{ bos_token }}{{ tone }} {{ messages[0].content }} {{ messages[1].content }}"
     )
+
+
+STRUCTURED_TEMPLATE = """
+
+{% for message in messages %}<|im_start|>{{ message.role }}
+{% for part in message.content %}{% if part.type == "text" %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>
+{% endfor %}<|im_start|>assistant
+"""
+
+
+def structured_files() -> dict[str, object]:
+    files = logit_score_files(17, 4, template=STRUCTURED_TEMPLATE)
+    files["sentence_bert_config.json"]["modality_config"]["message"]["format"] = "structured"
+    return files
+
+
+def test_contents_that_are_lists_of_parts_score_as_in_sentence_transformers(
+    checkpoint: Callable[..., Tiny], tmp_path: Path
+):
+    tiny = checkpoint("someones-model", files=structured_files())
+    pairs = [("What is it?", text) for text in ["It is this.", "It is that, and more. " * 5]]
+    reranker = Reranker.load(tiny.folder)
+    reranker.save(tmp_path / "saved")
+
+    ours, theirs, theirs_of_export = (
+        reranker.pair_logits(pairs),
+        *(CrossEncoder(str(folder), device="cpu").predict(pairs) for folder in (tiny.folder, tmp_path / "saved")),
+    )
+
+    assert ours == pytest.approx(theirs.tolist(), abs=1e-4)
+    assert ours == pytest.approx(theirs_of_export.tolist(), abs=1e-4)
+    assert Reranker.load(tmp_path / "saved").pair_logits(pairs) == pytest.approx(ours, abs=1e-5)
+
+
+def test_a_structured_template_is_written_as_it_renders_itself(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    """Byte for byte, the newline at its beginning included; and its export takes contents in both forms."""
+    tiny = checkpoint("someones-model", files=structured_files())
+    contents = {"system": QWEN3_INSTRUCTION, "query": "a query", "document": " a document\n"}
+    flat = [{"role": role, "content": text} for role, text in contents.items()]
+    structured = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in contents.items()]
+    ((expected,), _) = render_jinja_template([structured], chat_template=STRUCTURED_TEMPLATE)
+    reranker = Reranker.load(tiny.folder)
+    reranker.save(tmp_path / "saved")
+
+    exported = (tmp_path / "saved" / "chat_template.jinja").read_text()
+    rendered = [render_jinja_template([each], chat_template=exported)[0][0] for each in (flat, structured)]
+
+    values = {"query": "a query", "document": " a document\n", "instruction": QWEN3_INSTRUCTION}
+    assert expected.startswith("\n\n<|im_start|>system")
+    assert compile_prompt(reranker.recipe.chat_template, True).text(values) == expected
+    assert rendered == [expected, expected]
+
+
+def test_contents_are_strings_where_no_form_is_declared():
+    files = structured_files()
+    del files["sentence_bert_config.json"]["modality_config"]["message"]["format"]
+
+    with pytest.raises(RecipeError, match="writes no query"):
+        recognise("m", texts(**files))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +152,8 @@ def test_a_named_template_and_its_variables_are_found():
         ({"1_LogitScore/config.json": {"true_token_id": None}}, RecipeError, "must name true_token_id"),
         ({"1_LogitScore/config.json": {"true_token_id": "yes"}}, RecipeError, "must name true_token_id"),
         ({"modules.json": modules(TRANSFORMER, "my_code.TemperatureLogitScore")}, UnsupportedModelError, "Temperature"),
-        ({"modules.json": modules(TRANSFORMER, "a.Pooling", folders=("", "1"))}, UnsupportedModelError, "Pooling"),
+        ({"modules.json": modules(TRANSFORMER, "a.Pooling", folders=("", "1"))}, UnsupportedModelError, "no score"),
+        ({"modules.json": modules(TRANSFORMER, "a.Normalize", folders=("", "1"))}, UnsupportedModelError, "Normalize"),
         (
             {"config_sentence_transformers.json": {"model_type": "SentenceTransformer"}},
             UnsupportedModelError,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, Qwen3ForCausalLM, pipeline
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker, UnsupportedModelError
@@ -74,6 +75,39 @@ def test_a_bfloat16_checkpoint_keeps_its_dtype_and_its_head_in_float32(tiny_qwen
     assert logits.tolist() == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=0.2)
 
 
+@pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
+def test_a_float16_checkpoint_is_computed_as_float32_and_saved_as_float16(
+    is_tied: bool, checkpoint: Callable[..., Tiny], tmp_path: Path
+):
+    folder = checkpoint("ctxl-rerank-v2-half", is_tied=is_tied).folder  # its head is a row that float16 would hold
+    Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+    stored = load_file(folder / "model.safetensors")
+    reranker = Reranker.load(folder)
+    reranker.save(tmp_path / "once")
+
+    reranker.save(tmp_path / "saved")
+
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert reranker.classifier.dtype == torch.float32
+    assert saved.pop("score.weight").dtype == torch.float32
+    assert saved.keys() == stored.keys() - {"lm_head.weight"}
+    assert all(torch.equal(tensor, stored[name]) and tensor.dtype == torch.float16 for name, tensor in saved.items())
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float16"
+    assert json.loads((tmp_path / "saved" / "reranker_probe.json").read_text())["dtype"] == "float16"
+    assert Reranker.load(tmp_path / "saved").logits(QUERY, DOCUMENTS) == reranker.logits(QUERY, DOCUMENTS)
+
+
+def test_a_dtype_that_was_asked_for_is_the_exports(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    folder = checkpoint("Qwen3-Reranker-half").folder
+    Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+
+    Reranker.load(folder, dtype="float32").save(tmp_path / "saved")
+
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float32"
+
+
 def test_an_encoder_is_saved_as_it_is(tmp_path: Path):
     tokenizer = pair_tokenizer("[CLS]", "[SEP]", "[SEP]", has_types=True)
     reranker = Reranker.load(native_checkpoint(tmp_path / "encoder", BertConfig, tokenizer, num_labels=1))
@@ -83,6 +117,8 @@ def test_an_encoder_is_saved_as_it_is(tmp_path: Path):
     by_cross_encoder = CrossEncoder(str(tmp_path / "saved"), device="cpu").predict(
         [(QUERY, text) for text in DOCUMENTS]
     )
+    assert "stored in float32" not in (tmp_path / "saved" / "README.md").read_text()
+    assert "use_sep_token" not in (tmp_path / "saved" / "config.json").read_text()
     assert by_cross_encoder.tolist() == pytest.approx(scores(reranker), abs=1e-5)
     assert scores(Reranker.load(tmp_path / "saved")) == pytest.approx(scores(reranker), abs=1e-5)
 
@@ -157,6 +193,20 @@ def test_the_model_card_names_origin_licence_and_read_out(checkpoint: Callable[.
     assert Reranker.load(tmp_path / "converted").licence == "cc-by-nc-sa-4.0"
 
 
+def test_a_folder_whose_name_looks_like_a_hub_id_is_a_folder(
+    checkpoint: Callable[..., Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoint("mine/Qwen3-Reranker-tiny")
+    monkeypatch.chdir(tmp_path)
+
+    Reranker.load("mine/Qwen3-Reranker-tiny").save("converted")
+
+    text = (tmp_path / "converted" / "README.md").read_text()
+    assert "base_model" not in text
+    assert "huggingface.co/mine" not in text
+    assert json.loads((tmp_path / "converted" / "reranker_probe.json").read_text())["source"] == "Qwen3-Reranker-tiny"
+
+
 def test_only_an_earlier_export_is_overwritten_and_only_when_told(tiny_qwen: Tiny, tmp_path: Path):
     reranker = Reranker.load(tiny_qwen.folder)
     folder, precious = tmp_path / "mine", tmp_path / "precious"
@@ -203,6 +253,23 @@ def test_a_rename_that_fails_puts_the_earlier_export_back(
 
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+
+
+def test_a_kill_between_the_two_renames_loses_nothing_and_says_where_it_is(tiny_qwen: Tiny, tmp_path: Path):
+    Reranker.load(tiny_qwen.folder).save(tmp_path / "mine")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from onelogit import Reranker\n"
+        "reranker, rename = Reranker.load(sys.argv[1]), Path.rename\n"
+        "Path.rename = lambda *paths: (rename(*paths), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "reranker.save(sys.argv[2], force=True)"
+    )
+
+    killed = subprocess.run([sys.executable, "-c", program, str(tiny_qwen.folder), str(tmp_path / "mine")], check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(CheckpointError, match="the earlier one at ") as caught:
+        Reranker.load(tmp_path / "mine")
+    assert Reranker.load(str(caught.value).rpartition(" at ")[2]).logits(QUERY, DOCUMENTS)
 
 
 def test_others_may_read_the_folder(tiny_qwen: Tiny, tmp_path: Path):

@@ -23,6 +23,20 @@ class Float32Head(nn.Linear):
         return super().forward(hidden.float())
 
 
+def float32_head(weight: Tensor, bias: Tensor | None) -> Float32Head:
+    """A head that holds the given tensors themselves.
+
+    Args:
+        weight: shape (logits, hidden), float32.
+        bias: shape (logits,), float32; None for none.
+    """
+    head = Float32Head(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    head.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        head.bias = nn.Parameter(bias, requires_grad=False)
+    return head
+
+
 _CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")
 
 
@@ -98,9 +112,7 @@ def sequence_classifier(backbone: PreTrainedModel, head: Head, pad_token_id: int
         raise UnsupportedModelError(f"transformers has no sequence classifier for {config.model_type!r}") from error
     classifier.config.architectures = [type(classifier).__name__]
     setattr(classifier, classifier.base_model_prefix, backbone)
-    score = Float32Head(head.weight.shape[1], len(head.weight), bias=head.bias is not None, device="meta")
-    score.weight = nn.Parameter(head.weight.to(backbone.device), requires_grad=False)
-    if head.bias is not None:
-        score.bias = nn.Parameter(head.bias.to(backbone.device), requires_grad=False)
-    classifier.score = score
+    classifier.score = float32_head(
+        head.weight.to(backbone.device), None if head.bias is None else head.bias.to(backbone.device)
+    )
     return classifier.eval()  # type: ignore[no-any-return]

@@ -15,7 +15,19 @@ Texts = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""
 
 _READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
+_STEP_MODULES = {"Dense", "LayerNorm"}  # behind a Pooling; `chain` reads them
 _ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
+
+
+# Set before a template that wants contents as lists of parts, so that it takes plain strings as well. The tag's last
+# plus sign keeps a newline that the template begins with.
+_STRUCTURING = (
+    "{%- set structured = namespace(messages=[]) -%}{%- for message in messages -%}"
+    "{%- set content = message.content -%}"
+    '{%- set content = [{"type": "text", "text": content}] if content is string else content -%}'
+    '{%- set structured.messages = structured.messages + [{"role": message.role, "content": content}] -%}'
+    "{%- endfor -%}{%- set messages = structured.messages +%}"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +37,7 @@ class Declaration:
     Attributes:
         files: which files said so, for people to read.
         read_out: None for a head of the checkpoint's own.
-        chat_template: with the variables that the files fix for it, set at its beginning.
+        chat_template: for contents that are strings, with the variables that the files fix for it set at its beginning.
         max_tokens: of the reranker; a tokenizer's own limit may be larger or smaller.
     """
 
@@ -58,18 +70,20 @@ def from_sentence_transformers(texts: Texts) -> Declaration | None:
         raise RecipeError("modules.json must list objects")
     names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     folders = [str(module.get("path", "")) for module in modules]
-    if names[:1] != ["Transformer"] or len(names) > 2 or not set(names[1:]) <= _READ_OUT_MODULES:
+    is_read_out = len(names) == 2 and names[1] in _READ_OUT_MODULES
+    is_chain = names[1:2] == ["Pooling"] and set(names[2:]) <= _STEP_MODULES
+    if names[:1] != ["Transformer"] or not (len(names) == 1 or is_read_out or is_chain):
         raise UnsupportedModelError(
             f"modules.json chains {' -> '.join(names)}, which is no single read-out; "
             "sentence_transformers.CrossEncoder can run it"
         )
     return Declaration(
         files=f"modules.json: {' -> '.join(names)}",
-        read_out=_logit_score(texts, folders[1]) if len(names) == 2 else None,
+        read_out=_logit_score(texts, folders[1]) if is_read_out else None,
         chat_template=_chat_template(texts, folders[0]),
-        default_instruction=_default_instruction(settings, is_native=len(names) == 1),
+        default_instruction=_default_instruction(settings, is_native=not is_read_out),
         activation=declared_activation(texts),
-        max_tokens=parse(texts, _join(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
+        max_tokens=parse(texts, join(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
         tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
         adds_special_tokens=False,  # as transformers' chat templates, which write what they need
     )
@@ -148,7 +162,7 @@ def declared_activation(texts: Texts) -> Activation | None:
 
 def tokenizer_max_tokens(texts: Texts, folder: str = "") -> int | None:
     """The longest input that the tokenizer names, in tokens."""
-    declared = parse(texts, _join(folder, "tokenizer_config.json")).get("model_max_length")
+    declared = parse(texts, join(folder, "tokenizer_config.json")).get("model_max_length")
     # Tokenizers without a limit of their own carry 1e30 here.
     return int(declared) if declared is not None and declared < 10**9 else None
 
@@ -178,7 +192,7 @@ def _default_instruction(settings: dict[str, Any], *, is_native: bool) -> str | 
 
 
 def _logit_score(texts: Texts, folder: str) -> ReadOut:
-    path = _join(folder, "config.json")
+    path = join(folder, "config.json")
     ids = parse(texts, path)
     true, false = ids.get("true_token_id"), ids.get("false_token_id")
     if type(true) is not int or type(false) not in (int, type(None)):
@@ -187,13 +201,14 @@ def _logit_score(texts: Texts, folder: str) -> ReadOut:
 
 
 def _chat_template(texts: Texts, folder: str) -> str | None:
-    settings = parse(texts, _join(folder, "sentence_bert_config.json"))
-    if "message" not in (settings.get("modality_config") or {}):
+    settings = parse(texts, join(folder, "sentence_bert_config.json"))
+    forms = settings.get("modality_config") or {}
+    if "message" not in forms:
         return None
     variables = dict((settings.get("processing_kwargs") or {}).get("chat_template") or {})
     variables.pop("restore_suffix", None)
     name = variables.pop("chat_template", None)
-    tokenizer_settings = parse(texts, _join(folder, "tokenizer_config.json"))
+    tokenizer_settings = parse(texts, join(folder, "tokenizer_config.json"))
     template = _named_template(texts, folder, tokenizer_settings, name)
     if template is None:
         return None
@@ -201,22 +216,21 @@ def _chat_template(texts: Texts, folder: str) -> str | None:
         value = tokenizer_settings.get(token)
         variables.setdefault(token, value.get("content") if isinstance(value, dict) else value)
     used = {key: value for key, value in variables.items() if value is not None and re.search(rf"\b{key}\b", template)}
-    return (
-        "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} -%}}" for key, value in used.items())
-        + template
-    )
+    setting = "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} +%}}" for key, value in used.items())
+    return f"{setting}{_STRUCTURING if forms['message'].get('format') == 'structured' else ''}{template}"
 
 
 def _named_template(texts: Texts, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:
-    if name is not None and _join(folder, f"additional_chat_templates/{name}.jinja") in texts:
-        return texts[_join(folder, f"additional_chat_templates/{name}.jinja")]
-    if name is None and _join(folder, "chat_template.jinja") in texts:
-        return texts[_join(folder, "chat_template.jinja")]
+    if name is not None and join(folder, f"additional_chat_templates/{name}.jinja") in texts:
+        return texts[join(folder, f"additional_chat_templates/{name}.jinja")]
+    if name is None and join(folder, "chat_template.jinja") in texts:
+        return texts[join(folder, "chat_template.jinja")]
     template = tokenizer_settings.get("chat_template")
     if isinstance(template, list):
         return {entry["name"]: entry["template"] for entry in template}.get("default" if name is None else name)
     return template if name is None else None
 
 
-def _join(folder: str, name: str) -> str:
+def join(folder: str, name: str) -> str:
+    """The path of a file in a module's folder, which is "" for the checkpoint's own."""
     return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else name

@@ -25,7 +25,7 @@ def served_template(recipe: Recipe) -> str | None:
     values = {"query": "q", "document": "d", "instruction": default}
     expected = compile_prompt(template, True).text(values)  # type: ignore[arg-type]
     written = json.dumps(default, ensure_ascii=False)
-    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {written} -%}}{{%- endif -%}}"
+    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {written} -%}}{{%- endif +%}}"
     for candidate in (template, f"{setting}{template}"):
         try:
             if compile_prompt(candidate, False).text(values) == expected:  # type: ignore[arg-type]

@@ -20,7 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from onelogit.declaring import ACTIVATION_CLASSES, sentence_transformers_files, served_template
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.model_card import public_name, write_model_card
+from onelogit.pooled import PooledClassifier
 from onelogit.recipes import Recipe
+from onelogit.saving import save_classifier, saved_dtype
 from onelogit.template import compile_prompt
 from onelogit.tokens import added_ids, without_limits
 
@@ -51,7 +53,7 @@ class Conversion:
     """What an exported folder is made of.
 
     Attributes:
-        classifier: saved in its own dtype, its one-logit head in float32.
+        classifier: saved in the dtype that its config names, its one-logit head in float32.
         tokenizer: saved with padding at the left; the given one is not changed.
         recipe: for templates, activation, default instruction, licence.
         source: the model that this was made from.
@@ -78,8 +80,14 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
     Raises:
         InputError: the folder is there already.
         CheckpointError: it cannot be written; what stood there still stands.
-        UnsupportedModelError: the head has a bias, or prompts end in the padding token.
+        UnsupportedModelError: no class of transformers computes this head, it has a bias, or prompts end in the
+            padding token.
     """
+    if isinstance(conversion.classifier, PooledClassifier):
+        raise UnsupportedModelError(
+            "no class of transformers has a head like this chain of modules, so it is not exported; "
+            "sentence_transformers.CrossEncoder opens the original as it is"
+        )
     if getattr(getattr(conversion.classifier, "score", None), "bias", None) is not None:
         raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers have no place for")
     if any(probe.token_ids[-1] == conversion.classifier.config.pad_token_id for probe in conversion.probes):
@@ -137,7 +145,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     """Rename, the earlier export out of the way first, and back again where that fails.
 
     A process that is killed between the two renames leaves the earlier export beside its place, under a name that
-    begins with a dot.
+    begins with a dot; whoever looks for it is told (`files.find_folder`).
     """
     if not folder.exists():
         partial.rename(folder)
@@ -165,9 +173,11 @@ def _let_others_read(folder: Path) -> None:
 
 def _write(conversion: Conversion, folder: Path, name: str) -> None:
     recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
-    conversion.classifier.save_pretrained(folder)
+    save_classifier(conversion.classifier, folder)
     activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
-    _update_json(folder / "config.json", {"use_sep_token": False, "sentence_transformers": activation})
+    # Of a pair, vLLM asks the tokenizer where this is not said.
+    joins_plainly = {} if recipe.chat_template is None and labels == 1 else {"use_sep_token": False}
+    _update_json(folder / "config.json", {**joins_plainly, "sentence_transformers": activation})
     _write_tokenizer(conversion, folder)
     for file, content in sentence_transformers_files(recipe, conversion.max_tokens).items():
         _write_json(folder / file, content)
@@ -209,7 +219,7 @@ def _with_special_tokens(
 
 
 def _probe_file(conversion: Conversion) -> dict[str, Any]:
-    dtype = str(conversion.classifier.dtype).removeprefix("torch.")
+    dtype = str(saved_dtype(conversion.classifier)).removeprefix("torch.")
     return {
         "source": public_name(conversion.source),
         "family": conversion.recipe.family,

@@ -1,6 +1,7 @@
 """A model's id or path -> its folder, the texts of its small files, and where its tensors are stored. No torch."""
 
 import json
+from glob import escape
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -37,7 +38,7 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
             raise InputError(f"{name!r} is a folder here, which has no revision {revision!r}")
         return Path(name)
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
-        raise CheckpointError(f"there is no folder {name!r}")
+        raise CheckpointError(f"there is no folder {name!r}{_left_aside(Path(name))}")
     patterns = ["*.safetensors", *_SMALL_FILES] if with_weights else _SMALL_FILES
     try:
         return Path(
@@ -49,7 +50,15 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
         raise CheckpointError(
             f"the model {name!r} is neither a folder here nor found on the hub; check the spelling, log in for a gated "
             f"model, or download it first where there is no network ({str(error).strip().partition(chr(10))[0]})"
+            f"{_left_aside(Path(name))}"
         ) from error
+
+
+def _left_aside(folder: Path) -> str:
+    """Where an earlier export is, if a process was killed at the moment of replacing it."""
+    name = escape(folder.name)
+    found = sorted(folder.absolute().parent.glob(f".{name}-*/{name}/config.json"))
+    return f"; an export that was broken off left the earlier one at {found[-1].parent}" if found else ""
 
 
 def read_texts(folder: Path) -> dict[str, str]:

@@ -3,31 +3,22 @@
 import logging
 import os
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from onelogit.chain import Chain, find_chain
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
 from onelogit.files import files_of_tensors, find_folder, read_texts
 from onelogit.options import LoadOptions
 from onelogit.placement import find_device, find_dtype
+from onelogit.pooled import read_layers
 from onelogit.recipes import ReadOut, Recipe
 from onelogit.recognise import recognise
-from onelogit.rows import HeadRows, read_head_rows, stored_dtype
+from onelogit.rows import HeadRows, read_head_rows
+from onelogit.weights import first_line, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +31,11 @@ class Checkpoint:
     """What a classifier is made of.
 
     Attributes:
-        model: a decoder without a head, or, where `head_rows` is None, a classifier complete with its own head; in
-            evaluation mode, on its device.
+        model: a backbone without a head, or, where both `head_rows` and `layers` are None, a classifier complete with
+            its own; in evaluation mode, on its device.
         head_rows: what the logit is made from; None where the model needs none.
+        chain: the modules that make the logit, for a checkpoint that has them.
+        layers: those of the chain, in float32; None where there is none.
         tokenizer: the checkpoint's own.
         recipe: with token ids in place of texts.
         pad_token_id: the tokenizer's, or its end-of-sequence token where it names none.
@@ -50,6 +43,8 @@ class Checkpoint:
 
     model: PreTrainedModel
     head_rows: HeadRows | None
+    chain: Chain | None
+    layers: nn.Sequential | None
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
     pad_token_id: int
@@ -71,7 +66,9 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refuses them before anything is read
     revision, token = options.get("revision"), options.get("token")
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
-    recipe = recognise(name, read_texts(folder), options.get("recipe")).recipe
+    texts = read_texts(folder)
+    recipe = recognise(name, texts, options.get("recipe")).recipe
+    chain = find_chain(texts)
     _mention_licence(name, recipe.licence)
     config = load_config(folder, options)
     tokenizer = load_tokenizer(folder, options)
@@ -79,13 +76,16 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     folder = find_folder(name, with_weights=True, revision=revision, token=token)
     files_of_tensors(folder)  # refuses what is missing or damaged before transformers sees it
     head_rows = None
-    if recipe.chat_template is not None:
+    layers = None if chain is None else read_layers(folder, chain)
+    if recipe.chat_template is not None and chain is None:
         _refuse_changed_logits(name, config, recipe.read_out)
         ids = None if recipe.read_out is None else _ids(recipe.read_out)
         head_rows = read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
     return Checkpoint(
-        model=load_model(folder, config, options, is_backbone=head_rows is not None),
+        model=load_model(folder, config, options, is_backbone=head_rows is not None or chain is not None),
         head_rows=head_rows,
+        chain=chain,
+        layers=layers,
         tokenizer=tokenizer,
         recipe=recipe,
         pad_token_id=pad_token_id(tokenizer, config),
@@ -109,7 +109,7 @@ def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
     except Exception as error:  # transformers' checks of a configuration raise classes of their own
-        raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {_first_line(error)}") from error
+        raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {first_line(error)}") from error
     return config
 
 
@@ -122,7 +122,7 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first_line(error)}") from error
     if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
         raise CheckpointError(f"{folder} has no tokenizer (tokenizer.json)")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -161,70 +161,6 @@ def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
     return int(ids[0])
 
 
-def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
-    """The model with all its weights, in evaluation mode, on its device.
-
-    Args:
-        folder: the checkpoint.
-        config: its own.
-        options: device, dtype, and what is passed on to transformers.
-        is_backbone: leave out the head; False for a sequence classifier with its own.
-
-    Raises:
-        CheckpointError: weights are missing or damaged; none is ever filled with random numbers.
-        UnsupportedModelError: the classifier has several labels.
-        InputError: an unknown device or dtype.
-    """
-    device = find_device(options.get("device"))
-    dtype = find_dtype(options.get("dtype"), config.dtype or stored_dtype(folder), device)
-    passed_on: dict[str, Any] = {
-        "device_map": options.get("device_map"),
-        "attn_implementation": options.get("attn_implementation"),
-        "quantization_config": options.get("quantization_config"),
-    }
-    model_class: Any = AutoModel if is_backbone else AutoModelForSequenceClassification
-    try:
-        with _without_load_report():
-            model, report = model_class.from_pretrained(
-                folder,
-                dtype=dtype,
-                trust_remote_code=options.get("trust_remote_code", False),
-                use_safetensors=True,
-                output_loading_info=True,
-                **{name: value for name, value in passed_on.items() if value is not None},
-            )
-    except (SafetensorError, RuntimeError, ValueError, ImportError, OSError) as error:
-        if "ignore_mismatched_sizes" in str(error):
-            raise CheckpointError(f"weights in {folder} have other shapes than its config.json names") from error
-        raise CheckpointError(f"the weights in {folder} cannot be loaded: {_first_line(error)}") from error
-    missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
-    if missing:
-        # transformers fills these with random numbers and only warns.
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, {missing[0]} among them")
-    if not is_backbone and model.config.num_labels != 1:
-        labels = model.config.num_labels
-        raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
-    if options.get("device_map") is None and options.get("quantization_config") is None:
-        model.to(device)
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Silence transformers' table of unread weights in this thread: the head is left out on purpose."""
-    thread = threading.get_ident()
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        return record.thread != thread or "LOAD REPORT" not in record.getMessage()
-
-    reporter = logging.getLogger("transformers.modeling_utils")
-    reporter.addFilter(is_wanted)
-    try:
-        yield
-    finally:
-        reporter.removeFilter(is_wanted)
-
-
 def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOut | None) -> None:
     for field in _CHANGED_LOGITS if read_out is not None else ():
         value = getattr(config, field, None)
@@ -239,10 +175,6 @@ def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -
     ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
     return int(next(known, 0))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _mention_licence(name: str, licence: str | None) -> None:

@@ -1,7 +1,7 @@
 """A recipe and the name of its source -> the README.md of an exported folder, and the commands that serve it."""
 
 import re
-from pathlib import PurePath
+from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
@@ -20,12 +20,13 @@ class Serving(NamedTuple):
 
 def public_name(source: str) -> str:
     """A hub id as it is, and of a path the last part: where a folder stood is nobody's business."""
-    return source if is_hub_id(source) else PurePath(source).name
+    return source if is_hub_id(source) else Path(source).name
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a model's name has the form owner/name."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not source.startswith(".")
+    """Whether a model's name has the form owner/name, and is no folder here."""
+    has_form = re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not source.startswith(".")
+    return has_form and not Path(source).is_dir()
 
 
 def serving(folder: str, *, has_prompt: bool, labels: int = 1) -> Serving:
@@ -123,7 +124,7 @@ def _labels_text(origin: str, labels: int) -> str:
 
 def _head_text(read_out: ReadOut | None) -> str:
     if read_out is None:
-        return "Its classification head is its own, unchanged."
+        return "Its classification head is its own, and gives what it gives in the original."
     rows = f"row {read_out.true}" if read_out.false is None else f"row {read_out.true} less row {read_out.false}"
     scaled = rows if read_out.scale == 1 else f"{rows}, times {read_out.scale:g}"
     return (
@@ -138,9 +139,13 @@ def _scores_texts(recipe: Recipe, source: str, name: str) -> list[str]:
         f"The score is {score}. It orders documents; it is no probability that a document is relevant.",
         "`reranker_probe.json` holds three prompts with their token ids and logits, to ask any server whether it is "
         f"sane. `onelogit verify {public_name(source)} --against {name}` compares this folder with the original.",
-        "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights when it loads "
-        'them, unless it is asked for `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM leave it as it is.',
     ]
+    if recipe.chat_template is not None:
+        texts.append(
+            "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights when it "
+            'loads them, unless it is asked for `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM leave it '
+            "as it is."
+        )
     if recipe.chat_template is not None and "seam" in recipe.chat_template:
         texts.append(
             "The original's own code tokenises the prompt in pieces, and onelogit does as it does. Servers tokenise it "

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from onelogit.chain import find_chain
 from onelogit.declared import (
     Declaration,
     Texts,
@@ -59,7 +60,7 @@ def recognise(model: str, texts: Texts, recipe: Recipe | None = None) -> Recogni
         raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
     except RecipeError as error:
         raise RecipeError(f"{model!r}: {error}") from error
-    is_native = architecture.endswith(_NATIVE) and from_vllm(texts) is None
+    is_native = _has_head(texts) and from_vllm(texts) is None
     if is_native and found.recipe.read_out is not None:
         raise RecipeError(f"{model!r} is a {architecture} with a head of its own: its recipe needs read_out=None")
     if not is_native and found.recipe.read_out is None:
@@ -70,7 +71,7 @@ def recognise(model: str, texts: Texts, recipe: Recipe | None = None) -> Recogni
 
 def _recognise(model: str, texts: Texts) -> Recognised:
     known = _from_table(model, texts)
-    is_native = _architecture(texts).endswith(_NATIVE)
+    is_native = _has_head(texts)
     declared = from_sentence_transformers(texts)
     if declared is None:
         declared = _without_template_for_chat(from_vllm(texts))
@@ -164,6 +165,11 @@ def _architecture(texts: Texts) -> str:
     return str(architectures[0]) if architectures else ""
 
 
+def _has_head(texts: Texts) -> bool:
+    """Whether the checkpoint brings a classification head: in its architecture, or as modules behind it."""
+    return _architecture(texts).endswith(_NATIVE) or find_chain(texts) is not None
+
+
 def _refuse_unsupported(model: str, architecture: str, texts: Texts) -> None:
     config: dict[str, Any] = parse(texts, "config.json")
     for unsupported in UNSUPPORTED:
@@ -181,5 +187,6 @@ def _unknown_message(architecture: str) -> str:
     return (
         f"no recipe is known for this {architecture or 'model'}: it declares no reranking files and is none of "
         f"{families}. Pass recipe=Recipe(family=..., chat_template=..., "
-        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model card"
+        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model "
+        "card (to a command: --chat-template, --classifier-from-tokens and --method)"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
 
-from onelogit.convert import one_logit_head, sequence_classifier
+from onelogit.assemble import assemble
 from onelogit.export import PROBE_PAIRS, Conversion, Probe, export, open_cross_encoder
 from onelogit.inputs import (
     check_score_threshold,
@@ -94,14 +94,8 @@ class Reranker:
         """
         check_options(options)
         checkpoint = load_checkpoint(model, options)
-        classifier = checkpoint.model
-        if checkpoint.head_rows is not None:
-            head = one_logit_head(*checkpoint.head_rows, checkpoint.recipe.read_out)
-            classifier = sequence_classifier(classifier, head, checkpoint.pad_token_id)
-        elif classifier.config.pad_token_id is None:
-            classifier.config.pad_token_id = checkpoint.pad_token_id
         return cls(
-            classifier,
+            assemble(checkpoint),
             checkpoint.tokenizer,
             checkpoint.recipe,
             instruction=options.get("instruction"),

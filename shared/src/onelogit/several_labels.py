@@ -6,10 +6,11 @@ from onelogit.convert import Head, sequence_classifier
 from onelogit.declared import declared_licence
 from onelogit.export import Conversion, export
 from onelogit.files import find_folder, read_texts
-from onelogit.load import load_config, load_model, load_tokenizer, pad_token_id, token_id
+from onelogit.load import load_config, load_tokenizer, pad_token_id, token_id
 from onelogit.options import LoadOptions
 from onelogit.recipes import DEFAULT_MAX_TOKENS, Recipe
 from onelogit.rows import read_head_rows
+from onelogit.weights import load_model
 
 
 def save_labels(

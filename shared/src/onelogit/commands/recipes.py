@@ -62,7 +62,7 @@ def _table_of_recipe(recipe: Recipe, because: str) -> Table:
         "recognised by": because,
         "logit": _logit(recipe.read_out),
         "score": recipe.activation,
-        "instruction": "none" if recipe.default_instruction is None else recipe.default_instruction,
+        "instruction": recipe.default_instruction or "none",
         "max tokens": f"{recipe.max_tokens:,}",
         "licence": "not named" if recipe.licence is None else recipe.licence,
         "source": recipe.source,

@@ -1,5 +1,7 @@
 """A checkpoint as its authors run it -> logits: transformers alone, the whole head, one prompt at a time.
 
+A chain of modules is run by Sentence Transformers, whose form it is.
+
 Nothing of the core's own way from pair to logit is used here: the prompt comes from transformers' renderer, the ids
 from the checkpoint's tokenizer over the whole text, the logit from the causal model's vocabulary of logits.
 """
@@ -15,13 +17,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from onelogit.chain import find_chain
 from onelogit.errors import RecipeError
 from onelogit.files import find_folder, read_texts
+from onelogit.measure.modular import Modular
 from onelogit.measure.pairs import Pair
 from onelogit.measure.progress import tracked
 from onelogit.options import LoadOptions
@@ -56,6 +59,7 @@ class Original:
         model: hub id or path.
         instruction: for all pairs; None or "" for none.
         options: how to load the weights; `dtype` is given.
+        is_chain: whether its head is a chain of modules.
     """
 
     model: str
@@ -63,6 +67,7 @@ class Original:
     tokenizer: PreTrainedTokenizerFast
     instruction: str | None
     options: LoadOptions
+    is_chain: bool
 
     @classmethod
     def find(cls, model: str, options: LoadOptions) -> Self:
@@ -73,14 +78,22 @@ class Original:
             RecipeError: it is not known how it reranks.
         """
         folder = _folder(model, options, with_weights=False)
-        recipe = recognise(model, read_texts(folder), options.get("recipe")).recipe
+        texts = read_texts(folder)
+        recipe = recognise(model, texts, options.get("recipe")).recipe
         tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
         instruction = options.get("instruction")
         if instruction is None:
             instruction = recipe.default_instruction
-        return cls(model=model, recipe=recipe, tokenizer=tokenizer, instruction=instruction, options=options)
+        return cls(
+            model=model,
+            recipe=recipe,
+            tokenizer=tokenizer,
+            instruction=instruction,
+            options=options,
+            is_chain=find_chain(texts) is not None,
+        )
 
     def text(self, pair: Pair) -> str | None:
         """The whole prompt; None where query and document go to the tokenizer as a pair."""
@@ -146,18 +159,19 @@ class Original:
         # Not verbose: a text longer than the model's limit is on purpose.
         return list(self.tokenizer(text, add_special_tokens=adds_special_tokens, verbose=False).input_ids)
 
-    def _load(self, device: str) -> PreTrainedModel:
+    def _load(self, device: str) -> Any:
         kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
         options: dict[str, Any] = dict(self.options)
-        model = kind.from_pretrained(
-            _folder(self.model, self.options, with_weights=True),
-            dtype=getattr(torch, options["dtype"]),
-            trust_remote_code=options.get("trust_remote_code", False),
-            **{name: options[name] for name in _PASSED_ON if options.get(name) is not None},
-        )
+        folder = _folder(self.model, self.options, with_weights=True)
+        passed_on = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
+        passed_on["dtype"] = getattr(torch, options["dtype"])
+        trusts = options.get("trust_remote_code", False)
+        if self.is_chain:
+            return Modular.load(folder, device, passed_on, trust_remote_code=trusts)
+        model = kind.from_pretrained(folder, trust_remote_code=trusts, **passed_on)
         if options.get("device_map") is None and options.get("quantization_config") is None:
             model.to(device)
-        return model.eval()  # type: ignore[no-any-return]
+        return model.eval()
 
     def _terms(self, logits: torch.Tensor) -> list[float]:
         """The logits that are read: the true token's and, for a difference, the false one's; or the head's only one."""

@@ -1,0 +1,91 @@
+"""A checkpoint's folder -> its model with all its weights, as transformers loads it."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+
+from onelogit.errors import CheckpointError, UnsupportedModelError
+from onelogit.options import LoadOptions
+from onelogit.placement import find_device, find_dtype
+from onelogit.rows import stored_dtype
+
+
+def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
+    """The model with all its weights, in evaluation mode, on its device.
+
+    Where the caller names no dtype, the model's config keeps naming the stored one, though a CPU computes float16 as
+    float32: an export is written in it.
+
+    Args:
+        folder: the checkpoint.
+        config: its own.
+        options: device, dtype, and what is passed on to transformers.
+        is_backbone: leave out the head; False for a sequence classifier with its own.
+
+    Raises:
+        CheckpointError: weights are missing or damaged; none is ever filled with random numbers.
+        UnsupportedModelError: the classifier has several labels.
+        InputError: an unknown device or dtype.
+    """
+    device = find_device(options.get("device"))
+    stored = config.dtype or stored_dtype(folder)
+    dtype = find_dtype(options.get("dtype"), stored, device)
+    passed_on: dict[str, Any] = {
+        "device_map": options.get("device_map"),
+        "attn_implementation": options.get("attn_implementation"),
+        "quantization_config": options.get("quantization_config"),
+    }
+    model_class: Any = AutoModel if is_backbone else AutoModelForSequenceClassification
+    try:
+        with _without_load_report():
+            model, report = model_class.from_pretrained(
+                folder,
+                dtype=dtype,
+                trust_remote_code=options.get("trust_remote_code", False),
+                use_safetensors=True,
+                output_loading_info=True,
+                **{name: value for name, value in passed_on.items() if value is not None},
+            )
+    except (SafetensorError, RuntimeError, ValueError, ImportError, OSError) as error:
+        if "ignore_mismatched_sizes" in str(error):
+            raise CheckpointError(f"weights in {folder} have other shapes than its config.json names") from error
+        raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
+    missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if missing:
+        # transformers fills these with random numbers and only warns.
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, {missing[0]} among them")
+    if not is_backbone and model.config.num_labels != 1:
+        labels = model.config.num_labels
+        raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
+    if options.get("dtype") is None:
+        model.config.dtype = stored
+    if options.get("device_map") is None and options.get("quantization_config") is None:
+        model.to(device)
+    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Silence transformers' table of unread weights in this thread: the head is left out on purpose."""
+    thread = threading.get_ident()
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.thread != thread or "LOAD REPORT" not in record.getMessage()
+
+    reporter = logging.getLogger("transformers.modeling_utils")
+    reporter.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        reporter.removeFilter(is_wanted)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the advice that transformers adds below."""
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,99 @@
+"""What is handed on to transformers and the hub arrives there."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from transformers import BertConfig
+
+from onelogit import CheckpointError, Reranker
+from onelogit.cli import main
+from tiny import Tiny, causal_checkpoint, native_checkpoint, pair_tokenizer
+
+QUERY, DOCUMENTS = "What is the capital of China?", ["The capital of China is Beijing.", "서울"]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKENS = ("--classifier-from-tokens", '["no", "yes"]', "--method")
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    return native_checkpoint(tmp_path / "encoder", BertConfig, pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), num_labels=1)
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder"])
+def test_the_attention_implementation_is_the_callers(name: str, tiny_qwen: Tiny, encoder: Path):
+    folder = tiny_qwen.folder if name == "decoder" else encoder
+    default, eager = Reranker.load(folder), Reranker.load(folder, attn_implementation="eager")
+
+    assert default.classifier.base_model.config._attn_implementation != "eager"
+    assert eager.classifier.base_model.config._attn_implementation == "eager"
+    assert eager.logits(QUERY, DOCUMENTS) == pytest.approx(default.logits(QUERY, DOCUMENTS), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"attn_implementation": "psychic"}, "psychic"),
+        ({"quantization_config": {"quant_method": "magic"}}, "quantization type, got magic"),
+        ({"device_map": "everywhere"}, "accelerate|device_map"),  # one or the other is missed first
+    ],
+)
+def test_what_transformers_refuses_is_refused_in_its_words(options: dict, complaint: str, tiny_qwen: Tiny):
+    with pytest.raises(CheckpointError, match=f"cannot be loaded: .*{complaint}"):
+        Reranker.load(tiny_qwen.folder, **options)
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model of which the hub's cache holds a branch `v9`, and no other."""
+    cache = tmp_path / "hub"
+    repository = cache / "models--someone--Qwen3-Reranker-cached"
+    causal_checkpoint(repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v9").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    return "someone/Qwen3-Reranker-cached"
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        ("recipes",),
+        ("convert", "-o", "{out}"),
+        ("convert", "-o", "{out}", "--verify"),
+        ("convert", "-o", "{out}", *TOKENS, "from_2_way_softmax"),
+        ("convert", "-o", "{out}", *TOKENS, "no_post_processing"),
+        ("verify",),
+    ],
+    ids=["recipes", "convert", "convert-verify", "convert-tokens", "convert-labels", "verify"],
+)
+def test_the_commands_take_the_revision_that_is_named(
+    further: tuple[str, ...], cached: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command, *rest = (argument.format(out=tmp_path / "out") for argument in further)
+
+    assert main([command, cached, *rest, "--revision", "v9"]) == 0
+
+    assert main([command, cached, *[argument.replace("out", "other") for argument in rest]]) == 2
+    assert "found on the hub" in capsys.readouterr().err
+
+
+def test_a_reranker_takes_the_revision_that_is_named(cached: str):
+    assert Reranker.load(cached, revision="v9").logits(QUERY, DOCUMENTS)
+    assert Reranker.load(cached, revision=COMMIT).recipe.family == "qwen3-reranker"
+    with pytest.raises(CheckpointError, match="found on the hub"):
+        Reranker.load(cached)
+
+
+def test_no_progress_bar_is_drawn_where_there_is_no_terminal(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    folder = checkpoint("Qwen3-Reranker-tiny").folder
+    command = [sys.executable, "-m", "onelogit", "convert", str(folder), "-o", str(tmp_path / "out")]
+
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    assert ran.stderr == ""
