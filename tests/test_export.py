@@ -66,21 +66,27 @@ def test_a_bfloat16_checkpoint_keeps_its_dtype_and_its_head_in_float32(tiny_qwen
     reranker = Reranker.load(tiny_qwen.folder, dtype="bfloat16")
     reranker.save(tmp_path / "converted")
 
-    again = Reranker.load(tmp_path / "converted")
+    again = Reranker.load(tmp_path / "converted", dtype="bfloat16")
 
-    assert again.classifier.dtype == torch.bfloat16
+    assert json.loads((tmp_path / "converted" / "config.json").read_text())["dtype"] == "bfloat16"
     assert again.logits(QUERY, DOCUMENTS) == reranker.logits(QUERY, DOCUMENTS)
     by_cross_encoder = CrossEncoder(str(tmp_path / "converted"), device="cpu")
     logits = by_cross_encoder.predict([(QUERY, text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
     assert logits.tolist() == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=0.2)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
-def test_a_float16_checkpoint_is_computed_as_float32_and_saved_as_float16(
-    is_tied: bool, checkpoint: Callable[..., Tiny], tmp_path: Path
+def test_a_half_precision_that_a_cpu_computes_as_float32_is_saved_as_it_was(
+    is_tied: bool,
+    half: torch.dtype,
+    checkpoint: Callable[..., Tiny],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    folder = checkpoint("ctxl-rerank-v2-half", is_tied=is_tied).folder  # its head is a row that float16 would hold
-    Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+    monkeypatch.setattr("onelogit.placement.has_bfloat16", lambda device: False)
+    folder = checkpoint("ctxl-rerank-v2-half", is_tied=is_tied).folder  # its head is a row that the half would hold
+    Qwen3ForCausalLM.from_pretrained(folder, dtype=half).save_pretrained(folder)
     stored = load_file(folder / "model.safetensors")
     reranker = Reranker.load(folder)
     reranker.save(tmp_path / "once")
@@ -91,9 +97,9 @@ def test_a_float16_checkpoint_is_computed_as_float32_and_saved_as_float16(
     assert reranker.classifier.dtype == torch.float32
     assert saved.pop("score.weight").dtype == torch.float32
     assert saved.keys() == stored.keys() - {"lm_head.weight"}
-    assert all(torch.equal(tensor, stored[name]) and tensor.dtype == torch.float16 for name, tensor in saved.items())
-    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float16"
-    assert json.loads((tmp_path / "saved" / "reranker_probe.json").read_text())["dtype"] == "float16"
+    assert all(torch.equal(tensor, stored[name]) and tensor.dtype == half for name, tensor in saved.items())
+    assert f"torch.{json.loads((tmp_path / 'saved' / 'config.json').read_text())['dtype']}" == str(half)
+    assert f"torch.{json.loads((tmp_path / 'saved' / 'reranker_probe.json').read_text())['dtype']}" == str(half)
     assert Reranker.load(tmp_path / "saved").logits(QUERY, DOCUMENTS) == reranker.logits(QUERY, DOCUMENTS)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen3Config
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.load import token_id
@@ -245,3 +245,16 @@ def test_an_answer_that_is_unknown_to_the_tokenizer_is_refused():
     assert token_id("yes", wrapped) == 0
     with pytest.raises(RecipeError, match=r"must be one token.*reads it as \[1\]"):
         token_id("maybe", wrapped)
+
+
+def test_bfloat16_is_computed_as_such_where_the_hardware_can(
+    checkpoint: Callable[..., Tiny], monkeypatch: pytest.MonkeyPatch
+):
+    folder = checkpoint("Qwen3-Reranker-half").folder
+    Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    dtypes = []
+    for can in (True, False):
+        monkeypatch.setattr("onelogit.placement.has_bfloat16", lambda device, can=can: can)
+        dtypes.append(Reranker.load(folder).classifier.dtype)
+
+    assert dtypes == [torch.bfloat16, torch.float32]

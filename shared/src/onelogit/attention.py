@@ -127,7 +127,8 @@ class Reading:
             torch.cat([tensor.transpose(0, 1) for tensor in tensors])[sequences.key_places]
             for tensors in zip(*blocks, strict=True)
         )
-        attended = _varlen_attention()(
+        varlen_attention: Any = _varlen_attention()
+        attended: Tensor = varlen_attention(
             rows[sequences.query_places] if is_last else rows,
             keys,
             values,

@@ -47,7 +47,7 @@ def may_read_forests(model: PreTrainedModel) -> bool:
 
 def is_known_to_read_forests(model: PreTrainedModel) -> bool:
     """Whether tests hold this architecture, in transformers' code and on this kind of device, to the padded path."""
-    decoder = model.base_model
+    decoder: Any = model.base_model
     is_theirs = type(decoder).__module__.startswith("transformers.models.")
     return is_theirs and decoder.config.model_type in _KNOWN and model.device.type == "cpu"
 
@@ -72,7 +72,7 @@ def stop_reading_forests(model: PreTrainedModel) -> None:
 
 
 def _forest_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
     reading = _current.get()
     if reading is None:
@@ -87,7 +87,7 @@ def _forest_attention(
     return attended[None], None
 
 
-def _read_ends_alone(decoder: nn.Module) -> None:
+def _read_ends_alone(decoder: Any) -> None:
     """In the last layer, compute queries, attention's output and the MLP for the rows' last tokens alone."""
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or hasattr(decoder, "_reads_ends_alone"):

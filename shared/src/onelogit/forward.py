@@ -5,7 +5,7 @@ Decoders whose attention can take it read a forest: every shared prefix once, no
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from onelogit.quicken import quicken
 from onelogit.scores import Computed
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PROBE_ENDINGS = ((7, 8, 9), range(200, 220), (*range(200, 210), *range(300, 330)))
 _TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # of a hidden state's norm; rows that see each other differ by about 1
@@ -122,7 +124,7 @@ class Forward:
         while cursor.row < len(rows):
             batch = next_batch(ids, cursor, self.batch_tokens, stems, find_known)
             reading = self._reading(batch, carried)
-            logits = self._attempt(lambda reading=reading: self._read_out(self._read_forest(reading)), len(batch.ids))
+            logits = self._attempt(self._read_forest_out, reading, len(batch.ids))
             if logits is None:
                 continue
             for stem, block in zip(batch.stems, reading.stems, strict=True):
@@ -138,22 +140,20 @@ class Forward:
     def _compute_padded(self, rows: Sequence[TokenRow]) -> Iterator[Computed]:
         # A rotary embedding that depends on the longest row of a batch gives a row another logit beside a longer one.
         is_one_by_one = rotates_by_length(self.classifier)
-        read = self._classify if self._has_own_head else lambda rows: self._read_out(self._read_padded(rows))
+        read = self._classify if self._has_own_head else self._read_padded_out
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first
         while order:
             width = len(rows[order[0]].ids)
             batch = order[: 1 if is_one_by_one else max(1, self.batch_tokens // width)]
-            logits = self._attempt(
-                lambda batch=batch: read([rows[row] for row in batch]), width * len(batch) if len(batch) > 1 else 1
-            )
+            logits = self._attempt(read, [rows[row] for row in batch], width * len(batch) if len(batch) > 1 else 1)
             if logits is not None:
                 order = order[len(batch) :]
                 yield Computed(batch, logits)
 
-    def _attempt(self, compute: Callable[[], list[float]], token_count: int) -> list[float] | None:
+    def _attempt(self, read: Callable[[T], list[float]], batch: T, token_count: int) -> list[float] | None:
         """The logits of a batch, or None where the memory does not hold it: then the budget is halved."""
         try:
-            return compute()
+            return read(batch)
         except (RuntimeError, MemoryError) as error:
             if token_count <= 1 or not is_out_of_memory(error):
                 raise
@@ -167,7 +167,7 @@ class Forward:
         """The last hidden state of each row that ends in the batch, shape (rows, hidden)."""
         batch, device = reading.batch, self.classifier.device
         with current(reading):
-            hidden = self.classifier.base_model(
+            hidden: Tensor = self.classifier.base_model(
                 input_ids=torch.tensor([batch.ids], device=device),
                 position_ids=torch.tensor([batch.positions], device=device),
                 attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # as if prepared: no mask is made
@@ -180,7 +180,7 @@ class Forward:
         """The last hidden state of each row, shape (rows, hidden)."""
         # Padded at the right, without a mask: a causal model never looks right, so each row reads as if it were alone.
         device = self.classifier.device
-        hidden = self.classifier.base_model(
+        hidden: Tensor = self.classifier.base_model(
             input_ids=_padded([row.ids for row in rows], 0, device), use_cache=False
         ).last_hidden_state
         last = torch.tensor([len(row.ids) - 1 for row in rows], device=hidden.device)
@@ -197,6 +197,12 @@ class Forward:
             types = [[0] * row.second_start + [1] * (len(row.ids) - row.second_start) for row in rows]
             inputs["token_type_ids"] = _padded(types, 0, device)
         return _floats(self.classifier(**inputs).logits)
+
+    def _read_forest_out(self, reading: Reading) -> list[float]:
+        return self._read_out(self._read_forest(reading))
+
+    def _read_padded_out(self, rows: Sequence[TokenRow]) -> list[float]:
+        return self._read_out(self._read_padded(rows))
 
     @torch.inference_mode()
     def _read_out(self, hidden: Tensor) -> list[float]:

@@ -32,7 +32,7 @@ def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.
     Args:
         name: bfloat16, float16 or float32; None for the stored one.
         stored: what the checkpoint's configuration says; float32 where that is no dtype.
-        device: a CPU computes float16 as float32, which it is faster and more exact in.
+        device: one that has no instructions for a half precision computes it as float32, faster and more exactly.
 
     Raises:
         InputError: there is none of that name.
@@ -42,4 +42,12 @@ def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.
             raise InputError(f"unknown dtype {name!r}; it is one of {', '.join(_DTYPES)}")
         return _DTYPES[name]
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
-    return torch.float32 if dtype == torch.float16 and device.type == "cpu" else dtype
+    is_native = has_bfloat16(device) if dtype == torch.bfloat16 else device.type != "cpu" or dtype != torch.float16
+    return dtype if is_native else torch.float32
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices by instructions of its own."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

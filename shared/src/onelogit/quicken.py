@@ -64,11 +64,11 @@ def _gated_mlp(module: Any, hidden: Tensor) -> Tensor:
 def _has_fused_linear() -> bool:
     """Whether oneDNN's linear layers with an epilogue, which TorchInductor compiles to, are there to be called."""
     has_operator = hasattr(torch.ops, "mkldnn") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and has_operator
+    return has_operator and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 @torch.inference_mode()
-def _agrees(module: nn.Module, forward: Forward) -> bool:
+def _agrees(module: Any, forward: Forward) -> bool:
     weight = module.gate_proj.weight if hasattr(module, "gate_proj") else module.weight  # a norm's is a vector
     sample = torch.linspace(-3, 3, 5 * weight.shape[-1], dtype=weight.dtype).view(1, 5, -1)
     expected = module(sample)

@@ -10,9 +10,9 @@ from onelogit.convert import Float32Head
 
 
 def saved_dtype(classifier: PreTrainedModel) -> torch.dtype:
-    """The classifier's own dtype; float16 where it was stored so and a CPU computes it as float32."""
+    """The classifier's own dtype; the half precision it was stored in where the device computes that as float32."""
     dtype, stored = classifier.dtype, classifier.config.dtype
-    return torch.float16 if (dtype, stored) == (torch.float32, torch.float16) else dtype
+    return stored if dtype == torch.float32 and stored in (torch.float16, torch.bfloat16) else dtype
 
 
 def save_classifier(classifier: PreTrainedModel, folder: Path) -> None:
@@ -21,18 +21,18 @@ def save_classifier(classifier: PreTrainedModel, folder: Path) -> None:
     if dtype == classifier.dtype:
         classifier.save_pretrained(folder)
         return
-    classifier.save_pretrained(folder, state_dict=_in_float16(classifier))
+    classifier.save_pretrained(folder, state_dict=_tensors_in(dtype, classifier))
     config.dtype = dtype  # transformers has put down the one it found
     config.save_pretrained(folder)
 
 
-def _in_float16(classifier: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights, as float16 where that holds them exactly: so do all that were float16."""
+def _tensors_in(dtype: torch.dtype, classifier: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights in a half precision where that holds them exactly: it does all that were stored in it."""
     heads = [part for part in classifier.modules() if isinstance(part, Float32Head)]
     kept = {id(weight) for head in heads for weight in head.parameters()}
     tensors = {}
     for name, tensor in classifier.state_dict(keep_vars=True).items():
-        half = tensor.detach().half()
+        half = tensor.detach().to(dtype)
         is_exact = id(tensor) not in kept and torch.equal(half.float(), tensor)
         tensors[name] = half if is_exact else tensor.detach()
     return tensors
