@@ -28,6 +28,8 @@ ORDER = [
     "load",
     "convert",
     "tokens",
+    "boundaries",
+    "runs",
     "encode",
     "model_card",
     "declaring",

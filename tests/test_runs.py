@@ -1,0 +1,173 @@
+"""Where prompts are cut into runs."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from onelogit.boundaries import Run, cut_at_boundaries
+from onelogit.encode import Encoder
+from onelogit.prompts import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
+from onelogit.template import Part, compile_prompt
+from onelogit.tokens import control_ids, without_settings
+from tiny import QWEN_PATTERN, byte_level_tokenizer
+
+TOKENIZER = byte_level_tokenizer()
+TEMPLATES = {"qwen3": QWEN3_TEMPLATE, "ctxl": CTXL_TEMPLATE, "zerank-2": ZERANK_2_TEMPLATE}
+ENCODERS = {name: Encoder(TOKENIZER, template, 9999) for name, template in TEMPLATES.items()}
+QUERY, DOCUMENT = Part(field="query"), Part(field="document")
+
+ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<|>"), max_size=12)
+LEANING = st.text(
+    st.sampled_from(" \t\r\n\u3000\u2028.,'!?:/-1aSs漢각\u1100\u1161é\u0301\u0338\u200d\ufe0f😀"), max_size=6
+)
+TEXT = ANY | LEANING
+
+
+def bare() -> Tokenizer:
+    """A copy that knows no control tokens: what reads runs."""
+    backend = TOKENIZER.backend_tokenizer
+    return without_settings(backend, control_ids(backend))
+
+
+def texts(run: Iterable[Part]) -> list[str]:
+    return [part.field or part.text for part in run]
+
+
+@given(query=TEXT, document=TEXT, instruction=TEXT, name=st.sampled_from(list(TEMPLATES)))
+def test_ids_are_the_whole_prompts_whatever_stands_at_a_cut(query: str, document: str, instruction: str, name: str):
+    values = {"query": query, "document": document, "instruction": instruction}
+    text = compile_prompt(TEMPLATES[name], bool(instruction)).text(values)
+
+    rows = ENCODERS[name].rows([(query, document)], instruction).rows
+
+    assert rows == [TOKENIZER(text)["input_ids"]]
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ([Part("user\n<Query>: "), QUERY], [["user\n<Query>:"], [" ", "query"]]),
+        (
+            [QUERY, Part("\n<Document>: "), DOCUMENT, Part("\n<End> now")],
+            [["query", "\n"], ["<Document>:"], [" ", "document", "\n"], ["<End> now"]],
+        ),
+        ([QUERY, Part("</query>\n"), DOCUMENT], [["query", "</"], ["query"], [">\n", "document"]]),
+        ([QUERY, Part(" "), DOCUMENT], [["query", " ", "document"]]),
+        ([QUERY, Part("\u00e9. "), DOCUMENT], [["query", "\u00e9."], [" ", "document"]]),
+        ([Part("a constant\ntext")], [["a constant\ntext"]]),
+    ],
+)
+def test_each_text_gets_as_little_constant_text_as_may_be(run: list[Part], expected: list[list[str]]):
+    pieces = cut_at_boundaries(tuple(run), bare())
+
+    assert [texts(piece) for piece in pieces] == expected
+
+
+def without_pre_tokenizer(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = None
+
+
+def with_space_put_first(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+
+def with_metaspace(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+
+
+def with_a_replacing_normalizer(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(": ", ":")])
+
+
+def with_dropout(tokenizer: Tokenizer) -> None:
+    tokenizer.model.dropout = 0.5
+
+
+def with_an_added_token(tokenizer: Tokenizer) -> None:
+    tokenizer.add_tokens([AddedToken("z\n<Query", normalized=False)])
+
+
+def with_another_model(tokenizer: Tokenizer) -> None:
+    tokenizer.model = models.Unigram([("a", -1.0)], unk_id=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_pre_tokenizer,
+        with_space_put_first,
+        with_metaspace,
+        with_a_replacing_normalizer,
+        with_dropout,
+        with_an_added_token,
+        with_another_model,
+    ],
+)
+def test_tokenizers_that_look_further_are_given_whole_runs(change: Callable[[Tokenizer], None]):
+    tokenizer = bare()
+    run = (QUERY, Part("\n<Query>: "), DOCUMENT)
+    assert len([*cut_at_boundaries(run, tokenizer)]) == 3
+
+    change(tokenizer)
+
+    assert [*cut_at_boundaries(run, tokenizer)] == [run]
+
+
+def with_pattern(pattern: str) -> Tokenizer:
+    tokenizer = bare()
+    split = pre_tokenizers.Split(Regex(f"{pattern}|{QWEN_PATTERN}"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    return tokenizer
+
+
+@pytest.mark.parametrize("assertion", [r"(?<=z)", r"(?<!z)", "(?=z)", "(?!z)", r"\b", "^", "$", r"\G"])
+def test_a_pattern_that_looks_around_itself_is_not_trusted(assertion: str):
+    run = (Part("a query: "), QUERY)
+
+    assert [*cut_at_boundaries(run, with_pattern(f"{assertion}zz"))] == [run]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "constant"),
+    [("9\n<Query>: ", "\n<Query>: "), ("\n<Query>: 9", "\n<Query>: "), ("1\u00e9", "1e")],
+    ids=["before it", "behind it", "that composes behind it"],
+)
+def test_a_place_that_one_neighbour_spoils_is_not_cut(pattern: str, constant: str):
+    run = (QUERY, Part(constant), DOCUMENT)
+    assert len([*cut_at_boundaries(run, with_pattern("zz"))]) > 1
+
+    assert [*cut_at_boundaries(run, with_pattern(pattern))] == [run]
+
+
+def test_cuts_that_change_ids_after_all_are_not_made(monkeypatch: pytest.MonkeyPatch):
+    def cut_inside_words(run: Run, _: Tokenizer) -> list[Run]:
+        return [(Part(letter),) if letter else (part,) for part in run for letter in part.text or [""]]
+
+    monkeypatch.setattr("onelogit.encode.cut_at_boundaries", cut_inside_words)
+
+    rows = Encoder(TOKENIZER, "{{ messages[0].content }} yes {{ messages[1].content }}", 99).rows([("a", "b")], None)
+
+    assert rows.rows == [TOKENIZER("a yes b")["input_ids"]]
+
+
+def test_gpts_pattern_is_cut_too():
+    tokenizer = bare()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(False)])
+
+    pieces = cut_at_boundaries((Part("a query: "), QUERY), tokenizer)
+
+    assert [texts(piece) for piece in pieces] == [["a query:"], [" ", "query"]]
+
+
+def test_a_caller_that_changes_its_rows_changes_no_others():
+    encoder = Encoder(TOKENIZER, CTXL_TEMPLATE, 9999)
+    rows = encoder.rows([("q", "d"), ("q", "d")], None).rows
+    expected = [*rows[0]]
+
+    rows[0].clear()
+
+    assert rows[1] == expected
+    assert encoder.rows([("q", "d")], None).rows == [expected]
