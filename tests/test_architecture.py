@@ -30,6 +30,7 @@ ORDER = [
     "tokens",
     "boundaries",
     "runs",
+    "recent",
     "encode",
     "model_card",
     "declaring",

@@ -1,15 +1,18 @@
-"""Where prompts are cut into runs."""
+"""Where prompts are cut into runs, and what is remembered of them."""
 
+import copy
+from array import array
 from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from onelogit.boundaries import Run, cut_at_boundaries
 from onelogit.encode import Encoder
 from onelogit.prompts import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
+from onelogit.recent import RecentIds
 from onelogit.template import Part, compile_prompt
 from onelogit.tokens import control_ids, without_settings
 from tiny import QWEN_PATTERN, byte_level_tokenizer
@@ -162,6 +165,29 @@ def test_gpts_pattern_is_cut_too():
     assert [texts(piece) for piece in pieces] == [["a query:"], [" ", "query"]]
 
 
+class Recording:
+    """A tokenizer that writes down what it is asked to read."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.read: list[str] = []
+
+    def encode_batch_fast(self, texts: list[str], **options: bool) -> list[Encoding]:
+        self.read += texts
+        return self.tokenizer.encode_batch_fast(texts, **options)
+
+
+def test_texts_are_read_once_and_the_frame_never_again():
+    encoder = Encoder(TOKENIZER, CTXL_TEMPLATE, 9999)
+    encoder.rows([("", "")], None)
+    encoder._run_tokenizer = recording = Recording(encoder._run_tokenizer)
+
+    encoder.rows([("q", "one"), ("q", "two"), ("q", "one")], None)
+    encoder.rows([("another", "two"), ("q", "three")], None)
+
+    assert recording.read == [" one\n", " q ??", " two\n", " another ??", " three\n"]
+
+
 def test_a_caller_that_changes_its_rows_changes_no_others():
     encoder = Encoder(TOKENIZER, CTXL_TEMPLATE, 9999)
     rows = encoder.rows([("q", "d"), ("q", "d")], None).rows
@@ -171,3 +197,38 @@ def test_a_caller_that_changes_its_rows_changes_no_others():
 
     assert rows[1] == expected
     assert encoder.rows([("q", "d")], None).rows == [expected]
+
+
+def test_the_least_recently_used_text_is_forgotten_first():
+    ids = {text: array("I", [1] * 100) for text in "abcd"}
+    recent = RecentIds(1800)  # room for three: 400 bytes of ids each, and less than 200 around them
+    recent.keep({text: ids[text] for text in "abc"})
+
+    recent.find("a")
+    recent.keep({"d": ids["d"]})
+
+    assert recent.find("abcd") == {text: ids[text] for text in "acd"}
+
+
+def test_a_text_larger_than_the_memory_pushes_nothing_out():
+    recent = RecentIds(1000)
+    recent.keep({"a": array("I", [1])})
+
+    recent.keep({"b" * 2000: array("I", [2])})
+
+    assert recent.find(["a", "b" * 2000]) == {"a": array("I", [1])}
+
+
+def test_a_text_that_two_threads_read_counts_once():
+    recent = RecentIds(1000)
+    for _ in range(99):
+        recent.keep({"a": array("I", [1])})
+
+    assert recent.find("a")
+
+
+def test_a_copy_of_an_encoder_begins_with_nothing_remembered():
+    recent = RecentIds(1000)
+    recent.keep({"a": array("I", [1])})
+
+    assert copy.deepcopy(recent).find("a") == {}

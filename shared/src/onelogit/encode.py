@@ -6,6 +6,7 @@ read by a copy of the tokenizer that knows no control tokens. That copy is never
 settings are shared state, and threads that differ in them corrupt each other's rows without an error.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,9 +16,12 @@ from transformers import PreTrainedTokenizerFast
 
 from onelogit.boundaries import cut_at_boundaries
 from onelogit.errors import InputError, RecipeError
+from onelogit.recent import RecentIds
 from onelogit.runs import Layout, Piece, Values, lay_out, lay_out_pair, split_at_control_tokens
 from onelogit.template import Part, Prompt, compile_prompt, takes_instruction
 from onelogit.tokens import Row, added_ids, control_ids, without_limits, without_settings
+
+_RECENT_BYTES = 8 * 2**20  # some 5,000 passages of 150 tokens
 
 # Texts that lean on what stands around them.
 _PROBES: tuple[Values, ...] = (
@@ -70,6 +74,7 @@ class Encoder:
         self._chat_template = chat_template
         self._control_ids = control_ids(backend)
         self._run_tokenizer = without_settings(backend, {} if allow_control_tokens else self._control_ids)
+        self._recent = RecentIds(_RECENT_BYTES)
         self._bos = tokenizer.bos_token
         self._adds_special_tokens = adds_special_tokens
         self._first_ids, self._last_ids = added_ids(backend)
@@ -127,11 +132,15 @@ class Encoder:
         return [layout.join(ids) for ids in self._run_ids(layout, values)]
 
     def _run_ids(self, layout: Layout, values: Iterable[Values]) -> list[list[Sequence[int]]]:
-        """The ids of each run of each pair; a text that several have is tokenised once."""
+        """The ids of each run of each pair; a text is tokenised once, and not at all where it is still remembered."""
         texts = [layout.texts(value) for value in values]
         unique = dict.fromkeys(text for row in texts for text in row)
-        encodings = self._run_tokenizer.encode_batch_fast([*unique], add_special_tokens=False)
-        ids_of = {text: encoding.ids for text, encoding in zip(unique, encodings, strict=True)}
+        ids_of = self._recent.find(unique)
+        if unseen := [text for text in unique if text not in ids_of]:
+            encodings = self._run_tokenizer.encode_batch_fast(unseen, add_special_tokens=False)
+            fresh = {text: array("I", encoding.ids) for text, encoding in zip(unseen, encodings, strict=True)}
+            self._recent.keep(fresh)
+            ids_of |= fresh
         return [[ids_of[text] for text in row] for row in texts]
 
     def _cut(self, layout: Layout, values: Sequence[Values], run_ids: list[list[Sequence[int]]]) -> int:
