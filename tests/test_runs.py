@@ -1,8 +1,9 @@
-"""Where prompts are cut into runs, and what is remembered of them."""
+"""Where prompts are cut into runs, what is remembered of them, and where a row's beginning can be kept."""
 
 import copy
 from array import array
 from collections.abc import Callable, Iterable
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from onelogit.prompts import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
 from onelogit.recent import RecentIds
 from onelogit.template import Part, compile_prompt
 from onelogit.tokens import control_ids, without_settings
-from tiny import QWEN_PATTERN, byte_level_tokenizer
+from tiny import QWEN_PATTERN, byte_level_tokenizer, gemma_tokenizer, pair_tokenizer
 
 TOKENIZER = byte_level_tokenizer()
 TEMPLATES = {"qwen3": QWEN3_TEMPLATE, "ctxl": CTXL_TEMPLATE, "zerank-2": ZERANK_2_TEMPLATE}
@@ -232,3 +233,74 @@ def test_a_copy_of_an_encoder_begins_with_nothing_remembered():
     recent.keep({"a": array("I", [1])})
 
     assert copy.deepcopy(recent).find("a") == {}
+
+
+def ids_of(text: str) -> list[int]:
+    return TOKENIZER(text)["input_ids"]
+
+
+def test_stems_end_where_the_next_text_begins():
+    pairs = [("What is it?", "It is 1.\n"), ("Who?", "")]
+    before_query, between = (
+        "Check whether a given document contains information helpful to answer the query.\n<Document>",
+        "<Query>",
+    )
+
+    stems = ENCODERS["ctxl"].rows(pairs, None).stems
+
+    frame = len(ids_of(before_query))
+    assert stems == [(frame, frame + len(ids_of(f" {document}\n" + between))) for _, document in pairs]
+
+
+@given(queries=st.tuples(TEXT, TEXT), documents=st.tuples(TEXT, TEXT), name=st.sampled_from(list(TEMPLATES)))
+def test_a_stem_depends_on_nothing_behind_it(queries: tuple[str, str], documents: tuple[str, str], name: str):
+    pairs = list(product(queries, documents))
+
+    encoded = ENCODERS[name].rows(pairs, "Find it.")
+
+    heads = {}
+    for (query, document), row, stems in zip(pairs, encoded.rows, encoded.stems, strict=True):
+        first_text = document if name == "ctxl" else query
+        assert 0 < stems[0] < stems[1] < len(row)
+        assert heads.setdefault("", row[: stems[0]]) == row[: stems[0]]
+        assert heads.setdefault(f"of {first_text}", row[: stems[1]]) == row[: stems[1]]
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_stems_of_a_row_that_was_cut_follow_the_cut(name: str):
+    full = ENCODERS[name].rows([("What?", "a document " * 9)], None)
+    short = Encoder(TOKENIZER, TEMPLATES[name], len(full.rows[0]) - 5)
+
+    cut = short.rows([("What?", "a document " * 9)], None)
+
+    lost = 5 if name == "ctxl" else 0
+    assert cut.stems == [(full.stems[0][0], full.stems[0][1] - lost)]
+    assert cut.rows[0][cut.stems[0][1] :][:3] == full.rows[0][full.stems[0][1] :][:3]
+
+
+def test_neither_a_rows_start_nor_its_end_is_a_stem():
+    template = "{{ messages[0].content }}<|im_end|>{{ messages[1].content }}"
+
+    stems = Encoder(TOKENIZER, template, 99).rows([("q", ""), ("q", "d"), ("", "d")], None).stems
+
+    assert stems == [(), (2,), (1,)]
+
+
+def test_two_texts_that_begin_at_one_place_make_one_stem():
+    template = "<|im_end|>{{ messages[0].content }}{{ seam }}{{ messages[1].content }}"
+
+    stems = Encoder(TOKENIZER, template, 99).rows([("", "d"), ("q", "d")], None).stems
+
+    assert stems == [(1,), (1, 2)]
+
+
+def test_runs_that_cannot_be_cut_have_fewer_stems():
+    encoder = Encoder(gemma_tokenizer(), "A: {{ messages[0].content }} B: {{ messages[1].content }}", 99)
+
+    assert encoder.rows([("q", "d")], None).stems == [(1,)]  # <bos>
+
+
+def test_rows_of_pairs_have_no_stems():
+    encoder = Encoder(pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), None, 99)
+
+    assert encoder.rows([("q", "d"), ("q", "e")], None).stems == [(), ()]

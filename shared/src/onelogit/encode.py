@@ -39,11 +39,15 @@ class Rows(NamedTuple):
         rows: the ids.
         truncated_count: how many documents were cut to fit.
         second_starts: where in each row the second text begins, for models that are told; None for all others.
+        stems: for each row the places, in tokens from its start and ascending, in front of which it is worth keeping:
+            where the text of its query begins, that of its document, and whatever text of a caller's stands behind
+            that. None is 0 or the row's end. Rows of models that read pairs have none.
     """
 
     rows: list[Row]
     truncated_count: int
     second_starts: list[int] | None = None
+    stems: Sequence[tuple[int, ...]] = ()
 
 
 class Encoder:
@@ -108,7 +112,7 @@ class Encoder:
         truncated_count = self._cut(layout, values, run_ids)
         rows = [layout.join(ids) for ids in run_ids]
         second_starts = [layout.starts(ids)[1] for ids in run_ids] if self._has_types else None
-        return Rows(rows, truncated_count, second_starts)
+        return Rows(rows, truncated_count, second_starts, [layout.stems(ids) for ids in run_ids])
 
     def _lay_out(self, has_instruction: bool) -> Layout:
         """The layout with the shortest runs that give the ids of the longest."""

@@ -25,11 +25,13 @@ class Layout:
         frames: token ids, one frame more than there are runs; empty where a run begins or ends the prompt, or two meet.
         runs: parts that are tokenised together, at least one of them a caller's text.
         document_run: which of the runs holds the document.
+        stem_runs: which of the runs begin where what was read so far is worth keeping.
     """
 
     frames: tuple[tuple[int, ...], ...]
     runs: tuple[Run, ...]
     document_run: int
+    stem_runs: frozenset[int]
 
     def texts(self, values: Values) -> list[str]:
         """The text of each run, in order."""
@@ -56,6 +58,12 @@ class Layout:
             place += len(ids)
         return starts
 
+    def stems(self, run_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """Where a row can be cut, in tokens from its start, ascending; see `encode.Rows`."""
+        *starts, end = self.starts(run_ids)
+        places = [start for run, start in enumerate(starts) if run in self.stem_runs]
+        return tuple(dict.fromkeys(place for place in places if 0 < place < end))
+
     def document_span(self, values: Values) -> tuple[int, int]:
         """Where the document stands in the text of its run, in characters."""
         run = self.runs[self.document_run]
@@ -81,8 +89,10 @@ def lay_out(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Layout:
             frames.append([])
         else:
             frames[-1] += tokenizer.encode(_text(piece, {}), add_special_tokens=False).ids
-    document_run = next(i for i, run in enumerate(runs) if any(part.field == "document" for part in run))
-    return Layout(tuple(map(tuple, frames)), tuple(runs), document_run)
+    fields = [{part.field for part in run} for run in runs]
+    document_run = next(i for i, held in enumerate(fields) if "document" in held)
+    stem_runs = frozenset(i for i, held in enumerate(fields) if "query" in held or i >= document_run)
+    return Layout(tuple(map(tuple, frames)), tuple(runs), document_run, stem_runs)
 
 
 def lay_out_pair(backend: Tokenizer) -> Layout:
@@ -93,7 +103,7 @@ def lay_out_pair(backend: Tokenizer) -> Layout:
     after = start + len(query)
     second = next(i for i in range(after, len(full)) if full[i : i + len(document)] == document)
     frames = full[:start], full[after:second], full[second + len(document) :]
-    return Layout(tuple(map(tuple, frames)), (_QUERY, _DOCUMENT), 1)
+    return Layout(tuple(map(tuple, frames)), (_QUERY, _DOCUMENT), 1, frozenset())
 
 
 def split_at_control_tokens(prompt: Prompt, control_ids: Mapping[str, int]) -> Iterator[Piece]:
