@@ -104,7 +104,8 @@ def test_a_long_document_loses_tokens_at_its_end_and_nothing_else(document: str,
     if limit >= len(full):
         return
 
-    rows, truncated_count, _ = Encoder(TOKENIZER, template, limit).rows([("What?", document), ("What?", "")], None)
+    encoded = Encoder(TOKENIZER, template, limit).rows([("What?", document), ("What?", "")], None)
+    rows, truncated_count = encoded.rows, encoded.truncated_count
 
     kept_after = next(n for n in range(len(full)) if full[: limit - n] + full[len(full) - n :] == rows[0])
     assert truncated_count == 1
