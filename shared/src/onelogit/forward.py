@@ -53,7 +53,8 @@ class TokenRow(NamedTuple):
 def token_rows(rows: Rows) -> list[TokenRow]:
     """What the encoder wrote, row by row."""
     starts = [0] * len(rows.rows) if rows.second_starts is None else rows.second_starts
-    return [TokenRow(tuple(ids), start) for ids, start in zip(rows.rows, starts, strict=True)]
+    stems = rows.stems or [()] * len(rows.rows)
+    return [TokenRow(tuple(ids), start, stem) for ids, start, stem in zip(rows.rows, starts, stems, strict=True)]
 
 
 class Forward:

@@ -76,14 +76,14 @@ def checked_max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int 
     return max_tokens
 
 
-def checked_count(name: str, value: int | None) -> int | None:
+def checked_count(name: str, value: int | None, least: int = 1) -> int | None:
     """The value itself.
 
     Raises:
-        InputError: it is neither None nor a whole number from 1 up.
+        InputError: it is neither None nor a whole number from `least` up.
     """
-    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
-        raise InputError(f"{name} must be a whole number from 1 up, not {value!r}")
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < least):
+        raise InputError(f"{name} must be a whole number from {least} up, not {value!r}")
     return value
 
 

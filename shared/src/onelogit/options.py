@@ -1,7 +1,7 @@
 """What a caller may say when a model is loaded: one set of names for the core and every adapter."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import TypedDict
 
@@ -9,58 +9,74 @@ from onelogit.errors import InputError
 from onelogit.recipes import Activation, Recipe
 
 
-class LoadOptions(TypedDict, total=False):
-    """Options of `Reranker.load`; each may be left out, and None means the same as left out.
+class ScoringOptions(TypedDict, total=False):
+    """Options of a `Reranker`, however its model came to be; each may be left out, and None means the same.
 
     Attributes:
-        device: "cpu", "cuda", "cuda:1", "mps"; the fastest one present where left out.
-        dtype: of the backbone, by name: "bfloat16", "float16", "float32"; the checkpoint's own where left out.
         instruction: replaces the recipe's default instruction; "" for none.
         max_tokens: longest prompt, in tokens; longer documents are cut at their end.
         batch_tokens: most tokens in one forward pass; left out, as many as are worth it and the free memory allows.
         document_cache_bytes: keep the keys and values of documents between calls, in this much memory of the model's
             device, where the family writes the document first: a document met again costs only the query's tokens.
             Where it writes the query first, a query met again costs only the documents'. A token takes
-            2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
+            2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b. 0 for none.
         document_cache_host_bytes: keep what no longer fits there in the CPU's memory.
-        recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
-        revision: branch, tag or commit of a model on the hub.
-        token: for a private or gated model on the hub; the one that is logged in where left out. Log in rather than
-            put it into an adapter's options, which frameworks write into their dumps.
-        device_map: passed on to transformers, in place of `device`.
-        attn_implementation: passed on to transformers.
-        quantization_config: passed on to transformers; it quantises the backbone, never the head.
-        trust_remote_code: let the checkpoint's own Python code run.
         allow_control_tokens: read `<|im_end|>` and the like in a query or document as the control tokens they spell,
             as the families' reference code does. Off, they are plain text.
     """
 
-    device: str | None
-    dtype: str | None
     instruction: str | None
     max_tokens: int | None
     batch_tokens: int | None
     document_cache_bytes: int | None
     document_cache_host_bytes: int | None
-    recipe: Recipe | None
     activation: Activation | None
+    allow_control_tokens: bool
+
+
+class LoadOptions(ScoringOptions, total=False):
+    """Options of `Reranker.load`: those of `ScoringOptions`, and these; each may be left out, and None means the same.
+
+    Attributes:
+        device: "cpu", "cuda", "cuda:1", "mps"; the fastest one present where left out.
+        dtype: of the backbone, by name: "bfloat16", "float16", "float32"; where left out, the checkpoint's own, or
+            float32 for one that the device has no instructions for.
+        recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares.
+        revision: branch, tag or commit of a model on the hub.
+        token: for a private or gated model on the hub; the one that is logged in where left out. Log in rather than
+            put it into an adapter's options, which frameworks write into their dumps.
+        device_map: passed on to transformers, in place of `device`.
+        attn_implementation: passed on to transformers. Left out, shared prefixes are computed once; named, the model
+            attends as named, over padded rows.
+        quantization_config: passed on to transformers; it quantises the backbone, never the head.
+        trust_remote_code: let the checkpoint's own Python code run.
+    """
+
+    device: str | None
+    dtype: str | None
+    recipe: Recipe | None
     revision: str | None
     token: str | bool | None
     device_map: str | dict[str, int | str] | None
     attn_implementation: str | None
     quantization_config: dict[str, Any] | None
     trust_remote_code: bool
-    allow_control_tokens: bool
 
 
-def check_options(options: Mapping[str, object]) -> None:
+def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> None:
     """Refuse names that are no option.
 
     Raises:
         InputError: naming the unknown option and the known ones.
     """
-    known = LoadOptions.__annotations__
+    known = kind.__annotations__
     for name in options:
         if name not in known:
             raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
+
+
+def scoring_options(options: LoadOptions) -> ScoringOptions:
+    """The options that are not about loading."""
+    known = ScoringOptions.__annotations__
+    return cast("ScoringOptions", {name: value for name, value in options.items() if name in known})

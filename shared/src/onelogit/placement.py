@@ -49,5 +49,5 @@ def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices by instructions of its own."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,6 +1,5 @@
 """Reranker: the stages in order, from a query and its documents to a ranking."""
 
-import asyncio
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -22,8 +21,8 @@ from onelogit.inputs import (
     checked_pairs,
 )
 from onelogit.load import load_checkpoint
-from onelogit.options import LoadOptions, check_options
-from onelogit.recipes import Activation, Recipe
+from onelogit.options import LoadOptions, ScoringOptions, check_options, scoring_options
+from onelogit.recipes import Recipe
 from onelogit.scorer import Scorer
 from onelogit.scores import Ranked, rank_logits
 
@@ -34,18 +33,18 @@ if TYPE_CHECKING:
 class Reranker:
     """A decoder language model that orders documents by their relevance to a query.
 
-    Safe to use from several threads at once. Also a context manager that closes itself.
+    Safe to use from many threads and event loops at once: who waits at the same time is computed together, as one
+    forest. Also a context manager that closes itself.
 
     Args:
         classifier: a one-logit sequence classifier, as `onelogit.convert.sequence_classifier` makes it.
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt and the scale of the score.
-        instruction, max_tokens, batch_tokens, document_cache_bytes, document_cache_host_bytes, activation,
-            allow_control_tokens: as in `LoadOptions`.
         name: what the model is called, for people.
+        **options: see `ScoringOptions`.
 
     Raises:
-        InputError: an argument out of its range, or an instruction for a family that takes none.
+        InputError: an option that is unknown or out of its range, or an instruction for a family that takes none.
         RecipeError: a template that is not one for reranking.
     """
 
@@ -55,29 +54,15 @@ class Reranker:
         tokenizer: PreTrainedTokenizerFast,
         recipe: Recipe,
         *,
-        instruction: str | None = None,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        document_cache_bytes: int = 0,
-        document_cache_host_bytes: int = 0,
-        activation: Activation | None = None,
-        allow_control_tokens: bool = False,
         name: str = "a model",
+        **options: Unpack[ScoringOptions],
     ) -> None:
+        check_options(options, ScoringOptions)
+        activation = options.get("activation")
         self.recipe = recipe
         self.name = name
         self._activation = checked_activation(recipe.activation if activation is None else activation)
-        self._scorer = Scorer(
-            classifier,
-            tokenizer,
-            recipe,
-            instruction=instruction,
-            max_tokens=max_tokens,
-            batch_tokens=batch_tokens,
-            document_cache_bytes=document_cache_bytes,
-            document_cache_host_bytes=document_cache_host_bytes,
-            allow_control_tokens=allow_control_tokens,
-        )
+        self._scorer = Scorer(classifier, tokenizer, recipe, options)
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Self:
@@ -94,19 +79,8 @@ class Reranker:
         """
         check_options(options)
         checkpoint = load_checkpoint(model, options)
-        return cls(
-            assemble(checkpoint),
-            checkpoint.tokenizer,
-            checkpoint.recipe,
-            instruction=options.get("instruction"),
-            max_tokens=options.get("max_tokens"),
-            batch_tokens=options.get("batch_tokens"),
-            document_cache_bytes=options.get("document_cache_bytes") or 0,
-            document_cache_host_bytes=options.get("document_cache_host_bytes") or 0,
-            activation=options.get("activation"),
-            allow_control_tokens=options.get("allow_control_tokens", False),
-            name=os.fspath(model),
-        )
+        scoring = scoring_options(options)
+        return cls(assemble(checkpoint), checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
 
     @property
     def licence(self) -> str | None:
@@ -173,16 +147,15 @@ class Reranker:
         score_threshold: float | None = None,
         instruction: str | None = None,
     ) -> list[Ranked]:
-        """`rank`, in a thread of its own: the event loop goes on meanwhile."""
-        return await asyncio.to_thread(self.rank, query, documents, top_n, score_threshold, instruction)
+        """`rank`, while the event loop goes on. Cancelling it leaves all other callers as they are."""
+        check_top_n(top_n)
+        check_score_threshold(score_threshold)
+        logits = await self._scorer.alogits(_pairs(query, documents), instruction)
+        return rank_logits(logits, self._activation, top_n, score_threshold)
 
     def logits(self, query: str, documents: Iterable[str], instruction: str | None = None) -> list[float]:
         """The raw logit of each document, in the given order: float32, unbounded. Raises as `rank` does."""
-        documents = checked_documents(documents)
-        if not documents:
-            return []
-        check_text(query, "the query", is_blank_allowed=False)
-        return self._scorer.logits([(query, document) for document in documents], instruction)
+        return self._scorer.logits(_pairs(query, documents), instruction)
 
     def pair_logits(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None = None, progress: bool = False
@@ -256,3 +229,11 @@ class Reranker:
             max_tokens=scorer.max_tokens,
             probes=[Probe(*pair, row, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
         )
+
+
+def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+    """The query with each document; where there is none, any query will do."""
+    documents = checked_documents(documents)
+    if documents:
+        check_text(query, "the query", is_blank_allowed=False)
+    return [(query, document) for document in documents]

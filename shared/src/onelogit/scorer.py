@@ -1,5 +1,6 @@
-"""Scorer: pairs of texts -> logits; encode and forward in one step, with what they share."""
+"""Scorer: pairs of texts -> logits; texts are tokenised where the caller is, rows computed where the model is."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -10,12 +11,16 @@ from onelogit.convert import position_limit
 from onelogit.document_cache import DocumentCache
 from onelogit.encode import Encoder, Rows
 from onelogit.errors import InputError, OnelogitError
-from onelogit.forward import Forward, token_rows
+from onelogit.forward import Forward, TokenRow, token_rows
 from onelogit.inputs import check_text, checked_count, checked_max_tokens
+from onelogit.options import ScoringOptions
 from onelogit.recipes import Recipe
 from onelogit.scores import check_logits
+from onelogit.service import Service
 
 logger = logging.getLogger(__name__)
+
+_BATCHES_TOGETHER = 8  # callers who wait are computed together up to so many batches; who comes then, waits for those
 
 
 class Scorer:
@@ -25,12 +30,7 @@ class Scorer:
         classifier: a one-logit sequence classifier.
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt.
-        instruction: replaces the recipe's default instruction; "" for none.
-        max_tokens: longest prompt; None for the recipe's, or the model's where that is shorter.
-        batch_tokens: most tokens in one forward pass; None for as many as the free memory allows.
-        document_cache_bytes: of keys and values kept between calls; 0 for none.
-        document_cache_host_bytes: of those that no longer fit the device, in the CPU's memory; 0 for none.
-        allow_control_tokens: read control tokens spelled out in a text as such.
+        options: see `ScoringOptions`; the activation has no part in logits.
 
     Raises:
         InputError: a limit out of its range, or an instruction for a family that takes none.
@@ -42,16 +42,12 @@ class Scorer:
         classifier: PreTrainedModel,
         tokenizer: PreTrainedTokenizerFast,
         recipe: Recipe,
-        *,
-        instruction: str | None,
-        max_tokens: int | None,
-        batch_tokens: int | None,
-        document_cache_bytes: int,
-        document_cache_host_bytes: int,
-        allow_control_tokens: bool,
+        options: ScoringOptions,
     ) -> None:
+        instruction = options.get("instruction")
+        batch_tokens = checked_count("batch_tokens", options.get("batch_tokens"))
         self.tokenizer = tokenizer
-        self.max_tokens = checked_max_tokens(max_tokens, recipe, position_limit(classifier))
+        self.max_tokens = checked_max_tokens(options.get("max_tokens"), recipe, position_limit(classifier))
         self.device = str(classifier.device)
         self._family = recipe.family
         self._encoder = Encoder(
@@ -59,12 +55,17 @@ class Scorer:
             recipe.chat_template,
             self.max_tokens,
             adds_special_tokens=recipe.adds_special_tokens,
-            allow_control_tokens=allow_control_tokens,
+            allow_control_tokens=bool(options.get("allow_control_tokens")),
         )
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._checked(instruction)
-        cache = DocumentCache(document_cache_bytes, document_cache_host_bytes) if document_cache_bytes else None
-        self._forward: Forward | None = Forward(classifier, checked_count("batch_tokens", batch_tokens), cache)
+        forward = Forward(classifier, batch_tokens, _document_cache(options))
+        self._service = Service(
+            forward.compute,
+            weigh=lambda row: len(row.ids),
+            most_weight=_BATCHES_TOGETHER * forward.batch_tokens,
+        )
+        self._classifier: PreTrainedModel | None = classifier
 
     @property
     def classifier(self) -> PreTrainedModel:
@@ -73,16 +74,19 @@ class Scorer:
         Raises:
             OnelogitError: it was let go.
         """
-        return self._open_forward().classifier
+        if self._classifier is None:
+            raise OnelogitError("this reranker is closed; load it again")
+        return self._classifier
 
     @property
     def is_closed(self) -> bool:
         """Whether the classifier was let go."""
-        return self._forward is None
+        return self._classifier is None
 
     def close(self) -> None:
-        """Let go of the classifier."""
-        self._forward = None
+        """Let go of the classifier. Calls that still wait raise OnelogitError."""
+        self._classifier = None
+        self._service.close()
 
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None = None) -> Rows:
         """The rows of token ids that the classifier reads.
@@ -105,23 +109,34 @@ class Scorer:
             InputError: as `rows`.
             LogitError: the model gave NaN or an infinite number.
         """
-        forward = self._open_forward()
+        rows = self._token_rows(pairs, instruction)
+        with tqdm(total=len(pairs), desc="reranking", unit="pair", disable=not progress) as bar:
+            logits = self._service.logits(rows, bar.update)
+        check_logits(logits)
+        return logits
+
+    async def alogits(self, pairs: Sequence[tuple[str, str]], instruction: str | None = None) -> list[float]:
+        """`logits`, while the event loop goes on."""
+        rows = await asyncio.to_thread(self._token_rows, pairs, instruction)
+        logits = await self._service.alogits(rows)
+        check_logits(logits)
+        return logits
+
+    def _token_rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[TokenRow]:
         rows = self.rows(pairs, instruction)
         if rows.truncated_count:
             cut = "%d of %d documents were cut at their end to fit max_tokens=%d"
             logger.warning(cut, rows.truncated_count, len(pairs), self.max_tokens)
-        with tqdm(total=len(pairs), desc="reranking", unit="pair", disable=not progress) as bar:
-            logits = forward.logits(token_rows(rows), bar.update)
-        check_logits(logits)
-        return logits
-
-    def _open_forward(self) -> Forward:
-        if self._forward is None:
-            raise OnelogitError("this reranker is closed; load it again")
-        return self._forward
+        return token_rows(rows)
 
     def _checked(self, instruction: str) -> str:
         check_text(instruction, "the instruction")
         if instruction and not self._encoder.takes_instruction():
             raise InputError(f"the family {self._family} takes no instruction, but got {instruction!r}")
         return instruction
+
+
+def _document_cache(options: ScoringOptions) -> DocumentCache | None:
+    names = ("document_cache_bytes", "document_cache_host_bytes")
+    device_bytes, host_bytes = (checked_count(name, options.get(name), least=0) or 0 for name in names)  # type: ignore[arg-type]
+    return DocumentCache(device_bytes, host_bytes) if device_bytes or host_bytes else None
