@@ -149,6 +149,7 @@ def main() -> None:
             "source": SHAPES[options.shape].source,
             **run(bench, options.only),
             "took_s": time.perf_counter() - start,
+            "load_after": os.getloadavg()[0],
         }
     add_shares(result)
     result["bars"] = bars(result)
