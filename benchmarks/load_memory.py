@@ -14,13 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from checkpoints import SHAPES, write_checkpoint
+
 ONELOGIT = """
 import torch, transformers
-from onelogit import Reranker, ReadOut, Recipe
-from onelogit.prompts import QWEN3_TEMPLATE
-import onelogit.reranker
-recipe = Recipe(family="bench", chat_template=QWEN3_TEMPLATE, read_out=ReadOut(true=300, false=301), source="bench")
-def load(): return Reranker.load(folder, device="cpu", recipe=recipe)
+from onelogit import Reranker
+def load(): return Reranker.load(folder, device="cpu")
 """
 CAUSAL = """
 import torch, transformers
@@ -54,38 +53,6 @@ print(json.dumps({{"peak": resident("VmHWM") - before, "after": resident("VmRSS"
 """
 
 
-def write_checkpoint(folder: Path, layers: int, is_tied: bool) -> int:
-    """A Qwen3-Reranker-0.6B of random weights in bfloat16; returns its size in bytes."""
-    import torch  # noqa: PLC0415  the measuring processes are fresh, and this one stays small until it is needed
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: PLC0415
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator([], trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
-    config = Qwen3Config(
-        vocab_size=151669,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=layers,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=is_tied,
-        pad_token_id=0,
-    )
-    with torch.device("meta"):
-        model = Qwen3ForCausalLM(config)
-    model.to_empty(device="cpu").to(torch.bfloat16)
-    for weight in model.parameters():
-        weight.data.normal_(0, 0.02)
-    model.tie_weights()
-    model.save_pretrained(folder, max_shard_size="1GB")
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
 def measure(way: str, folder: Path) -> dict[str, int]:
     """Peak and lasting memory in bytes of one way to load, in a process of its own."""
     command = [sys.executable, "-c", MEASURE.format(way=way), str(folder)]
@@ -98,12 +65,16 @@ def measure(way: str, folder: Path) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b")
+    parser.add_argument("--layers", type=int, help="fewer than the shape has")
     parser.add_argument("--untied", action="store_true", help="a language-model head of its own")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        size = write_checkpoint(Path(folder), options.layers, is_tied=not options.untied)
-        print(f"checkpoint {size / 1e9:.2f} GB, bfloat16, {options.layers} layers, {'un' * options.untied}tied")
+        shape = SHAPES[options.shape]
+        write_checkpoint(Path(folder), shape, layers=options.layers, is_tied=not options.untied)
+        size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+        layers = shape.layers if options.layers is None else options.layers
+        print(f"checkpoint {size / 1e9:.2f} GB, bfloat16, {layers} layers, {'un' * options.untied}tied")
         print(f"{'':32}peak / checkpoint   kept / checkpoint")
         ways = {"onelogit": ONELOGIT, "the language model, whole": CAUSAL, "vLLM's script": SCRIPT}
         for name, way in ways.items():

@@ -1,0 +1,237 @@
+"""Random weights in a real model's shape -> a folder that declares itself as that family's published models do.
+
+Speed and memory do not depend on what weights say, so nothing has to be downloaded. The tokenizer is the small one
+that comes with onelogit, unless a folder with a real one is named.
+
+    python benchmarks/checkpoints.py --shape qwen3-0.6b --layers 8 --tokenizer DIR --output DIR
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+from onelogit import DEMO_MODEL, Recipe, Reranker
+from onelogit.recipes import FAMILIES
+
+SEQUENCE = "sentence_transformers.base.modules.transformer.Transformer"
+LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+RECIPES = {recipe.family: recipe for recipe in FAMILIES}
+# Attention over random weights of the usual 0.02 sees every token alike, and so all documents: logits would hardly
+# differ, and an error in a prompt could not be seen.
+QUERY_KEY_STD = 0.08
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What decides the cost of a model.
+
+    Attributes:
+        family: of the recipes, by which the checkpoint declares itself.
+        source: where the numbers can be checked.
+    """
+
+    family: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    head_dim: int = 128
+    vocabulary: int = 151669
+    source: str
+
+
+SHAPES = {
+    "qwen3-0.6b": Shape(
+        family="qwen3-reranker",
+        layers=28,
+        hidden=1024,
+        intermediate=3072,
+        heads=16,
+        key_value_heads=8,
+        source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B (595,776,512 parameters, tied)",
+    ),
+    "qwen3-4b": Shape(
+        family="qwen3-reranker",
+        layers=36,
+        hidden=2560,
+        intermediate=9728,
+        heads=32,
+        key_value_heads=8,
+        source="https://huggingface.co/Qwen/Qwen3-Reranker-4B (4,021,784,576 parameters, tied)",
+    ),
+    "ctxl-1b": Shape(
+        family="ctxl-rerank-v2",
+        layers=14,
+        hidden=2048,
+        intermediate=6144,
+        heads=16,
+        key_value_heads=8,
+        source="https://huggingface.co/ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b: 14 layers, 8 key-value "
+        "heads of 128; the widths are Qwen3-1.7B's, with which 14 layers come to the 1.0 billion of its name",
+    ),
+    "tiny": Shape(
+        family="qwen3-reranker",
+        layers=2,
+        hidden=64,
+        intermediate=128,
+        heads=4,
+        key_value_heads=2,
+        head_dim=32,
+        vocabulary=8192,
+        source="no model: for trying the scripts",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A language model in a folder, and what reads it.
+
+    Attributes:
+        folder: the language model, as the family publishes it.
+        recipe: of the family, its answers as token ids.
+        dtype: in which all contestants compute, by name.
+    """
+
+    folder: Path
+    recipe: Recipe
+    dtype: str = "bfloat16"
+
+    @property
+    def converted(self) -> Path:
+        """The one-logit classifier made of it; written when it is first asked for."""
+        folder = self.folder.with_name(f"{self.folder.name}-converted")
+        if not folder.exists():
+            with Reranker.load(self.folder, device="cpu", recipe=self.recipe) as reranker:
+                reranker.save(folder)
+        return folder
+
+
+def write_checkpoint(
+    folder: Path, shape: Shape, *, layers: int | None = None, tokenizer: Path | None = None, is_tied: bool = True
+) -> Checkpoint:
+    """The language model, in bfloat16, with the files by which it declares itself.
+
+    Args:
+        folder: a new or empty one.
+        shape: of `SHAPES`.
+        layers: None for the shape's own number.
+        tokenizer: a folder with a tokenizer; None for the one that comes along.
+        is_tied: whether the embeddings are the language-model head as well.
+    """
+    model = random_model(shape, shape.layers if layers is None else layers, is_tied=is_tied)
+    model.save_pretrained(folder, max_shard_size="1GB")
+    AutoTokenizer.from_pretrained(DEMO_MODEL if tokenizer is None else tokenizer).save_pretrained(folder)
+    return declare(folder, shape.family)
+
+
+def random_model(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3ForCausalLM:
+    """Weights from a fixed seed, the same for every run."""
+    config = Qwen3Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=40960,
+        rope_theta=1_000_000.0,
+        tie_word_embeddings=is_tied,
+    )
+    with torch.device("meta"):
+        model = Qwen3ForCausalLM(config)
+    model.to(torch.bfloat16).to_empty(device="cpu")
+    model = model.eval()
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight"):
+            weight.data.fill_(1)
+        else:
+            weight.data.normal_(0, QUERY_KEY_STD if "q_proj" in name or "k_proj" in name else 0.02)
+    model.tie_weights()
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # its buffers were lost on the meta device
+    return model
+
+
+def declare(folder: Path, family: str) -> Checkpoint:
+    """The same weights as a model of a family: with its template, its answer tokens, its default instruction."""
+    checkpoint = open_checkpoint(folder, family)
+    for name, content in declaration(checkpoint.recipe).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content, indent=2)
+        (folder / name).write_text(text, encoding="utf-8")
+    return checkpoint
+
+
+def open_checkpoint(folder: Path, family: str, dtype: str = "bfloat16") -> Checkpoint:
+    """What was written before. Where a small tokenizer cuts an answer in two, its first token stands for it."""
+    tokenizer, recipe = AutoTokenizer.from_pretrained(folder), RECIPES[family]
+    true, false = (
+        tokenizer.encode(answer, add_special_tokens=False)[0] if isinstance(answer, str) else answer
+        for answer in (recipe.read_out.true, recipe.read_out.false)
+    )
+    read_out = replace(recipe.read_out, true=true, false=false)
+    return Checkpoint(folder=folder, recipe=replace(recipe, read_out=read_out), dtype=dtype)
+
+
+def sibling(checkpoint: Checkpoint, family: str) -> Checkpoint:
+    """Another family's declaration around the same weights, which are linked, not copied."""
+    folder = checkpoint.folder.with_name(f"{checkpoint.folder.name}-{family}")
+    if folder.exists():
+        return open_checkpoint(folder, family, checkpoint.dtype)
+    folder.mkdir()
+    for file in checkpoint.folder.iterdir():
+        if file.suffix == ".safetensors":
+            (folder / file.name).symlink_to(file.resolve())
+        elif file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    return replace(declare(folder, family), dtype=checkpoint.dtype)
+
+
+def declaration(recipe: Recipe) -> dict[str, object]:
+    """The files of a causal model with a LogitScore, as Sentence Transformers writes them."""
+    forward = {"method": "forward", "method_output_name": "logits"}
+    prompts = {"query": recipe.default_instruction} if recipe.default_instruction else {}
+    return {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": SEQUENCE},
+            {"idx": 1, "name": "1", "path": "1_LogitScore", "type": LOGIT_SCORE},
+        ],
+        "1_LogitScore/config.json": {"true_token_id": recipe.read_out.true, "false_token_id": recipe.read_out.false},
+        "sentence_bert_config.json": {
+            "transformer_task": "text-generation",
+            "modality_config": {"text": forward, "message": {**forward, "format": "flat"}},
+            "module_output_name": "causal_logits",
+            "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
+        },
+        "config_sentence_transformers.json": {
+            "model_type": "CrossEncoder",
+            "activation_fn": "torch.nn.modules.linear.Identity",
+            "prompts": prompts,
+            "default_prompt_name": "query" if prompts else None,
+        },
+        "chat_template.jinja": recipe.chat_template,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b")
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    checkpoint = write_checkpoint(
+        options.output, SHAPES[options.shape], layers=options.layers, tokenizer=options.tokenizer
+    )
+    print(f"language model: {checkpoint.folder}\nclassifier:     {checkpoint.converted}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Contestants and calls -> times, taken in turn in one process: medians with extremes, and ratios call by call."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from contestants import Ready
+from counting import Work, counted
+from scipy.stats import kendalltau
+
+NOISY_SPREAD = 0.3  # of a ratio, (max - min) / median
+
+
+class Call(NamedTuple):
+    """One query with its documents, and what that asks for."""
+
+    query: str
+    documents: Sequence[str]
+    work: Work
+
+
+class Times(NamedTuple):
+    """What was measured of one contestant.
+
+    Attributes:
+        seconds: of each call, in order.
+        tokens: through the model's embeddings in each call; None where that could not be seen.
+        logits: of each call.
+    """
+
+    seconds: list[float]
+    tokens: list[int] | None
+    logits: list[list[float]]
+
+
+def take_turns(contestants: Sequence[Ready], calls: Sequence[Call]) -> dict[str, Times]:
+    """Each call by every contestant, one after the other, another one first each time."""
+    times = {each.name: Times([], None if each.embeddings is None else [], []) for each in contestants}
+    for turn, call in enumerate(calls):
+        first = turn % len(contestants)
+        for contestant in [*contestants[first:], *contestants[:first]]:
+            noted = times[contestant.name]
+            with counted(contestant.embeddings) as count:
+                start = time.perf_counter()
+                logits = contestant.score(call.query, call.documents)
+                noted.seconds.append(time.perf_counter() - start)
+            noted.logits.append(logits)
+            if noted.tokens is not None:
+                noted.tokens.append(count.tokens)
+    return times
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def summarise(times: dict[str, Times], calls: Sequence[Call]) -> dict[str, Any]:
+    """Figures of each contestant, its time over the first one's with them."""
+    first = next(iter(times.values()))
+    work = [call.work for call in calls]
+    figures = {}
+    for name, noted in times.items():
+        ratios = [mine / theirs for mine, theirs in zip(noted.seconds, first.seconds, strict=True)]
+        distinct = sum(each.distinct_tokens for each in work)
+        computed = None if noted.tokens is None else sum(noted.tokens)
+        figures[name] = {
+            "seconds": spread(noted.seconds),
+            "time_over_first": spread(ratios),
+            "pairs_per_s": _per_second([each.documents for each in work], noted),
+            "distinct_tokens_per_s": _per_second([each.distinct_tokens for each in work], noted),
+            "needed_flop_per_s": _per_second([each.flop for each in work], noted),
+            "tokens_computed": computed,
+            "computed_over_distinct": None if computed is None else computed / distinct,
+        }
+    return {
+        "calls": len(calls),
+        "documents": work[0].documents,
+        "prompt_tokens": sum(each.prompt_tokens for each in work),
+        "distinct_tokens": sum(each.distinct_tokens for each in work),
+        "is_noisy": any(_is_noisy(each["time_over_first"]) for each in figures.values()),
+        "contestants": figures,
+    }
+
+
+def agreement(logits: Sequence[float], truth: Sequence[float]) -> dict[str, float]:
+    """How far logits are from the truth, and whether they put documents into the same order.
+
+    Returns:
+        The greatest error; Kendall's tau; and the standard deviation of the truth, to compare the error with.
+    """
+    errors = [abs(mine - true) for mine, true in zip(logits, truth, strict=True)]
+    return {
+        "max_error": max(errors),
+        "kendall_tau": float(kendalltau(logits, truth).statistic) if len(truth) > 1 else 1.0,
+        "spread_of_truth": statistics.pstdev(truth),
+    }
+
+
+def _per_second(amounts: Sequence[int], noted: Times) -> float:
+    return statistics.median(amount / taken for amount, taken in zip(amounts, noted.seconds, strict=True))
+
+
+def _is_noisy(ratio: dict[str, float]) -> bool:
+    return ratio["max"] - ratio["min"] > NOISY_SPREAD * ratio["median"]
