@@ -408,15 +408,34 @@ async def test_an_error_in_progress_fails_that_call_only(
         raise error
 
     tasks = await behind_a_held_call(service, model)
-    failing = asyncio.create_task(asyncio.to_thread(service.logits, [2, 3, 4], fail))
+    failing = asyncio.create_task(asyncio.to_thread(service.logits, [2, 3], fail))
     while not next(iter(service._lines.values())).jobs:
         await asyncio.sleep(0.001)
     tasks += await start(service, [5])
     model.let_pass(99)
 
     assert await asyncio.gather(*tasks) == [[2, 2], [10]]
+    assert model.calls == [[1, 1], [2, 3, 5]]
     with pytest.raises(error):
         await failing
+
+
+async def test_a_call_cancelled_at_its_last_item_leaves_the_others_unharmed(service: Service[int], model: Model):
+    def cancel(count: int) -> None:
+        loop.call_soon_threadsafe(cancelled.cancel)
+        assert is_cancelled.wait(PATIENCE_S)
+
+    loop, is_cancelled = asyncio.get_running_loop(), threading.Event()
+    tasks = await behind_a_held_call(service, model)
+    cancelled = asyncio.create_task(service.alogits([2, 3], cancel))
+    cancelled.add_done_callback(lambda task: is_cancelled.set())
+    await asyncio.sleep(0)
+    tasks += await start(service, [5])
+    model.let_pass(99)
+
+    assert await asyncio.gather(*tasks) == [[2, 2], [10]]
+    assert cancelled.cancelled()
+    assert model.calls == [[1, 1], [2, 3, 5]]
 
 
 def test_progress_may_not_ask_for_logits_itself(service: Service[int]):
