@@ -34,6 +34,7 @@ ORDER = [
     "export",
     "forward",
     "scores",
+    "service",
     "scorer",
     "reranker",
     "open",
