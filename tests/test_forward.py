@@ -149,6 +149,14 @@ def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
         assert logits[0] == logits[2] == logits[3] != logits[1]
 
 
+def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedModel):
+    rows = [TokenRow((1, 2, 3), second_start) for second_start in (1, 2)]
+
+    one, other = Forward(qwen).logits(rows)
+
+    assert one == other == pytest.approx(Forward(qwen).logits(rows[:1])[0], abs=1e-6)
+
+
 def test_progress_counts_every_row(qwen: PreTrainedModel):
     done: list[int] = []
 

@@ -3,6 +3,10 @@
 Sorted rows are a prefix tree read from top to bottom: what a row shares with any row before it, it shares with the one
 just before it. So each row adds one segment, the tokens that its neighbour lacks, and finds the tokens before them on
 its neighbour's path.
+
+    the query . is it one?  --->  the query . is it one?     segment 1
+    the query . is it two?  --->                   two?      segment 2, behind 5 tokens of segment 1
+    the query . no.         --->              no.            segment 3, behind 3 tokens of segment 1
 """
 
 from collections.abc import Callable, Sequence

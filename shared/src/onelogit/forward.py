@@ -106,11 +106,11 @@ class Forward:
         """
         places: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for index, row in enumerate(rows):
-            places.setdefault((row.ids, row.second_start), []).append(index)
-        distinct = [rows[indices[0]] for _, indices in sorted(places.items())]
+            places.setdefault((row.ids, row.second_start if self._has_own_head else 0), []).append(index)
+        copies_of = [copies for _, copies in sorted(places.items())]
         compute = self._compute_forest if self.reads_forests else self._compute_padded
-        for computed in compute(distinct):
-            copies = [places[distinct[row].ids, distinct[row].second_start] for row in computed.indices]
+        for computed in compute([rows[copies[0]] for copies in copies_of]):
+            copies = [copies_of[place] for place in computed.indices]
             yield Computed(
                 [index for indices in copies for index in indices],
                 [logit for indices, logit in zip(copies, computed.logits, strict=True) for _ in indices],
