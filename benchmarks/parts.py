@@ -53,7 +53,7 @@ def callers(bench: Bench) -> dict[str, Any]:
     """Several callers with few documents each: all at once on one reranker, and one after the other."""
     count, each = bench.sizes.callers, bench.sizes.documents_a_caller
     print(f"callers: {count} with {each} documents each")
-    calls = bench.calls(bench.checkpoint, bench.largest, each, count)
+    calls = bench.calls(bench.checkpoint, bench.texts[0], each, count)
     results = {}
     for contestant in bench.ready(bench.checkpoint, [ONELOGIT, SENTENCE_TRANSFORMERS]):
         apart, together, errors = [], [], []
