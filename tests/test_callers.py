@@ -151,3 +151,9 @@ def test_documents_met_again_are_not_computed_again(checkpoint: Callable[..., Ti
 def test_a_cache_smaller_than_nothing_is_refused(option: str, tiny_qwen: Tiny):
     with pytest.raises(ValueError, match=f"{option} must be a whole number from 0 up, not -1"):
         Reranker.load(tiny_qwen.folder, **{option: -1})
+
+
+def test_a_cache_that_cannot_be_used_is_mentioned(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
+    Reranker.load(tiny_qwen.folder, attn_implementation="eager", document_cache_bytes=10**6)
+
+    assert "no document is kept" in caplog.text

@@ -144,3 +144,11 @@ def test_the_longest_stem_is_found_and_never_the_whole_row():
     assert cache.find((1, 2, 3), (1, 2, 3)).length == 2
     assert cache.find((1, 9, 9), (1, 2)).length == 1
     assert cache.find((9, 9, 9), (1, 2)) is None
+
+
+def test_a_prefix_kept_twice_is_counted_once():
+    cache = DocumentCache(10**6)
+    for _ in range(2):
+        cache.keep((1, 2), block_of(2))
+
+    assert cache.held_bytes == 64 * 2

@@ -419,3 +419,18 @@ def test_an_export_without_an_instruction_stays_without(checkpoint: Callable[...
     again = Reranker.load(tmp_path / "Qwen3-Reranker-converted")
 
     assert again.logits(QUERY, DOCUMENTS) == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=1e-5)
+
+
+def test_weights_that_changed_since_are_saved_as_they_are(
+    checkpoint: Callable[..., Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("onelogit.placement.has_bfloat16", lambda device: False)
+    folder = checkpoint("Qwen3-Reranker-half").folder
+    Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    reranker = Reranker.load(folder)
+    for weight in reranker.classifier.base_model.parameters():
+        weight.data.mul_(1.001)  # as training would
+
+    reranker.save(tmp_path / "saved")
+
+    assert Reranker.load(tmp_path / "saved").logits(QUERY, DOCUMENTS) == reranker.logits(QUERY, DOCUMENTS)

@@ -20,6 +20,8 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3_5TextConfig,
     Qwen3Config,
 )
 
@@ -42,6 +44,12 @@ FIELDS = {
     "bos_token_id": None,
     "eos_token_id": None,
     "initializer_range": 0.1,
+}
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
 }
 WINDOWS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 ON_FORESTS = {
@@ -132,10 +140,21 @@ def test_every_distinct_token_is_computed_once(qwen: PreTrainedModel, batch_toke
 
 def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
     rows = random_rows(10)
+    count = len({row.ids for row in rows})
     with tokens_seen(qwen, "model.layers.2.mlp.down_proj") as last, tokens_seen(qwen, "model.layers.1.mlp") as other:
         Forward(qwen, 10_000).logits(rows)
 
-    assert sum(last) == len({row.ids for row in rows}) < sum(other)
+    assert sum(last) == count < sum(other)
+    for name in ("q_proj", "o_proj"):
+        taken = []
+        # Behind the hook that takes the ends: so this one sees what the module multiplies.
+        hook = qwen.get_submodule(f"model.layers.2.self_attn.{name}").register_forward_pre_hook(
+            lambda module, args, taken=taken: taken.append(args[0].shape[1])
+        )
+        Forward(qwen, 10_000).logits(rows)
+        hook.remove()
+
+        assert taken == [count]
 
 
 def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
@@ -183,8 +202,13 @@ def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):
 
 @pytest.mark.parametrize(
     ("config_class", "fields"),
-    [(Gemma2Config, {}), (Qwen3Config, {"attn_implementation": "eager"})],
-    ids=["soft-capped scores", "attention that its owner chose"],
+    [
+        (Gemma2Config, {}),
+        (Qwen3Config, {"attn_implementation": "eager"}),
+        (Qwen2MoeConfig, {"use_sliding_window": True, "sliding_window": 60, "max_window_layers": 0}),
+        (Qwen3_5TextConfig, {"layer_types": ["linear_attention", "full_attention", "full_attention"], **LINEAR}),
+    ],
+    ids=["soft-capped scores", "attention that its owner chose", "windows in masks alone", "linear attention"],
 )
 def test_other_models_read_padded_rows(config_class: type[PretrainedConfig], fields: dict[str, object]):
     classifier = classifier_of(config_class, **fields)
@@ -277,6 +301,16 @@ def test_bfloat16_keeps_to_float32_as_closely_as_transformers_does(qwen: PreTrai
 
     assert (ours - exact).norm() <= 1.5 * (theirs - exact).norm()
     assert (ours - exact).norm() < 0.1 * exact.norm()
+
+
+def test_another_attention_set_later_is_respected():
+    classifier = classifier_of(Qwen3Config)
+    forward, rows = Forward(classifier), random_rows(20)
+    expected = forward.logits(rows)
+
+    classifier.set_attn_implementation("eager")
+
+    assert forward.logits(rows) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_long_row_does_not_change_the_rotary_embedding_of_a_short_one(tmp_path: Path):

@@ -50,7 +50,7 @@ class Reading:
         self.stems: list[Block] = [[] for _ in batch.stems]
         self.carried: Block = []
         self._ends: dict[torch.device, Tensor] = {}
-        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+        self._masks: dict[tuple[int, int, int | None, torch.device], Tensor] = {}
         self._sequences: dict[tuple[bool, torch.device], _Sequences] = {}
 
     def ends(self, device: torch.device) -> Tensor:
@@ -109,7 +109,7 @@ class Reading:
         is_windowed = window is not None and window < key_count
         if not is_windowed and count in (1, key_count):
             return None
-        key = count, key_count, window if is_windowed else None
+        key = count, key_count, window if is_windowed else None, device
         if key not in self._masks:
             mask = torch.ones(count, key_count, dtype=torch.bool, device=device).tril_(key_count - count)
             self._masks[key] = mask.triu_(key_count - count - window + 1) if is_windowed and window else mask

@@ -37,9 +37,12 @@ def current(reading: Reading) -> Iterator[None]:
 def may_read_forests(model: PreTrainedModel) -> bool:
     """Whether nothing that is known of a model speaks against it: what its layers do, what its owner asked for."""
     config = model.config.get_text_config()
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    has_windows = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layer_types
     return (
         config._attn_implementation in ("sdpa", _NAME)  # another one is the owner's choice, or the model's need
-        and set(getattr(config, "layer_types", None) or ()) <= _LAYER_TYPES
+        and layer_types <= _LAYER_TYPES
+        and (not has_windows or _is_known(model))  # some tell their windows to the mask alone
         and getattr(config, "attn_logit_softcapping", None) is None
         and not rotates_by_length(model)
     )
@@ -47,9 +50,18 @@ def may_read_forests(model: PreTrainedModel) -> bool:
 
 def is_known_to_read_forests(model: PreTrainedModel) -> bool:
     """Whether tests hold this architecture, in transformers' code and on this kind of device, to the padded path."""
+    return _is_known(model) and model.device.type == "cpu"
+
+
+def _is_known(model: PreTrainedModel) -> bool:
     decoder: Any = model.base_model
-    is_theirs = type(decoder).__module__.startswith("transformers.models.")
-    return is_theirs and decoder.config.model_type in _KNOWN and model.device.type == "cpu"
+    return type(decoder).__module__.startswith("transformers.models.") and decoder.config.model_type in _KNOWN
+
+
+def attends_over_forests(model: PreTrainedModel) -> bool:
+    """Whether `use_in` is in force: anybody may set another attention at any time."""
+    decoder: Any = model.base_model
+    return bool(decoder.config._attn_implementation == _NAME)
 
 
 def rotates_by_length(model: PreTrainedModel) -> bool:
@@ -67,7 +79,7 @@ def use_in(model: PreTrainedModel) -> None:
 
 
 def stop_reading_forests(model: PreTrainedModel) -> None:
-    """Undo `use_in`."""
+    """Attend as by "sdpa" for good. What else `use_in` has put there does nothing outside of `current`."""
     model.set_attn_implementation("sdpa")
 
 

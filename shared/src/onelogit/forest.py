@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 Ids = Sequence[int]
 
-_MOST_KEYS_PER_TOKEN = 16  # bounds what attention gathers where short segments hang on long prefixes
+MOST_KEYS_PER_TOKEN = 16  # bounds what attention gathers where short segments hang on long prefixes
 
 CARRIED = object()
 """Stands in `Batch.past` for the keys that the batch before handed on."""
@@ -130,7 +130,7 @@ def next_batch(
             begun, path = known.length, (Span(len(batch.past), 0, known.length),)
         needed, room = len(ids) - begun, batch_tokens - len(batch.ids)
         key_count += len(ids)
-        is_full = needed > room or key_count > _MOST_KEYS_PER_TOKEN * batch_tokens
+        is_full = needed > room or key_count > MOST_KEYS_PER_TOKEN * batch_tokens
         if is_full and batch.ids:
             return batch._replace(carry=path, after=Cursor(row, begun))
         stop = begun + min(needed, room)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from onelogit.attention import Block, Reading
 from onelogit.convert import Float32Head
 from onelogit.decoder import (
+    attends_over_forests,
     current,
     is_known_to_read_forests,
     may_read_forests,
@@ -108,7 +109,8 @@ class Forward:
         for index, row in enumerate(rows):
             places.setdefault((row.ids, row.second_start if self._has_own_head else 0), []).append(index)
         copies_of = [copies for _, copies in sorted(places.items())]
-        compute = self._compute_forest if self.reads_forests else self._compute_padded
+        is_forest = self.reads_forests and attends_over_forests(self.classifier)
+        compute = self._compute_forest if is_forest else self._compute_padded
         for computed in compute([rows[copies[0]] for copies in copies_of]):
             copies = [copies_of[place] for place in computed.indices]
             yield Computed(
@@ -159,7 +161,7 @@ class Forward:
             if token_count <= 1 or not is_out_of_memory(error):
                 raise
         release_cached(self.classifier.device)  # behind the handler, where the failed batch is let go
-        self.batch_tokens = max(1, min(self.batch_tokens, token_count) // 2)
+        self.batch_tokens = max(1, self.batch_tokens // 2)
         logger.warning("out of memory over %d tokens; going on with batch_tokens=%d", token_count, self.batch_tokens)
         return None
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from onelogit.forest import MOST_KEYS_PER_TOKEN
+
 # Above these nothing gets faster; on a CPU larger batches fall out of its caches.
 _MOST_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 _FEWEST_BATCH_TOKENS = 128
@@ -29,7 +31,10 @@ def bytes_per_token(model: PreTrainedModel) -> int:
     width = int(getattr(config, "head_dim", None) or hidden // heads)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     own, in_float32 = 8 * hidden + 3 * inner + 9 * heads * width, 4 * hidden + 4 * heads * width
-    return own * model.dtype.itemsize + in_float32 * 4
+    # A CPU gathers keys and values for one segment at a time, other devices for all.
+    key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    gathered = 0 if model.device.type == "cpu" else 2 * MOST_KEYS_PER_TOKEN * key_heads * width
+    return (own + gathered) * model.dtype.itemsize + in_float32 * 4
 
 
 def free_bytes(device: torch.device) -> int | None:

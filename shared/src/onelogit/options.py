@@ -47,8 +47,8 @@ class LoadOptions(ScoringOptions, total=False):
         token: for a private or gated model on the hub; the one that is logged in where left out. Log in rather than
             put it into an adapter's options, which frameworks write into their dumps.
         device_map: passed on to transformers, in place of `device`.
-        attn_implementation: passed on to transformers. Left out, shared prefixes are computed once; named, the model
-            attends as named, over padded rows.
+        attn_implementation: passed on to transformers. Left out, or "sdpa", shared prefixes are computed once; with
+            any other the model attends as named, over padded rows.
         quantization_config: passed on to transformers; it quantises the backbone, never the head.
         trust_remote_code: let the checkpoint's own Python code run.
     """

@@ -5,7 +5,7 @@ writes six tensors, a gated MLP four. PyTorch has no kernel of its own for eithe
 """
 
 from collections.abc import Callable
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,16 +29,28 @@ def quicken(model: PreTrainedModel) -> None:
     for module in model.base_model.modules():
         forward = _quicker_forward(module)
         if forward is not None and _agrees(module, forward):
-            module.forward = MethodType(forward, module)
+            module.forward = partial(_forward, module, quick=forward)
+
+
+def _forward(module: Any, hidden: Tensor, *, quick: Forward) -> Tensor:
+    """The quick way where it can be taken; the module's own for training, other devices and exchanged parts."""
+    is_here = hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16 and torch.is_inference_mode_enabled()
+    if is_here and _quicker_forward(module) is quick:
+        return quick(module, hidden)
+    return type(module).forward(module, hidden)  # type: ignore[no-any-return]
 
 
 def _quicker_forward(module: nn.Module) -> Forward | None:
     if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
         return _rms_norm
     projections = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    is_plain = all(type(projection) is nn.Linear and projection.bias is None for projection in projections)
+    is_plain = all(type(each) is nn.Linear and each.bias is None and not _is_hooked(each) for each in projections)
     is_silu = type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
     return _gated_mlp if is_plain and is_silu and _has_fused_linear() else None
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _rms_norm(module: Any, hidden: Tensor) -> Tensor:

@@ -37,7 +37,8 @@ class Reranker:
     forest. Also a context manager that closes itself.
 
     Args:
-        classifier: a one-logit sequence classifier, as `onelogit.convert.sequence_classifier` makes it.
+        classifier: a one-logit sequence classifier, as `onelogit.convert.sequence_classifier` makes it. It learns to
+            attend over shared prefixes; other code may go on using it.
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt and the scale of the score.
         name: what the model is called, for people.

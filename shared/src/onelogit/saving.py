@@ -12,7 +12,14 @@ from onelogit.convert import Float32Head
 def saved_dtype(classifier: PreTrainedModel) -> torch.dtype:
     """The classifier's own dtype; the half precision it was stored in where the device computes that as float32."""
     dtype, stored = classifier.dtype, classifier.config.dtype
-    return stored if dtype == torch.float32 and stored in (torch.float16, torch.bfloat16) else dtype
+    if dtype != torch.float32 or not isinstance(stored, torch.dtype) or stored.itemsize != 2:
+        return dtype
+    return stored if _holds(stored, classifier) else dtype
+
+
+def _holds(half: torch.dtype, classifier: PreTrainedModel) -> bool:
+    """Whether the backbone's weights are still those that were stored: training would have changed them."""
+    return all(torch.equal(weight.to(half).to(weight.dtype), weight) for weight in classifier.base_model.parameters())
 
 
 def save_classifier(classifier: PreTrainedModel, folder: Path) -> None:

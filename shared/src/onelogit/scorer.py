@@ -60,6 +60,8 @@ class Scorer:
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._checked(instruction)
         forward = Forward(classifier, batch_tokens, _document_cache(options))
+        if forward.document_cache is not None and not forward.reads_forests:
+            logger.warning("%s reads padded rows: no document is kept", type(classifier).__name__)
         self._service = Service(
             forward.compute,
             weigh=lambda row: len(row.ids),
