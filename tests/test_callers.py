@@ -157,3 +157,15 @@ def test_a_cache_that_cannot_be_used_is_mentioned(tiny_qwen: Tiny, caplog: pytes
     Reranker.load(tiny_qwen.folder, attn_implementation="eager", document_cache_bytes=10**6)
 
     assert "no document is kept" in caplog.text
+
+
+def test_no_thread_of_the_callers_computes(tiny_qwen: Tiny):
+    """OpenMP would keep a team for each, and the model's own would be slower for it."""
+    computing = set()
+    mark = torch.nn.modules.module.register_module_forward_hook(lambda *args: computing.add(threading.get_ident()))
+    with Reranker.load(tiny_qwen.folder) as reranker:
+        reranker.logits(QUERIES[0], DOCUMENTS)
+    mark.remove()
+
+    assert computing
+    assert threading.get_ident() not in computing

@@ -25,6 +25,7 @@ from onelogit.options import LoadOptions, ScoringOptions, check_options, scoring
 from onelogit.recipes import Recipe
 from onelogit.scorer import Scorer
 from onelogit.scores import Ranked, rank_logits
+from onelogit.service import in_passing_thread
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -79,9 +80,10 @@ class Reranker:
             InputError: an unknown option, or one out of its range.
         """
         check_options(options)
-        checkpoint = load_checkpoint(model, options)
+        checkpoint = in_passing_thread(lambda: load_checkpoint(model, options))
+        classifier = in_passing_thread(lambda: assemble(checkpoint))
         scoring = scoring_options(options)
-        return cls(assemble(checkpoint), checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
+        return cls(classifier, checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
 
     @property
     def licence(self) -> str | None:

@@ -16,7 +16,7 @@ from onelogit.inputs import check_text, checked_count, checked_max_tokens
 from onelogit.options import ScoringOptions
 from onelogit.recipes import Recipe
 from onelogit.scores import check_logits
-from onelogit.service import Service
+from onelogit.service import Service, in_passing_thread
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Scorer:
         )
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._checked(instruction)
-        forward = Forward(classifier, batch_tokens, _document_cache(options))
+        forward = in_passing_thread(lambda: Forward(classifier, batch_tokens, _document_cache(options)))
         if forward.document_cache is not None and not forward.reads_forests:
             logger.warning("%s reads padded rows: no document is kept", type(classifier).__name__)
         self._service = Service(

@@ -14,6 +14,7 @@ from onelogit.errors import OnelogitError
 from onelogit.scores import Computed
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _CLOSED = "this reranker is closed; load it again"
 
@@ -211,3 +212,14 @@ def _hand_out(computed: Computed, places: dict[int, tuple[_Job[Item], int]]) -> 
         shares.setdefault(job, []).append((place, logit))
     for job, share in shares.items():
         job.add(share)
+
+
+def in_passing_thread(work: Callable[[], Result]) -> Result:
+    """What some work returns or raises, done in a thread that ends with it.
+
+    OpenMP keeps a team for each thread that has computed. Where all of them are more than the cores, each step of any
+    waits for the others by way of the system: a fifth of the speed on two cores. So what is computed once, as a model
+    is loaded, is not computed in a thread that goes on.
+    """
+    with ThreadPoolExecutor(1, "onelogit-loading") as executor:
+        return executor.submit(work).result()
