@@ -176,12 +176,16 @@ def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedMode
     assert one == other == pytest.approx(Forward(qwen).logits(rows[:1])[0], abs=1e-6)
 
 
-def test_progress_counts_every_row(qwen: PreTrainedModel):
-    done: list[int] = []
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_every_row_comes_once_and_batch_by_batch(qwen: PreTrainedModel, is_padded: bool):
+    rows = [TokenRow((1,)), TokenRow((2, 3)), TokenRow((1,))]
+    forward = Forward(qwen, 2)
+    forward.reads_forests = not is_padded
 
-    Forward(qwen, 2).logits([TokenRow((1,)), TokenRow((2, 3)), TokenRow((1,))], done.append)
+    batches = [computed.indices for computed in forward.compute(rows)]
 
-    assert sum(done) == 3
+    assert sorted(index for indices in batches for index in indices) == [0, 1, 2]
+    assert len(batches) == 2
 
 
 def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):

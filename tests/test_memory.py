@@ -23,6 +23,6 @@ def test_running_out_of_memory_is_told_from_other_errors(error: BaseException, e
 
 def test_a_real_failure_to_allocate_is_recognised():
     with pytest.raises((RuntimeError, MemoryError)) as raised:
-        torch.empty(2**60)
+        torch.empty(2**46)  # more than the addresses of a process reach
 
-    assert is_out_of_memory(raised.value) or "overflow" in str(raised.value)
+    assert is_out_of_memory(raised.value)

@@ -16,7 +16,7 @@ from declarations import logit_score_files
 from onelogit import DEMO_MODEL, InputError, LoadOptions, Recipe, Reranker
 from onelogit.encode import Encoder, Rows
 from onelogit.measure.comparison import compare, top_overlap
-from onelogit.measure.converted import is_frame_kept
+from onelogit.measure.converted import _pad_difference, is_frame_kept
 from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair, bundled_pairs, read_pairs
 from onelogit.measure.parity import Parity, measure_parity, tolerance_of
@@ -329,3 +329,18 @@ def test_the_table_says_whether_they_agree(parity: Parity):
 
 def test_a_logit_that_is_no_number_is_the_largest_difference():
     assert compare("broken", [1.0, 2.0, 3.0], [1.0, math.nan, 3.0], ["q"] * 3).largest_difference == math.inf
+
+
+def test_the_check_of_padding_pads(tiny_qwen: Tiny):
+    """Decoders read no padding otherwise: a forest has none."""
+    reranker = Reranker.load(tiny_qwen.folder)
+    rows = reranker._scorer.rows([("q", "a document"), ("q", "d " * 30)])
+    shapes = []
+    reranker.classifier.get_submodule("model.embed_tokens").register_forward_hook(
+        lambda module, args, output: shapes.append(args[0].shape)
+    )
+
+    difference = _pad_difference(reranker, rows)
+
+    assert difference < 1e-5
+    assert max(shape[0] for shape in shapes) > 1

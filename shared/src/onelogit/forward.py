@@ -87,14 +87,12 @@ class Forward:
             quicken(classifier)
         self.reads_forests = not self._has_own_head and self._learns_to_read_forests()
 
-    def logits(self, rows: Sequence[TokenRow], on_progress: Callable[[int], object] | None = None) -> list[float]:
-        """The logit of each row, in the order of the rows; `on_progress` is told how many more are there."""
+    def logits(self, rows: Sequence[TokenRow]) -> list[float]:
+        """The logit of each row, in the order of the rows."""
         logits = [0.0] * len(rows)
         for computed in self.compute(rows):
             for index, logit in zip(*computed, strict=True):
                 logits[index] = logit
-            if on_progress is not None:
-                on_progress(len(computed.indices))
         return logits
 
     def compute(self, rows: Sequence[TokenRow]) -> Iterator[Computed]:

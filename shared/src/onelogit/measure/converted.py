@@ -103,5 +103,6 @@ def _pad_difference(reranker: Reranker, rows: Rows) -> float:
     every = token_rows(rows)
     some = [every[index] for index in chosen]
     forward = Forward(reranker.classifier, len(some[0].ids) * len(some))
+    forward.reads_forests = False  # the logits above were read as a forest; this is about padding
     together, alone = forward.logits(some), [forward.logits([row])[0] for row in some]
     return max(abs(ours - theirs) for ours, theirs in zip(together, alone, strict=True))
