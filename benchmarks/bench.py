@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpoints import Checkpoint
-from contestants import CARD, CONVERTED, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, Ready, Settings, missing, prepare
+from contestants import CARD, CONVERTED, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, Settings, missing
 from counting import count_work, prompt_rows
 from measure import Call
+from processes import Contestant
 from texts import Texts
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -73,7 +74,7 @@ class Bench:
     settings: Settings
     sizes: Sizes
     peers: Sequence[str] = (SENTENCE_TRANSFORMERS, CONVERTED, CARD, VLLM)
-    _loaded: dict[tuple[str, str], Ready] = field(default_factory=dict)
+    _loaded: dict[tuple[str, str], Contestant] = field(default_factory=dict)
 
     @property
     def largest(self) -> Texts:
@@ -88,11 +89,11 @@ class Bench:
                 print(f"  without {name}: {reason}")
         return [name for name, reason in reasons.items() if reason is None]
 
-    def ready(self, checkpoint: Checkpoint, names: Sequence[str]) -> list[Ready]:
+    def ready(self, checkpoint: Checkpoint, names: Sequence[str]) -> list[Contestant]:
         """Those that can take part, loaded and warm; each is loaded once in a run."""
         return [self._ready(checkpoint, name) for name in self.present(checkpoint, names)]
 
-    def contestants(self, checkpoint: Checkpoint) -> list[Ready]:
+    def contestants(self, checkpoint: Checkpoint) -> list[Contestant]:
         """onelogit, and the peers beside it."""
         return self.ready(checkpoint, [ONELOGIT, *self.peers])
 
@@ -111,10 +112,15 @@ class Bench:
             self.call(checkpoint, texts.query(turn), texts.documents(turn * count, count)) for turn in range(rounds)
         ]
 
-    def _ready(self, checkpoint: Checkpoint, name: str) -> Ready:
+    def close(self) -> None:
+        """End the contestants' processes."""
+        for contestant in self._loaded.values():
+            contestant.close()
+
+    def _ready(self, checkpoint: Checkpoint, name: str) -> Contestant:
         key = (str(checkpoint.folder), name)
         if key not in self._loaded:
-            self._loaded[key] = prepare(name, checkpoint, self.settings)
+            self._loaded[key] = Contestant(name, checkpoint, self.settings)
             for documents in (8, 1):
                 self._loaded[key].score("warm up", self.largest.documents(FAR, documents))
         return self._loaded[key]

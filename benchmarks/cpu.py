@@ -1,4 +1,4 @@
-"""onelogit against its peers on a CPU, in one process and in turn: speed, tokens, memory, and that all agree.
+"""onelogit against its peers on a CPU, side by side and in turn: speed, tokens, memory, and that all agree.
 
 Weights are random, in a real model's shape; texts come from folders in BEIR form, or from the small sample of the
 examples. README.md beside this file says what is measured and how, and holds a run.
@@ -9,7 +9,6 @@ examples. README.md beside this file says what is measured and how, and holds a 
 
 import argparse
 import json
-import logging
 import os
 import platform
 import tempfile
@@ -26,9 +25,9 @@ from ceiling import measure_ceiling
 from checkpoints import SHAPES, open_checkpoint, write_checkpoint
 from contestants import CARD, CONVERTED, SENTENCE_TRANSFORMERS, VLLM, Settings
 from parts import PARTS
+from processes import quiet
 from texts import read_texts
 from transformers import AutoConfig
-from transformers.utils import logging as transformers_logging
 
 PEERS = {"sentence-transformers": SENTENCE_TRANSFORMERS, "converted": CONVERTED, "card": CARD, "vllm": VLLM}
 BUSY = 0.5  # load average over a minute
@@ -135,19 +134,21 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    for name in ("sentence_transformers", "onelogit"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
+    before = machine()
     with tempfile.TemporaryDirectory() as scratch:
         bench = open_bench(options, scratch_or(options.folder, Path(scratch)))
         start = time.perf_counter()
+        try:
+            figures = run(bench, options.only)
+        finally:
+            bench.close()
         result = {
-            "machine": machine(),
+            "machine": before,
             "versions": versions(),
             "options": {name: getattr(options, name) for name in ("shape", "layers", "dtype", "quick")},
             "source": SHAPES[options.shape].source,
-            **run(bench, options.only),
+            **figures,
             "took_s": time.perf_counter() - start,
             "load_after": os.getloadavg()[0],
         }

@@ -1,4 +1,4 @@
-"""Contestants and calls -> times, taken in turn in one process: medians with extremes, and ratios call by call."""
+"""Contestants and calls -> times, taken in turn: medians with extremes, and ratios call by call."""
 
 import statistics
 import time
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from contestants import Ready
 from counting import Work, counted
+from processes import Contestant
 from scipy.stats import kendalltau
 
 NOISY_SPREAD = 0.3  # of a ratio, (max - min) / median
@@ -25,30 +26,32 @@ class Times(NamedTuple):
 
     Attributes:
         seconds: of each call, in order.
-        tokens: through the model's embeddings in each call; None where that could not be seen.
+        tokens: through the model's embeddings in each call; None where they could not be seen.
         logits: of each call.
     """
 
     seconds: list[float]
-    tokens: list[int] | None
+    tokens: list[int | None]
     logits: list[list[float]]
 
 
-def take_turns(contestants: Sequence[Ready], calls: Sequence[Call]) -> dict[str, Times]:
+def take_turns(contestants: Sequence[Contestant], calls: Sequence[Call]) -> dict[str, Times]:
     """Each call by every contestant, one after the other, another one first each time."""
-    times = {each.name: Times([], None if each.embeddings is None else [], []) for each in contestants}
+    times = {each.name: Times([], [], []) for each in contestants}
     for turn, call in enumerate(calls):
         first = turn % len(contestants)
         for contestant in [*contestants[first:], *contestants[:first]]:
-            noted = times[contestant.name]
-            with counted(contestant.embeddings) as count:
-                start = time.perf_counter()
-                logits = contestant.score(call.query, call.documents)
-                noted.seconds.append(time.perf_counter() - start)
-            noted.logits.append(logits)
-            if noted.tokens is not None:
-                noted.tokens.append(count.tokens)
+            for noted, measured in zip(times[contestant.name], contestant.run(_timed, call), strict=True):
+                noted.append(measured)
     return times
+
+
+def _timed(contestant: Ready, call: Call) -> tuple[float, int | None, list[float]]:
+    with counted(contestant.embeddings) as count:
+        start = time.perf_counter()
+        logits = contestant.score(call.query, call.documents)
+        seconds = time.perf_counter() - start
+    return seconds, None if contestant.embeddings is None else count.tokens, logits
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -64,7 +67,7 @@ def summarise(times: dict[str, Times], calls: Sequence[Call]) -> dict[str, Any]:
     for name, noted in times.items():
         ratios = [mine / theirs for mine, theirs in zip(noted.seconds, first.seconds, strict=True)]
         distinct = sum(each.distinct_tokens for each in work)
-        computed = None if noted.tokens is None else sum(noted.tokens)
+        computed = None if None in noted.tokens else sum(noted.tokens)
         figures[name] = {
             "seconds": spread(noted.seconds),
             "time_over_first": spread(ratios),

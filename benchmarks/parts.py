@@ -10,6 +10,7 @@ from checkpoints import Checkpoint, sibling
 from contestants import FLAG, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS, Ready, reference_logits
 from measure import Call, agreement, spread, summarise, take_turns
 from peak_memory import measure_memory
+from processes import Contestant
 
 REPEATED_UP_TO = 100  # documents; a longer call is steady enough to be made once
 
@@ -58,9 +59,13 @@ def callers(bench: Bench) -> dict[str, Any]:
     for contestant in bench.ready(bench.checkpoint, [ONELOGIT, SENTENCE_TRANSFORMERS]):
         apart, together, errors = [], [], []
         for turn in range(bench.sizes.rounds):
-            ways = [(apart, _one_after_the_other), (together, _all_at_once)]
-            answers = [_timed(way, contestant, calls, seconds) for seconds, way in ways[:: 1 if turn % 2 else -1]]
-            errors += [_largest_error(a, b) for a, b in zip(*answers, strict=True)]
+            ways = [(apart, _one_after_the_other), (together, _all_at_once)][:: 1 if turn % 2 else -1]
+            answers = []
+            for noted, way in ways:
+                seconds, logits = contestant.run(_timed, way, calls)
+                noted.append(seconds)
+                answers.append(logits)
+            errors += [_largest_error(mine, theirs) for mine, theirs in zip(*answers, strict=True)]
         gains = [slow / fast for slow, fast in zip(apart, together, strict=True)]
         results[contestant.name] = {
             "one_after_the_other_s": spread(apart),
@@ -116,7 +121,7 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
 
 
 def _measured(
-    bench: Bench, checkpoint: Checkpoint, contestants: Sequence[Ready], calls: Sequence[Call]
+    bench: Bench, checkpoint: Checkpoint, contestants: Sequence[Contestant], calls: Sequence[Call]
 ) -> dict[str, Any]:
     """Times of the calls, and the logits of the first one held against the causal model's in float32."""
     result = _summary(contestants, calls, keep_logits=True)
@@ -128,7 +133,7 @@ def _measured(
     return result
 
 
-def _summary(contestants: Sequence[Ready], calls: Sequence[Call], *, keep_logits: bool = False) -> dict[str, Any]:
+def _summary(contestants: Sequence[Contestant], calls: Sequence[Call], *, keep_logits: bool = False) -> dict[str, Any]:
     times = take_turns(contestants, calls)
     result = summarise(times, calls)
     for name, figures in result["contestants"].items():
@@ -165,15 +170,11 @@ def _all_at_once(contestant: Ready, calls: Sequence[Call]) -> list[list[float]]:
 
 
 def _timed(
-    way: Callable[[Ready, Sequence[Call]], list[list[float]]],
-    contestant: Ready,
-    calls: Sequence[Call],
-    seconds: list[float],
-) -> list[list[float]]:
+    contestant: Ready, way: Callable[[Ready, Sequence[Call]], list[list[float]]], calls: Sequence[Call]
+) -> tuple[float, list[list[float]]]:
     start = time.perf_counter()
     answers = way(contestant, calls)
-    seconds.append(time.perf_counter() - start)
-    return answers
+    return time.perf_counter() - start, answers
 
 
 def _largest_error(mine: Sequence[float], theirs: Sequence[float]) -> float:

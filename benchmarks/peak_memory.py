@@ -3,16 +3,13 @@
 The kernel's high-water mark (VmHWM), set back after loading: it runs on Linux.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from checkpoints import Checkpoint, open_checkpoint
-from contestants import Settings, prepare
+from checkpoints import Checkpoint
+from contestants import Ready, Settings
+from processes import Contestant
 
 
 class Memory(NamedTuple):
@@ -31,21 +28,19 @@ def measure_memory(
     name: str, checkpoint: Checkpoint, settings: Settings, query: str, documents: Sequence[str]
 ) -> Memory:
     """Of one contestant for one call."""
-    task = {
-        "name": name,
-        "folder": str(checkpoint.folder),
-        "family": checkpoint.recipe.family,
-        "dtype": checkpoint.dtype,
-        "settings": asdict(settings),
-        "query": query,
-        "documents": list(documents),
-    }
-    ran = subprocess.run(
-        [sys.executable, __file__], input=json.dumps(task), capture_output=True, text=True, check=False
-    )
-    if ran.returncode:
-        raise SystemExit(f"{name}: {ran.stderr}")
-    return Memory(*json.loads(ran.stdout.splitlines()[-1]))
+    contestant = Contestant(name, checkpoint, settings)
+    try:
+        return contestant.run(_measure, query, documents)
+    finally:
+        contestant.close()
+
+
+def _measure(contestant: Ready, query: str, documents: Sequence[str]) -> Memory:
+    contestant.score(query, documents[:1])
+    loaded = resident("VmRSS")
+    reset_peak()
+    contestant.score(query, documents)
+    return Memory(loaded, resident("VmHWM"))
 
 
 def resident(name: str) -> int:
@@ -57,18 +52,3 @@ def resident(name: str) -> int:
 def reset_peak() -> None:
     """Set the high-water mark back to what is resident now."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
-def main() -> None:
-    task = json.load(sys.stdin)
-    checkpoint = open_checkpoint(Path(task["folder"]), task["family"], task["dtype"])
-    contestant = prepare(task["name"], checkpoint, Settings(**task["settings"]))
-    contestant.score(task["query"], task["documents"][:1])
-    loaded = resident("VmRSS")
-    reset_peak()
-    contestant.score(task["query"], task["documents"])
-    print(json.dumps([loaded, resident("VmHWM")]))
-
-
-if __name__ == "__main__":
-    main()
