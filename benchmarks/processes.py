@@ -5,9 +5,11 @@ each team waits for the system instead of spinning: in one process, contestants 
 """
 
 import logging
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from checkpoints import Checkpoint
@@ -50,8 +52,17 @@ def quiet() -> None:
 
 def _prepare(name: str, checkpoint: Checkpoint, settings: Settings) -> None:
     global _ready  # noqa: PLW0603  there is one in a process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet()
     _ready = prepare(name, checkpoint, settings)
+
+
+def _end_with_parent() -> None:
+    """Leave no process behind that holds a model, should the run be killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(function: Callable[..., Result], args: Sequence[object]) -> Result:
