@@ -171,3 +171,27 @@ def test_a_tokenizer_that_reads_runs_otherwise_than_the_whole_is_refused():
 
     with pytest.raises(RecipeError, match="reads a prompt differently"):
         Encoder(tokenizer, "{{ messages[0].content }}<eos>{{ messages[1].content }}", 999)
+
+
+@given(
+    words=st.lists(st.sampled_from(["a", "capital", "of", "China", "京"]), min_size=1, max_size=60),
+    room=st.integers(1, 30),
+)
+@pytest.mark.parametrize("name", list(FRAME))
+def test_chunks_hold_every_token_of_a_document_within_the_limit(name: str, words: list[str], room: int):
+    template = {"qwen": QWEN3_TEMPLATE, "ctxl": CTXL_TEMPLATE}[name]
+    pairs = [("What?", " ".join(["京", *words, "京"])), ("What?", "")]  # ends that melt into no frame
+    whole, frame = FRAME[name].rows(pairs, None).rows
+    start = next(n for n in range(len(frame)) if whole[: n + 1] != frame[: n + 1])
+    before, document, after = frame[:start], whole[start : len(whole) - len(frame) + start], frame[start:]
+    limit = len(frame) + room
+
+    encoded = Encoder(TOKENIZER, template, limit, has_chunks=True).rows(pairs, None)
+
+    last = max(len(document) - room, 0)
+    starts = [*range(0, last, room - room // 8), last]  # the last chunk is as long as the others
+    assert encoded.rows == [*(before + document[n : n + room] + after for n in starts), frame]
+    assert list(encoded.owners) == [0] * len(starts) + [1]
+    assert len(encoded.stems) == len(encoded.rows)
+    assert encoded.truncated_count == 0
+    assert encoded.rows[0] == Encoder(TOKENIZER, template, limit).rows(pairs, None).rows[0]

@@ -159,7 +159,7 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
             "finds no CUDA device",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
-        ({"recipe": "qwen3-reranker"}, "recipe must be a Recipe, not a str"),
+        ({"recipe": "qwen3-reranker"}, "not a str"),
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
         ({"max_tokens": 0}, "max_tokens must be a whole number from 1 up"),
         ({"max_tokens": 10**6}, "more than the 2048 tokens"),

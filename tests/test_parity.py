@@ -159,7 +159,7 @@ def test_a_cut_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen
     class Careless(Encoder):
         def rows(self, pairs, instruction):
             uncut = Encoder(tiny_qwen.tokenizer, original.recipe.chat_template, 10**9).rows(pairs, instruction)
-            return Rows([row[kept][: self.max_tokens] for row in uncut.rows], len(pairs))
+            return Rows([row[kept][: self.max_tokens] for row in uncut.rows], uncut.owners, len(pairs))
 
     original = Original.find(str(tiny_qwen.folder), CPU)
     encoder, careless = (kind(tiny_qwen.tokenizer, original.recipe.chat_template, 600) for kind in (Encoder, Careless))

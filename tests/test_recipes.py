@@ -1,11 +1,12 @@
 """Every family's prompt, byte for byte, and the facts that stand beside it."""
 
 import hashlib
+import json
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from onelogit import FAMILIES, Recipe
+from onelogit import FAMILIES, Recipe, RecipeError, recipe_fields, recipe_from
 from onelogit.recognise import recognise
 from reference import prompt_text
 
@@ -113,3 +114,23 @@ def test_the_table_knows_a_fine_tune_by_its_base_model():
     texts = {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}', "README.md": card}
 
     assert recognise("me/my-reranker", texts).recipe.family == "qwen3-reranker"
+
+
+def test_a_recipe_is_plain_data_and_back(family: Recipe):
+    plain = recipe_fields(family)
+
+    assert recipe_from(json.loads(json.dumps(plain))) == family
+    assert "max_tokens" not in recipe_fields(FAMILIES[0])  # as by default
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"family": "mine"}, "'read_out' is wrong with this recipe; its fields are family, chat_template"),
+        ({"family": "mine", "read_out": None, "colour": 1}, "colour"),
+        ({"family": "mine", "read_out": {True: True}}, "put true, false, yes and no into quotes"),
+    ],
+)
+def test_plain_data_that_are_no_recipe_say_what_one_is(plain: dict[str, object], message: str):
+    with pytest.raises(RecipeError, match=message):
+        recipe_from(plain)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from onelogit import InputError, LogitError
 from onelogit.inputs import check_score_threshold, check_top_n
-from onelogit.scores import rank_logits, to_score
+from onelogit.scores import best_logits, rank_logits, to_score
 
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32))
 
@@ -59,3 +59,16 @@ def test_a_top_n_that_is_no_count_is_refused(top_n: object):
 def test_a_threshold_that_is_no_number_is_refused(threshold: object):
     with pytest.raises(InputError, match="score_threshold must be a number"):
         check_score_threshold(threshold)
+
+
+@given(chunks=st.lists(st.lists(st.floats(-50, 50), min_size=1, max_size=4), max_size=5))
+def test_a_documents_logit_is_the_highest_of_its_rows(chunks: list[list[float]]):
+    owners = [owner for owner, logits in enumerate(chunks) for _ in logits]
+
+    assert best_logits([logit for logits in chunks for logit in logits], owners) == [max(logits) for logits in chunks]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_row_that_is_not_finite_is_named_by_its_document(order: int):
+    with pytest.raises(LogitError, match="document 1 is nan"):
+        best_logits([0.0, *[math.nan, 1.0][::order]], [0, 1, 1])

@@ -7,7 +7,7 @@ settings are shared state, and threads that differ in them corrupt each other's 
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ from onelogit.template import Part, Prompt, compile_prompt, takes_instruction
 from onelogit.tokens import Row, added_ids, control_ids, without_limits, without_settings
 
 _RECENT_BYTES = 8 * 2**20  # some 5,000 passages of 150 tokens
+_OVERLAP = 8  # a chunk begins with this part of the one before, lest a passage on the seam be read in halves only
+
+RunIds = list[Sequence[int]]  # of each run of a row
 
 # Texts that lean on what stands around them.
 _PROBES: tuple[Values, ...] = (
@@ -33,10 +36,11 @@ _PROBES: tuple[Values, ...] = (
 
 
 class Rows(NamedTuple):
-    """One row of token ids for each pair, in the pairs' order.
+    """One row of token ids for each pair, in the pairs' order; where long documents are read in chunks, one for each.
 
     Attributes:
         rows: the ids.
+        owners: which of the pairs each row belongs to, by its index, ascending.
         truncated_count: how many documents were cut to fit.
         second_starts: where in each row the second text begins, for models that are told; None for all others.
         stems: for each row the places, in tokens from its start and ascending, in front of which it is worth keeping:
@@ -45,6 +49,7 @@ class Rows(NamedTuple):
     """
 
     rows: list[Row]
+    owners: Sequence[int]
     truncated_count: int
     second_starts: list[int] | None = None
     stems: Sequence[tuple[int, ...]] = ()
@@ -57,7 +62,9 @@ class Encoder:
         tokenizer: the checkpoint's own, with a fast backend.
         chat_template: of the recipe; None for query and document as a pair, joined as the tokenizer joins pairs.
         adds_special_tokens: as in `Recipe`.
-        max_tokens: the longest row; longer documents lose tokens at their end, and nothing else is ever cut.
+        max_tokens: the longest row; of a longer document only as many tokens stand in it as fit, and nothing else is
+            ever cut.
+        has_chunks: read a document that does not fit in chunks, a row each. Else its beginning stands for it.
         allow_control_tokens: read control tokens that a caller's text spells as such, as the references do.
 
     Raises:
@@ -72,9 +79,11 @@ class Encoder:
         *,
         adds_special_tokens: bool = True,
         allow_control_tokens: bool = False,
+        has_chunks: bool = False,
     ) -> None:
         backend = without_limits(tokenizer.backend_tokenizer)
         self.max_tokens = max_tokens
+        self._has_chunks = has_chunks
         self._chat_template = chat_template
         self._control_ids = control_ids(backend)
         self._run_tokenizer = without_settings(backend, {} if allow_control_tokens else self._control_ids)
@@ -95,7 +104,7 @@ class Encoder:
         return self._chat_template is not None and takes_instruction(self._chat_template)
 
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Rows:
-        """One row for each (query, document).
+        """One row for each (query, document), or more for a document in chunks.
 
         Args:
             pairs: texts; the document may be empty.
@@ -108,11 +117,15 @@ class Encoder:
         values: list[Values] = [
             {"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs
         ]
-        run_ids = self._run_ids(layout, values)
-        truncated_count = self._cut(layout, values, run_ids)
+        whole = self._run_ids(layout, values)
+        long = self._long(layout, whole)
+        fitting = self._fitting(layout, values, whole, long) if long else {}
+        read = [(index, ids) for index, each in enumerate(whole) for ids in fitting.get(index, [each])]
+        owners, run_ids = [index for index, _ in read], [ids for _, ids in read]
+        truncated_count = 0 if self._has_chunks else len(long)
         rows = [layout.join(ids) for ids in run_ids]
         second_starts = [layout.starts(ids)[1] for ids in run_ids] if self._has_types else None
-        return Rows(rows, truncated_count, second_starts, [layout.stems(ids) for ids in run_ids])
+        return Rows(rows, owners, truncated_count, second_starts, [layout.stems(ids) for ids in run_ids])
 
     def _lay_out(self, has_instruction: bool) -> Layout:
         """The layout with the shortest runs that give the ids of the longest."""
@@ -135,7 +148,7 @@ class Encoder:
     def _uncut_rows(self, layout: Layout, values: Iterable[Values]) -> list[Row]:
         return [layout.join(ids) for ids in self._run_ids(layout, values)]
 
-    def _run_ids(self, layout: Layout, values: Iterable[Values]) -> list[list[Sequence[int]]]:
+    def _run_ids(self, layout: Layout, values: Iterable[Values]) -> list[RunIds]:
         """The ids of each run of each pair; a text is tokenised once, and not at all where it is still remembered."""
         texts = [layout.texts(value) for value in values]
         unique = dict.fromkeys(text for row in texts for text in row)
@@ -147,34 +160,42 @@ class Encoder:
             ids_of |= fresh
         return [[ids_of[text] for text in row] for row in texts]
 
-    def _cut(self, layout: Layout, values: Sequence[Values], run_ids: list[list[Sequence[int]]]) -> int:
-        """Take tokens from the end of each document that does not fit, in place; returns how many those are."""
+    def _long(self, layout: Layout, run_ids: Sequence[RunIds]) -> dict[int, int]:
+        """By how many tokens the rows that do not fit are too long, by their index."""
+        excess = [layout.starts(ids)[-1] - self.max_tokens for ids in run_ids]
+        return {index: count for index, count in enumerate(excess) if count > 0}
+
+    def _fitting(
+        self, layout: Layout, values: Sequence[Values], run_ids: Sequence[RunIds], long: Mapping[int, int]
+    ) -> dict[int, list[RunIds]]:
+        """The ids of each run of the rows that are too long, once for each chunk of the document."""
         place = layout.document_run
-        ends = [layout.starts(ids)[-1] for ids in run_ids]
-        long = [index for index, end in enumerate(ends) if end > self.max_tokens]
-        if not long:
-            return 0
         texts = [layout.texts(values[index])[place] for index in long]
         encodings = self._run_tokenizer.encode_batch(texts, add_special_tokens=False)
-        for index, encoding in zip(long, encodings, strict=True):
-            run_ids[index][place] = self._shortened(encoding, layout.document_span(values[index]), ends[index])
-        return len(long)
+        found = {}
+        for (index, excess), encoding in zip(long.items(), encodings, strict=True):
+            chunks = self._chunks(encoding, layout.document_span(values[index]), excess)
+            before, after = run_ids[index][:place], run_ids[index][place + 1 :]
+            found[index] = [[*before, chunk, *after] for chunk in chunks]
+        return found
 
-    def _shortened(self, encoding: Encoding, document: tuple[int, int], row_tokens: int) -> Row:
-        """The ids of a document's run, less as many of the document's last as do not fit."""
+    def _chunks(self, encoding: Encoding, document: tuple[int, int], excess: int) -> list[Row]:
+        """The ids of a document's run, with as many of the document's tokens as fit: its first, then those behind."""
         start, end = document
         # A token that joins the document's last characters to the frame belongs to the frame.
         inside = [i for i, (first, last) in enumerate(encoding.offsets) if start <= first and last <= end]
-        excess = row_tokens - self.max_tokens
-        if excess >= len(inside):
-            used = row_tokens - len(inside)
+        room = len(inside) - excess
+        if room < 1:
             raise InputError(
-                f"the query, the instruction and the prompt's frame take {used} tokens, which leaves no room for a "
-                f"document in max_tokens={self.max_tokens}: {used - self.max_tokens + 1} too many. "
+                f"the query, the instruction and the prompt's frame take {self.max_tokens - room} tokens, which leaves "
+                f"no room for a document in max_tokens={self.max_tokens}: {1 - room} too many. "
                 "Shorten the query or raise max_tokens"
             )
-        dropped = set(inside[len(inside) - excess :])
-        return [id for i, id in enumerate(encoding.ids) if i not in dropped]
+        # The last chunk is as long as the others, so that no few last words stand for a document.
+        starts = [*range(0, excess, room - room // _OVERLAP), excess] if self._has_chunks else [0]
+        kept = [{*inside[start : start + room]} for start in starts]
+        outside = {*range(len(encoding.ids))} - {*inside}
+        return [[id for i, id in enumerate(encoding.ids) if i in chunk or i in outside] for chunk in kept]
 
     def _check_runs(self) -> None:
         """Prove on one prompt that reading it in runs gives the ids of the whole."""

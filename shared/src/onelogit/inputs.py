@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from onelogit.errors import InputError
-from onelogit.recipes import Activation, Recipe
+from onelogit.recipes import Recipe, recipe_from
+
+Choice = TypeVar("Choice", bound=str | None)
 
 
 def checked_documents(documents: Iterable[str]) -> list[str]:
@@ -87,15 +89,29 @@ def checked_count(name: str, value: int | None, least: int = 1) -> int | None:
     return value
 
 
-def checked_activation(activation: Activation) -> Activation:
-    """The activation itself.
+def checked_choice(name: str, value: Choice, choices: object) -> Choice:
+    """The value itself, where it is None or one of those that the `Literal` type `choices` lists.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: with the value, under the `name` that the caller knows it by.
     """
-    if activation not in get_args(Activation):
-        raise InputError(f"unknown activation {activation!r}; it is one of {', '.join(get_args(Activation))}")
-    return activation
+    if value is not None and value not in get_args(choices):
+        raise InputError(f"unknown {name} {value!r}; it is one of {', '.join(get_args(choices))}")
+    return value
+
+
+def checked_recipe(recipe: Recipe | Mapping[str, Any] | None) -> Recipe | None:
+    """The recipe, made of its plain data where it is given so.
+
+    Raises:
+        InputError: it is neither.
+        RecipeError: as `recipe_from`.
+    """
+    if isinstance(recipe, Mapping):
+        return recipe_from(recipe)
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise InputError(f"recipe must be a Recipe, or its fields as a dictionary, not a {type(recipe).__name__}")
+    return recipe
 
 
 def check_top_n(top_n: object, name: str = "top_n") -> None:

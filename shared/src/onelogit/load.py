@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from onelogit.chain import Chain, find_chain
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
 from onelogit.files import files_of_tensors, find_folder, read_texts
+from onelogit.inputs import checked_recipe
 from onelogit.options import LoadOptions
 from onelogit.placement import find_device, find_dtype
 from onelogit.pooled import read_layers
@@ -61,13 +62,12 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
         InputError: an unknown device or dtype.
     """
     name = _name(model)
-    if not isinstance(options.get("recipe"), Recipe | None):
-        raise InputError(f"recipe must be a Recipe, not a {type(options.get('recipe')).__name__}")
+    given = checked_recipe(options.get("recipe"))
     find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refuses them before anything is read
     revision, token = options.get("revision"), options.get("token")
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
     texts = read_texts(folder)
-    recipe = recognise(name, texts, options.get("recipe")).recipe
+    recipe = recognise(name, texts, given).recipe
     chain = find_chain(texts)
     _mention_licence(name, recipe.licence)
     config = load_config(folder, options)

@@ -6,7 +6,7 @@ from weakref import WeakValueDictionary
 
 from typing_extensions import Unpack
 
-from onelogit.options import LoadOptions
+from onelogit.options import LoadOptions, plain_options
 
 if TYPE_CHECKING:
     from onelogit.reranker import Reranker
@@ -29,20 +29,32 @@ def open_reranker(model: str, **options: Unpack[LoadOptions]) -> "Reranker":
     Raises:
         OnelogitError: as `Reranker.load`.
     """
+    if (reranker := find_reranker(model, options)) is not None:
+        return reranker
     from onelogit.reranker import Reranker  # noqa: PLC0415  this is where torch is loaded
 
-    # By identity: 0 equals False, but is a value, and a wrong one.
-    given = {name: value for name, value in options.items() if value is not None and value is not False}
-    key = (model, _frozen(given))
-    reranker = _open_rerankers.get(key)
-    if reranker is not None and not reranker.is_closed:
-        return reranker
     with _lock:
-        reranker = _open_rerankers.get(key)
-        if reranker is None or reranker.is_closed:
-            reranker = Reranker.load(model, **options)
-            _open_rerankers[key] = reranker
+        reranker = find_reranker(model, options)  # somebody may have opened it meanwhile
+        if reranker is None:
+            reranker = _open_rerankers[_key(model, options)] = Reranker.load(model, **options)
         return reranker
+
+
+def find_reranker(model: str, options: LoadOptions) -> "Reranker | None":
+    """The reranker that `open_reranker` would give without loading one; None where it is not open."""
+    reranker = _open_rerankers.get(_key(model, options))
+    return None if reranker is None or reranker.is_closed else reranker
+
+
+def is_named(reranker: "Reranker", model: str, options: LoadOptions) -> bool:
+    """Whether a reranker is what these name; the token does not count, for it does not change a model."""
+    mine, theirs = ({**each, "token": None} for each in (reranker.options, options))
+    return _key(reranker.name, mine) == _key(model, theirs)  # type: ignore[arg-type]
+
+
+def _key(model: str, options: LoadOptions) -> tuple[str, object]:
+    # By identity: 0 equals False, but is a value, and a wrong one.
+    return model, _frozen({name: value for name, value in plain_options(options).items() if value is not False})
 
 
 def _frozen(value: object) -> object:

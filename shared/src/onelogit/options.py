@@ -1,12 +1,14 @@
 """What a caller may say when a model is loaded: one set of names for the core and every adapter."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
-from onelogit.recipes import Activation, Recipe
+from onelogit.recipes import Activation, Recipe, recipe_fields
+
+LongDocuments = Literal["cut", "chunk_max"]
 
 
 class ScoringOptions(TypedDict, total=False):
@@ -14,7 +16,10 @@ class ScoringOptions(TypedDict, total=False):
 
     Attributes:
         instruction: replaces the recipe's default instruction; "" for none.
-        max_tokens: longest prompt, in tokens; longer documents are cut at their end.
+        max_tokens: longest prompt, in tokens.
+        long_documents: what of a document that is longer counts. "cut", as when left out: its beginning. "chunk_max":
+            the best of its chunks, each as long as fits and an eighth in common with the one before (MaxP of
+            https://arxiv.org/abs/1905.09217); a document of n times the length takes n times the work.
         batch_tokens: most tokens in one forward pass; left out, as many as are worth it and the free memory allows.
         document_cache_bytes: keep the keys and values of documents between calls, in this much memory of the model's
             device, where the family writes the document first: a document met again costs only the query's tokens.
@@ -28,6 +33,7 @@ class ScoringOptions(TypedDict, total=False):
 
     instruction: str | None
     max_tokens: int | None
+    long_documents: LongDocuments | None
     batch_tokens: int | None
     document_cache_bytes: int | None
     document_cache_host_bytes: int | None
@@ -42,7 +48,8 @@ class LoadOptions(ScoringOptions, total=False):
         device: "cpu", "cuda", "cuda:1", "mps"; the fastest one present where left out.
         dtype: of the backbone, by name: "bfloat16", "float16", "float32"; where left out, the checkpoint's own, or
             float32 for one that the device has no instructions for.
-        recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares.
+        recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares; as
+            plain data, too, as in `recipe_fields`.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; the one that is logged in where left out. Log in rather than
             put it into an adapter's options, which frameworks write into their dumps.
@@ -55,7 +62,7 @@ class LoadOptions(ScoringOptions, total=False):
 
     device: str | None
     dtype: str | None
-    recipe: Recipe | None
+    recipe: Recipe | dict[str, Any] | None
     revision: str | None
     token: str | bool | None
     device_map: str | dict[str, int | str] | None
@@ -74,6 +81,35 @@ def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> No
     for name in options:
         if name not in known:
             raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
+
+
+def plain_options(options: LoadOptions) -> LoadOptions:
+    """The options that are given, as data that every framework can write down and read.
+
+    Raises:
+        InputError: as `check_options`.
+    """
+    check_options(options)
+    recipe = options.get("recipe")
+    plain = {**options, "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe}
+    return cast("LoadOptions", {name: value for name, value in plain.items() if value is not None})
+
+
+def merged_options(options: LoadOptions | None, *, token: str | None = None, **named: str | None) -> LoadOptions:
+    """An adapter's options together with those that it has parameters of its own for; None is not given.
+
+    Raises:
+        InputError: as `check_options`; an option that is given in both places; a token among the options, which
+            frameworks write into their dumps.
+    """
+    options = plain_options(options or {})
+    if isinstance(options.get("token"), str):
+        raise InputError("a token in the options would be written into dumps; give it as token=, which is not")
+    given = {name: value for name, value in {**named, "token": token}.items() if value is not None}
+    for name in given:
+        if options.get(name) is not None:
+            raise InputError(f"{name} is given twice, by itself and in the options; leave one out")
+    return cast("LoadOptions", {**options, **given})
 
 
 def scoring_options(options: LoadOptions) -> ScoringOptions:

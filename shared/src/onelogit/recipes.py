@@ -1,8 +1,10 @@
-"""Recipe and the table of families: facts with their sources, no code that acts on them."""
+"""Recipe, its form as plain data, and the table of families: facts with their sources, no code that acts on them."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, Literal
 
+from onelogit.errors import RecipeError
 from onelogit.prompts import (
     BGE_GEMMA_TEMPLATE,
     CTXL_TEMPLATE,
@@ -67,6 +69,34 @@ class Recipe:
     licence: str | None = None
     models: tuple[str, ...] = ()
     name_pattern: str | None = None
+
+
+def recipe_fields(recipe: Recipe | ReadOut) -> dict[str, Any]:
+    """A recipe as plain data, which YAML and JSON can hold: the fields that are not as by default."""
+    plain = {}
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.default is MISSING or value != field.default:
+            plain[field.name] = recipe_fields(value) if isinstance(value, ReadOut) else value
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def recipe_from(plain: Mapping[str, Any]) -> Recipe:
+    """The recipe that `recipe_fields` described.
+
+    Raises:
+        RecipeError: a field is missing or unknown.
+    """
+    try:
+        read_out = plain["read_out"]
+        parts = {"read_out": read_out and ReadOut(**read_out), "models": tuple(plain.get("models", ()))}
+        return Recipe(**{**plain, **parts})
+    except (KeyError, TypeError) as error:
+        names = ", ".join(field.name for field in fields(Recipe))
+        raise RecipeError(
+            f"{error} is wrong with this recipe; its fields are {names}, and those of read_out true, false, scale. "
+            "In YAML, put true, false, yes and no into quotes"
+        ) from error
 
 
 _QWEN3_RERANKER = Recipe(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
@@ -16,13 +16,13 @@ from onelogit.inputs import (
     check_score_threshold,
     check_text,
     check_top_n,
-    checked_activation,
+    checked_choice,
     checked_documents,
     checked_pairs,
 )
 from onelogit.load import load_checkpoint
 from onelogit.options import LoadOptions, ScoringOptions, check_options, scoring_options
-from onelogit.recipes import Recipe
+from onelogit.recipes import Activation, Recipe
 from onelogit.scorer import Scorer
 from onelogit.scores import Ranked, rank_logits
 from onelogit.service import in_passing_thread
@@ -45,6 +45,11 @@ class Reranker:
         name: what the model is called, for people.
         **options: see `ScoringOptions`.
 
+    Attributes:
+        recipe: the same.
+        name: the same.
+        options: what was said when it was made or loaded.
+
     Raises:
         InputError: an option that is unknown or out of its range, or an instruction for a family that takes none.
         RecipeError: a template that is not one for reranking.
@@ -60,10 +65,11 @@ class Reranker:
         **options: Unpack[ScoringOptions],
     ) -> None:
         check_options(options, ScoringOptions)
-        activation = options.get("activation")
+        activation = checked_choice("activation", options.get("activation"), Activation)
         self.recipe = recipe
         self.name = name
-        self._activation = checked_activation(recipe.activation if activation is None else activation)
+        self.options = cast("LoadOptions", {**options})
+        self._activation = recipe.activation if activation is None else activation
         self._scorer = Scorer(classifier, tokenizer, recipe, options)
 
     @classmethod
@@ -83,7 +89,9 @@ class Reranker:
         checkpoint = in_passing_thread(lambda: load_checkpoint(model, options))
         classifier = in_passing_thread(lambda: assemble(checkpoint))
         scoring = scoring_options(options)
-        return cls(classifier, checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
+        reranker = cls(classifier, checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
+        reranker.options = {**options}
+        return reranker
 
     @property
     def licence(self) -> str | None:
@@ -121,15 +129,18 @@ class Reranker:
         top_n: int | None = None,
         score_threshold: float | None = None,
         instruction: str | None = None,
+        *,
+        progress: bool = False,
     ) -> list[Ranked]:
         """The documents from most to least relevant.
 
         Args:
             query: what is looked for; not blank.
-            documents: texts, in any order; a long one is cut at its end.
+            documents: texts, in any order; of those that are too long see `long_documents` in `ScoringOptions`.
             top_n: keep this many at most; None for all.
             score_threshold: keep documents whose score is at least this; None for all.
             instruction: what "relevant" means here; None for the reranker's own, "" for none.
+            progress: show a progress bar.
 
         Returns:
             Sorted by logit, the highest first; equal logits in the given order. Empty for no documents.
@@ -140,7 +151,8 @@ class Reranker:
         """
         check_top_n(top_n)
         check_score_threshold(score_threshold)
-        return rank_logits(self.logits(query, documents, instruction), self._activation, top_n, score_threshold)
+        logits = self.logits(query, documents, instruction, progress=progress)
+        return rank_logits(logits, self._activation, top_n, score_threshold)
 
     async def arank(
         self,
@@ -149,16 +161,20 @@ class Reranker:
         top_n: int | None = None,
         score_threshold: float | None = None,
         instruction: str | None = None,
+        *,
+        progress: bool = False,
     ) -> list[Ranked]:
         """`rank`, while the event loop goes on. Cancelling it leaves all other callers as they are."""
         check_top_n(top_n)
         check_score_threshold(score_threshold)
-        logits = await self._scorer.alogits(_pairs(query, documents), instruction)
+        logits = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
         return rank_logits(logits, self._activation, top_n, score_threshold)
 
-    def logits(self, query: str, documents: Iterable[str], instruction: str | None = None) -> list[float]:
+    def logits(
+        self, query: str, documents: Iterable[str], instruction: str | None = None, *, progress: bool = False
+    ) -> list[float]:
         """The raw logit of each document, in the given order: float32, unbounded. Raises as `rank` does."""
-        return self._scorer.logits(_pairs(query, documents), instruction)
+        return self._scorer.logits(_pairs(query, documents), instruction, progress=progress)
 
     def pair_logits(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None = None, progress: bool = False
@@ -201,6 +217,10 @@ class Reranker:
     def warm_up(self) -> None:
         """Score one short pair, so that the first real call finds everything ready."""
         self.logits("warm up", ["warm up"])
+
+    async def awarm_up(self) -> None:
+        """`warm_up`, while the event loop goes on."""
+        await self.arank("warm up", ["warm up"])
 
     def close(self) -> None:
         """Let go of the model and its memory. Closing twice is fine; scoring afterwards raises OnelogitError."""

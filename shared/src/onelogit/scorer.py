@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import NoReturn
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -12,10 +13,10 @@ from onelogit.document_cache import DocumentCache
 from onelogit.encode import Encoder, Rows
 from onelogit.errors import InputError, OnelogitError
 from onelogit.forward import Forward, TokenRow, token_rows
-from onelogit.inputs import check_text, checked_count, checked_max_tokens
-from onelogit.options import ScoringOptions
+from onelogit.inputs import check_text, checked_choice, checked_count, checked_max_tokens
+from onelogit.options import LongDocuments, ScoringOptions
 from onelogit.recipes import Recipe
-from onelogit.scores import check_logits
+from onelogit.scores import best_logits
 from onelogit.service import Service, in_passing_thread
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Scorer:
             self.max_tokens,
             adds_special_tokens=recipe.adds_special_tokens,
             allow_control_tokens=bool(options.get("allow_control_tokens")),
+            has_chunks=checked_choice("long_documents", options.get("long_documents"), LongDocuments) == "chunk_max",
         )
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._checked(instruction)
@@ -111,31 +113,34 @@ class Scorer:
             InputError: as `rows`.
             LogitError: the model gave NaN or an infinite number.
         """
-        rows = self._token_rows(pairs, instruction)
-        with tqdm(total=len(pairs), desc="reranking", unit="pair", disable=not progress) as bar:
-            logits = self._service.logits(rows, bar.update)
-        check_logits(logits)
-        return logits
+        rows, owners = self._read(pairs, instruction)
+        with _progress_bar(rows, is_shown=progress) as bar:
+            return best_logits(self._service.logits(rows, bar.update), owners)
 
-    async def alogits(self, pairs: Sequence[tuple[str, str]], instruction: str | None = None) -> list[float]:
+    async def alogits(
+        self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
+    ) -> list[float]:
         """`logits`, while the event loop goes on."""
-        rows = await asyncio.to_thread(self._token_rows, pairs, instruction)
-        logits = await self._service.alogits(rows)
-        check_logits(logits)
-        return logits
+        rows, owners = await asyncio.to_thread(self._read, pairs, instruction)
+        with _progress_bar(rows, is_shown=progress) as bar:
+            return best_logits(await self._service.alogits(rows, bar.update), owners)
 
-    def _token_rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[TokenRow]:
+    def _read(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> tuple[list[TokenRow], Sequence[int]]:
         rows = self.rows(pairs, instruction)
         if rows.truncated_count:
             cut = "%d of %d documents were cut at their end to fit max_tokens=%d"
             logger.warning(cut, rows.truncated_count, len(pairs), self.max_tokens)
-        return token_rows(rows)
+        return token_rows(rows), rows.owners
 
     def _checked(self, instruction: str) -> str:
         check_text(instruction, "the instruction")
         if instruction and not self._encoder.takes_instruction():
             raise InputError(f"the family {self._family} takes no instruction, but got {instruction!r}")
         return instruction
+
+
+def _progress_bar(rows: Sequence[TokenRow], *, is_shown: bool) -> "tqdm[NoReturn]":
+    return tqdm(total=len(rows), desc="reranking", unit="row", disable=not is_shown)
 
 
 def _document_cache(options: ScoringOptions) -> DocumentCache | None:

@@ -47,12 +47,30 @@ def rank_logits(
     Raises:
         LogitError: a logit is NaN or infinite.
     """
-    check_logits(logits)
+    for index, logit in enumerate(logits):
+        check_logit(logit, index)
     order = sorted(range(len(logits)), key=lambda index: -logits[index])  # sorted() is stable: ties by index
     ranking = [Ranked(index, logits[index], to_score(logits[index], activation)) for index in order]
     if score_threshold is not None:
         ranking = [ranked for ranked in ranking if ranked.score >= score_threshold]
     return ranking[:top_n]
+
+
+def best_logits(logits: Sequence[float], owners: Sequence[int]) -> list[float]:
+    """The highest logit of each document's rows.
+
+    Args:
+        logits: one for each row.
+        owners: whose each row is, ascending, every document at least once.
+
+    Raises:
+        LogitError: a logit is NaN or infinite.
+    """
+    best: dict[int, float] = {}
+    for owner, logit in zip(owners, logits, strict=True):
+        check_logit(logit, owner)
+        best[owner] = max(logit, best.get(owner, logit))
+    return [*best.values()]
 
 
 def to_score(logit: float, activation: Activation) -> float:
@@ -63,12 +81,11 @@ def to_score(logit: float, activation: Activation) -> float:
     return 1 / (1 + small) if logit >= 0 else small / (1 + small)
 
 
-def check_logits(logits: Sequence[float]) -> None:
+def check_logit(logit: float, index: int) -> None:
     """Refuse what cannot be ordered.
 
     Raises:
-        LogitError: naming the first document whose logit is not finite.
+        LogitError: naming the document whose logit is not finite.
     """
-    for index, logit in enumerate(logits):
-        if not math.isfinite(logit):
-            raise LogitError(f"the logit of document {index} is {logit}; try dtype='float32'")
+    if not math.isfinite(logit):
+        raise LogitError(f"the logit of document {index} is {logit}; try dtype='float32'")

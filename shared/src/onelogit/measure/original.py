@@ -24,6 +24,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from onelogit.chain import find_chain
 from onelogit.errors import RecipeError
 from onelogit.files import find_folder, read_texts
+from onelogit.inputs import checked_recipe
 from onelogit.measure.modular import Modular
 from onelogit.measure.pairs import Pair
 from onelogit.measure.progress import tracked
@@ -79,7 +80,7 @@ class Original:
         """
         folder = _folder(model, options, with_weights=False)
         texts = read_texts(folder)
-        recipe = recognise(model, texts, options.get("recipe")).recipe
+        recipe = recognise(model, texts, checked_recipe(options.get("recipe"))).recipe
         tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
