@@ -1,111 +1,197 @@
 """The three adapters behind one face, so that one contract can be held against all."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from haystack import Document as HaystackDocument
+from haystack import Pipeline
+from haystack.utils import Secret
 from langchain_core.documents import Document as LangChainDocument
+from langchain_core.load import dumps, loads
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from haystack_integrations.components.rankers.onelogit.ranker import OnelogitRanker
 from langchain_onelogit import OnelogitRerank as LangChainRerank
 from llama_index.postprocessor.onelogit_rerank import OnelogitRerank as LlamaIndexRerank
 
+TOLD = ("relevance_score", "relevance_logit", "retrieval_score")
+OLD_SCORE = 0.5
+
 
 class Result(NamedTuple):
-    """One document that came back."""
+    """One document that came back; where it was not ranked, without a logit."""
 
     id: str
     text: str
     metadata: dict[str, Any]
-    score: float
-    logit: float
+    score: float | None
+    logit: float | None
 
 
 class Adapter(Protocol):
     """What the contract needs to know of a framework."""
 
-    def make(self, model: str, top: int | None = None, **fields: Any) -> Any: ...
+    kind: Any
+    is_asked_anew: bool  # whether a call may have options of its own
+    names: ClassVar[dict[str, str]]  # the framework's own names of fields, where they are not the usual ones
 
-    def documents(self, texts: Sequence[str], metadata: dict[str, Any] | None = None) -> list[Any]: ...
+    def documents(
+        self, texts: Sequence[str], metadata: dict[str, Any] | None = None, ids: Sequence[str] | None = None
+    ) -> list[Any]: ...
 
-    def run(self, adapter: Any, query: str, documents: list[Any]) -> list[Result]: ...
+    def run(self, adapter: Any, query: str, documents: Iterable[Any], **anew: Any) -> list[Result]: ...
 
-    async def arun(self, adapter: Any, query: str, documents: list[Any]) -> list[Result]: ...
+    async def arun(self, adapter: Any, query: str, documents: Iterable[Any], **anew: Any) -> list[Result]: ...
+
+    async def awarm_up(self, adapter: Any) -> None: ...
+
+    def dumped(self, adapter: Any) -> str: ...
+
+    def loaded(self, text: str) -> Any: ...
+
+    def secret(self, name: str, value: str) -> Any: ...
 
 
-def _without_logit(metadata: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in metadata.items() if name not in ("relevance_logit", *names)}
+def make(framework: Adapter, model: str, top: int | None = None, **fields: Any) -> Any:
+    """An adapter, its fields by their usual names."""
+    return framework.kind(model=model, **renamed(framework, top_n=top, **fields))
+
+
+def renamed(framework: Adapter, **fields: Any) -> dict[str, Any]:
+    return {framework.names.get(name, name): value for name, value in fields.items()}
+
+
+def _own(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if name not in TOLD}
+
+
+def _ids(texts: Sequence[str], ids: Sequence[str] | None) -> Sequence[str]:
+    return [f"id-{n}" for n in range(len(texts))] if ids is None else ids
 
 
 class LangChain:
-    def make(self, model: str, top: int | None = None, **fields: Any) -> LangChainRerank:
-        return LangChainRerank(model=model, top_n=top, **fields)
+    kind = LangChainRerank
+    is_asked_anew = True
+    names: ClassVar = {}
 
-    def documents(self, texts: Sequence[str], metadata: dict[str, Any] | None = None) -> list[LangChainDocument]:
+    def documents(
+        self, texts: Sequence[str], metadata: dict[str, Any] | None = None, ids: Sequence[str] | None = None
+    ) -> list[LangChainDocument]:
         return [
-            LangChainDocument(page_content=text, id=f"id-{n}", metadata=dict(metadata or {}))
-            for n, text in enumerate(texts)
+            LangChainDocument(page_content=text, id=id, metadata=dict(metadata or {}))
+            for id, text in zip(_ids(texts, ids), texts, strict=True)
         ]
 
-    def run(self, adapter: LangChainRerank, query: str, documents: list[LangChainDocument]) -> list[Result]:
-        return [self._result(document) for document in adapter.compress_documents(documents, query)]
+    def run(
+        self, adapter: LangChainRerank, query: str, documents: Iterable[LangChainDocument], **anew: Any
+    ) -> list[Result]:
+        return [self._result(document) for document in adapter.compress_documents(documents, query, **anew)]
 
-    async def arun(self, adapter: LangChainRerank, query: str, documents: list[LangChainDocument]) -> list[Result]:
-        return [self._result(document) for document in await adapter.acompress_documents(documents, query)]
+    async def arun(
+        self, adapter: LangChainRerank, query: str, documents: Iterable[LangChainDocument], **anew: Any
+    ) -> list[Result]:
+        return [self._result(document) for document in await adapter.acompress_documents(documents, query, **anew)]
 
     def _result(self, document: LangChainDocument) -> Result:
-        metadata = document.metadata
-        score, logit = metadata["relevance_score"], metadata["relevance_logit"]
-        return Result(document.id, document.page_content, _without_logit(metadata, "relevance_score"), score, logit)
+        told = [document.metadata.get(name) for name in TOLD[:2]]
+        return Result(document.id, document.page_content, _own(document.metadata), *told)
+
+    async def awarm_up(self, adapter: LangChainRerank) -> None:
+        await adapter.awarm_up()
+
+    def dumped(self, adapter: LangChainRerank) -> str:
+        return dumps(adapter)
+
+    def loaded(self, text: str) -> LangChainRerank:
+        return loads(text, allowed_objects=[LangChainRerank], valid_namespaces=["langchain_onelogit"])
+
+    def secret(self, name: str, value: str) -> str:
+        return value
 
 
 class LlamaIndex:
-    def make(self, model: str, top: int | None = None, **fields: Any) -> LlamaIndexRerank:
-        return LlamaIndexRerank(model=model, top_n=top, **fields)
+    kind = LlamaIndexRerank
+    is_asked_anew = False
+    names: ClassVar = {"progress": "show_progress"}
 
-    def documents(self, texts: Sequence[str], metadata: dict[str, Any] | None = None) -> list[NodeWithScore]:
+    def documents(
+        self, texts: Sequence[str], metadata: dict[str, Any] | None = None, ids: Sequence[str] | None = None
+    ) -> list[NodeWithScore]:
         hidden = list(metadata or {})
         return [
             NodeWithScore(
-                node=TextNode(
-                    id_=f"id-{n}", text=text, metadata=dict(metadata or {}), excluded_embed_metadata_keys=hidden
-                ),
-                score=0.5,
+                node=TextNode(id_=id, text=text, metadata=dict(metadata or {}), excluded_embed_metadata_keys=hidden),
+                score=OLD_SCORE,
             )
-            for n, text in enumerate(texts)
+            for id, text in zip(_ids(texts, ids), texts, strict=True)
         ]
 
-    def run(self, adapter: LlamaIndexRerank, query: str, documents: list[NodeWithScore]) -> list[Result]:
+    def run(self, adapter: LlamaIndexRerank, query: str, documents: Iterable[NodeWithScore]) -> list[Result]:
         return [self._result(node) for node in adapter.postprocess_nodes(documents, query_str=query)]
 
-    async def arun(self, adapter: LlamaIndexRerank, query: str, documents: list[NodeWithScore]) -> list[Result]:
+    async def arun(self, adapter: LlamaIndexRerank, query: str, documents: Iterable[NodeWithScore]) -> list[Result]:
         nodes = await adapter.apostprocess_nodes(documents, query_bundle=QueryBundle(query))
         return [self._result(node) for node in nodes]
 
     def _result(self, scored: NodeWithScore) -> Result:
         node = scored.node
-        logit = node.metadata["relevance_logit"]
-        return Result(node.node_id, node.text, _without_logit(node.metadata), scored.score, logit)
+        return Result(node.node_id, node.text, _own(node.metadata), scored.score, node.metadata.get("relevance_logit"))
+
+    async def awarm_up(self, adapter: LlamaIndexRerank) -> None:
+        await adapter.awarm_up()
+
+    def dumped(self, adapter: LlamaIndexRerank) -> str:
+        return adapter.to_json()
+
+    def loaded(self, text: str) -> LlamaIndexRerank:
+        return LlamaIndexRerank.from_json(text)
+
+    def secret(self, name: str, value: str) -> str:
+        return value
 
 
 class Haystack:
-    def make(self, model: str, top: int | None = None, **fields: Any) -> OnelogitRanker:
-        return OnelogitRanker(model=model, top_k=top, **fields)
+    kind = OnelogitRanker
+    is_asked_anew = True
+    names: ClassVar = {"top_n": "top_k", "progress": "progress_bar"}
 
-    def documents(self, texts: Sequence[str], metadata: dict[str, Any] | None = None) -> list[HaystackDocument]:
-        return [HaystackDocument(id=f"id-{n}", content=text, meta=dict(metadata or {})) for n, text in enumerate(texts)]
+    def documents(
+        self, texts: Sequence[str], metadata: dict[str, Any] | None = None, ids: Sequence[str] | None = None
+    ) -> list[HaystackDocument]:
+        return [
+            HaystackDocument(id=id, content=text, meta=dict(metadata or {}))
+            for id, text in zip(_ids(texts, ids), texts, strict=True)
+        ]
 
-    def run(self, adapter: OnelogitRanker, query: str, documents: list[HaystackDocument]) -> list[Result]:
-        return [self._result(document) for document in adapter.run(query=query, documents=documents)["documents"]]
+    def run(
+        self, adapter: OnelogitRanker, query: str, documents: Iterable[HaystackDocument], **anew: Any
+    ) -> list[Result]:
+        answer = adapter.run(query=query, documents=documents, **renamed(self, **anew))
+        return [self._result(document) for document in answer["documents"]]
 
-    async def arun(self, adapter: OnelogitRanker, query: str, documents: list[HaystackDocument]) -> list[Result]:
-        answer = await adapter.run_async(query=query, documents=documents)
+    async def arun(
+        self, adapter: OnelogitRanker, query: str, documents: Iterable[HaystackDocument], **anew: Any
+    ) -> list[Result]:
+        answer = await adapter.run_async(query=query, documents=documents, **renamed(self, **anew))
         return [self._result(document) for document in answer["documents"]]
 
     def _result(self, document: HaystackDocument) -> Result:
-        logit = document.meta["relevance_logit"]
-        return Result(document.id, document.content or "", _without_logit(document.meta), document.score, logit)
+        logit = document.meta.get("relevance_logit")
+        return Result(document.id, document.content or "", _own(document.meta), document.score, logit)
+
+    async def awarm_up(self, adapter: OnelogitRanker) -> None:
+        await adapter.warm_up_async()
+
+    def dumped(self, adapter: OnelogitRanker) -> str:
+        pipeline = Pipeline()
+        pipeline.add_component("ranker", OnelogitRanker.from_dict(adapter.to_dict()))
+        return pipeline.dumps()
+
+    def loaded(self, text: str) -> OnelogitRanker:
+        return Pipeline.loads(text).get_component("ranker")
+
+    def secret(self, name: str, value: str) -> Secret:
+        return Secret.from_env_var(name)
 
 
 ADAPTERS: list[Adapter] = [LangChain(), LlamaIndex(), Haystack()]

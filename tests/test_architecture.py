@@ -52,6 +52,7 @@ ORDER = [
     "scorer",
     "reranker",
     "open",
+    "handle",
     "several_labels",
     "measure",
     "commands",

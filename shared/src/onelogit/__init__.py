@@ -22,10 +22,19 @@ if TYPE_CHECKING:
         ServerError,
         UnsupportedModelError,
     )
+    from onelogit.handle import (
+        Kept,
+        OnError,
+        RankOptions,
+        RankRequest,
+        RerankerHandle,
+        rank_options,
+        text_with_metadata,
+    )
     from onelogit.inputs import check_top_n
     from onelogit.open import open_reranker
-    from onelogit.options import LoadOptions, check_options
-    from onelogit.recipes import FAMILIES, ReadOut, Recipe
+    from onelogit.options import LoadOptions, check_options, merged_options, plain_options
+    from onelogit.recipes import FAMILIES, ReadOut, Recipe, recipe_fields, recipe_from
     from onelogit.reranker import Reranker
     from onelogit.scores import Ranked
 
@@ -42,12 +51,23 @@ _HOMES = {
     "RecipeError": "errors",
     "ServerError": "errors",
     "UnsupportedModelError": "errors",
+    "Kept": "handle",
+    "OnError": "handle",
+    "RankOptions": "handle",
+    "RankRequest": "handle",
+    "RerankerHandle": "handle",
+    "rank_options": "handle",
+    "text_with_metadata": "handle",
     "open_reranker": "open",
     "LoadOptions": "options",
     "check_options": "options",
+    "merged_options": "options",
+    "plain_options": "options",
     "FAMILIES": "recipes",
     "ReadOut": "recipes",
     "Recipe": "recipes",
+    "recipe_fields": "recipes",
+    "recipe_from": "recipes",
     "Reranker": "reranker",
     "Ranked": "scores",
     "check_top_n": "inputs",
@@ -58,19 +78,30 @@ __all__ = [
     "FAMILIES",
     "CheckpointError",
     "InputError",
+    "Kept",
     "LoadOptions",
     "LogitError",
+    "OnError",
     "OnelogitError",
+    "RankOptions",
+    "RankRequest",
     "Ranked",
     "ReadOut",
     "Recipe",
     "RecipeError",
     "Reranker",
+    "RerankerHandle",
     "ServerError",
     "UnsupportedModelError",
     "check_options",
     "check_top_n",
+    "merged_options",
     "open_reranker",
+    "plain_options",
+    "rank_options",
+    "recipe_fields",
+    "recipe_from",
+    "text_with_metadata",
 ]
 
 

@@ -1,5 +1,6 @@
-"""LangChain document compressor that reranks with a decoder language model."""
+"""LangChain document compressor and retriever that rerank with a decoder language model."""
 
-from langchain_onelogit.compressor import OnelogitRerank
+from langchain_onelogit.compressor import OnelogitRerank, RerankInput
+from langchain_onelogit.retriever import RerankRetriever
 
-__all__ = ["OnelogitRerank"]
+__all__ = ["OnelogitRerank", "RerankInput", "RerankRetriever"]

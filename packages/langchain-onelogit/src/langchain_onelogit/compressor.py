@@ -1,55 +1,163 @@
 """LangChain documents -> the same documents, reranked. Translates; the core scores."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Required, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, PrivateAttr
+from langchain_core.load.serializable import Serializable
+from langchain_core.runnables import RunnableLambda
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from typing_extensions import Unpack
 
-from onelogit import LoadOptions, Ranked, open_reranker
+from onelogit import (
+    Kept,
+    LoadOptions,
+    OnError,
+    Ranked,
+    RankOptions,
+    RankRequest,
+    RerankerHandle,
+    check_options,
+    merged_options,
+    plain_options,
+    rank_options,
+    text_with_metadata,
+)
 
 if TYPE_CHECKING:
     from onelogit import Reranker
 
 
-class OnelogitRerank(BaseDocumentCompressor):
+class RerankInput(RankOptions, total=False):
+    """What the runnable form takes: a query, its documents, and whatever is said anew with this call."""
+
+    query: Required[str]
+    documents: Required[Sequence[Document]]
+
+
+class OnelogitRerank(Serializable, BaseDocumentCompressor):
     """Reorders documents by a decoder language model's relevance logit.
 
     Each document that comes back is a copy, with its id, and with two more metadata entries: `relevance_score`, on
     the scale of the model's card, and `relevance_logit`, which the order is by.
 
     Attributes:
-        model: hub id or path of a folder; loaded when the first documents come.
-        top_n: keep this many at most; None for all.
-        instruction: what "relevant" means here; None for the model's default.
-        options: see `onelogit.LoadOptions`.
+        model: hub id or path of a folder; loaded by `warm_up`, or when the first documents come.
+        device, dtype, token: as in `onelogit.LoadOptions`; the token stands in no dump.
+        options: the other `onelogit.LoadOptions`.
+        top_n, score_threshold, instruction: as in `onelogit.RankOptions`, for calls that say nothing else.
+        metadata_fields: names of metadata to read in front of a document's text.
+        metadata_separator: between these, and before the text.
+        deduplicate: of documents with the same id, or without one and with the same text, keep the best.
+        on_error: "raise", or "keep_order" to log the error and give the documents back in their order, without scores.
+        progress: show a progress bar.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     model: str
+    device: str | None = None
+    dtype: str | None = None
+    token: SecretStr | None = None
+    options: Annotated[LoadOptions, AfterValidator(plain_options)] = Field(default_factory=LoadOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
+    score_threshold: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     instruction: str | None = None
-    options: LoadOptions = Field(default_factory=LoadOptions)
-    _reranker: "Reranker | None" = PrivateAttr(default=None)
+    metadata_fields: Sequence[str] = ()
+    metadata_separator: str = "\n"
+    deduplicate: bool = False
+    on_error: OnError = "raise"
+    progress: bool = False
+    _handle: RerankerHandle = PrivateAttr(default_factory=RerankerHandle)
+
+    @classmethod
+    def from_reranker(cls, reranker: "Reranker", **fields: Any) -> Self:
+        """One that uses a reranker which is there already, and which whoever made it closes."""
+        rerank = cls(model=reranker.name, options={**reranker.options, "token": None}, **fields)
+        rerank._handle = RerankerHandle(reranker)
+        return rerank
 
     def compress_documents(
         self,
         documents: Sequence[Document],
         query: str,
-        callbacks: Callbacks | None = None,  # noqa: ARG002  the framework's signature
+        callbacks: Callbacks | None = None,
+        **anew: Unpack[RankOptions],
     ) -> list[Document]:
         """The most relevant documents first; none for none, without loading the model."""
-        documents = list(documents)
-        if not documents:
-            return []
-        self._reranker = open_reranker(self.model, **self.options)  # the one that is open already, if there is one
-        texts = [document.page_content for document in documents]
-        ranking = self._reranker.rank(query, texts, top_n=self.top_n, instruction=self.instruction)
+        asked: RerankInput = {"query": query, "documents": documents, **anew}
+        return self.as_runnable().invoke(asked, {"callbacks": callbacks})
+
+    async def acompress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,
+        **anew: Unpack[RankOptions],
+    ) -> list[Document]:
+        """`compress_documents`, while the event loop goes on, also while the model is loaded."""
+        asked: RerankInput = {"query": query, "documents": documents, **anew}
+        return await self.as_runnable().ainvoke(asked, {"callbacks": callbacks})
+
+    def as_runnable(self) -> RunnableLambda[RerankInput, list[Document]]:
+        """The same as a step of a chain; each call is a trace event of its own."""
+        return RunnableLambda(self._rerank, self._arerank, name="OnelogitRerank")
+
+    def warm_up(self) -> None:
+        """Load the model, if nobody has yet, and score once."""
+        self._handle.open(self.model, self._load_options()).warm_up()
+
+    async def awarm_up(self) -> None:
+        """`warm_up`, while the event loop goes on."""
+        await (await self._handle.aopen(self.model, self._load_options())).awarm_up()
+
+    def close(self) -> None:
+        """Let go of the model: its memory is free when no one else uses it. The next call loads it again."""
+        self._handle.close()
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        return {"token": "HF_TOKEN"}
+
+    @model_validator(mode="after")
+    def _check_load_options(self) -> Self:
+        self._load_options()
+        return self
+
+    def _load_options(self) -> LoadOptions:
+        token = None if self.token is None else self.token.get_secret_value()
+        return merged_options(self.options, device=self.device, dtype=self.dtype, token=token)
+
+    def _rerank(self, asked: RerankInput) -> list[Document]:
+        documents = list(asked["documents"])
+        ranking = self._handle.rank(self.model, self._load_options(), self._request(documents, asked))
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
+    async def _arerank(self, asked: RerankInput) -> list[Document]:
+        documents = list(asked["documents"])
+        ranking = await self._handle.arank(self.model, self._load_options(), self._request(documents, asked))
+        return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
-def _with_relevance(document: Document, ranked: Ranked) -> Document:
+    def _request(self, documents: Sequence[Document], asked: RerankInput) -> RankRequest:
+        check_options(asked, RerankInput)
+        fields, separator = self.metadata_fields, self.metadata_separator
+        return RankRequest(
+            query=asked["query"],
+            documents=[text_with_metadata(each.page_content, each.metadata, fields, separator) for each in documents],
+            keys=[each.id or each.page_content for each in documents] if self.deduplicate else None,
+            on_error=self.on_error,
+            progress=self.progress,
+            **rank_options(self, asked),
+        )
+
+
+def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:
+    if isinstance(ranked, Kept):
+        return document
     relevance = {"relevance_score": ranked.score, "relevance_logit": ranked.logit}
     return document.model_copy(update={"metadata": {**document.metadata, **relevance}})

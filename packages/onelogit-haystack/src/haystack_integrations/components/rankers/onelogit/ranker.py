@@ -1,12 +1,25 @@
 """Haystack documents -> the same documents, reranked. Translates; the core scores."""
 
-import asyncio
+import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
+from haystack.utils import ComponentDevice, Secret
 
-from onelogit import LoadOptions, Ranked, check_options, check_top_n, open_reranker
+from onelogit import (
+    Kept,
+    LoadOptions,
+    OnError,
+    Ranked,
+    RankRequest,
+    RerankerHandle,
+    check_top_n,
+    merged_options,
+    plain_options,
+    text_with_metadata,
+)
 
 if TYPE_CHECKING:
     from onelogit import Reranker
@@ -23,73 +36,161 @@ class OnelogitRanker:
     def __init__(
         self,
         model: str,
+        device: str | ComponentDevice | None = None,
+        dtype: str | None = None,
+        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),  # noqa: B008  as Haystack has it
         top_k: int | None = None,
+        score_threshold: float | None = None,
         instruction: str | None = None,
+        scale_score: bool | None = None,
+        meta_fields_to_embed: Sequence[str] = (),
+        embedding_separator: str = "\n",
+        deduplicate: bool = True,
+        on_error: OnError = "raise",
+        progress_bar: bool = False,
         options: LoadOptions | None = None,
     ) -> None:
         """A ranker that loads its model when it is warmed up, or when the first documents come.
 
         Args:
             model: hub id or path of a folder.
+            device: such as "cuda:1"; None for the fastest of the machine that runs the pipeline.
+            dtype: as in `onelogit.LoadOptions`.
+            token: for a private or gated model on the hub.
             top_k: keep this many at most; None for all.
-            instruction: what "relevant" means here; None for the model's default.
-            options: see `onelogit.LoadOptions`.
+            score_threshold: keep documents whose score is at least this; None for all.
+            instruction: what "relevant" means here; None for the model's default, "" for none.
+            scale_score: True for scores from 0 to 1 (the logit's sigmoid), False for the logit itself, None for the
+                scale of the model's card.
+            meta_fields_to_embed: names of meta fields to read in front of a document's content.
+            embedding_separator: between these, and before the content.
+            deduplicate: of documents with the same id keep the best.
+            on_error: "raise", or "keep_order" to log the error and give the documents back in their order, as they are.
+            progress_bar: show a progress bar.
+            options: the other `onelogit.LoadOptions`.
+
+        Raises:
+            InputError: an option that is unknown, given twice or out of its range.
         """
-        check_top_n(top_k, "top_k")
-        check_options(options or {})
         self.model = model
+        self.device = device.to_torch_str() if isinstance(device, ComponentDevice) else device
+        self.dtype = dtype
+        self.token = token
         self.top_k = top_k
+        self.score_threshold = score_threshold
         self.instruction = instruction
-        self.options = options
-        self._reranker: Reranker | None = None
+        self.scale_score = scale_score
+        self.meta_fields_to_embed = list(meta_fields_to_embed)
+        self.embedding_separator = embedding_separator
+        self.deduplicate = deduplicate
+        self.on_error = on_error
+        self.progress_bar = progress_bar
+        self.options = plain_options(options or {})
+        self._handle = RerankerHandle()
+        merged_options(self.options, device=self.device, dtype=dtype)
+        self._request("", [])
+
+    @classmethod
+    def from_reranker(cls, reranker: "Reranker", **arguments: Any) -> "OnelogitRanker":
+        """One that uses a reranker which is there already, and which whoever made it closes.
+
+        Args:
+            reranker: of the core.
+            **arguments: as the constructor's, without the model.
+        """
+        ranker = cls(model=reranker.name, token=None, options={**reranker.options, "token": None}, **arguments)
+        ranker._handle = RerankerHandle(reranker)
+        return ranker
 
     def warm_up(self) -> None:
-        """Load the model."""
-        self._open()
+        """Load the model, if nobody has yet, and score once."""
+        self._handle.open(self.model, self._load_options()).warm_up()
 
     async def warm_up_async(self) -> None:
-        """Load the model in a thread: the event loop goes on meanwhile."""
-        await asyncio.to_thread(self.warm_up)
+        """`warm_up`, while the event loop goes on."""
+        await (await self._handle.aopen(self.model, self._load_options())).awarm_up()
+
+    def close(self) -> None:
+        """Let go of the model: its memory is free when no one else uses it. The next run loads it again."""
+        self._handle.close()
+
+    async def close_async(self) -> None:
+        """`close`."""
+        self.close()
 
     @component.output_types(documents=list[Document])
     def run(
-        self, query: str, documents: list[Document], top_k: int | None = None, instruction: str | None = None
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        scale_score: bool | None = None,
     ) -> dict[str, list[Document]]:
         """The most relevant documents first; none for none, without loading the model.
 
         Args:
             query: what is looked for.
-            documents: to reorder; a document without text counts as empty.
-            top_k: as in the constructor, for this run.
-            instruction: as in the constructor, for this run.
+            documents: to reorder; a document without content counts as empty.
+            top_k: as in the constructor, for this run, as are those that follow.
+            score_threshold: for this run.
+            instruction: for this run.
+            scale_score: for this run.
         """
-        top_k = self.top_k if top_k is None else top_k
-        check_top_n(top_k, "top_k")
         documents = list(documents)
-        if not documents:
-            return {"documents": []}
-        texts = [document.content or "" for document in documents]
-        instruction = self.instruction if instruction is None else instruction
-        ranking = self._open().rank(query, texts, top_k, instruction=instruction)
+        request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
+        ranking = self._handle.rank(self.model, self._load_options(), request)
         return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
 
     @component.output_types(documents=list[Document])
     async def run_async(
-        self, query: str, documents: list[Document], top_k: int | None = None, instruction: str | None = None
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        scale_score: bool | None = None,
     ) -> dict[str, list[Document]]:
-        """`run`, in a thread: the event loop goes on meanwhile."""
-        return await asyncio.to_thread(self.run, query, documents, top_k, instruction)
+        """`run`, while the event loop goes on, also while the model is loaded."""
+        documents = list(documents)
+        request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
+        ranking = await self._handle.arank(self.model, self._load_options(), request)
+        return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
 
-    def _open(self) -> "Reranker":
-        # The one that is open already, if there is one.
-        self._reranker = open_reranker(self.model, **(self.options or LoadOptions()))
-        return self._reranker
+    def _request(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        scale_score: bool | None = None,
+    ) -> RankRequest:
+        top_k = self.top_k if top_k is None else top_k
+        check_top_n(top_k, "top_k")
+        scale_score = self.scale_score if scale_score is None else scale_score
+        fields, separator = self.meta_fields_to_embed, self.embedding_separator
+        return RankRequest(
+            query=query,
+            documents=[text_with_metadata(each.content or "", each.meta, fields, separator) for each in documents],
+            keys=[each.id for each in documents] if self.deduplicate else None,
+            top_n=top_k,
+            score_threshold=self.score_threshold if score_threshold is None else score_threshold,
+            instruction=self.instruction if instruction is None else instruction,
+            activation=None if scale_score is None else "sigmoid" if scale_score else "identity",
+            on_error=self.on_error,
+            progress=self.progress_bar,
+        )
+
+    def _load_options(self) -> LoadOptions:
+        token = None if self.token is None else self.token.resolve_value()
+        return merged_options(self.options, device=self.device, dtype=self.dtype, token=token)
 
     def to_dict(self) -> dict[str, Any]:
         """The component as plain data, for a pipeline's YAML."""
-        return default_to_dict(
-            self, model=self.model, top_k=self.top_k, instruction=self.instruction, options=self.options
-        )
+        return default_to_dict(self, **{name: getattr(self, name) for name in _ARGUMENTS})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "OnelogitRanker":
@@ -97,5 +198,10 @@ class OnelogitRanker:
         return default_from_dict(cls, data)
 
 
-def _with_relevance(document: Document, ranked: Ranked) -> Document:
+_ARGUMENTS = [name for name in inspect.signature(OnelogitRanker.__init__).parameters if name != "self"]
+
+
+def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:
+    if isinstance(ranked, Kept):
+        return document
     return replace(document, score=ranked.score, meta={**document.meta, "relevance_logit": ranked.logit})

@@ -1,0 +1,46 @@
+"""A retriever -> one that reranks what it finds, and may be told anew with each call how."""
+
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable
+from pydantic import ConfigDict, Field
+from typing_extensions import Unpack
+
+from langchain_onelogit.compressor import OnelogitRerank
+from onelogit import RankOptions
+
+
+class RerankRetriever(BaseRetriever):
+    """Reranks what another retriever finds; `invoke(query, top_n=..., score_threshold=..., instruction=...)` works.
+
+    Attributes:
+        retriever: finds the documents: a retriever, or any runnable from a query to documents.
+        rerank: orders them.
+        top_n: keep this many at most; None for as many as `rerank` keeps.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    retriever: Runnable[str, Any]
+    rerank: OnelogitRerank
+    top_n: int | None = Field(default=None, ge=1, strict=True)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **anew: Unpack[RankOptions]
+    ) -> list[Document]:
+        callbacks = run_manager.get_child()
+        documents = self.retriever.invoke(query, {"callbacks": callbacks})
+        return self.rerank.compress_documents(documents, query, callbacks, **self._said(anew))
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **anew: Unpack[RankOptions]
+    ) -> list[Document]:
+        callbacks = run_manager.get_child()
+        documents = await self.retriever.ainvoke(query, {"callbacks": callbacks})
+        return await self.rerank.acompress_documents(documents, query, callbacks, **self._said(anew))
+
+    def _said(self, anew: RankOptions) -> RankOptions:
+        return anew if anew.get("top_n") is not None else {**anew, "top_n": self.top_n}
