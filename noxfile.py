@@ -1,6 +1,12 @@
-"""What development and CI run, each in an environment of its own: `nox -s tests`, `lint`, `types`, `demo`."""
+"""What development and CI run, each in an environment of its own: `nox -s tests`, `lint`, `types`, `demo`.
+
+`minimums` and `frameworks` hold the adapters against the oldest and the newest versions of what they plug into.
+"""
+
+from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.default_venv_backend = "venv"  # pip honours constraints.txt; other installers may not
@@ -14,6 +20,12 @@ DISTRIBUTIONS = [
 ]
 CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools", "benchmarks"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
+
+ADAPTER_TESTS = [
+    *("tests/test_adapter_contract.py", "tests/test_adapter_lifecycle.py", "tests/test_readme.py"),
+    *("tests/test_langchain.py", "tests/test_langchain_standard.py", "tests/test_llama_index.py"),
+    *("tests/test_haystack.py", "tests/test_haystack_rag.py"),
+]
 
 
 def install(session: nox.Session, group: str, *, editable: bool = True) -> None:
@@ -29,6 +41,42 @@ def tests(session: nox.Session) -> None:
     """All tests. Arguments go to pytest: `nox -s tests -- -k forward`."""
     install(session, "test")
     session.run("pytest", *session.posargs, env=OFFLINE)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The adapters' tests on the oldest versions of the frameworks that their distributions allow."""
+    frameworks = [Requirement(each) for path in DISTRIBUTIONS[1:] for each in dependencies(path)]
+    oldest = [f"{each.name}=={least(each)}" for each in frameworks if each.name != "onelogit"]
+    test_adapters(session, oldest)
+
+
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """The adapters' tests on the newest versions that can be had."""
+    test_adapters(session, [])
+
+
+def dependencies(path: str) -> list[str]:
+    """What a distribution needs."""
+    return nox.project.load_toml(f"{path}/pyproject.toml")["project"]["dependencies"]
+
+
+def least(requirement: Requirement) -> str:
+    """The oldest version that a requirement allows."""
+    return next(each.version for each in requirement.specifier if each.operator == ">=")
+
+
+def test_adapters(session: nox.Session, pins: list[str]) -> None:
+    """Run the adapters' tests with the pinned versions, and everything else but torch as pip finds it."""
+    lines = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
+    torch = next(line for line in lines if line.startswith("torch=="))
+    session.install(torch)
+    editable = [part for path in DISTRIBUTIONS for part in ("-e", path)]
+    session.install(torch, *pins, *nox.project.dependency_groups(PYPROJECT, "test"), *editable)
+    session.run("python", "-m", "pip", "list")
+    # Old versions of one library warn of new ones of another.
+    session.run("pytest", "-W", "default", *ADAPTER_TESTS, *session.posargs, env=OFFLINE)
 
 
 @nox.session
