@@ -151,6 +151,9 @@ def test_what_is_dumped_is_what_was_given(monkeypatch: pytest.MonkeyPatch):
             "deduplicate": True,
             "on_error": "raise",
             "progress_bar": False,
+            "url": None,
+            "protocol": None,
+            "api_key": {"type": "env_var", "env_vars": ["ONELOGIT_API_KEY"], "strict": False},
             "options": {"max_tokens": 512},
         },
     }

@@ -33,8 +33,18 @@ if TYPE_CHECKING:
     )
     from onelogit.inputs import check_top_n
     from onelogit.open import open_reranker
-    from onelogit.options import LoadOptions, check_options, merged_options, plain_options
+    from onelogit.options import (
+        LoadOptions,
+        OpenOptions,
+        Protocol,
+        RemoteOptions,
+        check_options,
+        merged_options,
+        plain_options,
+        without_secrets,
+    )
     from onelogit.recipes import FAMILIES, ReadOut, Recipe, recipe_fields, recipe_from
+    from onelogit.remote import RemoteReranker
     from onelogit.reranker import Reranker
     from onelogit.scores import Ranked
 
@@ -60,6 +70,11 @@ _HOMES = {
     "text_with_metadata": "handle",
     "open_reranker": "open",
     "LoadOptions": "options",
+    "OpenOptions": "options",
+    "Protocol": "options",
+    "RemoteOptions": "options",
+    "without_secrets": "options",
+    "RemoteReranker": "remote",
     "check_options": "options",
     "merged_options": "options",
     "plain_options": "options",
@@ -83,12 +98,16 @@ __all__ = [
     "LogitError",
     "OnError",
     "OnelogitError",
+    "OpenOptions",
+    "Protocol",
     "RankOptions",
     "RankRequest",
     "Ranked",
     "ReadOut",
     "Recipe",
     "RecipeError",
+    "RemoteOptions",
+    "RemoteReranker",
     "Reranker",
     "RerankerHandle",
     "ServerError",
@@ -102,6 +121,7 @@ __all__ = [
     "recipe_fields",
     "recipe_from",
     "text_with_metadata",
+    "without_secrets",
 ]
 
 

@@ -9,22 +9,19 @@ settings are shared state, and threads that differ in them corrupt each other's 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from tokenizers import Encoding
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer
 
 from onelogit.boundaries import cut_at_boundaries
-from onelogit.errors import InputError, RecipeError
+from onelogit.chunks import Chunk, cut_into_chunks
+from onelogit.errors import RecipeError
 from onelogit.recent import RecentIds
 from onelogit.runs import Layout, Piece, Values, lay_out, lay_out_pair, split_at_control_tokens
 from onelogit.template import Part, Prompt, compile_prompt, takes_instruction
 from onelogit.tokens import Row, added_ids, control_ids, without_limits, without_settings
 
 _RECENT_BYTES = 8 * 2**20  # some 5,000 passages of 150 tokens
-_OVERLAP = 8  # a chunk begins with this part of the one before, lest a passage on the seam be read in halves only
-
-RunIds = list[Sequence[int]]  # of each run of a row
 
 # Texts that lean on what stands around them.
 _PROBES: tuple[Values, ...] = (
@@ -33,6 +30,19 @@ _PROBES: tuple[Values, ...] = (
     {"query": "\u0301'", "document": "\u0338s\u0301", "instruction": "\u0301e"},
     {"query": "", "document": "", "instruction": ""},
 )
+
+
+class HasBackend(Protocol):
+    """A tokenizer as far as it matters here: one of transformers with a fast backend, or of `tokenizer_file`."""
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def bos_token(self) -> str | None: ...
+
+    @property
+    def model_input_names(self) -> Sequence[str]: ...
 
 
 class Rows(NamedTuple):
@@ -55,6 +65,14 @@ class Rows(NamedTuple):
     stems: Sequence[tuple[int, ...]] = ()
 
 
+class Prompts(NamedTuple):
+    """Whole prompts as text, with what `Rows` says of them."""
+
+    texts: list[str]
+    owners: Sequence[int]
+    truncated_count: int
+
+
 class Encoder:
     """Writes and tokenises prompts. Safe to share between threads.
 
@@ -73,7 +91,7 @@ class Encoder:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: HasBackend,
         chat_template: str | None,
         max_tokens: int,
         *,
@@ -88,7 +106,7 @@ class Encoder:
         self._control_ids = control_ids(backend)
         self._run_tokenizer = without_settings(backend, {} if allow_control_tokens else self._control_ids)
         self._recent = RecentIds(_RECENT_BYTES)
-        self._bos = tokenizer.bos_token
+        self._bos = tokenizer.bos_token or ""
         self._adds_special_tokens = adds_special_tokens
         self._first_ids, self._last_ids = added_ids(backend)
         self._backend = backend
@@ -103,6 +121,15 @@ class Encoder:
         """Whether the prompt has a place for an instruction."""
         return self._chat_template is not None and takes_instruction(self._chat_template)
 
+    @property
+    def bos_id(self) -> int | None:
+        """The tokenizer's first token; None where it has none."""
+        return self._backend.token_to_id(self._bos) if self._bos else None
+
+    def plain_ids(self, text: str) -> Row:
+        """A text without any prompt, as the tokenizer reads it by itself."""
+        return list(self._backend.encode(text).ids)
+
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Rows:
         """One row for each (query, document), or more for a document in chunks.
 
@@ -114,18 +141,50 @@ class Encoder:
             InputError: a query leaves no room for a document.
         """
         layout = self._layout(bool(instruction))
-        values: list[Values] = [
-            {"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs
-        ]
+        values = _values(pairs, instruction)
         whole = self._run_ids(layout, values)
-        long = self._long(layout, whole)
-        fitting = self._fitting(layout, values, whole, long) if long else {}
-        read = [(index, ids) for index, each in enumerate(whole) for ids in fitting.get(index, [each])]
-        owners, run_ids = [index for index, _ in read], [ids for _, ids in read]
-        truncated_count = 0 if self._has_chunks else len(long)
-        rows = [layout.join(ids) for ids in run_ids]
-        second_starts = [layout.starts(ids)[1] for ids in run_ids] if self._has_types else None
-        return Rows(rows, owners, truncated_count, second_starts, [layout.stems(ids) for ids in run_ids])
+        chunks = self._chunks(layout, values, whole)
+        place = layout.document_run
+        read = [
+            (index, [*ids[:place], document, *ids[place + 1 :]])
+            for index, ids in enumerate(whole)
+            for document in ([chunk.ids for chunk in chunks[index]] if index in chunks else [ids[place]])
+        ]
+        run_ids = [ids for _, ids in read]
+        return Rows(
+            rows=[layout.join(ids) for ids in run_ids],
+            owners=[index for index, _ in read],
+            truncated_count=self._count_truncated(chunks),
+            second_starts=[layout.starts(ids)[1] for ids in run_ids] if self._has_types else None,
+            stems=[layout.stems(ids) for ids in run_ids],
+        )
+
+    def prompts(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Prompts:
+        """The same as text, for a server that tokenises by itself; control tokens in a caller's text act there.
+
+        The tokenizer's own first and last tokens are left to the server.
+
+        Raises:
+            InputError: as `rows`.
+            RecipeError: the model reads pairs, and has no prompt.
+        """
+        if self._chat_template is None:
+            raise RecipeError("this model reads query and document as a pair: let the server write its prompts")
+        layout, prompt = self._layout(bool(instruction)), compile_prompt(self._chat_template, bool(instruction))
+        values = _values(pairs, instruction)
+        chunks = self._chunks(layout, values, self._run_ids(layout, values))
+        place = layout.document_run
+        read = [
+            (index, {**value, "document": document})
+            for index, value in enumerate(values)
+            for document in (
+                [layout.texts(value)[place][chunk.start : chunk.end] for chunk in chunks[index]]
+                if index in chunks
+                else [value["document"]]
+            )
+        ]
+        texts = [prompt.text(value).removeprefix(self._bos) for _, value in read]
+        return Prompts(texts, [index for index, _ in read], self._count_truncated(chunks))
 
     def _lay_out(self, has_instruction: bool) -> Layout:
         """The layout with the shortest runs that give the ids of the longest."""
@@ -148,7 +207,7 @@ class Encoder:
     def _uncut_rows(self, layout: Layout, values: Iterable[Values]) -> list[Row]:
         return [layout.join(ids) for ids in self._run_ids(layout, values)]
 
-    def _run_ids(self, layout: Layout, values: Iterable[Values]) -> list[RunIds]:
+    def _run_ids(self, layout: Layout, values: Iterable[Values]) -> list[list[Sequence[int]]]:
         """The ids of each run of each pair; a text is tokenised once, and not at all where it is still remembered."""
         texts = [layout.texts(value) for value in values]
         unique = dict.fromkeys(text for row in texts for text in row)
@@ -160,42 +219,23 @@ class Encoder:
             ids_of |= fresh
         return [[ids_of[text] for text in row] for row in texts]
 
-    def _long(self, layout: Layout, run_ids: Sequence[RunIds]) -> dict[int, int]:
-        """By how many tokens the rows that do not fit are too long, by their index."""
-        excess = [layout.starts(ids)[-1] - self.max_tokens for ids in run_ids]
-        return {index: count for index, count in enumerate(excess) if count > 0}
+    def _chunks(
+        self, layout: Layout, values: Sequence[Values], run_ids: Sequence[Sequence[Sequence[int]]]
+    ) -> dict[int, list[Chunk]]:
+        """What is read of each document that does not fit, by its index: its beginning, or all of its chunks."""
+        lengths = [layout.starts(ids)[-1] for ids in run_ids]
+        long = [index for index, length in enumerate(lengths) if length > self.max_tokens]
+        texts = [layout.texts(values[index])[layout.document_run] for index in long]
+        encodings = self._run_tokenizer.encode_batch(texts, add_special_tokens=False) if long else []
+        chunks = {}
+        for index, encoding in zip(long, encodings, strict=True):
+            span, excess = layout.document_span(values[index]), lengths[index] - self.max_tokens
+            parts = cut_into_chunks(encoding, span, excess, self.max_tokens)
+            chunks[index] = [*parts] if self._has_chunks else [next(parts)]
+        return chunks
 
-    def _fitting(
-        self, layout: Layout, values: Sequence[Values], run_ids: Sequence[RunIds], long: Mapping[int, int]
-    ) -> dict[int, list[RunIds]]:
-        """The ids of each run of the rows that are too long, once for each chunk of the document."""
-        place = layout.document_run
-        texts = [layout.texts(values[index])[place] for index in long]
-        encodings = self._run_tokenizer.encode_batch(texts, add_special_tokens=False)
-        found = {}
-        for (index, excess), encoding in zip(long.items(), encodings, strict=True):
-            chunks = self._chunks(encoding, layout.document_span(values[index]), excess)
-            before, after = run_ids[index][:place], run_ids[index][place + 1 :]
-            found[index] = [[*before, chunk, *after] for chunk in chunks]
-        return found
-
-    def _chunks(self, encoding: Encoding, document: tuple[int, int], excess: int) -> list[Row]:
-        """The ids of a document's run, with as many of the document's tokens as fit: its first, then those behind."""
-        start, end = document
-        # A token that joins the document's last characters to the frame belongs to the frame.
-        inside = [i for i, (first, last) in enumerate(encoding.offsets) if start <= first and last <= end]
-        room = len(inside) - excess
-        if room < 1:
-            raise InputError(
-                f"the query, the instruction and the prompt's frame take {self.max_tokens - room} tokens, which leaves "
-                f"no room for a document in max_tokens={self.max_tokens}: {1 - room} too many. "
-                "Shorten the query or raise max_tokens"
-            )
-        # The last chunk is as long as the others, so that no few last words stand for a document.
-        starts = [*range(0, excess, room - room // _OVERLAP), excess] if self._has_chunks else [0]
-        kept = [{*inside[start : start + room]} for start in starts]
-        outside = {*range(len(encoding.ids))} - {*inside}
-        return [[id for i, id in enumerate(encoding.ids) if i in chunk or i in outside] for chunk in kept]
+    def _count_truncated(self, chunks: Mapping[int, object]) -> int:
+        return 0 if self._has_chunks else len(chunks)
 
     def _check_runs(self) -> None:
         """Prove on one prompt that reading it in runs gives the ids of the whole."""
@@ -223,3 +263,7 @@ class Encoder:
                     f"this tokenizer reads the plain text {text!r} as the control token {id}; "
                     "allow_control_tokens=True puts up with it"
                 )
+
+
+def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[Values]:
+    return [{"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs]

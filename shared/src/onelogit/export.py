@@ -21,6 +21,7 @@ from onelogit.declaring import ACTIVATION_CLASSES, sentence_transformers_files, 
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.model_card import public_name, write_model_card
 from onelogit.pooled import PooledClassifier
+from onelogit.probe import PROBE_FILE
 from onelogit.recipes import Recipe
 from onelogit.saving import save_classifier, saved_dtype
 from onelogit.template import compile_prompt
@@ -28,8 +29,6 @@ from onelogit.tokens import added_ids, without_limits
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-PROBE_FILE = "reranker_probe.json"
 
 
 PROBE_PAIRS = (

@@ -7,18 +7,15 @@ import asyncio
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast
+from typing import Literal, NamedTuple, Self, cast
 
 from typing_extensions import TypedDict
 
 from onelogit.inputs import check_score_threshold, check_text, check_top_n, checked_choice
-from onelogit.open import find_reranker, is_named, open_reranker
-from onelogit.options import LoadOptions
+from onelogit.open import AnyReranker, find_reranker, is_named, open_reranker
+from onelogit.options import OpenOptions
 from onelogit.recipes import Activation
 from onelogit.scores import Ranked, to_score
-
-if TYPE_CHECKING:
-    from onelogit.reranker import Reranker
 
 logger = logging.getLogger(__name__)
 
@@ -101,21 +98,21 @@ class RerankerHandle:
         reranker: one that is there already, in place of one opened by name; whoever made it closes it.
     """
 
-    def __init__(self, reranker: "Reranker | None" = None) -> None:
+    def __init__(self, reranker: AnyReranker | None = None) -> None:
         self._given = reranker
-        self._held: Reranker | None = None
+        self._held: AnyReranker | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether a reranker is held."""
         return self._held is not None
 
-    def open(self, model: str, options: LoadOptions) -> "Reranker":
+    def open(self, model: str, options: OpenOptions) -> AnyReranker:
         """The reranker; raises as `open_reranker`."""
         self._held = self._find(model, options) or open_reranker(model, **options)
         return self._held
 
-    async def aopen(self, model: str, options: LoadOptions) -> "Reranker":
+    async def aopen(self, model: str, options: OpenOptions) -> AnyReranker:
         """`open`, while the event loop goes on."""
         if self._find(model, options) is not None:
             return self.open(model, options)
@@ -125,7 +122,7 @@ class RerankerHandle:
         """Let go of the reranker; the next call opens it again."""
         self._held = None
 
-    def rank(self, model: str, options: LoadOptions, request: RankRequest) -> list[Ranked | Kept]:
+    def rank(self, model: str, options: OpenOptions, request: RankRequest) -> list[Ranked | Kept]:
         """The documents that count, best first; for none, none, without loading the model.
 
         Raises:
@@ -143,7 +140,7 @@ class RerankerHandle:
             return _in_old_order(request, error)
         return [*_selected(request, ranking)]
 
-    async def arank(self, model: str, options: LoadOptions, request: RankRequest) -> list[Ranked | Kept]:
+    async def arank(self, model: str, options: OpenOptions, request: RankRequest) -> list[Ranked | Kept]:
         """`rank`, while the event loop goes on, also while the model is loaded."""
         if not request.documents:
             return []
@@ -157,7 +154,7 @@ class RerankerHandle:
             return _in_old_order(request, error)
         return [*_selected(request, ranking)]
 
-    def _find(self, model: str, options: LoadOptions) -> "Reranker | None":
+    def _find(self, model: str, options: OpenOptions) -> AnyReranker | None:
         given = self._given
         if given is not None and not given.is_closed and is_named(given, model, options):
             return given  # the adapter's fields have not been set anew since

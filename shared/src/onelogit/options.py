@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from onelogit.errors import InputError
 from onelogit.recipes import Activation, Recipe, recipe_fields
 
+Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
 LongDocuments = Literal["cut", "chunk_max"]
 
 
@@ -71,6 +72,64 @@ class LoadOptions(ScoringOptions, total=False):
     trust_remote_code: bool
 
 
+class RemoteOptions(TypedDict, total=False):
+    """Options of a `RemoteReranker`; each may be left out, and None means the same.
+
+    Attributes:
+        protocol: how the server is asked. "vllm-tokens", as when left out: token ids, written and cut here, to vLLM's
+            `/classify`; "rerank": the form of Cohere and Jina, on `/v1/rerank` (vLLM, Infinity, llama.cpp, LiteLLM,
+            Cohere, Jina); "tei"; "sglang".
+        template: who writes the prompt, for protocols of texts: "client" for whole prompts as documents, "server" for
+            the plain query and documents.
+        served_name: what the server calls the model; left out, what it says itself.
+        api_key: sent as a bearer token; left out, the environment's ONELOGIT_API_KEY.
+        headers: sent with each request.
+        raw_logits: False for a server that cannot leave its activation off: its scores then stand for logits.
+        timeout_s: for a whole call, retries and all.
+        attempts: of each request, where the server is overloaded or away.
+        requests_at_once: over all callers.
+        pairs_a_request: pairs in one request.
+        instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`.
+        recipe, revision, token: as in `LoadOptions`.
+    """
+
+    protocol: Protocol | None
+    template: Literal["client", "server"] | None
+    served_name: str | None
+    api_key: str | None
+    headers: dict[str, str] | None
+    raw_logits: bool | None
+    timeout_s: float | None
+    attempts: int | None
+    requests_at_once: int | None
+    pairs_a_request: int | None
+    instruction: str | None
+    max_tokens: int | None
+    long_documents: LongDocuments | None
+    activation: Activation | None
+    allow_control_tokens: bool
+    recipe: Recipe | dict[str, Any] | None
+    revision: str | None
+    token: str | bool | None
+
+
+class OpenOptions(LoadOptions, RemoteOptions, total=False):
+    """Options of `open_reranker`, and of adapters: those of `LoadOptions`, or with a `url` those of `RemoteOptions`.
+
+    Attributes:
+        url: of a server that serves the model.
+        model: that a server serves, where its address stands in the model's place.
+    """
+
+    url: str | None
+    model: str | None
+
+
+def is_url(name: str) -> bool:
+    """Whether it names a server, and not a model."""
+    return isinstance(name, str) and name.startswith(("http://", "https://"))
+
+
 def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> None:
     """Refuse names that are no option.
 
@@ -83,33 +142,46 @@ def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> No
             raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
 
 
-def plain_options(options: LoadOptions) -> LoadOptions:
+def plain_options(options: OpenOptions) -> OpenOptions:
     """The options that are given, as data that every framework can write down and read.
 
     Raises:
-        InputError: as `check_options`.
+        InputError: an option that is unknown, or has no part in a server or in a model of this process.
     """
-    check_options(options)
+    check_options(options, OpenOptions)
     recipe = options.get("recipe")
     plain = {**options, "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe}
-    return cast("LoadOptions", {name: value for name, value in plain.items() if value is not None})
+    given = {name: value for name, value in plain.items() if value is not None}
+    kind, place = (RemoteOptions, "a server's") if "url" in given else (LoadOptions, "a local model's; give a url, too")
+    for name in given.keys() - {"url", "model"}:
+        if name not in kind.__annotations__:
+            raise InputError(f"{name!r} is no option of {place}")
+    return cast("OpenOptions", given)
 
 
-def merged_options(options: LoadOptions | None, *, token: str | None = None, **named: str | None) -> LoadOptions:
+def merged_options(
+    options: OpenOptions | None, *, token: str | None = None, api_key: str | None = None, **named: str | None
+) -> OpenOptions:
     """An adapter's options together with those that it has parameters of its own for; None is not given.
 
     Raises:
-        InputError: as `check_options`; an option that is given in both places; a token among the options, which
+        InputError: as `plain_options`; an option that is given in both places; a secret among the options, which
             frameworks write into their dumps.
     """
-    options = plain_options(options or {})
-    if isinstance(options.get("token"), str):
-        raise InputError("a token in the options would be written into dumps; give it as token=, which is not")
-    given = {name: value for name, value in {**named, "token": token}.items() if value is not None}
+    options = options or {}
+    for name in ("token", "api_key"):
+        if isinstance(options.get(name), str):
+            raise InputError(f"{name} in the options would be written into dumps; give it as {name}=, which is not")
+    given = {name: value for name, value in {**named, "token": token, "api_key": api_key}.items() if value is not None}
     for name in given:
         if options.get(name) is not None:
             raise InputError(f"{name} is given twice, by itself and in the options; leave one out")
-    return cast("LoadOptions", {**options, **given})
+    return plain_options(cast("OpenOptions", {**options, **given}))
+
+
+def without_secrets(options: OpenOptions) -> OpenOptions:
+    """What may stand in a dump."""
+    return plain_options({**options, "token": None, "api_key": None})
 
 
 def scoring_options(options: LoadOptions) -> ScoringOptions:

@@ -139,6 +139,12 @@ def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recog
     return Recognised(replace(table, **changes), f"{declared.files}; the rest by {known.because}")
 
 
+def known_recipe(name: str) -> Recipe | None:
+    """The recipe that the table has for a model of this name, where its files are not at hand."""
+    found = _from_table(name, {})
+    return None if found is None else found.recipe
+
+
 def _from_table(model: str, texts: Texts) -> Recognised | None:
     named = model_card(texts).get("base_model")
     bases = [str(base) for base in named] if isinstance(named, list) else [] if named is None else [str(named)]

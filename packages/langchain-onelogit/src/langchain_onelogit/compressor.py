@@ -12,8 +12,9 @@ from typing_extensions import Unpack
 
 from onelogit import (
     Kept,
-    LoadOptions,
     OnError,
+    OpenOptions,
+    Protocol,
     Ranked,
     RankOptions,
     RankRequest,
@@ -23,10 +24,11 @@ from onelogit import (
     plain_options,
     rank_options,
     text_with_metadata,
+    without_secrets,
 )
 
 if TYPE_CHECKING:
-    from onelogit import Reranker
+    from onelogit import RemoteReranker, Reranker
 
 
 class RerankInput(RankOptions, total=False):
@@ -44,8 +46,9 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
 
     Attributes:
         model: hub id or path of a folder; loaded by `warm_up`, or when the first documents come.
-        device, dtype, token: as in `onelogit.LoadOptions`; the token stands in no dump.
-        options: the other `onelogit.LoadOptions`.
+        device, dtype, token: as in `onelogit.OpenOptions`; the token stands in no dump.
+        url, protocol, api_key: of a server in place of a model in this process; the key stands in no dump.
+        options: the other `onelogit.OpenOptions`.
         top_n, score_threshold, instruction: as in `onelogit.RankOptions`, for calls that say nothing else.
         metadata_fields: names of metadata to read in front of a document's text.
         metadata_separator: between these, and before the text.
@@ -60,7 +63,10 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     device: str | None = None
     dtype: str | None = None
     token: SecretStr | None = None
-    options: Annotated[LoadOptions, AfterValidator(plain_options)] = Field(default_factory=LoadOptions)
+    url: str | None = None
+    protocol: Protocol | None = None
+    api_key: SecretStr | None = None
+    options: Annotated[OpenOptions, AfterValidator(plain_options)] = Field(default_factory=OpenOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
     score_threshold: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     instruction: str | None = None
@@ -72,9 +78,9 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     _handle: RerankerHandle = PrivateAttr(default_factory=RerankerHandle)
 
     @classmethod
-    def from_reranker(cls, reranker: "Reranker", **fields: Any) -> Self:
+    def from_reranker(cls, reranker: "Reranker | RemoteReranker", **fields: Any) -> Self:
         """One that uses a reranker which is there already, and which whoever made it closes."""
-        rerank = cls(model=reranker.name, options={**reranker.options, "token": None}, **fields)
+        rerank = cls(model=reranker.name, options=without_secrets(reranker.options), **fields)
         rerank._handle = RerankerHandle(reranker)
         return rerank
 
@@ -122,16 +128,17 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        return {"token": "HF_TOKEN"}
+        return {"token": "HF_TOKEN", "api_key": "ONELOGIT_API_KEY"}
 
     @model_validator(mode="after")
     def _check_load_options(self) -> Self:
         self._load_options()
         return self
 
-    def _load_options(self) -> LoadOptions:
-        token = None if self.token is None else self.token.get_secret_value()
-        return merged_options(self.options, device=self.device, dtype=self.dtype, token=token)
+    def _load_options(self) -> OpenOptions:
+        token, api_key = (None if each is None else each.get_secret_value() for each in (self.token, self.api_key))
+        named = {"device": self.device, "dtype": self.dtype, "url": self.url, "protocol": self.protocol}
+        return merged_options(self.options, token=token, api_key=api_key, **named)
 
     def _rerank(self, asked: RerankInput) -> list[Document]:
         documents = list(asked["documents"])

@@ -16,8 +16,8 @@ from onelogit.measure.comparison import Comparison, compare
 from onelogit.measure.converted import Converted, measure_converted, score
 from onelogit.measure.original import Inputs, Original
 from onelogit.measure.pairs import Pair
-from onelogit.measure.server import is_url, server_logits
-from onelogit.options import LoadOptions
+from onelogit.measure.server import server_logits
+from onelogit.options import LoadOptions, is_url
 from onelogit.reranker import Reranker
 from onelogit.template import compile_prompt
 

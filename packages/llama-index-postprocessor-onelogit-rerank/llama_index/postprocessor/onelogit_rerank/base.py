@@ -16,18 +16,20 @@ from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr, 
 from onelogit import (
     InputError,
     Kept,
-    LoadOptions,
     OnError,
+    OpenOptions,
+    Protocol,
     Ranked,
     RankRequest,
     RerankerHandle,
     merged_options,
     plain_options,
     rank_options,
+    without_secrets,
 )
 
 if TYPE_CHECKING:
-    from onelogit import Reranker
+    from onelogit import RemoteReranker, Reranker
 
 dispatcher = get_dispatcher(__name__)
 
@@ -41,8 +43,9 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
 
     Attributes:
         model: hub id or path of a folder; loaded by `warm_up`, or when the first nodes come.
-        device, dtype, token: as in `onelogit.LoadOptions`; the token stands in no dump.
-        options: the other `onelogit.LoadOptions`.
+        device, dtype, token: as in `onelogit.OpenOptions`; the token stands in no dump.
+        url, protocol, api_key: of a server in place of a model in this process; the key stands in no dump.
+        options: the other `onelogit.OpenOptions`.
         top_n, score_threshold, instruction: as in `onelogit.RankOptions`.
         metadata_mode: which metadata are read with a node's text.
         deduplicate: of nodes with the same id keep the best.
@@ -58,7 +61,10 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     device: str | None = None
     dtype: str | None = None
     token: SecretStr | None = Field(default=None, exclude=True)
-    options: Annotated[LoadOptions, AfterValidator(plain_options)] = Field(default_factory=LoadOptions)
+    url: str | None = None
+    protocol: Protocol | None = None
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    options: Annotated[OpenOptions, AfterValidator(plain_options)] = Field(default_factory=OpenOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
     score_threshold: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     instruction: str | None = None
@@ -73,9 +79,9 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         return "OnelogitRerank"
 
     @classmethod
-    def from_reranker(cls, reranker: "Reranker", **fields: Any) -> Self:
+    def from_reranker(cls, reranker: "Reranker | RemoteReranker", **fields: Any) -> Self:
         """One that uses a reranker which is there already, and which whoever made it closes."""
-        rerank = cls(model=reranker.name, options={**reranker.options, "token": None}, **fields)
+        rerank = cls(model=reranker.name, options=without_secrets(reranker.options), **fields)
         rerank._handle = RerankerHandle(reranker)
         return rerank
 
@@ -145,9 +151,10 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         self._load_options()
         return self
 
-    def _load_options(self) -> LoadOptions:
-        token = None if self.token is None else self.token.get_secret_value()
-        return merged_options(self.options, device=self.device, dtype=self.dtype, token=token)
+    def _load_options(self) -> OpenOptions:
+        token, api_key = (None if each is None else each.get_secret_value() for each in (self.token, self.api_key))
+        named = {"device": self.device, "dtype": self.dtype, "url": self.url, "protocol": self.protocol}
+        return merged_options(self.options, token=token, api_key=api_key, **named)
 
     def _get_prompts(self) -> PromptDictType:
         return {"instruction": PromptTemplate(self.instruction or "")}

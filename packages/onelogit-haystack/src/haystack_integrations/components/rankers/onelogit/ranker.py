@@ -10,19 +10,20 @@ from haystack.utils import ComponentDevice, Secret
 
 from onelogit import (
     Kept,
-    LoadOptions,
     OnError,
+    OpenOptions,
+    Protocol,
     Ranked,
     RankRequest,
     RerankerHandle,
     check_top_n,
     merged_options,
-    plain_options,
     text_with_metadata,
+    without_secrets,
 )
 
 if TYPE_CHECKING:
-    from onelogit import Reranker
+    from onelogit import RemoteReranker, Reranker
 
 
 @component
@@ -48,14 +49,17 @@ class OnelogitRanker:
         deduplicate: bool = True,
         on_error: OnError = "raise",
         progress_bar: bool = False,
-        options: LoadOptions | None = None,
+        url: str | None = None,
+        protocol: Protocol | None = None,
+        api_key: Secret | None = Secret.from_env_var("ONELOGIT_API_KEY", strict=False),  # noqa: B008
+        options: OpenOptions | None = None,
     ) -> None:
         """A ranker that loads its model when it is warmed up, or when the first documents come.
 
         Args:
             model: hub id or path of a folder.
             device: such as "cuda:1"; None for the fastest of the machine that runs the pipeline.
-            dtype: as in `onelogit.LoadOptions`.
+            dtype: as in `onelogit.OpenOptions`.
             token: for a private or gated model on the hub.
             top_k: keep this many at most; None for all.
             score_threshold: keep documents whose score is at least this; None for all.
@@ -67,7 +71,10 @@ class OnelogitRanker:
             deduplicate: of documents with the same id keep the best.
             on_error: "raise", or "keep_order" to log the error and give the documents back in their order, as they are.
             progress_bar: show a progress bar.
-            options: the other `onelogit.LoadOptions`.
+            url: of a server in place of a model in this process.
+            protocol: how the server is asked, as in `onelogit.RemoteOptions`.
+            api_key: for the server.
+            options: the other `onelogit.OpenOptions`.
 
         Raises:
             InputError: an option that is unknown, given twice or out of its range.
@@ -85,20 +92,23 @@ class OnelogitRanker:
         self.deduplicate = deduplicate
         self.on_error = on_error
         self.progress_bar = progress_bar
-        self.options = plain_options(options or {})
+        self.url = url
+        self.protocol = protocol
+        self.api_key = api_key
+        self.options = merged_options(options)
         self._handle = RerankerHandle()
-        merged_options(self.options, device=self.device, dtype=dtype)
+        self._load_options(with_secrets=False)
         self._request("", [])
 
     @classmethod
-    def from_reranker(cls, reranker: "Reranker", **arguments: Any) -> "OnelogitRanker":
+    def from_reranker(cls, reranker: "Reranker | RemoteReranker", **arguments: Any) -> "OnelogitRanker":
         """One that uses a reranker which is there already, and which whoever made it closes.
 
         Args:
             reranker: of the core.
             **arguments: as the constructor's, without the model.
         """
-        ranker = cls(model=reranker.name, token=None, options={**reranker.options, "token": None}, **arguments)
+        ranker = cls(model=reranker.name, token=None, options=without_secrets(reranker.options), **arguments)
         ranker._handle = RerankerHandle(reranker)
         return ranker
 
@@ -184,9 +194,13 @@ class OnelogitRanker:
             progress=self.progress_bar,
         )
 
-    def _load_options(self) -> LoadOptions:
-        token = None if self.token is None else self.token.resolve_value()
-        return merged_options(self.options, device=self.device, dtype=self.dtype, token=token)
+    def _load_options(self, *, with_secrets: bool = True) -> OpenOptions:
+        token = self.token.resolve_value() if self.token is not None and with_secrets else None
+        # The key's variable may be set for another server: without a url it has no part in anything.
+        is_asked = self.url is not None and with_secrets
+        api_key = self.api_key.resolve_value() if self.api_key is not None and is_asked else None
+        named = {"device": self.device, "dtype": self.dtype, "url": self.url, "protocol": self.protocol}
+        return merged_options(self.options, token=token, api_key=api_key, **named)
 
     def to_dict(self) -> dict[str, Any]:
         """The component as plain data, for a pipeline's YAML."""
