@@ -12,9 +12,10 @@ import pytest
 from haystack.utils import ComponentDevice
 
 from adapters import ADAPTERS, Adapter, Haystack, make
-from onelogit import CheckpointError, Reranker, open_reranker
+from onelogit import CheckpointError, RemoteReranker, Reranker, ServerError, open_reranker
 from onelogit.open import find_reranker
 from onelogit.recipes import FAMILIES
+from servers import Served, serving
 from tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -178,6 +179,56 @@ def test_a_secret_is_used_and_stands_in_no_dump(framework: Adapter, model: str, 
     assert held(adapter).options["token"] == SECRET
     for shown in (framework.dumped(adapter), repr(adapter), str(adapter)):
         assert SECRET not in shown
+
+
+@pytest.mark.parametrize("protocol", ["vllm-tokens", "rerank"])
+def test_a_server_takes_the_place_of_a_local_model(
+    framework: Adapter, model: str, reranker: Reranker, protocol: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
+    options = {} if protocol == "vllm-tokens" else {"template": "client"}
+    with serving(Served(reranker=reranker)) as server:
+        key = framework.secret("ONELOGIT_API_KEY", SECRET)
+        adapter = make(framework, model, 2, url=server.url, protocol=protocol, api_key=key, options=options)
+        documents = framework.documents(TEXTS)
+        expected = framework.run(make(framework, model, 2), QUERY, documents)
+
+        results = framework.run(adapter, QUERY, documents)
+        again = framework.loaded(framework.dumped(adapter))
+
+        assert [result.id for result in results] == [result.id for result in expected]
+        assert [r.logit for r in results] == pytest.approx([r.logit for r in expected], abs=1e-5)
+        assert asyncio.run(framework.arun(adapter, QUERY, documents)) == results
+        assert framework.run(again, QUERY, documents) == results
+        assert {headers["Authorization"] for headers in server.heard.headers} == {f"Bearer {SECRET}"}
+        assert SECRET not in framework.dumped(adapter) + repr(adapter)
+
+
+def test_a_remote_reranker_can_be_used_as_it_is(framework: Adapter, model: str, reranker: Reranker):
+    with serving(Served(reranker=reranker)) as server, RemoteReranker(server.url, model, api_key=SECRET) as remote:
+        adapter = framework.kind.from_reranker(remote)
+
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+        assert held(adapter) is remote
+        assert SECRET not in framework.dumped(adapter) + repr(adapter)
+
+
+def test_a_server_that_is_away_is_an_error_or_put_up_with(framework: Adapter, model: str):
+    fields = {"url": "http://127.0.0.1:9", "options": {"attempts": 1}}
+    with pytest.raises(ServerError, match="does not answer"):
+        framework.run(make(framework, model, **fields), QUERY, framework.documents(TEXTS))
+
+    results = framework.run(make(framework, model, on_error="keep_order", **fields), QUERY, framework.documents(TEXTS))
+
+    assert [result.text for result in results] == TEXTS
+
+
+def test_what_belongs_to_a_local_model_has_no_part_in_a_server(framework: Adapter, model: str):
+    with pytest.raises(ValueError, match="'device' is no option of a server's"):
+        make(framework, model, url="http://127.0.0.1:9", device="cpu")
+    with pytest.raises(ValueError, match="give a url"):
+        make(framework, model, protocol="tei")
 
 
 def test_a_token_among_the_options_is_refused_for_it_would_be_dumped(framework: Adapter, model: str):

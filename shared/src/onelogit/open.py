@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from typing_extensions import Unpack
 
 from onelogit.errors import InputError
-from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, is_url, plain_options
+from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, check_place, is_url, plain_options
 
 if TYPE_CHECKING:
     from onelogit.remote import RemoteReranker
@@ -68,6 +68,7 @@ class _Named(NamedTuple):
 
 def _named(model_or_url: str, options: OpenOptions) -> _Named:
     given = dict(plain_options({**options, "url": model_or_url} if is_url(model_or_url) else options))
+    check_place(cast("OpenOptions", given))
     url, model = given.pop("url", None), given.pop("model", None)
     if not is_url(model_or_url):
         if model is not None:

@@ -146,17 +146,25 @@ def plain_options(options: OpenOptions) -> OpenOptions:
     """The options that are given, as data that every framework can write down and read.
 
     Raises:
-        InputError: an option that is unknown, or has no part in a server or in a model of this process.
+        InputError: as `check_options`.
     """
     check_options(options, OpenOptions)
     recipe = options.get("recipe")
     plain = {**options, "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe}
-    given = {name: value for name, value in plain.items() if value is not None}
-    kind, place = (RemoteOptions, "a server's") if "url" in given else (LoadOptions, "a local model's; give a url, too")
-    for name in given.keys() - {"url", "model"}:
+    return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})
+
+
+def check_place(options: OpenOptions) -> None:
+    """Refuse what has no part in a server, or in a model of this process.
+
+    Raises:
+        InputError: naming the option.
+    """
+    is_remote = options.get("url") is not None
+    kind, place = (RemoteOptions, "a server's") if is_remote else (LoadOptions, "a local model's; give a url, too")
+    for name in plain_options(options).keys() - {"url", "model"}:
         if name not in kind.__annotations__:
             raise InputError(f"{name!r} is no option of {place}")
-    return cast("OpenOptions", given)
 
 
 def merged_options(
@@ -165,7 +173,7 @@ def merged_options(
     """An adapter's options together with those that it has parameters of its own for; None is not given.
 
     Raises:
-        InputError: as `plain_options`; an option that is given in both places; a secret among the options, which
+        InputError: as `check_place`; an option that is given in both places; a secret among the options, which
             frameworks write into their dumps.
     """
     options = options or {}
@@ -176,7 +184,9 @@ def merged_options(
     for name in given:
         if options.get(name) is not None:
             raise InputError(f"{name} is given twice, by itself and in the options; leave one out")
-    return plain_options(cast("OpenOptions", {**options, **given}))
+    merged = plain_options(cast("OpenOptions", {**options, **given}))
+    check_place(merged)
+    return merged
 
 
 def without_secrets(options: OpenOptions) -> OpenOptions:

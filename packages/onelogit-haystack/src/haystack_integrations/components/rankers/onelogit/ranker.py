@@ -18,6 +18,7 @@ from onelogit import (
     RerankerHandle,
     check_top_n,
     merged_options,
+    plain_options,
     text_with_metadata,
     without_secrets,
 )
@@ -95,7 +96,7 @@ class OnelogitRanker:
         self.url = url
         self.protocol = protocol
         self.api_key = api_key
-        self.options = merged_options(options)
+        self.options = plain_options(options or {})
         self._handle = RerankerHandle()
         self._load_options(with_secrets=False)
         self._request("", [])
