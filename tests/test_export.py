@@ -20,6 +20,7 @@ from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker, Uns
 from onelogit.declaring import served_template
 from onelogit.prompts import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from onelogit.recipes import FAMILIES
+from onelogit.template import takes_instruction
 from tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer
 
 QUERY = "What is the capital of China?"
@@ -138,7 +139,7 @@ def test_the_files_say_what_servers_need(tiny_qwen: Tiny, tmp_path: Path):
     assert config["use_sep_token"] is False
     assert config["pad_token_id"] == tiny_qwen.tokenizer.pad_token_id
     assert config["sentence_transformers"] == {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
-    assert (tmp_path / "converted" / "chat_template.jinja").read_text() == QWEN3_TEMPLATE
+    assert (tmp_path / "converted" / "chat_template.jinja").read_text().endswith(QWEN3_TEMPLATE)
     tokenizer = json.loads((tmp_path / "converted" / "tokenizer_config.json").read_text())
     assert (tokenizer["padding_side"], tokenizer["model_max_length"]) == ("left", 500)
 
@@ -164,7 +165,24 @@ def test_a_request_without_an_instruction_gets_the_default_one(recipe: Recipe):
     ((silent,), _) = render_jinja_template([conversation("d")], chat_template=template)
 
     assert recipe.default_instruction in silent
-    assert template == recipe.chat_template or "{%- if instruction is not defined" in template
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [recipe for recipe in FAMILIES if recipe.chat_template and takes_instruction(recipe.chat_template)],
+    ids=lambda r: r.family,
+)
+def test_a_request_with_an_instruction_gets_it_however_it_is_told(recipe: Recipe):
+    """vLLM passes the variable `instruction`, Sentence Transformers a system message."""
+    template = served_template(recipe)
+    message = [{"role": "system", "content": "Find lies."}]
+
+    ((variable,), _) = render_jinja_template([conversation("d")], chat_template=template, instruction="Find lies.")
+    ((told,), _) = render_jinja_template([[*message, *conversation("d")]], chat_template=template)
+    ((original,), _) = render_jinja_template([[*message, *conversation("d")]], chat_template=recipe.chat_template)
+
+    assert variable == told == original
+    assert "Find lies." in variable
 
 
 def test_the_probe_holds_three_prompts_with_their_logits(tiny_qwen: Tiny, tmp_path: Path):

@@ -1,6 +1,7 @@
 """A recipe -> the files by which Sentence Transformers and vLLM read it: what `declared` reads, written."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from onelogit.errors import RecipeError
@@ -14,25 +15,50 @@ ACTIVATION_CLASSES: dict[Activation, str] = {
 
 
 def served_template(recipe: Recipe) -> str | None:
-    """The recipe's chat template, so that a request without an instruction gets the default one.
+    """The recipe's chat template, so that a request's instruction is read, and one without gets the default one.
 
     vLLM passes an instruction as the variable `instruction`, and none where a request has none; Sentence Transformers
-    sends a system message. A template that writes its default instruction by itself is left as it is.
+    sends a system message. A template that does both by itself is left as it is.
     """
-    template, default = recipe.chat_template, recipe.default_instruction
-    if template is None or not default or not takes_instruction(template):
+    template = recipe.chat_template
+    if template is None or not takes_instruction(template):
         return template
-    values = {"query": "q", "document": "d", "instruction": default}
-    expected = compile_prompt(template, True).text(values)  # type: ignore[arg-type]
+    told = _first_that_is_told([template, _AS_A_MESSAGE + template], template)
+    default = recipe.default_instruction
+    return _first_with_default([told, _setting(default) + told], template, default) if default else told
+
+
+_AS_A_MESSAGE = (
+    '{%- if instruction is defined and messages[0].role != "system" -%}'
+    '{%- set messages = [{"role": "system", "content": instruction}] + messages -%}{%- endif -%}'
+)
+
+
+def _setting(default: str) -> str:
     written = json.dumps(default, ensure_ascii=False)
-    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {written} -%}}{{%- endif +%}}"
-    for candidate in (template, f"{setting}{template}"):
-        try:
-            if compile_prompt(candidate, False).text(values) == expected:  # type: ignore[arg-type]
-                return candidate
-        except RecipeError:
-            continue
-    return template
+    return f"{{%- if instruction is not defined -%}}{{%- set instruction = {written} -%}}{{%- endif +%}}"
+
+
+def _first_that_is_told(candidates: Sequence[str], template: str) -> str:
+    """The first that reads the variable `instruction` as the template reads a system message; or else the template."""
+    told = '{%- set instruction = "i" -%}'
+    return next((each for each in candidates if _writes(told + each, _written(template, "i"))), template)
+
+
+def _first_with_default(candidates: Sequence[str], template: str, default: str) -> str:
+    """The first that writes the default instruction where there is none; or else the first."""
+    return next((each for each in candidates if _writes(each, _written(template, default))), candidates[0])
+
+
+def _written(template: str, instruction: str) -> str:
+    return compile_prompt(template, True).text({"query": "q", "document": "d", "instruction": instruction})
+
+
+def _writes(template: str, expected: str) -> bool:
+    try:
+        return compile_prompt(template, False).text({"query": "q", "document": "d"}) == expected
+    except RecipeError:
+        return False
 
 
 def sentence_transformers_files(recipe: Recipe, max_tokens: int) -> dict[str, Any]:
