@@ -98,6 +98,8 @@ def test_an_instruction_reaches_the_prompt(framework: Adapter, model: str, reran
     results = framework.run(make(framework, model, instruction="Find lies."), QUERY, framework.documents(TEXTS))
 
     assert [result.logit for result in results] == [ranked.logit for ranked in expected]
+    told = make(framework, model, instruction="Find lies.")
+    assert asyncio.run(framework.arun(told, QUERY, framework.documents(TEXTS))) == results
 
 
 def test_options_reach_the_core(framework: Adapter, model: str):
@@ -258,8 +260,9 @@ def test_documents_keep_their_order_where_an_error_is_put_up_with(
 
 
 def test_what_to_do_on_an_error_is_one_of_two_things(framework: Adapter, model: str):
-    with pytest.raises(ValueError, match="keep_order"):
-        make(framework, model, on_error="ignore")
+    for choice in ("ignore", None):
+        with pytest.raises(ValueError, match="keep_order"):
+            make(framework, model, on_error=choice)
 
 
 def test_a_progress_bar_is_shown_on_request_only(framework: Adapter, model: str, capfd: pytest.CaptureFixture[str]):

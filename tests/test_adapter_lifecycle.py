@@ -3,7 +3,9 @@
 import asyncio
 import copy
 import gc
+import itertools
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +14,15 @@ import pytest
 from haystack.utils import ComponentDevice
 
 from adapters import ADAPTERS, Adapter, Haystack, make
-from onelogit import CheckpointError, RemoteReranker, Reranker, ServerError, open_reranker
+from onelogit import (
+    CheckpointError,
+    InputError,
+    OnelogitError,
+    RemoteReranker,
+    Reranker,
+    ServerError,
+    open_reranker,
+)
 from onelogit.open import find_reranker
 from onelogit.recipes import FAMILIES
 from servers import Served, serving
@@ -20,6 +30,7 @@ from tiny import Tiny
 
 QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No."]
+UNIQUE = itertools.count(10_000)  # options that no other test names, so that a model is surely loaded
 SECRET = "hf_a-secret-that-nobody-may-read"
 
 
@@ -52,6 +63,91 @@ def test_adapters_of_all_frameworks_share_weights(model: str):
         adapter.warm_up()
 
     assert len({id(held(adapter)) for adapter in adapters}) == 1
+
+
+def test_a_token_makes_no_other_model(model: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+
+    test_adapters_of_all_frameworks_share_weights(model)
+
+
+@pytest.mark.parametrize("call", ["arun", "awarm_up"])
+def test_a_model_is_never_loaded_on_the_event_loops_thread(
+    framework: Adapter, model: str, call: str, monkeypatch: pytest.MonkeyPatch
+):
+    threads: list[threading.Thread] = []
+    load = Reranker.load
+
+    def noted(*args: Any, **options: Any) -> Reranker:
+        threads.append(threading.current_thread())
+        return load(*args, **options)
+
+    monkeypatch.setattr(Reranker, "load", noted)
+    adapter = make(framework, model, options={"batch_tokens": next(UNIQUE)})
+    asked = (
+        framework.arun(adapter, QUERY, framework.documents(TEXTS)) if call == "arun" else framework.awarm_up(adapter)
+    )
+
+    asyncio.run(asked)
+
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+def test_a_close_while_the_model_is_loaded_counts(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
+    adapter = make(framework, model, options={"batch_tokens": next(UNIQUE)})
+    load = Reranker.load
+
+    def closing(*args: Any, **options: Any) -> Reranker:
+        adapter.close()
+        return load(*args, **options)
+
+    monkeypatch.setattr(Reranker, "load", closing)
+    adapter.warm_up()
+
+    assert not adapter._handle.is_open
+
+
+def test_closing_a_copy_leaves_the_original_the_model(framework: Adapter, model: str):
+    adapter = make(framework, model)
+    adapter.warm_up()
+
+    copy.copy(adapter).close()
+
+    assert adapter._handle.is_open
+
+
+def test_what_a_given_reranker_has_settled_is_refused(framework: Adapter, reranker: Reranker):
+    with pytest.raises(InputError, match="dtype is settled"):
+        framework.kind.from_reranker(reranker, dtype="float32")
+
+
+def test_a_given_reranker_that_was_closed_is_not_replaced(framework: Adapter, model: str):
+    reranker = Reranker.load(model)
+    adapter = framework.kind.from_reranker(reranker)
+    reranker.close()
+
+    with pytest.raises(OnelogitError, match="is closed"):
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+
+def test_models_are_loaded_side_by_side(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
+    barrier = threading.Barrier(2, timeout=20)
+    load = Reranker.load
+
+    def together(*args: Any, **options: Any) -> Reranker:
+        barrier.wait()
+        return load(*args, **options)
+
+    monkeypatch.setattr(Reranker, "load", together)
+    adapters = [make(framework, model, options={"batch_tokens": next(UNIQUE)}) for _ in range(2)]
+    threads = [threading.Thread(target=adapter.warm_up) for adapter in adapters]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert all(adapter._handle.is_open for adapter in adapters)
 
 
 async def test_what_was_opened_asynchronously_is_held(framework: Adapter, model: str):
@@ -173,7 +269,7 @@ def test_what_is_written_down_and_read_again_is_the_same(framework: Adapter, mod
 
 def test_a_secret_is_used_and_stands_in_no_dump(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    adapter = make(framework, model, token=framework.secret("HF_TOKEN", SECRET))
+    adapter = make(framework, model, token=framework.secret("HF_TOKEN", SECRET), options={"max_tokens": 716})
     adapter.warm_up()
 
     assert held(adapter).options["token"] == SECRET

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import time
 
 import pytest
 from haystack import Document, Pipeline
@@ -10,7 +9,7 @@ from haystack.core.errors import DeserializationError
 from haystack.utils import ComponentDevice, Secret
 
 from haystack_integrations.components.rankers.onelogit import OnelogitRanker
-from onelogit import DEMO_MODEL, InputError
+from onelogit import DEMO_MODEL, InputError, Reranker
 from tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -70,16 +69,39 @@ def test_a_pipeline_warms_up_and_closes_its_ranker(tiny_qwen: Tiny):
     assert not ranker._handle.is_open
 
 
+def test_a_pipeline_that_keeps_the_order_survives_a_model_that_is_not_there():
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", OnelogitRanker("no-such/model", on_error="keep_order"))
+    asked = {"ranker": {"query": QUERY, "documents": DOCUMENTS}}
+
+    assert ids(pipeline.run(asked)) == ["banana", "paris", "beijing"]
+    assert ids(asyncio.run(pipeline.run_async(asked))) == ["banana", "paris", "beijing"]
+
+
+def test_a_pipeline_warms_up_once_and_not_with_every_run(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+    queries: list[str] = []
+    rank = Reranker.logits
+    monkeypatch.setattr(
+        Reranker, "logits", lambda self, query, *a, **k: (queries.append(query), rank(self, query, *a, **k))[1]
+    )
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", OnelogitRanker(str(tiny_qwen.folder), options={"max_tokens": 812}))
+
+    for _ in range(3):
+        pipeline.run({"ranker": {"query": QUERY, "documents": DOCUMENTS}})
+
+    assert queries == ["warm up", QUERY, QUERY, QUERY]
+
+
 async def test_an_async_pipeline_loads_off_the_event_loop_and_closes(tiny_qwen: Tiny):
     pipeline, ranker = Pipeline(), OnelogitRanker(str(tiny_qwen.folder), options={"max_tokens": 811})
     pipeline.add_component("ranker", ranker)
-    longest, last = 0.0, time.monotonic()
 
     task = asyncio.ensure_future(pipeline.warm_up_async())
     ticks = 0
     while not task.done():
         await asyncio.sleep(0.001)
-        longest, last, ticks = max(longest, time.monotonic() - last), time.monotonic(), ticks + 1
+        ticks += 1
     assert ticks > 3
     assert ranker._handle.is_open
     await pipeline.close_async()
@@ -130,7 +152,7 @@ def test_a_top_k_of_zero_is_refused_and_not_replaced(top_k: int):
         ranker.run(QUERY, DOCUMENTS, top_k=top_k)
 
 
-def test_what_is_dumped_is_what_was_given(monkeypatch: pytest.MonkeyPatch):
+def test_what_is_dumped_is_what_was_given():
     ranker = OnelogitRanker(
         "org/model", device=ComponentDevice.from_str("cuda:1"), dtype="bfloat16", options={"max_tokens": 512}
     )

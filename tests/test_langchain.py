@@ -220,6 +220,17 @@ def test_without_ids_documents_of_the_same_text_are_duplicates():
     assert len(OnelogitRerank(model=DEMO_MODEL, deduplicate=True).compress_documents(documents, QUERY)) == 2
 
 
+def test_an_id_is_no_text_when_duplicates_are_dropped():
+    documents = [Document(page_content="Beijing is the capital of China.", id="No."), Document(page_content="No.")]
+
+    assert len(OnelogitRerank(model=DEMO_MODEL, deduplicate=True).compress_documents(documents, QUERY)) == 2
+
+
+def test_a_step_says_what_it_needs(rerank: OnelogitRerank):
+    with pytest.raises(InputError, match="needs a dictionary with query and documents"):
+        rerank.as_runnable().invoke({"query": QUERY})
+
+
 def test_a_dump_names_the_secret_and_holds_what_is_not_as_by_default():
     rerank = OnelogitRerank(model="org/model", top_n=3, token="hf_secret", options={"max_tokens": 512})
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         RankOptions,
         RankRequest,
         RerankerHandle,
+        fields_of,
         rank_options,
         text_with_metadata,
     )
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
         check_options,
         merged_options,
         plain_options,
-        without_secrets,
     )
     from onelogit.recipes import FAMILIES, ReadOut, Recipe, recipe_fields, recipe_from
     from onelogit.remote import RemoteReranker
@@ -66,6 +66,7 @@ _HOMES = {
     "RankOptions": "handle",
     "RankRequest": "handle",
     "RerankerHandle": "handle",
+    "fields_of": "handle",
     "rank_options": "handle",
     "text_with_metadata": "handle",
     "open_reranker": "open",
@@ -73,7 +74,6 @@ _HOMES = {
     "OpenOptions": "options",
     "Protocol": "options",
     "RemoteOptions": "options",
-    "without_secrets": "options",
     "RemoteReranker": "remote",
     "check_options": "options",
     "merged_options": "options",
@@ -114,6 +114,7 @@ __all__ = [
     "UnsupportedModelError",
     "check_options",
     "check_top_n",
+    "fields_of",
     "merged_options",
     "open_reranker",
     "plain_options",
@@ -121,7 +122,6 @@ __all__ = [
     "recipe_fields",
     "recipe_from",
     "text_with_metadata",
-    "without_secrets",
 ]
 
 

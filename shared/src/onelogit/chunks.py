@@ -48,9 +48,8 @@ def cut_into_chunks(encoding: Encoding, document: tuple[int, int], excess: int, 
             f"the query, the instruction and the prompt's frame take {max_tokens - room} tokens, which leaves no room "
             f"for a document in max_tokens={max_tokens}: {1 - room} too many. Shorten the query or raise max_tokens"
         )
-    outside = {*range(len(encoding.ids))} - {*inside}
+    ids, offsets = encoding.ids, encoding.offsets
+    before, after = ids[: inside[0]], ids[inside[-1] + 1 :]
     for begin in (*range(0, excess, room - room // _OVERLAP), excess):
-        chunk = inside[begin : begin + room]
-        kept = {*chunk, *outside}
-        ids = [id for i, id in enumerate(encoding.ids) if i in kept]
-        yield Chunk(ids, encoding.offsets[chunk[0]][0], encoding.offsets[chunk[-1]][1])
+        first, last = inside[begin], inside[begin + room - 1]
+        yield Chunk([*before, *ids[first : last + 1], *after], offsets[first][0], offsets[last][1])

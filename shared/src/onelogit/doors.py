@@ -1,8 +1,11 @@
 """What computes logits -> the doors through which it is asked: `rank`, `logits`, `pair_logits`, and `arank`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
+
+from tqdm.auto import tqdm
 
 from onelogit.inputs import check_score_threshold, check_text, check_top_n, checked_documents, checked_pairs
 from onelogit.recipes import Activation
@@ -145,3 +148,13 @@ def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
     if documents:
         check_text(query, "the query", is_blank_allowed=False)
     return [(query, document) for document in documents]
+
+
+@contextmanager
+def progress_of(total: int, *, is_shown: bool) -> Iterator[Callable[[int], object] | None]:
+    """A progress bar over rows, and what moves it; nothing at all where none is shown."""
+    if not is_shown:
+        yield None
+        return
+    with tqdm(total=total, desc="reranking", unit="row") as bar:
+        yield bar.update

@@ -3,21 +3,24 @@
 Loads no torch until it is asked. Knows no framework.
 """
 
-import asyncio
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self, cast
+from functools import partial
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 
 from typing_extensions import TypedDict
 
+from onelogit.errors import InputError, OnelogitError
 from onelogit.inputs import check_score_threshold, check_text, check_top_n, checked_choice
-from onelogit.open import AnyReranker, find_reranker, is_named, open_reranker
-from onelogit.options import OpenOptions
+from onelogit.open import AnyReranker, aopen_reranker, find_reranker, is_named, open_reranker
+from onelogit.options import OpenOptions, without_secrets
 from onelogit.recipes import Activation
 from onelogit.scores import Ranked, to_score
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 OnError = Literal["raise", "keep_order"]
 
@@ -85,7 +88,11 @@ class RankRequest:
     def __post_init__(self) -> None:
         check_top_n(self.top_n)
         check_score_threshold(self.score_threshold)
-        checked_choice("on_error", self.on_error, OnError)
+        checked_choice("on_error", str(self.on_error), OnError)
+        checked_choice("activation", self.activation, Activation)
+
+
+GetOptions = Callable[[], OpenOptions]
 
 
 class RerankerHandle:
@@ -101,29 +108,41 @@ class RerankerHandle:
     def __init__(self, reranker: AnyReranker | None = None) -> None:
         self._given = reranker
         self._held: AnyReranker | None = None
+        self._closed_count = 0
 
     @property
     def is_open(self) -> bool:
         """Whether a reranker is held."""
         return self._held is not None
 
-    def open(self, model: str, options: OpenOptions) -> AnyReranker:
-        """The reranker; raises as `open_reranker`."""
-        self._held = self._find(model, options) or open_reranker(model, **options)
-        return self._held
+    def warm_up(self, model: str, get_options: GetOptions, on_error: OnError = "raise") -> None:
+        """Open the reranker and score once, unless it is held already; raises as `rank`."""
+        try:
+            if not self._holds(model, get_options()):
+                self._open(model, get_options()).warm_up()
+        except Exception as error:
+            _put_up_with(error, on_error)
 
-    async def aopen(self, model: str, options: OpenOptions) -> AnyReranker:
-        """`open`, while the event loop goes on."""
-        if self._find(model, options) is not None:
-            return self.open(model, options)
-        return await asyncio.to_thread(self.open, model, options)
+    async def awarm_up(self, model: str, get_options: GetOptions, on_error: OnError = "raise") -> None:
+        """`warm_up`, while the event loop goes on."""
+        try:
+            if not self._holds(model, get_options()):
+                await (await self._aopen(model, get_options())).awarm_up()
+        except Exception as error:
+            _put_up_with(error, on_error)
 
     def close(self) -> None:
-        """Let go of the reranker; the next call opens it again."""
+        """Let go of the reranker, also of one that is being opened; the next call opens it again."""
+        self._closed_count += 1
         self._held = None
 
-    def rank(self, model: str, options: OpenOptions, request: RankRequest) -> list[Ranked | Kept]:
+    def rank(self, model: str, get_options: GetOptions, request: RankRequest) -> list[Ranked | Kept]:
         """The documents that count, best first; for none, none, without loading the model.
+
+        Args:
+            model: hub id or folder.
+            get_options: gives the options; not called where there are no documents.
+            request: what is asked.
 
         Raises:
             OnelogitError: as `open_reranker` and `Reranker.rank`, unless the request keeps the order then.
@@ -132,33 +151,65 @@ class RerankerHandle:
             return []
         try:
             check_text(request.query, "the query", is_blank_allowed=False)
-            reranker = self.open(model, options)
-            ranking = reranker.rank(
-                request.query, request.documents, instruction=request.instruction, progress=request.progress
-            )
+            ask = partial(_ask, request)
+            reranker = self._open(model, get_options())
+            try:
+                ranking = ask(reranker.rank)
+            except OnelogitError:
+                if not self._was_closed_by_another(reranker):
+                    raise
+                ranking = ask(self._open(model, get_options()).rank)
         except Exception as error:
-            return _in_old_order(request, error)
+            _put_up_with(error, request.on_error)
+            return _in_old_order(request)
         return [*_selected(request, ranking)]
 
-    async def arank(self, model: str, options: OpenOptions, request: RankRequest) -> list[Ranked | Kept]:
+    async def arank(self, model: str, get_options: GetOptions, request: RankRequest) -> list[Ranked | Kept]:
         """`rank`, while the event loop goes on, also while the model is loaded."""
         if not request.documents:
             return []
         try:
             check_text(request.query, "the query", is_blank_allowed=False)
-            reranker = await self.aopen(model, options)
-            ranking = await reranker.arank(
-                request.query, request.documents, instruction=request.instruction, progress=request.progress
-            )
+            ask = partial(_ask, request)
+            reranker = await self._aopen(model, get_options())
+            try:
+                ranking = await ask(reranker.arank)
+            except OnelogitError:
+                if not self._was_closed_by_another(reranker):
+                    raise
+                ranking = await ask((await self._aopen(model, get_options())).arank)
         except Exception as error:
-            return _in_old_order(request, error)
+            _put_up_with(error, request.on_error)
+            return _in_old_order(request)
         return [*_selected(request, ranking)]
+
+    def _open(self, model: str, options: OpenOptions) -> AnyReranker:
+        count = self._closed_count
+        return self._keep(self._find(model, options) or open_reranker(model, **options), count)
+
+    async def _aopen(self, model: str, options: OpenOptions) -> AnyReranker:
+        count = self._closed_count
+        return self._keep(self._find(model, options) or await aopen_reranker(model, **options), count)
+
+    def _keep(self, reranker: AnyReranker, closed_count: int) -> AnyReranker:
+        if closed_count == self._closed_count:  # else it was closed while this one was opened
+            self._held = reranker
+        return reranker
 
     def _find(self, model: str, options: OpenOptions) -> AnyReranker | None:
         given = self._given
-        if given is not None and not given.is_closed and is_named(given, model, options):
-            return given  # the adapter's fields have not been set anew since
-        return find_reranker(model, options)
+        if given is None or not is_named(given, model, options):  # the adapter's fields may have been set anew
+            return find_reranker(model, options)
+        if given.is_closed:
+            raise OnelogitError("the reranker that this was made from is closed")
+        return given
+
+    def _holds(self, model: str, options: OpenOptions) -> bool:
+        return self._held is not None and self._held is self._find(model, options)
+
+    def _was_closed_by_another(self, reranker: AnyReranker) -> bool:
+        """Whether a shared reranker was closed, which any of its users can, after this one had found it open."""
+        return reranker.is_closed and reranker is not self._given
 
     def __copy__(self) -> Self:
         copy = type(self)(self._given)
@@ -170,6 +221,22 @@ class RerankerHandle:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
+
+
+def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What an adapter is made with that uses a reranker which is there already.
+
+    Args:
+        reranker: whoever made it closes it.
+        fields: further ones, about ranking.
+
+    Raises:
+        InputError: a field that the reranker has settled.
+    """
+    for name in ("model", "options", "device", "dtype", "token", "url", "protocol", "api_key"):
+        if name in fields:
+            raise InputError(f"{name} is settled by the reranker that is there already")
+    return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}
 
 
 def text_with_metadata(text: str, metadata: Mapping[str, object], fields: Sequence[str], separator: str) -> str:
@@ -197,10 +264,17 @@ def _selected(request: RankRequest, ranking: Sequence[Ranked]) -> list[Ranked]:
     return list(ranking[: request.top_n])
 
 
-def _in_old_order(request: RankRequest, error: Exception) -> list[Ranked | Kept]:
-    if request.on_error == "raise":
+def _ask(request: RankRequest, rank: Callable[..., Result]) -> Result:
+    return rank(request.query, request.documents, instruction=request.instruction, progress=request.progress)
+
+
+def _put_up_with(error: Exception, on_error: OnError) -> None:
+    if on_error == "raise":
         raise error
     logger.warning("documents keep their order, for they could not be ranked: %s", error, exc_info=error)
+
+
+def _in_old_order(request: RankRequest) -> list[Ranked | Kept]:
     keys = range(len(request.documents)) if request.keys is None else request.keys
     first = {key: index for index, key in reversed([*enumerate(keys)])}
     return [*map(Kept, sorted(first.values())[: request.top_n])]

@@ -178,7 +178,7 @@ def merged_options(
     """
     options = options or {}
     for name in ("token", "api_key"):
-        if isinstance(options.get(name), str):
+        if options.get(name) is not None:
             raise InputError(f"{name} in the options would be written into dumps; give it as {name}=, which is not")
     given = {name: value for name, value in {**named, "token": token, "api_key": api_key}.items() if value is not None}
     for name in given:

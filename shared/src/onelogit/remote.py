@@ -8,11 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
 from onelogit.dialects import DIALECTS, Ask, read
-from onelogit.doors import Doors, Pairs
+from onelogit.doors import Doors, Pairs, progress_of
 from onelogit.encode import Encoder
 from onelogit.errors import InputError, ServerError
 from onelogit.files import find_folder, read_texts
@@ -201,12 +200,12 @@ class RemoteScorer:
         await self._prove_instruction(said)
         served_name = await self._find_served_name()
         asked = await asyncio.to_thread(self._asked, pairs, said, served_name)
-        with tqdm(total=sum(asked.counts), desc="reranking", unit="row", disable=not progress) as bar:
+        with progress_of(sum(asked.counts), is_shown=progress) as update:
             numbers = await self.wire.ask_all(
                 self._dialect.path,
                 asked.bodies,
                 lambda place, answer: read(self._dialect, answer, asked.counts[place]),
-                lambda place: bar.update(asked.counts[place]),
+                lambda place: update and update(asked.counts[place]),
             )
         return best_logits([number for each in numbers for number in each], asked.owners)
 

@@ -3,13 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import NoReturn
 
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.convert import position_limit
 from onelogit.document_cache import DocumentCache
+from onelogit.doors import progress_of
 from onelogit.encode import Encoder, Rows
 from onelogit.errors import InputError, OnelogitError
 from onelogit.forward import Forward, TokenRow, token_rows
@@ -114,16 +113,16 @@ class Scorer:
             LogitError: the model gave NaN or an infinite number.
         """
         rows, owners = self._read(pairs, instruction)
-        with _progress_bar(rows, is_shown=progress) as bar:
-            return best_logits(self._service.logits(rows, bar.update), owners)
+        with progress_of(len(rows), is_shown=progress) as update:
+            return best_logits(self._service.logits(rows, update), owners)
 
     async def alogits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
     ) -> list[float]:
         """`logits`, while the event loop goes on."""
         rows, owners = await asyncio.to_thread(self._read, pairs, instruction)
-        with _progress_bar(rows, is_shown=progress) as bar:
-            return best_logits(await self._service.alogits(rows, bar.update), owners)
+        with progress_of(len(rows), is_shown=progress) as update:
+            return best_logits(await self._service.alogits(rows, update), owners)
 
     def _read(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> tuple[list[TokenRow], Sequence[int]]:
         rows = self.rows(pairs, instruction)
@@ -137,10 +136,6 @@ class Scorer:
         if instruction and not self._encoder.takes_instruction():
             raise InputError(f"the family {self._family} takes no instruction, but got {instruction!r}")
         return instruction
-
-
-def _progress_bar(rows: Sequence[TokenRow], *, is_shown: bool) -> "tqdm[NoReturn]":
-    return tqdm(total=len(rows), desc="reranking", unit="row", disable=not is_shown)
 
 
 def _document_cache(options: ScoringOptions) -> DocumentCache | None:

@@ -1,6 +1,7 @@
 """LangChain documents -> the same documents, reranked. Translates; the core scores."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any, Required, Self
 
 from langchain_core.callbacks import Callbacks
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr, 
 from typing_extensions import Unpack
 
 from onelogit import (
+    InputError,
     Kept,
     OnError,
     OpenOptions,
@@ -20,11 +22,11 @@ from onelogit import (
     RankRequest,
     RerankerHandle,
     check_options,
+    fields_of,
     merged_options,
     plain_options,
     rank_options,
     text_with_metadata,
-    without_secrets,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     api_key: SecretStr | None = None
     options: Annotated[OpenOptions, AfterValidator(plain_options)] = Field(default_factory=OpenOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
-    score_threshold: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    score_threshold: float | None = Field(default=None, strict=True)
     instruction: str | None = None
     metadata_fields: Sequence[str] = ()
     metadata_separator: str = "\n"
@@ -80,7 +82,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     @classmethod
     def from_reranker(cls, reranker: "Reranker | RemoteReranker", **fields: Any) -> Self:
         """One that uses a reranker which is there already, and which whoever made it closes."""
-        rerank = cls(model=reranker.name, options=without_secrets(reranker.options), **fields)
+        rerank = cls(**fields_of(reranker, fields))
         rerank._handle = RerankerHandle(reranker)
         return rerank
 
@@ -92,7 +94,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         **anew: Unpack[RankOptions],
     ) -> list[Document]:
         """The most relevant documents first; none for none, without loading the model."""
-        asked: RerankInput = {"query": query, "documents": documents, **anew}
+        asked: RerankInput = {"query": query, "documents": list(documents), **anew}
         return self.as_runnable().invoke(asked, {"callbacks": callbacks})
 
     async def acompress_documents(
@@ -103,20 +105,25 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         **anew: Unpack[RankOptions],
     ) -> list[Document]:
         """`compress_documents`, while the event loop goes on, also while the model is loaded."""
-        asked: RerankInput = {"query": query, "documents": documents, **anew}
+        asked: RerankInput = {"query": query, "documents": list(documents), **anew}
         return await self.as_runnable().ainvoke(asked, {"callbacks": callbacks})
 
     def as_runnable(self) -> RunnableLambda[RerankInput, list[Document]]:
         """The same as a step of a chain; each call is a trace event of its own."""
         return RunnableLambda(self._rerank, self._arerank, name="OnelogitRerank")
 
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._handle = copy(self._handle)  # closing one, or setting its fields anew, is nothing to the other
+        return copied
+
     def warm_up(self) -> None:
         """Load the model, if nobody has yet, and score once."""
-        self._handle.open(self.model, self._load_options()).warm_up()
+        self._handle.warm_up(self.model, self._load_options, self.on_error)
 
     async def awarm_up(self) -> None:
         """`warm_up`, while the event loop goes on."""
-        await (await self._handle.aopen(self.model, self._load_options())).awarm_up()
+        await self._handle.awarm_up(self.model, self._load_options, self.on_error)
 
     def close(self) -> None:
         """Let go of the model: its memory is free when no one else uses it. The next call loads it again."""
@@ -131,8 +138,9 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         return {"token": "HF_TOKEN", "api_key": "ONELOGIT_API_KEY"}
 
     @model_validator(mode="after")
-    def _check_load_options(self) -> Self:
+    def _check(self) -> Self:
         self._load_options()
+        self._request([], {"query": "", "documents": []})
         return self
 
     def _load_options(self) -> OpenOptions:
@@ -141,13 +149,13 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         return merged_options(self.options, token=token, api_key=api_key, **named)
 
     def _rerank(self, asked: RerankInput) -> list[Document]:
-        documents = list(asked["documents"])
-        ranking = self._handle.rank(self.model, self._load_options(), self._request(documents, asked))
+        documents = _documents(asked)
+        ranking = self._handle.rank(self.model, self._load_options, self._request(documents, asked))
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
     async def _arerank(self, asked: RerankInput) -> list[Document]:
-        documents = list(asked["documents"])
-        ranking = await self._handle.arank(self.model, self._load_options(), self._request(documents, asked))
+        documents = _documents(asked)
+        ranking = await self._handle.arank(self.model, self._load_options, self._request(documents, asked))
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
     def _request(self, documents: Sequence[Document], asked: RerankInput) -> RankRequest:
@@ -156,15 +164,23 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         return RankRequest(
             query=asked["query"],
             documents=[text_with_metadata(each.page_content, each.metadata, fields, separator) for each in documents],
-            keys=[each.id or each.page_content for each in documents] if self.deduplicate else None,
+            keys=[(each.id, each.id is None and each.page_content) for each in documents] if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.progress,
             **rank_options(self, asked),
         )
 
 
+def _documents(asked: RerankInput) -> list[Document]:
+    if not isinstance(asked, dict) or not asked.keys() >= {"query", "documents"}:
+        raise InputError("reranking needs a dictionary with query and documents")
+    return list(asked["documents"])
+
+
 def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:
-    if isinstance(ranked, Kept):
-        return document
-    relevance = {"relevance_score": ranked.score, "relevance_logit": ranked.logit}
-    return document.model_copy(update={"metadata": {**document.metadata, **relevance}})
+    kept = {name: value for name, value in document.metadata.items() if name not in _TOLD}
+    told = {} if isinstance(ranked, Kept) else dict(zip(_TOLD, (ranked.score, ranked.logit), strict=True))
+    return document.model_copy(update={"metadata": {**kept, **told}})
+
+
+_TOLD = ("relevance_score", "relevance_logit")

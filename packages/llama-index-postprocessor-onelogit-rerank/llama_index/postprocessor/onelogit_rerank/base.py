@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -22,10 +23,10 @@ from onelogit import (
     Ranked,
     RankRequest,
     RerankerHandle,
+    fields_of,
     merged_options,
     plain_options,
     rank_options,
-    without_secrets,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     api_key: SecretStr | None = Field(default=None, exclude=True)
     options: Annotated[OpenOptions, AfterValidator(plain_options)] = Field(default_factory=OpenOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
-    score_threshold: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    score_threshold: float | None = Field(default=None, strict=True)
     instruction: str | None = None
     metadata_mode: MetadataMode = MetadataMode.EMBED
     deduplicate: bool = False
@@ -81,17 +82,22 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     @classmethod
     def from_reranker(cls, reranker: "Reranker | RemoteReranker", **fields: Any) -> Self:
         """One that uses a reranker which is there already, and which whoever made it closes."""
-        rerank = cls(model=reranker.name, options=without_secrets(reranker.options), **fields)
+        rerank = cls(**fields_of(reranker, fields))
         rerank._handle = RerankerHandle(reranker)
         return rerank
 
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._handle = copy(self._handle)  # closing one, or setting its fields anew, is nothing to the other
+        return copied
+
     def warm_up(self) -> None:
         """Load the model, if nobody has yet, and score once."""
-        self._handle.open(self.model, self._load_options()).warm_up()
+        self._handle.warm_up(self.model, self._load_options, self.on_error)
 
     async def awarm_up(self) -> None:
         """`warm_up`, while the event loop goes on."""
-        await (await self._handle.aopen(self.model, self._load_options())).awarm_up()
+        await self._handle.awarm_up(self.model, self._load_options, self.on_error)
 
     def close(self) -> None:
         """Let go of the model: its memory is free when no one else uses it. The next call loads it again."""
@@ -102,7 +108,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     ) -> list[NodeWithScore]:
         nodes = list(nodes)
         with self._announced(nodes, query_bundle) as reranked:
-            ranking = self._handle.rank(self.model, self._load_options(), self._request(nodes, query_bundle))
+            ranking = self._handle.rank(self.model, self._load_options, self._request(nodes, query_bundle))
             reranked += [_with_relevance(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
@@ -111,7 +117,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     ) -> list[NodeWithScore]:
         nodes = list(nodes)
         with self._announced(nodes, query_bundle) as reranked:
-            ranking = await self._handle.arank(self.model, self._load_options(), self._request(nodes, query_bundle))
+            ranking = await self._handle.arank(self.model, self._load_options, self._request(nodes, query_bundle))
             reranked += [_with_relevance(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
@@ -147,8 +153,9 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         )
 
     @model_validator(mode="after")
-    def _check_load_options(self) -> Self:
+    def _check(self) -> Self:
         self._load_options()
+        self._request([], None)
         return self
 
     def _load_options(self) -> OpenOptions:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice, Secret
 
 from onelogit import (
+    InputError,
     Kept,
     OnError,
     OpenOptions,
@@ -17,10 +19,10 @@ from onelogit import (
     RankRequest,
     RerankerHandle,
     check_top_n,
+    fields_of,
     merged_options,
     plain_options,
     text_with_metadata,
-    without_secrets,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class OnelogitRanker:
         self.score_threshold = score_threshold
         self.instruction = instruction
         self.scale_score = scale_score
+        if isinstance(meta_fields_to_embed, str):
+            raise InputError(f"meta_fields_to_embed must be a list of names, not the string {meta_fields_to_embed!r}")
         self.meta_fields_to_embed = list(meta_fields_to_embed)
         self.embedding_separator = embedding_separator
         self.deduplicate = deduplicate
@@ -109,17 +113,22 @@ class OnelogitRanker:
             reranker: of the core.
             **arguments: as the constructor's, without the model.
         """
-        ranker = cls(model=reranker.name, token=None, options=without_secrets(reranker.options), **arguments)
+        ranker = cls(token=None, **fields_of(reranker, arguments))
         ranker._handle = RerankerHandle(reranker)
         return ranker
 
+    def __copy__(self) -> "OnelogitRanker":
+        copied = OnelogitRanker.__new__(OnelogitRanker)
+        copied.__dict__.update(self.__dict__, _handle=copy(self._handle))
+        return copied
+
     def warm_up(self) -> None:
-        """Load the model, if nobody has yet, and score once."""
-        self._handle.open(self.model, self._load_options()).warm_up()
+        """Load the model and score once, unless it is there already: pipelines call this before every run."""
+        self._handle.warm_up(self.model, self._load_options, self.on_error)
 
     async def warm_up_async(self) -> None:
         """`warm_up`, while the event loop goes on."""
-        await (await self._handle.aopen(self.model, self._load_options())).awarm_up()
+        await self._handle.awarm_up(self.model, self._load_options, self.on_error)
 
     def close(self) -> None:
         """Let go of the model: its memory is free when no one else uses it. The next run loads it again."""
@@ -151,7 +160,7 @@ class OnelogitRanker:
         """
         documents = list(documents)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
-        ranking = self._handle.rank(self.model, self._load_options(), request)
+        ranking = self._handle.rank(self.model, self._load_options, request)
         return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
 
     @component.output_types(documents=list[Document])
@@ -167,7 +176,7 @@ class OnelogitRanker:
         """`run`, while the event loop goes on, also while the model is loaded."""
         documents = list(documents)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
-        ranking = await self._handle.arank(self.model, self._load_options(), request)
+        ranking = await self._handle.arank(self.model, self._load_options, request)
         return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
 
     def _request(
@@ -217,6 +226,7 @@ _ARGUMENTS = [name for name in inspect.signature(OnelogitRanker.__init__).parame
 
 
 def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:
+    kept = {name: value for name, value in document.meta.items() if name != "relevance_logit"}
     if isinstance(ranked, Kept):
-        return document
-    return replace(document, score=ranked.score, meta={**document.meta, "relevance_logit": ranked.logit})
+        return replace(document, meta=kept)
+    return replace(document, score=ranked.score, meta={**kept, "relevance_logit": ranked.logit})
