@@ -14,18 +14,18 @@ from onelogit.options import LoadOptions
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-_EXTRAS = {"pyarrow": "bulk", "ray": "ray"}
+_WAYS = {"pyarrow": "'onelogit[bulk]'", "ray": "'onelogit[ray]'", "vllm": "'ray[llm]'"}
 
 
 def check_installed(*packages: str) -> None:
     """Refuse before anything is read what would fail for want of a package.
 
     Raises:
-        InputError: naming the extra that brings it.
+        InputError: naming what brings it.
     """
     for package in packages:
         if find_spec(package) is None:
-            raise InputError(f"this needs {package}: pip install 'onelogit[{_EXTRAS[package]}]'")
+            raise InputError(f"this needs {package}: pip install {_WAYS[package]}")
 
 
 def rerank(

@@ -49,7 +49,9 @@ def model_label(model: str, options: LoadOptions) -> str:
         CheckpointError: the model is not found, or damaged.
         RecipeError: it is not known how it reranks.
     """
-    facts: dict[str, object] = {name: value for name, value in options.items() if name not in _NOT_OF_THE_LOGIT}
+    facts: dict[str, object] = {
+        name: value for name, value in options.items() if name not in _NOT_OF_THE_LOGIT and value is not False
+    }
     if not is_server(model):
         facts |= _facts_of(model, options)
     digest = sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]

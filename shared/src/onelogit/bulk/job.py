@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from onelogit.bulk.identity import model_label, sent_name, sent_options
-from onelogit.bulk.pairs import pairs_of
+from onelogit.bulk.pairs import Pair, pairs_of
 from onelogit.bulk.parts import scored_table, write_part
 from onelogit.bulk.ranking import grouped_tables, rank_table
 from onelogit.bulk.run_folder import Run, RunFolder
@@ -82,14 +81,24 @@ class Worker:
 
     def score(self, part: Slice) -> Done:
         """Read, score and write one slice."""
-        rows = enumerate(self._reader.rows(part), start=part.start + 1)
-        name = Path(part.file).name
-        pairs = [pair.found_at(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
-        places = count(part.number * _MOST_PAIRS_OF_A_SLICE)
+        pairs = located_pairs(part, self._reader)
         scored = score_pairs(self._reranker, pairs, self._activation)
-        table = scored_table(pairs, scored, islice(places, len(pairs)))
+        table = scored_table(pairs, scored, places(part.number, pairs))
         write_part(table, self._folder.part_of_slice(part.number))
         return Done(part.number, part.rows, worker_name())
+
+
+def located_pairs(part: Slice, reader: SliceReader) -> list[Pair]:
+    """The pairs of a slice; those that have no id say where they stand."""
+    rows = enumerate(reader.rows(part), start=part.start + 1)
+    name = Path(part.file).name
+    return [pair.found_at(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
+
+
+def places(slice_number: int, pairs: Sequence[Pair]) -> range:
+    """Where the pairs of a slice stand among all."""
+    first = slice_number * _MOST_PAIRS_OF_A_SLICE
+    return range(first, first + len(pairs))
 
 
 def worker_name() -> str:

@@ -119,7 +119,7 @@ def score_on_ray(pool: Pool, address: str | None = None) -> Engine:
 
 
 def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
-    with _connected(address), _quiet(), _one_line():
+    with connected(address), quiet(), one_line():
         # A block for each slice: Ray gives blocks to workers, and would give all rows of one file to one of them.
         rows = ray.data.from_items([part._asdict() for part in slices], override_num_blocks=len(slices))
         pool = replace(pool, workers=min(pool.workers, len(slices)))
@@ -128,7 +128,12 @@ def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice])
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[None]:
+    """Ray, as the caller has it already, or else while this lasts.
+
+    Raises:
+        OnelogitError: there is no cluster at the address, or it wants another token.
+    """
     if ray.is_initialized():
         yield
         return
@@ -143,7 +148,7 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Ray Data without bars and plans of its own: the caller counts rows."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     bars, level = context.enable_progress_bars, logger.level
@@ -157,8 +162,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """What a worker raised, as an error of ours."""
+def one_line() -> Iterator[None]:
+    """What Ray raises, as an error of ours."""
     try:
         yield
     except RayError as error:

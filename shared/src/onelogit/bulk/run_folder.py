@@ -32,6 +32,9 @@ class Run:
     errors: int | None = None
 
 
+_NOBODY = Run(model="", input="", slice_rows=0)  # whose a folder is while it is cleared
+
+
 class RunFolder:
     """The folder of one run.
 
@@ -55,7 +58,7 @@ class RunFolder:
         if found is not None and (found.model, found.input, found.slice_rows) == (run.model, run.input, run.slice_rows):
             if not is_overwriting:
                 return found
-        elif found is not None and not is_overwriting:
+        elif found is not None and found != _NOBODY and not is_overwriting:
             raise InputError(
                 f"{self.path} holds results of {_difference(found, run)}; pass --overwrite to replace them, or name "
                 "another folder"
@@ -113,13 +116,14 @@ class RunFolder:
 
     def _clear(self) -> None:
         try:
-            self.scored.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write(_NOBODY)
         except OSError as error:
             raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
         self.clean()
-        self.scored.mkdir()
         for part in self.results():
             part.unlink()
+        self.scored.mkdir()
 
 
 def _difference(found: Run, run: Run) -> str:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score, rank, write, say how much."""
-    check_installed("pyarrow", *(["ray"] if options.workers else []))
+    check_installed("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
     from onelogit.bulk.job import run as run_job  # noqa: PLC0415  loads pyarrow
 
     outcome = run_job(
@@ -62,11 +62,18 @@ def _engine(options: argparse.Namespace) -> "Engine":
     is_url = options.model.startswith(("http://", "https://"))
     if options.engine is not None and (options.engine == "remote") != is_url:
         raise InputError(f"--engine {options.engine} does not fit --model {options.model}: remote wants a URL")
-    if not options.workers:
+    if not options.workers and options.engine != "vllm":
         return score_here
     from onelogit.bulk.on_ray import Pool, score_on_ray  # noqa: PLC0415  loads Ray
 
-    return score_on_ray(Pool(options.workers, options.cpus_per_worker, options.gpus_per_worker), options.ray_address)
+    if options.engine != "vllm":
+        pool = Pool(options.workers, options.cpus_per_worker, options.gpus_per_worker)
+        return score_on_ray(pool, options.ray_address)
+    check_installed("vllm")
+    pool = Pool(options.workers or 1)
+    from onelogit.bulk.on_vllm import score_by_vllm  # noqa: PLC0415
+
+    return score_by_vllm(pool, options.ray_address)
 
 
 def _model_options(options: argparse.Namespace) -> LoadOptions:
