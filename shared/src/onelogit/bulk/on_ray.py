@@ -7,6 +7,8 @@ after a worker or a node died, is written twice under one name.
 
 import logging
 import math
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -138,6 +140,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     try:
+        _check_address(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise OnelogitError(f"Ray cannot be reached at {address or 'this machine'}: {_told(error)}") from error
@@ -170,9 +173,17 @@ def one_line() -> Iterator[None]:
         raise OnelogitError(f"a worker failed: {_told(error)}") from error
 
 
+def _check_address(address: str) -> None:
+    """Fail at once where nobody listens, which Ray itself would wait minutes for."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "://" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
 def _told(error: BaseException) -> str:
-    """One line: the last of a report of Ray's, which names the error itself."""
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    """One line: of the first cause, the last line of a report of Ray's, which names the error itself."""
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[-1] if lines else ""
-    return message if isinstance(cause, OnelogitError) else f"{type(cause).__name__}: {message}"
+    return message if isinstance(error, OnelogitError) else f"{type(error).__name__}: {message}"
