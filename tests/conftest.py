@@ -1,11 +1,15 @@
 """What every test stands on: no network, no progress bars, checkpoints made once."""
 
 import os
+import secrets
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

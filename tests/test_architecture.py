@@ -61,12 +61,13 @@ ORDER = [
     "open",
     "handle",
     "several_labels",
+    "bulk",
     "measure",
     "commands",
     "cli",
     "__main__",
 ]
-FOLDERS = ["measure", "commands"]
+FOLDERS = ["bulk", "measure", "commands"]
 WITH_TORCH = {
     "rows",
     "weights",
@@ -87,7 +88,8 @@ WITH_TORCH = {
     "reranker",
     "several_labels",
     "placement",
-    *FOLDERS,
+    "measure",
+    "commands",
 }
 WITHOUT_TORCH = set(ORDER) - WITH_TORCH
 ADAPTERS = {
@@ -108,10 +110,14 @@ def imports_of(file: Path) -> set[str]:
     return names
 
 
+def files_of(stage: str) -> list[Path]:
+    """The file of a stage, or those of its folder."""
+    return sorted((CORE / stage).glob("*.py")) if stage in FOLDERS else [CORE / f"{stage}.py"]
+
+
 def stages_imported_by(stage: str) -> set[str]:
-    """The other stages that the file, or the files of the folder, of a stage imports."""
-    files = sorted((CORE / stage).glob("*.py")) if stage in FOLDERS else [CORE / f"{stage}.py"]
-    names = {name for file in files for name in imports_of(file) if name.startswith("onelogit.")}
+    """The other stages that the files of a stage import."""
+    names = {name for file in files_of(stage) for name in imports_of(file) if name.startswith("onelogit.")}
     return {name.split(".")[1] for name in names} - {stage}
 
 
@@ -126,7 +132,7 @@ def test_a_stage_imports_only_what_stands_before_it(stage: str):
 
 @pytest.mark.parametrize("stage", sorted(WITHOUT_TORCH))
 def test_a_stage_of_facts_and_text_knows_no_torch(stage: str):
-    assert not imports_of(CORE / f"{stage}.py") & {"torch", "transformers"}
+    assert not any(imports_of(file) & {"torch", "transformers"} for file in files_of(stage))
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGES.rglob("*.py")), ids=lambda file: file.parent.name + "/" + file.name)

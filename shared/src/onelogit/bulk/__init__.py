@@ -1,0 +1,64 @@
+"""Queries by the million: the same scoring over files or a Ray dataset, in this process, on a cluster, or by a server.
+
+Ray and pyarrow are imported when they are used, and not before.
+"""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from typing_extensions import Unpack
+
+from onelogit.errors import InputError
+from onelogit.options import LoadOptions
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+_WAYS = {"pyarrow": "'onelogit[bulk]'", "ray": "'onelogit[ray]'", "vllm": "'ray[llm]'"}
+
+
+def check_installed(*packages: str) -> None:
+    """Refuse before anything is read what would fail for want of a package.
+
+    Raises:
+        InputError: naming what brings it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise InputError(f"this needs {package}: pip install {_WAYS[package]}")
+
+
+def rerank(
+    dataset: "Dataset",
+    model: str,
+    *,
+    workers: int = 1,
+    cpus_per_worker: float = 1,
+    gpus_per_worker: float = 0,
+    **options: Unpack[LoadOptions],
+) -> "Dataset":
+    """The dataset's queries with their documents ranked, as another dataset that is computed when it is asked for.
+
+    Args:
+        dataset: rows as `onelogit bulk` takes them: query_id, query and documents, or query_id, document_id, query and
+            document.
+        model: hub id, path of a folder that every node has, or URL of a server.
+        workers: actors, each with a reranker of its own.
+        cpus_per_worker: of a cluster that has more than all workers take, since the rest of the dataset needs some.
+        gpus_per_worker: 1 for a model on a GPU.
+        **options: see `LoadOptions`.
+
+    Returns:
+        A row for each pair, in any order of queries, those of a query together and from best to worst: query_id,
+        document_id, logit, score, rank, error, model. Equal logits are in the order of a row's documents, or of
+        document_id where each row is a pair.
+
+    Raises:
+        InputError: Ray is not installed, or an option is unknown.
+        OnelogitError: the model is not found, or not known.
+    """
+    check_installed("ray", "pyarrow")
+    from onelogit.bulk.datasets import reranked  # noqa: PLC0415  loads Ray
+    from onelogit.bulk.on_ray import Pool  # noqa: PLC0415
+
+    return reranked(dataset, model, options, Pool(workers, cpus_per_worker, gpus_per_worker))

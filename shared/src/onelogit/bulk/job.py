@@ -1,0 +1,202 @@
+"""`onelogit bulk`: files in, ranked files out; stopped at any moment and started again, it goes on."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pyarrow import compute, parquet
+from rich.console import Console
+from rich.progress import Progress
+
+from onelogit.bulk.identity import model_label, sent_name, sent_options
+from onelogit.bulk.pairs import Pair, pairs_of
+from onelogit.bulk.parts import scored_table, write_part
+from onelogit.bulk.ranking import grouped_tables, rank_table
+from onelogit.bulk.run_folder import Run, RunFolder
+from onelogit.bulk.scoring import score_pairs
+from onelogit.bulk.slices import Plan, Slice, SliceReader, plan_slices
+from onelogit.errors import InputError, OnelogitError
+from onelogit.inputs import checked_count
+from onelogit.open import open_reranker
+from onelogit.options import LoadOptions
+
+SLICE_ROWS = 1000
+_MOST_PAIRS_OF_A_SLICE = 2**40
+
+
+class Work(NamedTuple):
+    """What a worker has to know, in any process: plain data.
+
+    Attributes:
+        model: hub id, absolute path, or URL.
+        options: of the reranker.
+        folder: the path of OUT.
+    """
+
+    model: str
+    options: LoadOptions
+    folder: str
+
+
+class Done(NamedTuple):
+    """A slice whose part is written.
+
+    Attributes:
+        number: of the slice.
+        rows: that it was made of.
+        worker: who did it, host and process.
+        fault: why the part is not written after all; None where it is.
+    """
+
+    number: int
+    rows: int
+    worker: str
+    fault: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What a run wrote."""
+
+    pairs: int
+    errors: int
+
+
+Engine = Callable[[Work, Sequence[Slice]], Iterator[Done]]
+
+
+class Worker:
+    """One reranker that turns slices into parts. What it writes is the same whoever else wrote it before.
+
+    Raises:
+        OnelogitError: as `open_reranker`.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._reranker = open_reranker(work.model, **work.options)
+        self._activation = work.options.get("activation")
+        self._folder = RunFolder(Path(work.folder))
+        self._reader = SliceReader()
+
+    def score(self, part: Slice) -> Done:
+        """Read, score and write one slice."""
+        pairs = located_pairs(part, self._reader)
+        scored = score_pairs(self._reranker, pairs, self._activation)
+        table = scored_table(pairs, scored, places(part.number, pairs))
+        write_part(table, self._folder.part_of_slice(part.number))
+        return Done(part.number, part.rows, worker_name())
+
+
+def located_pairs(part: Slice, reader: SliceReader) -> list[Pair]:
+    """The pairs of a slice; those that have no id say where they stand."""
+    rows = enumerate(reader.rows(part), start=part.start + 1)
+    name = Path(part.file).name
+    return [pair.found_at(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
+
+
+def places(slice_number: int, pairs: Sequence[Pair]) -> range:
+    """Where the pairs of a slice stand among all."""
+    first = slice_number * _MOST_PAIRS_OF_A_SLICE
+    return range(first, first + len(pairs))
+
+
+def worker_name() -> str:
+    """This process among those of all hosts."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def score_here(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    """The engine of small jobs: one worker, in this process."""
+    return map(Worker(work).score, slices)
+
+
+def run(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model: str,
+    *,
+    engine: Engine = score_here,
+    slice_rows: int = SLICE_ROWS,
+    is_overwriting: bool = False,
+    **options: object,
+) -> Outcome:
+    """Rerank all queries of some files.
+
+    Args:
+        source: a .parquet or .jsonl file, or a folder of them.
+        output: the folder of the results.
+        model: hub id, path of a folder, or URL of a server.
+        engine: scores slices, in any order; see `score_here` and `onelogit.bulk.on_ray`.
+        slice_rows: rows that are scored in one sitting, and lost where a worker is killed.
+        is_overwriting: replace results of another run.
+        **options: see `LoadOptions`.
+
+    Raises:
+        InputError: the input cannot be read, or the folder holds something else.
+        OnelogitError: what was written is not what was to be written; or as `open_reranker`.
+    """
+    checked_count("slice_rows", slice_rows)
+    sent = sent_options(model, options)  # type: ignore[arg-type]
+    folder = _output(Path(output).expanduser(), Path(source).expanduser())
+    plan = plan_slices(Path(source).expanduser(), slice_rows)
+    new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
+    known = folder.claim(new, is_overwriting=is_overwriting)
+    if known.pairs is None or known.errors is None:
+        _score(Work(sent_name(model), sent, str(folder.path)), plan, folder, engine)
+        outcome = _rank(plan, folder, new.model)
+        folder.write(Run(model=new.model, input=new.input, slice_rows=slice_rows, **outcome._asdict()))
+    else:
+        outcome = Outcome(known.pairs, known.errors)
+    folder.clean()
+    return outcome
+
+
+def _output(output: Path, source: Path) -> RunFolder:
+    if source.is_dir() and output.absolute().resolve().is_relative_to(source.absolute().resolve()):
+        raise InputError(f"{output} lies in {source}, whose files are the input; name a folder outside it")
+    if output.is_file():
+        raise InputError(f"{output} is a file; results are a folder")
+    return RunFolder(output.absolute())
+
+
+def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
+    scored = folder.scored_slices()
+    left = [part for part in plan.slices if part.number not in scored]
+    console = Console(stderr=True)
+    with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as progress:
+        is_done = plan.row_count - sum(part.rows for part in left)
+        bar = progress.add_task("scoring rows", total=plan.row_count, completed=is_done)
+        if left:
+            for done in engine(work, left):
+                if done.fault is not None:
+                    raise OnelogitError(f"worker {done.worker}: {done.fault}")
+                progress.advance(bar, done.rows)
+
+
+def _rank(plan: Plan, folder: RunFolder, model: str) -> Outcome:
+    parts = [folder.part_of_slice(part.number) for part in plan.slices]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise OnelogitError(f"{len(missing)} of {len(parts)} slices are not scored, {missing[0]} for one; run it again")
+    expected = sum(parquet.read_metadata(part).num_rows for part in parts)
+    for number, table in enumerate(grouped_tables(parts, folder.make_drafts(), expected)):
+        write_part(rank_table(table, model), folder.part_of_results(number))
+    return _checked(folder, expected)
+
+
+def _checked(folder: RunFolder, expected: int) -> Outcome:
+    """What the results hold, read back.
+
+    Raises:
+        OnelogitError: a pair is missing, or there twice.
+    """
+    pairs = errors = 0
+    for part in folder.results():
+        table = parquet.read_table(part, columns=["query_id", "document_id", "error"])
+        fine = table.filter(compute.is_null(table["error"]))
+        if fine.group_by(["query_id", "document_id"]).aggregate([]).num_rows != fine.num_rows:
+            raise OnelogitError(f"{part} holds a pair twice; remove {folder.path} and run it again")
+        pairs, errors = pairs + table.num_rows, errors + table.num_rows - fine.num_rows
+    if pairs != expected:
+        raise OnelogitError(f"{folder.path} holds {pairs} pairs of {expected}; remove it and run it again")
+    return Outcome(pairs, errors)

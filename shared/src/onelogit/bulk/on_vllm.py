@@ -1,0 +1,178 @@
+"""Slices -> parts, with vLLM on a Ray cluster: Ray Data's own engine stage, between two functions of ours.
+
+The model is one that `onelogit convert` wrote. vLLM reads token ids that the core's encoder writes, so prompt, cuts and
+the safety of control tokens are the core's, whatever vLLM's version makes of templates; and gives raw logits.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import ray.data
+
+from onelogit.bulk.job import Done, Engine, Work, located_pairs, places, worker_name
+from onelogit.bulk.on_ray import Pool, connected, one_line, quiet
+from onelogit.bulk.pairs import Pair
+from onelogit.bulk.parts import scored_table, write_part
+from onelogit.bulk.run_folder import RunFolder
+from onelogit.bulk.scoring import scored
+from onelogit.bulk.slices import Slice, SliceReader
+from onelogit.errors import InputError
+from onelogit.files import find_folder, read_texts
+from onelogit.inputs import checked_max_tokens, checked_recipe
+from onelogit.options import LoadOptions
+from onelogit.recipes import Recipe
+from onelogit.recognise import recognise
+
+if TYPE_CHECKING:
+    from onelogit.encode import Encoder
+
+_ROWS_TOGETHER = 256  # in a batch of vLLM's stage, which has several of them in flight
+_KEPT = ("number", "pairs", "place", "query_id", "document_id", "query")
+_NO_PROMPT = [0]  # for a pair that has an error already, and stays in its row
+
+
+class PromptWriter(NamedTuple):
+    """What writes a model's prompts, without its weights."""
+
+    encoder: "Encoder"
+    recipe: Recipe
+    instruction: str | None
+
+
+def prompt_writer(model: str, options: LoadOptions) -> PromptWriter:
+    """The encoder of a folder that `onelogit convert` wrote.
+
+    Raises:
+        InputError: an option that has no meaning here.
+        OnelogitError: as `Reranker.load`.
+    """
+    from onelogit.encode import Encoder  # noqa: PLC0415  loads torch
+    from onelogit.load import load_config, load_tokenizer  # noqa: PLC0415
+
+    if options.get("long_documents") == "chunk_max":
+        raise InputError("long_documents='chunk_max' makes several rows of a document, which engine vllm cannot")
+    folder = find_folder(model, with_weights=False, revision=options.get("revision"), token=options.get("token"))
+    recipe = recognise(model, read_texts(folder), checked_recipe(options.get("recipe"))).recipe
+    config = load_config(folder, options)
+    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        raise InputError(f"{model} is no sequence classifier; write one with: onelogit convert {model} -o FOLDER")
+    encoder = Encoder(
+        load_tokenizer(folder, options),
+        recipe.chat_template,
+        checked_max_tokens(options.get("max_tokens"), recipe, getattr(config, "max_position_embeddings", None)),
+        adds_special_tokens=recipe.adds_special_tokens,
+        allow_control_tokens=bool(options.get("allow_control_tokens")),
+    )
+    given = options.get("instruction")
+    instruction = recipe.default_instruction if given is None else given
+    if instruction and not encoder.takes_instruction():
+        raise InputError(f"the family {recipe.family} takes no instruction, but got {instruction!r}")
+    return PromptWriter(encoder, recipe, instruction)
+
+
+class Encode:
+    """A pair's row as vLLM's stage takes it: token ids, and the wish for a raw logit.
+
+    It travels as a model's name, and opens its tokenizer where it arrives.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._writer: PromptWriter | None = None
+
+    def __reduce__(self) -> tuple[type["Encode"], tuple[Work]]:
+        return Encode, (self._work,)
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns that are added to a row."""
+        if self._writer is None:
+            self._writer = prompt_writer(self._work.model, self._work.options)
+        ids, error = _NO_PROMPT, row["error"]
+        if error is None:
+            try:
+                ids = [*self._writer.encoder.rows([(row["query"], row["document"])], self._writer.instruction).rows[0]]
+            except InputError as fault:
+                error = str(fault)
+        return {"tokenized_prompt": ids, "pooling_params": {"use_activation": False}, "error": error}
+
+
+def decode(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of vLLM's stage as a pair with its logit, or with an error in its place."""
+    error = row["error"] or row.get("__inference_error__") or None
+    logit = None if error is not None else float(row["embeddings"][0])
+    if logit is not None and not math.isfinite(logit):
+        logit, error = None, f"the logit is {logit}"
+    return {**{name: row[name] for name in _KEPT}, "error": error, "logit": logit}
+
+
+def score_by_vllm(pool: Pool, address: str | None = None) -> Engine:
+    """The engine of GPUs: as many of vLLM's engines as the pool has workers.
+
+    Args:
+        pool: of the engines.
+        address: as of `score_on_ray`.
+    """
+    return partial(_score, pool, address)
+
+
+def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    writer = prompt_writer(work.model, work.options)  # refuses before anything is started what would be refused there
+    with connected(address), quiet(), one_line():
+        rows = ray.data.from_items([part._asdict() for part in slices], override_num_blocks=len(slices))
+        pairs = rows.flat_map(pair_rows)
+        answered = _processor(pool, work, writer.encoder.max_tokens)(pairs).iter_rows()
+        yield from gathered(answered, work, writer.recipe, slices)
+
+
+def pair_rows(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of a slice, a row each; one that stands for none where there are none."""
+    part = Slice(**row)
+    pairs = located_pairs(part, SliceReader())
+    same = {"number": part.number, "pairs": len(pairs)}
+    listed = pairs or [Pair(None, None, error="no pairs")]
+    return [{**same, "place": place, **pair._asdict()} for place, pair in enumerate(listed)]
+
+
+def gathered(rows: Iterator[Mapping[str, Any]], work: Work, recipe: Recipe, slices: Sequence[Slice]) -> Iterator[Done]:
+    """Write each slice as soon as all its pairs are there, in whatever order they come; a pair may come twice."""
+    activation = work.options.get("activation") or recipe.activation
+    waiting: dict[int, dict[int, Mapping[str, Any]]] = {}
+    size = {part.number: part.rows for part in slices}
+    for row in rows:
+        number = row["number"]
+        if number not in size:
+            continue  # written already
+        here = waiting.setdefault(number, {})
+        here[row["place"]] = row if "logit" in row else decode(row)  # Ray passes rows of failed requests by `decode`
+        if len(here) >= row["pairs"]:
+            _write(work, number, [here[place] for place in range(row["pairs"])], activation)
+            yield Done(number, size.pop(number), worker_name())
+            del waiting[number]
+
+
+def _write(work: Work, number: int, rows: Sequence[Mapping[str, Any]], activation: Any) -> None:
+    pairs = [Pair(row["query_id"], row["document_id"], row["query"]) for row in rows]
+    outcomes = [scored(row["logit"] if row["error"] is None else row["error"], activation) for row in rows]
+    table = scored_table(pairs, outcomes, places(number, pairs))
+    write_part(table, RunFolder(Path(work.folder)).part_of_slice(number))
+
+
+def _processor(pool: Pool, work: Work, max_tokens: int) -> Any:
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig  # noqa: PLC0415  wants ray[llm]
+
+    engine = {name: work.options[name] for name in ("dtype", "revision") if work.options.get(name)}
+    config = vLLMEngineProcessorConfig(
+        model_source=work.model,
+        task_type="classify",
+        batch_size=_ROWS_TOGETHER,
+        concurrency=pool.workers,
+        engine_kwargs={"max_model_len": max_tokens, **engine},
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        should_continue_on_error=True,
+    )
+    return build_processor(config, preprocess=Encode(work), postprocess=decode)

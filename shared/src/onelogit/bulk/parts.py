@@ -1,0 +1,70 @@
+"""Scored pairs <-> Parquet files, each of which stands whole under its name or not at all."""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow
+from pyarrow import parquet
+
+from onelogit.bulk.pairs import Pair
+from onelogit.bulk.scoring import Scored
+
+# What is known of a pair once it is scored, and all that ranking needs.
+SCORED = pyarrow.schema(
+    [
+        ("place", pyarrow.int64()),  # of the pair among all: ties are ranked by it
+        ("query_id", pyarrow.string()),
+        ("document_id", pyarrow.string()),
+        ("query_check", pyarrow.uint32()),  # tells apart two queries of one id
+        ("logit", pyarrow.float32()),
+        ("score", pyarrow.float64()),
+        ("error", pyarrow.string()),
+    ]
+)
+
+RANKED = pyarrow.schema(
+    [
+        ("query_id", pyarrow.string()),
+        ("document_id", pyarrow.string()),
+        ("logit", pyarrow.float32()),
+        ("score", pyarrow.float64()),
+        ("rank", pyarrow.int32()),
+        ("error", pyarrow.string()),
+        ("model", pyarrow.string()),
+    ]
+)
+
+
+def scored_table(pairs: Sequence[Pair], scored: Sequence[Scored], places: Iterable[int]) -> Any:
+    """Pairs with what became of them, as a table of the schema `SCORED`.
+
+    Args:
+        pairs: in any order.
+        scored: for each pair.
+        places: for each pair; in the tables of all whole queries, those of equal logits say which comes first.
+    """
+    rows = [
+        (place, pair.query_id, pair.document_id, query_check(pair.query), *each)
+        for pair, each, place in zip(pairs, scored, places, strict=True)
+    ]
+    columns = [[row[index] for row in rows] for index in range(len(SCORED))]
+    arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, SCORED, strict=True)]
+    return pyarrow.table(arrays, SCORED)
+
+
+def query_check(query: str) -> int:
+    """A number that two different queries seldom share; 0 for none."""
+    return zlib.crc32(query.encode())
+
+
+def write_part(table: Any, path: Path) -> None:
+    """Write a table. Who is killed meanwhile leaves nothing under the name, and who writes it again, the same."""
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        parquet.write_table(table, draft, compression="zstd")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,201 @@
+"""Bulk jobs on a Ray cluster of two nodes on this machine: killed workers, lost nodes, killed jobs, full pools, tokens.
+
+Node addresses are 127.0.0.2: the loopback, too, but Ray does not put the machine's public address in its place.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulk_rows import Row, expected_results, pair_rows, query_rows, ranking, results, write_jsonl, write_parquet
+from onelogit import DEMO_MODEL, InputError, LoadOptions, Reranker
+from onelogit.bulk import rerank
+from onelogit.bulk.job import Done, Engine, Outcome, Work, run
+from onelogit.bulk.slices import Slice
+
+pytestmark = pytest.mark.ray
+
+ADDRESS = "127.0.0.2"
+OPTIONS: LoadOptions = {"dtype": "float32", "device": "cpu"}
+QUICK_TO_MISS_A_NODE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without CPUs and two nodes with one each, which want a token."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    same = {"node_ip_address": ADDRESS, "include_dashboard": False}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**same, "num_cpus": 0, "_system_config": QUICK_TO_MISS_A_NODE}
+    )
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, **same)
+        ray.init(cluster.address, logging_level=logging.CRITICAL, log_to_driver=False)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars, context.default_hash_shuffle_parallelism = False, 2
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def reranker() -> Iterator[Reranker]:
+    with Reranker.load(DEMO_MODEL, **OPTIONS) as reranker:
+        yield reranker
+
+
+def on_ray(workers: int, watch: Callable[[Done], None] = lambda done: None) -> Engine:
+    """The engine of large jobs, watched."""
+    from onelogit.bulk.on_ray import Pool, score_on_ray
+
+    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+        for done in score_on_ray(Pool(workers))(work, slices):
+            watch(done)
+            yield done
+
+    return engine
+
+
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
+    cluster: Any, reranker: Reranker, tmp_path: Path
+):
+    rows = query_rows(120, 30)
+    source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
+    command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", DEMO_MODEL, "--slice-rows", "2"]
+    further = ["--dtype", "float32", "--device", "cpu", "--workers", "1", "--ray-address", cluster.address]
+
+    with subprocess.Popen([*command, *further], stderr=subprocess.DEVNULL) as process:
+        until(lambda: process.poll() is not None or len(list((out / "_scored").glob("slice-*"))) >= 3)
+        os.kill(process.pid, signal.SIGKILL)
+    written = {part.name for part in (out / "_scored").glob("slice-*")}
+    done: list[Done] = []
+    outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(2, done.append), **OPTIONS)
+
+    assert process.returncode == -signal.SIGKILL
+    assert 3 <= len(written) < 60
+    assert not written & {f"slice-{each.number:08}.parquet" for each in done}
+    assert outcome == Outcome(pairs=3600, errors=0)
+    assert ranking(results(out)) == expected_results(reranker, rows)
+
+
+def test_a_dataset_gives_what_the_reranker_gives(cluster: Any, reranker: Reranker, tmp_path: Path):
+    """From a file whose list<string> stays one, in blocks that one pool takes while the rest has a CPU left."""
+    import ray
+
+    rows = query_rows(20, 5)
+    bad = {"query_id": None, "query": "q", "documents": ["d"]}
+    source = write_parquet(tmp_path / "in.parquet", [*rows, bad, {**rows[0], "query_id": "empty", "query": ""}])
+
+    reranked = rerank(ray.data.read_parquet(str(source)), DEMO_MODEL, **OPTIONS)
+    found: list[Row] = reranked.take_all()
+
+    fine = sorted(ranking(row for row in found if row["error"] is None), key=lambda row: (int(row[0][1:]), row[2]))
+    assert fine == expected_results(reranker, rows)
+    errors = [(row["query_id"], row["logit"], row["rank"]) for row in found if row["error"] is not None]
+    assert sorted(errors, key=str) == [("empty", None, None)] * 5 + [(None, None, None)]
+
+
+def test_a_dataset_of_pairs_is_ranked_by_query(cluster: Any, reranker: Reranker):
+    import ray
+
+    rows = query_rows(12, 5)
+
+    found = rerank(ray.data.from_items(pair_rows(rows), override_num_blocks=3), DEMO_MODEL, **OPTIONS).take_all()
+
+    assert sorted(ranking(found), key=lambda row: (int(row[0][1:]), row[2])) == expected_results(reranker, rows)
+
+
+def test_a_pool_that_would_starve_its_dataset_is_refused(cluster: Any):
+    import ray
+
+    with pytest.raises(InputError, match="2 workers take 2 CPUs of the cluster's 2, and the rest of the dataset needs"):
+        rerank(ray.data.from_items(query_rows(1, 1)), DEMO_MODEL, workers=2)
+
+
+def test_what_a_worker_cannot_do_is_one_line(cluster: Any, tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", query_rows(1, 1))
+    command = [sys.executable, "-m", "onelogit", "bulk", source, tmp_path / "out", "--model", DEMO_MODEL]
+    further = ["--device", "cuda:7", "--workers", "1", "--ray-address", cluster.address]
+
+    ran = subprocess.run([*command, *further], capture_output=True, text=True, timeout=90, check=False)
+
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    said = [
+        line for line in ran.stderr.splitlines() if "core_worker.cc" not in line
+    ]  # a log of Ray's, not to be had off
+    assert len(said) == 1
+    assert said[0].endswith("device='cuda:7', but PyTorch finds no CUDA device here")
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "said"),
+    [("CLUSTER", "0" * 64, "Authentication token is missing or incorrect"), (f"{ADDRESS}:9", None, "refused")],
+    ids=["token", "address"],
+)
+def test_a_cluster_that_does_not_let_us_in_is_an_error(
+    address: str, token: str | None, said: str, cluster: Any, tmp_path: Path
+):
+    source = write_jsonl(tmp_path / "in.jsonl", query_rows(1, 1))
+    command = [sys.executable, "-m", "onelogit", "bulk", source, tmp_path / "out", "--model", DEMO_MODEL]
+    further = ["--workers", "1", "--ray-address", cluster.address if address == "CLUSTER" else address]
+    environment = {
+        **os.environ,
+        "RAY_AUTH_TOKEN": token or os.environ["RAY_AUTH_TOKEN"],
+        "RAY_NUM_REDIS_GET_RETRIES": "1",
+    }
+
+    ran = subprocess.run([*command, *further], capture_output=True, text=True, timeout=90, check=False, env=environment)
+
+    assert ran.returncode == 2
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("onelogit: Ray cannot be reached at")
+    assert said in last
+
+
+def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Reranker, tmp_path: Path):
+    """Of one file, by a pool that holds every CPU; last, for it leaves one node."""
+    rows = query_rows(150, 30, words=30)
+    source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
+    done: list[Done] = []
+    left: list[int] = []
+
+    def watch(each: Done) -> None:
+        done.append(each)
+        if len(done) == 2:
+            os.kill(int(each.worker.rpartition(":")[2]), signal.SIGKILL)
+        if len(done) == 20:
+            cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+            left.append(150 // 2 - len(list((out / "_scored").glob("slice-*"))))
+
+    outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(2, watch), **OPTIONS)
+
+    assert left > [5]
+    assert len({each.worker for each in done}) >= 3  # both nodes worked, and one worker came anew
+    assert sorted(each.number for each in done) == [*range(75)]
+    assert outcome == Outcome(pairs=4500, errors=0)
+    assert ranking(results(out)) == expected_results(reranker, rows)
