@@ -55,7 +55,7 @@ class Watched:
     """A reranker that notes what it is asked, and fails where a text says so."""
 
     def __init__(self, reranker: Reranker) -> None:
-        self.recipe = reranker.recipe
+        self.activation = reranker.activation
         self.asked: list[int] = []
         self._reranker = reranker
 

@@ -36,11 +36,14 @@ class Doors(Generic[AnyScorer]):
     Args:
         scorer: computes the logits.
         activation: from logit to score.
+
+    Attributes:
+        activation: the same.
     """
 
     def __init__(self, scorer: AnyScorer, activation: Activation) -> None:
         self._scorer = scorer
-        self._activation = activation
+        self.activation = activation
 
     @property
     def is_closed(self) -> bool:
@@ -78,7 +81,7 @@ class Doors(Generic[AnyScorer]):
         check_top_n(top_n)
         check_score_threshold(score_threshold)
         logits = self.logits(query, documents, instruction, progress=progress)
-        return rank_logits(logits, self._activation, top_n, score_threshold)
+        return rank_logits(logits, self.activation, top_n, score_threshold)
 
     async def arank(
         self,
@@ -94,7 +97,7 @@ class Doors(Generic[AnyScorer]):
         check_top_n(top_n)
         check_score_threshold(score_threshold)
         logits = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
-        return rank_logits(logits, self._activation, top_n, score_threshold)
+        return rank_logits(logits, self.activation, top_n, score_threshold)
 
     def logits(
         self, query: str, documents: Iterable[str], instruction: str | None = None, *, progress: bool = False

@@ -142,7 +142,7 @@ class Reranker(Doors[Scorer]):
         return Conversion(
             classifier=scorer.classifier,
             tokenizer=scorer.tokenizer,
-            recipe=replace(self.recipe, activation=self._activation, default_instruction=instruction or None),
+            recipe=replace(self.recipe, activation=self.activation, default_instruction=instruction or None),
             source=self.name,
             max_tokens=scorer.max_tokens,
             probes=[Probe(*pair, row, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],

@@ -4,12 +4,12 @@ Ray and pyarrow are imported when they are used, and not before.
 """
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from typing_extensions import Unpack
 
 from onelogit.errors import InputError
-from onelogit.options import LoadOptions
+from onelogit.options import LoadOptions, OpenOptions
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -61,4 +61,4 @@ def rerank(
     from onelogit.bulk.datasets import reranked  # noqa: PLC0415  loads Ray
     from onelogit.bulk.on_ray import Pool  # noqa: PLC0415
 
-    return reranked(dataset, model, options, Pool(workers, cpus_per_worker, gpus_per_worker))
+    return reranked(dataset, model, cast("OpenOptions", options), Pool(workers, cpus_per_worker, gpus_per_worker))

@@ -10,7 +10,7 @@ from onelogit.bulk.parts import scored_table
 from onelogit.bulk.ranking import rank_table
 from onelogit.bulk.scoring import score_pairs
 from onelogit.open import open_reranker
-from onelogit.options import LoadOptions
+from onelogit.options import OpenOptions
 
 _QUERIES_OF_A_BLOCK = 16  # with some hundred documents each
 _PAIRS_OF_A_BLOCK = 1024
@@ -24,7 +24,7 @@ class PairActor:
         options: of the reranker.
     """
 
-    def __init__(self, model: str, options: LoadOptions) -> None:
+    def __init__(self, model: str, options: OpenOptions) -> None:
         self._reranker = open_reranker(model, **options)
         self._activation = options.get("activation")
 
@@ -38,7 +38,7 @@ class PairActor:
         return scored_table(pairs, score_pairs(self._reranker, pairs, self._activation), places)
 
 
-def reranked(dataset: Any, model: str, options: LoadOptions, pool: Pool) -> Any:
+def reranked(dataset: Any, model: str, options: OpenOptions, pool: Pool) -> Any:
     """What `onelogit.bulk.rerank` gives."""
     check_room(pool)
     sent = sent_options(model, options)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from onelogit.files import files_of_tensors, find_folder, read_texts
 from onelogit.inputs import checked_recipe
-from onelogit.options import LoadOptions, plain_options
+from onelogit.options import OpenOptions, plain_options
 from onelogit.recipes import recipe_fields
 from onelogit.recognise import recognise
 
@@ -24,14 +24,14 @@ def is_server(model: str) -> bool:
     return model.startswith(("http://", "https://"))
 
 
-def sent_options(model: str, options: LoadOptions) -> LoadOptions:
+def sent_options(model: str, options: OpenOptions) -> OpenOptions:
     """The options as data that can travel to another process.
 
     Raises:
         InputError: an unknown option.
     """
     if is_server(model):
-        return cast("LoadOptions", {name: value for name, value in options.items() if value not in (None, False)})
+        return cast("OpenOptions", {name: value for name, value in options.items() if value not in (None, False)})
     return plain_options(options)
 
 
@@ -40,7 +40,7 @@ def sent_name(model: str) -> str:
     return str(Path(model).expanduser().absolute()) if not is_server(model) and _is_folder(model) else model
 
 
-def model_label(model: str, options: LoadOptions) -> str:
+def model_label(model: str, options: OpenOptions) -> str:
     """The model's name and twelve hexadecimal digits; the same for the same model, recipe and options anywhere.
 
     Of the weights, their sizes and last bytes are looked at.
@@ -58,7 +58,7 @@ def model_label(model: str, options: LoadOptions) -> str:
     return f"{Path(model).absolute().name if _is_folder(model) else model}@{digest}"
 
 
-def _facts_of(model: str, options: LoadOptions) -> dict[str, object]:
+def _facts_of(model: str, options: OpenOptions) -> dict[str, object]:
     revision, token = options.get("revision"), options.get("token")
     small = find_folder(model, with_weights=False, revision=revision, token=token)
     recipe = recognise(model, read_texts(small), checked_recipe(options.get("recipe"))).recipe

@@ -20,7 +20,7 @@ from onelogit.bulk.slices import Plan, Slice, SliceReader, plan_slices
 from onelogit.errors import InputError, OnelogitError
 from onelogit.inputs import checked_count
 from onelogit.open import open_reranker
-from onelogit.options import LoadOptions
+from onelogit.options import OpenOptions
 
 SLICE_ROWS = 1000
 _MOST_PAIRS_OF_A_SLICE = 2**40
@@ -36,7 +36,7 @@ class Work(NamedTuple):
     """
 
     model: str
-    options: LoadOptions
+    options: OpenOptions
     folder: str
 
 
@@ -130,7 +130,7 @@ def run(
         engine: scores slices, in any order; see `score_here` and `onelogit.bulk.on_ray`.
         slice_rows: rows that are scored in one sitting, and lost where a worker is killed.
         is_overwriting: replace results of another run.
-        **options: see `LoadOptions`.
+        **options: see `OpenOptions`.
 
     Raises:
         InputError: the input cannot be read, or the folder holds something else.

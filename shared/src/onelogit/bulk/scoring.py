@@ -9,7 +9,7 @@ from onelogit.recipes import Activation
 from onelogit.scores import to_score
 
 if TYPE_CHECKING:
-    from onelogit.reranker import Reranker
+    from onelogit.open import AnyReranker
 
 _PAIRS_TOGETHER = 1024  # so many of a query that has more are in memory as token ids at once
 
@@ -22,7 +22,7 @@ class Scored(NamedTuple):
     error: str | None = None
 
 
-def score_pairs(reranker: "Reranker", pairs: Sequence[Pair], activation: Activation | None = None) -> list[Scored]:
+def score_pairs(reranker: "AnyReranker", pairs: Sequence[Pair], activation: Activation | None = None) -> list[Scored]:
     """What becomes of each pair, in the given order.
 
     Args:
@@ -33,7 +33,7 @@ def score_pairs(reranker: "Reranker", pairs: Sequence[Pair], activation: Activat
     Raises:
         Exception: whatever the reranker raises that it raises for any other pair, too.
     """
-    activation = reranker.recipe.activation if activation is None else activation
+    activation = reranker.activation if activation is None else activation
     fit = [(pair.query, pair.document) for pair in pairs if pair.error is None]
     starts = range(0, len(fit), _PAIRS_TOGETHER)
     outcomes = iter([outcome for start in starts for outcome in _outcomes(reranker, fit[start:][:_PAIRS_TOGETHER])])
@@ -47,7 +47,7 @@ def scored(outcome: float | str, activation: Activation) -> Scored:
     return Scored(outcome, to_score(outcome, activation))
 
 
-def _outcomes(reranker: "Reranker", pairs: list[tuple[str, str]]) -> list[float | str]:
+def _outcomes(reranker: "AnyReranker", pairs: list[tuple[str, str]]) -> list[float | str]:
     """The logit of each pair, or its error: a list that fails is halved until the pair to blame stands alone."""
     try:
         return cast("list[float | str]", reranker.pair_logits(pairs))
@@ -60,6 +60,6 @@ def _outcomes(reranker: "Reranker", pairs: list[tuple[str, str]]) -> list[float 
     return [*_outcomes(reranker, pairs[:half]), *_outcomes(reranker, pairs[half:])]
 
 
-def _check_others(reranker: "Reranker") -> None:
+def _check_others(reranker: "AnyReranker") -> None:
     """Raise where it is not the pairs' fault: where the reranker, its device or its server does not score any."""
     reranker.pair_logits([("warm up", "warm up")])
