@@ -36,6 +36,7 @@ from onelogit.bulk.run_folder import RunFolder
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.slices import Slice, SliceReader, plan_slices
 from onelogit.cli import main
+from servers import Served, serving
 from tiny import Tiny
 
 ROWS = query_rows(5, 4)
@@ -327,6 +328,17 @@ def test_a_job_ranks_as_the_reranker_does(
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"_run.json", "part-00000.parquet"}
 
 
+def test_a_server_scores_a_job_as_the_model_does(source: Path, model: str, reranker: Reranker, tmp_path: Path):
+    here = run(source, tmp_path / "here", model)
+    with serving(Served(reranker=reranker)) as server:
+        there = run(source, tmp_path / "there", model, url=server.url)
+
+    mine, theirs = (sorted(ranking(results(tmp_path / name))) for name in ("here", "there"))
+    assert here == there
+    assert [row[:3] for row in mine] == [row[:3] for row in theirs]
+    assert len(server.heard.paths) > 0
+
+
 def test_the_columns_are_as_documented(source: Path, model: str, tmp_path: Path):
     run(source, tmp_path / "out", model)
 
@@ -579,7 +591,7 @@ def test_the_command_exits_with_1_where_pairs_have_errors(
         (("SOURCE", "out", "--model", "./no-such-model"), "there is no folder './no-such-model'"),
         (("SOURCE", "out", "--model", "MODEL", "--slice-rows", "0"), "slice_rows must be a whole number from 1 up"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "remote wants a URL"),
-        (("SOURCE", "out", "--model", "http://127.0.0.1:9", "--engine", "local"), "remote wants a URL"),
+        (("SOURCE", "out", "--model", "MODEL", "--url", "http://a", "--engine", "local"), "remote wants a URL"),
         (("SOURCE", "SOURCE", "--model", "MODEL"), "is a file; results are a folder"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "vllm"), "this needs vllm: pip install 'ray[llm]'"),
     ],

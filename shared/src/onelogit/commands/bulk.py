@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 
 from onelogit.bulk import check_installed
-from onelogit.commands.model_options import add_model_options, load_options, options_without_recipe
+from onelogit.commands.model_options import add_model_options, load_options
 from onelogit.errors import InputError
 from onelogit.options import LoadOptions
 
@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("input", help=".parquet or .jsonl file, or a folder of them")
     parser.add_argument("output", help="the folder to write; a run that was broken off goes on where it stands")
-    parser.add_argument("--model", required=True, help="hub id, folder, or URL of a server")
-    parser.add_argument("--engine", choices=ENGINES, help="what scores; remote for a URL, else local where left out")
+    parser.add_argument("--model", required=True, help="hub id or folder")
+    parser.add_argument("--url", help="of a vLLM server that serves the model")
+    parser.add_argument("--engine", choices=ENGINES, help="what scores; remote with a URL, else local where left out")
     parser.add_argument("--workers", type=int, default=0, help="Ray actors; 0, as when left out, for none: no Ray")
     parser.add_argument("--cpus-per-worker", type=float, default=1, help="of the cluster, and threads of a model")
     parser.add_argument("--gpus-per-worker", type=float, default=0, help="1 for a model on a GPU")
@@ -59,9 +60,8 @@ def run(options: argparse.Namespace) -> int:
 def _engine(options: argparse.Namespace) -> "Engine":
     from onelogit.bulk.job import score_here  # noqa: PLC0415  loads pyarrow
 
-    is_url = options.model.startswith(("http://", "https://"))
-    if options.engine is not None and (options.engine == "remote") != is_url:
-        raise InputError(f"--engine {options.engine} does not fit --model {options.model}: remote wants a URL")
+    if options.engine is not None and (options.engine == "remote") != (options.url is not None):
+        raise InputError(f"--engine {options.engine} does not fit --url {options.url}: remote wants a URL, and only it")
     if not options.workers and options.engine != "vllm":
         return score_here
     from onelogit.bulk.on_ray import Pool, score_on_ray  # noqa: PLC0415  loads Ray
@@ -77,6 +77,5 @@ def _engine(options: argparse.Namespace) -> "Engine":
 
 
 def _model_options(options: argparse.Namespace) -> LoadOptions:
-    if options.engine == "remote" or options.model.startswith(("http://", "https://")):
-        return options_without_recipe(options)
-    return load_options(options, options.model)
+    loaded = load_options(options, options.model)
+    return loaded if options.url is None else cast("LoadOptions", {**loaded, "url": options.url})
