@@ -105,7 +105,7 @@ def test_transformers_keeps_the_head_of_a_bfloat16_export_where_it_is_asked_for_
         conversation = [{"role": "query", "content": QUERY}, {"role": "document", "content": text}]
         inputs = tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)
         assert model(**inputs).logits.item() == pytest.approx(logit, abs=1e-4)
-    assert tokenizer.chat_template == QWEN3_TEMPLATE
+    assert tokenizer.chat_template.endswith(QWEN3_TEMPLATE)
 
 
 def test_prompts_that_end_in_the_padding_token_are_not_exported(checkpoint: Callable[..., Tiny], tmp_path: Path):
