@@ -36,7 +36,6 @@ from onelogit.bulk.run_folder import RunFolder
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.slices import Slice, SliceReader, plan_slices
 from onelogit.cli import main
-from servers import Served, serving
 from tiny import Tiny
 
 ROWS = query_rows(5, 4)
@@ -163,12 +162,12 @@ def test_a_query_with_ten_thousand_documents_is_scored_in_pieces(reranker: Reran
     assert max(watched.asked) <= 1024
 
 
-def test_the_score_is_on_the_scale_of_the_recipe_or_as_asked(reranker: Reranker):
-    pairs = [Pair("q", "0", "q", "a")]
+@pytest.mark.parametrize("activation", ["identity", "sigmoid"])
+def test_the_score_is_on_the_rerankers_scale(activation: Any, tiny_qwen: Tiny):
+    reranker = Reranker.load(tiny_qwen.folder, activation=activation)
     (ranked,) = reranker.rank("q", ["a"])
 
-    assert score_pairs(reranker, pairs)[0].score == ranked.score
-    assert score_pairs(reranker, pairs, "identity")[0].score == ranked.logit
+    assert score_pairs(reranker, [Pair("q", "0", "q", "a")])[0] == (ranked.logit, ranked.score, None)
 
 
 # Slices
@@ -328,17 +327,6 @@ def test_a_job_ranks_as_the_reranker_does(
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"_run.json", "part-00000.parquet"}
 
 
-def test_a_server_scores_a_job_as_the_model_does(source: Path, model: str, reranker: Reranker, tmp_path: Path):
-    here = run(source, tmp_path / "here", model)
-    with serving(Served(reranker=reranker)) as server:
-        there = run(source, tmp_path / "there", model, url=server.url)
-
-    mine, theirs = (sorted(ranking(results(tmp_path / name))) for name in ("here", "there"))
-    assert here == there
-    assert [row[:3] for row in mine] == [row[:3] for row in theirs]
-    assert len(server.heard.paths) > 0
-
-
 def test_the_columns_are_as_documented(source: Path, model: str, tmp_path: Path):
     run(source, tmp_path / "out", model)
 
@@ -421,6 +409,36 @@ def test_the_weights_are_a_part_of_the_models_name(source: Path, checkpoint: Cal
         run(source, tmp_path / "out", str(tmp_path / "Qwen3-Reranker-x"))
 
 
+def test_two_runs_do_not_write_to_one_folder(source: Path, model: str, tmp_path: Path):
+    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+        with pytest.raises(InputError, match="another process is writing to"):
+            run(source, tmp_path / "out", model)
+        return job.score_here(work, slices)
+
+    assert run(source, tmp_path / "out", model, engine=engine) == Outcome(20, 0)
+
+
+def test_a_worker_of_an_earlier_run_that_still_lives_does_no_harm(source: Path, model: str, tmp_path: Path):
+    works: list[Work] = []
+
+    def stopped(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+        works.append(work)
+        raise KeyboardInterrupt
+
+    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+        Path(works[0].scored).mkdir()
+        list(job.score_here(works[0], slices))
+        return job.score_here(work, slices)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", model, engine=stopped, instruction="Say.")
+    run(source, tmp_path / "out", model, engine=engine, is_overwriting=True)
+    run(source, tmp_path / "fresh", model)
+
+    assert results(tmp_path / "out") == results(tmp_path / "fresh")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"_run.json", "part-00000.parquet"}
+
+
 def test_a_folder_of_somebody_else_is_never_touched(source: Path, model: str, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
@@ -496,9 +514,9 @@ def test_a_run_that_is_killed_goes_on_where_it_stood(model: str, reranker: Reran
     command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", model, "--slice-rows", "1"]
 
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        until(lambda: len(list((out / "_scored").glob("slice-*"))) >= 5)
+        until(lambda: len(list(out.glob("_scored-*/slice-*"))) >= 5)
         os.kill(process.pid, signal.SIGKILL)
-    written = {part: part.stat().st_mtime_ns for part in (out / "_scored").glob("slice-*")}
+    written = {part: part.stat().st_mtime_ns for part in out.glob("_scored-*/slice-*")}
     seen: list[int] = []
     outcome = run(source, out, model, slice_rows=1, engine=noting(seen))
 
@@ -590,8 +608,13 @@ def test_the_command_exits_with_1_where_pairs_have_errors(
         (("nowhere.jsonl", "out", "--model", "MODEL"), "there is no file or folder 'nowhere.jsonl'"),
         (("SOURCE", "out", "--model", "./no-such-model"), "there is no folder './no-such-model'"),
         (("SOURCE", "out", "--model", "MODEL", "--slice-rows", "0"), "slice_rows must be a whole number from 1 up"),
-        (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "remote wants a URL"),
-        (("SOURCE", "out", "--model", "MODEL", "--url", "http://a", "--engine", "local"), "remote wants a URL"),
+        (("SOURCE", "out"), "name what scores: --model, or the --url of a server, or both"),
+        (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "--engine remote wants a --url"),
+        (("SOURCE", "out", "--url", "http://127.0.0.1:9", "--engine", "local"), "--engine local has no --url"),
+        (
+            ("SOURCE", "out", "--model", "MODEL", "--url", "http://127.0.0.1:9", "--dtype", "float32"),
+            "'dtype' is no option of",
+        ),
         (("SOURCE", "SOURCE", "--model", "MODEL"), "is a file; results are a folder"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "vllm"), "this needs vllm: pip install 'ray[llm]'"),
     ],

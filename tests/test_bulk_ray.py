@@ -89,9 +89,9 @@ def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
     further = ["--dtype", "float32", "--device", "cpu", "--workers", "1", "--ray-address", cluster.address]
 
     with subprocess.Popen([*command, *further], stderr=subprocess.DEVNULL) as process:
-        until(lambda: process.poll() is not None or len(list((out / "_scored").glob("slice-*"))) >= 3)
+        until(lambda: process.poll() is not None or len(list(out.glob("_scored-*/slice-*"))) >= 3)
         os.kill(process.pid, signal.SIGKILL)
-    written = {part.name for part in (out / "_scored").glob("slice-*")}
+    written = {part.name for part in out.glob("_scored-*/slice-*")}
     done: list[Done] = []
     outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(2, done.append), **OPTIONS)
 
@@ -134,6 +134,15 @@ def test_a_pool_that_would_starve_its_dataset_is_refused(cluster: Any):
 
     with pytest.raises(InputError, match="2 workers take 2 CPUs of the cluster's 2, and the rest of the dataset needs"):
         rerank(ray.data.from_items(query_rows(1, 1)), DEMO_MODEL, workers=2)
+
+
+def test_a_worker_that_no_node_has_room_for_is_told_of(cluster: Any, caplog: pytest.LogCaptureFixture):
+    from onelogit.bulk.on_ray import Pool, mention_room
+
+    mention_room(Pool(cpus_per_worker=1))
+    assert not caplog.records
+    mention_room(Pool(gpus_per_worker=1))
+    assert "no node has the 1 CPUs and 1 GPUs of a worker" in caplog.text
 
 
 def test_what_a_worker_cannot_do_is_one_line(cluster: Any, tmp_path: Path):
@@ -190,7 +199,7 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
             os.kill(int(each.worker.rpartition(":")[2]), signal.SIGKILL)
         if len(done) == 20:
             cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
-            left.append(150 // 2 - len(list((out / "_scored").glob("slice-*"))))
+            left.append(150 // 2 - len(list(out.glob("_scored-*/slice-*"))))
 
     outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(2, watch), **OPTIONS)
 

@@ -4,12 +4,12 @@ Ray and pyarrow are imported when they are used, and not before.
 """
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from typing_extensions import Unpack
 
 from onelogit.errors import InputError
-from onelogit.options import LoadOptions, OpenOptions
+from onelogit.options import OpenOptions
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -31,22 +31,23 @@ def check_installed(*packages: str) -> None:
 def rerank(
     dataset: "Dataset",
     model: str,
+    /,
     *,
     workers: int = 1,
     cpus_per_worker: float = 1,
     gpus_per_worker: float = 0,
-    **options: Unpack[LoadOptions],
+    **options: Unpack[OpenOptions],
 ) -> "Dataset":
     """The dataset's queries with their documents ranked, as another dataset that is computed when it is asked for.
 
     Args:
         dataset: rows as `onelogit bulk` takes them: query_id, query and documents, or query_id, document_id, query and
             document.
-        model: hub id, path of a folder that every node has, or URL of a server.
+        model: hub id, or path of a folder that every node has; for a server, its address as the option `url`.
         workers: actors, each with a reranker of its own.
         cpus_per_worker: of a cluster that has more than all workers take, since the rest of the dataset needs some.
         gpus_per_worker: 1 for a model on a GPU.
-        **options: see `LoadOptions`.
+        **options: see `OpenOptions`.
 
     Returns:
         A row for each pair, in any order of queries, those of a query together and from best to worst: query_id,
@@ -61,4 +62,4 @@ def rerank(
     from onelogit.bulk.datasets import reranked  # noqa: PLC0415  loads Ray
     from onelogit.bulk.on_ray import Pool  # noqa: PLC0415
 
-    return reranked(dataset, model, cast("OpenOptions", options), Pool(workers, cpus_per_worker, gpus_per_worker))
+    return reranked(dataset, model, options, Pool(workers, cpus_per_worker, gpus_per_worker))

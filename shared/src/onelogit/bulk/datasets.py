@@ -26,7 +26,6 @@ class PairActor:
 
     def __init__(self, model: str, options: OpenOptions) -> None:
         self._reranker = open_reranker(model, **options)
-        self._activation = options.get("activation")
 
     def __call__(self, batch: Any) -> Any:
         """Score the pairs of a batch; `place` counts those of one row."""
@@ -35,7 +34,7 @@ class PairActor:
             for place, pair in enumerate(pairs_of(row)):
                 places.append(place)
                 pairs.append(pair)
-        return scored_table(pairs, score_pairs(self._reranker, pairs, self._activation), places)
+        return scored_table(pairs, score_pairs(self._reranker, pairs), places)
 
 
 def reranked(dataset: Any, model: str, options: OpenOptions, pool: Pool) -> Any:

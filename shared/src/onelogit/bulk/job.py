@@ -3,18 +3,20 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from pyarrow import compute, parquet
 from rich.console import Console
 from rich.progress import Progress
+from typing_extensions import Unpack
 
 from onelogit.bulk.identity import model_label, sent_name, sent_options
 from onelogit.bulk.pairs import Pair, pairs_of
 from onelogit.bulk.parts import scored_table, write_part
 from onelogit.bulk.ranking import grouped_tables, rank_table
-from onelogit.bulk.run_folder import Run, RunFolder
+from onelogit.bulk.run_folder import Run, RunFolder, part_of_slice
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.slices import Plan, Slice, SliceReader, plan_slices
 from onelogit.errors import InputError, OnelogitError
@@ -32,12 +34,12 @@ class Work(NamedTuple):
     Attributes:
         model: hub id, absolute path, or URL.
         options: of the reranker.
-        folder: the path of OUT.
+        scored: the folder of the run's parts.
     """
 
     model: str
     options: OpenOptions
-    folder: str
+    scored: str
 
 
 class Done(NamedTuple):
@@ -75,16 +77,15 @@ class Worker:
 
     def __init__(self, work: Work) -> None:
         self._reranker = open_reranker(work.model, **work.options)
-        self._activation = work.options.get("activation")
-        self._folder = RunFolder(Path(work.folder))
+        self._folder = Path(work.scored)
         self._reader = SliceReader()
 
     def score(self, part: Slice) -> Done:
         """Read, score and write one slice."""
         pairs = located_pairs(part, self._reader)
-        scored = score_pairs(self._reranker, pairs, self._activation)
+        scored = score_pairs(self._reranker, pairs)
         table = scored_table(pairs, scored, places(part.number, pairs))
-        write_part(table, self._folder.part_of_slice(part.number))
+        write_part(table, part_of_slice(self._folder, part.number))
         return Done(part.number, part.rows, worker_name())
 
 
@@ -115,49 +116,51 @@ def run(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     model: str,
+    /,
     *,
     engine: Engine = score_here,
     slice_rows: int = SLICE_ROWS,
     is_overwriting: bool = False,
-    **options: object,
+    **options: Unpack[OpenOptions],
 ) -> Outcome:
     """Rerank all queries of some files.
 
     Args:
         source: a .parquet or .jsonl file, or a folder of them.
         output: the folder of the results.
-        model: hub id, path of a folder, or URL of a server.
+        model: hub id or path of a folder; or URL of a server, as in `open_reranker`.
         engine: scores slices, in any order; see `score_here` and `onelogit.bulk.on_ray`.
         slice_rows: rows that are scored in one sitting, and lost where a worker is killed.
         is_overwriting: replace results of another run.
         **options: see `OpenOptions`.
 
     Raises:
-        InputError: the input cannot be read, or the folder holds something else.
+        InputError: the input cannot be read, or the folder holds something else, or another run is writing to it.
         OnelogitError: what was written is not what was to be written; or as `open_reranker`.
     """
     checked_count("slice_rows", slice_rows)
-    sent = sent_options(model, options)  # type: ignore[arg-type]
-    folder = _output(Path(output).expanduser(), Path(source).expanduser())
-    plan = plan_slices(Path(source).expanduser(), slice_rows)
+    sent = sent_options(model, options)
+    source, output = Path(source).expanduser(), Path(output).expanduser()
+    _check_output(output, source)
+    plan = plan_slices(source, slice_rows)
     new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
-    known = folder.claim(new, is_overwriting=is_overwriting)
-    if known.pairs is None or known.errors is None:
-        _score(Work(sent_name(model), sent, str(folder.path)), plan, folder, engine)
+    folder = RunFolder(output.absolute(), new)
+    with folder.claimed(is_overwriting=is_overwriting) as known:
+        if known.pairs is not None and known.errors is not None:
+            folder.clean()
+            return Outcome(known.pairs, known.errors)
+        _score(Work(sent_name(model), sent, str(folder.scored)), plan, folder, engine)
         outcome = _rank(plan, folder, new.model)
-        folder.write(Run(model=new.model, input=new.input, slice_rows=slice_rows, **outcome._asdict()))
-    else:
-        outcome = Outcome(known.pairs, known.errors)
-    folder.clean()
-    return outcome
+        folder.write(replace(new, **outcome._asdict()))
+        folder.clean()
+        return outcome
 
 
-def _output(output: Path, source: Path) -> RunFolder:
+def _check_output(output: Path, source: Path) -> None:
     if source.is_dir() and output.absolute().resolve().is_relative_to(source.absolute().resolve()):
         raise InputError(f"{output} lies in {source}, whose files are the input; name a folder outside it")
     if output.is_file():
         raise InputError(f"{output} is a file; results are a folder")
-    return RunFolder(output.absolute())
 
 
 def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
@@ -175,7 +178,7 @@ def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
 
 
 def _rank(plan: Plan, folder: RunFolder, model: str) -> Outcome:
-    parts = [folder.part_of_slice(part.number) for part in plan.slices]
+    parts = [part_of_slice(folder.scored, part.number) for part in plan.slices]
     if missing := [part.name for part in parts if not part.is_file()]:
         raise OnelogitError(f"{len(missing)} of {len(parts)} slices are not scored, {missing[0]} for one; run it again")
     expected = sum(parquet.read_metadata(part).num_rows for part in parts)

@@ -24,6 +24,8 @@ from onelogit.bulk.job import Done, Engine, Work, Worker, worker_name
 from onelogit.bulk.slices import Slice
 from onelogit.errors import InputError, OnelogitError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -71,6 +73,14 @@ def check_room(pool: Pool) -> None:
             f"{pool.workers} workers take {taken:g} CPUs of the cluster's {count:g}, and the rest of the dataset needs "
             "one; lower workers or cpus_per_worker"
         )
+
+
+def mention_room(pool: Pool) -> None:
+    """Warn where no node has room for a worker: Ray waits without a word, for a cluster may yet get one."""
+    need = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(kind, 0) >= count for kind, count in need.items()) for node in nodes):
+        logger.warning("no node has the %s CPUs and %s GPUs of a worker: waiting for one that does", *need.values())
 
 
 _DONE = pyarrow.schema(
@@ -125,6 +135,7 @@ def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice])
         # A block for each slice: Ray gives blocks to workers, and would give all rows of one file to one of them.
         rows = ray.data.from_items([part._asdict() for part in slices], override_num_blocks=len(slices))
         pool = replace(pool, workers=min(pool.workers, len(slices)))
+        mention_room(pool)
         for row in rows.map_batches(batch_size=1, **pool.of(SliceActor, work)).iter_rows():
             yield Done(**row)
 

@@ -4,11 +4,12 @@ The model is one that `onelogit convert` wrote. vLLM reads token ids that the co
 the safety of control tokens are the core's, whatever vLLM's version makes of templates; and gives raw logits.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import ray.data
 
@@ -16,18 +17,17 @@ from onelogit.bulk.job import Done, Engine, Work, located_pairs, places, worker_
 from onelogit.bulk.on_ray import Pool, connected, one_line, quiet
 from onelogit.bulk.pairs import Pair
 from onelogit.bulk.parts import scored_table, write_part
-from onelogit.bulk.run_folder import RunFolder
+from onelogit.bulk.run_folder import part_of_slice
 from onelogit.bulk.scoring import scored
 from onelogit.bulk.slices import Slice, SliceReader
+from onelogit.encode import Encoder
 from onelogit.errors import InputError
 from onelogit.files import find_folder, read_texts
 from onelogit.inputs import checked_max_tokens, checked_recipe
-from onelogit.options import LoadOptions
+from onelogit.options import OpenOptions
 from onelogit.recipes import Recipe
 from onelogit.recognise import recognise
-
-if TYPE_CHECKING:
-    from onelogit.encode import Encoder
+from onelogit.tokenizer_file import read_tokenizer
 
 _ROWS_TOGETHER = 256  # in a batch of vLLM's stage, which has several of them in flight
 _KEPT = ("number", "pairs", "place", "query_id", "document_id", "query")
@@ -37,32 +37,27 @@ _NO_PROMPT = [0]  # for a pair that has an error already, and stays in its row
 class PromptWriter(NamedTuple):
     """What writes a model's prompts, without its weights."""
 
-    encoder: "Encoder"
+    encoder: Encoder
     recipe: Recipe
     instruction: str | None
 
 
-def prompt_writer(model: str, options: LoadOptions) -> PromptWriter:
+def prompt_writer(model: str, options: OpenOptions) -> PromptWriter:
     """The encoder of a folder that `onelogit convert` wrote.
 
     Raises:
         InputError: an option that has no meaning here.
         OnelogitError: as `Reranker.load`.
     """
-    from onelogit.encode import Encoder  # noqa: PLC0415  loads torch
-    from onelogit.load import load_config, load_tokenizer  # noqa: PLC0415
-
     if options.get("long_documents") == "chunk_max":
         raise InputError("long_documents='chunk_max' makes several rows of a document, which engine vllm cannot")
     folder = find_folder(model, with_weights=False, revision=options.get("revision"), token=options.get("token"))
-    recipe = recognise(model, read_texts(folder), checked_recipe(options.get("recipe"))).recipe
-    config = load_config(folder, options)
-    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
-        raise InputError(f"{model} is no sequence classifier; write one with: onelogit convert {model} -o FOLDER")
+    texts = read_texts(folder)
+    recipe = recognise(model, texts, checked_recipe(options.get("recipe"))).recipe
     encoder = Encoder(
-        load_tokenizer(folder, options),
+        read_tokenizer(folder, texts),
         recipe.chat_template,
-        checked_max_tokens(options.get("max_tokens"), recipe, getattr(config, "max_position_embeddings", None)),
+        checked_max_tokens(options.get("max_tokens"), recipe, _position_limit(model, json.loads(texts["config.json"]))),
         adds_special_tokens=recipe.adds_special_tokens,
         allow_control_tokens=bool(options.get("allow_control_tokens")),
     )
@@ -71,6 +66,12 @@ def prompt_writer(model: str, options: LoadOptions) -> PromptWriter:
     if instruction and not encoder.takes_instruction():
         raise InputError(f"the family {recipe.family} takes no instruction, but got {instruction!r}")
     return PromptWriter(encoder, recipe, instruction)
+
+
+def _position_limit(model: str, config: Mapping[str, Any]) -> int | None:
+    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        raise InputError(f"{model} is no sequence classifier; write one with: onelogit convert {model} -o FOLDER")
+    return config.get("max_position_embeddings")
 
 
 class Encode:
@@ -157,7 +158,7 @@ def _write(work: Work, number: int, rows: Sequence[Mapping[str, Any]], activatio
     pairs = [Pair(row["query_id"], row["document_id"], row["query"]) for row in rows]
     outcomes = [scored(row["logit"] if row["error"] is None else row["error"], activation) for row in rows]
     table = scored_table(pairs, outcomes, places(number, pairs))
-    write_part(table, RunFolder(Path(work.folder)).part_of_slice(number))
+    write_part(table, part_of_slice(Path(work.scored), number))
 
 
 def _processor(pool: Pool, work: Work, max_tokens: int) -> Any:

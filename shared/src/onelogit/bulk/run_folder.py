@@ -1,16 +1,22 @@
 """The folder OUT: whose results it holds, which slices are scored, and when it is finished.
 
-`_run.json` says whose; `_scored/` holds a part for each slice that is scored, until all are, and are ranked. Readers of
-Parquet folders pass over both, for their names begin with "_".
+`_run.json` says whose; `_scored-*/` holds a part for each slice that is scored, until all are, and are ranked. Readers
+of Parquet folders pass over both, for their names begin with "_".
 """
 
 import json
+import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from onelogit.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,46 +42,49 @@ _NOBODY = Run(model="", input="", slice_rows=0)  # whose a folder is while it is
 
 
 class RunFolder:
-    """The folder of one run.
+    """The folder of a run.
 
     Args:
         path: of the folder; made when it is claimed.
+        run: as it begins.
+
+    Attributes:
+        path: the same.
+        scored: where its parts are. Named after the run, so that a worker of an earlier one that is not dead yet
+            writes into nobody's.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run: Run) -> None:
         self.path = path
-        self.scored = path / "_scored"
-        self.drafts = path / "_drafts"
+        self._run = run
+        self.scored = path / f"_scored-{zlib.crc32(repr(run).encode()):08x}"
+        self._drafts = path / "_drafts"
         self._note = path / "_run.json"
 
-    def claim(self, run: Run, *, is_overwriting: bool) -> Run:
-        """Begin a run, or go on with it; what was written down of it, which says whether it is finished.
+    @contextmanager
+    def claimed(self, *, is_overwriting: bool) -> Iterator[Run]:
+        """The folder for this run alone: what was written down of it, which says whether it is finished.
 
         Raises:
-            InputError: the folder holds something else.
+            InputError: the folder holds something else, or another process is at it.
         """
-        found = self._found()
-        if found is not None and (found.model, found.input, found.slice_rows) == (run.model, run.input, run.slice_rows):
-            if not is_overwriting:
-                return found
-        elif found is not None and found != _NOBODY and not is_overwriting:
-            raise InputError(
-                f"{self.path} holds results of {_difference(found, run)}; pass --overwrite to replace them, or name "
-                "another folder"
-            )
-        self._clear()
-        self.write(run)
-        return run
+        with _locked(self.path):
+            found = self._found()
+            if found is None or found == _NOBODY or is_overwriting:
+                self._clear()
+            elif replace(found, pairs=None, errors=None) != self._run:
+                raise InputError(
+                    f"{self.path} holds results of {_difference(found, self._run)}; pass --overwrite to replace them, "
+                    "or name another folder"
+                )
+            self.scored.mkdir(exist_ok=True)
+            yield self._found() or self._run
 
     def write(self, run: Run) -> None:
         """Write down what the run is."""
         draft = self._note.with_name(f".{self._note.name}.{os.getpid()}")
         draft.write_text(json.dumps(asdict(run)), encoding="utf-8")
         draft.replace(self._note)
-
-    def part_of_slice(self, number: int) -> Path:
-        """Where the pairs of a slice are written once they are scored."""
-        return self.scored / f"slice-{number:08}.parquet"
 
     def scored_slices(self) -> set[int]:
         """The numbers of the slices that are scored."""
@@ -91,15 +100,15 @@ class RunFolder:
 
     def make_drafts(self) -> Path:
         """A folder for what is needed while ranking; empty."""
-        shutil.rmtree(self.drafts, ignore_errors=True)
-        self.drafts.mkdir()
-        return self.drafts
+        shutil.rmtree(self._drafts, ignore_errors=True)
+        self._drafts.mkdir()
+        return self._drafts
 
     def clean(self) -> None:
         """Remove all but the results and what the run is."""
-        shutil.rmtree(self.scored, ignore_errors=True)
-        shutil.rmtree(self.drafts, ignore_errors=True)
-        for draft in self.path.glob(".part-*"):
+        for folder in (*self.path.glob("_scored-*"), self._drafts):
+            shutil.rmtree(folder, ignore_errors=True)
+        for draft in (*self.path.glob(".part-*"), *self.path.glob("._run.json.*")):
             draft.unlink(missing_ok=True)
 
     def _found(self) -> Run | None:
@@ -115,15 +124,45 @@ class RunFolder:
             raise InputError(f"{self._note} cannot be read ({error}); remove {self.path}, or name another") from error
 
     def _clear(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write(_NOBODY)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written: {error.strerror}") from error
+        self.write(_NOBODY)
         self.clean()
         for part in self.results():
             part.unlink()
-        self.scored.mkdir()
+        self.write(self._run)
+
+
+def part_of_slice(scored: Path, number: int) -> Path:
+    """Where the pairs of a slice are written once they are scored."""
+    return scored / f"slice-{number:08}.parquet"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """A folder, made where there is none, for this process alone. The lock ends with the process, however it ends."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    if os.name == "nt":
+        yield  # Windows has no such lock
+        return
+    place = os.open(path, os.O_RDONLY)
+    try:
+        _lock(place, path)
+        yield
+    finally:
+        os.close(place)
+
+
+def _lock(place: int, path: Path) -> None:
+    import fcntl  # noqa: PLC0415  not on Windows
+
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"another process is writing to {path}; wait until it has ended") from error
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): start no second run with it", path, error.strerror)
 
 
 def _difference(found: Run, run: Run) -> str:

@@ -22,22 +22,20 @@ class Scored(NamedTuple):
     error: str | None = None
 
 
-def score_pairs(reranker: "AnyReranker", pairs: Sequence[Pair], activation: Activation | None = None) -> list[Scored]:
+def score_pairs(reranker: "AnyReranker", pairs: Sequence[Pair]) -> list[Scored]:
     """What becomes of each pair, in the given order.
 
     Args:
-        reranker: whatever has `pair_logits`.
+        reranker: of this process, or a server.
         pairs: those with an error keep it.
-        activation: from logit to score; None for that of the reranker's recipe.
 
     Raises:
         Exception: whatever the reranker raises that it raises for any other pair, too.
     """
-    activation = reranker.activation if activation is None else activation
     fit = [(pair.query, pair.document) for pair in pairs if pair.error is None]
     starts = range(0, len(fit), _PAIRS_TOGETHER)
     outcomes = iter([outcome for start in starts for outcome in _outcomes(reranker, fit[start:][:_PAIRS_TOGETHER])])
-    return [scored(next(outcomes) if pair.error is None else pair.error, activation) for pair in pairs]
+    return [scored(next(outcomes) if pair.error is None else pair.error, reranker.activation) for pair in pairs]
 
 
 def scored(outcome: float | str, activation: Activation) -> Scored:

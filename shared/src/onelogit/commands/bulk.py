@@ -2,14 +2,14 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from rich.console import Console
 
 from onelogit.bulk import check_installed
-from onelogit.commands.model_options import add_model_options, load_options
+from onelogit.commands.model_options import add_model_options, load_options, options_without_recipe
 from onelogit.errors import InputError
-from onelogit.options import LoadOptions
+from onelogit.options import OpenOptions, Protocol
 
 if TYPE_CHECKING:
     from onelogit.bulk.job import Engine
@@ -22,9 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("input", help=".parquet or .jsonl file, or a folder of them")
     parser.add_argument("output", help="the folder to write; a run that was broken off goes on where it stands")
-    parser.add_argument("--model", required=True, help="hub id or folder")
-    parser.add_argument("--url", help="of a vLLM server that serves the model")
-    parser.add_argument("--engine", choices=ENGINES, help="what scores; remote with a URL, else local where left out")
+    parser.add_argument("--model", help="hub id or folder; with --url, of the model that the server serves")
+    parser.add_argument("--engine", choices=ENGINES, help="what scores; remote with --url, else local where left out")
+    parser.add_argument("--url", help="of a server; its key is read from ONELOGIT_API_KEY")
+    parser.add_argument("--protocol", choices=get_args(Protocol), help="how it is asked; vllm-tokens where left out")
+    parser.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
     parser.add_argument("--workers", type=int, default=0, help="Ray actors; 0, as when left out, for none: no Ray")
     parser.add_argument("--cpus-per-worker", type=float, default=1, help="of the cluster, and threads of a model")
     parser.add_argument("--gpus-per-worker", type=float, default=0, help="1 for a model on a GPU")
@@ -36,17 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score, rank, write, say how much."""
+    _check_engine(options)
     check_installed("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
     from onelogit.bulk.job import run as run_job  # noqa: PLC0415  loads pyarrow
 
     outcome = run_job(
         options.input,
         options.output,
-        options.model,
+        options.model or options.url,
         engine=_engine(options),
         slice_rows=options.slice_rows,
         is_overwriting=options.overwrite,
-        **_model_options(options),
+        **_options(options),
     )
     if options.json:
         print(json.dumps({"folder": options.output, **outcome._asdict()}))  # noqa: T201
@@ -60,8 +63,6 @@ def run(options: argparse.Namespace) -> int:
 def _engine(options: argparse.Namespace) -> "Engine":
     from onelogit.bulk.job import score_here  # noqa: PLC0415  loads pyarrow
 
-    if options.engine is not None and (options.engine == "remote") != (options.url is not None):
-        raise InputError(f"--engine {options.engine} does not fit --url {options.url}: remote wants a URL, and only it")
     if not options.workers and options.engine != "vllm":
         return score_here
     from onelogit.bulk.on_ray import Pool, score_on_ray  # noqa: PLC0415  loads Ray
@@ -70,12 +71,22 @@ def _engine(options: argparse.Namespace) -> "Engine":
         pool = Pool(options.workers, options.cpus_per_worker, options.gpus_per_worker)
         return score_on_ray(pool, options.ray_address)
     check_installed("vllm")
-    pool = Pool(options.workers or 1)
     from onelogit.bulk.on_vllm import score_by_vllm  # noqa: PLC0415
 
-    return score_by_vllm(pool, options.ray_address)
+    return score_by_vllm(Pool(options.workers or 1), options.ray_address)
 
 
-def _model_options(options: argparse.Namespace) -> LoadOptions:
-    loaded = load_options(options, options.model)
-    return loaded if options.url is None else cast("LoadOptions", {**loaded, "url": options.url})
+def _check_engine(options: argparse.Namespace) -> None:
+    if options.model is None and options.url is None:
+        raise InputError("name what scores: --model, or the --url of a server, or both")
+    if options.engine is not None and (options.engine == "remote") != (options.url is not None):
+        raise InputError(f"--engine {options.engine} {'wants a' if options.engine == 'remote' else 'has no'} --url")
+
+
+def _options(options: argparse.Namespace) -> OpenOptions:
+    """What `open_reranker` takes."""
+    if options.url is None:
+        return cast("OpenOptions", load_options(options, options.model))
+    loading = {name: value for name, value in options_without_recipe(options).items() if value is not False}
+    remote = {"protocol": options.protocol, "template": options.template}
+    return cast("OpenOptions", {**loading, **remote, "url": None if options.model is None else options.url})
