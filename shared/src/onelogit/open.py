@@ -25,6 +25,8 @@ AnyReranker = Union["Reranker", "RemoteReranker"]
 _open_rerankers: WeakValueDictionary[object, AnyReranker] = WeakValueDictionary()
 _opening: dict[object, Future[AnyReranker]] = {}
 _lock = threading.Lock()
+# transformers exchanges parts of torch while it loads a model: two loads at once would leave them exchanged.
+_loading = threading.Lock()
 
 
 def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyReranker:
@@ -51,7 +53,7 @@ async def aopen_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -
 
 
 def _opened(model_or_url: str, options: OpenOptions) -> Future[AnyReranker]:
-    """The reranker, or what it will be: each is opened in a thread of its own, so that none waits for another."""
+    """The reranker, or what it will be: each is opened in a thread of its own, so that no caller's thread is held up."""
     key = _key(model_or_url, options)
     opening_key = (key, options.get("token"))
     with _lock:
@@ -84,8 +86,8 @@ def _open(named: "_Named", key: object, opening_key: object, future: Future[AnyR
 
 def _forget_opening() -> None:
     """In a forked child: the threads that open are the parent's, and so is whoever holds the lock."""
-    global _lock  # noqa: PLW0603  there is one in a process
-    _lock = threading.Lock()
+    global _lock, _loading  # noqa: PLW0603  there is one of each in a process
+    _lock, _loading = threading.Lock(), threading.Lock()
     _opening.clear()
 
 
@@ -130,7 +132,8 @@ def _load(named: _Named) -> AnyReranker:
         return RemoteReranker(named.url, named.model, **cast("RemoteOptions", named.options))
     from onelogit.reranker import Reranker  # noqa: PLC0415  this is where torch is loaded
 
-    return Reranker.load(cast("str", named.model), **cast("LoadOptions", named.options))
+    with _loading:
+        return Reranker.load(cast("str", named.model), **cast("LoadOptions", named.options))
 
 
 def _key(model_or_url: str, options: OpenOptions) -> object:
