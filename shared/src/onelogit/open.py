@@ -53,7 +53,7 @@ async def aopen_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -
 
 
 def _opened(model_or_url: str, options: OpenOptions) -> Future[AnyReranker]:
-    """The reranker, or what it will be: each is opened in a thread of its own, so that no caller's thread is held up."""
+    """The reranker, or what it will be: each is opened in a thread of its own, which holds up no caller's."""
     key = _key(model_or_url, options)
     opening_key = (key, options.get("token"))
     with _lock:
@@ -86,7 +86,7 @@ def _open(named: "_Named", key: object, opening_key: object, future: Future[AnyR
 
 def _forget_opening() -> None:
     """In a forked child: the threads that open are the parent's, and so is whoever holds the lock."""
-    global _lock, _loading  # noqa: PLW0603  there is one of each in a process
+    global _lock, _loading
     _lock, _loading = threading.Lock(), threading.Lock()
     _opening.clear()
 
