@@ -131,17 +131,6 @@ def test_a_given_reranker_that_was_closed_is_not_replaced(framework: Adapter, mo
         framework.run(adapter, QUERY, framework.documents(TEXTS))
 
 
-def test_models_that_are_opened_at_once_are_loaded_one_after_the_other(framework: Adapter, model: str):
-    adapters = [make(framework, model, options={"batch_tokens": next(UNIQUE)}) for _ in range(4)]
-    threads = [threading.Thread(target=adapter.warm_up) for adapter in adapters]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert all(adapter._handle.is_open for adapter in adapters)
-
-
 async def test_what_was_opened_asynchronously_is_held(framework: Adapter, model: str):
     options = {"max_tokens": 711}
     first, second = make(framework, model, options=options), make(framework, model, options=options)

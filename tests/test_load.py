@@ -2,7 +2,9 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
+from onelogit import reranker as reranker_module
 from onelogit.load import token_id
 from onelogit.recipes import QWEN3_TEMPLATE
 from tiny import Tiny
@@ -258,3 +261,25 @@ def test_bfloat16_is_computed_as_such_where_the_hardware_can(
         dtypes.append(Reranker.load(folder).classifier.dtype)
 
     assert dtypes == [torch.bfloat16, torch.float32]
+
+
+def test_models_are_loaded_one_after_the_other(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+    """transformers exchanges parts of torch while it loads: two loads at once leave them exchanged for good."""
+    at_once, most_at_once = [], []
+    load = reranker_module.load_checkpoint
+
+    def noted(*args: object) -> object:
+        at_once.append(1)
+        most_at_once.append(len(at_once))
+        time.sleep(0.05)
+        try:
+            return load(*args)
+        finally:
+            at_once.pop()
+
+    monkeypatch.setattr(reranker_module, "load_checkpoint", noted)
+    with ThreadPoolExecutor(4) as pool:
+        rerankers = list(pool.map(lambda _: Reranker.load(tiny_qwen.folder), range(4)))
+
+    assert most_at_once == [1, 1, 1, 1]
+    assert len({tuple(reranker.logits("q", ["d"])) for reranker in rerankers}) == 1

@@ -14,13 +14,14 @@ from transformers import BertConfig, PreTrainedModel
 
 from declarations import logit_score_files
 from onelogit import DEMO_MODEL, InputError, LoadOptions, Recipe, Reranker
-from onelogit.encode import Encoder, Rows
+from onelogit.encode import Encoder
 from onelogit.measure.comparison import compare, top_overlap
 from onelogit.measure.converted import _pad_difference, is_frame_kept
 from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair, bundled_pairs, read_pairs
 from onelogit.measure.parity import Parity, measure_parity, tolerance_of
 from onelogit.measure.parity_report import parity_table, plot_parity
+from onelogit.written import Rows
 from tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer
 
 QUERY = "What is the capital of China?"

@@ -156,7 +156,7 @@ def test_the_tokenizer_read_from_its_file_writes_the_same_rows(family: Any, tmp_
         pairs = [(QUERY, text) for text in TEXTS]
         expected = reranker._scorer.rows(pairs).rows
         with RemoteReranker("http://127.0.0.1:9", str(folder), recipe=family) as remote:
-            assert remote._scorer._written.rows(pairs, remote._scorer.instruction).rows == expected
+            assert remote._scorer._writer.encoder.rows(pairs, remote._scorer.instruction).rows == expected
 
 
 def test_no_torch_is_loaded_for_a_server():
@@ -297,7 +297,16 @@ def test_a_key_may_come_from_the_environment(local: Reranker, model: str, monkey
 
 
 @pytest.mark.parametrize(
-    ("url", "is_warned"), [("http://example.org", True), ("https://example.org", False), ("http://127.0.0.1:1", False)]
+    ("url", "is_warned"),
+    [
+        ("http://example.org", True),
+        ("http://127.example.org", True),
+        ("http://localhost.example.org", True),
+        ("https://example.org", False),
+        ("http://127.0.0.1:1", False),
+        ("http://[::1]:1", False),
+        ("http://localhost:1", False),
+    ],
 )
 def test_a_key_over_plain_http_to_elsewhere_is_warned_of(url: str, is_warned: bool, caplog: pytest.LogCaptureFixture):
     RemoteReranker(url, DEMO_MODEL, api_key=SECRET).close()

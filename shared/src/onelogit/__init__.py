@@ -22,16 +22,7 @@ if TYPE_CHECKING:
         ServerError,
         UnsupportedModelError,
     )
-    from onelogit.handle import (
-        Kept,
-        OnError,
-        RankOptions,
-        RankRequest,
-        RerankerHandle,
-        fields_of,
-        rank_options,
-        text_with_metadata,
-    )
+    from onelogit.handle import RerankerHandle, fields_of
     from onelogit.inputs import check_top_n
     from onelogit.open import open_reranker
     from onelogit.options import (
@@ -39,10 +30,11 @@ if TYPE_CHECKING:
         OpenOptions,
         Protocol,
         RemoteOptions,
+        adapter_options,
         check_options,
-        merged_options,
         plain_options,
     )
+    from onelogit.rank_request import Kept, OnError, RankOptions, RankRequest, rank_options, text_with_metadata
     from onelogit.recipes import FAMILIES, ReadOut, Recipe, recipe_fields, recipe_from
     from onelogit.remote import RemoteReranker
     from onelogit.reranker import Reranker
@@ -61,14 +53,14 @@ _HOMES = {
     "RecipeError": "errors",
     "ServerError": "errors",
     "UnsupportedModelError": "errors",
-    "Kept": "handle",
-    "OnError": "handle",
-    "RankOptions": "handle",
-    "RankRequest": "handle",
+    "Kept": "rank_request",
+    "OnError": "rank_request",
+    "RankOptions": "rank_request",
+    "RankRequest": "rank_request",
     "RerankerHandle": "handle",
     "fields_of": "handle",
-    "rank_options": "handle",
-    "text_with_metadata": "handle",
+    "rank_options": "rank_request",
+    "text_with_metadata": "rank_request",
     "open_reranker": "open",
     "LoadOptions": "options",
     "OpenOptions": "options",
@@ -76,7 +68,7 @@ _HOMES = {
     "RemoteOptions": "options",
     "RemoteReranker": "remote",
     "check_options": "options",
-    "merged_options": "options",
+    "adapter_options": "options",
     "plain_options": "options",
     "FAMILIES": "recipes",
     "ReadOut": "recipes",
@@ -112,10 +104,10 @@ __all__ = [
     "RerankerHandle",
     "ServerError",
     "UnsupportedModelError",
+    "adapter_options",
     "check_options",
     "check_top_n",
     "fields_of",
-    "merged_options",
     "open_reranker",
     "plain_options",
     "rank_options",

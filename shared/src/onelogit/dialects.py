@@ -97,6 +97,12 @@ def _given(**fields: object) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _of_texts(ask: Ask, **more: object) -> dict[str, Any]:
+    """What Cohere's form and its kin have in common; servers leave aside what they do not know."""
+    texts = list(ask.documents)
+    return _given(model=ask.model, query=ask.query, documents=texts, return_documents=False, **more)
+
+
 DIALECTS: Mapping[Protocol, Dialect] = {
     "vllm-tokens": Dialect(
         path="/classify",
@@ -108,13 +114,8 @@ DIALECTS: Mapping[Protocol, Dialect] = {
     "rerank": Dialect(
         path="/v1/rerank",
         # vLLM's word for raw numbers, and Infinity's; each leaves the other's aside.
-        build=lambda ask: _given(
-            model=ask.model,
-            query=ask.query,
-            documents=list(ask.documents),
-            instruction=ask.instruction,
-            return_documents=False,
-            **({"use_activation": False, "raw_scores": True} if ask.raw else {}),
+        build=lambda ask: _of_texts(
+            ask, instruction=ask.instruction, **({"use_activation": False, "raw_scores": True} if ask.raw else {})
         ),
         parse=lambda answer: _by_index(answer["results"], lambda each: each["relevance_score"]),
         takes_instruction=True,
@@ -129,13 +130,7 @@ DIALECTS: Mapping[Protocol, Dialect] = {
     ),
     "sglang": Dialect(
         path="/v1/rerank",
-        build=lambda ask: _given(
-            model=ask.model,
-            query=ask.query,
-            documents=list(ask.documents),
-            instruct=ask.instruction,
-            return_documents=False,
-        ),
+        build=lambda ask: _of_texts(ask, instruct=ask.instruction),
         parse=lambda answer: _by_index(answer, lambda each: each["score"]),
         takes_instruction=True,
         source="SGLang 0.5.23, /v1/rerank",

@@ -9,17 +9,16 @@ settings are shared state, and threads that differ in them corrupt each other's 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
-
-from tokenizers import Tokenizer
 
 from onelogit.boundaries import cut_at_boundaries
 from onelogit.chunks import Chunk, cut_into_chunks
-from onelogit.errors import RecipeError
+from onelogit.errors import InputError, RecipeError
+from onelogit.inputs import check_text
 from onelogit.recent import RecentIds
 from onelogit.runs import Layout, Piece, Values, lay_out, lay_out_pair, split_at_control_tokens
 from onelogit.template import Part, Prompt, compile_prompt, takes_instruction
 from onelogit.tokens import Row, added_ids, control_ids, without_limits, without_settings
+from onelogit.written import HasBackend, Prompts, Rows
 
 _RECENT_BYTES = 8 * 2**20  # some 5,000 passages of 150 tokens
 
@@ -30,47 +29,6 @@ _PROBES: tuple[Values, ...] = (
     {"query": "\u0301'", "document": "\u0338s\u0301", "instruction": "\u0301e"},
     {"query": "", "document": "", "instruction": ""},
 )
-
-
-class HasBackend(Protocol):
-    """A tokenizer as far as it matters here: one of transformers with a fast backend, or of `tokenizer_file`."""
-
-    @property
-    def backend_tokenizer(self) -> Tokenizer: ...
-
-    @property
-    def bos_token(self) -> str | None: ...
-
-    @property
-    def model_input_names(self) -> Sequence[str]: ...
-
-
-class Rows(NamedTuple):
-    """One row of token ids for each pair, in the pairs' order; where long documents are read in chunks, one for each.
-
-    Attributes:
-        rows: the ids.
-        owners: which of the pairs each row belongs to, by its index, ascending.
-        truncated_count: how many documents were cut to fit.
-        second_starts: where in each row the second text begins, for models that are told; None for all others.
-        stems: for each row the places, in tokens from its start and ascending, in front of which it is worth keeping:
-            where the text of its query begins, that of its document, and whatever text of a caller's stands behind
-            that. None is 0 or the row's end. Rows of models that read pairs have none.
-    """
-
-    rows: list[Row]
-    owners: Sequence[int]
-    truncated_count: int
-    second_starts: list[int] | None = None
-    stems: Sequence[tuple[int, ...]] = ()
-
-
-class Prompts(NamedTuple):
-    """Whole prompts as text, with what `Rows` says of them."""
-
-    texts: list[str]
-    owners: Sequence[int]
-    truncated_count: int
 
 
 class Encoder:
@@ -120,6 +78,21 @@ class Encoder:
     def takes_instruction(self) -> bool:
         """Whether the prompt has a place for an instruction."""
         return self._chat_template is not None and takes_instruction(self._chat_template)
+
+    def checked(self, instruction: str, family: str) -> str:
+        """The instruction itself.
+
+        Args:
+            instruction: "" for none.
+            family: of the model, to be named.
+
+        Raises:
+            InputError: it is no text, or the prompt has no place for one.
+        """
+        check_text(instruction, "the instruction")
+        if instruction and not self.takes_instruction():
+            raise InputError(f"the family {family} takes no instruction, but got {instruction!r}")
+        return instruction
 
     @property
     def bos_id(self) -> int | None:

@@ -23,11 +23,11 @@ from onelogit.decoder import (
     use_in,
 )
 from onelogit.document_cache import DocumentCache
-from onelogit.encode import Rows
 from onelogit.forest import CARRIED, Batch, Cursor, next_batch
 from onelogit.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.quicken import quicken
 from onelogit.scores import Computed
+from onelogit.written import Rows
 
 logger = logging.getLogger(__name__)
 

@@ -1,96 +1,23 @@
-"""What adapters do around a reranker: open it when it is first asked, drop duplicates, put up with failures.
+"""What adapters do around a reranker: open it when it is first asked, hold it, put up with its failures.
 
 Loads no torch until it is asked. Knows no framework.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
-
-from typing_extensions import TypedDict
+from typing import Any, Self, TypeVar
 
 from onelogit.errors import InputError, OnelogitError
-from onelogit.inputs import check_score_threshold, check_text, check_top_n, checked_choice
+from onelogit.inputs import check_text
 from onelogit.open import AnyReranker, aopen_reranker, find_reranker, is_named, open_reranker
 from onelogit.options import OpenOptions, without_secrets
-from onelogit.recipes import Activation
-from onelogit.scores import Ranked, to_score
+from onelogit.rank_request import Kept, OnError, RankRequest
+from onelogit.scores import Ranked
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-
-OnError = Literal["raise", "keep_order"]
-
-
-class Kept(NamedTuple):
-    """A document that keeps its place, for its list could not be ranked; `index` is that place."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, as in Ranked
-
-
-class RankOptions(TypedDict, total=False):
-    """What may be said anew with each call; what is left out, or None, is as the adapter was made.
-
-    Attributes:
-        top_n: keep this many at most.
-        score_threshold: keep documents whose score is at least this.
-        instruction: what "relevant" means here; "" for none.
-    """
-
-    top_n: int | None
-    score_threshold: float | None
-    instruction: str | None
-
-
-def rank_options(made: object, anew: RankOptions) -> RankOptions:
-    """What is said anew with a call, and for the rest what an adapter was made with.
-
-    Args:
-        made: the adapter; it has attributes of the same names.
-        anew: may hold more than these options.
-    """
-    said = {name: anew.get(name) for name in RankOptions.__annotations__}
-    return cast("RankOptions", {name: getattr(made, name) if new is None else new for name, new in said.items()})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankRequest:
-    """One call of an adapter.
-
-    Attributes:
-        query: what is looked for.
-        documents: their texts.
-        keys: documents with the same key count once, by the best of them; None where all count.
-        top_n: keep this many at most; None for all.
-        score_threshold: keep documents whose score is at least this; None for all.
-        instruction: what "relevant" means here; None for the reranker's own, "" for none.
-        activation: from logit to score, in place of the reranker's own.
-        on_error: "raise", or "keep_order" to log what went wrong and hand the first `top_n` documents back unranked.
-        progress: show a progress bar.
-
-    Raises:
-        InputError: a limit or a choice that is none.
-    """
-
-    query: str
-    documents: Sequence[str]
-    keys: Sequence[Hashable] | None = None
-    top_n: int | None = None
-    score_threshold: float | None = None
-    instruction: str | None = None
-    activation: Activation | None = None
-    on_error: OnError = "raise"
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        check_top_n(self.top_n)
-        check_score_threshold(self.score_threshold)
-        checked_choice("on_error", str(self.on_error), OnError)
-        checked_choice("activation", self.activation, Activation)
-
 
 GetOptions = Callable[[], OpenOptions]
 
@@ -161,8 +88,8 @@ class RerankerHandle:
                 ranking = ask(self._open(model, get_options()).rank)
         except Exception as error:
             _put_up_with(error, request.on_error)
-            return _in_old_order(request)
-        return [*_selected(request, ranking)]
+            return [*request.in_old_order()]
+        return [*request.selected(ranking)]
 
     async def arank(self, model: str, get_options: GetOptions, request: RankRequest) -> list[Ranked | Kept]:
         """`rank`, while the event loop goes on, also while the model is loaded."""
@@ -180,8 +107,8 @@ class RerankerHandle:
                 ranking = await ask((await self._aopen(model, get_options())).arank)
         except Exception as error:
             _put_up_with(error, request.on_error)
-            return _in_old_order(request)
-        return [*_selected(request, ranking)]
+            return [*request.in_old_order()]
+        return [*request.selected(ranking)]
 
     def _open(self, model: str, options: OpenOptions) -> AnyReranker:
         count = self._closed_count
@@ -239,31 +166,6 @@ def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any
     return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}
 
 
-def text_with_metadata(text: str, metadata: Mapping[str, object], fields: Sequence[str], separator: str) -> str:
-    """A document's text behind the metadata that are to be read with it; those it lacks are left out.
-
-    Args:
-        text: of the document itself.
-        metadata: all there are.
-        fields: names of those to read, in order; a value that is None counts as lacking.
-        separator: between two of them, and before the text.
-    """
-    values = [str(metadata[field]) for field in fields if metadata.get(field) is not None]
-    return separator.join([*values, text])
-
-
-def _selected(request: RankRequest, ranking: Sequence[Ranked]) -> list[Ranked]:
-    """The ranking without duplicates, on the scale that was asked for, cut to what was asked for."""
-    if request.keys is not None:
-        best = {request.keys[ranked.index]: ranked for ranked in reversed(ranking)}
-        ranking = [ranked for ranked in ranking if best[request.keys[ranked.index]] is ranked]
-    if (activation := request.activation) is not None:
-        ranking = [ranked._replace(score=to_score(ranked.logit, activation)) for ranked in ranking]
-    if (threshold := request.score_threshold) is not None:
-        ranking = [ranked for ranked in ranking if ranked.score >= threshold]
-    return list(ranking[: request.top_n])
-
-
 def _ask(request: RankRequest, rank: Callable[..., Result]) -> Result:
     return rank(request.query, request.documents, instruction=request.instruction, progress=request.progress)
 
@@ -272,9 +174,3 @@ def _put_up_with(error: Exception, on_error: OnError) -> None:
     if on_error == "raise":
         raise error
     logger.warning("documents keep their order, for they could not be ranked: %s", error, exc_info=error)
-
-
-def _in_old_order(request: RankRequest) -> list[Ranked | Kept]:
-    keys = range(len(request.documents)) if request.keys is None else request.keys
-    first = {key: index for index, key in reversed([*enumerate(keys)])}
-    return [*map(Kept, sorted(first.values())[: request.top_n])]

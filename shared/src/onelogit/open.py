@@ -25,8 +25,6 @@ AnyReranker = Union["Reranker", "RemoteReranker"]
 _open_rerankers: WeakValueDictionary[object, AnyReranker] = WeakValueDictionary()
 _opening: dict[object, Future[AnyReranker]] = {}
 _lock = threading.Lock()
-# transformers exchanges parts of torch while it loads a model: two loads at once would leave them exchanged.
-_loading = threading.Lock()
 
 
 def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyReranker:
@@ -86,8 +84,8 @@ def _open(named: "_Named", key: object, opening_key: object, future: Future[AnyR
 
 def _forget_opening() -> None:
     """In a forked child: the threads that open are the parent's, and so is whoever holds the lock."""
-    global _lock, _loading
-    _lock, _loading = threading.Lock(), threading.Lock()
+    global _lock  # noqa: PLW0603  there is one in a process
+    _lock = threading.Lock()
     _opening.clear()
 
 
@@ -132,8 +130,7 @@ def _load(named: _Named) -> AnyReranker:
         return RemoteReranker(named.url, named.model, **cast("RemoteOptions", named.options))
     from onelogit.reranker import Reranker  # noqa: PLC0415  this is where torch is loaded
 
-    with _loading:
-        return Reranker.load(cast("str", named.model), **cast("LoadOptions", named.options))
+    return Reranker.load(cast("str", named.model), **cast("LoadOptions", named.options))
 
 
 def _key(model_or_url: str, options: OpenOptions) -> object:

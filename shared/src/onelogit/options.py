@@ -167,20 +167,27 @@ def check_place(options: OpenOptions) -> None:
             raise InputError(f"{name!r} is no option of {place}")
 
 
-def merged_options(
-    options: OpenOptions | None, *, token: str | None = None, api_key: str | None = None, **named: str | None
-) -> OpenOptions:
-    """An adapter's options together with those that it has parameters of its own for; None is not given.
+_NAMED = ("device", "dtype", "url", "protocol")
+
+
+def adapter_options(made: object, *, token: str | None = None, api_key: str | None = None) -> OpenOptions:
+    """The options of an adapter, together with those that it has parameters of its own for; None is not given.
+
+    Args:
+        made: the adapter, with attributes `options`, `device`, `dtype`, `url` and `protocol`.
+        token: its own.
+        api_key: its own.
 
     Raises:
         InputError: as `check_place`; an option that is given in both places; a secret among the options, which
             frameworks write into their dumps.
     """
-    options = options or {}
+    options: OpenOptions = getattr(made, "options")  # noqa: B009  whatever an adapter is
     for name in ("token", "api_key"):
         if options.get(name) is not None:
             raise InputError(f"{name} in the options would be written into dumps; give it as {name}=, which is not")
-    given = {name: value for name, value in {**named, "token": token, "api_key": api_key}.items() if value is not None}
+    named = {**{name: getattr(made, name) for name in _NAMED}, "token": token, "api_key": api_key}
+    given = {name: value for name, value in named.items() if value is not None}
     for name in given:
         if options.get(name) is not None:
             raise InputError(f"{name} is given twice, by itself and in the options; leave one out")

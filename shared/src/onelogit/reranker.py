@@ -1,6 +1,7 @@
 """Reranker: the stages in order, from a query and its documents to a ranking."""
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
@@ -22,6 +23,18 @@ from onelogit.service import in_passing_thread
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
+
+# transformers exchanges parts of torch while it loads a model: two loads at once would leave them exchanged.
+_loading = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: who holds the lock is a thread of the parent's."""
+    global _loading  # noqa: PLW0603  there is one in a process
+    _loading = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Reranker(Doors[Scorer]):
@@ -79,8 +92,9 @@ class Reranker(Doors[Scorer]):
             InputError: an unknown option, or one out of its range.
         """
         check_options(options)
-        checkpoint = in_passing_thread(lambda: load_checkpoint(model, options))
-        classifier = in_passing_thread(lambda: assemble(checkpoint))
+        with _loading:
+            checkpoint = in_passing_thread(lambda: load_checkpoint(model, options))
+            classifier = in_passing_thread(lambda: assemble(checkpoint))
         scoring = scoring_options(options)
         reranker = cls(classifier, checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
         reranker.options = cast("OpenOptions", {**options})

@@ -9,14 +9,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from onelogit.convert import position_limit
 from onelogit.document_cache import DocumentCache
 from onelogit.doors import progress_of
-from onelogit.encode import Encoder, Rows
-from onelogit.errors import InputError, OnelogitError
+from onelogit.encode import Encoder
+from onelogit.errors import OnelogitError
 from onelogit.forward import Forward, TokenRow, token_rows
-from onelogit.inputs import check_text, checked_choice, checked_count, checked_max_tokens
+from onelogit.inputs import checked_choice, checked_count, checked_max_tokens
 from onelogit.options import LongDocuments, ScoringOptions
 from onelogit.recipes import Recipe
 from onelogit.scores import best_logits
 from onelogit.service import Service, in_passing_thread
+from onelogit.written import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Scorer:
             has_chunks=checked_choice("long_documents", options.get("long_documents"), LongDocuments) == "chunk_max",
         )
         instruction = recipe.default_instruction if instruction is None else instruction
-        self.instruction = None if instruction is None else self._checked(instruction)
+        self.instruction = None if instruction is None else self._encoder.checked(instruction, self._family)
         forward = in_passing_thread(lambda: Forward(classifier, batch_tokens, _document_cache(options)))
         if forward.document_cache is not None and not forward.reads_forests:
             logger.warning("%s reads padded rows: no document is kept", type(classifier).__name__)
@@ -101,7 +102,9 @@ class Scorer:
         Raises:
             InputError: a query leaves no room for a document, or the family takes no instruction.
         """
-        return self._encoder.rows(pairs, self.instruction if instruction is None else self._checked(instruction))
+        return self._encoder.rows(
+            pairs, self.instruction if instruction is None else self._encoder.checked(instruction, self._family)
+        )
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
@@ -130,12 +133,6 @@ class Scorer:
             cut = "%d of %d documents were cut at their end to fit max_tokens=%d"
             logger.warning(cut, rows.truncated_count, len(pairs), self.max_tokens)
         return token_rows(rows), rows.owners
-
-    def _checked(self, instruction: str) -> str:
-        check_text(instruction, "the instruction")
-        if instruction and not self._encoder.takes_instruction():
-            raise InputError(f"the family {self._family} takes no instruction, but got {instruction!r}")
-        return instruction
 
 
 def _document_cache(options: ScoringOptions) -> DocumentCache | None:

@@ -5,20 +5,20 @@ connections.
 """
 
 import asyncio
+import ipaddress
 import logging
 import os
 import random
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
-from weakref import finalize
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from onelogit.errors import InputError, OnelogitError, ServerError
+from onelogit.line import Line
 from onelogit.options import is_url
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
-_LOCAL = ("localhost", "127.", "[::1]", "::1")
-_CONNECT_S = 5.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 20.0
 _SHOWN = 300  # characters of what a server said
 
@@ -86,9 +84,10 @@ class Wire:
         self._headers = {**(headers or {}), **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
         self._limits = limits
         self._given_client = client
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, Line] = {}
+        self._lock = threading.Lock()
         self.is_closed = False
-        if api_key and url.startswith("http://") and not (urlsplit(url).hostname or "").startswith(_LOCAL):
+        if api_key and url.startswith("http://") and not _is_local(urlsplit(url).hostname or ""):
             logger.warning("%s is asked over plain HTTP: whoever is on the way can read the API key", self.url)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
@@ -161,7 +160,7 @@ class Wire:
                     return await self._ask_once(line, method, path, body)
         raise AssertionError("tenacity raises when it gives up")
 
-    async def _ask_once(self, line: "_Line", method: str, path: str, body: object) -> Any:
+    async def _ask_once(self, line: Line, method: str, path: str, body: object) -> Any:
         url = self.url + path
         content = {} if body is None else {"json": body}
         try:
@@ -191,12 +190,13 @@ class Wire:
         text = text.replace(self._api_key, "***") if self._api_key else text
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
-    def _line(self) -> "_Line":
+    def _line(self) -> Line:
         # By process: after a fork, the parent's thread is not there, and its connections are the parent's.
         pid = os.getpid()
-        if pid not in self._lines:
-            self._lines.setdefault(pid, _Line(self._given_client, self._limits))
-        return self._lines[pid]
+        with self._lock:
+            if pid not in self._lines:
+                self._lines[pid] = Line(self._given_client, self._limits.timeout_s, self._limits.requests_at_once)
+            return self._lines[pid]
 
 
 _HINT_KEY = "is the API key right, and given?"
@@ -205,48 +205,6 @@ _HINT_PATH = (
 )
 _HINT_LONG = "if a prompt is too long for the server, lower max_tokens"
 _HINT_LARGE = "ask for fewer pairs_a_request"
-
-
-class _Line:
-    """An event loop in a thread, and the client that lives on it."""
-
-    def __init__(self, client: Any, limits: Limits) -> None:
-        http = import_module(type(client).__module__.partition(".")[0]) if client is not None else _http()
-        self.loop = asyncio.new_event_loop()
-        self.timeout = http.Timeout(limits.timeout_s, connect=min(_CONNECT_S, limits.timeout_s))
-        self.transport_error = http.TransportError
-        self.gate = asyncio.Semaphore(limits.requests_at_once)
-        self.client: Any = http.AsyncClient() if client is None else client
-        self._thread = threading.Thread(target=_run, args=(self.loop,), name="onelogit-wire", daemon=True)
-        self._thread.start()
-        # A wire that nobody holds any more ends its thread, too.
-        self._end = finalize(self, _end_soon, self.loop, self.client)
-
-    def close(self) -> None:
-        """Cancel what runs, let go of the connections, and end the thread."""
-        self._end()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
-    loop.close()
-
-
-def _end_soon(loop: asyncio.AbstractEventLoop, client: Any) -> None:
-    if not loop.is_closed():
-        asyncio.run_coroutine_threadsafe(_end(loop, client), loop)
-
-
-async def _end(loop: asyncio.AbstractEventLoop, client: Any) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await client.aclose()
-    await loop.shutdown_default_executor()
-    loop.call_soon(loop.stop)
 
 
 def _checked(url: str) -> str:
@@ -260,13 +218,11 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _http() -> Any:
-    for name in ("httpx2", "httpx"):
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    raise InputError("a server is asked through httpx2 or httpx: pip install httpx2")
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _message(answer: Any) -> str:

@@ -21,9 +21,9 @@ from onelogit import (
     RankOptions,
     RankRequest,
     RerankerHandle,
+    adapter_options,
     check_options,
     fields_of,
-    merged_options,
     plain_options,
     rank_options,
     text_with_metadata,
@@ -145,8 +145,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
 
     def _load_options(self) -> OpenOptions:
         token, api_key = (None if each is None else each.get_secret_value() for each in (self.token, self.api_key))
-        named = {"device": self.device, "dtype": self.dtype, "url": self.url, "protocol": self.protocol}
-        return merged_options(self.options, token=token, api_key=api_key, **named)
+        return adapter_options(self, token=token, api_key=api_key)
 
     def _rerank(self, asked: RerankInput) -> list[Document]:
         documents = _documents(asked)

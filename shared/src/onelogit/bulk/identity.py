@@ -10,7 +10,7 @@ from onelogit.inputs import checked_recipe
 from onelogit.options import OpenOptions, check_place, is_url, plain_options
 from onelogit.recipes import recipe_fields
 from onelogit.recognise import recognise
-from onelogit.remote import API_KEY_VARIABLE
+from onelogit.remote_scorer import API_KEY_VARIABLE
 
 # What says where, how fast and who may, but not what.
 _NOT_OF_THE_LOGIT = {

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray.data
 
@@ -20,30 +20,19 @@ from onelogit.bulk.parts import scored_table, write_part
 from onelogit.bulk.run_folder import part_of_slice
 from onelogit.bulk.scoring import scored
 from onelogit.bulk.slices import Slice, SliceReader
-from onelogit.encode import Encoder
 from onelogit.errors import InputError
 from onelogit.files import find_folder, read_texts
-from onelogit.inputs import checked_max_tokens, checked_recipe
 from onelogit.options import OpenOptions
+from onelogit.prompt_writer import PromptWriter, read_prompt_writer
 from onelogit.recipes import Recipe
-from onelogit.recognise import recognise
-from onelogit.tokenizer_file import read_tokenizer
 
 _ROWS_TOGETHER = 256  # in a batch of vLLM's stage, which has several of them in flight
 _KEPT = ("number", "pairs", "place", "query_id", "document_id", "query")
 _NO_PROMPT = [0]  # for a pair that has an error already, and stays in its row
 
 
-class PromptWriter(NamedTuple):
-    """What writes a model's prompts, without its weights."""
-
-    encoder: Encoder
-    recipe: Recipe
-    instruction: str | None
-
-
 def prompt_writer(model: str, options: OpenOptions) -> PromptWriter:
-    """The encoder of a folder that `onelogit convert` wrote.
+    """What writes the prompts of a folder that `onelogit convert` wrote.
 
     Raises:
         InputError: an option that has no meaning here.
@@ -52,20 +41,8 @@ def prompt_writer(model: str, options: OpenOptions) -> PromptWriter:
     if options.get("long_documents") == "chunk_max":
         raise InputError("long_documents='chunk_max' makes several rows of a document, which engine vllm cannot")
     folder = find_folder(model, with_weights=False, revision=options.get("revision"), token=options.get("token"))
-    texts = read_texts(folder)
-    recipe = recognise(model, texts, checked_recipe(options.get("recipe"))).recipe
-    encoder = Encoder(
-        read_tokenizer(folder, texts),
-        recipe.chat_template,
-        checked_max_tokens(options.get("max_tokens"), recipe, _position_limit(model, json.loads(texts["config.json"]))),
-        adds_special_tokens=recipe.adds_special_tokens,
-        allow_control_tokens=bool(options.get("allow_control_tokens")),
-    )
-    given = options.get("instruction")
-    instruction = recipe.default_instruction if given is None else given
-    if instruction and not encoder.takes_instruction():
-        raise InputError(f"the family {recipe.family} takes no instruction, but got {instruction!r}")
-    return PromptWriter(encoder, recipe, instruction)
+    config = json.loads(read_texts(folder)["config.json"])
+    return read_prompt_writer(model, options, _position_limit(model, config))
 
 
 def _position_limit(model: str, config: Mapping[str, Any]) -> int | None:

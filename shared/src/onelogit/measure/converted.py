@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from onelogit.encode import Encoder, Rows
+from onelogit.encode import Encoder
 from onelogit.forward import Forward, token_rows
 from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair
@@ -11,6 +11,7 @@ from onelogit.measure.progress import tracked
 from onelogit.options import LoadOptions
 from onelogit.reranker import Reranker
 from onelogit.tokens import Row
+from onelogit.written import Rows
 
 _PAIRS_AT_ONCE = 16
 _PADDED_ROWS = 8

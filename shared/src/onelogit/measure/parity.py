@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from onelogit.encode import Rows
 from onelogit.errors import InputError
 from onelogit.measure.comparison import Comparison, compare
 from onelogit.measure.converted import Converted, measure_converted, score
@@ -20,6 +19,7 @@ from onelogit.measure.server import server_logits
 from onelogit.options import LoadOptions, is_url
 from onelogit.reranker import Reranker
 from onelogit.template import compile_prompt
+from onelogit.written import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

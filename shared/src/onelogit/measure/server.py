@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from onelogit.dialects import DIALECTS, Ask, read
 from onelogit.errors import ServerError
+from onelogit.remote_scorer import listed_models
 from onelogit.wire import Limits, Wire
 
 _LIMITS = Limits(timeout_s=600.0)
@@ -29,15 +30,13 @@ def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
 
 async def _ask(wire: Wire, rows: Sequence[Sequence[int]]) -> list[float]:
     dialect = DIALECTS["vllm-tokens"]
-    listed = await wire.get("/v1/models")
-    try:
-        model = listed["data"][0]["id"]
-    except (KeyError, TypeError, IndexError) as error:
-        raise ServerError(f"{wire.url}/v1/models names no model: it is no vLLM server") from error
+    models = await listed_models(wire)
+    if not models:
+        raise ServerError(f"{wire.url}/v1/models names no model: it is no vLLM server")
     parts = [rows[start : start + _ROWS_A_REQUEST] for start in range(0, len(rows), _ROWS_A_REQUEST)]
     answers = await wire.ask_all(
         dialect.path,
-        [dialect.build(Ask(rows=part, model=model)) for part in parts],
+        [dialect.build(Ask(rows=part, model=models[0])) for part in parts],
         lambda place, answer: read(dialect, answer, len(parts[place])),
         lambda _: None,
     )

@@ -23,8 +23,8 @@ from onelogit import (
     Ranked,
     RankRequest,
     RerankerHandle,
+    adapter_options,
     fields_of,
-    merged_options,
     plain_options,
     rank_options,
 )
@@ -160,8 +160,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
 
     def _load_options(self) -> OpenOptions:
         token, api_key = (None if each is None else each.get_secret_value() for each in (self.token, self.api_key))
-        named = {"device": self.device, "dtype": self.dtype, "url": self.url, "protocol": self.protocol}
-        return merged_options(self.options, token=token, api_key=api_key, **named)
+        return adapter_options(self, token=token, api_key=api_key)
 
     def _get_prompts(self) -> PromptDictType:
         return {"instruction": PromptTemplate(self.instruction or "")}

@@ -18,9 +18,9 @@ from onelogit import (
     Ranked,
     RankRequest,
     RerankerHandle,
+    adapter_options,
     check_top_n,
     fields_of,
-    merged_options,
     plain_options,
     text_with_metadata,
 )
@@ -209,8 +209,7 @@ class OnelogitRanker:
         # The key's variable may be set for another server: without a url it has no part in anything.
         is_asked = self.url is not None and with_secrets
         api_key = self.api_key.resolve_value() if self.api_key is not None and is_asked else None
-        named = {"device": self.device, "dtype": self.dtype, "url": self.url, "protocol": self.protocol}
-        return merged_options(self.options, token=token, api_key=api_key, **named)
+        return adapter_options(self, token=token, api_key=api_key)
 
     def to_dict(self) -> dict[str, Any]:
         """The component as plain data, for a pipeline's YAML."""
