@@ -1,12 +1,17 @@
 """LangChain's own ways: retrievers, chains, tools, trace events and dumps."""
 
+import threading
 from typing import Any
 from uuid import UUID
 
 import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
-from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForRetrieverRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    BaseCallbackHandler,
+    CallbackManagerForRetrieverRun,
+)
 from langchain_core.documents import Document
 from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage
@@ -17,7 +22,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from langchain_onelogit import OnelogitRerank, RerankRetriever
-from onelogit import DEMO_MODEL, InputError
+from onelogit import DEMO_MODEL, InputError, Reranker
 from tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -121,6 +126,27 @@ def test_a_retrievers_own_number_goes_before_its_rerankers(rerank: OnelogitReran
 
     assert ids(retriever.invoke(QUERY)) == ["beijing"]
     assert len(retriever.invoke(QUERY, top_n=3)) == 3
+
+
+class Elsewhere(AllDocuments):
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        return DOCUMENTS[:2]
+
+
+async def test_a_retriever_waits_for_its_retriever_and_its_model(monkeypatch: pytest.MonkeyPatch):
+    threads = []
+    load = Reranker.load
+    note = lambda *args, **options: (threads.append(threading.current_thread()), load(*args, **options))[1]  # noqa: E731
+    monkeypatch.setattr(Reranker, "load", note)
+    rerank = OnelogitRerank(model=DEMO_MODEL, options={"batch_tokens": 20_001})
+    retriever = RerankRetriever(retriever=Elsewhere(), rerank=rerank)
+
+    documents = await retriever.ainvoke(QUERY)
+
+    assert ids(documents) == ["paris", "banana"]
+    assert [thread is threading.main_thread() for thread in threads] == [False]
 
 
 async def test_a_retriever_is_asynchronous_too(rerank: OnelogitRerank):

@@ -1,6 +1,7 @@
 """What the READMEs tell their readers to write, run as it stands there; only the model is the one that comes along."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from llama_index.core import Document as LlamaIndexDocument
 from llama_index.core import Settings, SummaryIndex
 from llama_index.core.llms import MockLLM
 
-from onelogit import DEMO_MODEL
+from onelogit import DEMO_MODEL, Reranker
+from servers import Served, serving
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "shared" / "README.md", *sorted((ROOT / "packages").glob("*/README.md"))]
+PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = ["Bananas are yellow.", "Paris is the capital of France.", "Beijing is the capital of China."]
 MODELS = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-0.6B")
 
@@ -30,7 +33,7 @@ class AllDocuments(BaseRetriever):
 
 def blocks(language: str) -> list[object]:
     found = []
-    for readme in READMES:
+    for readme in PAGES:
         text = readme.read_text(encoding="utf-8")
         for number, match in enumerate(re.finditer(rf"```{language}\n(.*?)```", text, re.DOTALL)):
             code = match.group(1)
@@ -40,8 +43,20 @@ def blocks(language: str) -> list[object]:
     return found
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What stands in the READMEs for a server, and for the folder that it serves: here they are real."""
+    folder = tmp_path_factory.mktemp("exports") / "qwen3-reranker-classifier"
+    with Reranker.load(DEMO_MODEL) as reranker:
+        reranker.save(folder)
+        with serving(Served(reranker=reranker)) as server:
+            yield {"http://127.0.0.1:8000": server.url, '"qwen3-reranker-classifier"': repr(str(folder))}
+
+
 @pytest.mark.parametrize("code", blocks("python"))
-def test_the_readmes_python_runs(code: str, capsys: pytest.CaptureFixture[str]):
+def test_the_readmes_python_runs(code: str, served: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    for written, real in served.items():
+        code = code.replace(written, real)
     Settings.llm = MockLLM()
     index = SummaryIndex.from_documents([LlamaIndexDocument(text=text) for text in TEXTS])
     names: dict[str, object] = {"retriever": AllDocuments(), "index": index}

@@ -123,11 +123,20 @@ def test_a_recipe_is_plain_data_and_back(family: Recipe):
     assert "max_tokens" not in recipe_fields(FAMILIES[0])  # as by default
 
 
+WHOLE = {"family": "mine", "chat_template": None, "read_out": {"true": "yes"}, "source": "this test"}
+
+
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
         ({"family": "mine"}, "'read_out' is wrong with this recipe; its fields are family, chat_template"),
         ({"family": "mine", "read_out": None, "colour": 1}, "colour"),
+        ({"family": "mine", "read_out": {}}, "missing 1 required"),
+        ({"family": "mine", "read_out": {"true": True}}, "true=True is wrong"),
+        (WHOLE | {"activation": "softmax"}, "activation='softmax' is wrong"),
+        (WHOLE | {"max_tokens": "512"}, "max_tokens='512' is wrong"),
+        (WHOLE | {"models": "abc"}, "models='abc' is wrong"),
+        (WHOLE | {"adds_special_tokens": "no"}, "adds_special_tokens='no' is wrong"),
         ({"family": "mine", "read_out": {True: True}}, "put true, false, yes and no into quotes"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from onelogit.errors import RecipeError
 from onelogit.prompts import (
@@ -88,15 +88,35 @@ def recipe_from(plain: Mapping[str, Any]) -> Recipe:
         RecipeError: a field is missing or unknown.
     """
     try:
-        read_out = plain["read_out"]
-        parts = {"read_out": read_out and ReadOut(**read_out), "models": tuple(plain.get("models", ()))}
-        return Recipe(**{**plain, **parts})
+        given = plain["read_out"]
+        read_out = None if given is None else ReadOut(**_checked_types(ReadOut, given))
+        models = (
+            tuple(plain.get("models", ())) if isinstance(plain.get("models", ()), list | tuple) else plain["models"]
+        )
+        return Recipe(**_checked_types(Recipe, {**plain, "read_out": read_out, "models": models}))
     except (KeyError, TypeError) as error:
         names = ", ".join(field.name for field in fields(Recipe))
         raise RecipeError(
             f"{error} is wrong with this recipe; its fields are {names}, and those of read_out true, false, scale. "
             "In YAML, put true, false, yes and no into quotes"
         ) from error
+
+
+def _checked_types(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, hint in get_type_hints(kind).items():
+        if name in values and not _fits(values[name], hint):
+            raise TypeError(f"{name}={values[name]!r}")
+    return values
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    kinds = get_args(hint) or (hint,)
+    is_flag = isinstance(value, bool) and bool not in kinds  # which Python counts among the numbers
+    return not is_flag and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
 
 
 _QWEN3_RERANKER = Recipe(
