@@ -20,13 +20,14 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a server says; `raw` in place of JSON, nothing at all where it resets the connection."""
+    """What a server says; `raw` in place of JSON, a byte each `drip_s`, nothing where it resets the connection."""
 
     code: int = 200
     content: object = None
     raw: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     after_s: float = 0.0
+    drip_s: float = 0.0
     is_reset: bool = False
 
 
@@ -96,7 +97,9 @@ def serving(respond: Respond) -> Iterator[Server]:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                for part in [content[i : i + 1] for i in range(len(content))] if answer.drip_s else [content]:
+                    self.wfile.write(part)
+                    time.sleep(answer.drip_s)
             except OSError:
                 pass  # the client has gone
 

@@ -6,7 +6,7 @@ from typing_extensions import Unpack
 
 from onelogit.doors import Doors
 from onelogit.inputs import checked_choice
-from onelogit.options import OpenOptions, RemoteOptions, check_options
+from onelogit.options import OpenOptions, RemoteOptions, check_options, without_secrets
 from onelogit.recipes import Activation
 from onelogit.remote_scorer import RemoteScorer
 
@@ -47,11 +47,11 @@ class RemoteReranker(Doors[RemoteScorer]):
         **options: Unpack[RemoteOptions],
     ) -> None:
         check_options(options, RemoteOptions)
-        self.options = cast("OpenOptions", {**options, "url": url, "api_key": None, "token": None})
         self.url = url
         self.name = url if model is None else model
         activation = checked_choice("activation", options.get("activation"), Activation)
         scorer = RemoteScorer(url, model, options, client)
+        self.options = without_secrets(cast("OpenOptions", {**options, "url": url}))
         self.recipe = scorer.recipe
         of_recipe: Activation = (
             "identity" if self.recipe is None or options.get("raw_logits") is False else self.recipe.activation

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pyarrow import compute, parquet
+from pyarrow import ArrowException, compute, parquet
 from rich.console import Console
 from rich.progress import Progress
 from typing_extensions import Unpack
@@ -145,15 +145,18 @@ def run(
     plan = plan_slices(source, slice_rows)
     new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
-    with folder.claimed(is_overwriting=is_overwriting) as known:
-        if known.pairs is not None and known.errors is not None:
+    try:
+        with folder.claimed(is_overwriting=is_overwriting) as known:
+            if known.pairs is not None and known.errors is not None:
+                folder.clean()
+                return _still_there(folder, Outcome(known.pairs, known.errors))
+            _score(Work(sent_name(model), sent, str(folder.scored)), plan, folder, engine)
+            outcome = _rank(plan, folder, new.model)
+            folder.write(replace(new, **outcome._asdict()))
             folder.clean()
-            return Outcome(known.pairs, known.errors)
-        _score(Work(sent_name(model), sent, str(folder.scored)), plan, folder, engine)
-        outcome = _rank(plan, folder, new.model)
-        folder.write(replace(new, **outcome._asdict()))
-        folder.clean()
-        return outcome
+            return outcome
+    except (OSError, ArrowException) as error:  # a disk that is full, a part that cannot be read
+        raise OnelogitError(f"{folder.path}: {str(error).partition(chr(10))[0]}") from error
 
 
 def _check_output(output: Path, source: Path) -> None:
@@ -187,6 +190,21 @@ def _rank(plan: Plan, folder: RunFolder, model: str) -> Outcome:
     return _checked(folder, expected)
 
 
+def _still_there(folder: RunFolder, outcome: Outcome) -> Outcome:
+    """What a finished run wrote.
+
+    Raises:
+        OnelogitError: a part of it is gone.
+    """
+    _check_count(folder, sum(parquet.read_metadata(part).num_rows for part in folder.results()), outcome.pairs)
+    return outcome
+
+
+def _check_count(folder: RunFolder, pairs: int, expected: int) -> None:
+    if pairs != expected:
+        raise OnelogitError(f"{folder.path} holds {pairs} pairs of {expected}; remove it and run it again")
+
+
 def _checked(folder: RunFolder, expected: int) -> Outcome:
     """What the results hold, read back.
 
@@ -200,6 +218,5 @@ def _checked(folder: RunFolder, expected: int) -> Outcome:
         if fine.group_by(["query_id", "document_id"]).aggregate([]).num_rows != fine.num_rows:
             raise OnelogitError(f"{part} holds a pair twice; remove {folder.path} and run it again")
         pairs, errors = pairs + table.num_rows, errors + table.num_rows - fine.num_rows
-    if pairs != expected:
-        raise OnelogitError(f"{folder.path} holds {pairs} pairs of {expected}; remove it and run it again")
+    _check_count(folder, pairs, expected)
     return Outcome(pairs, errors)

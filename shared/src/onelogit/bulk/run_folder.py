@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from onelogit.bulk.parts import is_whole
 from onelogit.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -87,8 +88,8 @@ class RunFolder:
         draft.replace(self._note)
 
     def scored_slices(self) -> set[int]:
-        """The numbers of the slices that are scored."""
-        return {int(part.stem.partition("-")[2]) for part in self.scored.glob("slice-*.parquet")}
+        """The numbers of the slices that are scored, and whose parts are whole."""
+        return {int(part.stem.partition("-")[2]) for part in self.scored.glob("slice-*.parquet") if is_whole(part)}
 
     def part_of_results(self, number: int) -> Path:
         """Where results are written."""

@@ -67,13 +67,13 @@ def _engine(options: argparse.Namespace) -> "Engine":
         return score_here
     from onelogit.bulk.on_ray import Pool, score_on_ray  # noqa: PLC0415  loads Ray
 
+    pool = Pool(options.workers or 1, options.cpus_per_worker, options.gpus_per_worker)
     if options.engine != "vllm":
-        pool = Pool(options.workers, options.cpus_per_worker, options.gpus_per_worker)
         return score_on_ray(pool, options.ray_address)
     check_installed("vllm")
     from onelogit.bulk.on_vllm import score_by_vllm  # noqa: PLC0415
 
-    return score_by_vllm(Pool(options.workers or 1), options.ray_address)
+    return score_by_vllm(pool, options.ray_address)
 
 
 def _check_engine(options: argparse.Namespace) -> None:
