@@ -100,7 +100,7 @@ def url(export: Path) -> Iterator[str]:
 
 TOKENS: dict[str, Any] = {"protocol": "vllm-tokens", "max_tokens": MAX_TOKENS}
 CLIENT: dict[str, Any] = {"protocol": "rerank", "template": "client", "max_tokens": MAX_TOKENS}
-SERVER: dict[str, Any] = {"protocol": "rerank", "template": "server"}
+SERVER: dict[str, Any] = {"protocol": "rerank", "template": "server", "max_tokens": MAX_TOKENS}
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,9 @@ def test_long_documents_are_cut_here(local: Reranker, export: Path, url: str):
 def test_errors_are_clear(export: Path, url: str):
     with RemoteReranker(url, str(export), **SERVER) as remote, pytest.raises(ServerError, match="lower max_tokens"):
         remote.logits(QUERY, ["Beijing " * 9999])
+    with RemoteReranker(url, str(export), protocol="vllm-tokens") as remote:
+        with pytest.raises(ServerError, match="lower max_tokens"):
+            remote.check()
     with RemoteReranker(url, str(export), served_name="nope") as remote:
         with pytest.raises(ServerError, match="The model `nope` does not exist"):
             remote.logits(QUERY, TEXTS)

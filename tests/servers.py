@@ -129,6 +129,7 @@ class Served:
         names: of the models that it lists.
         wrong: exchanges each number.
         before: ids that it puts before each row.
+        most_tokens: of each row; it cuts the rest off without a word.
         is_sglang: answer in its form.
     """
 
@@ -139,6 +140,7 @@ class Served:
     is_sglang: bool = False
     wrong: Callable[[float], float] = float
     before: Sequence[int] = ()
+    most_tokens: int | None = None
 
     def __call__(self, path: str, body: Body | None) -> Answer:
         if body is None:
@@ -173,7 +175,10 @@ class Served:
 
     def _numbers(self, rows: Sequence[Sequence[int]], *, is_raw: bool) -> list[float]:
         with torch.inference_mode():
-            logits = [self.reranker.classifier(input_ids=torch.tensor([[*row]])).logits.item() for row in rows]
+            logits = [
+                self.reranker.classifier(input_ids=torch.tensor([[*row[: self.most_tokens]]])).logits.item()
+                for row in rows
+            ]
         activation = "identity" if is_raw and not self.is_activated else "sigmoid"
         return [to_score(self.wrong(logit), activation) for logit in logits]
 

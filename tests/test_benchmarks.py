@@ -60,3 +60,14 @@ def test_a_run_holds_everyone_against_the_causal_model(tmp_path: Path):
     for figures in part["contestants"].values():
         assert figures["agreement"]["max_error"] < 1e-4
         assert figures["tokens_computed"] > 0
+
+
+def test_what_a_client_costs_is_measured_for_each_way_to_ask(tmp_path: Path):
+    command = [sys.executable, FOLDER / "wire.py", "--rounds", "1", "--documents", "3", "--out", tmp_path / "run.json"]
+
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+
+    figures = json.loads((tmp_path / "run.json").read_text())
+    assert set(figures["whole"]) == {"vllm-tokens", "rerank, client", "rerank, server"}
+    assert figures["parts"]["tokens"] > 3
+    assert figures["parts"]["bytes sent"] > figures["parts"]["tokens"]

@@ -37,6 +37,7 @@ from onelogit.bulk.run_folder import RunFolder
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.slices import Slice, SliceReader, plan_slices
 from onelogit.cli import main
+from onelogit.recipes import FAMILIES
 from tiny import Tiny
 
 ROWS = query_rows(5, 4)
@@ -400,6 +401,21 @@ def test_options_that_change_no_logit_are_the_same_run(source: Path, model: str,
     run(source, tmp_path / "out", model)
 
     assert run(source, tmp_path / "out", model, batch_tokens=100, device="cpu", dtype=None) == Outcome(20, 0)
+
+
+def test_what_a_worker_is_told_is_plain_data(source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not a model or a tokenizer: Ray could not start a worker anew once such an object is lost."""
+    works: list[Work] = []
+
+    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+        works.append(work)
+        return job.score_here(work, slices)
+
+    monkeypatch.chdir(Path(model).parent)
+    run(source, tmp_path / "out", Path(model).name, engine=engine, recipe=FAMILIES[0], max_tokens=900)
+
+    assert Work(**json.loads(json.dumps(works[0]._asdict()))) == works[0]
+    assert Path(works[0].model).is_absolute()
 
 
 def test_the_weights_are_a_part_of_the_models_name(source: Path, checkpoint: Callable[..., Tiny], tmp_path: Path):

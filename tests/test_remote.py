@@ -185,8 +185,19 @@ def test_a_server_is_opened_once_for_all_who_name_it(model: str):
 def test_a_check_passes_where_the_server_is_sane(local: Reranker, exported: str):
     for options in PROTOCOLS:
         with serving(served(local, options)) as server:
-            with RemoteReranker(server.url, exported, **options) as remote:
-                assert remote.check() < 1e-4
+            for max_tokens in (300, 500):  # with two of its prompts, and with all three
+                with RemoteReranker(server.url, exported, max_tokens=max_tokens, **options) as remote:
+                    assert remote.check() < 1e-4
+
+
+def test_a_check_knows_of_an_activation_that_stays_on(local: Reranker, exported: str):
+    options: dict[str, Any] = {"protocol": "rerank", "template": "server", "raw_logits": False, "max_tokens": 300}
+    with serving(Served(reranker=local, is_activated=True)) as server:
+        with RemoteReranker(server.url, exported, **options) as remote:
+            assert remote.check() < 1e-5
+    with serving(Served(reranker=local, is_activated=True, wrong=lambda logit: -logit)) as server:
+        with RemoteReranker(server.url, exported, **options) as remote, pytest.raises(ServerError, match="gives"):
+            remote.check()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +224,16 @@ def test_a_check_finds_a_prompt_that_is_missing(local: Reranker, exported: str, 
                 remote.check()
 
 
+@pytest.mark.parametrize("options", [PROTOCOLS[0], PROTOCOLS[1], PROTOCOLS[2]])
+def test_a_check_finds_a_server_that_truncates(local: Reranker, exported: str, options: dict[str, Any]):
+    with serving(Served(reranker=local, most_tokens=400)) as server:
+        with RemoteReranker(server.url, exported, max_tokens=400, **options) as remote:
+            remote.check()
+        with RemoteReranker(server.url, exported, max_tokens=500, **options) as remote:
+            with pytest.raises(ServerError, match="does not read prompts of max_tokens=500 to their end: it truncates"):
+                remote.check()
+
+
 def test_a_check_finds_a_second_bos_token(tmp_path: Path):
     folder = causal_checkpoint(
         tmp_path / "bge-reranker-v2-gemma", ARCHITECTURE_OF_FAMILY["bge-reranker-v2-gemma"]
@@ -225,6 +246,12 @@ def test_a_check_finds_a_second_bos_token(tmp_path: Path):
             with RemoteReranker(server.url, str(tmp_path / "export"), **options) as remote:
                 with pytest.raises(ServerError, match="second BOS token"):
                     remote.check()
+
+
+def test_a_check_needs_a_prompt_that_is_not_cut(exported: str):
+    with RemoteReranker("http://127.0.0.1:9", exported, max_tokens=100) as remote:
+        with pytest.raises(InputError, match="max_tokens=100 cuts all prompts of .*; the shortest has [0-9]+ tokens"):
+            remote.check()
 
 
 def test_a_check_needs_an_export(model: str):

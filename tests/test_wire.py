@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from tenacity import AsyncRetrying, RetryCallState
 
 from onelogit import DEMO_MODEL, OnelogitError, RemoteReranker, ServerError
 from onelogit import refusal as refusal_module
@@ -101,6 +102,20 @@ def test_a_servers_wait_is_not_believed_beyond_all_measure(monkeypatch: pytest.M
     answer = Answer(code=503, content={"error": "busy"}, headers={"Retry-After": "86400"})
     with serving(failing(answer, 1)) as server, remote(server, timeout_s=5) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("asked", [0.0, 3.0])
+def test_clients_do_not_come_back_in_step(asked: float):
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = 4
+    state.set_exception((refusal_module.AwayError, refusal_module.AwayError("busy", asked), None))
+
+    waits = {wire_module._wait_s(state) for _ in range(20)}
+
+    assert len(waits) == 20
+    assert all(
+        asked + 4 * wire_module._FIRST_WAIT_S <= wait <= asked + 12 * wire_module._FIRST_WAIT_S for wait in waits
+    )
 
 
 def test_an_answer_that_comes_byte_by_byte_is_cut_at_the_deadline():

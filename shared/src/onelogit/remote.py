@@ -59,16 +59,16 @@ class RemoteReranker(Doors[RemoteScorer]):
         super().__init__(scorer, of_recipe if activation is None else activation)
 
     def check(self) -> float:
-        """Score the prompts that an exported model carries, and compare.
+        """Score the prompts that an exported model carries, and compare; then some as long as `max_tokens` allows.
 
         Returns:
             The largest difference of a logit.
 
         Raises:
-            InputError: `model` is no folder that `onelogit convert` wrote.
+            InputError: `model` is no folder that `onelogit convert` wrote, or `max_tokens` cuts all of its prompts.
             ServerError: the server is not there, or its logits are not the model's; with the most likely reason: an
                 activation, a head that is not initialised, a missing prompt, a second BOS token, embeddings, another
-                model.
+                model; or it does not take the long ones, or only their beginning.
         """
         return self._scorer.check()
 

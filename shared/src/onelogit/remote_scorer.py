@@ -16,11 +16,11 @@ from onelogit.encode import Encoder
 from onelogit.errors import InputError, ServerError
 from onelogit.inputs import check_text, checked_choice, checked_count
 from onelogit.options import OpenOptions, Protocol, RemoteOptions
-from onelogit.probe import ProbeFile, diagnose, largest_difference, read_probe, wrong_prompts
+from onelogit.probe import ProbeFile, diagnose, largest_difference, long_pairs, read_probe, within, wrong_prompts
 from onelogit.prompt_writer import read_prompt_writer
 from onelogit.recipes import Recipe
 from onelogit.recognise import known_recipe
-from onelogit.scores import best_logits
+from onelogit.scores import best_logits, to_score
 from onelogit.served import listed_models, served_name
 from onelogit.wire import Limits, Wire
 
@@ -95,7 +95,10 @@ class RemoteScorer:
     def check(self) -> float:
         """See `RemoteReranker.check`."""
         writer = self._read_writer()
-        return _waited(self.wire.run(self._check, read_probe(writer.texts, self._model), writer.encoder))
+        probe = within(read_probe(writer.texts, self._model), writer.encoder.max_tokens)
+        if not self._raw:  # a server that leaves its activation on
+            probe = probe._replace(logits=[to_score(logit, "sigmoid") for logit in probe.logits])
+        return _waited(self.wire.run(self._check, probe, writer.encoder))
 
     async def _check(self, probe: ProbeFile, encoder: Encoder) -> float:
         said = probe.instruction if self.template == "client" else None
@@ -103,7 +106,16 @@ class RemoteScorer:
         difference = largest_difference(probe, answered)
         if difference > probe.tolerance:
             raise diagnose(probe, answered, await self._answers_to_wrong_prompts(probe, encoder))
+        await self._check_length(long_pairs(probe, encoder), said, encoder.max_tokens)
         return difference
+
+    async def _check_length(self, pairs: Pairs, instruction: str | None, max_tokens: int) -> None:
+        answered = await self._score(pairs, instruction, progress=False)
+        if len(pairs) > 1 and len(set(answered)) == 1:
+            raise ServerError(
+                f"{self.wire.url} does not read prompts of max_tokens={max_tokens} to their end: it truncates. Let it "
+                "take longer ones, or lower max_tokens"
+            )
 
     async def _answers_to_wrong_prompts(self, probe: ProbeFile, encoder: Encoder) -> dict[str, list[float]]:
         """Of a server that takes token ids, too; others cannot be asked."""

@@ -104,7 +104,8 @@ def score_by_vllm(pool: Pool, address: str | None = None) -> Engine:
     """The engine of GPUs: as many of vLLM's engines as the pool has workers.
 
     Args:
-        pool: of the engines.
+        pool: of the engines; one that takes several GPUs splits its model over them, and one takes no less than one
+            but for the option `device="cpu"`, with a build of vLLM for it.
         address: as of `score_on_ray`.
     """
     return partial(_score, pool, address)
@@ -114,8 +115,9 @@ def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice])
     writer = prompt_writer(work.model, work.options)  # refuses before anything is started what would be refused there
     if pool.gpus_per_worker != int(pool.gpus_per_worker):
         raise InputError(f"an engine of vLLM takes whole GPUs, not {pool.gpus_per_worker:g}")
+    room = _room(pool, work.options)
     with connected(address), quiet(), one_line():
-        mention_room(_room(pool, work.options))
+        mention_room(room)
         rows = ray.data.from_items([part._asdict() for part in slices], override_num_blocks=len(slices))
         pairs = rows.flat_map(pair_rows)
         answered = _processor(pool, work, writer.encoder.max_tokens)(pairs).iter_rows()
@@ -160,23 +162,32 @@ def _write(work: Work, number: int, rows: Sequence[Mapping[str, Any]], activatio
     write_part(table, part_of_slice(Path(work.scored), number))
 
 
+def engine_settings(pool: Pool, work: Work, max_tokens: int) -> dict[str, Any]:
+    """How Ray Data's stage is set up."""
+    is_on_cpu = work.options.get("device") == "cpu"
+    engine = {name: work.options[name] for name in ("dtype", "revision") if work.options.get(name)}
+    return {
+        "model_source": work.model,
+        "task_type": "classify",
+        "batch_size": _ROWS_TOGETHER,
+        "concurrency": pool.workers,
+        "engine_kwargs": {
+            "max_model_len": max_tokens,
+            "tensor_parallel_size": int(pool.gpus_per_worker) or 1,
+            **engine,
+        },
+        # Ray would wait for a GPU for ever.
+        "placement_group_config": {"bundle_per_worker": {"CPU": pool.cpus_per_worker}} if is_on_cpu else None,
+        "chat_template_stage": False,
+        "tokenize_stage": False,
+        "detokenize_stage": False,
+        "should_continue_on_error": True,
+        "log_engine_metrics": False,  # they want a port of their own
+    }
+
+
 def _processor(pool: Pool, work: Work, max_tokens: int) -> Any:
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig  # noqa: PLC0415  wants ray[llm]
 
-    is_on_cpu = work.options.get("device") == "cpu"
-    engine = {name: work.options[name] for name in ("dtype", "revision") if work.options.get(name)}
-    config = vLLMEngineProcessorConfig(
-        model_source=work.model,
-        task_type="classify",
-        batch_size=_ROWS_TOGETHER,
-        concurrency=pool.workers,
-        engine_kwargs={"max_model_len": max_tokens, "tensor_parallel_size": int(pool.gpus_per_worker) or 1, **engine},
-        # Ray would wait for a GPU for ever.
-        placement_group_config={"bundle_per_worker": {"CPU": pool.cpus_per_worker}} if is_on_cpu else None,
-        chat_template_stage=False,
-        tokenize_stage=False,
-        detokenize_stage=False,
-        should_continue_on_error=True,
-        log_engine_metrics=False,  # wants a port of Ray's for them
-    )
+    config = vLLMEngineProcessorConfig(**engine_settings(pool, work, max_tokens))
     return build_processor(config, preprocess=Encode(work), postprocess=decode)

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
     parser.add_argument("--workers", type=int, default=0, help="Ray actors; 0, as when left out, for none: no Ray")
     parser.add_argument("--cpus-per-worker", type=float, default=1, help="of the cluster, and threads of a model")
-    parser.add_argument("--gpus-per-worker", type=float, default=0, help="1 for a model on a GPU")
+    parser.add_argument(
+        "--gpus-per-worker", type=float, default=0, help="1 for a model on a GPU; engine vllm splits it over more"
+    )
     parser.add_argument("--ray-address", help="of a cluster; RAY_ADDRESS or this machine where left out")
     parser.add_argument("--slice-rows", type=int, default=1000, help="rows that are scored and written together")
     parser.add_argument("--overwrite", action="store_true", help="replace what another run wrote to the folder")
