@@ -155,7 +155,7 @@ def test_long_documents_are_cut_here(local: Reranker, export: Path, url: str):
 def test_errors_are_clear(export: Path, url: str):
     with RemoteReranker(url, str(export), **SERVER) as remote, pytest.raises(ServerError, match="lower max_tokens"):
         remote.logits(QUERY, ["Beijing " * 9999])
-    with RemoteReranker(url, str(export), protocol="vllm-tokens") as remote:
+    with RemoteReranker(url, str(export), max_tokens=2 * MAX_TOKENS) as remote:
         with pytest.raises(ServerError, match="lower max_tokens"):
             remote.check()
     with RemoteReranker(url, str(export), served_name="nope") as remote:
@@ -188,6 +188,7 @@ def test_ray_data_with_vllm_gives_the_local_results_row_by_row(local: Reranker, 
     ]
     source, out = write_jsonl(tmp_path / "in.jsonl", [*rows, *bad]), tmp_path / "out"
     command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", export, "--engine", "vllm", "--json"]
+    command += ["--ray-address", "local"]  # and not a cluster that happens to run on this machine
     command += ["--device", "cpu", "--dtype", "float32", "--max-tokens", str(MAX_TOKENS), "--slice-rows", "8"]
 
     ran = subprocess.run(command, env={**os.environ, **SETTINGS}, stdout=subprocess.PIPE, timeout=300, check=False)

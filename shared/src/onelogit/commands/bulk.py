@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus-per-worker", type=float, default=0, help="1 for a model on a GPU; engine vllm splits it over more"
     )
-    parser.add_argument("--ray-address", help="of a cluster; RAY_ADDRESS or this machine where left out")
+    parser.add_argument("--ray-address", help="of a cluster, or local for one of its own")
     parser.add_argument("--slice-rows", type=int, default=1000, help="rows that are scored and written together")
     parser.add_argument("--overwrite", action="store_true", help="replace what another run wrote to the folder")
     add_model_options(parser)
