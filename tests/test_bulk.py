@@ -522,6 +522,26 @@ def test_results_that_are_gone_are_missed(source: Path, model: str, tmp_path: Pa
         run(source, tmp_path / "out", model)
 
 
+def test_an_interrupt_ends_the_command_without_a_word_and_the_run_goes_on_later(
+    source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    score = job.Worker.score
+
+    def interrupted(self: job.Worker, part: Slice) -> Done:
+        if part.number == 2:
+            raise KeyboardInterrupt
+        return score(self, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Worker, "score", interrupted)
+        assert bulk(source, tmp_path / "out", "--model", model, "--slice-rows", 1) == 130
+    assert capsys.readouterr() == ("", "")
+    seen: list[int] = []
+
+    assert run(source, tmp_path / "out", model, slice_rows=1, engine=noting(seen)) == Outcome(20, 0)
+    assert seen == [2, 3, 4]
+
+
 @pytest.mark.parametrize("moment", ["scoring", "ranking"])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     moment: str, source: Path, model: str, tmp_path: Path,
