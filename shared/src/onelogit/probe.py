@@ -74,8 +74,11 @@ def within(probe: ProbeFile, max_tokens: int) -> ProbeFile:
         raise InputError(
             f"max_tokens={max_tokens} cuts all prompts of {PROBE_FILE}; the shortest has {shortest} tokens"
         )
-    pairs, rows, logits = ([values[place] for place in kept] for values in (probe.pairs, probe.rows, probe.logits))
-    return probe._replace(pairs=pairs, rows=rows, logits=logits)
+    return probe._replace(
+        pairs=[probe.pairs[place] for place in kept],
+        rows=[probe.rows[place] for place in kept],
+        logits=[probe.logits[place] for place in kept],
+    )
 
 
 def largest_difference(probe: ProbeFile, answered: Sequence[float]) -> float:
