@@ -248,6 +248,14 @@ def test_a_check_finds_a_second_bos_token(tmp_path: Path):
                     remote.check()
 
 
+def test_tei_is_told_not_to_truncate(local: Reranker, model: str):
+    with serving(Served(reranker=local)) as server:
+        with RemoteReranker(server.url, model, protocol="tei", template="server") as remote:
+            remote.logits(QUERY, ["a"])
+
+    assert server.heard.bodies[0]["truncate"] is False
+
+
 def test_a_check_needs_a_prompt_that_is_not_cut(exported: str):
     with RemoteReranker("http://127.0.0.1:9", exported, max_tokens=100) as remote:
         with pytest.raises(InputError, match="max_tokens=100 cuts all prompts of .*; the shortest has [0-9]+ tokens"):
