@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from onelogit import attention
-from onelogit.attention import KeysValues, Reading
+from onelogit import at_once, attention, in_turn
+from onelogit.attention import Reading
 from onelogit.forest import CARRIED, Cursor, next_batch
+from onelogit.keys import KeysValues
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
-ROWS = sorted([(1, 2, 3), (1, 2, 3, 4, 5, 6), (1, 2, 9), (1, 7, 7, 7), (8,), (8, 8, 8, 8, 8)])
+SHORT = sorted([(1, 2, 3), (1, 2, 3, 4, 5, 6), (1, 2, 9), (1, 7, 7, 7), (8,), (8, 8, 8, 8, 8)])
+LONG = sorted([(*range(40),), (*range(20), *range(70)), (*range(20), *range(64)), (5,) * 33, (5, 6, *[7] * 31)])
 
 
 def varlen_reference(
@@ -30,29 +32,53 @@ def varlen_reference(
     return torch.cat(outputs)
 
 
-def attend(batch, layer: int, window: int | None) -> Reading:
+def attend(batch, layer: int, window: int | None, fillers: int) -> torch.Tensor:
     torch.manual_seed(5)
     past = [[KeysValues(*torch.randn(2, KEY_HEADS, 4, WIDTH))] * 2 for _ in batch.past]
-    own = KeysValues(*torch.randn(2, KEY_HEADS, len(batch.ids), WIDTH))
-    query = torch.randn(HEADS, len(batch.ids), WIDTH)
-    return Reading(batch, past, layer_count=2).attend(query, own, layer, scaling=0.3, window=window)
+    width = len(batch.ids) + fillers
+    own = KeysValues(*torch.randn(2, KEY_HEADS, width, WIDTH))
+    query = torch.randn(HEADS, width, WIDTH)
+    reading = Reading(batch, past, layer_count=2, width=width)
+    return reading.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)]
 
 
-@pytest.mark.parametrize("window", [None, 1, 2, 3, 100])
+@pytest.mark.parametrize("window", [None, 1, 2, 3, 32, 33, 100])
 @pytest.mark.parametrize("layer", [0, 1], ids=["a layer", "the last layer"])
-@pytest.mark.parametrize("cursor", [Cursor(), Cursor(3, 2)], ids=["first batch", "with carried keys"])
-def test_both_executions_see_the_same(monkeypatch: pytest.MonkeyPatch, cursor: Cursor, layer: int, window: int | None):
-    batch = next_batch(ROWS, cursor, 100)
-    in_turn = attend(batch, layer, window)
-    monkeypatch.setattr(attention, "_has_varlen", lambda query: True)
-    monkeypatch.setattr(attention, "_varlen_attention", lambda: varlen_reference)
+@pytest.mark.parametrize("fillers", [0, 3, 50])
+@pytest.mark.parametrize(
+    ("rows", "cursor"),
+    [(SHORT, Cursor()), (SHORT, Cursor(3, 2)), (LONG, Cursor()), (LONG, Cursor(1, 3))],
+    ids=["short", "short, with carried keys", "long", "long, with carried keys"],
+)
+def test_both_executions_see_the_same(
+    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, fillers: int, layer: int, window: int | None
+):
+    batch = next_batch(rows, cursor, 300)
+    in_turn = attend(batch, layer, window, fillers)
+    monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(at_once, "_varlen_attention", lambda: varlen_reference)
 
-    at_once = attend(batch, layer, window)
+    together = attend(batch, layer, window, fillers)
 
     assert (CARRIED in batch.past) == bool(cursor.begun)
-    assert torch.allclose(at_once, in_turn, atol=1e-6)
-    assert bool((at_once.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
+    assert torch.allclose(together, in_turn, atol=1e-6)
+    assert bool((together.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
 
 
 def test_pytorchs_own_call_takes_what_it_is_given():
-    assert attention._varlen_attention() is not None
+    assert at_once._varlen_attention() is not None
+
+
+def test_segments_meet_kernels_in_lengths_that_repeat(monkeypatch: pytest.MonkeyPatch):
+    met = set()
+
+    def noted(query, key, value, **options):
+        met.add((query.shape[2], key.shape[2]))
+        return scaled_dot_product_attention(query, key, value, **options)
+
+    monkeypatch.setattr(in_turn, "scaled_dot_product_attention", noted)
+    for length in range(33, 65):
+        batch = next_batch([(*range(length),), (*range(20), *range(90, 90 + length))], Cursor(), 300)
+        attend(batch, 0, None, fillers=0)
+
+    assert met == {(64, 64), (64, 96)}

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config
 
-from onelogit.attention import Block, KeysValues
 from onelogit.document_cache import DocumentCache
 from onelogit.forward import Forward, TokenRow
+from onelogit.keys import Block, KeysValues
 from test_forward import classifier_of, tokens_seen
 
 TOKEN_BYTES = 3 * 2 * 2 * 32 * 4  # layers, keys and values, heads, width, float32

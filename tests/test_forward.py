@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -25,7 +26,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from onelogit import Reranker
+from onelogit import Reranker, decoder
 from onelogit.convert import Head, sequence_classifier
 from onelogit.forward import Forward, TokenRow
 from onelogit.recipes import FAMILIES
@@ -94,11 +95,14 @@ def padded(classifier: PreTrainedModel, batch_tokens: int = 10**6) -> Forward:
 
 @contextmanager
 def tokens_seen(classifier: PreTrainedModel, module: str = "model.embed_tokens") -> Iterator[list[int]]:
-    """How many tokens each forward pass sends through a module."""
+    """How many tokens of rows each forward pass sends through a module; the fillers behind them do not count."""
     seen: list[int] = []
-    hook = classifier.get_submodule(module).register_forward_hook(
-        lambda module, args, output: seen.append(output.shape[:-1].numel())
-    )
+
+    def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        reading, count = decoder._current.get(), output.shape[:-1].numel()
+        seen.append(len(reading.batch.ids) if reading is not None and count == reading.width else count)
+
+    hook = classifier.get_submodule(module).register_forward_hook(note)
     yield seen
     hook.remove()
 
@@ -136,6 +140,18 @@ def test_every_distinct_token_is_computed_once(qwen: PreTrainedModel, batch_toke
 
     assert sum(seen) == len(distinct)
     assert max(seen) <= batch_tokens
+
+
+def test_passes_are_filled_up_to_lengths_that_repeat_within_the_budget(qwen: PreTrainedModel):
+    widths = []
+    hook = qwen.model.embed_tokens.register_forward_hook(lambda module, args, output: widths.append(output.shape[1]))
+    for budget in (100, 10_000):
+        for count in range(1, 20):
+            Forward(qwen, budget).logits(random_rows(count))
+    hook.remove()
+
+    assert len(set(widths)) > 5
+    assert all(width % 32 == 0 or 96 < width <= 100 for width in widths)
 
 
 def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):

@@ -13,7 +13,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from onelogit.attention import KeysValues, Reading
+from onelogit.attention import Reading
+from onelogit.keys import KeysValues
 
 _NAME = "onelogit_forest"
 _KNOWN = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # the tests hold these to the padded path
@@ -121,4 +122,4 @@ def _put_back_ends(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tens
     if reading is None:
         return output
     places = reading.ends(output.device)
-    return output.new_zeros((1, len(reading.batch.ids), output.shape[-1])).index_copy_(1, places, output)
+    return output.new_zeros((1, reading.width, output.shape[-1])).index_copy_(1, places, output)

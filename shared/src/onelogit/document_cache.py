@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from onelogit.attention import Block, KeysValues
 from onelogit.forest import Known
+from onelogit.keys import Block, KeysValues
 
 Ids = tuple[int, ...]
 

@@ -102,8 +102,8 @@ def next_batch(
 ) -> Batch:
     """The batch that begins at the cursor.
 
-    A batch ends before a segment that no longer fits. A segment longer than the budget is cut, and goes on in the
-    next batch. What a batch holds depends on its cursor and its budget alone: one that proves too large for the
+    A segment that does not fit is cut, and goes on in the next batch: batches of the same size keep a kernel that is
+    written for a size. What a batch holds depends on its cursor and its budget alone: one that proves too large for the
     memory can be made again, smaller.
 
     Args:
@@ -130,7 +130,7 @@ def next_batch(
             begun, path = known.length, (Span(len(batch.past), 0, known.length),)
         needed, room = len(ids) - begun, batch_tokens - len(batch.ids)
         key_count += len(ids)
-        is_full = needed > room or key_count > MOST_KEYS_PER_TOKEN * batch_tokens
+        is_full = not room or key_count > MOST_KEYS_PER_TOKEN * batch_tokens
         if is_full and batch.ids:
             return batch._replace(carry=path, after=Cursor(row, begun))
         stop = begun + min(needed, room)

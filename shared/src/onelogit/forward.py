@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from onelogit.attention import Block, Reading
+from onelogit.attention import Reading
 from onelogit.convert import Float32Head
 from onelogit.decoder import (
     attends_over_forests,
@@ -24,6 +24,8 @@ from onelogit.decoder import (
 )
 from onelogit.document_cache import DocumentCache
 from onelogit.forest import CARRIED, Batch, Cursor, next_batch
+from onelogit.in_turn import rounded
+from onelogit.keys import Block
 from onelogit.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.quicken import quicken
 from onelogit.scores import Computed
@@ -136,7 +138,12 @@ class Forward:
 
     def _reading(self, batch: Batch, carried: Block) -> Reading:
         past = [carried if block is CARRIED else block for block in batch.past]
-        return Reading(batch, past, self._layer_count)
+        return Reading(batch, past, self._layer_count, self._width(len(batch.ids)))
+
+    def _width(self, token_count: int) -> int:
+        """Of the pass: rounded up within the budget, so that the kernels of matrix products, too, meet it again."""
+        is_rounded = self.classifier.device.type != "cuda" and rounded(token_count) <= self.batch_tokens
+        return rounded(token_count) if is_rounded else token_count
 
     def _compute_padded(self, rows: Sequence[TokenRow]) -> Iterator[Computed]:
         # A rotary embedding that depends on the longest row of a batch gives a row another logit beside a longer one.
@@ -167,10 +174,11 @@ class Forward:
     def _read_forest(self, reading: Reading) -> Tensor:
         """The last hidden state of each row that ends in the batch, shape (rows, hidden)."""
         batch, device = reading.batch, self.classifier.device
+        fillers = [0] * (reading.width - len(batch.ids))
         with current(reading):
             hidden: Tensor = self.classifier.base_model(
-                input_ids=torch.tensor([batch.ids], device=device),
-                position_ids=torch.tensor([batch.positions], device=device),
+                input_ids=torch.tensor([batch.ids + fillers], device=device),
+                position_ids=torch.tensor([batch.positions + fillers], device=device),
                 attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # as if prepared: no mask is made
                 use_cache=False,
             ).last_hidden_state
