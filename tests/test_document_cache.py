@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit.document_cache import DocumentCache
-from onelogit.forward import Forward, TokenRow
+from onelogit.forward import Forward
 from onelogit.keys import Block, KeysValues
+from onelogit.passes import TokenRow
 from test_forward import classifier_of, tokens_seen
 
 TOKEN_BYTES = 3 * 2 * 2 * 32 * 4  # layers, keys and values, heads, width, float32

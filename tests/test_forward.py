@@ -28,7 +28,8 @@ from transformers import (
 
 from onelogit import Reranker, decoder
 from onelogit.convert import Head, sequence_classifier
-from onelogit.forward import Forward, TokenRow
+from onelogit.forward import Forward
+from onelogit.passes import TokenRow
 from onelogit.recipes import FAMILIES
 from tiny import byte_level_tokenizer
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -84,6 +85,7 @@ def stop_reading_forests(model: PreTrainedModel) -> None:
     model.set_attn_implementation("sdpa")
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # who sees whom is another matter in each batch
 def _forest_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:

@@ -27,6 +27,8 @@ class ScoringOptions(TypedDict, total=False):
             Where it writes the query first, a query met again costs only the documents'. A token takes
             2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b. 0 for none.
         document_cache_host_bytes: keep what no longer fits there in the CPU's memory.
+        compile: have PyTorch compile the layers, where shared prefixes are computed once. Each call is faster; the load
+            takes as long as compiling does, up to a minute. On a CPU it needs a C++ compiler.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
         allow_control_tokens: read `<|im_end|>` and the like in a query or document as the control tokens they spell,
             as the families' reference code does. Off, they are plain text.
@@ -38,6 +40,7 @@ class ScoringOptions(TypedDict, total=False):
     batch_tokens: int | None
     document_cache_bytes: int | None
     document_cache_host_bytes: int | None
+    compile: bool
     activation: Activation | None
     allow_control_tokens: bool
 

@@ -33,7 +33,9 @@ def quicken(model: PreTrainedModel) -> None:
 
 
 def _forward(module: Any, hidden: Tensor, *, quick: Forward) -> Tensor:
-    """The quick way where it can be taken; the module's own for training, other devices and exchanged parts."""
+    """The quick way where it can be taken; the module's own for training, compilers, other devices, exchanged parts."""
+    if torch.compiler.is_compiling():
+        return type(module).forward(module, hidden)  # type: ignore[no-any-return]
     is_here = hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16 and torch.is_inference_mode_enabled()
     if is_here and _quicker_forward(module) is quick:
         return quick(module, hidden)

@@ -11,9 +11,10 @@ from onelogit.document_cache import DocumentCache
 from onelogit.doors import progress_of
 from onelogit.encode import Encoder
 from onelogit.errors import OnelogitError
-from onelogit.forward import Forward, TokenRow, token_rows
+from onelogit.forward import Forward
 from onelogit.inputs import checked_choice, checked_count, checked_max_tokens
 from onelogit.options import LongDocuments, ScoringOptions
+from onelogit.passes import TokenRow, token_rows
 from onelogit.recipes import Recipe
 from onelogit.scores import best_logits
 from onelogit.service import Service, in_passing_thread
@@ -61,7 +62,8 @@ class Scorer:
         )
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._encoder.checked(instruction, self._family)
-        forward = in_passing_thread(lambda: Forward(classifier, batch_tokens, _document_cache(options)))
+        cache, is_compiled = _document_cache(options), bool(options.get("compile"))
+        forward = in_passing_thread(lambda: Forward(classifier, batch_tokens, cache, is_compiled=is_compiled))
         if forward.document_cache is not None and not forward.reads_forests:
             logger.warning("%s reads padded rows: no document is kept", type(classifier).__name__)
         self._service = Service(

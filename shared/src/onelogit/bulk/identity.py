@@ -14,7 +14,7 @@ from onelogit.remote_scorer import API_KEY_VARIABLE
 
 # What says where, how fast and who may, but not what.
 _NOT_OF_THE_LOGIT = {
-    *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "device", "device_map"),
+    *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "compile", "device", "device_map"),
     *("api_key", "token", "headers", "timeout_s", "attempts", "requests_at_once", "pairs_a_request"),
     *("url", "model", "recipe"),
 }

@@ -27,6 +27,7 @@ def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the
     parser.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
     parser.add_argument("--max-tokens", type=int, help="longest prompt")
     parser.add_argument("--instruction", help="in place of the family's default")
+    parser.add_argument("--compile", action="store_true", help="have PyTorch compile the layers")
     parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")
     parser.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
     parser.add_argument("--chat-template", type=Path, help="jinja file with the roles query and document")
@@ -57,6 +58,7 @@ def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
         dtype=options.dtype,
         max_tokens=options.max_tokens,
         instruction=options.instruction,
+        compile=options.compile,
         activation=options.activation,
         trust_remote_code=options.trust_remote_code,
     )

@@ -1,0 +1,114 @@
+"""One batch of rows -> its hidden states or logits, in one pass through a model, on the model's device."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from onelogit.attention import Reading
+from onelogit.convert import Float32Head
+from onelogit.decoder import current
+from onelogit.forest import CARRIED, Batch
+from onelogit.in_turn import rounded
+from onelogit.keys import Block
+from onelogit.written import Rows
+
+
+class TokenRow(NamedTuple):
+    """One prompt.
+
+    Attributes:
+        ids: its tokens; at least one.
+        second_start: where its second text begins, for a classifier that is told by token_type_ids.
+        stems: lengths of those prefixes that other rows may share, ascending, in tokens.
+    """
+
+    ids: tuple[int, ...]
+    second_start: int = 0
+    stems: tuple[int, ...] = ()
+
+
+def token_rows(rows: Rows) -> list[TokenRow]:
+    """What the encoder wrote, row by row."""
+    starts = [0] * len(rows.rows) if rows.second_starts is None else rows.second_starts
+    stems = rows.stems or [()] * len(rows.rows)
+    return [TokenRow(tuple(ids), start, stem) for ids, start, stem in zip(rows.rows, starts, stems, strict=True)]
+
+
+def has_own_head(classifier: PreTrainedModel) -> bool:
+    """Whether it came complete with a head that is not ours, and says itself what a logit is."""
+    return not isinstance(getattr(classifier, "score", None), Float32Head)
+
+
+def reading_of(batch: Batch, carried: Block, classifier: PreTrainedModel, batch_tokens: int) -> Reading:
+    """A batch with what stands before it, filled up within the budget to a length that kernels meet again.
+
+    Args:
+        batch: of the rows' forest.
+        carried: what the batch before handed on.
+        classifier: that will read it.
+        batch_tokens: the budget.
+    """
+    count = len(batch.ids)
+    is_filled = classifier.device.type != "cuda" and rounded(count) <= batch_tokens
+    past = [carried if block is CARRIED else block for block in batch.past]
+    layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
+    return Reading(batch, past, layer_count, rounded(count) if is_filled else count)
+
+
+@torch.inference_mode()
+def read_forest(classifier: PreTrainedModel, reading: Reading) -> Tensor:
+    """The last hidden state of each row that ends in the batch, shape (rows, hidden)."""
+    batch, device = reading.batch, classifier.device
+    fillers = [0] * (reading.width - len(batch.ids))
+    with current(reading):
+        hidden: Tensor = classifier.base_model(
+            input_ids=torch.tensor([batch.ids + fillers], device=device),
+            position_ids=torch.tensor([batch.positions + fillers], device=device),
+            attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # as if prepared: no mask is made
+            use_cache=False,
+        ).last_hidden_state
+    return hidden[0, reading.ends(hidden.device)]
+
+
+@torch.inference_mode()
+def read_padded(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
+    """The last hidden state of each row, shape (rows, hidden)."""
+    # Padded at the right, without a mask: a causal model never looks right, so each row reads as if it were alone.
+    hidden: Tensor = classifier.base_model(
+        input_ids=_padded([row.ids for row in rows], 0, classifier.device), use_cache=False
+    ).last_hidden_state
+    last = torch.tensor([len(row.ids) - 1 for row in rows], device=hidden.device)
+    return hidden[torch.arange(len(rows), device=hidden.device), last]
+
+
+@torch.inference_mode()
+def classify(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
+    """The logit that a classifier with its own head gives each row."""
+    device = classifier.device
+    inputs = {
+        "input_ids": _padded([row.ids for row in rows], classifier.config.pad_token_id or 0, device),
+        "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0, device),
+    }
+    if rows[0].second_start:
+        types = [[0] * row.second_start + [1] * (len(row.ids) - row.second_start) for row in rows]
+        inputs["token_type_ids"] = _padded(types, 0, device)
+    return _floats(classifier(**inputs).logits)
+
+
+@torch.inference_mode()
+def read_out(classifier: PreTrainedModel, hidden: Tensor) -> list[float]:
+    """The logit that our head reads of each hidden state, shape (rows, hidden)."""
+    return _floats(classifier.get_submodule("score")(hidden))
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int, device: torch.device) -> Tensor:
+    """Shape (rows, longest), filled up at the right."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=device)
+
+
+def _floats(logits: Tensor) -> list[float]:
+    return [float(logit) for logit in logits[:, 0].float().tolist()]
