@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpoints import Checkpoint
-from contestants import CARD, CONVERTED, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, Settings, missing
+from contestants import CARD, COMPILED, CONVERTED, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, Settings, missing
 from counting import count_work, prompt_rows
 from measure import Call
 from processes import Contestant
@@ -73,7 +73,7 @@ class Bench:
     texts: Sequence[Texts]
     settings: Settings
     sizes: Sizes
-    peers: Sequence[str] = (SENTENCE_TRANSFORMERS, CONVERTED, CARD, VLLM)
+    peers: Sequence[str] = (COMPILED, SENTENCE_TRANSFORMERS, CONVERTED, CARD, VLLM)
     _loaded: dict[tuple[str, str], Contestant] = field(default_factory=dict)
 
     @property

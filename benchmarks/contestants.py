@@ -22,6 +22,7 @@ from onelogit.options import LoadOptions
 Score = Callable[[str, Sequence[str]], list[float]]
 
 ONELOGIT = "onelogit"
+COMPILED = "onelogit, compiled"
 KEPT = "onelogit, documents kept"
 SENTENCE_TRANSFORMERS = "Sentence Transformers"
 CONVERTED = "Sentence Transformers, converted"
@@ -105,6 +106,11 @@ def reference_logits(checkpoint: Checkpoint, query: str, documents: Sequence[str
 
 def _onelogit(checkpoint: Checkpoint, _: Settings) -> tuple[Score, nn.Module]:
     reranker = open_reranker(checkpoint)
+    return reranker.logits, reranker.classifier
+
+
+def _onelogit_compiled(checkpoint: Checkpoint, _: Settings) -> tuple[Score, nn.Module]:
+    reranker = open_reranker(checkpoint, compile=True)
     return reranker.logits, reranker.classifier
 
 
@@ -223,6 +229,7 @@ def _flag_embedding(checkpoint: Checkpoint, _: Settings) -> tuple[Score, nn.Modu
 _CARDS = {"qwen3-reranker": _qwen3_card, "ctxl-rerank-v2": _ctxl_card}
 _PREPARE: dict[str, Callable[[Checkpoint, Settings], tuple[Score, nn.Module | None]]] = {
     ONELOGIT: _onelogit,
+    COMPILED: _onelogit_compiled,
     KEPT: _onelogit_kept,
     SENTENCE_TRANSFORMERS: _sentence_transformers,
     CONVERTED: _sentence_transformers_converted,

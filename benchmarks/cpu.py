@@ -23,13 +23,19 @@ from bars import add_shares, bars
 from bench import QUICK, Bench, Sizes
 from ceiling import measure_ceiling
 from checkpoints import SHAPES, open_checkpoint, write_checkpoint
-from contestants import CARD, CONVERTED, SENTENCE_TRANSFORMERS, VLLM, Settings
+from contestants import CARD, COMPILED, CONVERTED, SENTENCE_TRANSFORMERS, VLLM, Settings
 from parts import PARTS
 from processes import quiet
 from texts import read_texts
 from transformers import AutoConfig
 
-PEERS = {"sentence-transformers": SENTENCE_TRANSFORMERS, "converted": CONVERTED, "card": CARD, "vllm": VLLM}
+PEERS = {
+    "compiled": COMPILED,
+    "sentence-transformers": SENTENCE_TRANSFORMERS,
+    "converted": CONVERTED,
+    "card": CARD,
+    "vllm": VLLM,
+}
 BUSY = 0.5  # load average over a minute
 MEASURED = ("onelogit", "torch", "transformers", "sentence-transformers", "tokenizers", "FlagEmbedding")
 

@@ -60,17 +60,17 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def summarise(times: dict[str, Times], calls: Sequence[Call]) -> dict[str, Any]:
-    """Figures of each contestant, its time over the first one's with them."""
+    """Figures of each contestant, its time over the first one's and over each other's with them."""
     first = next(iter(times.values()))
     work = [call.work for call in calls]
     figures = {}
     for name, noted in times.items():
-        ratios = [mine / theirs for mine, theirs in zip(noted.seconds, first.seconds, strict=True)]
         distinct = sum(each.distinct_tokens for each in work)
         computed = None if None in noted.tokens else sum(noted.tokens)
         figures[name] = {
             "seconds": spread(noted.seconds),
-            "time_over_first": spread(ratios),
+            "time_over_first": _ratio(noted, first),
+            "time_over": {other: _ratio(noted, theirs) for other, theirs in times.items()},
             "pairs_per_s": _per_second([each.documents for each in work], noted),
             "distinct_tokens_per_s": _per_second([each.distinct_tokens for each in work], noted),
             "needed_flop_per_s": _per_second([each.flop for each in work], noted),
@@ -99,6 +99,10 @@ def agreement(logits: Sequence[float], truth: Sequence[float]) -> dict[str, floa
         "kendall_tau": float(kendalltau(logits, truth).statistic) if len(truth) > 1 else 1.0,
         "spread_of_truth": statistics.pstdev(truth),
     }
+
+
+def _ratio(mine: Times, theirs: Times) -> dict[str, float]:
+    return spread([one / other for one, other in zip(mine.seconds, theirs.seconds, strict=True)])
 
 
 def _per_second(amounts: Sequence[int], noted: Times) -> float:

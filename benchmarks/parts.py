@@ -7,7 +7,7 @@ from typing import Any
 
 from bench import Bench, encoding
 from checkpoints import Checkpoint, sibling
-from contestants import FLAG, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS, Ready, reference_logits
+from contestants import COMPILED, FLAG, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS, Ready, reference_logits
 from measure import Call, agreement, spread, summarise, take_turns
 from peak_memory import measure_memory
 from processes import Contestant
@@ -56,7 +56,7 @@ def callers(bench: Bench) -> dict[str, Any]:
     print(f"callers: {count} with {each} documents each")
     calls = bench.calls(bench.checkpoint, bench.texts[0], each, count)
     results = {}
-    for contestant in bench.ready(bench.checkpoint, [ONELOGIT, SENTENCE_TRANSFORMERS]):
+    for contestant in bench.ready(bench.checkpoint, [ONELOGIT, *_compiled(bench), SENTENCE_TRANSFORMERS]):
         apart, together, errors = [], [], []
         for turn in range(bench.sizes.rounds):
             ways = [(apart, _one_after_the_other), (together, _all_at_once)][:: 1 if turn % 2 else -1]
@@ -145,6 +145,10 @@ def _summary(contestants: Sequence[Contestant], calls: Sequence[Call], *, keep_l
     if result["is_noisy"]:
         print("  the ratios differ so much between calls that this machine was busy with something else: run it again")
     return {**result, "logits": {name: each.logits[0] for name, each in times.items()}} if keep_logits else result
+
+
+def _compiled(bench: Bench) -> list[str]:
+    return [COMPILED] if COMPILED in bench.peers else []
 
 
 def _seconds(result: dict[str, Any], name: str) -> float:
