@@ -11,6 +11,7 @@ from processes import Contestant
 from scipy.stats import kendalltau
 
 NOISY_SPREAD = 0.3  # of a ratio, (max - min) / median
+WAKING = "Good morning."
 
 
 class Call(NamedTuple):
@@ -36,11 +37,16 @@ class Times(NamedTuple):
 
 
 def take_turns(contestants: Sequence[Contestant], calls: Sequence[Call]) -> dict[str, Times]:
-    """Each call by every contestant, one after the other, another one first each time."""
+    """Each call by every contestant, one after the other, another one first each time.
+
+    Before the clock starts, each is woken by a call of its own: while the others compute, a system may take back the
+    memory of who stands idle.
+    """
     times = {each.name: Times([], [], []) for each in contestants}
     for turn, call in enumerate(calls):
         first = turn % len(contestants)
         for contestant in [*contestants[first:], *contestants[:first]]:
+            contestant.score(WAKING, [f"{WAKING} {turn}"])
             for noted, measured in zip(times[contestant.name], contestant.run(_timed, call), strict=True):
                 noted.append(measured)
     return times

@@ -32,14 +32,14 @@ def varlen_reference(
     return torch.cat(outputs)
 
 
-def attend(batch, layer: int, window: int | None, fillers: int) -> torch.Tensor:
+def attend(batch, layer: int, window: int | None, fillers: int) -> tuple[torch.Tensor, Reading]:
     torch.manual_seed(5)
-    past = [[KeysValues(*torch.randn(2, KEY_HEADS, 4, WIDTH))] * 2 for _ in batch.past]
+    past = [[KeysValues(*torch.randn(2, 4, KEY_HEADS, WIDTH))] * 2 for _ in batch.past]
     width = len(batch.ids) + fillers
-    own = KeysValues(*torch.randn(2, KEY_HEADS, width, WIDTH))
+    own = KeysValues(*torch.randn(2, width, KEY_HEADS, WIDTH))
     query = torch.randn(HEADS, width, WIDTH)
     reading = Reading(batch, past, layer_count=2, width=width)
-    return reading.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)]
+    return reading.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], reading
 
 
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 32, 33, 100])
@@ -54,15 +54,34 @@ def test_both_executions_see_the_same(
     monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, fillers: int, layer: int, window: int | None
 ):
     batch = next_batch(rows, cursor, 300)
-    in_turn = attend(batch, layer, window, fillers)
+    in_turn, _ = attend(batch, layer, window, fillers)
     monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
     monkeypatch.setattr(at_once, "_varlen_attention", lambda: varlen_reference)
 
-    together = attend(batch, layer, window, fillers)
+    together, _ = attend(batch, layer, window, fillers)
 
     assert (CARRIED in batch.past) == bool(cursor.begun)
     assert torch.allclose(together, in_turn, atol=1e-6)
     assert bool((together.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
+
+
+@pytest.mark.parametrize(("rows", "cursor"), [(SHORT, Cursor()), (LONG, Cursor(1, 3))])
+def test_both_executions_keep_the_same_in_memory_of_its_own(monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor):
+    batch = next_batch(rows, cursor, 90, stem_lengths=[range(2, len(row) + 1, 5) for row in rows])
+    _, in_turn = attend(batch, 0, None, fillers=3)
+    monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(at_once, "_varlen_attention", lambda: varlen_reference)
+
+    _, together = attend(batch, 0, None, fillers=3)
+
+    kept = [(block[0], other[0]) for block, other in zip(in_turn.stems, together.stems, strict=True)]
+    assert len(kept) == len(batch.stems) > 1
+    assert bool(batch.carry) == bool(in_turn.carried) == bool(together.carried)
+    kept += [(block, other) for block, other in zip(in_turn.carried, together.carried, strict=True)]
+    for mine, other in kept:
+        for tensor, same in zip(mine, other, strict=True):
+            assert torch.equal(tensor, same)
+            assert tensor.untyped_storage().nbytes() == same.untyped_storage().nbytes() == tensor.nbytes
 
 
 def test_pytorchs_own_call_takes_what_it_is_given():

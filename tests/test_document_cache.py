@@ -102,7 +102,7 @@ def test_kept_memory_is_the_prefixs_own(classifier: PreTrainedModel):
 
 
 def block_of(tokens: int) -> Block:
-    return [KeysValues(torch.zeros(2, tokens, 4), torch.zeros(2, tokens, 4))]  # 64 bytes a token
+    return [KeysValues(torch.zeros(tokens, 2, 4), torch.zeros(tokens, 2, 4))]  # 64 bytes a token
 
 
 IDS = st.integers(0, 6).map(lambda count: (count,) * (count + 1))

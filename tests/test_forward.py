@@ -28,7 +28,7 @@ from transformers import (
 
 from onelogit import Reranker, decoder
 from onelogit.convert import Head, sequence_classifier
-from onelogit.forward import Forward
+from onelogit.forward import Forward, _one_behind
 from onelogit.passes import TokenRow
 from onelogit.recipes import FAMILIES
 from tiny import byte_level_tokenizer
@@ -183,6 +183,21 @@ def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
 
         assert sum(seen) == 5
         assert logits[0] == logits[2] == logits[3] != logits[1]
+
+
+def test_a_batch_is_read_off_a_device_once_the_next_one_is_under_way():
+    events = []
+
+    def batches() -> Iterator[int]:
+        for number in range(3):
+            events.append(f"give {number}")
+            yield number
+
+    for number in _one_behind(batches()):
+        events.append(f"read {number}")
+
+    assert events == ["give 0", "give 1", "read 0", "give 2", "read 1", "read 2"]
+    assert list(_one_behind(iter([]))) == []
 
 
 def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedModel):

@@ -1,7 +1,7 @@
 """Queries of a batch and the keys before them -> attention in one call of variable-length FlashAttention, on CUDA."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from onelogit.forest import Batch
-from onelogit.keys import KeysValues, queries
+from onelogit.forest import Batch, Path, Span
+from onelogit.keys import KeysValues, length_of, queries
+from onelogit.transfer import tensor_on
 
 _WIDEST_FLASH_HEAD = 256
 
@@ -31,18 +32,16 @@ class AtOnce:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._sequences: dict[tuple[bool, torch.device], _Sequences] = {}
+        self._copied: dict[torch.device, Tensor] = {}
 
     def attend(
         self, query: Tensor, blocks: Sequence[KeysValues], scaling: float | None, window: int | None, *, of_ends: bool
     ) -> Tensor:
         """As `Reading.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
-        sequences = self._sequences_of([block.keys.shape[1] for block in blocks], query.device, of_ends=of_ends)
+        sequences = self._sequences_of(blocks, query.device, of_ends=of_ends)
         rows = query.transpose(0, 1)
         is_whole = not of_ends and len(rows) == len(self._batch.ids)
-        keys, values = (
-            torch.cat([tensor.transpose(0, 1) for tensor in tensors])[sequences.key_places]
-            for tensors in zip(*blocks, strict=True)
-        )
+        keys, values = (tensor[sequences.key_places] for tensor in _end_to_end(blocks))
         varlen_attention: Any = _varlen_attention()
         attended: Tensor = varlen_attention(
             rows if is_whole else rows[sequences.query_places],
@@ -60,9 +59,22 @@ class AtOnce:
             return attended
         return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_places, attended)
 
-    def _sequences_of(self, block_lengths: Sequence[int], device: torch.device, *, of_ends: bool) -> "_Sequences":
+    def copies(self, paths: Sequence[Path], blocks: Sequence[KeysValues]) -> list[KeysValues]:
+        """As `follow` for each path, in memory of its own; read for all of them at once."""
+        if not paths:
+            return []
+        device = blocks[0].keys.device
+        if device not in self._copied:
+            spans = _spans([span for path in paths for span in path], blocks)
+            self._copied[device] = tensor_on(device, [place for span in spans for place in range(*span)])
+        sizes = [length_of(path) for path in paths]
+        split: Any = torch.split_with_sizes_copy
+        pieces = (split(tensor[self._copied[device]], sizes) for tensor in _end_to_end(blocks))
+        return [KeysValues(*piece) for piece in zip(*pieces, strict=True)]
+
+    def _sequences_of(self, blocks: Sequence[KeysValues], device: torch.device, *, of_ends: bool) -> "_Sequences":
         if (of_ends, device) not in self._sequences:
-            self._sequences[of_ends, device] = _made_sequences(self._batch, block_lengths, device, of_ends=of_ends)
+            self._sequences[of_ends, device] = _made_sequences(self._batch, blocks, device, of_ends=of_ends)
         return self._sequences[of_ends, device]
 
 
@@ -83,24 +95,29 @@ class _Sequences(NamedTuple):
     most_keys: int
 
 
-def _made_sequences(batch: Batch, block_lengths: Sequence[int], device: torch.device, *, of_ends: bool) -> _Sequences:
-    offsets = [0, *accumulate(block_lengths)]
+def _made_sequences(batch: Batch, blocks: Sequence[KeysValues], device: torch.device, *, of_ends: bool) -> _Sequences:
     asked = list(queries(batch, of_ends=of_ends))
     query_counts = [query.stop - query.start for query in asked]
-    key_counts = [query.key_count for query in asked]
-    spans = [(offsets[block] + start, offsets[block] + stop) for query in asked for block, start, stop in query.path]
-
-    def on_device(numbers: Iterable[int], dtype: torch.dtype) -> Tensor:
-        return torch.tensor([*numbers], dtype=dtype).to(device, non_blocking=True)
-
+    key_counts = [length_of(query.path) for query in asked]
+    spans = _spans([span for query in asked for span in query.path], blocks)
     return _Sequences(
-        on_device((place for query in asked for place in range(query.start, query.stop)), torch.long),
-        on_device((place for span in spans for place in range(*span)), torch.long),
-        on_device(accumulate(query_counts, initial=0), torch.int32),
-        on_device(accumulate(key_counts, initial=0), torch.int32),
+        tensor_on(device, [place for query in asked for place in range(query.start, query.stop)]),
+        tensor_on(device, [place for span in spans for place in range(*span)]),
+        tensor_on(device, list(accumulate(query_counts, initial=0)), torch.int32),
+        tensor_on(device, list(accumulate(key_counts, initial=0)), torch.int32),
         max(query_counts, default=0),
         max(key_counts, default=0),
     )
+
+
+def _spans(spans: Sequence[Span], blocks: Sequence[KeysValues]) -> list[tuple[int, int]]:
+    """Where the spans begin and end in the blocks end to end."""
+    offsets = list(accumulate((len(block.keys) for block in blocks), initial=0))
+    return [(offsets[block] + start, offsets[block] + stop) for block, start, stop in spans]
+
+
+def _end_to_end(blocks: Sequence[KeysValues]) -> KeysValues:
+    return blocks[0] if len(blocks) == 1 else KeysValues(*map(torch.cat, zip(*blocks, strict=True)))
 
 
 @cache

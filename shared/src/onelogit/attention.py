@@ -11,7 +11,8 @@ from torch import Tensor
 from onelogit.at_once import AtOnce, can_attend_at_once
 from onelogit.forest import Batch
 from onelogit.in_turn import InTurn
-from onelogit.keys import Block, KeysValues, copy
+from onelogit.keys import Block, KeysValues
+from onelogit.transfer import tensor_on
 
 
 class Reading:
@@ -36,13 +37,14 @@ class Reading:
         self.width = len(batch.ids) if width is None else width
         self.stems: list[Block] = [[] for _ in batch.stems]
         self.carried: Block = []
+        self._kept_paths = [*(stem.path for stem in batch.stems), *([batch.carry] if batch.carry else [])]
         self._in_turn, self._at_once = InTurn(batch), AtOnce(batch)
         self._ends: dict[torch.device, Tensor] = {}
 
     def ends(self, device: torch.device) -> Tensor:
         """Places of the rows' last tokens, shape (rows that end here,)."""
         if device not in self._ends:
-            self._ends[device] = torch.tensor([end.place for end in self.batch.ends], dtype=torch.long, device=device)
+            self._ends[device] = tensor_on(device, [end.place for end in self.batch.ends])
         return self._ends[device]
 
     def attend(self, query: Tensor, own: KeysValues, layer: int, scaling: float | None, window: int | None) -> Tensor:
@@ -59,12 +61,11 @@ class Reading:
             Shape (tokens, heads, width). Zeros, in the last layer, for all but the rows' last tokens.
         """
         blocks = [own, *(block[layer] for block in self.past)]
-        for stem, block in zip(self.batch.stems, self.stems, strict=True):
-            block.append(copy(stem.path, blocks))
-        if self.batch.carry:
-            self.carried.append(copy(self.batch.carry, blocks))
+        way = self._at_once if can_attend_at_once(query) else self._in_turn
+        kept = [*self.stems, *([self.carried] if self.batch.carry else [])]
+        for block, copy in zip(kept, way.copies(self._kept_paths, blocks), strict=True):
+            block.append(copy)
         is_last = layer == self.layer_count - 1
         if is_last and not self.batch.ends:
             return query.new_zeros((query.shape[1], query.shape[0], own.values.shape[-1]))
-        way = self._at_once if can_attend_at_once(query) else self._in_turn
         return way.attend(query, blocks, scaling, window, of_ends=is_last)

@@ -94,7 +94,7 @@ def _forest_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     attended = reading.attend(
         query[0],
-        KeysValues(key[0], value[0]),
+        KeysValues(key[0].transpose(0, 1), value[0].transpose(0, 1)),
         layer=int(module.layer_idx),
         scaling=options.get("scaling"),
         window=options.get("sliding_window"),

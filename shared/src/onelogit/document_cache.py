@@ -7,6 +7,7 @@ import torch
 
 from onelogit.forest import Known
 from onelogit.keys import Block, KeysValues
+from onelogit.transfer import moved
 
 Ids = tuple[int, ...]
 
@@ -101,5 +102,5 @@ def _count_bytes(block: Block) -> int:
 
 def _moved(block: Block, devices: Sequence[torch.device]) -> Block:
     return [
-        KeysValues(layer.keys.to(device), layer.values.to(device)) for layer, device in zip(block, devices, strict=True)
+        KeysValues(*(moved(tensor, device) for tensor in layer)) for layer, device in zip(block, devices, strict=True)
     ]

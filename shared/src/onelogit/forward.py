@@ -5,8 +5,9 @@ Decoders whose attention can take it read a forest: every shared prefix once, no
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from onelogit.attention import Reading
@@ -22,6 +23,13 @@ from onelogit.scores import Computed
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class _Batch(NamedTuple):
+    """The places of some rows, with their logits as they leave the device: float32, shape (rows,)."""
+
+    indices: list[int]
+    logits: Tensor
 
 
 class Forward:
@@ -75,14 +83,15 @@ class Forward:
         copies_of = [copies for _, copies in sorted(places.items())]
         is_forest = self.reads_forests and attends_over_forests(self.classifier)
         compute = self._compute_forest if is_forest else self._compute_padded
-        for computed in compute([rows[copies[0]] for copies in copies_of]):
-            copies = [copies_of[place] for place in computed.indices]
+        batches = compute([rows[copies[0]] for copies in copies_of])
+        for done in _one_behind(batches) if self.classifier.device.type == "cuda" else batches:
+            copies = [copies_of[place] for place in done.indices]
             yield Computed(
                 [index for indices in copies for index in indices],
-                [logit for indices, logit in zip(copies, computed.logits, strict=True) for _ in indices],
+                [logit for indices, logit in zip(copies, done.logits.tolist(), strict=True) for _ in indices],
             )
 
-    def _compute_forest(self, rows: Sequence[TokenRow]) -> Iterator[Computed]:
+    def _compute_forest(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
         cache = self.document_cache
         ids = [row.ids for row in rows]
         stems = None if cache is None else [row.stems for row in rows]
@@ -98,9 +107,9 @@ class Forward:
                 if cache is not None:
                     cache.keep(ids[stem.row][: stem.length], block)
             cursor, carried = batch.after, reading.carried
-            yield Computed([end.row for end in batch.ends], logits)
+            yield _Batch([end.row for end in batch.ends], logits)
 
-    def _compute_padded(self, rows: Sequence[TokenRow]) -> Iterator[Computed]:
+    def _compute_padded(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
         # A rotary embedding that depends on the longest row of a batch gives a row another logit beside a longer one.
         is_one_by_one = rotates_by_length(self.classifier)
         read = self._classify if self._has_own_head else self._read_padded
@@ -111,9 +120,9 @@ class Forward:
             logits = self._attempt(read, [rows[row] for row in batch], width * len(batch) if len(batch) > 1 else 1)
             if logits is not None:
                 order = order[len(batch) :]
-                yield Computed(batch, logits)
+                yield _Batch(batch, logits)
 
-    def _attempt(self, read: Callable[[T], list[float]], batch: T, token_count: int) -> list[float] | None:
+    def _attempt(self, read: Callable[[T], Tensor], batch: T, token_count: int) -> Tensor | None:
         """The logits of a batch, or None where the memory does not hold it: then the budget is halved."""
         try:
             return read(batch)
@@ -125,11 +134,22 @@ class Forward:
         logger.warning("out of memory over %d tokens; going on with batch_tokens=%d", token_count, self.batch_tokens)
         return None
 
-    def _read_forest(self, reading: Reading) -> list[float]:
+    def _read_forest(self, reading: Reading) -> Tensor:
         return read_out(self.classifier, read_forest(self.classifier, reading))
 
-    def _read_padded(self, rows: Sequence[TokenRow]) -> list[float]:
+    def _read_padded(self, rows: Sequence[TokenRow]) -> Tensor:
         return read_out(self.classifier, read_padded(self.classifier, rows))
 
-    def _classify(self, rows: Sequence[TokenRow]) -> list[float]:
+    def _classify(self, rows: Sequence[TokenRow]) -> Tensor:
         return classify(self.classifier, rows)
+
+
+def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """Each batch once the device has been given the next one, so that it never waits for what is done between them."""
+    waiting = None
+    for batch in batches:
+        if waiting is not None:
+            yield waiting
+        waiting = batch
+    if waiting is not None:
+        yield waiting

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from onelogit.forest import Batch
-from onelogit.keys import KeysValues, Query, follow, queries
+from onelogit.forest import Batch, Path
+from onelogit.keys import KeysValues, Query, follow, length_of, queries
 
 MULTIPLE = 32
 
@@ -60,19 +60,26 @@ class InTurn:
         for asked in queries(self._batch, of_ends=of_ends):
             frame = _frame(asked, width)
             first = asked.start - frame.before
-            keys, values = follow(asked.path, blocks, frame.keys - frame.seen)
+            keys, values = (
+                tensor.transpose(0, 1)[None] for tensor in follow(asked.path, blocks, frame.keys - frame.seen)
+            )
             mask = self._mask(frame, window, query)
             attended = scaled_dot_product_attention(
                 query[None, :, first : first + frame.rows],
-                keys[None],
-                values[None],
+                keys,
+                values,
                 attn_mask=mask,
                 is_causal=mask is None and frame.rows > 1,
                 scale=scaling,
-                enable_gqa=heads != len(keys),
+                enable_gqa=heads != keys.shape[1],
             )[0]
             output[asked.start : asked.stop] = attended[:, frame.before : frame.before + frame.own].transpose(0, 1)
         return output
+
+    def copies(self, paths: Sequence[Path], blocks: Sequence[KeysValues]) -> list[KeysValues]:
+        """As `follow` for each path, in memory of its own: a view would keep the whole batch."""
+        contiguous = torch.contiguous_format
+        return [KeysValues(*(each.clone(memory_format=contiguous) for each in follow(path, blocks))) for path in paths]
 
     def _mask(self, frame: _Frame, window: int | None, query: Tensor) -> Tensor | None:
         """Added to the scores, shape (rows, keys); None where the shapes alone say who sees whom."""
@@ -88,7 +95,7 @@ class InTurn:
 
 
 def _frame(asked: Query, width: int) -> _Frame:
-    own, seen = asked.stop - asked.start, asked.key_count
+    own, seen = asked.stop - asked.start, length_of(asked.path)
     rows = own if own == 1 or rounded(own) > width else rounded(own)
     before = max(0, asked.start + rows - width)  # what would stand behind the last token stands before the first
     return _Frame(rows, before, own, seen, rounded(seen))

@@ -10,7 +10,7 @@ from onelogit.forest import Batch, Path, Span
 
 
 class KeysValues(NamedTuple):
-    """Of consecutive tokens in one layer, positions worked in; each of shape (key-value heads, tokens, width)."""
+    """Of consecutive tokens in one layer, positions worked in; each of shape (tokens, key-value heads, width)."""
 
     keys: Tensor
     values: Tensor
@@ -27,11 +27,6 @@ class Query(NamedTuple):
     stop: int
     path: Path
 
-    @property
-    def key_count(self) -> int:
-        """How many tokens the last of them sees."""
-        return sum(span.stop - span.start for span in self.path)
-
 
 def queries(batch: Batch, *, of_ends: bool) -> Iterator[Query]:
     """Every segment's tokens; or of the segments at whose end a row ends, their last tokens alone."""
@@ -44,22 +39,21 @@ def queries(batch: Batch, *, of_ends: bool) -> Iterator[Query]:
             yield Query(stop - 1, stop, path)
 
 
+def length_of(path: Path) -> int:
+    """How many tokens stand on a path."""
+    return sum(span.stop - span.start for span in path)
+
+
 def follow(path: Path, blocks: Sequence[KeysValues], filler_count: int = 0) -> KeysValues:
     """The keys and values along a path, one behind the other; at last fillers, all zero."""
     if len(path) == 1 and not filler_count:
         block, start, stop = path[0]
-        return KeysValues(*(tensor[:, start:stop] for tensor in blocks[block]))
+        return KeysValues(*(tensor[start:stop] for tensor in blocks[block]))
     return KeysValues(*(_joined(path, tensors, filler_count) for tensors in zip(*blocks, strict=True)))
 
 
-def copy(path: Path, blocks: Sequence[KeysValues]) -> KeysValues:
-    """As `follow`, in memory of its own: a view would keep the whole batch."""
-    return KeysValues(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in follow(path, blocks)))
-
-
 def _joined(path: Path, tensors: Sequence[Tensor], filler_count: int) -> Tensor:
-    pieces = [tensors[block][:, start:stop] for block, start, stop in path]
+    pieces = [tensors[block][start:stop] for block, start, stop in path]
     if filler_count:
-        heads, _, width = pieces[0].shape
-        pieces.append(pieces[0].new_zeros((heads, filler_count, width)))
-    return torch.cat(pieces, dim=1)
+        pieces.append(pieces[0].new_zeros((filler_count, *pieces[0].shape[1:])))
+    return torch.cat(pieces)

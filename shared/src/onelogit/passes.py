@@ -13,6 +13,7 @@ from onelogit.decoder import current
 from onelogit.forest import CARRIED, Batch
 from onelogit.in_turn import rounded
 from onelogit.keys import Block
+from onelogit.transfer import tensor_on
 from onelogit.written import Rows
 
 
@@ -65,8 +66,8 @@ def read_forest(classifier: PreTrainedModel, reading: Reading) -> Tensor:
     fillers = [0] * (reading.width - len(batch.ids))
     with current(reading):
         hidden: Tensor = classifier.base_model(
-            input_ids=torch.tensor([batch.ids + fillers], device=device),
-            position_ids=torch.tensor([batch.positions + fillers], device=device),
+            input_ids=tensor_on(device, [batch.ids + fillers]),
+            position_ids=tensor_on(device, [batch.positions + fillers]),
             attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # as if prepared: no mask is made
             use_cache=False,
         ).last_hidden_state
@@ -80,13 +81,13 @@ def read_padded(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor
     hidden: Tensor = classifier.base_model(
         input_ids=_padded([row.ids for row in rows], 0, classifier.device), use_cache=False
     ).last_hidden_state
-    last = torch.tensor([len(row.ids) - 1 for row in rows], device=hidden.device)
+    last = tensor_on(hidden.device, [len(row.ids) - 1 for row in rows])
     return hidden[torch.arange(len(rows), device=hidden.device), last]
 
 
 @torch.inference_mode()
-def classify(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> list[float]:
-    """The logit that a classifier with its own head gives each row."""
+def classify(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
+    """The logits that a classifier with its own head gives, float32, shape (rows,)."""
     device = classifier.device
     inputs = {
         "input_ids": _padded([row.ids for row in rows], classifier.config.pad_token_id or 0, device),
@@ -95,20 +96,18 @@ def classify(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> list[floa
     if rows[0].second_start:
         types = [[0] * row.second_start + [1] * (len(row.ids) - row.second_start) for row in rows]
         inputs["token_type_ids"] = _padded(types, 0, device)
-    return _floats(classifier(**inputs).logits)
+    logits: Tensor = classifier(**inputs).logits
+    return logits[:, 0].float()
 
 
 @torch.inference_mode()
-def read_out(classifier: PreTrainedModel, hidden: Tensor) -> list[float]:
-    """The logit that our head reads of each hidden state, shape (rows, hidden)."""
-    return _floats(classifier.get_submodule("score")(hidden))
+def read_out(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The logits that our head reads of hidden states of shape (rows, hidden); float32, shape (rows,)."""
+    logits: Tensor = classifier.get_submodule("score")(hidden)
+    return logits[:, 0].float()
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int, device: torch.device) -> Tensor:
     """Shape (rows, longest), filled up at the right."""
     width = max(map(len, rows))
-    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=device)
-
-
-def _floats(logits: Tensor) -> list[float]:
-    return [float(logit) for logit in logits[:, 0].float().tolist()]
+    return tensor_on(device, [[*row, *[filler] * (width - len(row))] for row in rows])
