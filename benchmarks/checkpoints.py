@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from onelogit import DEMO_MODEL, Recipe, Reranker
 from onelogit.recipes import FAMILIES
@@ -130,9 +130,27 @@ def write_checkpoint(
     return declare(folder, shape.family)
 
 
-def random_model(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3ForCausalLM:
-    """Weights from a fixed seed, the same for every run."""
-    config = Qwen3Config(
+def random_model(shape: Shape, layers: int, *, is_tied: bool, device: str = "cpu") -> Qwen3ForCausalLM:
+    """Weights from a fixed seed, the same for every run on a kind of device, made where they stay."""
+    config = config_of(shape, layers, is_tied=is_tied)
+    with torch.device("meta"):
+        model = Qwen3ForCausalLM(config)
+    model.to(torch.bfloat16).to_empty(device=device)
+    model = model.eval()
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight"):
+            weight.data.fill_(1)
+        else:
+            weight.data.normal_(0, QUERY_KEY_STD if "q_proj" in name or "k_proj" in name else 0.02)
+    model.tie_weights()
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)  # its buffers were lost on "meta"
+    return model
+
+
+def config_of(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3Config:
+    """As transformers describes the shape."""
+    return Qwen3Config(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -144,19 +162,6 @@ def random_model(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3ForCausalL
         rope_theta=1_000_000.0,
         tie_word_embeddings=is_tied,
     )
-    with torch.device("meta"):
-        model = Qwen3ForCausalLM(config)
-    model.to(torch.bfloat16).to_empty(device="cpu")
-    model = model.eval()
-    torch.manual_seed(0)
-    for name, weight in model.named_parameters():
-        if name.endswith("norm.weight"):
-            weight.data.fill_(1)
-        else:
-            weight.data.normal_(0, QUERY_KEY_STD if "q_proj" in name or "k_proj" in name else 0.02)
-    model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # its buffers were lost on the meta device
-    return model
 
 
 def declare(folder: Path, family: str) -> Checkpoint:
@@ -170,14 +175,20 @@ def declare(folder: Path, family: str) -> Checkpoint:
 
 
 def open_checkpoint(folder: Path, family: str, dtype: str = "bfloat16") -> Checkpoint:
-    """What was written before. Where a small tokenizer cuts an answer in two, its first token stands for it."""
-    tokenizer, recipe = AutoTokenizer.from_pretrained(folder), RECIPES[family]
+    """What was written before."""
+    recipe = recipe_with_ids(AutoTokenizer.from_pretrained(folder), family)
+    return Checkpoint(folder=folder, recipe=recipe, dtype=dtype)
+
+
+def recipe_with_ids(tokenizer: PreTrainedTokenizerFast, family: str) -> Recipe:
+    """A family's recipe. Where a small tokenizer cuts an answer in two, its first token stands for it."""
+    recipe = RECIPES[family]
     true, false = (
         tokenizer.encode(answer, add_special_tokens=False)[0] if isinstance(answer, str) else answer
         for answer in (recipe.read_out.true, recipe.read_out.false)
     )
     read_out = replace(recipe.read_out, true=true, false=false)
-    return Checkpoint(folder=folder, recipe=replace(recipe, read_out=read_out), dtype=dtype)
+    return replace(recipe, read_out=read_out)
 
 
 def sibling(checkpoint: Checkpoint, family: str) -> Checkpoint:

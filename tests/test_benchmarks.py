@@ -4,13 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import Qwen3Config
+from transformers import AutoTokenizer, Qwen3Config
+
+from onelogit import DEMO_MODEL
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 CONFIG = Qwen3Config(
@@ -19,13 +24,22 @@ CONFIG = Qwen3Config(
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12)
 
 
+PARTS = ["ceiling", "cold", "cold-short", "end-to-end", "equality", "share-small", "cached", "share-large"]
+PARTS += ["texts", "profile", "ceiling-after"]
+
+
 @pytest.fixture(scope="module")
-def counting() -> ModuleType:
+def scripts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
-        import counting
+        yield
 
-        yield counting
+
+@pytest.fixture(scope="module")
+def counting(scripts: None) -> ModuleType:
+    import counting
+
+    return counting
 
 
 @given(rows=ROWS)
@@ -60,3 +74,86 @@ def test_a_run_holds_everyone_against_the_causal_model(tmp_path: Path):
     for figures in part["contestants"].values():
         assert figures["agreement"]["max_error"] < 1e-4
         assert figures["tokens_computed"] > 0
+
+
+def run_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, FOLDER / "gpu.py", *arguments]
+    return subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+
+
+def result_of(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text())
+
+
+def test_the_run_for_a_gpu_can_be_tried_on_a_cpu_and_says_that_it_measures_nothing(tmp_path: Path):
+    out = tmp_path / "gpu.json"
+
+    ran = run_gpu("--device", "cpu", "--quick", "--dtype", "float32", "--out", str(out))
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("NOTHING HERE IS A GPU'S FIGURE")
+    result = result_of(out)
+    assert not result["is_gpu"]
+    assert [*result["parts"]] == [part for part in PARTS if part != "texts"]
+    assert result["not_measured"] == [{"part": "texts", "reason": "no --data"}]
+    assert [line["measured"].startswith("not measured") for line in result["bars"]] == [False] * 8
+    assert result["without"]["qwen3-0.6b: onelogit, compiled"] == "--no-compile"
+    assert "flash" in result["without"]["qwen3-0.6b: Sentence Transformers, unpadded"].lower()
+
+
+def test_a_run_for_a_gpu_holds_everyone_against_the_causal_model(tmp_path: Path):
+    out = tmp_path / "gpu.json"
+
+    run_gpu("--device", "cpu", "--quick", "--dtype", "float32", "--only", "cold,equality,cached", "--out", str(out))
+
+    parts = result_of(out)["parts"]
+    peers = {"Sentence Transformers", "Sentence Transformers, head alone", "model card's loop"}
+    assert set(parts["cold"]["entrants"]) == {"onelogit", *peers}
+    assert set(parts["equality"]["entrants"]) == {"onelogit", "onelogit, float32", *peers}
+    for figures in parts["equality"]["entrants"].values():
+        assert 0 < figures["max_error"] < 1e-4
+        assert figures["top_kept"] == parts["equality"]["queries"] == 2
+    assert all(figures["max_difference"] < 1e-4 for figures in parts["cold"]["entrants"].values())
+    assert 0 < parts["cached"]["max_difference"] < 1e-4
+
+
+def test_a_run_whose_time_is_over_says_what_it_did_not_measure(tmp_path: Path):
+    out = tmp_path / "gpu.json"
+
+    ran = run_gpu("--device", "cpu", "--quick", "--minutes", "0", "--out", str(out))
+
+    assert ran.returncode == 0, ran.stderr
+    result = result_of(out)
+    assert result["parts"] == {}
+    assert [each["part"] for each in result["not_measured"]] == PARTS
+    assert all(line["measured"].startswith("not measured") for line in result["bars"])
+
+
+def test_without_a_gpu_the_run_for_one_says_so_in_one_line():
+    ran = run_gpu("--out", "gpu.json")
+
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr.strip().splitlines() == [
+        "PyTorch sees no CUDA device here; --device cpu --quick tries the code, and measures no GPU"
+    ]
+
+
+def test_a_budget_of_time_ends_whatever_takes_longer(scripts: None):
+    from device_clock import Budget, OutOfTime
+
+    with pytest.raises(OutOfTime), Budget(0.05).enforced():
+        time.sleep(60)
+
+
+@given(tokens=st.integers(1, 40))
+def test_random_texts_are_of_exactly_so_many_tokens(scripts: None, tokens: int):
+    from random_texts import RandomTexts
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
+    before = "<Document>:"
+
+    text = RandomTexts(tokenizer).text(tokens)
+
+    assert len(tokenizer.encode(f"{before} {text}")) == len(tokenizer.encode(before)) + tokens
