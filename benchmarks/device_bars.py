@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from contestants import CARD, SENTENCE_TRANSFORMERS
+from contestants import CARD, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS
 from entrants import HEAD_ALONE, UNPADDED
 
 Run = dict[str, Any]
@@ -12,7 +12,9 @@ PEERS = (SENTENCE_TRANSFORMERS, HEAD_ALONE, UNPADDED, CARD)
 
 def bars(run: Run) -> list[dict[str, str]]:
     """What, the bar, what was measured; a line each, none left out."""
-    return [{"what": what, "bar": bar, "measured": _measured(run, part, tell)} for what, bar, part, tell in _BARS]
+    instead = "tiny shapes and few documents for: " if run["options"]["quick"] else ""
+    lines = [(f"{instead}{what}", bar, _measured(run, part, tell)) for what, bar, part, tell in _BARS]
+    return [dict(zip(("what", "bar", "measured"), line, strict=True)) for line in lines]
 
 
 def _measured(run: Run, part: str, tell: Callable[[Run, Any], str]) -> str:
@@ -38,7 +40,8 @@ def _share(run: Run, part: Any) -> str:
 
 
 def _cached(_: Run, part: Any) -> str:
-    return f"{_spread(part['times_as_fast'])}, logits at most {part['max_difference']:.2g} apart"
+    tokens = " instead of ".join(f"{part['entrants'][name]['tokens']:,}" for name in (KEPT, ONELOGIT))
+    return f"{_spread(part['times_as_fast'])}; {tokens} tokens; logits at most {part['max_difference']:.2g} apart"
 
 
 def _answer(_: Run, part: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from contestants import CARD, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS
+from counting import counted
 from device_bench import DOCUMENT_FIRST, LARGE, QUERY_TOKENS, SMALL, DeviceBench
 from device_ceiling import QUICK, Amounts, measure_device
 from device_clock import Call, Taken, take_turns
@@ -16,6 +17,8 @@ from device_profile import profile
 from entrants import COMPILED, HEAD_ALONE, UNPADDED
 from lineup import Entrant, Lineup
 from measure import spread
+
+from onelogit import Reranker
 
 TOP = 10
 EVERYONE = (ONELOGIT, COMPILED, SENTENCE_TRANSFORMERS, HEAD_ALONE, UNPADDED, CARD)
@@ -148,6 +151,7 @@ def cached(bench: DeviceBench) -> dict[str, Any]:
         for name, each in rerankers.items()
     }
     taken = take_turns(bench.device, bench.budget, calls, most_s=30)
+    tokens = {name: _tokens_of(each, calls[name][-1]) for name, each in rerankers.items()}
     for each in rerankers.values():
         each.close()
     bench.let_go(DOCUMENT_FIRST)
@@ -156,10 +160,20 @@ def cached(bench: DeviceBench) -> dict[str, Any]:
         "document_tokens": sizes.medium,
         "rounds": len(taken[KEPT]),
         "token_bytes": token_bytes,
-        "entrants": {name: {"wall_s": spread([call.wall_s for call in each])} for name, each in taken.items()},
+        "entrants": {
+            name: {"wall_s": spread([call.wall_s for call in each]), "tokens": tokens[name]}
+            for name, each in taken.items()
+        },
         "times_as_fast": spread(_walls(taken[ONELOGIT], taken[KEPT])),
         "max_difference": _difference(taken[ONELOGIT], taken[KEPT]),
     }
+
+
+def _tokens_of(reranker: Reranker, call: Call) -> int:
+    """How many tokens a call computes."""
+    with counted(reranker.classifier.get_input_embeddings()) as count:
+        call()
+    return count.tokens
 
 
 def _walls(slow: Sequence[Taken], fast: Sequence[Taken]) -> list[float]:
