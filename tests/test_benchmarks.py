@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, Qwen3Config
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
 from onelogit import DEMO_MODEL
 
@@ -76,86 +77,113 @@ def test_a_run_holds_everyone_against_the_causal_model(tmp_path: Path):
         assert figures["tokens_computed"] > 0
 
 
-def run_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, FOLDER / "gpu.py", *arguments]
-    return subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def gpu(scripts: None) -> ModuleType:
+    import gpu
+
+    return gpu
 
 
-def result_of(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text())
-
-
-def test_the_run_for_a_gpu_can_be_tried_on_a_cpu_and_says_that_it_measures_nothing(tmp_path: Path):
-    out = tmp_path / "gpu.json"
-
-    ran = run_gpu("--device", "cpu", "--quick", "--dtype", "float32", "--out", str(out))
-
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """What the run for a GPU says when it is tried on a CPU, and what it writes."""
+    out = tmp_path_factory.mktemp("gpu") / "gpu.json"
+    command = [sys.executable, FOLDER / "gpu.py", "--device", "cpu", "--quick", "--dtype", "float32", "--out", out]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("NOTHING HERE IS A GPU'S FIGURE")
-    result = result_of(out)
+    return ran.stdout, json.loads(out.read_text())
+
+
+def test_the_run_for_a_gpu_can_be_tried_on_a_cpu_and_says_that_it_measures_nothing(
+    tried: tuple[str, dict[str, Any]],
+):
+    said, result = tried
+
+    assert said.startswith("NOTHING HERE IS A GPU'S FIGURE")
     assert not result["is_gpu"]
     assert [*result["parts"]] == [part for part in PARTS if part != "texts"]
     assert result["not_measured"] == [{"part": "texts", "reason": "no --data"}]
     assert [line["measured"].startswith("not measured") for line in result["bars"]] == [False] * 8
+    assert all(line["what"].startswith("tiny shapes") for line in result["bars"])
     assert result["without"]["qwen3-0.6b: onelogit, compiled"] == "--no-compile"
     assert "flash" in result["without"]["qwen3-0.6b: Sentence Transformers, unpadded"].lower()
 
 
-def test_a_run_for_a_gpu_holds_everyone_against_the_causal_model(tmp_path: Path):
-    out = tmp_path / "gpu.json"
+def test_a_run_for_a_gpu_holds_everyone_against_the_causal_model(tried: tuple[str, dict[str, Any]]):
+    parts = tried[1]["parts"]
 
-    run_gpu("--device", "cpu", "--quick", "--dtype", "float32", "--only", "cold,equality,cached", "--out", str(out))
-
-    parts = result_of(out)["parts"]
     peers = {"Sentence Transformers", "Sentence Transformers, head alone", "model card's loop"}
+    equality, cached = parts["equality"], parts["cached"]
     assert set(parts["cold"]["entrants"]) == {"onelogit", *peers}
-    assert set(parts["equality"]["entrants"]) == {"onelogit", "onelogit, float32", *peers}
-    for figures in parts["equality"]["entrants"].values():
-        assert figures["max_error"] < 1e-5 < parts["equality"]["median_gap_in_top"]
-        assert figures["top_kept"] == parts["equality"]["queries"] == 2
-    assert all(figures["max_difference"] < 1e-4 for figures in parts["cold"]["entrants"].values())
-    assert parts["cached"]["max_difference"] < 1e-4
-    computed = {name: figures["tokens"] for name, figures in parts["cached"]["entrants"].items()}
+    assert all(figures["max_difference"] < 1e-5 for figures in parts["cold"]["entrants"].values())
+    assert set(equality["entrants"]) == {"onelogit", "onelogit, float32", *peers}
+    for figures in equality["entrants"].values():
+        assert figures["max_error"] < 1e-5 < equality["median_gap_in_top"]
+        assert figures["top_kept"] == equality["queries"] == 2
+    assert cached["max_difference"] < 1e-5
+    computed = {name: figures["tokens"] for name, figures in cached["entrants"].items()}
     assert 0 < computed["onelogit, documents kept"] < computed["onelogit"]
 
 
-def test_a_run_whose_time_is_over_says_what_it_did_not_measure(tmp_path: Path):
-    out = tmp_path / "gpu.json"
+def test_a_run_whose_time_is_over_says_what_it_did_not_measure(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--quick"])
+    options = gpu.parse()
 
-    ran = run_gpu("--device", "cpu", "--quick", "--minutes", "0", "--out", str(out))
+    result = gpu.run(gpu.open_bench(options, gpu.Budget(0)), PARTS)
 
-    assert ran.returncode == 0, ran.stderr
-    result = result_of(out)
     assert result["parts"] == {}
     assert [each["part"] for each in result["not_measured"]] == PARTS
-    assert all(line["measured"].startswith("not measured") for line in result["bars"])
+    bars = gpu.bars({**result, "options": vars(options)})
+    assert [line["measured"].startswith("not measured: 0 s are left") for line in bars] == [True] * 8
 
 
-def test_without_a_gpu_the_run_for_one_says_so_in_one_line():
-    ran = run_gpu("--out", "gpu.json")
-
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert ran.stderr.strip().splitlines() == [
-        "PyTorch sees no CUDA device here; --device cpu --quick tries the code, and measures no GPU"
-    ]
-
-
-def test_a_budget_of_time_ends_whatever_takes_longer(scripts: None):
-    from device_clock import Budget, OutOfTime
-
-    with pytest.raises(OutOfTime), Budget(0.05).enforced():
+def test_a_budget_of_time_ends_whatever_takes_longer(gpu: ModuleType):
+    with pytest.raises(gpu.OutOfTime), gpu.Budget(0.05).enforced():
         time.sleep(60)
 
 
-@given(tokens=st.integers(1, 40))
-def test_random_texts_are_of_exactly_so_many_tokens(scripts: None, tokens: int):
-    from random_texts import RandomTexts
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_without_a_gpu_the_run_for_one_says_so_in_one_line(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", "gpu.json"])
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
-    before = "<Document>:"
+    with pytest.raises(SystemExit) as ended:
+        gpu.parse()
+
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err == "PyTorch sees no CUDA device here; --device cpu --quick tries the code, and measures no GPU\n"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return AutoTokenizer.from_pretrained(DEMO_MODEL)
+
+
+@given(tokens=st.integers(1, 40))
+@settings(max_examples=10)
+def test_random_texts_are_of_exactly_so_many_tokens(scripts: None, tokenizer: PreTrainedTokenizerFast, tokens: int):
+    from random_texts import RandomTexts
 
     text = RandomTexts(tokenizer).text(tokens)
 
+    before = "<Document>:"
     assert len(tokenizer.encode(f"{before} {text}")) == len(tokenizer.encode(before)) + tokens
+
+
+@given(length=st.integers(1, 50))
+def test_the_floor_counts_what_the_rows_themselves_would(scripts: None, counting: ModuleType, length: int):
+    from checkpoints import SHAPES, config_of
+    from floors import DOCUMENTS, PREFIX, SUFFIX, forest_floor
+
+    shape = SHAPES["tiny"]
+    own = length + SUFFIX
+    rows = [[*[0] * PREFIX, *[1 + row] * own] for row in range(DOCUMENTS)]
+
+    floor = forest_floor(shape, length)
+
+    work = counting.count_work(rows, config_of(shape, shape.layers, is_tied=True))
+    assert (floor.tokens, floor.flop) == (work.distinct_tokens, work.flop)
