@@ -10,7 +10,7 @@ from checkpoints import SHAPES, Shape
 from contestants import ONELOGIT
 from counting import Work, count_work
 from device_clock import Budget, Call, Taken, take_turns
-from entrants import COMPILED, OURS, enter
+from entrants import COMPILED, OURS, enter, way_of
 from lineup import Absent, Entrant, Lineup
 from measure import spread
 from random_texts import RandomTexts
@@ -69,6 +69,7 @@ class DeviceBench:
         is_quick: tiny shapes, to try the code.
         is_compiling: whether compiled layers take part.
         without: who could not take part, and why; by "shape: name".
+        ways: how onelogit computes, as it says itself; by the same.
         entered_s: how long it took to make each ready.
     """
 
@@ -82,6 +83,7 @@ class DeviceBench:
     is_compiling: bool = True
     peer_batch: int = 32
     without: dict[str, str] = field(default_factory=dict)
+    ways: dict[str, str] = field(default_factory=dict)
     entered_s: dict[str, float] = field(default_factory=dict)
     _lineups: dict[str, Lineup] = field(default_factory=dict)
     _entrants: dict[tuple[str, str], Entrant] = field(default_factory=dict)
@@ -124,6 +126,8 @@ class DeviceBench:
             start = time.perf_counter()
             try:
                 self._entrants[key] = self._made(name, entrant)
+                if entrant in OURS:
+                    self.ways[f"{name}: {entrant}"] = way_of(self.lineup(name), self._entrants[key])
             except Absent as reason:
                 self.note(name, entrant, str(reason))
             self.entered_s[f"{name}: {entrant}"] = time.perf_counter() - start

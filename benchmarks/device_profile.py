@@ -44,7 +44,7 @@ def _kernels(device: torch.device, call: Call) -> list[dict[str, Any]]:
             "seconds": (event.self_device_time_total if is_cuda else event.self_cpu_time_total) / 1e6,
         }
         for event in profiled.key_averages()
-        if event.device_type == kind
+        if event.device_type == kind and not getattr(event, "is_user_annotation", False)  # spans around kernels
     ]
     return sorted(found, key=lambda kernel: -kernel["seconds"])
 

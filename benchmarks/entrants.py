@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from contestants import CARD, CARDS, ONELOGIT, SENTENCE_TRANSFORMERS
@@ -10,6 +11,8 @@ from device_clock import Call
 from lineup import Absent, Entrant, Lineup
 
 from onelogit import Reranker
+from onelogit.at_once import can_attend_at_once
+from onelogit.decoder import attends_over_forests
 from onelogit.passes import TokenRow
 
 COMPILED = "onelogit, compiled"
@@ -42,6 +45,22 @@ def of_reranker(lineup: Lineup, reranker: Reranker) -> Entrant:
     return Entrant(reranker.logits, tokenised, reranker.classifier)
 
 
+def _compiled(lineup: Lineup) -> Entrant:
+    entrant = of_reranker(lineup, lineup.reranker(compile=True))
+    layers: Any = entrant.model.get_submodule("model.layers")
+    if all(layer._compiled_call_impl is None for layer in layers):
+        raise Absent("compiled, it gives other numbers, and so it computes plain")
+    return entrant
+
+
+def way_of(lineup: Lineup, entrant: Entrant) -> str:
+    """How onelogit computes here: what it falls back to, it falls back to without an error."""
+    if not attends_over_forests(entrant.model):
+        return "padded rows: forests gave other numbers when it was loaded"
+    query = torch.empty(1, 1, lineup.shape.head_dim, device=lineup.device, dtype=lineup.dtype)
+    return "forests, all segments at once" if can_attend_at_once(query) else "forests, segment by segment"
+
+
 def _card(lineup: Lineup) -> Entrant:
     """As the card shows it: all at once, left padding, logits of the whole vocabulary at each place, the last read."""
     model, tokenizer = lineup.twin(), deepcopy(lineup.tokenizer)
@@ -53,7 +72,8 @@ def _card(lineup: Lineup) -> Entrant:
 
         @torch.no_grad()
         def compute() -> list[float]:
-            return read(model(**inputs.to(lineup.device)).logits[:, -1, :])
+            near = {name: each.to(lineup.device) for name, each in inputs.items()}
+            return read(model(**near).logits[:, -1, :])
 
         return compute
 
@@ -62,7 +82,7 @@ def _card(lineup: Lineup) -> Entrant:
 
 _ENTRANTS: dict[str, Callable[[Lineup], Entrant]] = {
     ONELOGIT: lambda lineup: of_reranker(lineup, lineup.reranker()),
-    COMPILED: lambda lineup: of_reranker(lineup, lineup.reranker(compile=True)),
+    COMPILED: _compiled,
     SENTENCE_TRANSFORMERS: with_logit_score,
     HEAD_ALONE: head_alone,
     UNPADDED: unpadded,

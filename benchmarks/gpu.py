@@ -115,6 +115,8 @@ def report(result: dict[str, Any]) -> None:
         print(f"not measured: {each['part']}: {each['reason']}")
     for who, why in result["without"].items():
         print(f"without {who}: {why}")
+    for who, way in result["ways"].items():
+        print(f"{who}: {way}")
 
 
 def open_bench(options: argparse.Namespace, budget: Budget) -> DeviceBench:
@@ -133,11 +135,18 @@ def open_bench(options: argparse.Namespace, budget: Budget) -> DeviceBench:
     )
 
 
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(str(error).splitlines()[0]) from error
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=torch.device, default="cuda", help="cuda, cuda:1, or cpu to try the code")
+    parser.add_argument("--device", type=_device, default="cuda", help="cuda, cuda:1, or cpu to try the code")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--minutes", type=float, default=8, help="that the run may take (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=8, help="for the run, imports apart (default: %(default)s)")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compiled layers, too (CUDA: yes)")
     parser.add_argument("--peer-batch", type=int, default=32, help="of Sentence Transformers (its own: %(default)s)")
@@ -169,10 +178,12 @@ def main() -> None:
         "is_gpu": about["card"] is not None,
         "machine": about,
         "versions": found,
-        "options": {name: getattr(options, name) for name in ("dtype", "minutes", "quick", "peer_batch")},
+        "options": {name: getattr(options, name) for name in ("dtype", "minutes", "quick", "peer_batch", "compile")},
+        "tokenizer": "the demo model's" if options.tokenizer is None else options.tokenizer.name,
         "sources": {name: SHAPES[name].source for name in (SMALL, LARGE, DOCUMENT_FIRST)},
         **run(bench, names),
         "without": bench.without,
+        "ways": bench.ways,
         "entered_s": bench.entered_s,
         "took_s": budget.spent_s,
     }

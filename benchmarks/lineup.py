@@ -71,7 +71,9 @@ class Lineup:
     @cached_property
     def model(self) -> Qwen3ForCausalLM:
         """The language model itself, which nobody computes with: they all get `twin`s."""
-        return random_model(self.shape, self.layers, is_tied=True, device=str(self.device)).to(self.dtype)
+        model = random_model(self.shape, self.layers, is_tied=True, device=str(self.device))
+        # Not `.to(bfloat16)`, which it is already: that would round the rotary embedding's frequencies as well.
+        return model.float() if self.dtype == torch.float32 else model
 
     def twin(self) -> Qwen3ForCausalLM:
         """Another model object around the same weights."""

@@ -107,6 +107,7 @@ def test_the_run_for_a_gpu_can_be_tried_on_a_cpu_and_says_that_it_measures_nothi
     assert [line["measured"].startswith("not measured") for line in result["bars"]] == [False] * 8
     assert all(line["what"].startswith("tiny shapes") for line in result["bars"])
     assert result["without"]["qwen3-0.6b: onelogit, compiled"] == "--no-compile"
+    assert result["ways"]["qwen3-0.6b: onelogit"] == "forests, segment by segment"
     assert "flash" in result["without"]["qwen3-0.6b: Sentence Transformers, unpadded"].lower()
 
 
@@ -187,3 +188,24 @@ def test_the_floor_counts_what_the_rows_themselves_would(scripts: None, counting
 
     work = counting.count_work(rows, config_of(shape, shape.layers, is_tied=True))
     assert (floor.tokens, floor.flop) == (work.distinct_tokens, work.flop)
+
+
+def test_a_part_that_takes_too_long_or_fails_is_listed_and_not_dropped(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    parts = {"cold": fail, "equality": lambda _: [], "cached": lambda _: time.sleep(60), "texts": lambda _: []}
+    for name, measure in parts.items():
+        monkeypatch.setitem(gpu.PARTS, name, gpu.PARTS[name]._replace(measure=measure))
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--quick"])
+
+    result = gpu.run(gpu.open_bench(gpu.parse(), gpu.Budget(1)), [*parts])
+
+    assert result["parts"] == {"equality": []}
+    assert {each["part"]: each["reason"] for each in result["not_measured"]} == {
+        "cold": "failed: RuntimeError: no such kernel",
+        "cached": "the time was over before it was done",
+        "texts": "the time was over before it began",
+    }
