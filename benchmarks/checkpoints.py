@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from shapes import SHAPES, Shape, config_of
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from onelogit import DEMO_MODEL, Recipe, Reranker
 from onelogit.recipes import FAMILIES
@@ -23,69 +24,6 @@ RECIPES = {recipe.family: recipe for recipe in FAMILIES}
 # Attention over random weights of the usual 0.02 sees every token alike, and so all documents: logits would hardly
 # differ, and an error in a prompt could not be seen.
 QUERY_KEY_STD = 0.08
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What decides the cost of a model.
-
-    Attributes:
-        family: of the recipes, by which the checkpoint declares itself.
-        source: where the numbers can be checked.
-    """
-
-    family: str
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    key_value_heads: int
-    head_dim: int = 128
-    vocabulary: int = 151669
-    source: str
-
-
-SHAPES = {
-    "qwen3-0.6b": Shape(
-        family="qwen3-reranker",
-        layers=28,
-        hidden=1024,
-        intermediate=3072,
-        heads=16,
-        key_value_heads=8,
-        source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B (595,776,512 parameters, tied)",
-    ),
-    "qwen3-4b": Shape(
-        family="qwen3-reranker",
-        layers=36,
-        hidden=2560,
-        intermediate=9728,
-        heads=32,
-        key_value_heads=8,
-        source="https://huggingface.co/Qwen/Qwen3-Reranker-4B (4,021,784,576 parameters, tied)",
-    ),
-    "ctxl-1b": Shape(
-        family="ctxl-rerank-v2",
-        layers=14,
-        hidden=2048,
-        intermediate=6144,
-        heads=16,
-        key_value_heads=8,
-        source="https://huggingface.co/ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b: 14 layers, 8 key-value "
-        "heads of 128; the widths are Qwen3-1.7B's, with which 14 layers come to the 1.0 billion of its name",
-    ),
-    "tiny": Shape(
-        family="qwen3-reranker",
-        layers=2,
-        hidden=64,
-        intermediate=128,
-        heads=4,
-        key_value_heads=2,
-        head_dim=32,
-        vocabulary=8192,
-        source="no model: for trying the scripts",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,22 +84,6 @@ def random_model(shape: Shape, layers: int, *, is_tied: bool, device: str = "cpu
     model.tie_weights()
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)  # its buffers were lost on "meta"
     return model
-
-
-def config_of(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3Config:
-    """As transformers describes the shape."""
-    return Qwen3Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=40960,
-        rope_theta=1_000_000.0,
-        tie_word_embeddings=is_tied,
-    )
 
 
 def declare(folder: Path, family: str) -> Checkpoint:

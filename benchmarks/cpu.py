@@ -21,10 +21,11 @@ import torch
 from bars import add_shares, bars
 from bench import QUICK, Bench, Sizes
 from ceiling import measure_ceiling
-from checkpoints import SHAPES, open_checkpoint, write_checkpoint
+from checkpoints import open_checkpoint, write_checkpoint
 from contestants import CARD, COMPILED, CONVERTED, SENTENCE_TRANSFORMERS, VLLM, Settings
 from parts import PARTS
 from processes import quiet
+from shapes import SHAPES
 from texts import read_texts
 from transformers import AutoConfig
 from versions import versions

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import SHAPES, declare, random_model
+from checkpoints import declare, random_model
 from device_clock import Call
 from lineup import Absent, Entrant, Lineup
+from shapes import SHAPES
 from torch import nn
 
 

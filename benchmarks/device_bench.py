@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import SHAPES, Shape
 from contestants import ONELOGIT
 from counting import Work, count_work
 from device_clock import Budget, Call, Taken, take_turns
@@ -14,8 +14,9 @@ from entrants import COMPILED, OURS, enter, way_of
 from lineup import Absent, Entrant, Lineup
 from measure import spread
 from random_texts import RandomTexts
+from shapes import SHAPES, Shape, shape_of
 from texts import Texts
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 COMPILING_S = 60  # left at least, or nothing is compiled any more
 QUERY_TOKENS = 8
@@ -67,6 +68,7 @@ class DeviceBench:
         budget: of time.
         texts: real ones, where folders were named.
         is_quick: tiny shapes, to try the code.
+        weights: folder of a language model in place of random weights in the small shape.
         is_compiling: whether compiled layers take part.
         without: who could not take part, and why; by "shape: name".
         ways: how onelogit computes, as it says itself; by the same.
@@ -82,6 +84,7 @@ class DeviceBench:
     is_quick: bool = False
     is_compiling: bool = True
     peer_batch: int = 32
+    weights: Path | None = None
     without: dict[str, str] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
     entered_s: dict[str, float] = field(default_factory=dict)
@@ -89,8 +92,10 @@ class DeviceBench:
     _entrants: dict[tuple[str, str], Entrant] = field(default_factory=dict)
 
     def shape(self, name: str) -> Shape:
-        """One of `SHAPES`; where the run is quick, a tiny one of the same family."""
+        """One of `SHAPES`, or that of the weights; where the run is quick, a tiny one of the same family."""
         shape = SHAPES[name]
+        if self._weights(name) is not None:
+            return shape_of(AutoConfig.from_pretrained(self._weights(name)), shape.family)
         if not self.is_quick:
             return shape
         vocabulary = max(SHAPES["tiny"].vocabulary, len(self.tokenizer))
@@ -101,8 +106,12 @@ class DeviceBench:
         if name not in self._lineups:
             shape = self.shape(name)
             about = {"tokenizer": self.tokenizer, "device": self.device, "dtype": self.dtype}
-            self._lineups[name] = Lineup(shape, shape.layers, **about, peer_batch=self.peer_batch)
+            about |= {"peer_batch": self.peer_batch, "weights": self._weights(name)}
+            self._lineups[name] = Lineup(shape, shape.layers, **about)
         return self._lineups[name]
+
+    def _weights(self, name: str) -> Path | None:
+        return self.weights if name == SMALL else None
 
     def entrants(self, name: str, entrants: Sequence[str]) -> dict[str, Entrant]:
         """Those of a shape that can take part, made ready once; why the others cannot is noted."""

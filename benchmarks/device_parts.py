@@ -2,9 +2,9 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -90,9 +90,10 @@ def equality(bench: DeviceBench) -> dict[str, Any]:
     entrants = bench.entrants(SMALL, EVERYONE)
     given: dict[str, list[list[float]]] = {name: [] for name in [*entrants, "onelogit, float32"]}
     truths, begun_s = [], bench.budget.spent_s
-    texts, sizes = bench.random_texts(seed=1), bench.sizes
+    sizes = bench.sizes
+    asked = _compared(bench)
     while len(truths) < sizes.queries and bench.budget.left_s > 0 and bench.budget.spent_s < begun_s + 120:
-        query, documents = texts.text(QUERY_TOKENS), texts.texts(sizes.query_documents, sizes.query_document_tokens)
+        query, documents = next(asked)
         truths.append(_reference_logits(exact, reference, query, documents))
         given["onelogit, float32"].append(in_float32.logits(query, documents))
         for name, entrant in entrants.items():
@@ -104,10 +105,23 @@ def equality(bench: DeviceBench) -> dict[str, Any]:
     return {
         "queries": len(truths),
         "documents": sizes.query_documents,
+        "texts": bench.texts[0].name if bench.texts else "random words",
+        "weights": "random" if lineup.weights is None else lineup.weights.name,
         "spread_of_reference": statistics.median(map(statistics.pstdev, truths)),
         "median_gap_in_top": statistics.median(gaps),
         "entrants": {name: _errors(logits, truths) for name, logits in given.items()},
     }
+
+
+def _compared(bench: DeviceBench) -> Iterator[tuple[str, list[str]]]:
+    """Queries with documents: real ones where there are any, since documents that are alike have logits alike."""
+    sizes, made = bench.sizes, bench.random_texts(seed=1)
+    for turn in count():
+        if bench.texts:
+            each, start = bench.texts[0], turn * sizes.query_documents
+            yield each.query(turn), each.documents(start, sizes.query_documents)
+        else:
+            yield made.text(QUERY_TOKENS), made.texts(sizes.query_documents, sizes.query_document_tokens)
 
 
 @torch.inference_mode()
@@ -191,9 +205,9 @@ def texts(bench: DeviceBench) -> list[dict[str, Any]]:
     """Real texts, of the lengths that they have."""
     if not bench.texts:
         raise LeftOut("no --data")
-    found, rounds, count = [], min(3, bench.sizes.rounds), bench.sizes.documents
+    found, rounds, documents = [], min(3, bench.sizes.rounds), bench.sizes.documents
     for each in bench.texts:
-        asked = [(each.query(turn), each.documents(turn * count, count)) for turn in range(rounds + 1)]
+        asked = [(each.query(turn), each.documents(turn * documents, documents)) for turn in range(rounds + 1)]
         found.append({"texts": each.name, **bench.race(SMALL, EVERYONE, asked, most_s=30)})
     return found
 

@@ -8,8 +8,8 @@ Nothing is measured here. The rates are those that gpu.py measures, or a data sh
 import argparse
 from typing import NamedTuple
 
-from checkpoints import SHAPES, Shape, config_of
 from counting import needed_flop
+from shapes import SHAPES, Shape, config_of
 
 # Of a prompt in the Qwen3 tokenizer, with a query of 8 tokens: what all prompts of a call share, and what follows the
 # document.

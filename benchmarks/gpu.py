@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import SHAPES
 from device_bars import bars
 from device_bench import DOCUMENT_FIRST, LARGE, QUICK, SMALL, DeviceBench, Sizes
 from device_clock import Budget, OutOfTime
 from device_parts import PARTS, LeftOut
 from processes import quiet
+from shapes import SHAPES
 from texts import read_texts
 from transformers import AutoTokenizer
 from versions import versions
@@ -127,11 +127,12 @@ def open_bench(options: argparse.Namespace, budget: Budget) -> DeviceBench:
         dtype=getattr(torch, options.dtype),
         budget=budget,
         sizes=QUICK if options.quick else Sizes(),
-        tokenizer=AutoTokenizer.from_pretrained(options.tokenizer or DEMO_MODEL),
+        tokenizer=AutoTokenizer.from_pretrained(options.tokenizer or options.weights or DEMO_MODEL),
         texts=[read_texts(folder) for folder in options.data],
         is_quick=options.quick,
         is_compiling=is_cuda if options.compile is None else options.compile,
         peer_batch=options.peer_batch,
+        weights=options.weights,
     )
 
 
@@ -151,6 +152,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compiled layers, too (CUDA: yes)")
     parser.add_argument("--peer-batch", type=int, default=32, help="of Sentence Transformers (its own: %(default)s)")
     parser.add_argument("--tokenizer", type=Path, help="folder with a real tokenizer")
+    parser.add_argument(
+        "--weights", type=Path, help="folder with a real Qwen3-Reranker-0.6B, in place of random weights"
+    )
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="folders with corpus.jsonl and queries.jsonl")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, few documents: does it run at all")
     parser.add_argument("--out", type=Path, help="figures, as JSON")
@@ -179,7 +183,7 @@ def main() -> None:
         "machine": about,
         "versions": found,
         "options": {name: getattr(options, name) for name in ("dtype", "minutes", "quick", "peer_batch", "compile")},
-        "tokenizer": "the demo model's" if options.tokenizer is None else options.tokenizer.name,
+        "tokenizer": bench.tokenizer.name_or_path,
         "sources": {name: SHAPES[name].source for name in (SMALL, LARGE, DOCUMENT_FIRST)},
         **run(bench, names),
         "without": bench.without,

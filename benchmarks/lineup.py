@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from checkpoints import Shape, config_of, random_model, recipe_with_ids
+from checkpoints import random_model, recipe_with_ids
 from contestants import Score
 from counting import prompt_rows
 from device_clock import Call
+from shapes import Shape, config_of
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -42,13 +44,14 @@ class Absent(Exception):  # noqa: N818  it is no error
 
 @dataclass(frozen=True)
 class Lineup:
-    """A model with random weights, and who computes with it.
+    """A model, and what all who compute with it have in common.
 
     Attributes:
         shape: of the model.
         layers: how many of the shape's.
         tokenizer: that all of them read with.
         peer_batch: prompts in one pass of Sentence Transformers.
+        weights: folder of a language model of that shape; None for random ones.
     """
 
     shape: Shape
@@ -57,6 +60,7 @@ class Lineup:
     device: torch.device
     dtype: torch.dtype
     peer_batch: int = 32
+    weights: Path | None = None
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -71,7 +75,10 @@ class Lineup:
     @cached_property
     def model(self) -> Qwen3ForCausalLM:
         """The language model itself, which nobody computes with: they all get `twin`s."""
-        model = random_model(self.shape, self.layers, is_tied=True, device=str(self.device))
+        if self.weights is None:
+            model = random_model(self.shape, self.layers, is_tied=True, device=str(self.device))
+        else:
+            model = Qwen3ForCausalLM.from_pretrained(self.weights, dtype=torch.bfloat16).eval().to(self.device)
         # Not `.to(bfloat16)`, which it is already: that would round the rotary embedding's frequencies as well.
         return model.float() if self.dtype == torch.float32 else model
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from onelogit import DEMO_MODEL
+from onelogit import DEMO_MODEL, Reranker
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 CONFIG = Qwen3Config(
@@ -177,8 +177,8 @@ def test_random_texts_are_of_exactly_so_many_tokens(scripts: None, tokenizer: Pr
 
 @given(length=st.integers(1, 50))
 def test_the_floor_counts_what_the_rows_themselves_would(scripts: None, counting: ModuleType, length: int):
-    from checkpoints import SHAPES, config_of
     from floors import DOCUMENTS, PREFIX, SUFFIX, forest_floor
+    from shapes import SHAPES, config_of
 
     shape = SHAPES["tiny"]
     own = length + SUFFIX
@@ -209,3 +209,16 @@ def test_a_part_that_takes_too_long_or_fails_is_listed_and_not_dropped(
         "cached": "the time was over before it was done",
         "texts": "the time was over before it began",
     }
+
+
+def test_a_lineup_computes_with_real_weights_where_they_are(scripts: None, tokenizer: PreTrainedTokenizerFast):
+    from lineup import Lineup
+    from shapes import shape_of
+
+    config = AutoConfig.from_pretrained(DEMO_MODEL)
+    shape = shape_of(config, "qwen3-reranker")
+    lineup = Lineup(shape, shape.layers, tokenizer, torch.device("cpu"), torch.float32, weights=DEMO_MODEL)
+    asked = "What is the capital of China?", ["Beijing is the capital of China.", "Bananas are yellow."]
+
+    with Reranker.load(DEMO_MODEL, device="cpu", dtype="float32") as reranker:
+        assert lineup.reranker().logits(*asked) == pytest.approx(reranker.logits(*asked), abs=1e-5)
