@@ -34,8 +34,8 @@ class Budget:
 
     @property
     def left_s(self) -> float:
-        """For parts: a twentieth is kept for what comes after them."""
-        return self._seconds * 0.95 - self.spent_s
+        """For parts. What is begun may go on a little longer, and the report comes after it."""
+        return self._seconds - max(self._seconds / 20, min(15, self._seconds / 4)) - self.spent_s
 
     @contextmanager
     def enforced(self) -> Iterator[None]:
