@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import ONELOGIT
+from contestants import COMPILED, ONELOGIT
 from counting import Work, count_work
 from device_clock import Budget, Call, Taken, take_turns
-from entrants import COMPILED, OURS, enter, way_of
+from entrants import OURS, enter, way_of
 from lineup import Absent, Entrant, Lineup
 from measure import spread
 from random_texts import RandomTexts

@@ -8,13 +8,13 @@ from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import torch
-from contestants import CARD, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS
+from contestants import CARD, COMPILED, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS
 from counting import counted
 from device_bench import DOCUMENT_FIRST, LARGE, QUERY_TOKENS, SMALL, DeviceBench
 from device_ceiling import QUICK, Amounts, measure_device
 from device_clock import Call, Taken, take_turns
 from device_profile import profile
-from entrants import COMPILED, HEAD_ALONE, UNPADDED
+from entrants import HEAD_ALONE, UNPADDED
 from lineup import Entrant, Lineup
 from measure import spread
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from contestants import CARD, CARDS, ONELOGIT, SENTENCE_TRANSFORMERS
+from contestants import CARD, CARDS, COMPILED, ONELOGIT, SENTENCE_TRANSFORMERS
 from cross_encoders import head_alone, unpadded, with_logit_score
 from device_clock import Call
 from lineup import Absent, Entrant, Lineup
@@ -15,7 +15,6 @@ from onelogit.at_once import can_attend_at_once
 from onelogit.decoder import attends_over_forests
 from onelogit.passes import TokenRow
 
-COMPILED = "onelogit, compiled"
 HEAD_ALONE = "Sentence Transformers, head alone"
 UNPADDED = "Sentence Transformers, unpadded"
 OURS = (ONELOGIT, COMPILED)
