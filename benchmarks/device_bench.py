@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from contestants import COMPILED, ONELOGIT
 from counting import Work, count_work
-from device_clock import Budget, Call, Taken, take_turns
+from device_clock import Budget, Taken, take_turns
 from entrants import OURS, enter, way_of
 from lineup import Absent, Entrant, Lineup
 from measure import spread
 from random_texts import RandomTexts
 from shapes import SHAPES, Shape, shape_of
 from texts import Texts
+from torch._dynamo.utils import counters
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 COMPILING_S = 60  # left at least, or nothing is compiled any more
@@ -167,23 +168,23 @@ class DeviceBench:
         """
         calls = {}
         for each, ready in self.entrants(name, entrants).items():
-            calls[each] = [ready.tokenised(query, documents) for query, documents in asked]
-            if (reason := _too_large(calls[each][0])) is not None:
-                self.note(name, each, reason)
-                del calls[each], self._entrants[name, each]
+            try:
+                calls[each] = [ready.tokenised(query, documents) for query, documents in asked]
+                calls[each][0]()
+            except Exception as error:  # out of memory, or whatever a peer has to say; the others go on
+                if each == ONELOGIT:
+                    raise
+                self.note(name, each, f"{type(error).__name__}: {error}".splitlines()[0])
+                del self._entrants[name, each]
+                calls.pop(each, None)
+        graphs = counters["stats"]["unique_graphs"]
         taken = take_turns(self.device, self.budget, calls, most_s)
+        graphs = counters["stats"]["unique_graphs"] - graphs
         lineup = self.lineup(name)
         measured = asked[1 : 1 + len(taken[ONELOGIT])]
         works = [count_work(lineup.rows(query, documents), lineup.config) for query, documents in measured]
-        return {"shape": name, "layers": lineup.layers, **summary(taken, works)}
-
-
-def _too_large(call: Call) -> str | None:
-    try:
-        call()
-    except torch.OutOfMemoryError as error:
-        return str(error).splitlines()[0]
-    return None
+        about = {"shape": name, "layers": lineup.layers, "graphs_compiled_meanwhile": graphs}
+        return {**about, **summary(taken, works)}
 
 
 def summary(taken: dict[str, list[Taken]], works: Sequence[Work]) -> dict[str, Any]:

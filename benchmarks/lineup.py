@@ -6,7 +6,7 @@ layers); the weights in them are the same tensors. Nothing is written to a disk.
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ class Lineup:
     dtype: torch.dtype
     peer_batch: int = 32
     weights: Path | None = None
+    _rows: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # everyone asks for the same ones
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -88,7 +89,10 @@ class Lineup:
 
     def rows(self, query: str, documents: Sequence[str]) -> list[list[int]]:
         """Of token ids, as transformers makes them of the family's chat template."""
-        return prompt_rows(self.tokenizer, self.recipe, query, documents)
+        new = [document for document in documents if (query, document) not in self._rows]
+        for document, row in zip(new, prompt_rows(self.tokenizer, self.recipe, query, new), strict=True):
+            self._rows[query, document] = row
+        return [self._rows[query, document] for document in documents]
 
     def reranker(self, **options: Any) -> Reranker:
         """A reranker around a twin of its own."""

@@ -221,3 +221,20 @@ def test_a_lineup_computes_with_real_weights_where_they_are(scripts: None, token
 
     with Reranker.load(DEMO_MODEL, device="cpu", dtype="float32") as reranker:
         assert lineup.reranker().logits(*asked) == pytest.approx(reranker.logits(*asked), abs=1e-5)
+
+
+def test_a_peer_that_fails_leaves_the_others_to_race(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--quick"])
+    bench = gpu.open_bench(gpu.parse(), gpu.Budget(600))
+    names = ("onelogit", "model card's loop")
+    card = bench.entrants("qwen3-0.6b", names)[names[1]]
+    bench._entrants["qwen3-0.6b", names[1]] = card._replace(tokenised=fail)
+
+    raced = bench.race("qwen3-0.6b", names, [("What is it?", ["It is 1.", "Two."])] * 2, 60)
+
+    assert [*raced["entrants"]] == ["onelogit"]
+    assert bench.without == {"qwen3-0.6b: model card's loop": "RuntimeError: out of"}
+    assert [*bench.entrants("qwen3-0.6b", names)] == ["onelogit"]
