@@ -10,7 +10,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 
 from onelogit import __version__
-from onelogit.commands import bulk, convert, recipes, verify
+from onelogit.commands import bulk, convert, evaluate, recipes, verify
 from onelogit.errors import OnelogitError
 
 
@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 where `verify` finds a difference, or `bulk` pairs with errors; 2 for an error that was printed; 130 where
         it was interrupted.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    options.arguments = [*arguments]
     if not sys.stderr.isatty():
         disable_progress_bars()  # the hub's and, since they ask it, transformers'
     command: Callable[[argparse.Namespace], int] = options.command
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="onelogit", description="Decoder language models as one-logit rerankers.")
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (recipes, convert, verify, bulk):
+    for module in (recipes, convert, verify, evaluate, bulk):
         name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.add_arguments(command)

@@ -68,7 +68,7 @@ class RunFolder:
         Raises:
             InputError: the folder holds something else, or another process is at it.
         """
-        with _locked(self.path):
+        with locked(self.path):
             found = self._found()
             if found is None or found == _NOBODY or is_overwriting:
                 self._clear()
@@ -137,8 +137,12 @@ def part_of_slice(scored: Path, number: int) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """A folder, made where there is none, for this process alone. The lock ends with the process, however it ends."""
+def locked(path: Path) -> Iterator[None]:
+    """A folder, made where there is none, for this process alone. The lock ends with the process, however it ends.
+
+    Raises:
+        InputError: it cannot be made, or another process is at it.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -23,13 +23,18 @@ def add_hub_options(parser: argparse.ArgumentParser) -> None:
 def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
     """Everything that `load_options` reads."""
     add_hub_options(parser)
+    add_loading_options(parser, default_dtype)
+    parser.add_argument("--instruction", help="in place of the family's default")
+    parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")
+    parser.add_argument("--chat-template", type=Path, help="jinja file with the roles query and document")
+
+
+def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
+    """How a model is loaded, and which tokens answer, whatever it is asked."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
     parser.add_argument("--max-tokens", type=int, help="longest prompt")
-    parser.add_argument("--instruction", help="in place of the family's default")
-    parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")
     parser.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
-    parser.add_argument("--chat-template", type=Path, help="jinja file with the roles query and document")
     parser.add_argument(
         "--classifier-from-tokens",
         "--classifier_from_tokens",

@@ -1,0 +1,91 @@
+"""Evaluation -> tables for a terminal."""
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from onelogit.measure.quality.evaluation import Entry, Evaluation
+from onelogit.measure.quality.notes import ORDER_ONLY, remarks, warnings
+from onelogit.measure.quality.resampling import Mean
+
+
+def tables(evaluation: Evaluation) -> Iterator[Table | str]:
+    """The comparison, its slices, how contestants moved documents, and what there is to know of them; with markup."""
+    yield _comparison(evaluation)
+    if evaluation.slices:
+        yield _slices(evaluation)
+    if evaluation.pairings:
+        yield _pairings(evaluation)
+    yield "\n".join(
+        [
+            *(f"[yellow]{escape(warning)}[/]" for warning in warnings(evaluation)),
+            *(escape(remark) for remark in remarks(evaluation)),
+            f"[dim]{ORDER_ONLY}[/]",
+        ]
+    )
+
+
+def shown(mean: Mean | None) -> str:
+    """A mean that is a difference, with its interval."""
+    if mean is None:
+        return "-"
+    interval = "" if mean.interval is None else f" ({mean.interval.low:+.3f} to {mean.interval.high:+.3f})"
+    return f"{mean.value:+.3f}{interval}"
+
+
+def _comparison(evaluation: Evaluation) -> Table:
+    data = evaluation.data
+    table = Table(
+        title=f"{escape(data.name)}: {len(evaluation.queries):,} queries, candidates from {escape(data.first_stage)}",
+        caption=f"in brackets: 95 % interval over queries, paired bootstrap, seed {evaluation.seed}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("order", overflow="fold")
+    table.add_column(evaluation.main, justify="right", no_wrap=True)
+    table.add_column("against the first stage", justify="right", overflow="fold")
+    for measure in evaluation.measures[1:]:
+        table.add_column(measure.name, justify="right", no_wrap=True)
+    for place, entry in enumerate(evaluation.entries):
+        table.add_row(*_cells(entry, evaluation), end_section=place == 1)
+    return table
+
+
+def _cells(entry: Entry, evaluation: Evaluation) -> list[str]:
+    main, *others = (f"{entry.means[measure.name].value:.3f}" for measure in evaluation.measures)
+    is_first = entry is evaluation.entries[0]
+    return [escape(entry.name), main, "-" if is_first else _coloured(entry.differences[evaluation.main]), *others]
+
+
+def _coloured(mean: Mean) -> str:
+    if mean.interval is None or mean.interval.low <= 0 <= mean.interval.high:
+        return shown(mean)
+    return f"[{'green' if mean.value > 0 else 'red'}]{shown(mean)}[/]"
+
+
+def _slices(evaluation: Evaluation) -> Table:
+    table = Table(title=f"{evaluation.main} by {escape(str(evaluation.slice_column))}", title_justify="left")
+    table.add_column(escape(str(evaluation.slice_column)), overflow="fold")
+    table.add_column("queries", justify="right")
+    for entry in evaluation.entries:
+        table.add_column(escape(entry.name), justify="right", overflow="fold")
+    for part in evaluation.slices:
+        means = [f"{entry.means[evaluation.main].value:.3f}" for entry in part.entries]
+        differences = ["", "", *(_coloured(entry.differences[evaluation.main]) for entry in part.entries[2:])]
+        cells = [f"{mean}\n{difference}".rstrip() for mean, difference in zip(means, differences, strict=True)]
+        table.add_row(escape(part.name), f"{len(part.places):,}", *cells)
+    return table
+
+
+def _pairings(evaluation: Evaluation) -> Table:
+    table = Table(title="How documents move from one order to another", title_justify="left")
+    for name in ("from", "to"):
+        table.add_column(name, overflow="fold")
+    for name in ("pairs flipped", "Kendall's tau", "p-MRR"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in evaluation.pairings:
+        tau = "-" if each.kendall_tau is None else f"{each.kendall_tau.value:.3f}"
+        p_mrr = "-" if each.p_mrr is None else f"{each.p_mrr.value:+.3f}"
+        table.add_row(escape(each.before), escape(each.after), f"{each.flipped.value:.1%}", tau, p_mrr)
+    return table
