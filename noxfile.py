@@ -3,6 +3,8 @@
 `minimums` and `frameworks` hold the adapters against the oldest and the newest versions of what they plug into.
 """
 
+import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -98,6 +100,16 @@ def name_vllm(session: nox.Session) -> None:
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", encoding="utf-8")
     (info / "RECORD").touch()
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The page of `onelogit evaluate` in a real Chromium: CHROMIUM's, the system's, or the one of playwright."""
+    install(session, "test")
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "browser"))
+    if not os.environ.get("CHROMIUM") and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.run("playwright", "install", "--with-deps", "chromium")
+    session.run("pytest", "-m", "browser", *session.posargs, env=OFFLINE)
 
 
 @nox.session

@@ -106,7 +106,9 @@ def _job(options: argparse.Namespace) -> "Job":
 
 def _options(options: argparse.Namespace, model: str, template: Path | None) -> OpenOptions:
     """What `open_reranker` takes; the instruction comes with each call."""
-    settled = argparse.Namespace(**{**vars(options), "instruction": None, "activation": None, "chat_template": template})
+    settled = argparse.Namespace(
+        **{**vars(options), "instruction": None, "activation": None, "chat_template": template}
+    )
     if not is_url(model):
         return cast("OpenOptions", load_options(settled, model))
     if options.served_model is not None:

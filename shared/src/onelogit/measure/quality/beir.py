@@ -104,7 +104,7 @@ def _entries(path: Path, read: Callable[[dict[str, Any]], Entry], kind: str, fau
             fields = line.fields()
             id = id_of(fields.get("_id"), '"_id"')
             if id in entries:
-                raise BadLineError(f"the id {id!r} stands twice")  # noqa: TRY301
+                raise BadLineError(f"the id {id!r} stands twice")
             entries[id] = read(fields)
         except BadLineError as fault:
             faults.add(kind, line.place, fault)

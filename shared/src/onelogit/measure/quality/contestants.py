@@ -80,7 +80,8 @@ def contestants(
     """
     given = [None if instruction == OWN else instruction for instruction in instructions or [OWN]]
     made: list[Contestant] = []
-    for model, template in product(models, templates or [None]):
+    wanted: Sequence[Path | None] = [*templates] or [None]
+    for model, template in product(models, wanted):
         options = options_of(model, template)
         made += (
             Contestant(name="", model=model, options=options, instruction=instruction, template=template)

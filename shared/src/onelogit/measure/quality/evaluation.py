@@ -137,7 +137,9 @@ def evaluate(
         measures=wanted,
         entries=_entries(all_figures, runs, seed),
         candidates_recall=mean_of(figures(queries, found, [_ALL_CANDIDATES])["candidates"]),
-        slices=[] if slice_column is None else _slices(all_figures, runs, seed, groups(queries, data.documents, slice_column)),
+        slices=[]
+        if slice_column is None
+        else _slices(all_figures, runs, seed, groups(queries, data.documents, slice_column)),
         slice_column=slice_column,
         pairings=pair(queries, runs, seed) if is_pairwise else (),
         seed=seed,

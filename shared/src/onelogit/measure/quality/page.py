@@ -90,7 +90,9 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         entries=evaluation.entries,
         scale=_scale(evaluation.entries, evaluation.main),
         slice_scale=_scale([entry for part in evaluation.slices for entry in part.entries], evaluation.main),
-        readings=[(entry, stories(evaluation, entry), bars(changes(evaluation, entry))) for entry in evaluation.contestants],
+        readings=[
+            (entry, stories(evaluation, entry), bars(changes(evaluation, entry))) for entry in evaluation.contestants
+        ],
         warnings=[*warnings(evaluation)],
         remarks=[*remarks(evaluation)],
         order_only=ORDER_ONLY,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from onelogit.errors import InputError
 from onelogit.measure.quality.judged import JudgedQuery
@@ -35,9 +35,7 @@ class Pairing(NamedTuple):
 
 def logits_of(run: Run, query: JudgedQuery) -> Sequence[float]:
     """The logits of a query's candidates, which are there."""
-    logits = run.scored[query.id].logits
-    assert logits is not None
-    return logits
+    return cast("Sequence[float]", run.scored[query.id].logits)
 
 
 def pair(queries: Sequence[JudgedQuery], runs: Sequence[Run], seed: int) -> list[Pairing]:
@@ -47,9 +45,7 @@ def pair(queries: Sequence[JudgedQuery], runs: Sequence[Run], seed: int) -> list
         InputError: there is no such pair, or no query with two candidates.
     """
     pairs = [
-        (before, after)
-        for before, after in combinations(runs, 2)
-        if before.contestant.model == after.contestant.model
+        (before, after) for before, after in combinations(runs, 2) if before.contestant.model == after.contestant.model
     ]
     if not pairs:
         raise InputError("--pairwise compares two instructions or templates of a model; name two of them")
@@ -62,12 +58,10 @@ def _pairing(queries: Sequence[JudgedQuery], before: Run, after: Run, seed: int)
     if not moves:
         raise InputError("--pairwise needs a query with two candidates or more")
     p_mrr = [each.p_mrr for each in moves if each.p_mrr is not None]
-    flipped = _mean([each.flipped for each in moves], seed)
-    assert flipped is not None
     return Pairing(
         before=before.contestant.name,
         after=after.contestant.name,
-        flipped=flipped,
+        flipped=means_of([[each.flipped for each in moves]], seed)[0],
         kendall_tau=_mean([each.kendall_tau for each in moves if each.kendall_tau is not None], seed),
         p_mrr=_mean(p_mrr, seed),
         query_count=len(moves),

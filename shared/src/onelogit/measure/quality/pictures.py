@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onelogit.errors import InputError
 from onelogit.measure.quality.evaluation import Entry, Evaluation
@@ -36,7 +36,7 @@ def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> Non
     except ImportError as error:
         raise InputError("plotting needs matplotlib: pip install 'onelogit[plot]'") from error
     present = {font.name for font in fontManager.ttflist}
-    fonts = {"font.family": [font for font in _FONTS if font in present], "svg.hashsalt": "onelogit"}
+    fonts: Any = {"font.family": [font for font in _FONTS if font in present], "svg.hashsalt": "onelogit"}
     with mpl.rc_context(fonts), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a machine may have no font for a script
         panels = [("all queries", len(evaluation.queries), evaluation.entries)]
@@ -58,7 +58,10 @@ def _draw(figure: "Figure", panels: Sequence[tuple[str, int, Sequence[Entry]]], 
         axes.set_title(_plain(title), fontsize=9, loc="left", color="#3a4048")
     all_axes[-1].set_xlabel(f"{evaluation.main}, with the 95 % interval over queries", fontsize=9)
     figure.suptitle(
-        _plain(f"{shortened(evaluation.data.name, 50)}: {len(evaluation.queries):,} queries"), fontsize=12, x=0.02, ha="left"
+        _plain(f"{shortened(evaluation.data.name, 50)}: {len(evaluation.queries):,} queries"),
+        fontsize=12,
+        x=0.02,
+        ha="left",
     )
 
 

@@ -114,7 +114,6 @@ class RunFile:
             raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        assert self._stream is not None
         try:
             self._stream.write(json.dumps(fields, ensure_ascii=False, allow_nan=False).encode() + b"\n")
             self._stream.flush()

@@ -1,4 +1,4 @@
-"""Contestants and queries -> logits, in a file for each contestant as they come; what is there already is not scored."""
+"""Contestants and queries -> logits, each contestant's in a file as they come; what is there is not scored again."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence

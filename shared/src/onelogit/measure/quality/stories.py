@@ -1,13 +1,14 @@
 """Evaluation -> single queries worth reading: where each contestant lost and gained most, before and after."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from onelogit.measure.quality.evaluation import Entry, Evaluation
 from onelogit.measure.quality.figures import by_logit
 from onelogit.measure.quality.judged import JudgedQuery
 from onelogit.measure.quality.lines import shortened
 from onelogit.measure.quality.pairings import logits_of
+from onelogit.measure.quality.scoring import Run
 
 QUERIES = 3
 DOCUMENTS = 5
@@ -100,8 +101,7 @@ def stories(evaluation: Evaluation, entry: Entry) -> Stories:
 
 def _story(evaluation: Evaluation, entry: Entry, place: int) -> Story:
     query = evaluation.queries[place]
-    assert entry.run is not None
-    before, after = list(query.found or ()), by_logit(query, logits_of(entry.run, query))
+    before, after = list(query.found or ()), by_logit(query, logits_of(cast("Run", entry.run), query))
     first = evaluation.entries[0].figures[evaluation.main]
     return Story(
         query=shortened(query.text, _QUERY_CHARACTERS),
