@@ -19,9 +19,11 @@ from onelogit.measure.quality.judged import DataSet
 from onelogit.measure.quality.lines import Faults
 from onelogit.measure.quality.lists import read_lists
 from onelogit.measure.quality.page import write_page
+from onelogit.measure.quality.pairings import check_pairs
 from onelogit.measure.quality.pictures import plot_evaluation
 from onelogit.measure.quality.plain import lines_of_queries, plain_evaluation
 from onelogit.measure.quality.scoring import paths, score
+from onelogit.measure.quality.slices import groups
 from onelogit.options import OpenOptions
 
 _NEEDED = {"ir_measures": "evaluate", "scipy": "evaluate"}
@@ -92,6 +94,10 @@ def run_job(job: Job) -> Evaluation:
     data = with_candidates(read_data(job, faults), job.candidates)
     made = contestants(job.models, job.instructions, job.templates, job.options_of)
     check_fields(made, data)
+    if job.slice_column is not None:
+        groups(data.queries, data.documents, job.slice_column)
+    if job.is_pairwise:
+        check_pairs(made, data.queries)
     with locked(job.output):
         _claim(job, len(made))
         runs = score(made, data, job.output, faults)

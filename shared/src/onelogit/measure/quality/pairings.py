@@ -5,6 +5,7 @@ from itertools import combinations
 from typing import NamedTuple, cast
 
 from onelogit.errors import InputError
+from onelogit.measure.quality.contestants import Contestant
 from onelogit.measure.quality.judged import JudgedQuery
 from onelogit.measure.quality.moves import move
 from onelogit.measure.quality.resampling import Mean, means_of
@@ -38,25 +39,35 @@ def logits_of(run: Run, query: JudgedQuery) -> Sequence[float]:
     return cast("Sequence[float]", run.scored[query.id].logits)
 
 
+def check_pairs(contestants: Sequence[Contestant], queries: Sequence[JudgedQuery]) -> None:
+    """Refuse to pair where there is nothing to pair.
+
+    Raises:
+        InputError: no two contestants have the model in common, or no query has two candidates.
+    """
+    if all(before.model != after.model for before, after in combinations(contestants, 2)):
+        raise InputError("--pairwise compares two instructions or templates of a model; name two of them")
+    if all(len(query.found or ()) < 2 for query in queries):
+        raise InputError("--pairwise needs a query with two candidates or more")
+
+
 def pair(queries: Sequence[JudgedQuery], runs: Sequence[Run], seed: int) -> list[Pairing]:
     """All pairs of contestants that have the model in common, the earlier one as what was before.
 
     Raises:
-        InputError: there is no such pair, or no query with two candidates.
+        InputError: as `check_pairs`.
     """
-    pairs = [
-        (before, after) for before, after in combinations(runs, 2) if before.contestant.model == after.contestant.model
+    check_pairs([run.contestant for run in runs], queries)
+    return [
+        _pairing(queries, before, after, seed)
+        for before, after in combinations(runs, 2)
+        if before.contestant.model == after.contestant.model
     ]
-    if not pairs:
-        raise InputError("--pairwise compares two instructions or templates of a model; name two of them")
-    return [_pairing(queries, before, after, seed) for before, after in pairs]
 
 
 def _pairing(queries: Sequence[JudgedQuery], before: Run, after: Run, seed: int) -> Pairing:
     all_moves = [move(query, logits_of(before, query), logits_of(after, query)) for query in queries]
     moves = [each for each in all_moves if each is not None]
-    if not moves:
-        raise InputError("--pairwise needs a query with two candidates or more")
     p_mrr = [each.p_mrr for each in moves if each.p_mrr is not None]
     return Pairing(
         before=before.contestant.name,

@@ -77,7 +77,7 @@ class RunFile:
         self._queries = queries
         self.scored: dict[str, Scored] = {}
         self.card: Card | None = None
-        self._stream = None if not path.exists() else self._reopened()
+        self._stream: Any = self._reopened() if path.exists() else None
 
     @property
     def missing(self) -> list[JudgedQuery]:
@@ -123,6 +123,20 @@ class RunFile:
     def _reopened(self) -> Any:
         """The file, open behind its last whole line; None where not even the first one is whole."""
         stream = self._open("r+b")
+        try:
+            end = self._read(stream)
+        except BaseException:
+            stream.close()
+            raise
+        if end == 0:
+            stream.close()
+            return None
+        stream.truncate(end)
+        stream.seek(0, os.SEEK_END)
+        return stream
+
+    def _read(self, stream: Any) -> int:
+        """Take in the whole lines; where the last of them ends."""
         end = 0
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):  # torn: the process was killed while it was written
@@ -137,12 +151,7 @@ class RunFile:
                     "pass --overwrite to score anew"
                 ) from error
             end += len(line)
-        if end == 0:
-            stream.close()
-            return None
-        stream.truncate(end)
-        stream.seek(0, os.SEEK_END)
-        return stream
+        return end
 
     def _read_line(self, fields: Any, *, is_first: bool) -> None:
         if is_first:

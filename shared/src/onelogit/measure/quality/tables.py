@@ -44,18 +44,19 @@ def _comparison(evaluation: Evaluation) -> Table:
     )
     table.add_column("order", overflow="fold")
     table.add_column(evaluation.main, justify="right", no_wrap=True)
-    table.add_column("against the first stage", justify="right", overflow="fold")
+    table.add_column("against the first stage", justify="right", no_wrap=True)
     for measure in evaluation.measures[1:]:
         table.add_column(measure.name, justify="right", no_wrap=True)
     for place, entry in enumerate(evaluation.entries):
-        table.add_row(*_cells(entry, evaluation), end_section=place == 1)
+        others = [f"{entry.means[measure.name].value:.3f}" for measure in evaluation.measures[1:]]
+        table.add_row(*_main_cells(entry, evaluation, is_first=place == 0), *others, end_section=place == 1)
     return table
 
 
-def _cells(entry: Entry, evaluation: Evaluation) -> list[str]:
-    main, *others = (f"{entry.means[measure.name].value:.3f}" for measure in evaluation.measures)
-    is_first = entry is evaluation.entries[0]
-    return [escape(entry.name), main, "-" if is_first else _coloured(entry.differences[evaluation.main]), *others]
+def _main_cells(entry: Entry, evaluation: Evaluation, *, is_first: bool) -> list[str]:
+    main = evaluation.main
+    difference = "-" if is_first else _coloured(entry.differences[main])
+    return [escape(entry.name), f"{entry.means[main].value:.3f}", difference]
 
 
 def _coloured(mean: Mean) -> str:
@@ -68,13 +69,14 @@ def _slices(evaluation: Evaluation) -> Table:
     table = Table(title=f"{evaluation.main} by {escape(str(evaluation.slice_column))}", title_justify="left")
     table.add_column(escape(str(evaluation.slice_column)), overflow="fold")
     table.add_column("queries", justify="right")
-    for entry in evaluation.entries:
-        table.add_column(escape(entry.name), justify="right", overflow="fold")
+    table.add_column("order", overflow="fold")
+    table.add_column(evaluation.main, justify="right", no_wrap=True)
+    table.add_column("against the first stage", justify="right", no_wrap=True)
     for part in evaluation.slices:
-        means = [f"{entry.means[evaluation.main].value:.3f}" for entry in part.entries]
-        differences = ["", "", *(_coloured(entry.differences[evaluation.main]) for entry in part.entries[2:])]
-        cells = [f"{mean}\n{difference}".rstrip() for mean, difference in zip(means, differences, strict=True)]
-        table.add_row(escape(part.name), f"{len(part.places):,}", *cells)
+        for place, entry in enumerate(part.entries):
+            heading = [escape(part.name), f"{len(part.places):,}"] if place == 0 else ["", ""]
+            is_last = place == len(part.entries) - 1
+            table.add_row(*heading, *_main_cells(entry, evaluation, is_first=place == 0), end_section=is_last)
     return table
 
 
