@@ -33,7 +33,7 @@ def write_hostile_page(folder: Path) -> Path:
     ]
     data = write_lines(folder / "<img src=x onerror=alert(1)>.jsonl", rows)
     page = folder / "page.html"
-    asked = [part for text in ("default", SCRIPT, LONG, MARKUP) for part in ("--instruction", text)]
+    asked = [part for text in ("default", SCRIPT + MARKUP) for part in ("--instruction", text)]
     written = ["--output", folder / "runs", "--report", page, "--plot", folder / "plot.svg"]
     command = ["evaluate", model, "--data", data, *asked, "--slice", "kind", "--pairwise", *written]
     assert main([str(part) for part in command]) == 0

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from judged_data import list_row, write_beir, write_lines, write_run
 from onelogit import DEMO_MODEL, Reranker
 from onelogit.cli import main
+from onelogit.measure import progress
 from onelogit.measure.quality import scoring
 from servers import Served, serving
 from tiny import Tiny
@@ -262,6 +265,21 @@ def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
         time.sleep(0.002)
 
 
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    evaluated(DEMO_MODEL, "--data", folder, "--instruction", "[/nonsense]", "--instruction", "b")
+    assert capsys.readouterr().err == ""
+
+    terminal = StringIO()
+    monkeypatch.setattr(
+        progress, "Console", lambda **_: Console(file=terminal, force_terminal=True, width=120, _environ={})
+    )
+    evaluated(DEMO_MODEL, "--data", folder, "--instruction", "[/nonsense]", "--instruction", "b", "--overwrite")
+    assert "demo · “[/nonsense]”" in terminal.getvalue()
+    assert "100%" in terminal.getvalue()
+
+
 def test_an_interrupt_says_how_to_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -361,8 +379,8 @@ def test_a_query_that_cannot_be_scored_is_an_error_or_left_out_for_all(
     assert "--skip-bad" in said
     found = evaluated(DEMO_MODEL, "--data", data, "--skip-bad", "--resume")
     assert found["queries"] == 2
-    assert found["skipped"] == {"queries that a model could not score": 1}
-    assert "1 queries that a model could not score" in capsys.readouterr().out
+    assert found["skipped"]["queries that a model could not score"]["count"] == 1  # type: ignore[index]
+    assert "Passed over (--skip-bad): queries that a model could not score, 1; the first" in capsys.readouterr().out
     assert evaluated(DEMO_MODEL, "--data", data, "--skip-bad", "--resume") == found
     capsys.readouterr()
     assert "demo, query '2': " in failure(capsys, DEMO_MODEL, "--data", data, "--resume")
@@ -392,8 +410,9 @@ def test_what_was_passed_over_is_told(folder: Path, capsys: pytest.CaptureFixtur
 
     found = evaluated(DEMO_MODEL, "--data", folder, "--skip-bad")
 
-    assert found["skipped"] == {"documents": 1, "judgements": 1}
-    assert "Passed over as malformed or unknown (--skip-bad): 1 judgements." in capsys.readouterr().out
+    assert {kind: each["count"] for kind, each in found["skipped"].items()} == {"documents": 1, "judgements": 1}  # type: ignore[attr-defined]
+    printed = capsys.readouterr().out
+    assert f"judgements, 1; the first is {folder}/qrels/test.tsv, line 7: the document 'd9' is not in the" in printed
 
 
 def test_queries_without_candidates_count_as_nothing(folder: Path, capsys: pytest.CaptureFixture[str]):

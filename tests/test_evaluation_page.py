@@ -33,7 +33,7 @@ class Parsed(HTMLParser):
         self.content: list[str] = []
         self.metas: list[dict[str, str | None]] = []
         self.feed(page)
-        self.text = " ".join("".join(self.content).split())
+        self.text = " ".join(" ".join(self.content).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -124,8 +124,8 @@ def test_documents_stand_before_and_after_with_their_ranks(tmp_path: Path):
         in gain
     )
     assert re.search(r"Lost most What is the capital of China\? 1.000 → 0\.", loss)
-    assert "1 better, 0 the same, 0 worse" in gain
-    assert "0 better, 0 the same, 1 worse" in loss
+    assert "1 better , 0 the same, 0 worse" in gain
+    assert "0 better , 0 the same, 1 worse" in loss
 
 
 def test_a_licence_that_is_not_commercial_is_in_sight(tmp_path: Path):

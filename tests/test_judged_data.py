@@ -193,7 +193,7 @@ def test_a_malformed_line_is_an_error_with_its_place_or_counted(line: bytes, sai
 
     faults = Faults(is_skipping=True)
     assert read_beir(folder, faults).documents == CORPUS
-    assert faults.counts == {"documents": 1}
+    assert {kind: each.count for kind, each in faults.skipped.items()} == {"documents": 1}
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_judgement_that_cannot_be_meant_is_an_error_or_counted(line: str, said
 
     faults = Faults(is_skipping=True)
     assert {query.id: query.labels for query in read_beir(folder, faults).queries} == LABELS
-    assert faults.counts == {"judgements": 1}
+    assert {kind: each.count for kind, each in faults.skipped.items()} == {"judgements": 1}
 
 
 def test_a_judgement_that_stands_twice_with_one_label_is_none_too_many(folder: Path):
@@ -249,7 +249,7 @@ def test_a_line_of_a_run_that_cannot_be_meant_is_an_error_or_counted(
 
     faults = Faults(is_skipping=True)
     assert read_beir(folder, faults, run=run).queries[0].found == ("d3", "d1")
-    assert faults.counts == {"lines of the run": 1}
+    assert {kind: each.count for kind, each in faults.skipped.items()} == {"lines of the run": 1}
 
 
 @pytest.mark.parametrize(
@@ -283,8 +283,8 @@ def test_a_list_that_is_none_is_an_error_with_its_place_or_counted(fields: objec
 
     faults = Faults(is_skipping=True)
     assert [query.id for query in read_lists(path, faults).queries] == ["1"]
-    assert faults.counts == {"queries": 1}
-    assert said in faults.first["queries"]
+    assert {kind: each.count for kind, each in faults.skipped.items()} == {"queries": 1}
+    assert said in faults.skipped["queries"].first
 
 
 def remove(name: str) -> Callable[[Path], object]:

@@ -140,7 +140,7 @@ def _model_name(model: str, models: Sequence[str]) -> str:
 def _instruction_name(instruction: str | None) -> str:
     if instruction is None:
         return "own instruction"
-    return f"“{shortened(instruction, 48)}”" if instruction else "no instruction"
+    return f"“{shortened(instruction, 60)}”" if instruction else "no instruction"
 
 
 def _shown(one: Contestant) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from onelogit.errors import InputError
 from onelogit.measure.quality.figures import Figures, Measure, Order, by_logit, figures, mean_of, shuffled
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
+from onelogit.measure.quality.lines import Skipped
 from onelogit.measure.quality.pairings import Pairing, logits_of, pair
 from onelogit.measure.quality.resampling import Mean, means_of
 from onelogit.measure.quality.scoring import Run
@@ -69,7 +70,7 @@ class Evaluation:
         slice_column: what they are split by.
         pairings: of contestants of one model.
         seed: of random order and bootstrap.
-        skipped: how many lines and queries were passed over, by their kind.
+        skipped: lines and queries that were passed over, by their kind.
     """
 
     data: DataSet
@@ -81,7 +82,7 @@ class Evaluation:
     slice_column: str | None = None
     pairings: Sequence[Pairing] = ()
     seed: int = 0
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, Skipped] = field(default_factory=dict)
 
     @property
     def main(self) -> str:
@@ -107,7 +108,7 @@ def evaluate(
     seed: int = 0,
     slice_column: str | None = None,
     is_pairwise: bool = False,
-    skipped: Mapping[str, int] | None = None,
+    skipped: Mapping[str, Skipped] | None = None,
 ) -> Evaluation:
     """The figures of all orders.
 
@@ -131,15 +132,14 @@ def evaluate(
     random = _mean_figures([figures(queries, [*shuffled(queries, seed, n)], wanted) for n in range(RANDOM_ORDERS)])
     of_runs = [figures(queries, _orders(queries, run), wanted) for run in runs]
     all_figures = [first, random, *of_runs]
+    places_of = {} if slice_column is None else groups(queries, data.documents, slice_column)
     return Evaluation(
         data=data,
         queries=queries,
         measures=wanted,
         entries=_entries(all_figures, runs, seed),
         candidates_recall=mean_of(figures(queries, found, [_ALL_CANDIDATES])["candidates"]),
-        slices=[]
-        if slice_column is None
-        else _slices(all_figures, runs, seed, groups(queries, data.documents, slice_column)),
+        slices=_slices(all_figures, runs, seed, places_of),
         slice_column=slice_column,
         pairings=pair(queries, runs, seed) if is_pairwise else (),
         seed=seed,

@@ -108,7 +108,7 @@ def run_job(job: Job) -> Evaluation:
             seed=job.seed,
             slice_column=job.slice_column,
             is_pairwise=job.is_pairwise,
-            skipped=faults.counts,
+            skipped=faults.skipped,
         )
         _write(job.output / "queries.jsonl", "".join(f"{line}\n" for line in lines_of_queries(evaluation)))
     if job.json is not None:

@@ -53,10 +53,12 @@ class DataSet:
     def digest(self) -> str:
         """Sixteen hexadecimal digits of all that a result depends on: ids, texts, labels and candidates."""
         digest = sha256()
+        candidates = {id for query in self.queries for id in query.found or ()}
+        for id in sorted(candidates):
+            digest.update(json.dumps([id, self.documents[id]]).encode())
         for query in self.queries:
-            found = query.found or ()
-            parts = (query.id, query.text, _plain(query.labels), _plain(query.changed_labels), dict(query.fields))
-            digest.update(json.dumps([*parts, [(id, self.documents[id]) for id in found]]).encode())
+            labels = (_plain(query.labels), _plain(query.changed_labels))
+            digest.update(json.dumps([query.id, query.text, *labels, dict(query.fields), query.found]).encode())
         return digest.hexdigest()[:16]
 
 

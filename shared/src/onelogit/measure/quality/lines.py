@@ -4,7 +4,6 @@ import gzip
 import json
 import math
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -59,6 +58,13 @@ class Line(NamedTuple):
         return cast("dict[str, Any]", found)
 
 
+class Skipped(NamedTuple):
+    """Faults of one kind that were passed over: how many, and the first."""
+
+    count: int
+    first: str
+
+
 class Faults:
     """What was found wrong with the data: the end, or with `is_skipping` counted and passed over.
 
@@ -66,14 +72,12 @@ class Faults:
         is_skipping: whether to go on.
 
     Attributes:
-        counts: how often each kind of fault was passed over.
-        first: of each kind, the first one.
+        skipped: what was passed over, by its kind.
     """
 
     def __init__(self, *, is_skipping: bool = False) -> None:
         self._is_skipping = is_skipping
-        self.counts: Counter[str] = Counter()
-        self.first: dict[str, str] = {}
+        self.skipped: dict[str, Skipped] = {}
 
     def add(self, kind: str, place: str, fault: object) -> None:
         """Pass over one fault.
@@ -89,8 +93,8 @@ class Faults:
         said = f"{place}: {fault}"
         if not self._is_skipping:
             raise InputError(f"{said}; mend it, or pass --skip-bad to go on without it")
-        self.counts[kind] += 1
-        self.first.setdefault(kind, said)
+        before = self.skipped.get(kind, Skipped(0, said))
+        self.skipped[kind] = before._replace(count=before.count + 1)
 
 
 def read_lines(path: Path) -> Iterator[Line]:

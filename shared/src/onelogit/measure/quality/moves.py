@@ -6,6 +6,8 @@ from typing import NamedTuple
 from onelogit.measure.quality.figures import by_logit
 from onelogit.measure.quality.judged import JudgedQuery
 
+_ROWS_AT_ONCE = 256
+
 
 class Move(NamedTuple):
     """How one query's candidates moved.
@@ -29,15 +31,10 @@ def move(query: JudgedQuery, before: Sequence[float], after: Sequence[float]) ->
         before: logits of its candidates, under the instruction that `labels` are for.
         after: the same, under the instruction that `changed_labels` are for, where there are any.
     """
-    import numpy as np  # noqa: PLC0415  comes with the extra
-
     if len(before) < 2:
         return None
-    upper = np.triu_indices(len(before), k=1)
-    old, new = (np.asarray(logits, dtype=np.float64) for logits in (before, after))
-    is_flipped = np.sign(old[upper[0]] - old[upper[1]]) * np.sign(new[upper[0]] - new[upper[1]]) < 0
     orders = [by_logit(query, logits) for logits in (before, after)]
-    return Move(float(is_flipped.mean()), _kendall_tau(before, after), p_mrr(query, *orders))
+    return Move(_flipped(before, after), _kendall_tau(before, after), p_mrr(query, *orders))
 
 
 def p_mrr(query: JudgedQuery, before: Sequence[str], after: Sequence[str]) -> float | None:
@@ -71,6 +68,20 @@ def p_mrr(query: JudgedQuery, before: Sequence[str], after: Sequence[str]) -> fl
 
 def _of_ranks(before: int, after: int) -> float:
     return after / before - 1 if before >= after else 1 - before / after
+
+
+def _flipped(before: Sequence[float], after: Sequence[float]) -> float:
+    """The share of pairs in which the logits say the opposite."""
+    import numpy as np  # noqa: PLC0415  comes with the extra
+
+    old, new = (np.asarray(logits, dtype=np.float64) for logits in (before, after))
+    count = len(old)
+    flipped = 0
+    for start in range(0, count, _ROWS_AT_ONCE):  # all at once would take the square of the candidates
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        signs = np.sign(old[rows, None] - old) * np.sign(new[rows, None] - new)
+        flipped += int((signs < 0).sum())
+    return flipped / (count * (count - 1))  # each pair was seen from both of its sides
 
 
 def _kendall_tau(before: Sequence[float], after: Sequence[float]) -> float | None:

@@ -35,16 +35,17 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         count = evaluation.without_candidates
         yield f"The first stage found nothing for {count:,} of {len(evaluation.queries):,} queries; they count as 0."
     for reason, count in evaluation.data.left_out.items():
-        yield f"{_queries(count)} left out: {reason}."
-    for kind, count in evaluation.skipped.items():
-        yield f"Passed over as malformed or unknown (--skip-bad): {count:,} {kind}."
+        yield f"{queries(count)} {'was' if count == 1 else 'were'} left out: {reason}."
+    for kind, skipped in evaluation.skipped.items():
+        yield f"Passed over (--skip-bad): {kind}, {skipped.count:,}; the first is {skipped.first}."
     for entry in evaluation.contestants:
         if entry.cut_count:
             yield f"{entry.name}: {entry.cut_count:,} documents were cut at their end to fit."
 
 
-def _queries(count: int) -> str:
-    return "1 query was" if count == 1 else f"{count:,} queries were"
+def queries(count: int) -> str:
+    """So many queries, in words."""
+    return "1 query" if count == 1 else f"{count:,} queries"
 
 
 def _is_demo(model: str) -> bool:

@@ -14,13 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from onelogit import __version__
 from onelogit.measure.quality.contestants import without_secret
 from onelogit.measure.quality.evaluation import Entry, Evaluation
-from onelogit.measure.quality.notes import ORDER_ONLY, remarks, warnings
+from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.measure.quality.resampling import RESAMPLES, Mean
 from onelogit.measure.quality.stories import changes, stories
 from onelogit.recipes import is_non_commercial
 
 _HERE = Path(__file__).parent
 _BARS = 160
+_FEWEST_BARS = 24  # else a few would be blocks
 _LIBRARIES = ("ir-measures", "pytrec-eval-terrier", "bm25s", "numpy", "torch", "transformers")
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
@@ -96,6 +97,7 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         warnings=[*warnings(evaluation)],
         remarks=[*remarks(evaluation)],
         order_only=ORDER_ONLY,
+        queries=queries,
         is_non_commercial=is_non_commercial,
         without_secret=without_secret,
         verdict=_verdict,
@@ -113,7 +115,7 @@ def bars(rises: Sequence[float]) -> list[Bar]:
     count = min(len(ordered), _BARS)
     chosen = [ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count)]
     most = max((abs(rise) for rise in ordered), default=0.0) or 1.0
-    step, middle = 100 / max(count, 1), 50.0
+    step, middle = 100 / max(count, _FEWEST_BARS), 50.0
     return [
         Bar(
             x=f"{place * step + step * 0.1:.3f}%",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onelogit.errors import InputError
 from onelogit.measure.quality.evaluation import Entry, Evaluation
 from onelogit.measure.quality.lines import shortened
+from onelogit.measure.quality.notes import queries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,11 +55,11 @@ def _draw(figure: "Figure", panels: Sequence[tuple[str, int, Sequence[Entry]]], 
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, count, entries) in zip(all_axes, panels, strict=True):
         _draw_panel(axes, entries, evaluation.main)
-        title = "" if len(panels) == 1 else f"{shortened(name, 60)} ({count:,} queries)"
+        title = "" if len(panels) == 1 else f"{shortened(name, 60)} ({queries(count)})"
         axes.set_title(_plain(title), fontsize=9, loc="left", color="#3a4048")
     all_axes[-1].set_xlabel(f"{evaluation.main}, with the 95 % interval over queries", fontsize=9)
     figure.suptitle(
-        _plain(f"{shortened(evaluation.data.name, 50)}: {len(evaluation.queries):,} queries"),
+        _plain(f"{shortened(evaluation.data.name, 50)}: {queries(len(evaluation.queries))}"),
         fontsize=12,
         x=0.02,
         ha="left",

@@ -20,7 +20,7 @@ def plain_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "queries_without_candidates": evaluation.without_candidates,
         "candidates_recall": evaluation.candidates_recall,
         "left_out": dict(evaluation.data.left_out),
-        "skipped": dict(evaluation.skipped),
+        "skipped": {kind: skipped._asdict() for kind, skipped in evaluation.skipped.items()},
         "seed": evaluation.seed,
         "measures": [measure.name for measure in evaluation.measures],
         "entries": [_plain_entry(entry) for entry in evaluation.entries],

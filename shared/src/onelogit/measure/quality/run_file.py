@@ -4,6 +4,7 @@ import json
 import os
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -105,7 +106,8 @@ class RunFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):  # of what could not be written, which was said already
+                self._stream.close()
 
     def _open(self, mode: str) -> Any:
         try:
@@ -115,7 +117,7 @@ class RunFile:
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         try:
-            self._stream.write(json.dumps(fields, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            self._stream.write(_encoded(fields))
             self._stream.flush()
         except OSError as error:
             raise InputError(f"{self._path} cannot be written: {error.strerror}; --resume goes on from here") from error
@@ -173,6 +175,11 @@ class RunFile:
                     f"{self._path} holds the run of {what}: {fields[name]!r}, not {self._identity[name]!r}; name "
                     "another --output, or pass --overwrite to score anew"
                 )
+
+
+def _encoded(fields: Mapping[str, Any]) -> bytes:
+    # A file's name may hold bytes that are no UTF-8, which Python writes as lone surrogates; json reads them back.
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _compact(scored: Scored) -> Scored:

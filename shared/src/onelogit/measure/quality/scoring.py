@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from rich.markup import escape
+
 from onelogit.errors import InputError, LogitError
 from onelogit.measure.progress import tracked
 from onelogit.measure.quality.contestants import Contestant
@@ -91,7 +93,7 @@ def _run(one: Contestant, data: DataSet, file: RunFile, rerankers: _Rerankers, f
     if missing or file.card is None:
         reranker = rerankers.open(one)
         file.begin(_card(reranker))
-        for query in tracked(missing, one.name):
+        for query in tracked(missing, escape(one.name)):
             scored = _scored(one, query, data.documents, reranker)
             _report(one, query.id, scored, faults)
             file.add(query, scored)

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onelogit.measure.quality.evaluation import Entry, Evaluation
-from onelogit.measure.quality.notes import ORDER_ONLY, remarks, warnings
+from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.measure.quality.resampling import Mean
 
 
@@ -37,7 +37,7 @@ def shown(mean: Mean | None) -> str:
 def _comparison(evaluation: Evaluation) -> Table:
     data = evaluation.data
     table = Table(
-        title=f"{escape(data.name)}: {len(evaluation.queries):,} queries, candidates from {escape(data.first_stage)}",
+        title=f"{escape(data.name)}: {queries(len(evaluation.queries))}, candidates from {escape(data.first_stage)}",
         caption=f"in brackets: 95 % interval over queries, paired bootstrap, seed {evaluation.seed}",
         title_justify="left",
         caption_justify="left",
