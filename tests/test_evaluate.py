@@ -276,7 +276,7 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(
         progress, "Console", lambda **_: Console(file=terminal, force_terminal=True, width=120, _environ={})
     )
     evaluated(DEMO_MODEL, "--data", folder, "--instruction", "[/nonsense]", "--instruction", "b", "--overwrite")
-    assert "demo · “[/nonsense]”" in terminal.getvalue()
+    assert "“[/nonsense]”" in terminal.getvalue()
     assert "100%" in terminal.getvalue()
 
 

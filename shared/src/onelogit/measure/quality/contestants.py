@@ -114,14 +114,17 @@ def without_secret(text: str) -> str:
 
 
 def _names(made: Sequence[Contestant]) -> Iterator[str]:
-    """Of each the model, and whatever is not the same for all."""
-    has_several = [len({getattr(one, part) for one in made}) > 1 for part in ("template", "instruction")]
+    """Of each whatever is not the same for all; the model where nothing else is left."""
+    parts_of_name = ("model", "template", "instruction")
+    has_several = {part: len({getattr(one, part) for one in made}) > 1 for part in parts_of_name}
     seen: dict[str, int] = {}
     for one in made:
-        parts = [_model_name(one.model, [other.model for other in made])]
-        if has_several[0]:
+        parts = []
+        if has_several["model"] or not any(has_several.values()):
+            parts.append(_model_name(one.model, [other.model for other in made]))
+        if has_several["template"]:
             parts.append("own template" if one.template is None else one.template.stem)
-        if has_several[1]:
+        if has_several["instruction"]:
             parts.append(_instruction_name(one.instruction))
         name = " · ".join(parts)
         seen[name] = seen.get(name, 0) + 1
@@ -140,7 +143,7 @@ def _model_name(model: str, models: Sequence[str]) -> str:
 def _instruction_name(instruction: str | None) -> str:
     if instruction is None:
         return "own instruction"
-    return f"“{shortened(instruction, 60)}”" if instruction else "no instruction"
+    return f"“{shortened(instruction, 48)}”" if instruction else "no instruction"
 
 
 def _shown(one: Contestant) -> str:

@@ -61,7 +61,7 @@ class Line(NamedTuple):
 class Skipped(NamedTuple):
     """Faults of one kind that were passed over: how many, and the first."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs of it
     first: str
 
 

@@ -30,7 +30,9 @@ def warnings(evaluation: Evaluation) -> Iterator[str]:
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """What the figures stand for."""
     share = evaluation.candidates_recall
-    yield f"{share:.1%} of the relevant documents are among the candidates; no order can find the others."
+    is_all = share > 0.9999
+    found = "All relevant documents are" if is_all else f"{share:.1%} of the relevant documents are"
+    yield f"{found} among the candidates{'.' if is_all else '; no order can find the others.'}"
     if evaluation.without_candidates:
         count = evaluation.without_candidates
         yield f"The first stage found nothing for {count:,} of {len(evaluation.queries):,} queries; they count as 0."

@@ -13,7 +13,7 @@ from onelogit.measure.quality.scoring import Run
 QUERIES = 3
 DOCUMENTS = 5
 _DOCUMENT_CHARACTERS = 240
-_QUERY_CHARACTERS = 400
+_QUERY_CHARACTERS = 160
 
 
 class Placed(NamedTuple):

@@ -42,7 +42,7 @@ def _comparison(evaluation: Evaluation) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("order", overflow="fold")
+    table.add_column("order", overflow="fold", min_width=12)
     table.add_column(evaluation.main, justify="right", no_wrap=True)
     table.add_column("against the first stage", justify="right", no_wrap=True)
     for measure in evaluation.measures[1:]:
