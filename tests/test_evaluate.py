@@ -78,7 +78,7 @@ def test_a_model_is_compared_with_the_first_stage_and_random_order(folder: Path,
     assert scores["first stage"]["MRR@10"] == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
     assert scores["first stage"]["recall@10"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     assert found["candidates_recall"] == pytest.approx((1 / 2 + 1 + 1) / 3)
-    first_line = lines_of("evaluation/queries.jsonl")[0]
+    first_line = lines_of("evaluation/per-query.jsonl")[0]
     assert first_line["measured"]["demo"]["MRR@10"] == pytest.approx(  # type: ignore[index]
         1 / (1 + [ranked.index for ranked in best].index(2))
     )
@@ -138,6 +138,11 @@ def test_models_templates_and_instructions_are_all_compared_in_one_table(
     assert Path("plot.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "nDCG@1 by language" in printed
+    assert max(map(len, printed.splitlines())) <= 160
+    assert re.search(
+        r"order +┃ nDCG@1 ┃ against the first stage +┃ MRR@1 ┃ recall@1 ┃ +MAP", re.sub(" +", " ", printed)
+    )
+    assert re.search(r"order +┃ nDCG@5 ┃ against the first stage +┃ MRR@5 ┃ recall@5 ┃\n", re.sub(" +", " ", printed))
     assert "Kendall's tau" in printed
     runs = [lines_of(f"evaluation/run-0{number}.jsonl") for number in range(1, 7)]
     assert len({json.dumps(run[1:]) for run in runs}) == 6
@@ -300,8 +305,31 @@ def test_what_is_there_is_not_written_over_unless_it_is_said(folder: Path, capsy
     said = failure(capsys, DEMO_MODEL, "--data", folder)
     assert "holds runs already: pass --resume to go on with them, --overwrite" in said
     assert "pass one of them" in failure(capsys, DEMO_MODEL, "--data", folder, "--resume", "--overwrite")
-    Path("evaluation/run-01.jsonl").write_text("nonsense")
+    Path("evaluation/run-01.jsonl").write_text('{"onelogit')
+    Path("evaluation/run-02.jsonl").write_text("")
     assert evaluated(DEMO_MODEL, "--data", folder, "--overwrite") == whole
+    assert sorted(path.name for path in Path("evaluation").iterdir()) == ["per-query.jsonl", "run-01.jsonl"]
+
+
+def test_what_others_wrote_is_not_removed(folder: Path, capsys: pytest.CaptureFixture[str]):
+    before = {path: path.read_bytes() for path in folder.glob("*.jsonl")}
+    (folder / "run-bm25.jsonl").write_text("mine")
+    evaluated(DEMO_MODEL, "--data", folder, "--output", folder, "--overwrite")
+    assert {path: path.read_bytes() for path in before} == before
+    assert (folder / "run-bm25.jsonl").read_text() == "mine"
+    (folder / "run-02.jsonl").write_text("mine")
+    capsys.readouterr()
+
+    said = failure(capsys, DEMO_MODEL, "--data", folder, "--output", folder, "--overwrite")
+
+    assert "run-02.jsonl was not written by onelogit evaluate; remove it, or name another --output" in said
+    assert (folder / "run-01.jsonl").exists()
+
+
+def test_files_may_be_written_into_the_folder_that_is_made(folder: Path):
+    assert main(["evaluate", DEMO_MODEL, "--data", str(folder), "--output", "new", "--report", "new/r.html"]) == 0
+
+    assert Path("new/r.html").is_file()
 
 
 def change_text(folder: Path) -> None:

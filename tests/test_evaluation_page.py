@@ -149,7 +149,7 @@ def test_a_password_in_an_address_is_not_shown():
 def test_a_plots_bars_go_from_the_greatest_rise_to_the_greatest_fall():
     drawn = bars([0.0, -0.5, 1.0])
 
-    assert [bar.is_gain for bar in drawn] == [True, False, False]
+    assert [bar.kind for bar in drawn] == ["gain", "same", "loss"]
     assert drawn[0].y == 4
     assert drawn[0].height == 46
     assert (drawn[2].y, drawn[2].height) == (50, 23)

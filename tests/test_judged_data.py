@@ -319,6 +319,8 @@ def test_data_that_lack_something_are_one_error(damage: Callable[[Path], object]
 
 
 def test_lists_without_an_answer_and_runs_of_other_queries_are_errors(folder: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="is empty: it holds no queries"):
+        lists(tmp_path)
     with pytest.raises(InputError, match="no query with a relevant document"):
         lists(tmp_path, list_row(labels=[0, 0, -1]))
     write_beir(folder, labels={"q1": {"d1": 1}})

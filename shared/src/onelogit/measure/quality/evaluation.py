@@ -90,6 +90,16 @@ class Evaluation:
         return self.measures[0].name
 
     @property
+    def by_cutoff(self) -> Sequence[Sequence[Measure]]:
+        """The measures, those of one cutoff together, those of none with the first ones."""
+        cutoffs = dict.fromkeys(measure.cutoff for measure in self.measures if measure.cutoff is not None)
+        first = next(iter(cutoffs))
+        return [
+            [measure for measure in self.measures if (first if measure.cutoff is None else measure.cutoff) == cutoff]
+            for cutoff in cutoffs
+        ]
+
+    @property
     def contestants(self) -> Sequence[Entry]:
         """The entries that a model made."""
         return self.entries[2:]

@@ -22,11 +22,13 @@ from onelogit.measure.quality.page import write_page
 from onelogit.measure.quality.pairings import check_pairs
 from onelogit.measure.quality.pictures import plot_evaluation
 from onelogit.measure.quality.plain import lines_of_queries, plain_evaluation
+from onelogit.measure.quality.run_file import check_ours
 from onelogit.measure.quality.scoring import paths, score
 from onelogit.measure.quality.slices import groups
 from onelogit.options import OpenOptions
 
 _NEEDED = {"ir_measures": "evaluate", "scipy": "evaluate"}
+PER_QUERY = "per-query.jsonl"
 _PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -110,7 +112,7 @@ def run_job(job: Job) -> Evaluation:
             is_pairwise=job.is_pairwise,
             skipped=faults.skipped,
         )
-        _write(job.output / "queries.jsonl", "".join(f"{line}\n" for line in lines_of_queries(evaluation)))
+        _write(job.output / PER_QUERY, "".join(f"{line}\n" for line in lines_of_queries(evaluation)))
     if job.json is not None:
         _write(job.json, json.dumps(plain_evaluation(evaluation), ensure_ascii=False, indent=1) + "\n")
     if job.plot is not None:
@@ -150,7 +152,9 @@ def _check(job: Job) -> None:
     if job.is_resuming and job.is_overwriting:
         raise InputError("--resume keeps what is there, and --overwrite removes it: pass one of them")
     for name, path in {"--json": job.json, "--plot": job.plot, "--report": job.report}.items():
-        if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+        if path is None or (path.absolute().parent == job.output.absolute() and not path.is_dir()):
+            continue  # that folder is made
+        if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
             raise InputError(f"{name} {path} cannot be written: name a file in a folder that is there")
     if job.plot is not None and job.plot.suffix.lower() not in _PICTURES:
         raise InputError(f"--plot {job.plot} must end in {', '.join(_PICTURES)}")
@@ -158,8 +162,10 @@ def _check(job: Job) -> None:
 
 def _claim(job: Job, count: int) -> None:
     """Make room for the runs, or refuse to."""
-    found = [path for path in job.output.glob("run-*.jsonl") if path.is_file()]
+    found = [path for path in job.output.glob("run-[0-9]*.jsonl") if path.is_file()]
     if job.is_overwriting:
+        for path in found:
+            check_ours(path)
         for path in found:
             path.unlink()
     elif found and not job.is_resuming:

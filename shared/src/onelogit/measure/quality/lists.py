@@ -44,6 +44,8 @@ def read_lists(path: Path, faults: Faults) -> DataSet:
             continue
         queries[query.id] = query
         documents.update(mine)
+    if not queries and not left_out and not faults.skipped:
+        raise InputError(f"{path} is empty: it holds no queries")
     if not queries:
         raise InputError(f"{path} holds no query with a relevant document: a label must be 1 or more")
     return DataSet(

@@ -40,6 +40,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         yield f"{queries(count)} {'was' if count == 1 else 'were'} left out: {reason}."
     for kind, skipped in evaluation.skipped.items():
         yield f"Passed over (--skip-bad): {kind}, {skipped.count:,}; the first is {skipped.first}."
+    if any(pairing.p_mrr is not None for pairing in evaluation.pairings):
+        yield "Figures are by the labels of the first instruction; those that changed count for p-MRR alone."
     for entry in evaluation.contestants:
         if entry.cut_count:
             yield f"{entry.name}: {entry.cut_count:,} documents were cut at their end to fit."

@@ -57,13 +57,13 @@ class Scale(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One bar of a plot, in per cent of its width and pixels of its height."""
+    """One bar of a plot, in per cent of its width and pixels of its height: a "gain", a "loss", or the "same"."""
 
     x: str
     width: str
     y: float
     height: float
-    is_gain: bool
+    kind: str
 
 
 def write_page(evaluation: Evaluation, command: str) -> str:
@@ -122,7 +122,7 @@ def bars(rises: Sequence[float]) -> list[Bar]:
             width=f"{step * 0.8:.3f}%",
             y=round(middle - max(rise, 0.0) / most * 46, 2),
             height=round(max(abs(rise) / most * 46, 0.6), 2),
-            is_gain=rise > 0,
+            kind="gain" if rise > 0 else "loss" if rise < 0 else "same",
         )
         for place, rise in enumerate(chosen)
     ]

@@ -15,6 +15,7 @@ from onelogit.measure.quality.contestants import Identity
 from onelogit.measure.quality.judged import JudgedQuery
 
 _FORMAT = 1
+_BEGINNING = b'{"onelogit_run"'
 _WHAT = {
     "data": "other data (texts, labels or candidates)",
     "model": "another model, or the same with other options",
@@ -175,6 +176,18 @@ class RunFile:
                     f"{self._path} holds the run of {what}: {fields[name]!r}, not {self._identity[name]!r}; name "
                     "another --output, or pass --overwrite to score anew"
                 )
+
+
+def check_ours(path: Path) -> None:
+    """Refuse a file that is no run, not even the beginning of one.
+
+    Raises:
+        InputError: naming the file.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(len(_BEGINNING))
+    if not _BEGINNING.startswith(content):
+        raise InputError(f"{path} was not written by onelogit evaluate; remove it, or name another --output")
 
 
 def _encoded(fields: Mapping[str, Any]) -> bytes:

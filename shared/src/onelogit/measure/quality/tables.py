@@ -1,18 +1,20 @@
 """Evaluation -> tables for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
 from onelogit.measure.quality.evaluation import Entry, Evaluation
+from onelogit.measure.quality.figures import Measure
 from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.measure.quality.resampling import Mean
 
 
 def tables(evaluation: Evaluation) -> Iterator[Table | str]:
     """The comparison, its slices, how contestants moved documents, and what there is to know of them; with markup."""
-    yield _comparison(evaluation)
+    for measures in evaluation.by_cutoff:
+        yield _comparison(evaluation, measures)
     if evaluation.slices:
         yield _slices(evaluation)
     if evaluation.pairings:
@@ -34,27 +36,28 @@ def shown(mean: Mean | None) -> str:
     return f"{mean.value:+.3f}{interval}"
 
 
-def _comparison(evaluation: Evaluation) -> Table:
+def _comparison(evaluation: Evaluation, measures: Sequence[Measure]) -> Table:
+    main, *others = [measure.name for measure in measures]
     data = evaluation.data
+    title = f"{escape(data.name)}: {queries(len(evaluation.queries))}, candidates from {escape(data.first_stage)}"
     table = Table(
-        title=f"{escape(data.name)}: {queries(len(evaluation.queries))}, candidates from {escape(data.first_stage)}",
+        title=title if main == evaluation.main else None,
         caption=f"in brackets: 95 % interval over queries, paired bootstrap, seed {evaluation.seed}",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("order", overflow="fold", min_width=12)
-    table.add_column(evaluation.main, justify="right", no_wrap=True)
+    table.add_column(main, justify="right", no_wrap=True)
     table.add_column("against the first stage", justify="right", no_wrap=True)
-    for measure in evaluation.measures[1:]:
-        table.add_column(measure.name, justify="right", no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
     for place, entry in enumerate(evaluation.entries):
-        others = [f"{entry.means[measure.name].value:.3f}" for measure in evaluation.measures[1:]]
-        table.add_row(*_main_cells(entry, evaluation, is_first=place == 0), *others, end_section=place == 1)
+        cells = [f"{entry.means[name].value:.3f}" for name in others]
+        table.add_row(*_main_cells(entry, main, is_first=place == 0), *cells, end_section=place == 1)
     return table
 
 
-def _main_cells(entry: Entry, evaluation: Evaluation, *, is_first: bool) -> list[str]:
-    main = evaluation.main
+def _main_cells(entry: Entry, main: str, *, is_first: bool) -> list[str]:
     difference = "-" if is_first else _coloured(entry.differences[main])
     return [escape(entry.name), f"{entry.means[main].value:.3f}", difference]
 
@@ -76,7 +79,7 @@ def _slices(evaluation: Evaluation) -> Table:
         for place, entry in enumerate(part.entries):
             heading = [escape(part.name), f"{len(part.places):,}"] if place == 0 else ["", ""]
             is_last = place == len(part.entries) - 1
-            table.add_row(*heading, *_main_cells(entry, evaluation, is_first=place == 0), end_section=is_last)
+            table.add_row(*heading, *_main_cells(entry, evaluation.main, is_first=place == 0), end_section=is_last)
     return table
 
 
