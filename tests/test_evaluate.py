@@ -418,6 +418,17 @@ def test_a_query_that_cannot_be_scored_is_an_error_or_left_out_for_all(
     )
 
 
+def test_a_query_that_one_contestant_cannot_score_is_left_out_for_the_others_too(tmp_path: Path):
+    rows = [list_row(n, ask="long " * 5000 if n == 1 else "Find it.") for n in range(3)]
+    two = ["--instruction", "default", "--instruction", "@ask"]
+
+    found = evaluated(DEMO_MODEL, "--data", write_lines(tmp_path / "x.jsonl", rows), *two, "--skip-bad", "--pairwise")
+
+    assert found["queries"] == found["pairings"][0]["query_count"] == 2  # type: ignore[index]
+    assert [line["query"] for line in lines_of("evaluation/per-query.jsonl")] == ["1", "3"]
+    assert len(lines_of("evaluation/run-01.jsonl")) == 4
+
+
 def test_documents_that_were_cut_are_counted_not_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):

@@ -364,3 +364,12 @@ def test_lines_keep_their_numbers(tmp_path: Path):
     ]
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         [*read_lines(tmp_path)]
+
+
+def test_a_query_without_a_word_finds_nothing_and_harms_no_other(tmp_path: Path):
+    queries = {"q1": "?!", "q2": "a", "q3": "没有", "q4": "Which bananas?"}
+    labels = {query: {"d3": 1} for query in queries}
+
+    data = with_candidates(beir(write_beir(tmp_path / "data", queries=queries, labels=labels)), 10)
+
+    assert [query.found for query in data.queries] == [(), (), (), ("d3",)]
