@@ -21,6 +21,7 @@ from onelogit import DEMO_MODEL, Reranker
 from onelogit.cli import main
 from onelogit.measure import progress
 from onelogit.measure.quality import scoring
+from onelogit.measure.quality.contestants import contestants
 from servers import Served, serving
 from tiny import Tiny
 
@@ -147,6 +148,19 @@ def test_models_templates_and_instructions_are_all_compared_in_one_table(
     runs = [lines_of(f"evaluation/run-0{number}.jsonl") for number in range(1, 7)]
     assert len({json.dumps(run[1:]) for run in runs}) == 6
     assert str(runs[0][0]["template"]).startswith("short.jinja@")
+
+
+def test_no_two_contestants_have_one_name(tmp_path: Path):
+    long = "Find the documents that answer the question, and "
+    models = ["some/model", "other/model", "a/first stage"]
+    made = contestants(models, ["default", "", long + "a", long + "b"], [], lambda model, template: {})
+    (alone,) = contestants(["a/random order"], [], [], lambda model, template: {})
+
+    names = [one.name for one in made]
+    assert len({*names, "first stage", "random order"}) == 12 + 2
+    assert names[0] == "some/model · own instruction"
+    assert names[3] == f"{names[2]} (2)"
+    assert alone.name == "random order (2)"
 
 
 def test_an_instruction_from_a_field_is_each_querys_own(folder: Path):

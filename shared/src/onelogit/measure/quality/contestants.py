@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import product
+from itertools import chain, count, product
 from pathlib import Path
 
 from onelogit.bulk.identity import model_label
@@ -14,6 +14,7 @@ from onelogit.measure.quality.lines import shortened
 from onelogit.options import OpenOptions
 
 OWN = "default"
+FIRST, RANDOM = "first stage", "random order"  # what else stands in tables; no contestant is called so
 _FIELD = "@"
 _SECRET = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
@@ -117,7 +118,7 @@ def _names(made: Sequence[Contestant]) -> Iterator[str]:
     """Of each whatever is not the same for all; the model where nothing else is left."""
     parts_of_name = ("model", "template", "instruction")
     has_several = {part: len({getattr(one, part) for one in made}) > 1 for part in parts_of_name}
-    seen: dict[str, int] = {}
+    taken = {FIRST, RANDOM}
     for one in made:
         parts = []
         if has_several["model"] or not any(has_several.values()):
@@ -126,9 +127,11 @@ def _names(made: Sequence[Contestant]) -> Iterator[str]:
             parts.append("own template" if one.template is None else one.template.stem)
         if has_several["instruction"]:
             parts.append(_instruction_name(one.instruction))
-        name = " · ".join(parts)
-        seen[name] = seen.get(name, 0) + 1
-        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
+        plain = " · ".join(parts)
+        numbered = (f"{plain} ({number})" for number in count(2))
+        name = next(name for name in chain([plain], numbered) if name not in taken)
+        taken.add(name)
+        yield name
 
 
 def _model_name(model: str, models: Sequence[str]) -> str:

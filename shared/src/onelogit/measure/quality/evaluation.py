@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from onelogit.errors import InputError
+from onelogit.measure.quality.contestants import FIRST, RANDOM
 from onelogit.measure.quality.figures import Figures, Measure, Order, by_logit, figures, mean_of, shuffled
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
 from onelogit.measure.quality.lines import Skipped
@@ -14,7 +15,6 @@ from onelogit.measure.quality.scoring import Run
 from onelogit.measure.quality.slices import Groups, groups
 
 RANDOM_ORDERS = 5
-FIRST, RANDOM = "first stage", "random order"
 _ALL_CANDIDATES = Measure("candidates", "R", 2**31)
 
 
