@@ -14,7 +14,9 @@ from judged_data import list_row, write_beir, write_lines
 from onelogit import DEMO_MODEL
 from onelogit.cli import main
 from onelogit.measure.quality.contestants import without_secret
-from onelogit.measure.quality.page import Scale, bars
+from onelogit.measure.quality.page import Scale, _verdict, bars
+from onelogit.measure.quality.resampling import Interval, Mean
+from onelogit.measure.quality.tables import _coloured
 
 ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "h1", "h2", "h3", "h4"),
@@ -155,6 +157,21 @@ def test_a_plots_bars_go_from_the_greatest_rise_to_the_greatest_fall():
     assert (drawn[2].y, drawn[2].height) == (50, 23)
     assert len(bars([n / 1000 for n in range(1000)])) == 160
     assert bars([]) == []
+
+
+@pytest.mark.parametrize(
+    ("mean", "kind", "colour"),
+    [
+        (Mean(0.2, Interval(0.1, 0.3)), "gain", "[green]+0.200 (+0.100 to +0.300)[/]"),
+        (Mean(-0.2, Interval(-0.3, -0.1)), "loss", "[red]-0.200 (-0.300 to -0.100)[/]"),
+        (Mean(0.2, Interval(-0.1, 0.3)), "same", "+0.200 (-0.100 to +0.300)"),
+        (Mean(0.2, Interval(0.0, 0.3)), "same", "+0.200 (+0.000 to +0.300)"),
+        (Mean(0.2, None), "same", "+0.200"),
+    ],
+)
+def test_only_a_difference_whose_interval_leaves_zero_out_has_a_colour(mean: Mean, kind: str, colour: str):
+    assert _verdict(mean) == kind
+    assert _coloured(mean) == colour
 
 
 def test_a_scale_has_room_and_round_ticks():
