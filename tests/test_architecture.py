@@ -19,6 +19,7 @@ ORDER = [
     "unsupported",
     "options",
     "inputs",
+    "progress",
     "template",
     "declared",
     "chain",
@@ -94,6 +95,7 @@ WITH_TORCH = {
     "several_labels",
     "placement",
     "measure",
+    "progress",
     "commands",
 }
 WITHOUT_TORCH = set(ORDER) - WITH_TORCH

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyarrow import compute, parquet
-from rich.console import Console
-from rich.progress import Progress
 from typing_extensions import Unpack
 
 from onelogit.bulk.identity import model_label, sent_name, sent_options
@@ -23,6 +21,7 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.inputs import checked_count
 from onelogit.open import open_reranker
 from onelogit.options import OpenOptions
+from onelogit.progress import progress_bar
 
 SLICE_ROWS = 1000
 _MOST_PAIRS_OF_A_SLICE = 2**40
@@ -166,15 +165,12 @@ def _check_output(output: Path, source: Path) -> None:
 def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
     scored = folder.scored_slices()
     left = [part for part in plan.slices if part.number not in scored]
-    console = Console(stderr=True)
-    with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as progress:
-        is_done = plan.row_count - sum(part.rows for part in left)
-        bar = progress.add_task("scoring rows", total=plan.row_count, completed=is_done)
-        if left:
-            for done in engine(work, left):
-                if done.fault is not None:
-                    raise OnelogitError(f"worker {done.worker}: {done.fault}")
-                progress.advance(bar, done.rows)
+    is_done = plan.row_count - sum(part.rows for part in left)
+    with progress_bar("scoring rows", plan.row_count, is_done) as advance:
+        for done in engine(work, left) if left else ():
+            if done.fault is not None:
+                raise OnelogitError(f"worker {done.worker}: {done.fault}")
+            advance(done.rows)
 
 
 def _rank(plan: Plan, folder: RunFolder, model: str) -> Outcome:

@@ -7,8 +7,8 @@ from onelogit.encode import Encoder
 from onelogit.forward import Forward, token_rows
 from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair
-from onelogit.measure.progress import tracked
 from onelogit.options import LoadOptions
+from onelogit.progress import tracked
 from onelogit.reranker import Reranker
 from onelogit.tokens import Row
 from onelogit.written import Rows
