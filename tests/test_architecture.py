@@ -19,6 +19,7 @@ ORDER = [
     "unsupported",
     "options",
     "inputs",
+    "text_files",
     "progress",
     "template",
     "declared",

@@ -1,5 +1,6 @@
 """Recipe, its form as plain data, and the table of families: facts with their sources, no code that acts on them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -69,6 +70,11 @@ class Recipe:
     licence: str | None = None
     models: tuple[str, ...] = ()
     name_pattern: str | None = None
+
+
+def is_non_commercial(licence: str | None) -> bool:
+    """Whether a licence, as its name says, leaves commercial use out; False where none is named."""
+    return licence is not None and bool(re.search(r"\bnc\b|non-?commercial", licence.lower().replace("_", "-")))
 
 
 def recipe_fields(recipe: Recipe | ReadOut) -> dict[str, Any]:
