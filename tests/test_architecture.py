@@ -70,11 +70,12 @@ ORDER = [
     "several_labels",
     "bulk",
     "measure",
+    "bench",
     "commands",
     "cli",
     "__main__",
 ]
-FOLDERS = ["bulk", "measure", "commands"]
+FOLDERS = ["bulk", "measure", "bench", "commands"]
 WITH_TORCH = {
     "rows",
     "weights",
@@ -97,6 +98,7 @@ WITH_TORCH = {
     "placement",
     "measure",
     "progress",
+    "bench",
     "commands",
 }
 WITHOUT_TORCH = set(ORDER) - WITH_TORCH

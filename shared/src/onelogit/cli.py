@@ -10,7 +10,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 
 from onelogit import __version__
-from onelogit.commands import bulk, convert, rank, recipes, verify
+from onelogit.commands import bench, bulk, convert, rank, recipes, verify
 from onelogit.errors import OnelogitError
 
 
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="onelogit", description="Decoder language models as one-logit rerankers.")
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (rank, recipes, convert, verify, bulk):
+    for module in (rank, recipes, convert, verify, bench, bulk):
         name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.add_arguments(command)
