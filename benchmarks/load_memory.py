@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from checkpoints import SHAPES, write_checkpoint
+from checkpoints import write_checkpoint
+from shapes import SHAPES
 
 ONELOGIT = """
 import torch, transformers

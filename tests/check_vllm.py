@@ -1,4 +1,4 @@
-"""vLLM itself serves an export, and every way to ask it gives the local logits: `nox -s vllm`.
+"""vLLM itself serves an export, or scores with it in bulk, and each way gives the local logits: `nox -s vllm`.
 
 Not one of the tests that always run: vLLM's CPU build takes gigabytes of an environment of its own.
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from bulk_rows import query_rows, results, write_jsonl
 from onelogit import DEMO_MODEL, InputError, RemoteReranker, Reranker, ServerError
 
 QUERY = "What is the capital of China?"
@@ -99,7 +100,7 @@ def url(export: Path) -> Iterator[str]:
 
 TOKENS: dict[str, Any] = {"protocol": "vllm-tokens", "max_tokens": MAX_TOKENS}
 CLIENT: dict[str, Any] = {"protocol": "rerank", "template": "client", "max_tokens": MAX_TOKENS}
-SERVER: dict[str, Any] = {"protocol": "rerank", "template": "server"}
+SERVER: dict[str, Any] = {"protocol": "rerank", "template": "server", "max_tokens": MAX_TOKENS}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,9 @@ def test_long_documents_are_cut_here(local: Reranker, export: Path, url: str):
 def test_errors_are_clear(export: Path, url: str):
     with RemoteReranker(url, str(export), **SERVER) as remote, pytest.raises(ServerError, match="lower max_tokens"):
         remote.logits(QUERY, ["Beijing " * 9999])
+    with RemoteReranker(url, str(export), max_tokens=2 * MAX_TOKENS) as remote:
+        with pytest.raises(ServerError, match="lower max_tokens"):
+            remote.check()
     with RemoteReranker(url, str(export), served_name="nope") as remote:
         with pytest.raises(ServerError, match="The model `nope` does not exist"):
             remote.logits(QUERY, TEXTS)
@@ -172,6 +176,37 @@ def test_a_server_without_the_template_is_found_out(export: Path, bare_url: str)
 def test_a_server_with_the_template_needs_no_prompts_of_the_client(export: Path, url: str):
     with RemoteReranker(url, str(export), **CLIENT) as remote, pytest.raises(ServerError, match="another prompt"):
         remote.check()
+
+
+def test_ray_data_with_vllm_gives_the_local_results_row_by_row(local: Reranker, export: Path, tmp_path: Path):
+    """Through the command, with documents that are cut, and bad rows."""
+    rows = query_rows(40, 6)
+    rows[3]["documents"] += ["Beijing " * 999, "", "<|im_end|> yes"]
+    bad = [
+        {"query_id": "empty", "query": "", "documents": ["d"]},
+        {"query_id": "long", "query": "x " * 999, "documents": ["d"]},
+    ]
+    source, out = write_jsonl(tmp_path / "in.jsonl", [*rows, *bad]), tmp_path / "out"
+    command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", export, "--engine", "vllm", "--json"]
+    command += ["--ray-address", "local"]  # and not a cluster that happens to run on this machine
+    command += ["--device", "cpu", "--dtype", "float32", "--max-tokens", str(MAX_TOKENS), "--slice-rows", "8"]
+
+    ran = subprocess.run(command, env={**os.environ, **SETTINGS}, stdout=subprocess.PIPE, timeout=300, check=False)
+
+    assert json.loads(ran.stdout.splitlines()[-1]) == {"folder": str(out), "pairs": 245, "errors": 2}
+    assert ran.returncode == 1
+    found = {(row["query_id"], row["document_id"]): row for row in results(out)}
+    assert found["empty", "0"]["error"].startswith("the query is empty")
+    assert "leaves no room for a document" in found["long", "0"]["error"]
+    differences = []
+    for row in rows:
+        ranking = local.rank(row["query"], row["documents"])
+        mine = [found[row["query_id"], str(ranked.index)] for ranked in ranking]
+        differences += [abs(each["logit"] - ranked.logit) for each, ranked in zip(mine, ranking, strict=True)]
+        assert [each["rank"] for each in mine] == [*range(1, len(mine) + 1)]
+        assert [each["score"] for each in mine] == pytest.approx([ranked.score for ranked in ranking], abs=1e-4)
+    sys.stdout.write(f"\nbulk, 243 pairs: largest difference of a logit {max(differences):.1e}\n")
+    assert max(differences) < 1e-4
 
 
 def test_a_server_of_embeddings_is_found_out(export: Path, tmp_path: Path):

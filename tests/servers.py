@@ -20,13 +20,14 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a server says; `raw` in place of JSON, nothing at all where it resets the connection."""
+    """What a server says; `raw` in place of JSON, a byte each `drip_s`, nothing where it resets the connection."""
 
     code: int = 200
     content: object = None
     raw: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     after_s: float = 0.0
+    drip_s: float = 0.0
     is_reset: bool = False
 
 
@@ -96,7 +97,9 @@ def serving(respond: Respond) -> Iterator[Server]:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                for part in [content[i : i + 1] for i in range(len(content))] if answer.drip_s else [content]:
+                    self.wfile.write(part)
+                    time.sleep(answer.drip_s)
             except OSError:
                 pass  # the client has gone
 
@@ -126,6 +129,7 @@ class Served:
         names: of the models that it lists.
         wrong: exchanges each number.
         before: ids that it puts before each row.
+        most_tokens: of each row; it cuts the rest off without a word.
         is_sglang: answer in its form.
     """
 
@@ -136,6 +140,7 @@ class Served:
     is_sglang: bool = False
     wrong: Callable[[float], float] = float
     before: Sequence[int] = ()
+    most_tokens: int | None = None
 
     def __call__(self, path: str, body: Body | None) -> Answer:
         if body is None:
@@ -170,7 +175,10 @@ class Served:
 
     def _numbers(self, rows: Sequence[Sequence[int]], *, is_raw: bool) -> list[float]:
         with torch.inference_mode():
-            logits = [self.reranker.classifier(input_ids=torch.tensor([[*row]])).logits.item() for row in rows]
+            logits = [
+                self.reranker.classifier(input_ids=torch.tensor([[*row[: self.most_tokens]]])).logits.item()
+                for row in rows
+            ]
         activation = "identity" if is_raw and not self.is_activated else "sigmoid"
         return [to_score(self.wrong(logit), activation) for logit in logits]
 

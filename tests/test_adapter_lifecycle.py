@@ -291,6 +291,17 @@ def test_a_remote_reranker_can_be_used_as_it_is(framework: Adapter, model: str, 
         assert SECRET not in framework.dumped(adapter) + repr(adapter)
 
 
+def test_a_secret_in_a_header_stands_in_no_dump(framework: Adapter, model: str):
+    headers = {"X-Api-Key": SECRET, "X-Route": "gpu"}
+    with pytest.raises(ValueError, match="the header X-Api-Key in the options would be written into dumps") as refused:
+        make(framework, model, url="http://127.0.0.1:9", options={"headers": headers}).warm_up()
+    with RemoteReranker("http://127.0.0.1:9", model, headers=headers) as remote:
+        dumped = framework.dumped(framework.kind.from_reranker(remote))
+
+    assert SECRET not in dumped + str(refused.value)
+    assert "X-Route" in dumped
+
+
 def test_a_server_that_is_away_is_an_error_or_put_up_with(framework: Adapter, model: str):
     fields = {"url": "http://127.0.0.1:9", "options": {"attempts": 1}}
     with pytest.raises(ServerError, match="does not answer"):

@@ -19,6 +19,8 @@ ORDER = [
     "unsupported",
     "options",
     "inputs",
+    "text_files",
+    "progress",
     "template",
     "declared",
     "chain",
@@ -65,8 +67,12 @@ ORDER = [
     "tokenizer_file",
     "prompt_writer",
     "dialects",
+    "asked",
+    "address",
+    "refusal",
     "line",
     "wire",
+    "served",
     "remote_scorer",
     "remote",
     "open",
@@ -75,11 +81,37 @@ ORDER = [
     "several_labels",
     "bulk",
     "measure",
+    "bench",
     "commands",
     "cli",
     "__main__",
 ]
-FOLDERS = ["bulk", "measure", "commands"]
+FOLDERS = ["bulk", "measure", "bench", "commands"]
+# The stages of measure/quality/, none of which knows torch.
+QUALITY = [
+    "lines",
+    "judged",
+    "trec",
+    "lists",
+    "beir",
+    "first_stage",
+    "contestants",
+    "run_file",
+    "scoring",
+    "figures",
+    "moves",
+    "resampling",
+    "pairings",
+    "slices",
+    "evaluation",
+    "notes",
+    "plain",
+    "stories",
+    "tables",
+    "pictures",
+    "page",
+    "job",
+]
 WITH_TORCH = {
     "rows",
     "weights",
@@ -108,6 +140,8 @@ WITH_TORCH = {
     "several_labels",
     "placement",
     "measure",
+    "progress",
+    "bench",
     "commands",
 }
 WITHOUT_TORCH = set(ORDER) - WITH_TORCH
@@ -131,7 +165,7 @@ def imports_of(file: Path) -> set[str]:
 
 def files_of(stage: str) -> list[Path]:
     """The file of a stage, or those of its folder."""
-    return sorted((CORE / stage).glob("*.py")) if stage in FOLDERS else [CORE / f"{stage}.py"]
+    return sorted((CORE / stage).rglob("*.py")) if stage in FOLDERS else [CORE / f"{stage}.py"]
 
 
 def stages_imported_by(stage: str) -> set[str]:
@@ -152,6 +186,23 @@ def test_a_stage_imports_only_what_stands_before_it(stage: str):
 @pytest.mark.parametrize("stage", sorted(WITHOUT_TORCH))
 def test_a_stage_of_facts_and_text_knows_no_torch(stage: str):
     assert not any(imports_of(file) & {"torch", "transformers"} for file in files_of(stage))
+
+
+def test_every_stage_of_quality_has_its_place_and_knows_no_torch():
+    folder = CORE / "measure" / "quality"
+    assert {file.stem for file in folder.glob("*.py")} == {*QUALITY, "__init__"}
+    for stage in QUALITY:
+        imported = imports_of(folder / f"{stage}.py")
+        mine = {name.rpartition(".")[2] for name in imported if name.startswith("onelogit.measure.quality.")}
+
+        assert mine <= set(QUALITY[: QUALITY.index(stage)]), stage
+        assert not imported & {"torch", "transformers"}, stage
+
+
+def test_evaluating_loads_no_torch_until_a_model_is_opened():
+    program = "import sys, onelogit.measure.quality.job; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGES.rglob("*.py")), ids=lambda file: file.parent.name + "/" + file.name)

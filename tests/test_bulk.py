@@ -1,5 +1,6 @@
 """Bulk jobs without Ray: what comes out, what becomes of bad rows, and that a run can be stopped at any moment."""
 
+import errno
 import json
 import os
 import signal
@@ -36,6 +37,7 @@ from onelogit.bulk.run_folder import RunFolder
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.slices import Slice, SliceReader, plan_slices
 from onelogit.cli import main
+from onelogit.recipes import FAMILIES
 from tiny import Tiny
 
 ROWS = query_rows(5, 4)
@@ -401,6 +403,21 @@ def test_options_that_change_no_logit_are_the_same_run(source: Path, model: str,
     assert run(source, tmp_path / "out", model, batch_tokens=100, device="cpu", dtype=None) == Outcome(20, 0)
 
 
+def test_what_a_worker_is_told_is_plain_data(source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not a model or a tokenizer: Ray could not start a worker anew once such an object is lost."""
+    works: list[Work] = []
+
+    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+        works.append(work)
+        return job.score_here(work, slices)
+
+    monkeypatch.chdir(Path(model).parent)
+    run(source, tmp_path / "out", Path(model).name, engine=engine, recipe=FAMILIES[0], max_tokens=900)
+
+    assert Work(**json.loads(json.dumps(works[0]._asdict()))) == works[0]
+    assert Path(works[0].model).is_absolute()
+
+
 def test_the_weights_are_a_part_of_the_models_name(source: Path, checkpoint: Callable[..., Tiny], tmp_path: Path):
     run(source, tmp_path / "out", str(checkpoint("Qwen3-Reranker-x", is_tied=False).folder))
     checkpoint("Qwen3-Reranker-x", is_tied=True)
@@ -463,6 +480,96 @@ def test_a_part_stands_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="disk full"):
         write_part(scored([]), tmp_path / "part.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[bool] = []
+    keep = os.fsync
+
+    def watched(place: int) -> None:
+        seen.append((tmp_path / "part.parquet").exists())
+        keep(place)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_part(scored([]), tmp_path / "part.parquet")
+
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_part_that_is_torn_is_scored_again(left: int, source: Path, model: str, tmp_path: Path):
+    def stopped(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+        yield from job.score_here(work, slices[:3])
+        raise KeyboardInterrupt
+
+    run(source, tmp_path / "whole", model, slice_rows=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", model, slice_rows=1, engine=stopped)
+    (part,) = (tmp_path / "out").glob("_scored-*/slice-00000001.parquet")
+    part.write_bytes(part.read_bytes()[:left])
+    seen: list[int] = []
+    run(source, tmp_path / "out", model, slice_rows=1, engine=noting(seen))
+
+    assert seen == [1, 3, 4]
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def test_results_that_are_gone_are_missed(source: Path, model: str, tmp_path: Path):
+    run(source, tmp_path / "out", model)
+    (tmp_path / "out" / "part-00000.parquet").unlink()
+
+    with pytest.raises(OnelogitError, match="holds 0 pairs of 20; remove it"):
+        run(source, tmp_path / "out", model)
+
+
+def test_an_interrupt_ends_the_command_without_a_word_and_the_run_goes_on_later(
+    source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    score = job.Worker.score
+
+    def interrupted(self: job.Worker, part: Slice) -> Done:
+        if part.number == 2:
+            raise KeyboardInterrupt
+        return score(self, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Worker, "score", interrupted)
+        assert bulk(source, tmp_path / "out", "--model", model, "--slice-rows", 1) == 130
+    assert capsys.readouterr() == ("", "")
+    seen: list[int] = []
+
+    assert run(source, tmp_path / "out", model, slice_rows=1, engine=noting(seen)) == Outcome(20, 0)
+    assert seen == [2, 3, 4]
+
+
+@pytest.mark.parametrize("moment", ["scoring", "ranking"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    moment: str, source: Path, model: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    write = parquet.write_table
+
+    def fail(table: Any, path: Path, **options: Any) -> None:
+        if ("slice" in path.name) is (moment == "scoring"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(table, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "write_table", fail)
+        assert bulk(source, tmp_path / "out", "--model", model) == 2
+
+    assert capsys.readouterr().err == f"onelogit: {tmp_path / 'out'}: [Errno 28] No space left on device\n"
+    assert run(source, tmp_path / "out", model) == Outcome(20, 0)
+
+
+def test_a_table_whose_pages_are_damaged_ends_the_run_with_its_name(model: str, tmp_path: Path):
+    source = write_parquet(tmp_path / "in.parquet", query_rows(200, 4), compression="zstd")
+    content = bytearray(source.read_bytes())
+    content[100:400] = bytes(300)
+    source.write_bytes(content)
+
+    with pytest.raises(InputError, match="in.parquet cannot be read"):
+        run(source, tmp_path / "out", model)
 
 
 def test_an_engine_that_leaves_something_out_is_found_out(source: Path, model: str, tmp_path: Path):

@@ -20,6 +20,7 @@ from onelogit import DEMO_MODEL, InputError, LoadOptions, Reranker
 from onelogit.bulk import rerank
 from onelogit.bulk.job import Done, Engine, Outcome, Work, run
 from onelogit.bulk.slices import Slice
+from servers import Served, serving
 
 pytestmark = pytest.mark.ray
 
@@ -39,6 +40,7 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
+    os.environ.pop("OMP_NUM_THREADS", None)  # else nodes hand it on to workers in place of what they would say
     same = {"node_ip_address": ADDRESS, "include_dashboard": False}
     cluster = Cluster(
         initialize_head=True, head_node_args={**same, "num_cpus": 0, "_system_config": QUICK_TO_MISS_A_NODE}
@@ -83,7 +85,7 @@ def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
 def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
     cluster: Any, reranker: Reranker, tmp_path: Path
 ):
-    rows = query_rows(120, 30)
+    rows = query_rows(120, 12)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
     command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", DEMO_MODEL, "--slice-rows", "2"]
     further = ["--dtype", "float32", "--device", "cpu", "--workers", "1", "--ray-address", cluster.address]
@@ -98,7 +100,7 @@ def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
     assert process.returncode == -signal.SIGKILL
     assert 3 <= len(written) < 60
     assert not written & {f"slice-{each.number:08}.parquet" for each in done}
-    assert outcome == Outcome(pairs=3600, errors=0)
+    assert outcome == Outcome(pairs=1440, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)
 
 
@@ -119,14 +121,42 @@ def test_a_dataset_gives_what_the_reranker_gives(cluster: Any, reranker: Reranke
     assert sorted(errors, key=str) == [("empty", None, None)] * 5 + [(None, None, None)]
 
 
-def test_a_dataset_of_pairs_is_ranked_by_query(cluster: Any, reranker: Reranker):
+def test_a_dataset_of_pairs_is_ranked_by_query_and_may_be_scored_by_a_server(cluster: Any, reranker: Reranker):
     import ray
 
     rows = query_rows(12, 5)
+    pairs = ray.data.from_items(pair_rows(rows), override_num_blocks=3)
 
-    found = rerank(ray.data.from_items(pair_rows(rows), override_num_blocks=3), DEMO_MODEL, **OPTIONS).take_all()
+    with serving(Served(reranker=reranker)) as server:
+        found = rerank(pairs, DEMO_MODEL, url=server.url).take_all()
 
     assert sorted(ranking(found), key=lambda row: (int(row[0][1:]), row[2])) == expected_results(reranker, rows)
+
+
+def test_one_file_is_many_blocks(cluster: Any, tmp_path: Path):
+    """Ray reads it as one, whatever number of blocks is asked for, and one actor would get it."""
+    import ray
+
+    from onelogit.bulk.datasets import in_blocks
+
+    file = str(write_parquet(tmp_path / "in.parquet", query_rows(40, 2)))
+
+    assert ray.data.read_parquet(file, override_num_blocks=8).materialize().num_blocks() == 1
+    assert in_blocks(ray.data.read_parquet(file)).materialize().num_blocks() == 3
+
+
+def test_a_worker_has_as_many_threads_as_it_takes_of_the_cluster(cluster: Any):
+    import ray
+
+    from onelogit.bulk.on_ray import Pool
+
+    class Threads:
+        def __call__(self, batch: Any) -> Any:
+            return batch.append_column("threads", [[os.environ["OMP_NUM_THREADS"]]])
+
+    (row,) = ray.data.from_items([{"x": 1}]).map_batches(**Pool(1, cpus_per_worker=1).of(Threads)).take_all()
+
+    assert row["threads"] == "1"
 
 
 def test_a_pool_that_would_starve_its_dataset_is_refused(cluster: Any):
@@ -188,7 +218,7 @@ def test_a_cluster_that_does_not_let_us_in_is_an_error(
 
 def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Reranker, tmp_path: Path):
     """Of one file, by a pool that holds every CPU; last, for it leaves one node."""
-    rows = query_rows(150, 30, words=30)
+    rows = query_rows(150, 20, words=30)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
     done: list[Done] = []
     left: list[int] = []
@@ -206,5 +236,5 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
     assert left > [5]
     assert len({each.worker for each in done}) >= 3  # both nodes worked, and one worker came anew
     assert sorted(each.number for each in done) == [*range(75)]
-    assert outcome == Outcome(pairs=4500, errors=0)
+    assert outcome == Outcome(pairs=3000, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)

@@ -82,6 +82,14 @@ def test_a_name_is_the_same_wherever_the_server_stands(model: str):
     assert label.startswith("Qwen3-Reranker-tiny@")
 
 
+def test_a_server_that_starts_anew_is_waited_for_unless_told_otherwise():
+    sent = sent_options("m", {"url": "http://one:8000"})
+
+    assert (sent["timeout_s"], sent["attempts"]) == (600.0, 12)
+    assert sent_options("m", {"url": "http://one:8000", "attempts": 1})["attempts"] == 1
+    assert "attempts" not in sent_options("m", {})
+
+
 def test_a_key_of_this_environment_goes_where_the_workers_are(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
 

@@ -7,9 +7,18 @@ from typing import Any
 import pytest
 
 from bulk_rows import expected_results, query_rows, ranking, results, write_jsonl
-from onelogit import InputError, LoadOptions, Reranker
+from onelogit import InputError, LoadOptions, OpenOptions, Reranker
 from onelogit.bulk.job import Outcome, Work, run
-from onelogit.bulk.on_vllm import Encode, decode, gathered, pair_rows, prompt_writer
+from onelogit.bulk.on_ray import Pool
+from onelogit.bulk.on_vllm import (
+    Encode,
+    decode,
+    engine_settings,
+    gathered,
+    pair_rows,
+    prompt_writer,
+    score_by_vllm,
+)
 from onelogit.bulk.slices import plan_slices
 from tiny import Tiny
 
@@ -99,6 +108,41 @@ def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny
         prompt_writer(str(folder), {})
 
 
-def test_documents_in_chunks_are_refused(converted: str):
-    with pytest.raises(InputError, match="chunk_max"):
-        prompt_writer(converted, {"long_documents": "chunk_max"})
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"long_documents": "chunk_max"}, "chunk_max"),
+        ({"batch_tokens": 100}, "'batch_tokens' is no option of engine vllm"),
+        ({"trust_remote_code": True}, "'trust_remote_code' is no option of engine vllm"),
+        ({"device": "mps"}, "not on 'mps'"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(options: OpenOptions, said: str, converted: str):
+    with pytest.raises(InputError, match=said):
+        prompt_writer(converted, options)
+
+
+def test_what_is_left_out_is_not_refused(converted: str):
+    prompt_writer(converted, {"trust_remote_code": False, "batch_tokens": None, "device": "cuda", "dtype": "float32"})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "split", "placed"),
+    [
+        (0, None, 1, None),
+        (1, "cuda", 1, None),
+        (4, None, 4, None),
+        (0, "cpu", 1, {"bundle_per_worker": {"CPU": 3}}),
+    ],
+)
+def test_an_engine_takes_a_gpu_or_more_and_none_on_a_cpu(gpus: float, device: Any, split: int, placed: Any):
+    settings = engine_settings(Pool(2, 3, gpus), Work("m", {"device": device, "dtype": "float16"}, "out"), 512)
+
+    assert settings["concurrency"] == 2
+    assert settings["engine_kwargs"] == {"max_model_len": 512, "tensor_parallel_size": split, "dtype": "float16"}
+    assert settings["placement_group_config"] == placed
+
+
+def test_a_part_of_a_gpu_is_refused(converted: str):
+    with pytest.raises(InputError, match=r"whole GPUs, not 0\.5"):
+        next(score_by_vllm(Pool(gpus_per_worker=0.5))(Work(converted, {}, "out"), []))

@@ -39,7 +39,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_the_command_helps(capsys: pytest.CaptureFixture[str]):
-    for command in ((), ("recipes",), ("convert",), ("verify",), ("bulk",)):
+    for command in ((), ("recipes",), ("convert",), ("verify",), ("evaluate",), ("bulk",), ("rank",), ("bench",)):
         with pytest.raises(SystemExit) as exit:
             main([*command, "--help"])
         assert exit.value.code == 0

@@ -185,8 +185,19 @@ def test_a_server_is_opened_once_for_all_who_name_it(model: str):
 def test_a_check_passes_where_the_server_is_sane(local: Reranker, exported: str):
     for options in PROTOCOLS:
         with serving(served(local, options)) as server:
-            with RemoteReranker(server.url, exported, **options) as remote:
-                assert remote.check() < 1e-4
+            for max_tokens in (300, 500):  # with two of its prompts, and with all three
+                with RemoteReranker(server.url, exported, max_tokens=max_tokens, **options) as remote:
+                    assert remote.check() < 1e-4
+
+
+def test_a_check_knows_of_an_activation_that_stays_on(local: Reranker, exported: str):
+    options: dict[str, Any] = {"protocol": "rerank", "template": "server", "raw_logits": False, "max_tokens": 300}
+    with serving(Served(reranker=local, is_activated=True)) as server:
+        with RemoteReranker(server.url, exported, **options) as remote:
+            assert remote.check() < 1e-5
+    with serving(Served(reranker=local, is_activated=True, wrong=lambda logit: -logit)) as server:
+        with RemoteReranker(server.url, exported, **options) as remote, pytest.raises(ServerError, match="gives"):
+            remote.check()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +224,16 @@ def test_a_check_finds_a_prompt_that_is_missing(local: Reranker, exported: str, 
                 remote.check()
 
 
+@pytest.mark.parametrize("options", [PROTOCOLS[0], PROTOCOLS[1], PROTOCOLS[2]])
+def test_a_check_finds_a_server_that_truncates(local: Reranker, exported: str, options: dict[str, Any]):
+    with serving(Served(reranker=local, most_tokens=400)) as server:
+        with RemoteReranker(server.url, exported, max_tokens=400, **options) as remote:
+            remote.check()
+        with RemoteReranker(server.url, exported, max_tokens=500, **options) as remote:
+            with pytest.raises(ServerError, match="does not read prompts of max_tokens=500 to their end: it truncates"):
+                remote.check()
+
+
 def test_a_check_finds_a_second_bos_token(tmp_path: Path):
     folder = causal_checkpoint(
         tmp_path / "bge-reranker-v2-gemma", ARCHITECTURE_OF_FAMILY["bge-reranker-v2-gemma"]
@@ -227,6 +248,20 @@ def test_a_check_finds_a_second_bos_token(tmp_path: Path):
                     remote.check()
 
 
+def test_tei_is_told_not_to_truncate(local: Reranker, model: str):
+    with serving(Served(reranker=local)) as server:
+        with RemoteReranker(server.url, model, protocol="tei", template="server") as remote:
+            remote.logits(QUERY, ["a"])
+
+    assert server.heard.bodies[0]["truncate"] is False
+
+
+def test_a_check_needs_a_prompt_that_is_not_cut(exported: str):
+    with RemoteReranker("http://127.0.0.1:9", exported, max_tokens=100) as remote:
+        with pytest.raises(InputError, match="max_tokens=100 cuts all prompts of .*; the shortest has [0-9]+ tokens"):
+            remote.check()
+
+
 def test_a_check_needs_an_export(model: str):
     with RemoteReranker("http://127.0.0.1:9", model) as remote, pytest.raises(InputError, match="onelogit convert"):
         remote.check()
@@ -235,15 +270,13 @@ def test_a_check_needs_an_export(model: str):
 @pytest.mark.parametrize(
     ("url", "options", "message"),
     [
-        ("127.0.0.1:8000", {}, "must be an http or https address"),
-        ("ftp://a/", {}, "must be an http or https address"),
-        ("http://", {}, "must be an http or https address"),
-        ("http://me:secret@a/", {}, "holds a password"),
-        ("http://a/?x=1", {}, "without 'x=1'"),
         ("http://a", {"protocol": "grpc"}, "unknown protocol 'grpc'"),
         ("http://a", {"protocol": "rerank"}, "say with template='client'"),
         ("http://a", {"template": "server"}, "sends token ids"),
         ("http://a", {"timeout_s": 0}, "above 0"),
+        ("http://a", {"timeout_s": "5"}, "above 0, not '5'"),
+        ("http://a", {"timeout_s": True}, "above 0"),
+        ("http://a", {"timeout_s": float("nan")}, "above 0"),
         ("http://a", {"attempts": 0}, "from 1 up"),
         ("http://a", {"topn": 1}, "unknown option 'topn'"),
         ("http://a", {"device": "cpu"}, "unknown option 'device'"),
@@ -304,6 +337,7 @@ def test_a_key_may_come_from_the_environment(local: Reranker, model: str, monkey
         ("http://localhost.example.org", True),
         ("https://example.org", False),
         ("http://127.0.0.1:1", False),
+        ("http://127.0.0.2:1", False),
         ("http://[::1]:1", False),
         ("http://localhost:1", False),
     ],

@@ -10,7 +10,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 
 from onelogit import __version__
-from onelogit.commands import bulk, convert, recipes, verify
+from onelogit.commands import bench, bulk, convert, evaluate, rank, recipes, verify
 from onelogit.errors import OnelogitError
 
 
@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 where `verify` finds a difference, or `bulk` pairs with errors; 2 for an error that was printed; 130 where
         it was interrupted.
     """
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parsed(arguments)
+    options.arguments = [*arguments]
     if not sys.stderr.isatty():
         disable_progress_bars()  # the hub's and, since they ask it, transformers'
     command: Callable[[argparse.Namespace], int] = options.command
@@ -32,9 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
     try:
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()  # here, where a pipe that closed is no error
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
+        return 0
+    except SystemExit:  # Rich's own end where a pipe closed; it has put the null device in its place
         return 0
     except OnelogitError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {error}", markup=False)
@@ -43,11 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; documents may stand on both sides of options, which argparse by itself does not allow."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "document") or any(each.startswith("-") for each in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.document += rest
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="onelogit", description="Decoder language models as one-logit rerankers.")
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (recipes, convert, verify, bulk):
+    for module in (rank, recipes, convert, verify, bench, evaluate, bulk):
         name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.add_arguments(command)

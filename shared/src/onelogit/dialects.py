@@ -65,19 +65,33 @@ def read(dialect: Dialect, answer: object, count: int) -> list[float]:
         numbers = dialect.parse(answer)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise ServerError(
-            f"{dialect.path} answered in another form than {dialect.source} describes: {error!r}"
+            f"{dialect.path} answered in another form than {dialect.source} describes: {_short(error)}"
         ) from error
     if set(numbers) != set(range(count)):
         raise ServerError(f"{dialect.path} answered for the indices {_few(numbers)}, not for each of {count}")
     for index, number in numbers.items():
-        if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
-            raise ServerError(f"{dialect.path} gave {number!r} for index {index}; is the model's head initialised?")
+        if not _is_finite(number):
+            raise ServerError(
+                f"{dialect.path} gave {_short(number)} for index {index}; is the model's head initialised?"
+            )
     return [float(numbers[index]) for index in range(count)]  # type: ignore[arg-type]
+
+
+def _is_finite(number: object) -> bool:
+    try:
+        return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]} ..."
 
 
 def _few(numbers: Numbers) -> str:
     shown = sorted(map(str, numbers))
-    return ", ".join(shown[:8]) + (f", ... ({len(shown)})" if len(shown) > 8 else "")
+    return ", ".join(each[:20] for each in shown[:8]) + (f", ... ({len(shown)})" if len(shown) > 8 else "")
 
 
 def _by_index(results: Sequence[Mapping[str, Any]], number: Callable[[Mapping[str, Any]], object]) -> Numbers:

@@ -25,6 +25,8 @@ class Line:
         self.loop = asyncio.new_event_loop()
         self.timeout = http.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
         self.transport_error = http.TransportError
+        self.decoding_error = http.DecodingError
+        self.url_error = http.InvalidURL
         self.gate = asyncio.Semaphore(requests_at_once)
         self.client: Any = http.AsyncClient() if client is None else client
         self._thread = threading.Thread(target=_run, args=(self.loop,), name="onelogit-wire", daemon=True)

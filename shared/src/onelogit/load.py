@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from onelogit.inputs import checked_recipe
 from onelogit.options import LoadOptions
 from onelogit.placement import find_device, find_dtype
 from onelogit.pooled import read_layers
-from onelogit.recipes import ReadOut, Recipe
+from onelogit.recipes import ReadOut, Recipe, is_non_commercial
 from onelogit.recognise import recognise
 from onelogit.rows import HeadRows, read_head_rows
 from onelogit.weights import first_line, load_model
@@ -178,5 +177,5 @@ def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -
 
 
 def _mention_licence(name: str, licence: str | None) -> None:
-    if licence and re.search(r"\bnc\b|non-?commercial", licence.lower().replace("_", "-")):
+    if is_non_commercial(licence):
         logger.warning("%s is licensed %s: not for commercial use", name, licence)

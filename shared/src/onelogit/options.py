@@ -133,6 +133,13 @@ def is_url(name: str) -> bool:
     return isinstance(name, str) and name.startswith(("http://", "https://"))
 
 
+def is_secret_header(name: str) -> bool:
+    """Whether a header of this name may well hold a secret."""
+    return any(
+        word in str(name).lower() for word in ("auth", "key", "token", "secret", "cookie", "password", "credential")
+    )
+
+
 def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> None:
     """Refuse names that are no option.
 
@@ -189,6 +196,11 @@ def adapter_options(made: object, *, token: str | None = None, api_key: str | No
     for name in ("token", "api_key"):
         if options.get(name) is not None:
             raise InputError(f"{name} in the options would be written into dumps; give it as {name}=, which is not")
+    for header in filter(is_secret_header, options.get("headers") or {}):
+        raise InputError(
+            f"the header {header} in the options would be written into dumps; give a bearer token as api_key=, which "
+            "is not, or any other secret to a RemoteReranker, and make this from it"
+        )
     named = {**{name: getattr(made, name) for name in _NAMED}, "token": token, "api_key": api_key}
     given = {name: value for name, value in named.items() if value is not None}
     for name in given:
@@ -201,7 +213,8 @@ def adapter_options(made: object, *, token: str | None = None, api_key: str | No
 
 def without_secrets(options: OpenOptions) -> OpenOptions:
     """What may stand in a dump."""
-    return plain_options({**options, "token": None, "api_key": None})
+    shown = {name: value for name, value in (options.get("headers") or {}).items() if not is_secret_header(name)}
+    return plain_options({**options, "token": None, "api_key": None, "headers": shown or None})
 
 
 def scoring_options(options: LoadOptions) -> ScoringOptions:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from onelogit.encode import Encoder
 from onelogit.errors import CheckpointError, InputError, ServerError
 from onelogit.scores import to_score
 
@@ -61,6 +62,25 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
         raise CheckpointError(f"{PROBE_FILE} in {folder} is damaged: {error!r}") from error
 
 
+def within(probe: ProbeFile, max_tokens: int) -> ProbeFile:
+    """Those of its prompts that are not cut.
+
+    Raises:
+        InputError: there are none.
+    """
+    kept = [place for place, row in enumerate(probe.rows) if len(row) <= max_tokens]
+    if not kept:
+        shortest = min(map(len, probe.rows))
+        raise InputError(
+            f"max_tokens={max_tokens} cuts all prompts of {PROBE_FILE}; the shortest has {shortest} tokens"
+        )
+    return probe._replace(
+        pairs=[probe.pairs[place] for place in kept],
+        rows=[probe.rows[place] for place in kept],
+        logits=[probe.logits[place] for place in kept],
+    )
+
+
 def largest_difference(probe: ProbeFile, answered: Sequence[float]) -> float:
     """Between what the server answered and what it must answer."""
     return max(abs(mine - theirs) for mine, theirs in zip(probe.logits, answered, strict=True))
@@ -74,6 +94,19 @@ def wrong_prompts(probe: ProbeFile, bos_id: int | None, plain: Sequence[list[int
             [bos_id, *row] for row in probe.rows
         ]
     return wrong
+
+
+def long_pairs(probe: ProbeFile, encoder: Encoder) -> list[tuple[str, str]]:
+    """Pairs that nearly fill the longest prompt, and whose documents differ at their ends alone."""
+    query, words = probe.pairs[0][0], encoder.max_tokens
+    ends = [document for _, document in probe.pairs]
+    while words:
+        pairs = [(query, f"{'word ' * words}{end}") for end in ends]
+        rows = encoder.rows(pairs, probe.instruction)
+        if not rows.truncated_count and len(rows.rows) == len(pairs):
+            return pairs
+        words = words * 7 // 8
+    return []
 
 
 def diagnose(probe: ProbeFile, answered: Sequence[float], wrong: Mapping[str, Sequence[float]]) -> ServerError:

@@ -1,5 +1,6 @@
 """Recipe, its form as plain data, and the table of families: facts with their sources, no code that acts on them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -117,6 +118,11 @@ def _fits(value: object, hint: Any) -> bool:
     kinds = get_args(hint) or (hint,)
     is_flag = isinstance(value, bool) and bool not in kinds  # which Python counts among the numbers
     return not is_flag and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
+
+
+def is_non_commercial(licence: str | None) -> bool:
+    """Whether a licence, by its name, is for use that is not commercial."""
+    return licence is not None and re.search(r"\bnc\b|non-?commercial", licence.lower().replace("_", "-")) is not None
 
 
 _QWEN3_RERANKER = Recipe(

@@ -6,7 +6,7 @@ from typing_extensions import Unpack
 
 from onelogit.doors import Doors
 from onelogit.inputs import checked_choice
-from onelogit.options import OpenOptions, RemoteOptions, check_options
+from onelogit.options import OpenOptions, RemoteOptions, check_options, without_secrets
 from onelogit.recipes import Activation
 from onelogit.remote_scorer import RemoteScorer
 
@@ -47,11 +47,11 @@ class RemoteReranker(Doors[RemoteScorer]):
         **options: Unpack[RemoteOptions],
     ) -> None:
         check_options(options, RemoteOptions)
-        self.options = cast("OpenOptions", {**options, "url": url, "api_key": None, "token": None})
         self.url = url
         self.name = url if model is None else model
         activation = checked_choice("activation", options.get("activation"), Activation)
         scorer = RemoteScorer(url, model, options, client)
+        self.options = without_secrets(cast("OpenOptions", {**options, "url": url}))
         self.recipe = scorer.recipe
         of_recipe: Activation = (
             "identity" if self.recipe is None or options.get("raw_logits") is False else self.recipe.activation
@@ -59,16 +59,16 @@ class RemoteReranker(Doors[RemoteScorer]):
         super().__init__(scorer, of_recipe if activation is None else activation)
 
     def check(self) -> float:
-        """Score the prompts that an exported model carries, and compare.
+        """Score the prompts that an exported model carries, and compare; then some as long as `max_tokens` allows.
 
         Returns:
             The largest difference of a logit.
 
         Raises:
-            InputError: `model` is no folder that `onelogit convert` wrote.
+            InputError: `model` is no folder that `onelogit convert` wrote, or `max_tokens` cuts all of its prompts.
             ServerError: the server is not there, or its logits are not the model's; with the most likely reason: an
                 activation, a head that is not initialised, a missing prompt, a second BOS token, embeddings, another
-                model.
+                model; or it does not take the long ones, or only their beginning.
         """
         return self._scorer.check()
 

@@ -2,24 +2,27 @@
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from numbers import Real
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from onelogit.asked import Asker
 from onelogit.dialects import DIALECTS, Ask, read
 from onelogit.doors import Pairs, progress_of
 from onelogit.encode import Encoder
 from onelogit.errors import InputError, ServerError
 from onelogit.inputs import check_text, checked_choice, checked_count
 from onelogit.options import OpenOptions, Protocol, RemoteOptions
-from onelogit.probe import ProbeFile, diagnose, largest_difference, read_probe, wrong_prompts
+from onelogit.probe import ProbeFile, diagnose, largest_difference, long_pairs, read_probe, within, wrong_prompts
 from onelogit.prompt_writer import read_prompt_writer
 from onelogit.recipes import Recipe
 from onelogit.recognise import known_recipe
-from onelogit.scores import best_logits
-from onelogit.wire import AwayError, Limits, Wire
+from onelogit.scores import best_logits, to_score
+from onelogit.served import listed_models, served_name
+from onelogit.wire import Limits, Wire
 
 if TYPE_CHECKING:
     import httpx2
@@ -28,14 +31,6 @@ Result = TypeVar("Result")
 
 API_KEY_VARIABLE = "ONELOGIT_API_KEY"
 _PAIRS_A_REQUEST = 32  # as many as TEI takes by default
-
-
-class Asked(NamedTuple):
-    """What a call asks: one body a request, how many answers each has, and whose the answers are."""
-
-    bodies: list[dict[str, Any]]
-    counts: list[int]
-    owners: Sequence[int]
 
 
 class RemoteScorer:
@@ -49,7 +44,6 @@ class RemoteScorer:
         self.template = _checked_template(self.protocol, options.get("template"), model)
         self._dialect = DIALECTS[self.protocol]
         self._raw = options.get("raw_logits") is not False
-        self._pairs_a_request = checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST
         self._served_name = options.get("served_name")
         self._model = model
         self._read_writer = partial(read_prompt_writer, model or "", cast("OpenOptions", options))
@@ -60,6 +54,12 @@ class RemoteScorer:
         else:  # the server writes the prompts, and has a default instruction of its own
             self.recipe = None if model is None else known_recipe(model)
             self.instruction = self._checked(options.get("instruction"))
+        self._asker = Asker(
+            dialect=self._dialect,
+            encoder=None if self._writer is None else self._writer.encoder,
+            sends_tokens=self.protocol == "vllm-tokens",
+            pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
+        )
         self._proved_instructions: set[str] = set()
         api_key = options.get("api_key")
         self.wire = Wire(
@@ -76,7 +76,7 @@ class RemoteScorer:
         return self.wire.is_closed
 
     def close(self) -> None:
-        """Let go of the connections. Calls that still wait are cancelled."""
+        """Let go of the connections. Calls that still wait end with an error."""
         self.wire.close()
 
     def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
@@ -86,16 +86,19 @@ class RemoteScorer:
             InputError: a query leaves no room for a document, or an instruction would be ignored.
             ServerError: the server is not there, or answers otherwise than asked.
         """
-        return _waited(self.wire.run(self._score(pairs, instruction, progress)))
+        return _waited(self.wire.run(self._score, pairs, instruction, progress))
 
     async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
         """`logits`, while the event loop goes on; cancelling it cancels the requests."""
-        return await asyncio.wrap_future(self.wire.run(self._score(pairs, instruction, progress)))
+        return await asyncio.wrap_future(self.wire.run(self._score, pairs, instruction, progress))
 
     def check(self) -> float:
         """See `RemoteReranker.check`."""
         writer = self._read_writer()
-        return _waited(self.wire.run(self._check(read_probe(writer.texts, self._model), writer.encoder)))
+        probe = within(read_probe(writer.texts, self._model), writer.encoder.max_tokens)
+        if not self._raw:  # a server that leaves its activation on
+            probe = probe._replace(logits=[to_score(logit, "sigmoid") for logit in probe.logits])
+        return _waited(self.wire.run(self._check, probe, writer.encoder))
 
     async def _check(self, probe: ProbeFile, encoder: Encoder) -> float:
         said = probe.instruction if self.template == "client" else None
@@ -103,7 +106,16 @@ class RemoteScorer:
         difference = largest_difference(probe, answered)
         if difference > probe.tolerance:
             raise diagnose(probe, answered, await self._answers_to_wrong_prompts(probe, encoder))
+        await self._check_length(long_pairs(probe, encoder), said, encoder.max_tokens)
         return difference
+
+    async def _check_length(self, pairs: Pairs, instruction: str | None, max_tokens: int) -> None:
+        answered = await self._score(pairs, instruction, progress=False)
+        if len(pairs) > 1 and len(set(answered)) == 1:
+            raise ServerError(
+                f"{self.wire.url} does not read prompts of max_tokens={max_tokens} to their end: it truncates. Let it "
+                "take longer ones, or lower max_tokens"
+            )
 
     async def _answers_to_wrong_prompts(self, probe: ProbeFile, encoder: Encoder) -> dict[str, list[float]]:
         """Of a server that takes token ids, too; others cannot be asked."""
@@ -127,8 +139,8 @@ class RemoteScorer:
             return []
         said = self.instruction if instruction is None else self._checked(instruction)
         await self._prove_instruction(said)
-        served_name = await self._find_served_name()
-        asked = await asyncio.to_thread(self._asked, pairs, said, served_name)
+        one = Ask(model=await self._find_served_name(), raw=self._raw)
+        asked = await asyncio.to_thread(self._asker.asked, pairs, said, one)
         with progress_of(sum(asked.counts), is_shown=progress) as update:
             numbers = await self.wire.ask_all(
                 self._dialect.path,
@@ -138,31 +150,11 @@ class RemoteScorer:
             )
         return best_logits([number for each in numbers for number in each], asked.owners)
 
-    def _asked(self, pairs: Pairs, instruction: str | None, served_name: str | None) -> Asked:
-        """The requests of a call: for tokens and whole prompts in any mixture, else one query in each."""
-        one = Ask(model=served_name, raw=self._raw)
-        if self._writer is None:
-            asks = [
-                replace(one, query=query, documents=part, instruction=instruction or None)
-                for query, documents in _by_query(pairs)
-                for part in _parts(documents, self._pairs_a_request)
-            ]
-            return self._request(asks, range(len(pairs)))
-        if self.protocol == "vllm-tokens":
-            rows = self._writer.encoder.rows(pairs, instruction)
-            asks = [replace(one, rows=part) for part in _parts(rows.rows, self._pairs_a_request)]
-            return self._request(asks, rows.owners)
-        prompts = self._writer.encoder.prompts(pairs, instruction)
-        asks = [replace(one, documents=part) for part in _parts(prompts.texts, self._pairs_a_request)]
-        return self._request(asks, prompts.owners)
-
-    def _request(self, asks: Sequence[Ask], owners: Sequence[int]) -> Asked:
-        return Asked([self._dialect.build(ask) for ask in asks], [ask.count for ask in asks], owners)
-
     async def _find_served_name(self) -> str | None:
         """What the server calls the model: as the caller says, or as the server does; None where it needs no name."""
         if self._served_name is None and self.protocol != "tei":
-            self._served_name = _pick(await listed_models(self.wire), self._model, self.template, self.wire.url)
+            listed = await listed_models(self.wire)
+            self._served_name = served_name(listed, self._model, self.template, self.wire.url)
         return self._served_name or None
 
     async def _prove_instruction(self, instruction: str | None) -> None:
@@ -215,7 +207,8 @@ def _checked_template(protocol: Protocol, template: str | None, model: str | Non
 
 def _limits(options: RemoteOptions) -> Limits:
     timeout_s = options.get("timeout_s")
-    if timeout_s is not None and not timeout_s > 0:
+    is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
+    if timeout_s is not None and not (is_number and timeout_s > 0):
         raise InputError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
     counts = {name: checked_count(name, cast("Mapping[str, int | None]", options).get(name)) for name in _COUNTS}
     return Limits(
@@ -224,43 +217,6 @@ def _limits(options: RemoteOptions) -> Limits:
 
 
 _COUNTS = ("attempts", "requests_at_once")
-
-
-async def listed_models(wire: Wire) -> list[str]:
-    """The models that a server lists; none where it has no such list."""
-    try:
-        return [str(each["id"]) for each in (await wire.get("/v1/models"))["data"]]
-    except AwayError:
-        raise
-    except (ServerError, KeyError, TypeError):
-        return []
-
-
-def _pick(listed: Sequence[str], model: str | None, template: str, url: str) -> str:
-    """The served name; "" for none.
-
-    Raises:
-        InputError: the server serves several models, and it is not said which.
-    """
-    if model is not None and (model in listed or (template == "server" and len(listed) != 1)):
-        return model
-    if len(listed) > 1:
-        raise InputError(f"{url} serves {', '.join(listed[:20])}: name one as served_name")
-    return listed[0] if listed else ""
-
-
-def _parts(items: Sequence[Result], most: int) -> list[Sequence[Result]]:
-    return [items[start : start + most] for start in range(0, len(items), most)]
-
-
-def _by_query(pairs: Pairs) -> list[tuple[str, list[str]]]:
-    """Neighbours with the same query, together."""
-    groups: list[tuple[str, list[str]]] = []
-    for query, document in pairs:
-        if not groups or groups[-1][0] != query:
-            groups.append((query, []))
-        groups[-1][1].append(document)
-    return groups
 
 
 def _waited(future: "Future[Result]") -> Result:

@@ -5,21 +5,23 @@ connections.
 """
 
 import asyncio
-import ipaddress
+import json
 import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from onelogit.errors import InputError, OnelogitError, ServerError
+from onelogit.address import checked_address
+from onelogit.errors import OnelogitError, ServerError
 from onelogit.line import Line
-from onelogit.options import is_url
+from onelogit.refusal import LONGEST_WAIT_S, Answer, AwayError, refusal
 
 if TYPE_CHECKING:
     import httpx2
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 20.0
-_SHOWN = 300  # characters of what a server said
+_FIRST_WAIT_S = 0.2
+_MOST_BYTES = 64 * 2**20  # of an answer, unpacked; a request's logits take a ten-thousandth
 
 
 class Limits(NamedTuple):
@@ -47,14 +49,6 @@ class Limits(NamedTuple):
     requests_at_once: int = 8
 
 
-class AwayError(ServerError):
-    """No answer, or one that may be another in a while."""
-
-    def __init__(self, message: str, wait_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
-
-
 class Wire:
     """A server's address, and how it is asked.
 
@@ -67,7 +61,7 @@ class Wire:
             loop, and are closed with it.
 
     Raises:
-        InputError: no http or https address, or one with a password in it.
+        InputError: as `checked_address`.
     """
 
     def __init__(
@@ -79,27 +73,36 @@ class Wire:
         limits: Limits = Limits(),  # noqa: B008  it cannot be changed
         client: "httpx2.AsyncClient | None" = None,
     ) -> None:
-        self.url = _checked(url)
-        self._api_key = api_key
-        self._headers = {**(headers or {}), **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
+        self._address = checked_address(url, api_key, headers)
+        self.url = self._address.url
+        self._shown = self._address.shown
         self._limits = limits
         self._given_client = client
         self._lines: dict[int, Line] = {}
-        self._lock = threading.Lock()
+        self._guards: dict[int, threading.Lock] = {}
         self.is_closed = False
-        if api_key and url.startswith("http://") and not _is_local(urlsplit(url).hostname or ""):
+        if self._address.is_open_to_readers():
             logger.warning("%s is asked over plain HTTP: whoever is on the way can read the API key", self.url)
 
-    def run(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
+    def run(
+        self, work: Callable[Arguments, Coroutine[Any, Any, Result]], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> "Future[Result]":
         """Start some work on the wire's loop; cancelling its future cancels it.
 
         Raises:
-            OnelogitError: the wire is closed.
+            OnelogitError: the wire is closed; also in the future, where it is closed meanwhile.
         """
-        if self.is_closed:
-            work.close()
-            raise OnelogitError("this reranker is closed; make it again")
-        return asyncio.run_coroutine_threadsafe(work, self._line().loop)
+        with self._guard():
+            loop = self._line().loop
+            return asyncio.run_coroutine_threadsafe(self._until_closed(partial(work, *args, **kwargs)), loop)
+
+    async def _until_closed(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if self.is_closed:  # by another: who waits here was not cancelled
+                raise OnelogitError("this reranker was closed while a call waited") from None
+            raise
 
     async def ask_all(
         self, path: str, bodies: Sequence[object], read: Callable[[int, Any], Result], on_done: Callable[[int], object]
@@ -124,27 +127,32 @@ class Wire:
             return result
 
         try:
-            async with asyncio.timeout(self._limits.timeout_s), asyncio.TaskGroup() as group:
+            async with self._deadline(path), asyncio.TaskGroup() as group:
                 tasks = [group.create_task(ask_one(place)) for place in range(len(bodies))]
-        except TimeoutError:
-            raise AwayError(f"{self.url}{path} took longer than timeout_s={self._limits.timeout_s:g}") from None
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         return [task.result() for task in tasks]
 
     async def get(self, path: str) -> Any:
         """The answer to a GET; on the wire's loop. Raises as `ask_all`."""
-        try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                return await self._ask("GET", path, None)
-        except TimeoutError:
-            raise AwayError(f"{self.url}{path} took longer than timeout_s={self._limits.timeout_s:g}") from None
+        async with self._deadline(path):
+            return await self._ask("GET", path, None)
 
     def close(self) -> None:
-        """End the wire's thread and connections; what still waits is cancelled."""
-        self.is_closed = True
-        if (line := self._lines.pop(os.getpid(), None)) is not None:
+        """End the wire's thread and connections; what still waits ends with an error."""
+        with self._guard():
+            self.is_closed = True
+            line = self._lines.pop(os.getpid(), None)
+        if line is not None:
             line.close()
+
+    @asynccontextmanager
+    async def _deadline(self, path: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                yield
+        except TimeoutError:
+            raise AwayError(f"{self.url}{path} took longer than timeout_s={self._limits.timeout_s:g}") from None
 
     async def _ask(self, method: str, path: str, body: object) -> Any:
         line = self._line()
@@ -162,93 +170,59 @@ class Wire:
 
     async def _ask_once(self, line: Line, method: str, path: str, body: object) -> Any:
         url = self.url + path
-        content = {} if body is None else {"json": body}
+        sent = {"headers": self._address.headers, "follow_redirects": False, "timeout": line.timeout}
+        sent |= {} if body is None else {"json": body}
         try:
-            answer = await line.client.request(
-                method, url, headers=self._headers, follow_redirects=False, timeout=line.timeout, **content
-            )
+            async with line.client.stream(method, url, **sent) as stream:
+                answer = Answer(stream.status_code, await _read(stream, url), stream.headers.get("Retry-After"))
         except line.transport_error as error:
-            raise AwayError(f"{url} does not answer: {self._clean(error) or type(error).__name__}") from None
-        if answer.status_code >= 300:
-            raise self._refusal(url, answer)
+            raise AwayError(f"{url} does not answer: {self._shown(error) or type(error).__name__}") from None
+        except (line.decoding_error, line.url_error) as error:
+            raise ServerError(f"{url} cannot be asked or understood: {self._shown(error)}") from None
+        if answer.code >= 300:
+            raise refusal(url, answer, self._shown)
         try:
-            return answer.json()
-        except ValueError:
-            raise ServerError(f"{url} answered with no JSON: {self._clean(answer.text)!r}") from None
-
-    def _refusal(self, url: str, answer: Any) -> ServerError:
-        code = answer.status_code
-        said = f"{url} answered {code}: {self._clean(_message(answer))}"
-        if code in RETRIED:
-            return AwayError(said, _retry_after_s(answer.headers.get("Retry-After")))
-        hints = {400: _HINT_LONG, 401: _HINT_KEY, 403: _HINT_KEY, 404: _HINT_PATH, 405: _HINT_PATH, 413: _HINT_LARGE}
-        hint = "redirects are not followed; name the address they lead to" if code < 400 else hints.get(code)
-        return ServerError(f"{said} ({hint})" if hint else said)
-
-    def _clean(self, said: object) -> str:
-        text = str(said)
-        text = text.replace(self._api_key, "***") if self._api_key else text
-        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+            return json.loads(answer.content)
+        except (ValueError, RecursionError):
+            text = self._shown(answer.content.decode("utf-8", "replace"))
+            raise ServerError(f"{url} answered with no JSON: {text!r}") from None
 
     def _line(self) -> Line:
-        # By process: after a fork, the parent's thread is not there, and its connections are the parent's.
+        """The line of this process.
+
+        By process: after a fork, the parent's thread is not there, and its connections are the parent's.
+
+        Raises:
+            OnelogitError: the wire is closed, or its client was used before a fork.
+        """
         pid = os.getpid()
-        with self._lock:
-            if pid not in self._lines:
-                self._lines[pid] = Line(self._given_client, self._limits.timeout_s, self._limits.requests_at_once)
-            return self._lines[pid]
+        if self.is_closed:
+            raise OnelogitError("this reranker is closed; make it again")
+        if pid not in self._lines:
+            if self._given_client is not None and self._lines:
+                raise OnelogitError("a client of one's own does not outlive a fork; make this in each process")
+            self._lines[pid] = Line(self._given_client, self._limits.timeout_s, self._limits.requests_at_once)
+        return self._lines[pid]
+
+    def _guard(self) -> threading.Lock:
+        # By process, too: who held it when the parent forked is not there to let it go.
+        return self._guards.setdefault(os.getpid(), threading.Lock())
 
 
-_HINT_KEY = "is the API key right, and given?"
-_HINT_PATH = (
-    "the url must be the server's root, and the server must serve a classifier with one label under this model's name"
-)
-_HINT_LONG = "if a prompt is too long for the server, lower max_tokens"
-_HINT_LARGE = "ask for fewer pairs_a_request"
-
-
-def _checked(url: str) -> str:
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or not is_url(url) or not parts.hostname:
-        raise InputError(f"the url must be an http or https address such as http://127.0.0.1:8000, not {url!r}")
-    if parts.username or parts.password:
-        raise InputError("the url holds a password; give it as api_key, or in the headers")
-    if parts.query or parts.fragment:
-        raise InputError(f"the url must be the server's root, without {parts.query or parts.fragment!r}")
-    return url.rstrip("/")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _message(answer: Any) -> str:
-    """What a server says of its refusal, in whichever of the usual forms."""
-    try:
-        said = answer.json()
-    except ValueError:
-        return str(answer.text)
-    if isinstance(said, dict):
-        error = said.get("error", said.get("detail", said.get("message", said)))
-        return str(error.get("message", error) if isinstance(error, dict) else error)
-    return str(said)
-
-
-def _retry_after_s(header: str | None) -> float:
-    try:
-        return min(max(float(header or 0), 0.0), _LONGEST_WAIT_S)
-    except ValueError:
-        return 0.0  # a date: rare, and the usual wait does
+async def _read(stream: Any, url: str) -> bytes:
+    content = bytearray()
+    async for part in stream.aiter_bytes():
+        content += part
+        if len(content) > _MOST_BYTES:
+            raise ServerError(f"{url} answers with more than {_MOST_BYTES >> 20} MiB, which cannot be scores")
+    return bytes(content)
 
 
 def _wait_s(state: RetryCallState) -> float:
     """Twice as long each time, at least what the server asks for, and never in step with other clients."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.wait_s if isinstance(error, AwayError) else 0.0
-    grown = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), _LONGEST_WAIT_S)
+    grown = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), LONGEST_WAIT_S)
     return float(asked + grown * random.uniform(0.5, 1.5))  # noqa: S311  no secret
 
 

@@ -42,9 +42,12 @@ def reranked(dataset: Any, model: str, options: OpenOptions, pool: Pool) -> Any:
     check_room(pool)
     sent = sent_options(model, options)
     label = model_label(model, sent)
+    scored = in_blocks(dataset).map_batches(batch_size=1024, **pool.of(PairActor, sent_name(model), sent))
+    return scored.groupby("query_id").map_groups(partial(rank_table, model=label), batch_format="pyarrow")
+
+
+def in_blocks(dataset: Any) -> Any:
+    """The dataset in blocks for many actors: one file is one block, which one would get while the others wait."""
     schema = dataset.schema()
     has_lists = schema is not None and "documents" in schema.names
-    # One file is one block, which one actor would get, and a pool of others wait.
-    rows = dataset.repartition(target_num_rows_per_block=_QUERIES_OF_A_BLOCK if has_lists else _PAIRS_OF_A_BLOCK)
-    scored = rows.map_batches(batch_size=1024, **pool.of(PairActor, sent_name(model), sent))
-    return scored.groupby("query_id").map_groups(partial(rank_table, model=label), batch_format="pyarrow")
+    return dataset.repartition(target_num_rows_per_block=_QUERIES_OF_A_BLOCK if has_lists else _PAIRS_OF_A_BLOCK)

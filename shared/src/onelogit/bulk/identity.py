@@ -18,6 +18,8 @@ _NOT_OF_THE_LOGIT = {
     *("api_key", "token", "headers", "timeout_s", "attempts", "requests_at_once", "pairs_a_request"),
     *("url", "model", "recipe"),
 }
+# Nobody waits for a call, which is of a thousand pairs; a server may take a minute to start anew.
+_PATIENT: OpenOptions = {"timeout_s": 600.0, "attempts": 12}
 _TAIL_BYTES = 2**16
 
 
@@ -36,9 +38,9 @@ def sent_options(model: str, options: OpenOptions) -> OpenOptions:
     check_place({**sent, "url": model} if is_url(model) else sent)
     if (served := sent.get("model")) is not None:
         sent["model"] = sent_name(served)
-    api_key = os.environ.get(API_KEY_VARIABLE)
-    if is_remote(model, sent) and sent.get("api_key") is None and api_key is not None:
-        sent["api_key"] = api_key
+    if is_remote(model, sent):
+        api_key = os.environ.get(API_KEY_VARIABLE)
+        sent = {**_PATIENT, **({} if api_key is None else {"api_key": api_key}), **sent}
     return sent
 
 

@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pyarrow import compute, parquet
-from rich.console import Console
-from rich.progress import Progress
+from pyarrow import ArrowException, compute, parquet
 from typing_extensions import Unpack
 
 from onelogit.bulk.identity import model_label, sent_name, sent_options
@@ -23,6 +21,7 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.inputs import checked_count
 from onelogit.open import open_reranker
 from onelogit.options import OpenOptions
+from onelogit.progress import progress_bar
 
 SLICE_ROWS = 1000
 _MOST_PAIRS_OF_A_SLICE = 2**40
@@ -145,15 +144,18 @@ def run(
     plan = plan_slices(source, slice_rows)
     new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
-    with folder.claimed(is_overwriting=is_overwriting) as known:
-        if known.pairs is not None and known.errors is not None:
+    try:
+        with folder.claimed(is_overwriting=is_overwriting) as known:
+            if known.pairs is not None and known.errors is not None:
+                folder.clean()
+                return _still_there(folder, Outcome(known.pairs, known.errors))
+            _score(Work(sent_name(model), sent, str(folder.scored)), plan, folder, engine)
+            outcome = _rank(plan, folder, new.model)
+            folder.write(replace(new, **outcome._asdict()))
             folder.clean()
-            return Outcome(known.pairs, known.errors)
-        _score(Work(sent_name(model), sent, str(folder.scored)), plan, folder, engine)
-        outcome = _rank(plan, folder, new.model)
-        folder.write(replace(new, **outcome._asdict()))
-        folder.clean()
-        return outcome
+            return outcome
+    except (OSError, ArrowException) as error:  # a disk that is full, a part that cannot be read
+        raise OnelogitError(f"{folder.path}: {str(error).partition(chr(10))[0]}") from error
 
 
 def _check_output(output: Path, source: Path) -> None:
@@ -166,15 +168,12 @@ def _check_output(output: Path, source: Path) -> None:
 def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
     scored = folder.scored_slices()
     left = [part for part in plan.slices if part.number not in scored]
-    console = Console(stderr=True)
-    with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as progress:
-        is_done = plan.row_count - sum(part.rows for part in left)
-        bar = progress.add_task("scoring rows", total=plan.row_count, completed=is_done)
-        if left:
-            for done in engine(work, left):
-                if done.fault is not None:
-                    raise OnelogitError(f"worker {done.worker}: {done.fault}")
-                progress.advance(bar, done.rows)
+    is_done = plan.row_count - sum(part.rows for part in left)
+    with progress_bar("scoring rows", plan.row_count, is_done) as advance:
+        for done in engine(work, left) if left else ():
+            if done.fault is not None:
+                raise OnelogitError(f"worker {done.worker}: {done.fault}")
+            advance(done.rows)
 
 
 def _rank(plan: Plan, folder: RunFolder, model: str) -> Outcome:
@@ -185,6 +184,21 @@ def _rank(plan: Plan, folder: RunFolder, model: str) -> Outcome:
     for number, table in enumerate(grouped_tables(parts, folder.make_drafts(), expected)):
         write_part(rank_table(table, model), folder.part_of_results(number))
     return _checked(folder, expected)
+
+
+def _still_there(folder: RunFolder, outcome: Outcome) -> Outcome:
+    """What a finished run wrote.
+
+    Raises:
+        OnelogitError: a part of it is gone.
+    """
+    _check_count(folder, sum(parquet.read_metadata(part).num_rows for part in folder.results()), outcome.pairs)
+    return outcome
+
+
+def _check_count(folder: RunFolder, pairs: int, expected: int) -> None:
+    if pairs != expected:
+        raise OnelogitError(f"{folder.path} holds {pairs} pairs of {expected}; remove it and run it again")
 
 
 def _checked(folder: RunFolder, expected: int) -> Outcome:
@@ -200,6 +214,5 @@ def _checked(folder: RunFolder, expected: int) -> Outcome:
         if fine.group_by(["query_id", "document_id"]).aggregate([]).num_rows != fine.num_rows:
             raise OnelogitError(f"{part} holds a pair twice; remove {folder.path} and run it again")
         pairs, errors = pairs + table.num_rows, errors + table.num_rows - fine.num_rows
-    if pairs != expected:
-        raise OnelogitError(f"{folder.path} holds {pairs} pairs of {expected}; remove it and run it again")
+    _check_count(folder, pairs, expected)
     return Outcome(pairs, errors)

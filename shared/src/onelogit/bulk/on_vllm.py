@@ -7,6 +7,7 @@ the safety of control tokens are the core's, whatever vLLM's version makes of te
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import ray.data
 
 from onelogit.bulk.job import Done, Engine, Work, located_pairs, places, worker_name
-from onelogit.bulk.on_ray import Pool, connected, one_line, quiet
+from onelogit.bulk.on_ray import Pool, connected, mention_room, one_line, quiet
 from onelogit.bulk.pairs import Pair
 from onelogit.bulk.parts import scored_table, write_part
 from onelogit.bulk.run_folder import part_of_slice
@@ -28,6 +29,10 @@ from onelogit.recipes import Recipe
 
 _ROWS_TOGETHER = 256  # in a batch of vLLM's stage, which has several of them in flight
 _KEPT = ("number", "pairs", "place", "query_id", "document_id", "query")
+_OPTIONS = {
+    *("revision", "token", "recipe", "dtype", "device", "max_tokens", "instruction", "activation"),
+    *("allow_control_tokens", "long_documents"),
+}
 _NO_PROMPT = [0]  # for a pair that has an error already, and stays in its row
 
 
@@ -35,14 +40,23 @@ def prompt_writer(model: str, options: OpenOptions) -> PromptWriter:
     """What writes the prompts of a folder that `onelogit convert` wrote.
 
     Raises:
-        InputError: an option that has no meaning here.
+        InputError: an option that would have no effect here.
         OnelogitError: as `Reranker.load`.
     """
-    if options.get("long_documents") == "chunk_max":
-        raise InputError("long_documents='chunk_max' makes several rows of a document, which engine vllm cannot")
+    _check_options(options)
     folder = find_folder(model, with_weights=False, revision=options.get("revision"), token=options.get("token"))
     config = json.loads(read_texts(folder)["config.json"])
     return read_prompt_writer(model, options, _position_limit(model, config))
+
+
+def _check_options(options: OpenOptions) -> None:
+    if options.get("long_documents") == "chunk_max":
+        raise InputError("long_documents='chunk_max' makes several rows of a document, which engine vllm cannot")
+    if options.get("device") not in (None, "cuda", "cpu"):
+        raise InputError(f"engine vllm runs on 'cuda', or with a build for it on 'cpu', not on {options['device']!r}")
+    for name, value in options.items():
+        if name not in _OPTIONS and value is not None and value is not False:
+            raise InputError(f"{name!r} is no option of engine vllm")
 
 
 def _position_limit(model: str, config: Mapping[str, Any]) -> int | None:
@@ -90,7 +104,8 @@ def score_by_vllm(pool: Pool, address: str | None = None) -> Engine:
     """The engine of GPUs: as many of vLLM's engines as the pool has workers.
 
     Args:
-        pool: of the engines.
+        pool: of the engines; one that takes several GPUs splits its model over them, and one takes no less than one
+            but for the option `device="cpu"`, with a build of vLLM for it.
         address: as of `score_on_ray`.
     """
     return partial(_score, pool, address)
@@ -98,11 +113,20 @@ def score_by_vllm(pool: Pool, address: str | None = None) -> Engine:
 
 def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
     writer = prompt_writer(work.model, work.options)  # refuses before anything is started what would be refused there
+    if pool.gpus_per_worker != int(pool.gpus_per_worker):
+        raise InputError(f"an engine of vLLM takes whole GPUs, not {pool.gpus_per_worker:g}")
+    room = _room(pool, work.options)
     with connected(address), quiet(), one_line():
+        mention_room(room)
         rows = ray.data.from_items([part._asdict() for part in slices], override_num_blocks=len(slices))
         pairs = rows.flat_map(pair_rows)
         answered = _processor(pool, work, writer.encoder.max_tokens)(pairs).iter_rows()
         yield from gathered(answered, work, writer.recipe, slices)
+
+
+def _room(pool: Pool, options: OpenOptions) -> Pool:
+    """What an engine really takes."""
+    return replace(pool, gpus_per_worker=0 if options.get("device") == "cpu" else max(pool.gpus_per_worker, 1))
 
 
 def pair_rows(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -138,19 +162,32 @@ def _write(work: Work, number: int, rows: Sequence[Mapping[str, Any]], activatio
     write_part(table, part_of_slice(Path(work.scored), number))
 
 
+def engine_settings(pool: Pool, work: Work, max_tokens: int) -> dict[str, Any]:
+    """How Ray Data's stage is set up."""
+    is_on_cpu = work.options.get("device") == "cpu"
+    engine = {name: work.options[name] for name in ("dtype", "revision") if work.options.get(name)}
+    return {
+        "model_source": work.model,
+        "task_type": "classify",
+        "batch_size": _ROWS_TOGETHER,
+        "concurrency": pool.workers,
+        "engine_kwargs": {
+            "max_model_len": max_tokens,
+            "tensor_parallel_size": int(pool.gpus_per_worker) or 1,
+            **engine,
+        },
+        # Ray would wait for a GPU for ever.
+        "placement_group_config": {"bundle_per_worker": {"CPU": pool.cpus_per_worker}} if is_on_cpu else None,
+        "chat_template_stage": False,
+        "tokenize_stage": False,
+        "detokenize_stage": False,
+        "should_continue_on_error": True,
+        "log_engine_metrics": False,  # they want a port of their own
+    }
+
+
 def _processor(pool: Pool, work: Work, max_tokens: int) -> Any:
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig  # noqa: PLC0415  wants ray[llm]
 
-    engine = {name: work.options[name] for name in ("dtype", "revision") if work.options.get(name)}
-    config = vLLMEngineProcessorConfig(
-        model_source=work.model,
-        task_type="classify",
-        batch_size=_ROWS_TOGETHER,
-        concurrency=pool.workers,
-        engine_kwargs={"max_model_len": max_tokens, **engine},
-        chat_template_stage=False,
-        tokenize_stage=False,
-        detokenize_stage=False,
-        should_continue_on_error=True,
-    )
+    config = vLLMEngineProcessorConfig(**engine_settings(pool, work, max_tokens))
     return build_processor(config, preprocess=Encode(work), postprocess=decode)

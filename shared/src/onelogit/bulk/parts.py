@@ -1,5 +1,6 @@
 """Scored pairs <-> Parquet files, each of which stands whole under its name or not at all."""
 
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,11 +61,27 @@ def query_check(query: str) -> int:
     return zlib.crc32(query.encode())
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a part can be read; a disk that filled up or a machine that went down may leave one that cannot."""
+    try:
+        parquet.read_metadata(path)
+    except (OSError, pyarrow.ArrowException):
+        return False
+    return True
+
+
 def write_part(table: Any, path: Path) -> None:
     """Write a table. Who is killed meanwhile leaves nothing under the name, and who writes it again, the same."""
     draft = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         parquet.write_table(table, draft, compression="zstd")
+        _keep(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> None:
+    """Have the disk hold what is written: else a machine that goes down may keep the name and lose what it names."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

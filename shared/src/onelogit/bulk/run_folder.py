@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from onelogit.bulk.parts import is_whole
 from onelogit.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class RunFolder:
         Raises:
             InputError: the folder holds something else, or another process is at it.
         """
-        with _locked(self.path):
+        with locked(self.path):
             found = self._found()
             if found is None or found == _NOBODY or is_overwriting:
                 self._clear()
@@ -87,8 +88,8 @@ class RunFolder:
         draft.replace(self._note)
 
     def scored_slices(self) -> set[int]:
-        """The numbers of the slices that are scored."""
-        return {int(part.stem.partition("-")[2]) for part in self.scored.glob("slice-*.parquet")}
+        """The numbers of the slices that are scored, and whose parts are whole."""
+        return {int(part.stem.partition("-")[2]) for part in self.scored.glob("slice-*.parquet") if is_whole(part)}
 
     def part_of_results(self, number: int) -> Path:
         """Where results are written."""
@@ -137,8 +138,12 @@ def part_of_slice(scored: Path, number: int) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """A folder, made where there is none, for this process alone. The lock ends with the process, however it ends."""
+def locked(path: Path) -> Iterator[None]:
+    """A folder, made where there is none, for this process alone. The lock ends with the process, however it ends.
+
+    Raises:
+        InputError: it cannot be made, or another process is at it.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

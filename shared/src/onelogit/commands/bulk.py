@@ -2,14 +2,13 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from onelogit.bulk import check_installed
-from onelogit.commands.model_options import add_model_options, load_options, options_without_recipe
+from onelogit.commands.model_options import add_model_options, add_server_options, open_options
 from onelogit.errors import InputError
-from onelogit.options import OpenOptions, Protocol
 
 if TYPE_CHECKING:
     from onelogit.bulk.job import Engine
@@ -24,13 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", help="the folder to write; a run that was broken off goes on where it stands")
     parser.add_argument("--model", help="hub id or folder; with --url, of the model that the server serves")
     parser.add_argument("--engine", choices=ENGINES, help="what scores; remote with --url, else local where left out")
-    parser.add_argument("--url", help="of a server; its key is read from ONELOGIT_API_KEY")
-    parser.add_argument("--protocol", choices=get_args(Protocol), help="how it is asked; vllm-tokens where left out")
-    parser.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
+    add_server_options(parser)
     parser.add_argument("--workers", type=int, default=0, help="Ray actors; 0, as when left out, for none: no Ray")
     parser.add_argument("--cpus-per-worker", type=float, default=1, help="of the cluster, and threads of a model")
-    parser.add_argument("--gpus-per-worker", type=float, default=0, help="1 for a model on a GPU")
-    parser.add_argument("--ray-address", help="of a cluster; RAY_ADDRESS or this machine where left out")
+    parser.add_argument(
+        "--gpus-per-worker", type=float, default=0, help="1 for a model on a GPU; engine vllm splits it over more"
+    )
+    parser.add_argument("--ray-address", help="of a cluster, or local for one of its own")
     parser.add_argument("--slice-rows", type=int, default=1000, help="rows that are scored and written together")
     parser.add_argument("--overwrite", action="store_true", help="replace what another run wrote to the folder")
     add_model_options(parser)
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         engine=_engine(options),
         slice_rows=options.slice_rows,
         is_overwriting=options.overwrite,
-        **_options(options),
+        **open_options(options, options.model, options.url),
     )
     if options.json:
         print(json.dumps({"folder": options.output, **outcome._asdict()}))  # noqa: T201
@@ -67,13 +66,13 @@ def _engine(options: argparse.Namespace) -> "Engine":
         return score_here
     from onelogit.bulk.on_ray import Pool, score_on_ray  # noqa: PLC0415  loads Ray
 
+    pool = Pool(options.workers or 1, options.cpus_per_worker, options.gpus_per_worker)
     if options.engine != "vllm":
-        pool = Pool(options.workers, options.cpus_per_worker, options.gpus_per_worker)
         return score_on_ray(pool, options.ray_address)
     check_installed("vllm")
     from onelogit.bulk.on_vllm import score_by_vllm  # noqa: PLC0415
 
-    return score_by_vllm(Pool(options.workers or 1), options.ray_address)
+    return score_by_vllm(pool, options.ray_address)
 
 
 def _check_engine(options: argparse.Namespace) -> None:
@@ -81,12 +80,3 @@ def _check_engine(options: argparse.Namespace) -> None:
         raise InputError("name what scores: --model, or the --url of a server, or both")
     if options.engine is not None and (options.engine == "remote") != (options.url is not None):
         raise InputError(f"--engine {options.engine} {'wants a' if options.engine == 'remote' else 'has no'} --url")
-
-
-def _options(options: argparse.Namespace) -> OpenOptions:
-    """What `open_reranker` takes."""
-    if options.url is None:
-        return cast("OpenOptions", load_options(options, options.model))
-    loading = {name: value for name, value in options_without_recipe(options).items() if value is not False}
-    remote = {"protocol": options.protocol, "template": options.template}
-    return cast("OpenOptions", {**loading, **remote, "url": None if options.model is None else options.url})

@@ -2,18 +2,23 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from rich.console import Console
-from rich.progress import Progress
 
-from onelogit.commands.model_options import add_model_options, given_tokens, load_options, options_without_recipe
+from onelogit.commands.model_options import (
+    add_model_options,
+    fetch,
+    given_tokens,
+    load_options,
+    options_without_recipe,
+)
 from onelogit.commands.verify import check_measuring
 from onelogit.errors import CheckpointError, InputError
-from onelogit.files import read_texts
+from onelogit.files import find_folder, read_texts
 from onelogit.model_card import serving
+from onelogit.progress import waiting
 from onelogit.recognise import recognise
 
 SUMMARY = "write a model as a sequence classifier that transformers, Sentence Transformers and vLLM serve"
@@ -44,19 +49,12 @@ def run(options: argparse.Namespace) -> int:
         _check_labels(options, tokens or [])
     elif options.verify:
         check_measuring(None)
-    steps: list[tuple[str, Callable[[], object]]] = [
-        (f"converting {model}", lambda: _save(model, options, tokens if labels > 1 else None)),
-        *([("comparing it with the original", lambda: _verify(model, options))] if options.verify else []),
-        ("reading it back", lambda: _report(options, labels)),
-        *([(f"uploading to {options.push_to_hub}", lambda: _push(options))] if options.push_to_hub else []),
-    ]
-    console = Console(stderr=True)
-    with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(steps))
-        for description, step in steps:
-            progress.update(task, description=description)
-            step()
-            progress.advance(task)
+    _save(model, options, tokens if labels > 1 else None)
+    if options.verify:
+        _verify(model, options)
+    _report(options, labels)
+    if options.push_to_hub:
+        _push(options)
     return 0
 
 
@@ -80,9 +78,13 @@ def _save(model: str, options: argparse.Namespace, labels: list[str | int] | Non
     from onelogit.several_labels import save_labels  # noqa: PLC0415
 
     if labels is not None:
-        save_labels(model, labels, options.output, options_without_recipe(options), is_overwriting=options.force)
+        find_folder(model, with_weights=True, revision=options.revision)
+        with waiting(f"converting {model}"):
+            save_labels(model, labels, options.output, options_without_recipe(options), is_overwriting=options.force)
         return
-    with Reranker.load(model, **load_options(options, model)) as reranker:
+    loading = load_options(options, model)
+    fetch(model, loading)
+    with waiting(f"converting {model}"), Reranker.load(model, **loading) as reranker:
         reranker.save(options.output, force=options.force)
 
 

@@ -4,10 +4,12 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple, cast, get_args
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.files import find_folder, read_texts
-from onelogit.options import LoadOptions
+from onelogit.inputs import checked_recipe
+from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
 from onelogit.recipes import ReadOut, Recipe
 from onelogit.recognise import recognise
 
@@ -20,17 +22,34 @@ def add_hub_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """Which server, and how it is asked."""
+    parser.add_argument("--url", help="of a server that serves the model; its key is read from ONELOGIT_API_KEY")
+    parser.add_argument("--protocol", choices=get_args(Protocol), help="how it is asked; vllm-tokens where left out")
+    parser.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
+
+
 def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
-    """Everything that `load_options` reads."""
+    """Everything that `load_options` reads, and how to print."""
     add_hub_options(parser)
+    add_loading_options(parser, default_dtype)
+    add_prompt_options(parser)
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """What a model is asked, and what becomes of its answer."""
+    parser.add_argument("--instruction", help="in place of the family's default")
+    parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")
+    parser.add_argument("--chat-template", type=Path, help="jinja file with the roles query and document")
+
+
+def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
+    """How a model is loaded, and which tokens answer, whatever it is asked."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
     parser.add_argument("--max-tokens", type=int, help="longest prompt")
-    parser.add_argument("--instruction", help="in place of the family's default")
     parser.add_argument("--compile", action="store_true", help="have PyTorch compile the layers")
-    parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")
     parser.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
-    parser.add_argument("--chat-template", type=Path, help="jinja file with the roles query and document")
     parser.add_argument(
         "--classifier-from-tokens",
         "--classifier_from_tokens",
@@ -48,6 +67,56 @@ def load_options(options: argparse.Namespace, model: str) -> LoadOptions:
         RecipeError: they describe a part of a recipe, and nothing is known of the rest.
     """
     return {**options_without_recipe(options), "recipe": _given_recipe(options, model)}
+
+
+class Named(NamedTuple):
+    """What scores: a model of this process, a server and the model that it serves, or a server alone."""
+
+    model: str | None
+    url: str | None
+
+
+def named(options: argparse.Namespace) -> Named:
+    """What --model (or the argument in its place) and --url name; the address of a server may stand in either.
+
+    Raises:
+        InputError: both are servers.
+    """
+    model, url = options.model, options.url
+    if model is None or not is_url(model):
+        return Named(model, url)
+    if url is not None:
+        raise InputError(f"two servers are named, {model} and {url}; leave one out")
+    return Named(None, model)
+
+
+def open_options(options: argparse.Namespace, model: str | None, url: str | None) -> OpenOptions:
+    """What `open_reranker` takes besides the model's name, or the url where there is none.
+
+    Raises:
+        InputError: as `load_options`.
+        RecipeError: as `load_options`.
+    """
+    if url is None:
+        return cast("OpenOptions", load_options(options, cast("str", model)))
+    loading = {name: value for name, value in options_without_recipe(options).items() if value is not False}
+    remote = {"protocol": options.protocol, "template": options.template}
+    return cast("OpenOptions", {**loading, **remote, "url": None if model is None else url})
+
+
+def fetch(model: str, options: LoadOptions) -> None:
+    """Bring a model of the hub here, under the hub's own progress bars; one that cannot be used without its weights.
+
+    Raises:
+        CheckpointError: it is not found.
+        RecipeError: it is not known how it reranks.
+    """
+    if Path(model).expanduser().is_dir():
+        return
+    revision = options.get("revision")
+    folder = find_folder(model, with_weights=False, revision=revision)
+    recognise(model, read_texts(folder), checked_recipe(options.get("recipe")))
+    find_folder(model, with_weights=True, revision=revision)
 
 
 def options_without_recipe(options: argparse.Namespace) -> LoadOptions:

@@ -7,9 +7,9 @@ from onelogit.encode import Encoder
 from onelogit.forward import Forward
 from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair
-from onelogit.measure.progress import tracked
 from onelogit.options import LoadOptions
 from onelogit.passes import token_rows
+from onelogit.progress import tracked
 from onelogit.reranker import Reranker
 from onelogit.tokens import Row
 from onelogit.written import Rows

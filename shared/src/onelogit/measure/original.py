@@ -27,8 +27,8 @@ from onelogit.files import find_folder, read_texts
 from onelogit.inputs import checked_recipe
 from onelogit.measure.modular import Modular
 from onelogit.measure.pairs import Pair
-from onelogit.measure.progress import tracked
 from onelogit.options import LoadOptions
+from onelogit.progress import tracked
 from onelogit.recipes import Recipe
 from onelogit.recognise import recognise
 

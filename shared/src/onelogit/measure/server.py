@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from onelogit.dialects import DIALECTS, Ask, read
 from onelogit.errors import ServerError
-from onelogit.remote_scorer import listed_models
+from onelogit.served import listed_models
 from onelogit.wire import Limits, Wire
 
 _LIMITS = Limits(timeout_s=600.0)
@@ -23,7 +23,7 @@ def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
     """
     wire = Wire(url, limits=_LIMITS)
     try:
-        return wire.run(_ask(wire, rows)).result()
+        return wire.run(_ask, wire, rows).result()
     finally:
         wire.close()
 

@@ -1,0 +1,170 @@
+"""`onelogit bench`: how fast a model or a server is, by number and length of documents, on the user's own texts."""
+
+import argparse
+import json
+import math
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from rich.console import Console
+
+from onelogit.commands.model_options import (
+    add_loading_options,
+    add_prompt_options,
+    add_server_options,
+    fetch,
+    named,
+    open_options,
+)
+from onelogit.commands.verify import check_plot, check_writable
+from onelogit.errors import InputError
+from onelogit.inputs import checked_count
+from onelogit.options import LoadOptions, OpenOptions
+from onelogit.text_files import Texts, read_texts
+
+if TYPE_CHECKING:
+    from onelogit.bench.result import Result
+
+
+SUMMARY = "latency and throughput by number and length of documents, on your texts and your machine"
+PEERS = ("sentence-transformers",)
+SAMPLE = "the sample that comes along (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md beside it)"
+_STDOUT = "-"
+_MOST_TEXTS = 100_000  # of a large corpus, the first are enough
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", help="hub id or folder; or the URL of a server")
+    parser.add_argument("--candidates", default="1,10,100,1000", help="documents in a call (default: %(default)s)")
+    parser.add_argument("--lengths", help="tokens of a document, such as 64,256; where left out, as the texts are")
+    parser.add_argument("--texts", metavar="FILE|FOLDER", help="plain lines, JSONL, or a folder in BEIR form")
+    parser.add_argument("--warm", action="store_true", help="the same documents in each call, with a new query")
+    parser.add_argument("--document-cache-bytes", type=int, help="keep documents between calls, for --warm")
+    parser.add_argument("--compare", choices=PEERS, help="run it beside, in turn, on a copy of the same weights")
+    parser.add_argument("--seconds", type=float, default=60, help="for all calls together (default: %(default)g)")
+    parser.add_argument("--repeats", type=int, default=100, help="calls of a kind at most (default: %(default)s)")
+    parser.add_argument("--json", nargs="?", const=_STDOUT, metavar="FILE", help="figures: printed, or to a file")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture: time of a call, and throughput")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    add_server_options(parser)
+    add_loading_options(parser)
+    add_prompt_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, draw."""
+    candidates = numbers_of(options.candidates, "--candidates")
+    lengths = [None] if options.lengths is None else numbers_of(options.lengths, "--lengths")
+    _check(options)
+    texts = _texts(options.texts)
+    model, url = named(options)
+    opening = _opening(options, model, url)
+    from onelogit.bench.measure import Asked, measure  # noqa: PLC0415  not for --help
+    from onelogit.bench.run import Case, Limits  # noqa: PLC0415
+
+    result = measure(
+        Asked(
+            model=str(url or model),
+            options=opening,
+            cases=[Case(count, length) for length, count in product(lengths, candidates)],
+            texts=texts.texts,
+            texts_name=texts.name,
+            limits=Limits(options.seconds, options.repeats),
+            is_warm=options.warm,
+            is_compared=options.compare is not None,
+        )
+    )
+    _put_out(result, options)
+    return 0
+
+
+def numbers_of(text: str, option: str) -> list[int]:
+    """The numbers of a list such as "1,10,100", ascending, each once.
+
+    Raises:
+        InputError: one is no whole number from 1 up.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"{option} must be whole numbers from 1 up, such as 1,10,100, not {text!r}")
+    return sorted({int(part) for part in parts})
+
+
+class _NamedTexts(NamedTuple):
+    texts: Texts
+    name: str
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse before anything is loaded what would fail after it."""
+    checked_count("--repeats", options.repeats)
+    checked_count("--document-cache-bytes", options.document_cache_bytes, least=0)
+    if not (options.seconds > 0 and math.isfinite(options.seconds)):
+        raise InputError(f"--seconds must be a number above 0, not {options.seconds}")
+    if options.compare is not None and named(options).url is not None:
+        raise InputError("--compare runs both in this machine: name a model, not a server")
+    if options.compare is not None and find_spec("sentence_transformers") is None:
+        raise InputError("--compare sentence-transformers needs it: pip install 'sentence-transformers>=5.4'")
+    if options.plot is not None:
+        check_plot(options.plot)
+    if options.json not in (None, _STDOUT):
+        check_writable(Path(options.json), "--json")
+
+
+def _texts(path: str | None) -> _NamedTexts:
+    """The texts, with the sample's queries where there are none."""
+    from onelogit.measure.pairs import bundled_pairs  # noqa: PLC0415  not for --help
+
+    sample = bundled_pairs()
+    queries = list(dict.fromkeys(pair.query for pair in sample))
+    if path is None:
+        return _NamedTexts(Texts(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE)
+    texts = read_texts(path, _MOST_TEXTS)
+    if not texts.documents:
+        raise InputError(f"{path} holds no documents")
+    return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), str(path))
+
+
+def _opening(options: argparse.Namespace, model: str | None, url: str | None) -> OpenOptions:
+    opening = open_options(options, model, url)
+    if url is not None:
+        return cast("OpenOptions", {**opening, "url": None, "model": model})
+    fetch(str(model), cast("LoadOptions", opening))
+    return cast("OpenOptions", {**opening, "document_cache_bytes": options.document_cache_bytes})
+
+
+def _put_out(result: "Result", options: argparse.Namespace) -> None:
+    figures = result.to_json()
+    if options.json == _STDOUT:
+        print(json.dumps(figures, ensure_ascii=False))  # noqa: T201
+    else:
+        _print(result)
+    if options.json not in (None, _STDOUT):
+        try:
+            Path(options.json).write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--json {options.json} cannot be written: {error.strerror}") from error
+    if options.plot is not None:
+        from onelogit.bench.report import plot_result  # noqa: PLC0415  for a picture alone
+
+        plot_result(result, options.plot)
+
+
+def _print(result: "Result") -> None:
+    from onelogit.bench.report import lines_below, tables_of, title_of  # noqa: PLC0415  not for --help
+    from onelogit.bench.result import notes_of  # noqa: PLC0415
+
+    console = Console()
+    tables = tables_of(result, console.width)
+    if len(tables) > 1:
+        console.print(title_of(result), style="bold", highlight=False, markup=False)
+    for title, table in tables:
+        console.print(title, style="bold", highlight=False, markup=False)
+        console.print(table)
+    for line in lines_below(result):
+        console.print(line, style="dim", highlight=False, markup=False)
+    for note in notes_of(result):
+        console.print(note, style="yellow", highlight=False, markup=False)

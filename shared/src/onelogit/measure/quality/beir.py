@@ -1,0 +1,132 @@
+"""A folder in BEIR form -> DataSet: corpus.jsonl, queries.jsonl, qrels/*.tsv, each of them plain or gzipped."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onelogit.errors import InputError
+from onelogit.measure.quality.judged import DataSet, JudgedQuery
+from onelogit.measure.quality.lines import BadLineError, Faults, id_of, read_lines, text_of
+from onelogit.measure.quality.lists import NOTHING_RELEVANT, fields_of
+from onelogit.measure.quality.trec import Judgements, read_judgements, read_run
+
+Entry = TypeVar("Entry")
+
+_JUDGEMENTS = (".tsv", ".tsv.gz", ".qrels", ".qrels.gz")
+
+
+def read_beir(
+    folder: Path, faults: Faults, *, split: str | None = None, changed: Path | None = None, run: Path | None = None
+) -> DataSet:
+    """Queries and documents of a folder.
+
+    Args:
+        folder: with `corpus.jsonl` (`_id`, `text`, and `title` where there is one) and `queries.jsonl` (`_id`,
+            `text`); fields of a query beyond these describe it.
+        faults: takes lines that are none, and ids that are unknown or stand twice.
+        split: which file of `qrels/`, without its ending; "test", or the only one, where not given.
+        changed: judgements under another instruction.
+        run: what a first stage found, in TREC form.
+
+    Raises:
+        InputError: a file is missing, or there is no document, query or judgement.
+    """
+    documents = _entries(_file(folder, "corpus.jsonl"), _document, "documents", faults)
+    texts = _entries(_file(folder, "queries.jsonl"), _query, "queries", faults)
+    judgements_file = _judgements_file(folder, split)
+    judgements = read_judgements(judgements_file, texts, documents, faults)
+    changed_labels = {} if changed is None else read_judgements(changed, texts, documents, faults)
+    queries = {id: _judged(query, judgements, changed_labels) for id, query in texts.items()}
+    left_out = {
+        "not judged": sum(id not in judgements for id in queries),
+        NOTHING_RELEVANT: sum(id in judgements and not query.relevant for id, query in queries.items()),
+    }
+    kept = [query for query in queries.values() if query.relevant]
+    if not kept:
+        raise InputError(f"{judgements_file} makes no document relevant to any query: a score must be 1 or more")
+    data = DataSet(
+        name=folder.absolute().name,
+        documents=documents,
+        queries=kept,
+        first_stage="BM25",
+        left_out={reason: count for reason, count in left_out.items() if count},
+    )
+    return data if run is None else with_run(data, run, faults, texts)
+
+
+def with_run(data: DataSet, run: Path, faults: Faults, known: Mapping[str, object] | None = None) -> DataSet:
+    """The data with the candidates of a run in place of others; queries that it leaves out have none.
+
+    Args:
+        data: what it is about.
+        run: in TREC form.
+        faults: takes what is wrong with it.
+        known: all queries that it may name; those of the data where not given.
+    """
+    ids = {query.id for query in data.queries} if known is None else known
+    found = read_run(run, ids, data.documents, faults)
+    queries = [replace(query, found=tuple(found.get(query.id, ()))) for query in data.queries]
+    if not any(query.found for query in queries):
+        raise InputError(f"{run} names none of the {len(queries)} queries that are judged")
+    return replace(data, queries=queries, first_stage=f"the run {run.name}")
+
+
+def _file(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise InputError(f"{folder} has no {name}: a folder in BEIR form has corpus.jsonl, queries.jsonl and qrels/*.tsv")
+
+
+def _judgements_file(folder: Path, split: str | None) -> Path:
+    places = [folder / "qrels", folder]
+    files = [file for place in places if place.is_dir() for file in sorted(place.iterdir()) if _is_judgements(file)]
+    names = {file.name.partition(".")[0]: file for file in reversed(files)}
+    if not names:
+        raise InputError(f"{folder} has no judgements: put query-id, corpus-id and score into qrels/test.tsv")
+    if split is None and len(names) > 1 and "test" not in names:
+        raise InputError(f"{folder} has judgements for {', '.join(sorted(names))}: name one of them as --split")
+    wanted = split or ("test" if "test" in names else next(iter(names)))
+    if wanted not in names:
+        raise InputError(f"{folder} has no judgements for {wanted!r}, but for {', '.join(sorted(names))}")
+    return names[wanted]
+
+
+def _is_judgements(file: Path) -> bool:
+    return file.is_file() and file.name.endswith(_JUDGEMENTS)
+
+
+def _entries(path: Path, read: Callable[[dict[str, Any]], Entry], kind: str, faults: Faults) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for line in read_lines(path):
+        try:
+            fields = line.fields()
+            id = id_of(fields.get("_id"), '"_id"')
+            if id in entries:
+                raise BadLineError(f"the id {id!r} stands twice")
+            entries[id] = read(fields)
+        except BadLineError as fault:
+            faults.add(kind, line.place, fault)
+    if not entries:
+        raise InputError(f"{path} is empty: it holds no {kind}")
+    return entries
+
+
+def _document(fields: dict[str, Any]) -> str:
+    title = text_of(fields, "title").strip() if fields.get("title") is not None else ""
+    text = text_of(fields, "text")
+    return f"{title} {text}" if title else text
+
+
+def _query(fields: dict[str, Any]) -> JudgedQuery:
+    return JudgedQuery(
+        id=id_of(fields["_id"], '"_id"'),
+        text=text_of(fields, "text", is_blank_allowed=False),
+        labels={},
+        fields=fields_of(fields, {"_id", "text"}),
+    )
+
+
+def _judged(query: JudgedQuery, judgements: Judgements, changed: Judgements) -> JudgedQuery:
+    return replace(query, labels=judgements.get(query.id, {}), changed_labels=changed.get(query.id))

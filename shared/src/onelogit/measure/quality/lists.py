@@ -1,0 +1,115 @@
+"""A JSONL file of queries, each with its documents and their labels -> DataSet."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onelogit.errors import InputError
+from onelogit.measure.quality.judged import DataSet, JudgedQuery
+from onelogit.measure.quality.lines import BadLineError, Faults, checked_text, id_of, label_of, read_lines, text_of
+
+_KNOWN = {"query", "query_id", "documents", "labels", "changed_labels"}
+NOTHING_RELEVANT = "no document is relevant to it"
+
+
+class _Document(NamedTuple):
+    id: str
+    text: str
+
+
+def read_lists(path: Path, faults: Faults) -> DataSet:
+    """Queries with the documents that are to be ranked, in the order of the first stage.
+
+    Args:
+        path: one object a line, with `query`, `documents` (texts, or objects with `id` and `text`) and `labels`, a
+            whole number for each document. Where there are `changed_labels`, they are those under another instruction.
+            `query_id` is the line's place among all where it is left out. Other fields that are text describe the
+            query.
+        faults: takes lines that are none.
+
+    Raises:
+        InputError: no query has a relevant document.
+    """
+    documents: dict[str, str] = {}
+    queries: dict[str, JudgedQuery] = {}
+    left_out = 0
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            query, mine = _query(line.fields(), str(number))
+            _check_new(query, mine, queries, documents)
+        except BadLineError as fault:
+            faults.add("queries", line.place, fault)
+            continue
+        if not query.relevant:
+            left_out += 1
+            continue
+        queries[query.id] = query
+        documents.update(mine)
+    if not queries and not left_out and not faults.skipped:
+        raise InputError(f"{path} is empty: it holds no queries")
+    if not queries:
+        raise InputError(f"{path} holds no query with a relevant document: a label must be 1 or more")
+    return DataSet(
+        name=path.name,
+        documents=documents,
+        queries=[*queries.values()],
+        first_stage="the given order",
+        left_out={NOTHING_RELEVANT: left_out} if left_out else {},
+    )
+
+
+def fields_of(fields: dict[str, Any], known: set[str]) -> dict[str, str]:
+    """What else is said of a query, as far as it is text or a number, also one step down in `metadata`."""
+    metadata = fields.get("metadata")
+    found = {**(metadata if isinstance(metadata, dict) else {}), **fields}
+    return {
+        name: str(value)
+        for name, value in found.items()
+        if name not in known and isinstance(value, str | int | float) and str(value).strip()
+    }
+
+
+def _query(fields: dict[str, Any], place: str) -> tuple[JudgedQuery, list[_Document]]:
+    id = id_of(fields.get("query_id", place), '"query_id"')
+    documents = _documents(fields.get("documents"), id)
+    changed = fields.get("changed_labels")
+    query = JudgedQuery(
+        id=id,
+        text=text_of(fields, "query", is_blank_allowed=False),
+        labels=_labels(fields.get("labels"), documents, "labels"),
+        changed_labels=None if changed is None else _labels(changed, documents, "changed_labels"),
+        found=tuple(document.id for document in documents),
+        fields=fields_of(fields, _KNOWN),
+    )
+    return query, documents
+
+
+def _documents(given: object, query_id: str) -> list[_Document]:
+    if not isinstance(given, list) or not given:
+        raise BadLineError('"documents" must be a list of texts, with at least one')
+    documents = [_document(each, f"{query_id}/{number}") for number, each in enumerate(given, start=1)]
+    if len({document.id for document in documents}) < len(documents):
+        raise BadLineError("two documents have the same id")
+    return documents
+
+
+def _document(given: object, place: str) -> _Document:
+    if isinstance(given, dict):
+        return _Document(id_of(given.get("id"), "a document's id"), text_of(given, "text"))
+    return _Document(place, checked_text(given, "a document"))
+
+
+def _labels(given: object, documents: list[_Document], name: str) -> dict[str, int]:
+    if not isinstance(given, list) or len(given) != len(documents):
+        count = f"{len(given)} labels" if isinstance(given, list) else "no list"
+        raise BadLineError(f'"{name}" must be a list with one for each of {len(documents)} documents, not {count}')
+    return {document.id: label_of(label) for document, label in zip(documents, given, strict=True)}
+
+
+def _check_new(
+    query: JudgedQuery, mine: list[_Document], queries: dict[str, JudgedQuery], documents: dict[str, str]
+) -> None:
+    if query.id in queries:
+        raise BadLineError(f"the query's id {query.id!r} stands twice")
+    for document in mine:
+        if documents.get(document.id, document.text) != document.text:
+            raise BadLineError(f"the document's id {document.id!r} stands for two texts")

@@ -1,0 +1,167 @@
+"""Evaluation -> a page of HTML that needs nothing else: no network, no script. Whatever a text holds stays text."""
+
+import platform
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from onelogit import __version__
+from onelogit.measure.quality.contestants import without_secret
+from onelogit.measure.quality.evaluation import Entry, Evaluation
+from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
+from onelogit.measure.quality.resampling import RESAMPLES, Mean
+from onelogit.measure.quality.stories import changes, stories
+from onelogit.recipes import is_non_commercial
+
+_HERE = Path(__file__).parent
+_BARS = 160
+_FEWEST_BARS = 24  # else a few would be blocks
+_LIBRARIES = ("ir-measures", "pytrec-eval-terrier", "bm25s", "numpy", "torch", "transformers")
+_CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+class Scale(NamedTuple):
+    """From values to per cent of a plot's width.
+
+    Attributes:
+        low: the value at its left end.
+        high: at its right end.
+    """
+
+    low: float
+    high: float
+
+    def at(self, value: float) -> str:
+        """Where a value is, as SVG writes it."""
+        return f"{self._share(value):.2f}%"
+
+    def width(self, low: float, high: float) -> str:
+        """How wide the space between two values is."""
+        return f"{self._share(high) - self._share(low):.2f}%"
+
+    @property
+    def ticks(self) -> list[float]:
+        """Round values, four or five of them."""
+        step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 1.0) if (self.high - self.low) / step <= 5)
+        first = -int(-self.low / step // 1)
+        return [number * step for number in range(first, int(self.high / step + 1e-9) + 1)]
+
+    def _share(self, value: float) -> float:
+        return 2 + 96 * (value - self.low) / (self.high - self.low)  # dots have room at both ends
+
+
+class Bar(NamedTuple):
+    """One bar of a plot, in per cent of its width and pixels of its height: a "gain", a "loss", or the "same"."""
+
+    x: str
+    width: str
+    y: float
+    height: float
+    kind: str
+
+
+def write_page(evaluation: Evaluation, command: str) -> str:
+    """The page.
+
+    Args:
+        evaluation: what was found.
+        command: how to ask for the same again.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_clean,
+    )
+    environment.filters |= {"signed": _signed, "figure": lambda value: f"{value:.3f}", "bracket": _bracket}
+    style = (_HERE / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html.jinja").render(
+        evaluation=evaluation,
+        style=style,
+        style_hash=b64encode(sha256(style.encode()).digest()).decode(),
+        main=evaluation.main,
+        entries=evaluation.entries,
+        scale=_scale(evaluation.entries, evaluation.main),
+        slice_scale=_scale([entry for part in evaluation.slices for entry in part.entries], evaluation.main),
+        readings=[
+            (entry, stories(evaluation, entry), bars(changes(evaluation, entry))) for entry in evaluation.contestants
+        ],
+        warnings=[*warnings(evaluation)],
+        remarks=[*remarks(evaluation)],
+        order_only=ORDER_ONLY,
+        queries=queries,
+        is_non_commercial=is_non_commercial,
+        without_secret=without_secret,
+        verdict=_verdict,
+        command=command,
+        resamples=RESAMPLES,
+        versions=_versions(),
+        day=f"{datetime.now().astimezone():%Y-%m-%d}",
+        version=__version__,
+    )
+
+
+def bars(rises: Sequence[float]) -> list[Bar]:
+    """The rises, from the greatest to the least; of many queries, evenly chosen ones."""
+    ordered = sorted(rises, reverse=True)
+    count = min(len(ordered), _BARS)
+    chosen = [ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count)]
+    most = max((abs(rise) for rise in ordered), default=0.0) or 1.0
+    step, middle = 100 / max(count, _FEWEST_BARS), 50.0
+    return [
+        Bar(
+            x=f"{place * step + step * 0.1:.3f}%",
+            width=f"{step * 0.8:.3f}%",
+            y=round(middle - max(rise, 0.0) / most * 46, 2),
+            height=round(max(abs(rise) / most * 46, 0.6), 2),
+            kind="gain" if rise > 0 else "loss" if rise < 0 else "same",
+        )
+        for place, rise in enumerate(chosen)
+    ]
+
+
+def _scale(entries: Sequence[Entry], measure: str) -> Scale:
+    ends = [0.0, 1.0] if not entries else []
+    for entry in entries:
+        mean = entry.means[measure]
+        ends += [mean.value, *(mean.interval or ())]
+    low, high = min(ends), max(ends)
+    room = max(high - low, 0.02) * 0.06
+    return Scale(max(low - room, 0.0), min(high + room, 1.0) if high + room - max(low - room, 0.0) > 0.02 else 1.0)
+
+
+def _verdict(mean: Mean) -> str:
+    if mean.interval is None or mean.interval.low <= 0 <= mean.interval.high:
+        return "same"
+    return "gain" if mean.value > 0 else "loss"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _bracket(mean: Mean) -> str:
+    return "" if mean.interval is None else f"{_signed(mean.interval.low)} to {_signed(mean.interval.high)}"
+
+
+def _clean(value: Any) -> Any:
+    """Text without characters that HTML does not allow."""
+    return value.translate(_CONTROLS) if type(value) is str else value
+
+
+def _versions() -> list[str]:
+    found = [f"onelogit {__version__}", f"Python {platform.python_version()}"]
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return found

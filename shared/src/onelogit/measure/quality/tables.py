@@ -1,0 +1,96 @@
+"""Evaluation -> tables for a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from onelogit.measure.quality.evaluation import Entry, Evaluation
+from onelogit.measure.quality.figures import Measure
+from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
+from onelogit.measure.quality.resampling import Mean
+
+
+def tables(evaluation: Evaluation) -> Iterator[Table | str]:
+    """The comparison, its slices, how contestants moved documents, and what there is to know of them; with markup."""
+    for measures in evaluation.by_cutoff:
+        yield _comparison(evaluation, measures)
+    if evaluation.slices:
+        yield _slices(evaluation)
+    if evaluation.pairings:
+        yield _pairings(evaluation)
+    yield "\n".join(
+        [
+            *(f"[yellow]{escape(warning)}[/]" for warning in warnings(evaluation)),
+            *(escape(remark) for remark in remarks(evaluation)),
+            f"[dim]{ORDER_ONLY}[/]",
+        ]
+    )
+
+
+def shown(mean: Mean | None) -> str:
+    """A mean that is a difference, with its interval."""
+    if mean is None:
+        return "-"
+    interval = "" if mean.interval is None else f" ({mean.interval.low:+.3f} to {mean.interval.high:+.3f})"
+    return f"{mean.value:+.3f}{interval}"
+
+
+def _comparison(evaluation: Evaluation, measures: Sequence[Measure]) -> Table:
+    main, *others = [measure.name for measure in measures]
+    data = evaluation.data
+    title = f"{escape(data.name)}: {queries(len(evaluation.queries))}, candidates from {escape(data.first_stage)}"
+    table = Table(
+        title=title if main == evaluation.main else None,
+        caption=f"in brackets: 95 % interval over queries, paired bootstrap, seed {evaluation.seed}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("order", overflow="fold", min_width=12)
+    table.add_column(main, justify="right", no_wrap=True)
+    table.add_column("against the first stage", justify="right", no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, entry in enumerate(evaluation.entries):
+        cells = [f"{entry.means[name].value:.3f}" for name in others]
+        table.add_row(*_main_cells(entry, main, is_first=place == 0), *cells, end_section=place == 1)
+    return table
+
+
+def _main_cells(entry: Entry, main: str, *, is_first: bool) -> list[str]:
+    difference = "-" if is_first else _coloured(entry.differences[main])
+    return [escape(entry.name), f"{entry.means[main].value:.3f}", difference]
+
+
+def _coloured(mean: Mean) -> str:
+    if mean.interval is None or mean.interval.low <= 0 <= mean.interval.high:
+        return shown(mean)
+    return f"[{'green' if mean.value > 0 else 'red'}]{shown(mean)}[/]"
+
+
+def _slices(evaluation: Evaluation) -> Table:
+    table = Table(title=f"{evaluation.main} by {escape(str(evaluation.slice_column))}", title_justify="left")
+    table.add_column(escape(str(evaluation.slice_column)), overflow="fold")
+    table.add_column("queries", justify="right")
+    table.add_column("order", overflow="fold")
+    table.add_column(evaluation.main, justify="right", no_wrap=True)
+    table.add_column("against the first stage", justify="right", no_wrap=True)
+    for part in evaluation.slices:
+        for place, entry in enumerate(part.entries):
+            heading = [escape(part.name), f"{len(part.places):,}"] if place == 0 else ["", ""]
+            is_last = place == len(part.entries) - 1
+            table.add_row(*heading, *_main_cells(entry, evaluation.main, is_first=place == 0), end_section=is_last)
+    return table
+
+
+def _pairings(evaluation: Evaluation) -> Table:
+    table = Table(title="How documents move from one order to another", title_justify="left")
+    for name in ("from", "to"):
+        table.add_column(name, overflow="fold")
+    for name in ("pairs flipped", "Kendall's tau", "p-MRR"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in evaluation.pairings:
+        tau = "-" if each.kendall_tau is None else f"{each.kendall_tau.value:.3f}"
+        p_mrr = "-" if each.p_mrr is None else f"{each.p_mrr.value:+.3f}"
+        table.add_row(escape(each.before), escape(each.after), f"{each.flipped.value:.1%}", tau, p_mrr)
+    return table

@@ -1,0 +1,97 @@
+"""Files, folders and streams of texts: what is read of them, and what is said of those that cannot be read."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelogit.errors import InputError
+from onelogit.text_files import documents_of, read_documents, read_texts
+
+LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1), max_size=8)
+
+
+def lines(*objects: object) -> bytes:
+    return b"".join(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in objects)
+
+
+def read(content: bytes, name: str = "stdin") -> list[str]:
+    return list(documents_of(content.splitlines(keepends=True), name))
+
+
+def test_plain_lines_are_documents_and_blank_ones_are_passed_over():
+    assert read("하나\r\n\n  \ntwo [1] \x1b\n".encode()) == ["하나", "two [1] \x1b"]
+
+
+@given(texts=LINES)
+def test_what_is_written_as_jsonl_is_read_as_it_was(texts: list[str]):
+    content = lines(*({"text": text} for text in texts))
+
+    assert list(documents_of(content.split(b"\n"), "a.jsonl")) == texts
+
+
+def test_a_title_stands_before_its_text_and_a_document_may_be_called_so():
+    content = lines({"_id": "1", "title": "Title", "text": "text"}, {"title": "", "text": "alone"}, {"document": ""})
+
+    assert read(content) == ["Title text", "alone", ""]
+
+
+def test_a_byte_order_mark_is_no_text():
+    assert read(b"\xef\xbb\xbf" + lines({"text": "one"})) == ["one"]
+    assert read("\ufeffone\n".encode()) == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "complaint"),
+    [
+        (b"fine\n\xff\xfe\x00", "stdin", "stdin, line 2: not UTF-8"),
+        (lines({"text": "a"}) + b"{'text': 1}\n", "stdin", "stdin, line 2: not JSON"),
+        (
+            lines({"text": "a"}, {"body": "b", "id": 1}),
+            "stdin",
+            "no \"text\" or \"document\" among 'body', 'id'",
+        ),
+        (b'{"text": "cut off\n', "stdin", "stdin, line 1: not JSON"),
+        (b"[\n{}\n]\n", "texts.json", "texts.json, line 1: not JSON"),
+        (lines({}), "stdin", "among no fields"),
+        (lines({"text": 5}), "stdin", '"text" must be a string, not int'),
+        (lines({"text": "a", "title": ["b"]}), "stdin", '"title" must be a string, not list'),
+        (lines({"text": "a", "query": 1}), "stdin", '"query" must be a string, not int'),
+        (b'{"text": "\\ud800"}\n', "stdin", "half a character"),
+        (b"plain\n", "texts.jsonl", "texts.jsonl, line 1: not JSON"),
+        (lines(["a"]), "texts.jsonl", "not an object"),
+        (b"[" * 100_000 + b"\n", "texts.jsonl", "nested too deep"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_line(content: bytes, name: str, complaint: str):
+    with pytest.raises(InputError) as error:
+        read(content, name)
+
+    assert complaint in str(error.value)
+
+
+def test_a_folder_in_beir_form_has_documents_and_queries(tmp_path: Path):
+    (tmp_path / "corpus.jsonl").write_bytes(lines({"title": "A", "text": "b"}, {"text": " "}, {"text": "c"}))
+    (tmp_path / "queries.jsonl").write_bytes(lines({"_id": "q", "text": "which?"}, {"_id": "r", "text": " "}))
+
+    assert read_texts(tmp_path) == (["A b", "c"], ["which?"])
+    assert read_texts(tmp_path, most=1) == (["A b"], ["which?"])
+    (tmp_path / "queries.jsonl").unlink()
+    assert read_texts(tmp_path).queries == []
+
+
+def test_a_file_may_name_queries_beside_its_documents(tmp_path: Path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(lines({"query": "q", "document": "a"}, {"query": "q", "document": "b"}))
+
+    assert read_texts(file) == (["a", "b"], ["q"])
+
+
+def test_what_is_not_there_is_an_error(tmp_path: Path):
+    for file in (tmp_path / "none.txt", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_documents(file)
+    with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
+        read_texts(tmp_path)
