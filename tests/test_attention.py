@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from onelogit import at_once, attention, in_turn
 from onelogit.attention import Reading
 from onelogit.forest import CARRIED, Cursor, next_batch
 from onelogit.keys import KeysValues
+from onelogit.transfer import places_on
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 SHORT = sorted([(1, 2, 3), (1, 2, 3, 4, 5, 6), (1, 2, 9), (1, 7, 7, 7), (8,), (8, 8, 8, 8, 8)])
@@ -101,3 +104,11 @@ def test_segments_meet_kernels_in_lengths_that_repeat(monkeypatch: pytest.Monkey
         attend(batch, 0, None, fillers=0)
 
     assert met == {(64, 64), (64, 96)}
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)).map(lambda span: (span[0], sum(span)))))
+def test_places_are_those_of_each_span_in_turn(spans: list[tuple[int, int]]):
+    places = places_on(torch.device("cpu"), spans)
+
+    assert places.tolist() == [place for span in spans for place in range(*span)]
+    assert places.dtype == torch.long

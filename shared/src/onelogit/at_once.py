@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onelogit.forest import Batch, Path, Span
 from onelogit.keys import KeysValues, length_of, queries
-from onelogit.transfer import tensor_on
+from onelogit.transfer import places_on, tensor_on
 
 _WIDEST_FLASH_HEAD = 256
 
@@ -65,8 +65,7 @@ class AtOnce:
             return []
         device = blocks[0].keys.device
         if device not in self._copied:
-            spans = _spans([span for path in paths for span in path], blocks)
-            self._copied[device] = tensor_on(device, [place for span in spans for place in range(*span)])
+            self._copied[device] = places_on(device, _spans([span for path in paths for span in path], blocks))
         sizes = [length_of(path) for path in paths]
         split: Any = torch.split_with_sizes_copy
         pieces = (split(tensor[self._copied[device]], sizes) for tensor in _end_to_end(blocks))
@@ -99,10 +98,9 @@ def _made_sequences(batch: Batch, blocks: Sequence[KeysValues], device: torch.de
     asked = list(queries(batch, of_ends=of_ends))
     query_counts = [query.stop - query.start for query in asked]
     key_counts = [length_of(query.path) for query in asked]
-    spans = _spans([span for query in asked for span in query.path], blocks)
     return _Sequences(
-        tensor_on(device, [place for query in asked for place in range(query.start, query.stop)]),
-        tensor_on(device, [place for span in spans for place in range(*span)]),
+        places_on(device, [(query.start, query.stop) for query in asked]),
+        places_on(device, _spans([span for query in asked for span in query.path], blocks)),
         tensor_on(device, list(accumulate(query_counts, initial=0)), torch.int32),
         tensor_on(device, list(accumulate(key_counts, initial=0)), torch.int32),
         max(query_counts, default=0),

@@ -66,8 +66,8 @@ def read_forest(classifier: PreTrainedModel, reading: Reading) -> Tensor:
     fillers = [0] * (reading.width - len(batch.ids))
     with current(reading):
         hidden: Tensor = classifier.base_model(
-            input_ids=tensor_on(device, [batch.ids + fillers]),
-            position_ids=tensor_on(device, [batch.positions + fillers]),
+            input_ids=tensor_on(device, batch.ids + fillers)[None],
+            position_ids=tensor_on(device, batch.positions + fillers)[None],
             attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # as if prepared: no mask is made
             use_cache=False,
         ).last_hidden_state
@@ -110,4 +110,5 @@ def read_out(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
 def _padded(rows: Sequence[Sequence[int]], filler: int, device: torch.device) -> Tensor:
     """Shape (rows, longest), filled up at the right."""
     width = max(map(len, rows))
-    return tensor_on(device, [[*row, *[filler] * (width - len(row))] for row in rows])
+    filled = [id for row in rows for id in (*row, *[filler] * (width - len(row)))]
+    return tensor_on(device, filled).view(len(rows), width)
