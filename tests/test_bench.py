@@ -396,7 +396,7 @@ def test_both_are_measured_on_the_same_weights_and_agree(capsys: pytest.CaptureF
 
 def test_a_server_is_measured_by_its_url(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
     with Reranker.load(tiny_qwen.folder) as reranker, serving(Served(reranker=reranker)) as server:
-        arguments = ["--candidates", "2", "--lengths", "9", "--repeats", "2", "--json"]
+        arguments = ["--candidates", "2", "--lengths", "9", "--repeats", "2", "--json", "-"]
         code = main(["bench", str(tiny_qwen.folder), "--url", server.url, *arguments])
 
     told = json.loads(capsys.readouterr().out)

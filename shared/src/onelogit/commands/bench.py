@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", choices=PEERS, help="run it beside, in turn, on a copy of the same weights")
     parser.add_argument("--seconds", type=float, default=60, help="for all calls together (default: %(default)g)")
     parser.add_argument("--repeats", type=int, default=100, help="calls of a kind at most (default: %(default)s)")
-    parser.add_argument("--json", nargs="?", const=_STDOUT, metavar="FILE", help="figures: printed, or to a file")
+    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON; - prints them")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture: time of a call, and throughput")
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     add_server_options(parser)
