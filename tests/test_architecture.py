@@ -79,6 +79,7 @@ ORDER = [
     "rank_request",
     "handle",
     "several_labels",
+    "outputs",
     "bulk",
     "measure",
     "bench",

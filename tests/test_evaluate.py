@@ -538,7 +538,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     package: str, extra: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
-    monkeypatch.setattr("onelogit.measure.quality.job.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("onelogit.outputs.find_spec", lambda name: None if name == package else object())
     monkeypatch.setitem(sys.modules, package, None)
 
     assert f"pip install 'onelogit[{extra}]'" in failure(capsys, DEMO_MODEL, "--data", folder)

@@ -10,7 +10,7 @@ from rich.table import Table
 from onelogit.bench.figures import Figures
 from onelogit.bench.result import Result
 from onelogit.bench.run import Measured
-from onelogit.errors import InputError
+from onelogit.outputs import figure_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,23 +114,15 @@ def plot_result(result: Result, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  an extra: most users never plot
-    except ImportError as error:
-        raise InputError("plotting needs matplotlib: pip install onelogit[plot]") from error
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    by_length = len({case.candidates for case in result.cases}) == 1 and bool(result.cases[0].document_tokens)
-    for axes, label in ((left, "milliseconds a call"), (right, "pairs a second")):
-        _draw(axes, result, by_length=by_length, is_time=axes is left)
-        axes.set_xlabel("tokens in a document" if by_length else "candidates in a call")
-        axes.set_ylabel(label)
-    left.legend(frameon=False, fontsize=9)
-    figure.suptitle(title_of(result), fontsize=11)
-    try:
-        figure.savefig(path, dpi=150, facecolor="white")
-    except (OSError, ValueError) as error:
-        raise InputError(f"the plot cannot be written to {os.fspath(path)}: {error}") from error
+    with figure_in(path, 10, 4.4) as figure:
+        left, right = figure.subplots(1, 2)
+        by_length = len({case.candidates for case in result.cases}) == 1 and bool(result.cases[0].document_tokens)
+        for axes, label in ((left, "milliseconds a call"), (right, "pairs a second")):
+            _draw(axes, result, by_length=by_length, is_time=axes is left)
+            axes.set_xlabel("tokens in a document" if by_length else "candidates in a call")
+            axes.set_ylabel(label)
+        left.legend(frameon=False, fontsize=9)
+        figure.suptitle(title_of(result), fontsize=11)
 
 
 def _cells(figures: Figures) -> list[str]:

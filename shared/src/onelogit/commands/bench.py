@@ -18,10 +18,10 @@ from onelogit.commands.model_options import (
     named,
     open_options,
 )
-from onelogit.commands.verify import check_plot, check_writable
 from onelogit.errors import InputError
 from onelogit.inputs import checked_count
 from onelogit.options import LoadOptions, OpenOptions
+from onelogit.outputs import check_plot, check_writable
 from onelogit.text_files import Texts, read_texts
 
 if TYPE_CHECKING:

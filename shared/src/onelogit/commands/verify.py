@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import os
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 from onelogit.commands.model_options import add_model_options, load_options
-from onelogit.errors import InputError
+from onelogit.outputs import check_package, check_plot
 
 SUMMARY = "compare the logits of a model with those of its conversion; exit code 1 where they disagree"
 
@@ -32,39 +30,6 @@ def check_measuring(plot: Path | None) -> None:
     check_package("scipy", "measure")
     if plot is not None:
         check_plot(plot)
-
-
-def check_package(package: str, extra: str) -> None:
-    """Refuse to begin without it.
-
-    Raises:
-        InputError: naming the extra that brings it.
-    """
-    if find_spec(package) is None:
-        raise InputError(f"this needs {package}: pip install 'onelogit[{extra}]'")
-
-
-def check_plot(plot: Path) -> None:
-    """Refuse a picture that could not be written in the end.
-
-    Raises:
-        InputError: matplotlib is missing, the ending is none of a picture, or it cannot stand there.
-    """
-    check_package("matplotlib", "plot")
-    if plot.suffix.lower() not in (".png", ".svg", ".pdf") or not plot.absolute().parent.is_dir():
-        raise InputError(f"--plot {plot} must name a .png, .svg or .pdf file in a folder that is there")
-    check_writable(plot, "--plot")
-
-
-def check_writable(file: Path, option: str) -> None:
-    """Refuse a file that could not be written in the end.
-
-    Raises:
-        InputError: naming the option.
-    """
-    folder = file.absolute().parent
-    if file.is_dir() or not folder.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
-        raise InputError(f"{option} {file} cannot be written: name a file in a folder that is there and yours")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from onelogit.errors import InputError
 from onelogit.measure.comparison import Comparison
 from onelogit.measure.parity import Parity
+from onelogit.outputs import figure_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,16 +46,8 @@ def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  an extra: most users never plot
-    except ImportError as error:
-        raise InputError("plotting needs matplotlib: pip install onelogit[plot]") from error
-    figure = Figure(figsize=(7, 8), layout="constrained")
-    _draw(parity, figure)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the plot cannot be written to {os.fspath(path)}: {error}") from error
+    with figure_in(path, 7, 8) as figure:
+        _draw(parity, figure)
 
 
 def _rows_of_comparisons(parity: Parity) -> list[tuple[str, ...]]:

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from onelogit.bulk.run_folder import locked
@@ -26,6 +25,7 @@ from onelogit.measure.quality.run_file import check_ours
 from onelogit.measure.quality.scoring import paths, score
 from onelogit.measure.quality.slices import groups
 from onelogit.options import OpenOptions
+from onelogit.outputs import check_package
 
 _NEEDED = {"ir_measures": "evaluate", "scipy": "evaluate"}
 PER_QUERY = "per-query.jsonl"
@@ -143,8 +143,7 @@ def _check(job: Job) -> None:
     """Refuse at once what would fail after hours."""
     needed = _NEEDED | ({} if job.plot is None else {"matplotlib": "plot"})
     for package, extra in needed.items():
-        if find_spec(package) is None:
-            raise InputError(f"this needs {package}: pip install 'onelogit[{extra}]'")
+        check_package(package, extra)
     checked_count("candidates", job.candidates)
     checked_count("seed", job.seed, least=0)
     for instruction in job.instructions:

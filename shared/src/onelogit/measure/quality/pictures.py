@@ -1,14 +1,13 @@
 """Evaluation -> a plot in a file: the mean of each order with its interval, and the same in each slice."""
 
 import os
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from onelogit.errors import InputError
 from onelogit.measure.quality.evaluation import Entry, Evaluation
 from onelogit.measure.quality.lines import shortened
 from onelogit.measure.quality.notes import queries
+from onelogit.outputs import figure_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 _GREYS = ("#6b7480", "#b4bac2")
 _COLOURS = ("#0b5fa5", "#c8501e", "#2f8f5b", "#8a5aa8", "#d99a2b", "#937264")
-# In the order of preference; matplotlib takes what one lacks from the next.
-_FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
 
 
 def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
@@ -30,25 +27,11 @@ def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> Non
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
     """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415  an extra
-        from matplotlib.figure import Figure  # noqa: PLC0415
-        from matplotlib.font_manager import fontManager  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError("plotting needs matplotlib: pip install 'onelogit[plot]'") from error
-    present = {font.name for font in fontManager.ttflist}
-    fonts: Any = {"font.family": [font for font in _FONTS if font in present], "svg.hashsalt": "onelogit"}
-    with mpl.rc_context(fonts), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a machine may have no font for a script
-        panels = [("all queries", len(evaluation.queries), evaluation.entries)]
-        panels += [(part.name, len(part.places), part.entries) for part in evaluation.slices]
-        height = 1.1 + sum(0.55 + 0.34 * len(evaluation.entries) for _ in panels)
-        figure = Figure(figsize=(8.5, height), layout="constrained")
+    panels = [("all queries", len(evaluation.queries), evaluation.entries)]
+    panels += [(part.name, len(part.places), part.entries) for part in evaluation.slices]
+    height = 1.1 + sum(0.55 + 0.34 * len(evaluation.entries) for _ in panels)
+    with figure_in(path, 8.5, height) as figure:
         _draw(figure, panels, evaluation)
-        try:
-            figure.savefig(path, dpi=160, facecolor="white")
-        except (OSError, ValueError) as error:
-            raise InputError(f"the plot cannot be written to {os.fspath(path)}: {error}") from error
 
 
 def _draw(figure: "Figure", panels: Sequence[tuple[str, int, Sequence[Entry]]], evaluation: Evaluation) -> None:
