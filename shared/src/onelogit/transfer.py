@@ -1,4 +1,4 @@
-"""Numbers -> a tensor on a device, without waiting until it has what it was given before."""
+"""Numbers -> a tensor on a device; on CUDA without waiting until it has done what it was given before."""
 
 from array import array
 from collections.abc import Sequence
@@ -27,11 +27,14 @@ def places_on(device: torch.device, spans: Sequence[tuple[int, int]]) -> Tensor:
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on a device; by way of pinned memory where that is the device's to read by itself."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    # MPS, not waited for, reads what was let go meanwhile: https://github.com/pytorch/pytorch/issues/189690
+    return tensor.to(device)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on another device; into pinned memory, and from there, in the order of the device's work."""
     if tensor.is_cuda and device.type == "cpu":
         return torch.empty_like(tensor, device=device, pin_memory=True).copy_(tensor, non_blocking=True)
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking="cuda" in (tensor.device.type, device.type))
