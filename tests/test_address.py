@@ -124,6 +124,9 @@ def test_headers_are_sent_and_the_key_counts_more_than_one_of_them():
         Answer(is_reset=True),
         Answer(raw=SECRET.encode(), headers={"Content-Encoding": "gzip"}),
         Answer(content={"data": []}),
+        Answer(content={"data": [{"index": 0, "probs": [SECRET]}]}),
+        Answer(content={"data": [{"index": 0, "probs": [[SECRET]]}]}),
+        Answer(content={"data": [{"index": SECRET, "probs": [1.0]}]}),
     ],
     ids=lambda answer: f"{answer.code}-{str(answer.headers or answer.raw)[2:5]}",
 )
@@ -135,6 +138,16 @@ def test_no_error_shows_a_secret_whatever_the_server_says(let_in: dict[str, Any]
 
     assert SECRET not in everything_shown(raised.value)
     assert SECRET not in repr(remote) + str(remote.options)
+
+
+def test_no_list_of_a_servers_models_shows_a_secret():
+    listed = Answer(content={"data": [{"id": SECRET}, {"id": "another"}]})
+    with serving(lambda path, body: listed) as server:
+        with RemoteReranker(server.url, DEMO_MODEL, attempts=1, api_key=SECRET) as remote:
+            with pytest.raises(OnelogitError, match="another: name one") as raised:
+                remote.logits(QUERY, ["a"])
+
+    assert SECRET not in everything_shown(raised.value)
 
 
 def test_what_a_server_says_is_one_line_of_a_few_words():

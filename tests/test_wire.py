@@ -203,7 +203,7 @@ BROKEN: dict[str, tuple[object, str]] = {
     "beyond": ({"data": [{"index": i + 1, "probs": [1.0]} for i in range(6)]}, "not for each of 6"),
     "as text": ({"data": [{"index": str(i), "probs": [1.0]} for i in range(6)]}, "not for each of 6"),
     "null": ({"data": [{"index": i, "probs": [None]} for i in range(6)]}, "gave None for index 0"),
-    "no number": ({"data": [{"index": i, "probs": ["1"]} for i in range(6)]}, "gave '1' for index 0"),
+    "no number": ({"data": [{"index": i, "probs": ["1"]} for i in range(6)]}, "gave a str for index 0"),
     "labels": ({"data": [{"index": i, "probs": [0.4, 0.6]} for i in range(6)]}, "2 labels, not one logit"),
     "other form": ({"results": []}, "in another form than vLLM"),
     "list": ([1, 2], "in another form than vLLM"),
@@ -229,7 +229,7 @@ def test_results_are_believed_only_if_each_is_there_once_and_finite(content: obj
         (b"[" * 100_000, "no JSON"),
         (b'{"data": [{"index": 0, "probs": [1' + b"0" * 400 + b"]}]}", "gave 1000.* for index 0"),
         (b'{"data": [{"index": [0], "probs": [1]}]}', "in another form than vLLM"),
-        (b'{"data": [{"index": "' + b"x" * 9999 + b'", "probs": [1]}]}', "for the indices x+, not for each of 1"),
+        (b'{"data": [{"index": "' + b"x" * 9999 + b'", "probs": [1]}]}', "for the indices a str, not for each of 1"),
     ],
 )
 def test_what_is_no_number_or_no_json_is_not_believed(raw: bytes, message: str):

@@ -72,7 +72,7 @@ def read(dialect: Dialect, answer: object, count: int) -> list[float]:
     for index, number in numbers.items():
         if not _is_finite(number):
             raise ServerError(
-                f"{dialect.path} gave {_short(number)} for index {index}; is the model's head initialised?"
+                f"{dialect.path} gave {_plain(number)} for index {index}; is the model's head initialised?"
             )
     return [float(numbers[index]) for index in range(count)]  # type: ignore[arg-type]
 
@@ -89,8 +89,13 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]} ..."
 
 
+def _plain(value: object) -> str:
+    """A number as it is; of all else what kind it is: a server may repeat a key in it."""
+    return _short(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
 def _few(numbers: Numbers) -> str:
-    shown = sorted(map(str, numbers))
+    shown = sorted(map(_plain, numbers))
     return ", ".join(each[:20] for each in shown[:8]) + (f", ... ({len(shown)})" if len(shown) > 8 else "")
 
 

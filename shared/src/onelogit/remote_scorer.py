@@ -154,7 +154,7 @@ class RemoteScorer:
         """What the server calls the model: as the caller says, or as the server does; None where it needs no name."""
         if self._served_name is None and self.protocol != "tei":
             listed = await listed_models(self.wire)
-            self._served_name = served_name(listed, self._model, self.template, self.wire.url)
+            self._served_name = served_name(listed, self._model, self.template, self.wire)
         return self._served_name or None
 
     async def _prove_instruction(self, instruction: str | None) -> None:

@@ -17,14 +17,14 @@ async def listed_models(wire: Wire) -> list[str]:
         return []
 
 
-def served_name(listed: Sequence[str], model: str | None, template: str, url: str) -> str:
+def served_name(listed: Sequence[str], model: str | None, template: str, wire: Wire) -> str:
     """What the server calls the model; "" for nothing.
 
     Args:
         listed: what it lists.
         model: as the caller calls it.
         template: "client", or "server" where the model is no more than a name.
-        url: to be named.
+        wire: to the server, which is named.
 
     Raises:
         InputError: the server serves several models, and it is not said which.
@@ -32,5 +32,5 @@ def served_name(listed: Sequence[str], model: str | None, template: str, url: st
     if model is not None and (model in listed or (template == "server" and len(listed) != 1)):
         return model
     if len(listed) > 1:
-        raise InputError(f"{url} serves {', '.join(listed[:20])}: name one as served_name")
+        raise InputError(f"{wire.url} serves {wire.shown(', '.join(listed[:20]))}: name one as served_name")
     return listed[0] if listed else ""

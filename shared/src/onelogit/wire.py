@@ -75,7 +75,7 @@ class Wire:
     ) -> None:
         self._address = checked_address(url, api_key, headers)
         self.url = self._address.url
-        self._shown = self._address.shown
+        self.shown = self._address.shown
         self._limits = limits
         self._given_client = client
         self._lines: dict[int, Line] = {}
@@ -176,15 +176,15 @@ class Wire:
             async with line.client.stream(method, url, **sent) as stream:
                 answer = Answer(stream.status_code, await _read(stream, url), stream.headers.get("Retry-After"))
         except line.transport_error as error:
-            raise AwayError(f"{url} does not answer: {self._shown(error) or type(error).__name__}") from None
+            raise AwayError(f"{url} does not answer: {self.shown(error) or type(error).__name__}") from None
         except (line.decoding_error, line.url_error) as error:
-            raise ServerError(f"{url} cannot be asked or understood: {self._shown(error)}") from None
+            raise ServerError(f"{url} cannot be asked or understood: {self.shown(error)}") from None
         if answer.code >= 300:
-            raise refusal(url, answer, self._shown)
+            raise refusal(url, answer, self.shown)
         try:
             return json.loads(answer.content)
         except (ValueError, RecursionError):
-            text = self._shown(answer.content.decode("utf-8", "replace"))
+            text = self.shown(answer.content.decode("utf-8", "replace"))
             raise ServerError(f"{url} answered with no JSON: {text!r}") from None
 
     def _line(self) -> Line:
