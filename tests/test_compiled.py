@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel, Qwen3Config
 
@@ -40,6 +41,22 @@ def test_compiled_layers_give_the_same_logits_from_few_graphs(qwen: PreTrainedMo
         assert mine == pytest.approx(expected, abs=1e-5)
     assert 0 < counters["stats"]["unique_graphs"] <= 8
     assert qwen.model.layers[0]._compiled_call_impl is not None
+
+
+@needs_a_compiler
+def test_more_layers_take_no_more_graphs_also_in_bfloat16():
+    """On a CPU its norms and MLPs are exchanged, each for a function of its own, which PyTorch would compile anew."""
+    deep, plain = (classifier_of(Qwen3Config, num_hidden_layers=12) for _ in range(2))
+    for classifier in (deep, plain):
+        classifier.base_model.to(torch.bfloat16)
+    counters.clear()
+
+    compiled = Forward(deep, is_compiled=True)
+
+    assert 0 < counters["stats"]["unique_graphs"] <= 4
+    logits, expected = (torch.tensor(each.logits(random_rows(20))) for each in (compiled, Forward(plain)))
+    assert (logits - expected).norm() < 0.1 * expected.norm()
+    assert deep.model.layers[0]._compiled_call_impl is not None
 
 
 @needs_a_compiler

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from onelogit.quicken import quicken, stop_quickening
+
 
 def can_be_compiled(model: PreTrainedModel) -> bool:
     """Whether it has layers that can be compiled one by one."""
@@ -18,6 +20,7 @@ def can_be_compiled(model: PreTrainedModel) -> bool:
 def compile_layers(model: PreTrainedModel) -> None:
     """Have all layers but the last compiled, in place, when they are next called."""
     for layer in _layers(model):
+        stop_quickening(layer)
         layer.compile(dynamic=True)
 
 
@@ -25,6 +28,7 @@ def stop_compiling(model: PreTrainedModel) -> None:
     """Take `compile_layers` back."""
     for layer in _layers(model):
         layer._compiled_call_impl = None
+    quicken(model)
 
 
 def _layers(model: PreTrainedModel) -> list[Any]:

@@ -32,6 +32,13 @@ def quicken(model: PreTrainedModel) -> None:
             module.forward = partial(_forward, module, quick=forward)
 
 
+def stop_quickening(part: nn.Module) -> None:
+    """Give each module of a part its own forward back: a compiler would guard ours, and so compile every layer anew."""
+    for module in part.modules():
+        if getattr(vars(module).get("forward"), "func", None) is _forward:
+            del module.forward
+
+
 def _forward(module: Any, hidden: Tensor, *, quick: Forward) -> Tensor:
     """The quick way where it can be taken; the module's own for training, compilers, other devices, exchanged parts."""
     if torch.compiler.is_compiling():
