@@ -15,6 +15,7 @@ from onelogit.errors import OnelogitError
 from onelogit.forest import Cursor, next_batch
 from onelogit.passes import TokenRow, read_forest, read_padded, reading_of
 from onelogit.quicken import quicken
+from onelogit.weights import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ def _learns_compiled(classifier: PreTrainedModel, *, reads_forests: bool) -> Non
     except Exception as error:  # whatever a compiler has to say
         stop_compiling(classifier)
         raise OnelogitError(
-            f"PyTorch cannot compile {type(classifier).__name__} here: {error}\n"
-            "On a CPU it needs a C++ compiler (g++, clang or MSVC) and Python's headers; or leave compile out"
+            f"PyTorch cannot compile {type(classifier).__name__} here: {first_line(error)}; on a CPU it needs a C++ "
+            "compiler (g++, clang or MSVC) and Python's headers; or leave compile out"
         ) from error
     if not _is_same(classifier, compiled, plain, "being compiled"):
         logger.warning("compiled, %s gives other numbers: it is not", type(classifier).__name__)
