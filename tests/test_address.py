@@ -36,6 +36,11 @@ def everything_shown(error: BaseException) -> str:
         f"ftp://me:{SECRET}@a",
         f"http://me:{SECRET}@a:port",
         f"http://me:{SECRET}@",
+        f"http:/me:{SECRET}@a",
+        f"me:{SECRET}@a:8000",
+        f"http://a:port/?key={SECRET}",
+        f"http://a b/#{SECRET}",
+        f"http://me:#{SECRET}\n@a b",
     ],
 )
 def test_what_is_no_address_is_refused(url: Any):

@@ -86,7 +86,7 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def _checked_url(url: str) -> str:
     parts = _parts_of(url) if is_url(url) and url.isprintable() and " " not in url else None
     if parts is None or not parts.hostname:
-        shown = re.sub(r"//.*@", "//***@", str(url))
+        shown = re.sub(r"(?s)[?#].*", "?***", re.sub(r"(?s)^(\w+:/+)?.*@", r"\1***@", str(url)))
         raise InputError(f"the url must be an http or https address such as http://127.0.0.1:8000, not {shown!r}")
     if parts.username or parts.password:
         raise InputError("the url holds a password; give it as api_key, or in the headers")
