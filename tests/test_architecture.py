@@ -206,6 +206,13 @@ def test_evaluating_loads_no_torch_until_a_model_is_opened():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_evaluating_needs_no_package_of_another_extra():
+    absent = "for name in ('pyarrow', 'ray', 'matplotlib'): sys.modules[name] = None"
+    program = f"import sys\n{absent}\nimport onelogit.measure.quality.job"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("file", sorted(PACKAGES.rglob("*.py")), ids=lambda file: file.parent.name + "/" + file.name)
 def test_an_adapter_imports_the_cores_public_names_and_its_framework(file: Path):
     imported = imports_of(file)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onelogit.bulk.run_folder import locked
+from onelogit.bulk.lock import locked
 from onelogit.errors import InputError
 from onelogit.inputs import check_text, checked_count
 from onelogit.measure.quality.beir import read_beir, with_run
