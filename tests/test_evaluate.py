@@ -297,6 +297,7 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(
     evaluated(DEMO_MODEL, "--data", folder, "--instruction", "[/nonsense]", "--instruction", "b", "--overwrite")
     assert "“[/nonsense]”" in terminal.getvalue()
     assert "100%" in terminal.getvalue()
+    assert f"loading {DEMO_MODEL}" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\s*\n", "", terminal.getvalue())
 
 
 def test_an_interrupt_says_how_to_go_on(
@@ -338,6 +339,26 @@ def test_what_others_wrote_is_not_removed(folder: Path, capsys: pytest.CaptureFi
 
     assert "run-02.jsonl was not written by onelogit evaluate; remove it, or name another --output" in said
     assert (folder / "run-01.jsonl").exists()
+
+
+def test_what_others_wrote_is_not_gone_on_with_however_it_ends(folder: Path, capsys: pytest.CaptureFixture[str]):
+    Path("evaluation").mkdir()
+    for content in ("mine, without a line's end", "mine\n"):
+        Path("evaluation/run-01.jsonl").write_text(content)
+
+        said = failure(capsys, DEMO_MODEL, "--data", folder, "--resume")
+
+        assert re.search("run-01.jsonl(, line 1,)? was not written by onelogit evaluate", said)
+        assert Path("evaluation/run-01.jsonl").read_text() == content
+
+
+def test_a_model_that_is_not_found_costs_no_runs_that_are_there(folder: Path, capsys: pytest.CaptureFixture[str]):
+    evaluated(DEMO_MODEL, "--data", folder)
+    written = Path("evaluation/run-01.jsonl").read_bytes()
+    capsys.readouterr()
+
+    assert "neither a folder here nor" in failure(capsys, "no-such/model", "--data", folder, "--overwrite")
+    assert Path("evaluation/run-01.jsonl").read_bytes() == written
 
 
 def test_files_may_be_written_into_the_folder_that_is_made(folder: Path):

@@ -100,9 +100,11 @@ def run_job(job: Job) -> Evaluation:
         groups(data.queries, data.documents, job.slice_column)
     if job.is_pairwise:
         check_pairs(made, data.queries)
+    digest = data.digest()
+    identities = [one.identity(digest) for one in made]  # a model that is not found costs no runs that are there
     with locked(job.output):
         _claim(job, len(made))
-        runs = score(made, data, job.output, faults)
+        runs = score(made, identities, data, job.output, faults)
         evaluation = evaluate(
             data,
             runs,

@@ -133,6 +133,7 @@ class RunFile:
             raise
         if end == 0:
             stream.close()
+            check_ours(self._path)
             return None
         stream.truncate(end)
         stream.seek(0, os.SEEK_END)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from onelogit.errors import InputError, LogitError
-from onelogit.measure.quality.contestants import Contestant
+from onelogit.measure.quality.contestants import Contestant, Identity, without_secret
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
 from onelogit.measure.quality.lines import Faults
 from onelogit.measure.quality.run_file import Card, RunFile, Scored
 from onelogit.open import AnyReranker, open_reranker
-from onelogit.progress import tracked
+from onelogit.progress import tracked, waiting
 
 
 class Run(NamedTuple):
@@ -29,13 +29,16 @@ class Run(NamedTuple):
     scored: Mapping[str, Scored]
 
 
-def score(contestants: Sequence[Contestant], data: DataSet, folder: Path, faults: Faults) -> list[Run]:
+def score(
+    contestants: Sequence[Contestant], identities: Sequence[Identity], data: DataSet, folder: Path, faults: Faults
+) -> list[Run]:
     """The logits of all contestants for all candidates.
 
     A query is scored by itself, so that its logits are the same wherever a run was broken off.
 
     Args:
         contestants: those with the same options object share a reranker, one after the other.
+        identities: theirs.
         data: with candidates.
         folder: where the runs are written, and those that are there are gone on with.
         faults: takes queries that a model cannot score.
@@ -44,13 +47,12 @@ def score(contestants: Sequence[Contestant], data: DataSet, folder: Path, faults
         InputError: a file holds another run, or cannot be written.
         OnelogitError: as `open_reranker` and `Reranker.logits`.
     """
-    digest = data.digest()
     queries = {query.id: query for query in data.queries}
     with ExitStack() as stack:
         # All of them first: a run that does not fit is found before anything is scored.
         files = [
-            stack.enter_context(RunFile(path, one.identity(digest), queries))
-            for one, path in zip(contestants, paths(folder, len(contestants)), strict=True)
+            stack.enter_context(RunFile(path, identity, queries))
+            for identity, path in zip(identities, paths(folder, len(contestants)), strict=True)
         ]
         rerankers = _Rerankers()
         stack.callback(rerankers.close)
@@ -73,7 +75,8 @@ class _Rerankers:
         """The contestant's; the one before it is closed where it was another's."""
         if self._contestant is None or self._contestant.options is not one.options or self._reranker is None:
             self.close()
-            self._reranker = open_reranker(one.model, **one.options)
+            with waiting(f"loading {without_secret(one.model)}"):
+                self._reranker = open_reranker(one.model, **one.options)
             self._contestant = one
         return self._reranker
 
