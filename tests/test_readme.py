@@ -1,6 +1,7 @@
 """What the READMEs tell their readers to write, run as it stands there; only the model is the one that comes along."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from llama_index.core import Settings, SummaryIndex
 from llama_index.core.llms import MockLLM
 
 from onelogit import DEMO_MODEL, Reranker
+from onelogit.cli import _parsed
 from servers import Served, serving
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +73,17 @@ def test_the_readmes_python_runs(code: str, served: dict[str, str], capsys: pyte
         assert names["answer"]["ranker"]["documents"][0].content == TEXTS[2]  # type: ignore[index]
     if "print(" in code:
         assert capsys.readouterr().out.splitlines()[0].endswith((TEXTS[2], "document 1"))
+
+
+def commands() -> list[str]:
+    """What is typed after a prompt, up to a pipe."""
+    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    return [line.removeprefix("$ ").partition(" | ")[0] for line in lines if line.startswith("$ onelogit ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_readmes_commands_take_what_they_are_given(command: str):
+    assert _parsed(shlex.split(command, comments=True)[1:]).command
 
 
 @pytest.mark.parametrize("code", blocks("yaml"))
