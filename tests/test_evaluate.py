@@ -149,6 +149,23 @@ def test_models_templates_and_instructions_are_all_compared_in_one_table(
     assert str(runs[0][0]["template"]).startswith("short.jinja@")
 
 
+@pytest.mark.parametrize("cutoffs", [(10,), (100,), (1000,)])
+def test_eighty_columns_are_enough_for_every_figure(
+    cutoffs: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    two = ["--instruction", "default", "--instruction", "Find the documents that answer this question, and no others."]
+
+    found = evaluated(DEMO_MODEL, "--data", folder, *two, "-k", *cutoffs)
+
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line for line in printed if line.startswith("│ ")]
+    assert max(map(len, (line for line in printed if line[:1] in "┏┃│└"))) <= 80
+    assert all(line.endswith("│") for line in rows)
+    figures = re.findall(r" (\d\.\d{3}) ", " ".join(rows))
+    assert figures == [f"{value:.3f}" for means_of_one in means(found).values() for value in means_of_one.values()]
+
+
 def test_no_two_contestants_have_one_name(tmp_path: Path):
     long = "Find the documents that answer the question, and "
     models = ["some/model", "other/model", "a/first stage"]

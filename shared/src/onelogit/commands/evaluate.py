@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {said}", markup=False)
         raise
     console = Console(highlight=False)
-    for each in tables(evaluation):
+    for each in tables(evaluation, console.width):
         console.print(each, soft_wrap=isinstance(each, str))
     return 0
 

@@ -10,11 +10,18 @@ from onelogit.measure.quality.figures import Measure
 from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.measure.quality.resampling import Mean
 
+_NARROW = 100  # columns of a terminal
 
-def tables(evaluation: Evaluation) -> Iterator[Table | str]:
-    """The comparison, its slices, how contestants moved documents, and what there is to know of them; with markup."""
+
+def tables(evaluation: Evaluation, width: int) -> Iterator[Table | str]:
+    """The comparison, its slices, how contestants moved documents, and what there is to know of them; with markup.
+
+    Args:
+        evaluation: what was found.
+        width: of the terminal; in a narrow one, intervals stand in lines of their own.
+    """
     for measures in evaluation.by_cutoff:
-        yield _comparison(evaluation, measures)
+        yield _comparison(evaluation, measures, between="\n" if width < _NARROW else " ")
     if evaluation.slices:
         yield _slices(evaluation)
     if evaluation.pairings:
@@ -36,7 +43,7 @@ def shown(mean: Mean | None) -> str:
     return f"{mean.value:+.3f}{interval}"
 
 
-def _comparison(evaluation: Evaluation, measures: Sequence[Measure]) -> Table:
+def _comparison(evaluation: Evaluation, measures: Sequence[Measure], between: str) -> Table:
     main, *others = [measure.name for measure in measures]
     data = evaluation.data
     title = f"{escape(data.name)}: {queries(len(evaluation.queries))}, candidates from {escape(data.first_stage)}"
@@ -46,20 +53,21 @@ def _comparison(evaluation: Evaluation, measures: Sequence[Measure]) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("order", overflow="fold", min_width=12)
+    table.add_column("order", overflow="fold", min_width=8)
     table.add_column(main, justify="right", no_wrap=True)
-    table.add_column("against the first stage", justify="right", no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"against the{between}first stage", justify="right", no_wrap=True)
+    for other in others:
+        table.add_column(other, justify="right", no_wrap=True)
     for place, entry in enumerate(evaluation.entries):
-        cells = [f"{entry.means[name].value:.3f}" for name in others]
-        table.add_row(*_main_cells(entry, main, is_first=place == 0), *cells, end_section=place == 1)
+        cells = [f"{entry.means[other].value:.3f}" for other in others]
+        name, mean, difference = _main_cells(entry, main, is_first=place == 0)
+        table.add_row(name, mean, difference.replace(" (", f"{between}("), *cells, end_section=place == 1)
     return table
 
 
-def _main_cells(entry: Entry, main: str, *, is_first: bool) -> list[str]:
+def _main_cells(entry: Entry, main: str, *, is_first: bool) -> tuple[str, str, str]:
     difference = "-" if is_first else _coloured(entry.differences[main])
-    return [escape(entry.name), f"{entry.means[main].value:.3f}", difference]
+    return (escape(entry.name), f"{entry.means[main].value:.3f}", difference)
 
 
 def _coloured(mean: Mean) -> str:
