@@ -130,6 +130,16 @@ def test_a_run_gives_the_candidates_by_score_then_rank(folder: Path, tmp_path: P
     assert with_run(listed, run, Faults()).queries[0].found == ("1/2",)
 
 
+def test_a_run_may_name_queries_that_are_left_out(folder: Path, tmp_path: Path):
+    run = write_run(tmp_path / "run", {"1": ["1/2"], "2": ["2/1"]})
+    data = with_run(lists(tmp_path, list_row(), list_row(1, labels=[0, 0, 0])), run, Faults())
+
+    assert [query.found for query in data.queries] == [("1/2",)]
+    write_beir(folder, labels={"q1": {"d1": 1}, "q2": {"d3": 0}})
+    run = write_run(tmp_path / "run", {"q1": ["d3"], "q2": ["d1"], "q3": ["d2"]})
+    assert [query.found for query in beir(folder, run=run).queries] == [("d3",)]
+
+
 def test_bm25_finds_what_shares_a_word_the_best_first(folder: Path):
     data = with_candidates(beir(folder), 100)
 

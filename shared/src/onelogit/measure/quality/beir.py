@@ -1,6 +1,6 @@
 """A folder in BEIR form -> DataSet: corpus.jsonl, queries.jsonl, qrels/*.tsv, each of them plain or gzipped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,21 +51,20 @@ def read_beir(
         queries=kept,
         first_stage="BM25",
         left_out={reason: count for reason, count in left_out.items() if count},
+        left_out_ids=frozenset(texts).difference(query.id for query in kept),
     )
-    return data if run is None else with_run(data, run, faults, texts)
+    return data if run is None else with_run(data, run, faults)
 
 
-def with_run(data: DataSet, run: Path, faults: Faults, known: Mapping[str, object] | None = None) -> DataSet:
+def with_run(data: DataSet, run: Path, faults: Faults) -> DataSet:
     """The data with the candidates of a run in place of others; queries that it leaves out have none.
 
     Args:
         data: what it is about.
         run: in TREC form.
         faults: takes what is wrong with it.
-        known: all queries that it may name; those of the data where not given.
     """
-    ids = {query.id for query in data.queries} if known is None else known
-    found = read_run(run, ids, data.documents, faults)
+    found = read_run(run, {query.id for query in data.queries} | data.left_out_ids, data.documents, faults)
     queries = [replace(query, found=tuple(found.get(query.id, ()))) for query in data.queries]
     if not any(query.found for query in queries):
         raise InputError(f"{run} names none of the {len(queries)} queries that are judged")

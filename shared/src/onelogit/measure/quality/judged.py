@@ -42,6 +42,7 @@ class DataSet:
         queries: those that have a relevant document.
         first_stage: what found the candidates, for people.
         left_out: how many queries were left out, by the reason.
+        left_out_ids: theirs, which a run may name all the same.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DataSet:
     queries: Sequence[JudgedQuery]
     first_stage: str
     left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out_ids: frozenset[str] = frozenset()
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits of all that a result depends on: ids, texts, labels and candidates."""

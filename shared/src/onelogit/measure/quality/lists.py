@@ -31,29 +31,30 @@ def read_lists(path: Path, faults: Faults) -> DataSet:
     """
     documents: dict[str, str] = {}
     queries: dict[str, JudgedQuery] = {}
-    left_out = 0
+    ids: set[str] = set()
     for number, line in enumerate(read_lines(path), start=1):
         try:
             query, mine = _query(line.fields(), str(number))
-            _check_new(query, mine, queries, documents)
+            _check_new(query, mine, ids, documents)
         except BadLineError as fault:
             faults.add("queries", line.place, fault)
             continue
-        if not query.relevant:
-            left_out += 1
-            continue
-        queries[query.id] = query
+        ids.add(query.id)
         documents.update(mine)
-    if not queries and not left_out and not faults.skipped:
+        if query.relevant:
+            queries[query.id] = query
+    if not ids and not faults.skipped:
         raise InputError(f"{path} is empty: it holds no queries")
     if not queries:
         raise InputError(f"{path} holds no query with a relevant document: a label must be 1 or more")
+    left_out = ids.difference(queries)
     return DataSet(
         name=path.name,
         documents=documents,
         queries=[*queries.values()],
         first_stage="the given order",
-        left_out={NOTHING_RELEVANT: left_out} if left_out else {},
+        left_out={NOTHING_RELEVANT: len(left_out)} if left_out else {},
+        left_out_ids=frozenset(left_out),
     )
 
 
@@ -105,10 +106,8 @@ def _labels(given: object, documents: list[_Document], name: str) -> dict[str, i
     return {document.id: label_of(label) for document, label in zip(documents, given, strict=True)}
 
 
-def _check_new(
-    query: JudgedQuery, mine: list[_Document], queries: dict[str, JudgedQuery], documents: dict[str, str]
-) -> None:
-    if query.id in queries:
+def _check_new(query: JudgedQuery, mine: list[_Document], ids: set[str], documents: dict[str, str]) -> None:
+    if query.id in ids:
         raise BadLineError(f"the query's id {query.id!r} stands twice")
     for document in mine:
         if documents.get(document.id, document.text) != document.text:
