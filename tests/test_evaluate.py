@@ -206,6 +206,23 @@ def test_changed_labels_give_p_mrr(folder: Path, tmp_path: Path):
     assert pairing["p_mrr"]["mean"] == pytest.approx(after / before - 1 if before >= after else 1 - before / after)
 
 
+def test_p_mrr_is_of_the_first_instruction_and_another_one(tmp_path: Path):
+    data = write_lines(tmp_path / "x.jsonl", [list_row(n, changed_labels=[1, 0, 0]) for n in range(3)])
+    template = tmp_path / "own.jinja"
+    template.write_text((Path(DEMO_MODEL) / "chat_template.jinja").read_text("utf-8"), "utf-8")
+    shorter = tmp_path / "short.jinja"
+    shorter.write_text("{{ messages[0].content }} {{ messages[-2].content }} {{ messages[-1].content }}", "utf-8")
+    three = ["--instruction", "default", "--instruction", "a", "--instruction", "b", "--pairwise"]
+
+    of_instructions = evaluated(DEMO_MODEL, "--data", data, *three)["pairings"]
+    two = ["--template", template, "--template", shorter, "--pairwise", "--output", "templates"]
+    (of_templates,) = evaluated(DEMO_MODEL, "--data", data, *two)["pairings"]  # type: ignore[misc]
+
+    assert [each["changed_count"] for each in of_instructions] == [3, 3, 0]  # type: ignore[attr-defined]
+    assert [each["p_mrr"] is None for each in of_instructions] == [False, False, True]  # type: ignore[attr-defined]
+    assert of_templates["p_mrr"] is None
+
+
 def test_lists_are_ranked_against_their_own_order(tmp_path: Path):
     data = write_lines(tmp_path / "lists.jsonl", [list_row(n, labels=[1, 0, 0]) for n in range(4)])
 
@@ -218,7 +235,6 @@ def test_lists_are_ranked_against_their_own_order(tmp_path: Path):
 
 def test_a_servers_logits_are_those_of_its_model(folder: Path, reranker: Reranker, tiny_qwen: Tiny):
     with serving(Served(reranker=reranker)) as server:
-        secret = server.url.replace("//", "//me:secret@")
         evaluated(server.url, "--data", folder, "--served-model", tiny_qwen.folder)
         evaluated(tiny_qwen.folder, "--data", folder, "--output", "local")
         found = evaluated(server.url, "--data", folder, "--protocol", "rerank", "--output", "texts")
@@ -229,7 +245,6 @@ def test_a_servers_logits_are_those_of_its_model(folder: Path, reranker: Reranke
         assert lines[0][query]["logits"] == pytest.approx(mine, abs=1e-4)
         assert lines[2][query]["logits"] == pytest.approx(mine, abs=1e-4)
     assert found["entries"][2]["recipe"] is None  # type: ignore[index]
-    assert secret
 
 
 def test_it_goes_on_where_it_stood_and_scores_nothing_again(folder: Path, monkeypatch: pytest.MonkeyPatch):

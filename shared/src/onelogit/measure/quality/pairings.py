@@ -20,9 +20,10 @@ class Pairing(NamedTuple):
         after: the name of the other.
         flipped: see `Move`.
         kendall_tau: see `Move`; None where no query has one.
-        p_mrr: see `Move`; None where no label changed.
+        p_mrr: see `Move`; None where no label changed, or not between these two: labels are those of the first
+            instruction, and change with another one.
         query_count: how many queries have two candidates or more.
-        changed_count: how many have labels that changed.
+        changed_count: how many have labels that changed between these two.
     """
 
     before: str
@@ -58,17 +59,24 @@ def pair(queries: Sequence[JudgedQuery], runs: Sequence[Run], seed: int) -> list
         InputError: as `check_pairs`.
     """
     check_pairs([run.contestant for run in runs], queries)
+    first = runs[0].contestant.instruction
     return [
-        _pairing(queries, before, after, seed)
+        _pairing(
+            queries,
+            before,
+            after,
+            seed,
+            is_changed=before.contestant.instruction == first != after.contestant.instruction,
+        )
         for before, after in combinations(runs, 2)
         if before.contestant.model == after.contestant.model
     ]
 
 
-def _pairing(queries: Sequence[JudgedQuery], before: Run, after: Run, seed: int) -> Pairing:
+def _pairing(queries: Sequence[JudgedQuery], before: Run, after: Run, seed: int, *, is_changed: bool) -> Pairing:
     all_moves = [move(query, logits_of(before, query), logits_of(after, query)) for query in queries]
     moves = [each for each in all_moves if each is not None]
-    p_mrr = [each.p_mrr for each in moves if each.p_mrr is not None]
+    p_mrr = [each.p_mrr for each in moves if each.p_mrr is not None and is_changed]
     return Pairing(
         before=before.contestant.name,
         after=after.contestant.name,
