@@ -12,7 +12,7 @@ from onelogit import InputError
 from onelogit.measure.quality.beir import read_beir, with_run
 from onelogit.measure.quality.first_stage import with_candidates
 from onelogit.measure.quality.judged import DataSet
-from onelogit.measure.quality.lines import Faults, read_lines
+from onelogit.measure.quality.lines import Faults, read_lines, shortened
 from onelogit.measure.quality.lists import read_lists
 from onelogit.measure.quality.slices import groups
 
@@ -62,6 +62,12 @@ def test_separators_that_json_strings_may_hold_end_no_line(tmp_path: Path):
     text = "one\u2028two\u0085three\x0cfour"
 
     assert lists(tmp_path, list_row(documents=[text, "b", "c"])).documents["1/1"] == text
+
+
+def test_a_text_that_is_cut_says_so_however_much_space_it_has():
+    assert shortened(" \n" * 500 + "text", 9) == "text"
+    assert shortened("a" + " " * 500 + "b" * 9, 9) == "a bbbbbb…"
+    assert shortened("a  b", 3) == "a b"
 
 
 def test_judgements_are_read_without_a_heading_and_in_the_form_of_trec(folder: Path):

@@ -174,5 +174,5 @@ def label_of(value: object) -> int:
 
 def shortened(text: str, most: int = _SHOWN) -> str:
     """The text on one line, cut at its end."""
-    line = " ".join(text[: most * 4].split())
+    line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
