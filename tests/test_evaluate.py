@@ -342,6 +342,8 @@ def test_an_interrupt_says_how_to_go_on(
 
     assert main(["evaluate", DEMO_MODEL, "--data", str(folder)]) == 130
     assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert main(["evaluate", DEMO_MODEL, "--data", str(folder), "--overwrite"]) == 130
+    assert "the same command with --resume in place of --overwrite goes on" in capsys.readouterr().err
     monkeypatch.undo()
 
 

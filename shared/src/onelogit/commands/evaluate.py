@@ -64,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         evaluation = run_job(_job(options))
     except KeyboardInterrupt:
-        said = f"stopped; the same command with --resume goes on, from what stands in {options.output}"
+        way = "--resume in place of --overwrite" if options.overwrite else "--resume"
+        said = f"stopped; the same command with {way} goes on, from what stands in {options.output}"
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {said}", markup=False)
         raise
     console = Console(highlight=False)
