@@ -93,7 +93,7 @@ def test_the_page_tells_what_was_found_of_what_and_how_to_repeat_it(tmp_path: Pa
     assert "How well data is ranked 3 queries candidates from BM25" in text
     assert "its figures are meaningless" in text
     assert "3 queries say little of others" in text
-    assert "first stage" in text
+    assert "in random order (the mean of 5), and" in text
     assert "licence cc-by-sa-4.0" in text
     assert "Given a web search query, retrieve relevant passages that answer the query (its own)" in text
     assert f"onelogit evaluate {DEMO_MODEL} --data {folder} --slice language" in text

@@ -23,7 +23,10 @@ def with_candidates(data: DataSet, most: int) -> DataSet:
 
 
 def _found_by_bm25(data: DataSet, most: int) -> list[JudgedQuery]:
-    """The queries with the documents that share a word with them, as bm25s splits words: at spaces and punctuation."""
+    """The queries with the documents that share a word with them.
+
+    Words are as bm25s splits them: at spaces and punctuation, and without those of one letter.
+    """
     try:
         import bm25s  # type: ignore[import-untyped]  # noqa: PLC0415  an extra
     except ImportError as error:

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onelogit import __version__
 from onelogit.measure.quality.contestants import without_secret
-from onelogit.measure.quality.evaluation import Entry, Evaluation
+from onelogit.measure.quality.evaluation import RANDOM_ORDERS, Entry, Evaluation
 from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.measure.quality.resampling import RESAMPLES, Mean
 from onelogit.measure.quality.stories import changes, stories
@@ -103,6 +103,7 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         verdict=_verdict,
         command=command,
         resamples=RESAMPLES,
+        random_orders=RANDOM_ORDERS,
         versions=_versions(),
         day=f"{datetime.now().astimezone():%Y-%m-%d}",
         version=__version__,
