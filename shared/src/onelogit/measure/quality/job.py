@@ -159,6 +159,19 @@ def _check(job: Job) -> None:
             raise InputError(f"{name} {path} cannot be written: name a file in a folder that is there")
     if job.plot is not None and job.plot.suffix.lower() not in _PICTURES:
         raise InputError(f"--plot {job.plot} must end in {', '.join(_PICTURES)}")
+    _check_apart(job)
+
+
+def _check_apart(job: Job) -> None:
+    """Refuse to write over what is read, or over another file of the same run."""
+    read = [("--data", job.data), ("--run", job.run), ("--changed-qrels", job.changed)]
+    read += [("--template", template) for template in job.templates]
+    taken = {path.resolve(): name for name, path in read if path is not None}
+    for name, path in {"--json": job.json, "--plot": job.plot, "--report": job.report}.items():
+        if path is not None and path.resolve() in taken:
+            raise InputError(f"{name} would be written over {taken[path.resolve()]}, {path}; name another file")
+        if path is not None:
+            taken[path.resolve()] = name
 
 
 def _claim(job: Job, count: int) -> None:
