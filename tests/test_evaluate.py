@@ -20,7 +20,7 @@ from judged_data import list_row, write_beir, write_lines, write_run
 from onelogit import DEMO_MODEL, Reranker, progress
 from onelogit.cli import main
 from onelogit.measure.quality import scoring
-from onelogit.measure.quality.contestants import contestants
+from onelogit.measure.quality.contestants import Contestant, contestants
 from servers import Served, serving
 from tiny import Tiny
 
@@ -627,3 +627,12 @@ def test_the_korean_and_english_example_runs_end_to_end(tmp_path: Path, capsys: 
     assert "질문에 답하는 문서를 찾으시오" in page
     assert "Only documents written in English count." in page
     shutil.rmtree("instructions")
+
+
+def test_another_server_of_the_same_model_is_another_contestant(tiny_qwen: Tiny):
+    identities = [
+        Contestant(name=url, model=url, options={"model": str(tiny_qwen.folder)}).identity("data")
+        for url in ("http://a:1", "http://b:1")
+    ]
+
+    assert identities[0] != identities[1]

@@ -31,6 +31,7 @@ from onelogit.convert import Head, sequence_classifier
 from onelogit.forward import Forward, _one_behind
 from onelogit.passes import TokenRow
 from onelogit.recipes import FAMILIES
+from onelogit.transfer import Coming
 from tiny import byte_level_tokenizer
 
 FIELDS = {
@@ -198,6 +199,10 @@ def test_a_batch_is_read_off_a_device_once_the_next_one_is_under_way():
 
     assert events == ["give 0", "give 1", "read 0", "give 2", "read 1", "read 2"]
     assert list(_one_behind(iter([]))) == []
+
+
+def test_numbers_that_come_are_those_that_were_there():
+    assert Coming(torch.tensor([1.5, -2.0, 0.25])).numbers() == [1.5, -2.0, 0.25]
 
 
 def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedModel):

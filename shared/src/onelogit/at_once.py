@@ -14,12 +14,14 @@ from onelogit.keys import KeysValues, length_of, queries
 from onelogit.transfer import places_on, tensor_on
 
 _WIDEST_FLASH_HEAD = 256
+_FLASH_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
 
 
 def can_attend_at_once(query: Tensor) -> bool:
-    """Whether this PyTorch has the call, for this device, dtype and width of a head."""
-    is_half = query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and is_half and query.shape[-1] <= _WIDEST_FLASH_HEAD and _varlen_attention() is not None
+    """Whether this PyTorch has the call, and this device, dtype and width of a head can take it."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] > _WIDEST_FLASH_HEAD:
+        return False
+    return _varlen_attention() is not None and torch.cuda.get_device_capability(query.device) >= _FLASH_CAPABILITY
 
 
 class AtOnce:

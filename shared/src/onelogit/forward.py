@@ -19,6 +19,7 @@ from onelogit.memory import default_batch_tokens, is_out_of_memory, release_cach
 from onelogit.passes import TokenRow, classify, has_own_head, read_forest, read_out, read_padded, reading_of
 from onelogit.prepare import prepare
 from onelogit.scores import Computed
+from onelogit.transfer import Coming
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +27,10 @@ T = TypeVar("T")
 
 
 class _Batch(NamedTuple):
-    """The places of some rows, with their logits as they leave the device: float32, shape (rows,)."""
+    """The places of some rows, with their logits as they leave the device."""
 
     indices: list[int]
-    logits: Tensor
+    logits: Coming
 
 
 class Forward:
@@ -59,6 +60,8 @@ class Forward:
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
         self.document_cache = document_cache
         self._has_own_head = has_own_head(classifier)
+        if self._has_own_head and is_compiled:
+            logger.warning("%s has a head of its own: it is not compiled", type(classifier).__name__)
         self.reads_forests = not self._has_own_head and prepare(classifier, is_compiled=is_compiled)
 
     def logits(self, rows: Sequence[TokenRow]) -> list[float]:
@@ -88,7 +91,7 @@ class Forward:
             copies = [copies_of[place] for place in done.indices]
             yield Computed(
                 [index for indices in copies for index in indices],
-                [logit for indices, logit in zip(copies, done.logits.tolist(), strict=True) for _ in indices],
+                [logit for indices, logit in zip(copies, done.logits.numbers(), strict=True) for _ in indices],
             )
 
     def _compute_forest(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
@@ -107,7 +110,7 @@ class Forward:
                 if cache is not None:
                     cache.keep(ids[stem.row][: stem.length], block)
             cursor, carried = batch.after, reading.carried
-            yield _Batch([end.row for end in batch.ends], logits)
+            yield _Batch([end.row for end in batch.ends], Coming(logits))
 
     def _compute_padded(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
         # A rotary embedding that depends on the longest row of a batch gives a row another logit beside a longer one.
@@ -120,7 +123,7 @@ class Forward:
             logits = self._attempt(read, [rows[row] for row in batch], width * len(batch) if len(batch) > 1 else 1)
             if logits is not None:
                 order = order[len(batch) :]
-                yield _Batch(batch, logits)
+                yield _Batch(batch, Coming(logits))
 
     def _attempt(self, read: Callable[[T], Tensor], batch: T, token_count: int) -> Tensor | None:
         """The logits of a batch, or None where the memory does not hold it: then the budget is halved."""

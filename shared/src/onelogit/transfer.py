@@ -38,3 +38,20 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.is_cuda and device.type == "cpu":
         return torch.empty_like(tensor, device=device, pin_memory=True).copy_(tensor, non_blocking=True)
     return tensor.to(device, non_blocking="cuda" in (tensor.device.type, device.type))
+
+
+class Coming:
+    """The numbers of a tensor, on their way from its device since this was made.
+
+    Who reads them waits for them alone, and not for what the device has been given since.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._here = moved(tensor, torch.device("cpu"))
+        self._arrived = torch.cuda.current_stream(tensor.device).record_event() if tensor.is_cuda else None
+
+    def numbers(self) -> list[float]:
+        """All of them, of a tensor of one dimension."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return [float(number) for number in self._here.tolist()]

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -106,7 +105,7 @@ class Contestant:
     def memory(self) -> Memory | None:
         """So far; None for a server."""
         device = self.device()
-        return None if device is None else Memory(self._loaded, _peak_bytes(device))
+        return None if device is None or sys.platform == "win32" else Memory(self._loaded, _peak_bytes(device))
 
 
 class Peer:
@@ -136,9 +135,9 @@ class Peer:
         """Score, by the clock."""
         return timed(self._score, query, documents)
 
-    def memory(self) -> Memory:
-        """So far."""
-        return Memory(self._loaded, _peak_bytes(self._device))
+    def memory(self) -> Memory | None:
+        """So far; None where the system does not tell."""
+        return None if sys.platform == "win32" else Memory(self._loaded, _peak_bytes(self._device))
 
     def _score(self, query: str, documents: Sequence[str]) -> list[float]:
         pairs = [(query, document) for document in documents]
@@ -193,6 +192,8 @@ def _peak_bytes(device: "Device") -> int:
     peak = _resident("VmHWM")
     if peak is not None:
         return peak
+    import resource  # noqa: PLC0415  Windows has none
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

@@ -86,7 +86,7 @@ def named(options: argparse.Namespace) -> Named:
     if model is None or not is_url(model):
         return Named(model, url)
     if url is not None:
-        raise InputError(f"two servers are named, {model} and {url}; leave one out")
+        raise InputError("two servers are named, one in the model's place and one as --url; leave one out")
     return Named(None, model)
 
 

@@ -11,7 +11,7 @@ from onelogit.bulk.identity import model_label
 from onelogit.errors import InputError
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
 from onelogit.measure.quality.lines import shortened
-from onelogit.options import OpenOptions
+from onelogit.options import OpenOptions, is_url
 
 OWN = "default"
 FIRST, RANDOM = "first stage", "random order"  # what else stands in tables; no contestant is called so
@@ -56,6 +56,7 @@ class Contestant:
         return {
             "data": data_digest,
             "model": without_secret(model_label(self.model, self.options)),
+            "server": without_secret(self.model) if is_url(self.model) else None,
             "template": None if self.template is None else f"{self.template.name}@{_digest(self.template)}",
             "instruction": self.instruction,
         }

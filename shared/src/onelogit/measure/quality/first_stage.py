@@ -1,10 +1,10 @@
 """DataSet -> the same with candidates for each query: those that were given, or those that BM25 finds."""
 
-import sys
 from dataclasses import replace
 
 from onelogit.errors import InputError
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
+from onelogit.progress import is_shown
 
 _QUERIES_AT_ONCE = 500
 
@@ -32,12 +32,12 @@ def _found_by_bm25(data: DataSet, most: int) -> list[JudgedQuery]:
     except ImportError as error:
         raise InputError("BM25 needs bm25s: pip install 'onelogit[evaluate]', or pass --run") from error
     ids = [*data.documents]
-    is_shown = sys.stderr.isatty()
-    tokens = bm25s.tokenize([*data.documents.values()], stopwords=None, show_progress=is_shown, leave=False)
+    shows = is_shown()
+    tokens = bm25s.tokenize([*data.documents.values()], stopwords=None, show_progress=shows, leave=False)
     if not tokens.vocab:
         raise InputError(f"no document of {data.name} has a word that BM25 could find: pass a --run")
     index = bm25s.BM25()
-    index.index(tokens, show_progress=is_shown, leave_progress=False)
+    index.index(tokens, show_progress=shows, leave_progress=False)
     queries: list[JudgedQuery] = []
     for start in range(0, len(data.queries), _QUERIES_AT_ONCE):
         part = data.queries[start : start + _QUERIES_AT_ONCE]
