@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from doomed import Doomed
 from onelogit import DEMO_MODEL, OnelogitError, Reranker
 from onelogit.bench.child import Child, _outcome
 from onelogit.bench.contestants import Facts, Memory, Timed
@@ -413,14 +413,6 @@ def test_a_length_that_leaves_no_room_or_that_nobody_can_count_is_refused():
     with pytest.raises(InputError, match="name what the server serves"):
         check_lengths([Case(1, 8)], None, has_tokenizer=False)
     check_lengths([Case(1)], None, has_tokenizer=False)
-
-
-class Doomed:
-    def time(self, query: str, documents: Sequence[str]) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def fail(self) -> None:
-        raise RuntimeError("it broke\nat the second line")
 
 
 def test_a_process_that_dies_or_fails_is_an_error_of_ours():

@@ -28,7 +28,7 @@ def _found_by_bm25(data: DataSet, most: int) -> list[JudgedQuery]:
     Words are as bm25s splits them: at spaces and punctuation, and without those of one letter.
     """
     try:
-        import bm25s  # type: ignore[import-untyped]  # noqa: PLC0415  an extra
+        import bm25s  # noqa: PLC0415  an extra
     except ImportError as error:
         raise InputError("BM25 needs bm25s: pip install 'onelogit[evaluate]', or pass --run") from error
     ids = [*data.documents]
