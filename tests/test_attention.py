@@ -8,9 +8,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from onelogit import at_once, attention, in_turn
 from onelogit.attention import Reading
-from onelogit.forest import CARRIED, Cursor, next_batch
+from onelogit.forest import CARRIED, KEPT, Cursor, Known, next_batch
 from onelogit.keys import KeysValues
-from onelogit.transfer import moved, places_on, sent
+from onelogit.transfer import moved, places, sent
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 SHORT = sorted([(1, 2, 3), (1, 2, 3, 4, 5, 6), (1, 2, 9), (1, 7, 7, 7), (8,), (8, 8, 8, 8, 8)])
@@ -37,54 +37,66 @@ def varlen_reference(
 
 def attend(batch, layer: int, window: int | None, fillers: int) -> tuple[torch.Tensor, Reading]:
     torch.manual_seed(5)
-    past = [[KeysValues(*torch.randn(2, 4, KEY_HEADS, WIDTH))] * 2 for _ in batch.past]
+    carried, kept = ([KeysValues(*torch.randn(2, count, KEY_HEADS, WIDTH))] * 2 for count in (4, 50))
     width = len(batch.ids) + fillers
     own = KeysValues(*torch.randn(2, width, KEY_HEADS, WIDTH))
     query = torch.randn(HEADS, width, WIDTH)
-    reading = Reading(batch, past, layer_count=2, width=width)
+    reading = Reading(batch, 2, carried, kept, width=width)
     return reading.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], reading
+
+
+def find_known(row: int) -> Known | None:
+    """Of some rows the first two tokens are kept, in two pieces."""
+    return Known(2, [(7 + row, 8 + row), (40 - row, 41 - row)]) if row in (3, 5) else None
 
 
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 32, 33, 100])
 @pytest.mark.parametrize("layer", [0, 1], ids=["a layer", "the last layer"])
 @pytest.mark.parametrize("fillers", [0, 3, 50])
+@pytest.mark.parametrize("find", [None, find_known], ids=["nothing kept", "kept keys"])
 @pytest.mark.parametrize(
     ("rows", "cursor"),
     [(SHORT, Cursor()), (SHORT, Cursor(3, 2)), (LONG, Cursor()), (LONG, Cursor(1, 3))],
     ids=["short", "short, with carried keys", "long", "long, with carried keys"],
 )
 def test_both_executions_see_the_same(
-    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, fillers: int, layer: int, window: int | None
+    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find, fillers: int, layer: int, window: int | None
 ):
-    batch = next_batch(rows, cursor, 300)
+    batch = next_batch(rows, cursor, 300, find_known=find)
     in_turn, _ = attend(batch, layer, window, fillers)
     monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
     monkeypatch.setattr(at_once, "_varlen_attention", lambda: varlen_reference)
 
     together, _ = attend(batch, layer, window, fillers)
 
-    assert (CARRIED in batch.past) == bool(cursor.begun)
+    used = {span.block for segment in batch.segments for span in segment.ancestors}
+    assert (CARRIED in used, KEPT in used) == (bool(cursor.begun), find is not None)
     assert torch.allclose(together, in_turn, atol=1e-6)
     assert bool((together.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
 
 
+@pytest.mark.parametrize("find", [None, find_known], ids=["nothing kept", "kept keys"])
 @pytest.mark.parametrize(("rows", "cursor"), [(SHORT, Cursor()), (LONG, Cursor(1, 3))])
-def test_both_executions_keep_the_same_in_memory_of_its_own(monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor):
-    batch = next_batch(rows, cursor, 90, stem_lengths=[range(2, len(row) + 1, 5) for row in rows])
+def test_both_executions_keep_the_same_in_memory_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find
+):
+    stem_lengths = [range(2, len(row) + 1, 3) for row in rows]
+    batch = next_batch(rows, cursor, 90, stem_lengths, find)
     _, in_turn = attend(batch, 0, None, fillers=3)
     monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
     monkeypatch.setattr(at_once, "_varlen_attention", lambda: varlen_reference)
 
     _, together = attend(batch, 0, None, fillers=3)
 
-    kept = [(block[0], other[0]) for block, other in zip(in_turn.stems, together.stems, strict=True)]
-    assert len(kept) == len(batch.stems) > 1
-    assert bool(batch.carry) == bool(in_turn.carried) == bool(together.carried)
-    kept += [(block, other) for block, other in zip(in_turn.carried, together.carried, strict=True)]
-    for mine, other in kept:
+    assert len(batch.stems) > 1
+    assert len(in_turn.stems[0].keys) == sum(stem.length for stem in batch.stems)
+    assert len(in_turn.carry[0].keys) == batch.after.begun
+    for mine, other in zip(in_turn.stems + in_turn.carry, together.stems + together.carry, strict=True):
         for tensor, same in zip(mine, other, strict=True):
             assert torch.equal(tensor, same)
-            assert tensor.untyped_storage().nbytes() == same.untyped_storage().nbytes() == tensor.nbytes
+    for reading in (in_turn, together):
+        for stems, carry in zip(reading.stems[0], reading.carry[0], strict=True):
+            assert stems.untyped_storage().nbytes() == stems.nbytes + carry.nbytes
 
 
 def test_pytorchs_own_call_takes_what_it_is_given():
@@ -108,10 +120,10 @@ def test_segments_meet_kernels_in_lengths_that_repeat(monkeypatch: pytest.Monkey
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)).map(lambda span: (span[0], sum(span)))))
 def test_places_are_those_of_each_span_in_turn(spans: list[tuple[int, int]]):
-    places = places_on(torch.device("cpu"), spans)
+    found = places(spans)
 
-    assert places.tolist() == [place for span in spans for place in range(*span)]
-    assert places.dtype == torch.long
+    assert found.tolist() == [place for span in spans for place in range(*span)]
+    assert found.dtype == torch.long
 
 
 @pytest.mark.parametrize("carry", [sent, moved])

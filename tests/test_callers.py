@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from onelogit import OnelogitError, Reranker
+from onelogit import InputError, OnelogitError, Reranker
 from tiny import Tiny
 
 QUERIES = [f"query {number}?" for number in range(8)]
@@ -151,6 +151,11 @@ def test_documents_met_again_are_not_computed_again(checkpoint: Callable[..., Ti
 def test_a_cache_smaller_than_nothing_is_refused(option: str, tiny_qwen: Tiny):
     with pytest.raises(ValueError, match=f"{option} must be a whole number from 0 up, not -1"):
         Reranker.load(tiny_qwen.folder, **{option: -1})
+
+
+def test_a_cache_in_the_cpus_memory_alone_is_refused(tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="needs document_cache_bytes"):
+        Reranker.load(tiny_qwen.folder, document_cache_host_bytes=10**6)
 
 
 def test_a_cache_that_cannot_be_used_is_mentioned(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):

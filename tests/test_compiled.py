@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit import prepare
 from onelogit.compiled import compile_layers
-from onelogit.document_cache import DocumentCache
 from onelogit.forward import Forward
 from test_forward import classifier_of, random_rows
 
@@ -33,7 +32,7 @@ def test_compiled_layers_give_the_same_logits_from_few_graphs(qwen: PreTrainedMo
     plain = [Forward(classifier_of(Qwen3Config)).logits(rows) for rows in batches]
     counters.clear()
 
-    compiled = Forward(qwen, 100, DocumentCache(10**6), is_compiled=True)
+    compiled = Forward(qwen, 100, 10**6, is_compiled=True)
     logits = [compiled.logits(rows) for rows in batches]
 
     assert compiled.reads_forests

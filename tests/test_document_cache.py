@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit.document_cache import DocumentCache
+from onelogit.errors import InputError
+from onelogit.forest import Known
 from onelogit.forward import Forward
 from onelogit.keys import Block, KeysValues
 from onelogit.passes import TokenRow
@@ -38,20 +40,21 @@ def query_first(queries: range, documents: range) -> list[TokenRow]:
     ]
 
 
-@pytest.mark.parametrize("most_bytes", [0, 40 * TOKEN_BYTES, 10**9], ids=["none", "overflowing", "ample"])
+@pytest.mark.parametrize("most_bytes", [0, 40 * TOKEN_BYTES, 10**7], ids=["none", "overflowing", "ample"])
 @pytest.mark.parametrize("write", [document_first, query_first])
 def test_logits_are_the_same_cold_warm_and_overflowing(write, most_bytes: int, classifier: PreTrainedModel):
-    cache = DocumentCache(most_bytes)
-    forward = Forward(classifier, 64, cache)
+    forward = Forward(classifier, 64, most_bytes)
     for queries in (range(2), range(2), range(1, 4)):
         rows = write(queries, range(6))
 
         assert forward.logits(rows) == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
-        assert cache.held_bytes <= most_bytes
+        held_bytes = 0 if forward.document_cache is None else forward.document_cache.held_bytes
+        assert (held_bytes > 0) == (most_bytes > 0)
+        assert held_bytes <= most_bytes
 
 
 def test_a_document_met_again_costs_only_the_querys_tokens(classifier: PreTrainedModel):
-    forward = Forward(classifier, 1000, DocumentCache(10**9))
+    forward = Forward(classifier, 1000, 10**7)
     forward.logits(document_first(range(1), range(5)))
 
     with tokens_seen(classifier) as seen:
@@ -61,7 +64,7 @@ def test_a_document_met_again_costs_only_the_querys_tokens(classifier: PreTraine
 
 
 def test_a_query_met_again_costs_only_the_documents(classifier: PreTrainedModel):
-    forward = Forward(classifier, 1000, DocumentCache(10**9))
+    forward = Forward(classifier, 1000, 10**7)
     forward.logits(query_first(range(1), range(5)))
 
     with tokens_seen(classifier) as seen:
@@ -71,7 +74,7 @@ def test_a_query_met_again_costs_only_the_documents(classifier: PreTrainedModel)
 
 
 def test_another_query_finds_the_frame(classifier: PreTrainedModel):
-    forward = Forward(classifier, 1000, DocumentCache(10**9))
+    forward = Forward(classifier, 1000, 10**7)
     forward.logits(query_first(range(1), range(1)))
 
     with tokens_seen(classifier) as seen:
@@ -82,7 +85,7 @@ def test_another_query_finds_the_frame(classifier: PreTrainedModel):
 
 def test_the_same_row_again_costs_one_token(classifier: PreTrainedModel):
     row = TokenRow((1, 2, 3), 0, (2, 3))
-    forward = Forward(classifier, 1000, DocumentCache(10**9))
+    forward = Forward(classifier, 1000, 10**7)
     first = forward.logits([row])
 
     with tokens_seen(classifier) as seen:
@@ -91,18 +94,23 @@ def test_the_same_row_again_costs_one_token(classifier: PreTrainedModel):
     assert sum(seen) == 1
 
 
-def test_kept_memory_is_the_prefixs_own(classifier: PreTrainedModel):
-    """A view would hold the whole batch while counting as a part of it."""
-    cache = DocumentCache(10**9)
-    Forward(classifier, 1000, cache).logits(document_first(range(1), range(5)))
-
-    block = cache.find(document_first(range(1), range(1))[0].ids, (3,)).block
-
-    assert block[0].keys.untyped_storage().nbytes() == 3 * 2 * 32 * 4
+def token() -> Block:
+    return [KeysValues(*torch.zeros(2, 1, 2, 4))]  # 64 bytes
 
 
-def block_of(tokens: int) -> Block:
-    return [KeysValues(torch.zeros(tokens, 2, 4), torch.zeros(tokens, 2, 4))]  # 64 bytes a token
+def numbered(*counts: int) -> Block:
+    """Prefixes of so many tokens, one behind the other; every number in it is another one."""
+    return [KeysValues(*torch.arange(2.0 * sum(counts) * 8).view(2, sum(counts), 2, 4))]
+
+
+def cache_of(tokens: int, host_tokens: int = 0) -> DocumentCache:
+    return DocumentCache(token(), 64 * tokens, 64 * host_tokens)
+
+
+def read(cache: DocumentCache, known: Known) -> KeysValues:
+    """What stands where a prefix was found."""
+    assert known.places is not None
+    return KeysValues(*(torch.cat([tensor[start:stop] for start, stop in known.places]) for tensor in cache.layers[0]))
 
 
 IDS = st.integers(0, 6).map(lambda count: (count,) * (count + 1))
@@ -110,13 +118,14 @@ IDS = st.integers(0, 6).map(lambda count: (count,) * (count + 1))
 
 @given(uses=st.lists(IDS, max_size=40), most=st.integers(0, 20))
 def test_what_was_used_longest_ago_goes_first(uses: list[tuple[int, ...]], most: int):
-    cache, expected = DocumentCache(most * 64), []
+    cache, expected = cache_of(most), []
     for ids in uses:
         is_known = cache.find((*ids, 99), (len(ids),)) is not None
+        cache.release()
 
         assert is_known == (ids in expected)
         if not is_known:
-            cache.keep(ids, block_of(len(ids)))
+            cache.keep([ids], numbered(len(ids)))
         if len(ids) <= most:
             expected = [*(other for other in expected if other != ids), ids]
         while sum(map(len, expected)) > most:
@@ -125,10 +134,40 @@ def test_what_was_used_longest_ago_goes_first(uses: list[tuple[int, ...]], most:
         assert cache.held_bytes == 64 * sum(map(len, expected))
 
 
+@given(
+    batches=st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6, unique=True), max_size=12),
+    most=st.integers(0, 30),
+    host=st.integers(0, 30),
+)
+def test_what_is_found_is_what_was_kept(batches: list[list[int]], most: int, host: int):
+    """Whatever left meanwhile, came back, or was cut into pieces to fit between others."""
+    cache = cache_of(most, host)
+    for batch in batches:
+        prefixes = [(number,) * (1 + number % 5) for number in batch]
+        new = []
+        for ids in prefixes:
+            known = cache.find((*ids, 99), (len(ids),))
+            new += [ids] if known is None else []
+        found = [(ids, known) for ids in prefixes if (known := cache.find((*ids, 99), (len(ids),))) and known.places]
+        for ids, known in found:
+            for tensor, half in zip(read(cache, known), (0, 1), strict=True):
+                assert torch.equal(tensor, written(ids)[half])
+        cache.release()
+        if new:
+            cache.keep(new, [KeysValues(*torch.cat([written(ids) for ids in new], 1))])
+
+        assert cache.held_bytes <= 64 * (most + host)
+
+
+def written(ids: tuple[int, ...]) -> torch.Tensor:
+    """Keys and values that no other prefix has, shape (2, tokens, 2, 4)."""
+    return (100.0 * ids[0] + torch.arange(2 * len(ids) * 8)).view(2, len(ids), 2, 4)
+
+
 def test_what_leaves_the_device_waits_in_the_cpus_memory():
-    cache = DocumentCache(64 * 3, 64 * 3)
+    cache = cache_of(3, 3)
     for id in range(3):
-        cache.keep((id, id), block_of(2))
+        cache.keep([(id, id)], numbered(2))
 
     found = [cache.find((id, id, 9), (2,)) is not None for id in (2, 1, 0)]
 
@@ -136,10 +175,36 @@ def test_what_leaves_the_device_waits_in_the_cpus_memory():
     assert cache.held_bytes == 64 * 4
 
 
+def test_of_more_than_fits_the_last_are_kept_and_the_others_wait():
+    cache = cache_of(4, 4)
+    cache.keep([(1, 1), (2, 2), (3, 3)], numbered(2, 2, 2))
+
+    first = [cache.find((id, id, 9), (2,)) for id in (2, 3, 1)]
+
+    assert [known is not None and known.places is not None for known in first] == [True, True, False]
+    cache.release()
+    known = cache.find((1, 1, 9), (2,))
+    assert torch.equal(read(cache, known).keys, numbered(2, 2, 2)[0].keys[:2])
+
+
+def test_what_was_found_stays_until_it_has_been_read():
+    cache = cache_of(4, 100)
+    cache.keep([(1, 1), (2, 2)], numbered(2, 2))
+    cache.keep([(3, 3, 3, 3)], numbered(4))
+    cache.find((1, 1, 9), (2,))
+    cache.find((2, 2, 9), (2,))
+
+    waiting = cache.find((3, 3, 3, 3, 9), (4,))
+    cache.release()
+    found = cache.find((3, 3, 3, 3, 9), (4,))
+
+    assert waiting == Known(4, None)
+    assert found.places is not None
+
+
 def test_the_longest_stem_is_found_and_never_the_whole_row():
-    cache = DocumentCache(10**6)
-    for length in (1, 2, 3):
-        cache.keep((1, 2, 3)[:length], block_of(length))
+    cache = cache_of(100)
+    cache.keep([(1, 2, 3)[:length] for length in (1, 2, 3)], numbered(1, 2, 3))
 
     assert cache.find((1, 2, 3, 4), (1, 2, 3)).length == 3
     assert cache.find((1, 2, 3), (1, 2, 3)).length == 2
@@ -148,8 +213,27 @@ def test_the_longest_stem_is_found_and_never_the_whole_row():
 
 
 def test_a_prefix_kept_twice_is_counted_once():
-    cache = DocumentCache(10**6)
+    cache = cache_of(100)
     for _ in range(2):
-        cache.keep((1, 2), block_of(2))
+        cache.keep([(1, 2), (1, 2)], numbered(2, 2))
 
     assert cache.held_bytes == 64 * 2
+
+
+def test_documents_that_the_cache_cannot_hold_together_are_read_in_several_batches(classifier: PreTrainedModel):
+    """Each once it is back from the CPU's memory, and none computed again."""
+    forward = Forward(classifier, 1000, 40 * TOKEN_BYTES, 10**7)
+    forward.logits(document_first(range(1), range(6)))
+    rows = document_first(range(1, 2), range(6))
+
+    with tokens_seen(classifier) as seen:
+        logits = forward.logits(rows)
+
+    assert sum(seen) == 6 * 3
+    assert len(seen) > 1
+    assert logits == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
+
+
+def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
+    with pytest.raises(InputError, match=r"document_cache_bytes=\d+: there is not so much memory on cpu"):
+        Forward(classifier, 1000, 2**60)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelogit.forest import CARRIED, Batch, Cursor, Known, Path, clip, next_batch, shared_length
+from onelogit.forest import Batch, Cursor, Known, Path, clip, next_batch, shared_length
 
 # Few ids, so that prefixes are shared at every depth.
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple), max_size=20).map(
@@ -27,14 +27,15 @@ def grow_all(rows: Sequence[tuple[int, ...]], batch_tokens: int, **options: obje
 class Reader:
     """Follows paths through batches, as attention does with keys; a key here is a token with its position."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Sequence[Token] = ()) -> None:
         self.carried: list[Token] = []
+        self.kept = [*kept]
         self.seen: dict[int, list[Token]] = {}
         self.stems: dict[tuple[int, int], list[Token]] = {}
 
     def read(self, batch: Batch) -> None:
         own = list(zip(batch.ids, batch.positions, strict=True))
-        blocks = [own, *(self.carried if block is CARRIED else block for block in batch.past)]
+        blocks = [own, self.carried, self.kept]
         ends = {end.place: end.row for end in batch.ends}
         for segment in batch.segments:
             ancestors = self.follow(segment.ancestors, blocks)
@@ -103,13 +104,40 @@ def test_a_batch_can_be_made_again_with_another_budget(rows, first: int, second:
     assert reader.seen == {index: tokens(row) for index, row in enumerate(rows)}
 
 
+class Kept:
+    """Prefixes of rows, their tokens scattered over one list in pieces; of one batch, only so many find room."""
+
+    def __init__(self, rows: Sequence[tuple[int, ...]], data: st.DataObject) -> None:
+        self.lengths = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
+        self.most = data.draw(st.integers(1, 3))
+        self.tokens: list[Token] = []
+        self.places: list[list[tuple[int, int]]] = []
+        self.found: set[int] = set()
+        for row, length in zip(rows, self.lengths, strict=True):
+            cut = data.draw(st.integers(0, length))
+            self.places.append(
+                [self.put(tokens(row[:length])[start:stop]) for start, stop in ((0, cut), (cut, length))]
+            )
+
+    def put(self, some: list[Token]) -> tuple[int, int]:
+        self.tokens += [(-1, -1), *some]
+        return len(self.tokens) - len(some), len(self.tokens)
+
+    def find(self, row: int) -> Known:
+        has_room = row in self.found or len(self.found) < self.most
+        self.found |= {row} if has_room else set()
+        return Known(self.lengths[row], self.places[row] if has_room else None)
+
+
 @given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
-def test_known_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.DataObject):
-    lengths = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
-    reader = Reader()
-    batches = grow_all(
-        rows, batch_tokens, find_known=lambda row: Known(lengths[row], tokens(rows[row][: lengths[row]]))
-    )
+def test_kept_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.DataObject):
+    kept = Kept(rows, data)
+    reader, batches, cursor = Reader(kept.tokens), [], Cursor()
+    while cursor.row < len(rows):
+        batches.append(next_batch(rows, cursor, batch_tokens, find_known=kept.find))
+        cursor = batches[-1].after
+        kept.found.clear()
+    lengths = kept.lengths
 
     for batch in batches:
         reader.read(batch)

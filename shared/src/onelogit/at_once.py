@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from onelogit.forest import Batch, Path, Span
-from onelogit.keys import KeysValues, length_of, queries
-from onelogit.transfer import places_on, tensor_on
+from onelogit.forest import CARRIED, KEPT, OWN, Batch, Path, Span
+from onelogit.keys import KeysValues, Seen, length_of, queries
+from onelogit.transfer import places, sent, tensor_on
 
 _WIDEST_FLASH_HEAD = 256
 _FLASH_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
@@ -34,16 +34,14 @@ class AtOnce:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._sequences: dict[tuple[bool, torch.device], _Sequences] = {}
-        self._copied: dict[torch.device, Tensor] = {}
+        self._copied: dict[torch.device, _Gathering] = {}
 
-    def attend(
-        self, query: Tensor, blocks: Sequence[KeysValues], scaling: float | None, window: int | None, *, of_ends: bool
-    ) -> Tensor:
+    def attend(self, query: Tensor, seen: Seen, scaling: float | None, window: int | None, *, of_ends: bool) -> Tensor:
         """As `Reading.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
-        sequences = self._sequences_of(blocks, query.device, of_ends=of_ends)
+        sequences = self._sequences_of(seen, query.device, of_ends=of_ends)
         rows = query.transpose(0, 1)
         is_whole = not of_ends and len(rows) == len(self._batch.ids)
-        keys, values = (tensor[sequences.key_places] for tensor in _end_to_end(blocks))
+        keys, values = _gather(sequences.keys, seen)
         varlen_attention: Any = _varlen_attention()
         attended: Tensor = varlen_attention(
             rows if is_whole else rows[sequences.query_places],
@@ -61,22 +59,31 @@ class AtOnce:
             return attended
         return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_places, attended)
 
-    def copies(self, paths: Sequence[Path], blocks: Sequence[KeysValues]) -> list[KeysValues]:
-        """As `follow` for each path, in memory of its own; read for all of them at once."""
-        if not paths:
-            return []
-        device = blocks[0].keys.device
+    def copy(self, path: Path, seen: Seen) -> KeysValues:
+        """As `follow`, in memory of its own; always asked for the same path."""
+        device = seen.own.keys.device
         if device not in self._copied:
-            self._copied[device] = places_on(device, _spans([span for path in paths for span in path], blocks))
-        sizes = [length_of(path) for path in paths]
-        split: Any = torch.split_with_sizes_copy
-        pieces = (split(tensor[self._copied[device]], sizes) for tensor in _end_to_end(blocks))
-        return [KeysValues(*piece) for piece in zip(*pieces, strict=True)]
+            self._copied[device] = _made_gathering(path, seen, device)
+        return _gather(self._copied[device], seen)
 
-    def _sequences_of(self, blocks: Sequence[KeysValues], device: torch.device, *, of_ends: bool) -> "_Sequences":
+    def _sequences_of(self, seen: Seen, device: torch.device, *, of_ends: bool) -> "_Sequences":
         if (of_ends, device) not in self._sequences:
-            self._sequences[of_ends, device] = _made_sequences(self._batch, blocks, device, of_ends=of_ends)
+            self._sequences[of_ends, device] = _made_sequences(self._batch, seen, device, of_ends=of_ends)
         return self._sequences[of_ends, device]
+
+
+class _Gathering(NamedTuple):
+    """Where the keys of a path stand, so that each is read and written once.
+
+    Attributes:
+        passing: of those in the batch and in what was carried to it, their places there, end to end.
+        kept: of all keys of the path, their places in what is kept; 0 for those that pass. None where none is kept.
+        targets: of the passing ones, their places on the path.
+    """
+
+    passing: Tensor
+    kept: Tensor | None
+    targets: Tensor
 
 
 class _Sequences(NamedTuple):
@@ -84,25 +91,25 @@ class _Sequences(NamedTuple):
 
     Attributes:
         query_places: in the batch, of all queries.
-        key_places: in the blocks end to end, of the keys of one sequence after the other.
+        keys: of one sequence after the other.
         query_starts, key_starts: where each sequence begins, and at last the end; int32.
     """
 
     query_places: Tensor
-    key_places: Tensor
+    keys: _Gathering
     query_starts: Tensor
     key_starts: Tensor
     most_queries: int
     most_keys: int
 
 
-def _made_sequences(batch: Batch, blocks: Sequence[KeysValues], device: torch.device, *, of_ends: bool) -> _Sequences:
+def _made_sequences(batch: Batch, seen: Seen, device: torch.device, *, of_ends: bool) -> _Sequences:
     asked = list(queries(batch, of_ends=of_ends))
     query_counts = [query.stop - query.start for query in asked]
     key_counts = [length_of(query.path) for query in asked]
     return _Sequences(
-        places_on(device, [(query.start, query.stop) for query in asked]),
-        places_on(device, _spans([span for query in asked for span in query.path], blocks)),
+        sent(places([(query.start, query.stop) for query in asked]), device),
+        _made_gathering([span for query in asked for span in query.path], seen, device),
         tensor_on(device, list(accumulate(query_counts, initial=0)), torch.int32),
         tensor_on(device, list(accumulate(key_counts, initial=0)), torch.int32),
         max(query_counts, default=0),
@@ -110,14 +117,26 @@ def _made_sequences(batch: Batch, blocks: Sequence[KeysValues], device: torch.de
     )
 
 
-def _spans(spans: Sequence[Span], blocks: Sequence[KeysValues]) -> list[tuple[int, int]]:
-    """Where the spans begin and end in the blocks end to end."""
-    offsets = list(accumulate((len(block.keys) for block in blocks), initial=0))
-    return [(offsets[block] + start, offsets[block] + stop) for block, start, stop in spans]
+def _made_gathering(path: Sequence[Span], seen: Seen, device: torch.device) -> _Gathering:
+    offsets = {OWN: 0, CARRIED: len(seen.own.keys), KEPT: 0}
+    found = places([(offsets[block] + start, offsets[block] + stop) for block, start, stop in path])
+    if all(span.block != KEPT for span in path):
+        return _Gathering(sent(found, device), None, torch.empty(0))
+    lengths = torch.tensor([span.stop - span.start for span in path])
+    is_kept = torch.tensor([span.block == KEPT for span in path]).repeat_interleave(lengths)
+    targets = (~is_kept).nonzero().squeeze(1)
+    return _Gathering(sent(found[targets], device), sent(found * is_kept, device), sent(targets, device))
 
 
-def _end_to_end(blocks: Sequence[KeysValues]) -> KeysValues:
-    return blocks[0] if len(blocks) == 1 else KeysValues(*map(torch.cat, zip(*blocks, strict=True)))
+def _gather(gathering: _Gathering, seen: Seen) -> KeysValues:
+    passing = seen.own
+    if len(seen.carried.keys):
+        passing = KeysValues(*(torch.cat(pair) for pair in zip(seen.own, seen.carried, strict=True)))
+    gathered = KeysValues(*(tensor[gathering.passing] for tensor in passing))
+    if gathering.kept is None:
+        return gathered
+    kept = (tensor[gathering.kept] for tensor in seen.kept)
+    return KeysValues(*(all.index_copy_(0, gathering.targets, some) for all, some in zip(kept, gathered, strict=True)))
 
 
 @cache

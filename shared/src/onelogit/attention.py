@@ -3,15 +3,13 @@
 One description of who sees whom, the batch's segments, has two executions: `at_once` and `in_turn`.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from onelogit.at_once import AtOnce, can_attend_at_once
-from onelogit.forest import Batch
+from onelogit.forest import Batch, Path
 from onelogit.in_turn import InTurn
-from onelogit.keys import Block, KeysValues
+from onelogit.keys import Block, KeysValues, Seen
 from onelogit.transfer import tensor_on
 
 
@@ -20,24 +18,28 @@ class Reading:
 
     Args:
         batch: what is read.
-        past: the blocks that stand before it, in the order of `batch.past`.
         layer_count: of the model; in the last layer only the rows' last tokens look back.
+        carried: what the batch before handed on; empty for nothing.
+        kept: what is kept between forests; empty for nothing.
         width: how many tokens pass through the layers: the batch's, and behind them others that nobody reads. None
             for the batch's alone.
 
     Attributes:
-        stems: blocks of `batch.stems`, in their order.
-        carried: block of `batch.carry`.
+        stems: of `batch.stems`, one behind the other.
+        carry: of `batch.carry`.
     """
 
-    def __init__(self, batch: Batch, past: Sequence[Block], layer_count: int, width: int | None = None) -> None:
+    def __init__(self, batch: Batch, layer_count: int, carried: Block, kept: Block, width: int | None = None) -> None:
         self.batch = batch
-        self.past = past
         self.layer_count = layer_count
         self.width = len(batch.ids) if width is None else width
-        self.stems: list[Block] = [[] for _ in batch.stems]
-        self.carried: Block = []
-        self._kept_paths = [*(stem.path for stem in batch.stems), *([batch.carry] if batch.carry else [])]
+        self.stems: Block = []
+        self.carry: Block = []
+        self._carried, self._kept = carried, kept
+        self._leaving: Path = tuple(
+            span for path in (*(stem.path for stem in batch.stems), batch.carry) for span in path
+        )
+        self._stem_tokens = sum(stem.length for stem in batch.stems)
         self._in_turn, self._at_once = InTurn(batch), AtOnce(batch)
         self._ends: dict[torch.device, Tensor] = {}
 
@@ -60,12 +62,16 @@ class Reading:
         Returns:
             Shape (tokens, heads, width). Zeros, in the last layer, for all but the rows' last tokens.
         """
-        blocks = [own, *(block[layer] for block in self.past)]
+        nothing = own.part(0, 0)
+        seen = Seen(
+            own, self._carried[layer] if self._carried else nothing, self._kept[layer] if self._kept else nothing
+        )
         way = self._at_once if can_attend_at_once(query) else self._in_turn
-        kept = [*self.stems, *([self.carried] if self.batch.carry else [])]
-        for block, copy in zip(kept, way.copies(self._kept_paths, blocks), strict=True):
-            block.append(copy)
+        if self._leaving:
+            copy = way.copy(self._leaving, seen)
+            self.stems.append(copy.part(0, self._stem_tokens))
+            self.carry.append(copy.part(self._stem_tokens))
         is_last = layer == self.layer_count - 1
         if is_last and not self.batch.ends:
             return query.new_zeros((query.shape[1], query.shape[0], own.values.shape[-1]))
-        return way.attend(query, blocks, scaling, window, of_ends=is_last)
+        return way.attend(query, seen, scaling, window, of_ends=is_last)

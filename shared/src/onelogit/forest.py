@@ -10,18 +10,18 @@ its neighbour's path.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 Ids = Sequence[int]
 
 MOST_KEYS_PER_TOKEN = 16  # bounds what attention gathers where short segments hang on long prefixes
 
-CARRIED = object()
-"""Stands in `Batch.past` for the keys that the batch before handed on."""
+OWN, CARRIED, KEPT = range(3)
+"""Where keys stand: in the batch itself, in what the batch before handed on, in what is kept between forests."""
 
 
 class Span(NamedTuple):
-    """Keys `start` to `stop` of a block: block 0 is the batch itself, block n is `Batch.past[n - 1]`."""
+    """Keys `start` to `stop` of one of these."""
 
     block: int
     start: int
@@ -33,10 +33,16 @@ Path = tuple[Span, ...]
 
 
 class Known(NamedTuple):
-    """A row's prefix of `length` tokens whose keys stand in `block` already, whatever that is."""
+    """A row's prefix that is kept from earlier forests.
+
+    Attributes:
+        length: in tokens.
+        places: from where to where its keys stand, piece by piece; None where others that the same batch needs leave
+            no room for them.
+    """
 
     length: int
-    block: Any
+    places: Sequence[tuple[int, int]] | None
 
 
 class Segment(NamedTuple):
@@ -76,17 +82,15 @@ class Batch(NamedTuple):
         ids: token ids.
         positions: the place of each token in its row; the position id.
         segments: in order; together all tokens.
-        past: blocks of keys from before, `CARRIED` among them.
         ends: of the rows that end here.
         stems: of the prefixes that end here.
-        carry: what the next batch needs of the blocks of this one: the path of `after.begun` tokens.
+        carry: what the next batch needs of what this one sees: the path of `after.begun` tokens.
         after: where the next batch begins.
     """
 
     ids: list[int]
     positions: list[int]
     segments: list[Segment]
-    past: list[Any]
     ends: list[End]
     stems: list[Stem]
     carry: Path
@@ -111,13 +115,10 @@ def next_batch(
         cursor: `Cursor()`, or `after` of the batch before.
         batch_tokens: most tokens of a batch.
         stem_lengths: of each row, in tokens, the prefixes worth keeping.
-        find_known: from a row's number, the longest prefix of it that is known from earlier forests.
+        find_known: from a row's number, the longest prefix of it that is kept from earlier forests.
     """
-    batch = Batch([], [], [], [], [], [], (), Cursor(len(rows)))
-    path: Path = ()
-    if cursor.begun:
-        batch.past.append(CARRIED)
-        path = (Span(1, 0, cursor.begun),)
+    batch = Batch([], [], [], [], [], (), Cursor(len(rows)))
+    path: Path = (Span(CARRIED, 0, cursor.begun),) if cursor.begun else ()
     key_count = 0
     for row in range(cursor.row, len(rows)):
         ids, begun = rows[row], cursor.begun
@@ -126,8 +127,9 @@ def next_batch(
             path = clip(path, begun)
         known = None if find_known is None else find_known(row)
         if known is not None and known.length > begun:
-            batch.past.append(known.block)
-            begun, path = known.length, (Span(len(batch.past), 0, known.length),)
+            if known.places is None:
+                return batch._replace(carry=path, after=Cursor(row, begun))
+            begun, path = known.length, tuple(Span(KEPT, *place) for place in known.places)
         needed, room = len(ids) - begun, batch_tokens - len(batch.ids)
         key_count += len(ids)
         is_full = not room or key_count > MOST_KEYS_PER_TOKEN * batch_tokens
@@ -149,7 +151,7 @@ def _add_segment(batch: Batch, ids: Ids, ancestors: Path, begun: int, stop: int)
     batch.ids.extend(ids[begun:stop])
     batch.positions.extend(range(begun, stop))
     batch.segments.append(Segment(start, len(batch.ids), ancestors))
-    return (*ancestors, Span(0, start, len(batch.ids)))
+    return (*ancestors, Span(OWN, start, len(batch.ids)))
 
 
 def clip(path: Path, length: int) -> Path:

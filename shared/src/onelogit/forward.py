@@ -13,10 +13,20 @@ from transformers import PreTrainedModel
 from onelogit.attention import Reading
 from onelogit.decoder import attends_over_forests, rotates_by_length
 from onelogit.document_cache import DocumentCache
+from onelogit.errors import InputError
 from onelogit.forest import Cursor, next_batch
 from onelogit.keys import Block
 from onelogit.memory import default_batch_tokens, is_out_of_memory, release_cached
-from onelogit.passes import TokenRow, classify, has_own_head, read_forest, read_out, read_padded, reading_of
+from onelogit.passes import (
+    TokenRow,
+    classify,
+    has_own_head,
+    read_forest,
+    read_out,
+    read_padded,
+    read_token,
+    reading_of,
+)
 from onelogit.prepare import prepare
 from onelogit.scores import Computed
 from onelogit.transfer import Coming
@@ -39,7 +49,8 @@ class Forward:
     Args:
         classifier: of `sequence_classifier`, or one complete with its own head.
         batch_tokens: most tokens in one forward pass; None for what the free memory allows.
-        document_cache: keeps keys and values between calls; None for none.
+        document_cache_bytes: for keys and values kept between calls, where it reads forests; 0 for none.
+        document_cache_host_bytes: the same, in the CPU's memory.
         is_compiled: have its layers compiled, where it reads forests.
 
     Attributes:
@@ -52,17 +63,19 @@ class Forward:
         self,
         classifier: PreTrainedModel,
         batch_tokens: int | None = None,
-        document_cache: DocumentCache | None = None,
+        document_cache_bytes: int = 0,
+        document_cache_host_bytes: int = 0,
         *,
         is_compiled: bool = False,
     ) -> None:
         self.classifier = classifier
-        self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
-        self.document_cache = document_cache
         self._has_own_head = has_own_head(classifier)
         if self._has_own_head and is_compiled:
             logger.warning("%s has a head of its own: it is not compiled", type(classifier).__name__)
         self.reads_forests = not self._has_own_head and prepare(classifier, is_compiled=is_compiled)
+        self.document_cache = self._cache(document_cache_bytes, document_cache_host_bytes)
+        # Last, of the memory that is left.
+        self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
 
     def logits(self, rows: Sequence[TokenRow]) -> list[float]:
         """The logit of each row, in the order of the rows."""
@@ -94,6 +107,19 @@ class Forward:
                 [logit for indices, logit in zip(copies, done.logits.numbers(), strict=True) for _ in indices],
             )
 
+    def _cache(self, most_bytes: int, most_host_bytes: int) -> DocumentCache | None:
+        if not most_bytes:
+            return None
+        if not self.reads_forests:
+            logger.warning("%s reads padded rows: no document is kept", type(self.classifier).__name__)
+            return None
+        try:
+            return DocumentCache(read_token(self.classifier), most_bytes, most_host_bytes)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        raise InputError(f"document_cache_bytes={most_bytes}: there is not so much memory on {self.classifier.device}")
+
     def _compute_forest(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
         cache = self.document_cache
         ids = [row.ids for row in rows]
@@ -102,14 +128,16 @@ class Forward:
         cursor, carried = Cursor(), Block()
         while cursor.row < len(rows):
             batch = next_batch(ids, cursor, self.batch_tokens, stems, find_known)
-            reading = reading_of(batch, carried, self.classifier, self.batch_tokens)
+            kept = None if cache is None else cache.layers
+            reading = reading_of(batch, self.classifier, self.batch_tokens, carried, kept)
             logits = self._attempt(self._read_forest, reading, len(batch.ids))
+            if cache is not None:
+                cache.release()
             if logits is None:
                 continue
-            for stem, block in zip(batch.stems, reading.stems, strict=True):
-                if cache is not None:
-                    cache.keep(ids[stem.row][: stem.length], block)
-            cursor, carried = batch.after, reading.carried
+            if cache is not None and batch.stems:
+                cache.keep([ids[stem.row][: stem.length] for stem in batch.stems], reading.stems)
+            cursor, carried = batch.after, reading.carry
             yield _Batch([end.row for end in batch.ends], Coming(logits))
 
     def _compute_padded(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:

@@ -4,7 +4,6 @@ Lengths are rounded up to repeat themselves. The kernels of a CPU are written an
 takes longer than what they then compute, and where keys are an odd number they take the slow way.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from onelogit.forest import Batch, Path
-from onelogit.keys import KeysValues, Query, follow, length_of, queries
+from onelogit.keys import KeysValues, Query, Seen, follow, length_of, queries
 
 MULTIPLE = 32
 
@@ -51,17 +50,15 @@ class InTurn:
         self._batch = batch
         self._masks: dict[tuple[_Frame, int | None, torch.dtype, torch.device], Tensor] = {}
 
-    def attend(
-        self, query: Tensor, blocks: Sequence[KeysValues], scaling: float | None, window: int | None, *, of_ends: bool
-    ) -> Tensor:
+    def attend(self, query: Tensor, seen: Seen, scaling: float | None, window: int | None, *, of_ends: bool) -> Tensor:
         """As `Reading.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
         heads, width, _ = query.shape
-        output = query.new_zeros((width, heads, blocks[0].values.shape[-1]))
+        output = query.new_zeros((width, heads, seen.own.values.shape[-1]))
         for asked in queries(self._batch, of_ends=of_ends):
             frame = _frame(asked, width)
             first = asked.start - frame.before
             keys, values = (
-                tensor.transpose(0, 1)[None] for tensor in follow(asked.path, blocks, frame.keys - frame.seen)
+                tensor.transpose(0, 1)[None] for tensor in follow(asked.path, seen, frame.keys - frame.seen)
             )
             mask = self._mask(frame, window, query)
             attended = scaled_dot_product_attention(
@@ -76,10 +73,12 @@ class InTurn:
             output[asked.start : asked.stop] = attended[:, frame.before : frame.before + frame.own].transpose(0, 1)
         return output
 
-    def copies(self, paths: Sequence[Path], blocks: Sequence[KeysValues]) -> list[KeysValues]:
-        """As `follow` for each path, in memory of its own: a view would keep the whole batch."""
-        contiguous = torch.contiguous_format
-        return [KeysValues(*(each.clone(memory_format=contiguous) for each in follow(path, blocks))) for path in paths]
+    def copy(self, path: Path, seen: Seen) -> KeysValues:
+        """As `follow`, in memory of its own: a view would keep the whole batch."""
+        followed = follow(path, seen)
+        if len(path) > 1:
+            return followed
+        return KeysValues(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in followed))
 
     def _mask(self, frame: _Frame, window: int | None, query: Tensor) -> Tensor | None:
         """Added to the scores, shape (rows, keys); None where the shapes alone say who sees whom."""

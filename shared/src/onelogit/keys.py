@@ -1,4 +1,4 @@
-"""Blocks of keys and values -> those that a batch's tokens see: which tokens ask, and along which path."""
+"""Keys and values, wherever they stand -> those that a batch's tokens see: which tokens ask, and along which path."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onelogit.forest import Batch, Path, Span
+from onelogit.forest import OWN, Batch, Path, Span
 
 
 class KeysValues(NamedTuple):
@@ -15,9 +15,21 @@ class KeysValues(NamedTuple):
     keys: Tensor
     values: Tensor
 
+    def part(self, start: int, stop: int | None = None) -> "KeysValues":
+        """Those of some of the tokens, in the same memory."""
+        return KeysValues(self.keys[start:stop], self.values[start:stop])
+
 
 Block = list[KeysValues]
-"""Keys and values of a prefix, layer by layer."""
+"""Keys and values of the same tokens, layer by layer."""
+
+
+class Seen(NamedTuple):
+    """All keys and values that a batch may see in one layer, by where they stand: `OWN`, `CARRIED`, `KEPT`."""
+
+    own: KeysValues
+    carried: KeysValues
+    kept: KeysValues
 
 
 class Query(NamedTuple):
@@ -32,7 +44,7 @@ def queries(batch: Batch, *, of_ends: bool) -> Iterator[Query]:
     """Every segment's tokens; or of the segments at whose end a row ends, their last tokens alone."""
     ends = {end.place for end in batch.ends}
     for start, stop, ancestors in batch.segments:
-        path = (*ancestors, Span(0, start, stop))
+        path = (*ancestors, Span(OWN, start, stop))
         if not of_ends:
             yield Query(start, stop, path)
         elif stop - 1 in ends:
@@ -44,16 +56,14 @@ def length_of(path: Path) -> int:
     return sum(span.stop - span.start for span in path)
 
 
-def follow(path: Path, blocks: Sequence[KeysValues], filler_count: int = 0) -> KeysValues:
+def follow(path: Path, seen: Seen, filler_count: int = 0) -> KeysValues:
     """The keys and values along a path, one behind the other; at last fillers, all zero."""
-    if len(path) == 1 and not filler_count:
-        block, start, stop = path[0]
-        return KeysValues(*(tensor[start:stop] for tensor in blocks[block]))
-    return KeysValues(*(_joined(path, tensors, filler_count) for tensors in zip(*blocks, strict=True)))
+    pieces = [seen[block].part(start, stop) for block, start, stop in path]
+    if len(pieces) == 1 and not filler_count:
+        return pieces[0]
+    return KeysValues(*(_joined(tensors, filler_count) for tensors in zip(*pieces, strict=True)))
 
 
-def _joined(path: Path, tensors: Sequence[Tensor], filler_count: int) -> Tensor:
-    pieces = [tensors[block][start:stop] for block, start, stop in path]
-    if filler_count:
-        pieces.append(pieces[0].new_zeros((filler_count, *pieces[0].shape[1:])))
-    return torch.cat(pieces)
+def _joined(pieces: Sequence[Tensor], filler_count: int) -> Tensor:
+    fillers = [pieces[0].new_zeros((filler_count, *pieces[0].shape[1:]))] if filler_count else []
+    return torch.cat([*pieces, *fillers])

@@ -23,10 +23,11 @@ class ScoringOptions(TypedDict, total=False):
             https://arxiv.org/abs/1905.09217); a document of n times the length takes n times the work.
         batch_tokens: most tokens in one forward pass; left out, as many as are worth it and the free memory allows.
         document_cache_bytes: keep the keys and values of documents between calls, in this much memory of the model's
-            device, where the family writes the document first: a document met again costs only the query's tokens.
-            Where it writes the query first, a query met again costs only the documents'. A token takes
-            2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b. 0 for none.
-        document_cache_host_bytes: keep what no longer fits there in the CPU's memory.
+            device, taken when the model is loaded. Where the family writes the document first, a document met again
+            costs only the query's tokens; where it writes the query first, a query met again only the documents'. A
+            token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b. 0
+            for none.
+        document_cache_host_bytes: keep what has to leave there in the CPU's memory, too.
         compile: have PyTorch compile the layers, where shared prefixes are computed once. Each call is faster; the load
             takes as long as compiling does, up to a minute. On a CPU it needs a C++ compiler.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from onelogit.attention import Reading
 from onelogit.convert import Float32Head
 from onelogit.decoder import current
-from onelogit.forest import CARRIED, Batch
+from onelogit.forest import Batch, Cursor, next_batch
 from onelogit.in_turn import rounded
 from onelogit.keys import Block
 from onelogit.transfer import tensor_on
@@ -43,20 +43,33 @@ def has_own_head(classifier: PreTrainedModel) -> bool:
     return not isinstance(getattr(classifier, "score", None), Float32Head)
 
 
-def reading_of(batch: Batch, carried: Block, classifier: PreTrainedModel, batch_tokens: int) -> Reading:
-    """A batch with what stands before it, filled up within the budget to a length that kernels meet again.
+def reading_of(
+    batch: Batch,
+    classifier: PreTrainedModel,
+    batch_tokens: int,
+    carried: Block | None = None,
+    kept: Block | None = None,
+) -> Reading:
+    """A batch with what it may see besides, filled up within the budget to a length that kernels meet again.
 
     Args:
         batch: of the rows' forest.
-        carried: what the batch before handed on.
         classifier: that will read it.
         batch_tokens: the budget.
+        carried: what the batch before handed on; None for nothing.
+        kept: what is kept between forests; None for nothing.
     """
     count = len(batch.ids)
     is_filled = classifier.device.type != "cuda" and rounded(count) <= batch_tokens
-    past = [carried if block is CARRIED else block for block in batch.past]
     layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
-    return Reading(batch, past, layer_count, rounded(count) if is_filled else count)
+    return Reading(batch, layer_count, carried or [], kept or [], rounded(count) if is_filled else count)
+
+
+def read_token(classifier: PreTrainedModel) -> Block:
+    """Keys and values of one token, as each layer makes them, where it makes them."""
+    reading = reading_of(next_batch([(0, 0)], Cursor(), 1), classifier, 1)  # a row that is cut hands its keys on
+    read_forest(classifier, reading)
+    return reading.carry
 
 
 @torch.inference_mode()

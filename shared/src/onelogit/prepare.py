@@ -87,7 +87,7 @@ def _is_same(classifier: PreTrainedModel, hidden: Tensor, expected: Tensor, what
 
 def _hidden_states(classifier: PreTrainedModel) -> Tensor:
     batch = next_batch(_sample(classifier), Cursor(), 1000)
-    return read_forest(classifier, reading_of(batch, [], classifier, 1000))
+    return read_forest(classifier, reading_of(batch, classifier, 1000))
 
 
 def _sample(classifier: PreTrainedModel) -> list[tuple[int, ...]]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.convert import position_limit
-from onelogit.document_cache import DocumentCache
 from onelogit.doors import progress_of
 from onelogit.encode import Encoder
-from onelogit.errors import OnelogitError
+from onelogit.errors import InputError, OnelogitError
 from onelogit.forward import Forward
 from onelogit.inputs import checked_choice, checked_count, checked_max_tokens
 from onelogit.options import LongDocuments, ScoringOptions
@@ -62,10 +61,8 @@ class Scorer:
         )
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._encoder.checked(instruction, self._family)
-        cache, is_compiled = _document_cache(options), bool(options.get("compile"))
-        forward = in_passing_thread(lambda: Forward(classifier, batch_tokens, cache, is_compiled=is_compiled))
-        if forward.document_cache is not None and not forward.reads_forests:
-            logger.warning("%s reads padded rows: no document is kept", type(classifier).__name__)
+        cache_bytes, is_compiled = _cache_bytes(options), bool(options.get("compile"))
+        forward = in_passing_thread(lambda: Forward(classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled))
         self._service = Service(
             forward.compute,
             weigh=lambda row: len(row.ids),
@@ -137,7 +134,10 @@ class Scorer:
         return token_rows(rows), rows.owners
 
 
-def _document_cache(options: ScoringOptions) -> DocumentCache | None:
+def _cache_bytes(options: ScoringOptions) -> tuple[int, int]:
+    """For documents kept on the model's device, and on the CPU behind it."""
     names = ("document_cache_bytes", "document_cache_host_bytes")
     device_bytes, host_bytes = (checked_count(name, options.get(name), least=0) or 0 for name in names)  # type: ignore[arg-type]
-    return DocumentCache(device_bytes, host_bytes) if device_bytes or host_bytes else None
+    if host_bytes and not device_bytes:
+        raise InputError("document_cache_host_bytes is for what leaves the device: it needs document_cache_bytes, too")
+    return device_bytes, host_bytes

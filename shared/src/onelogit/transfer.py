@@ -16,13 +16,13 @@ def tensor_on(device: torch.device, numbers: Sequence[int], dtype: torch.dtype =
     return sent(torch.frombuffer(array(_TYPES[dtype], numbers), dtype=dtype), device)  # a list takes five times as long
 
 
-def places_on(device: torch.device, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """All places from start to stop of each span, one span after the other, shape (places,)."""
+def places(spans: Sequence[tuple[int, int]]) -> Tensor:
+    """All places from start to stop of each span, one span after the other; on the CPU, shape (places,)."""
     here = torch.device("cpu")
     starts = tensor_on(here, [start for start, _ in spans])
     lengths = tensor_on(here, [stop - start for start, stop in spans])
     first = starts - lengths.cumsum(0) + lengths
-    return sent(torch.arange(int(lengths.sum())) + first.repeat_interleave(lengths), device)
+    return torch.arange(int(lengths.sum())) + first.repeat_interleave(lengths)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,0 +1,59 @@
+"""Places taken and given back: each of one owner at a time, none lost, in one piece where there is one."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelogit.space import Space, split
+
+
+@given(size=st.integers(0, 30), steps=st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=40))
+def test_every_place_has_one_owner_at_a_time_and_none_is_lost(size: int, steps: list[tuple[bool, int]]):
+    space, owned = Space(size), []
+    for is_taking, number in steps:
+        if is_taking and space.free_count:
+            count = 1 + number % space.free_count
+            owned.append(space.take(count))
+            assert sum(stop - start for start, stop in owned[-1]) == count
+        elif owned:
+            space.give_back(owned.pop(number % len(owned)))
+
+        places = [place for pieces in owned for start, stop in pieces for place in range(start, stop)]
+        assert len(places) == len({*places}) == size - space.free_count
+        assert {*places} <= {*range(size)}
+
+
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), kept=st.data())
+def test_what_is_given_back_side_by_side_can_be_taken_in_one_piece(counts: list[int], kept: st.DataObject):
+    space = Space(sum(counts))
+    pieces = [space.take(count) for count in counts]
+    for each in kept.draw(st.permutations(pieces)):
+        space.give_back(each)
+
+    assert space.take(sum(counts)) == [(0, sum(counts))]
+
+
+def test_a_piece_that_is_long_enough_goes_before_several():
+    space = Space(10)
+    space.take(2), space.take(3), space.take(2), space.take(3)
+    space.give_back([(0, 2)])
+    space.give_back([(5, 7)])
+    space.give_back([(2, 5)])
+    space.take(7)
+    space.give_back([(0, 2), (3, 7)])
+
+    assert space.take(3) == [(3, 6)]
+    assert space.take(3) == [(0, 2), (6, 7)]
+
+
+@given(counts=st.lists(st.integers(1, 6), max_size=8), cuts=st.lists(st.integers(1, 4), max_size=30))
+def test_shares_of_pieces_are_the_same_places_in_order(counts: list[int], cuts: list[int]):
+    pieces, start = [], 0
+    for length in [*cuts, sum(counts)]:
+        pieces.append((start, start + length))
+        start += length + 1
+    places = [place for start, stop in pieces for place in range(start, stop)]
+
+    shares = [[place for start, stop in share for place in range(start, stop)] for share in split(pieces, counts)]
+
+    assert list(map(len, shares)) == counts
+    assert [place for share in shares for place in share] == places[: sum(counts)]
