@@ -1,4 +1,4 @@
-"""Norms and MLPs on a CPU in bfloat16: exchanged where they give the same numbers, theirs wherever they are needed."""
+"""Norms and MLPs in a half precision: exchanged where they give the same numbers, theirs wherever they are needed."""
 
 import copy
 import pickle
@@ -6,8 +6,16 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Qwen3Config
+from transformers import (
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
+from onelogit import quicken as quicken_module
 from onelogit.quicken import quicken
 from test_forward import classifier_of
 
@@ -43,6 +51,37 @@ def test_numbers_stay_within_rounding(half: PreTrainedModel):
         ours = hidden_of(half)
 
     assert (ours - theirs).float().norm() < 0.02 * theirs.float().norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("config_class", [Qwen2Config, Qwen3Config, LlamaConfig, MistralConfig])
+def test_cudas_norm_has_the_same_numbers(
+    config_class: type[PretrainedConfig], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    """Its own kernel runs on CUDA alone; the call is the same on a CPU, and so is what it computes."""
+    classifier = classifier_of(config_class)
+    for parameter in classifier.base_model.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter)) if parameter.dim() == 1 else None
+    classifier.base_model.to(dtype)
+    monkeypatch.setattr(quicken_module, "_rms_norm_on_cpu", quicken_module._rms_norm_on_cuda)
+    monkeypatch.setattr(quicken_module, "_gated_mlp_on_cpu", None)
+    monkeypatch.setitem(quicken_module._DTYPES, "cpu", (torch.bfloat16, torch.float16))
+    with torch.inference_mode():
+        theirs = hidden_of(classifier)
+        quicken(classifier)
+        ours = hidden_of(classifier)
+
+    norms = [name for name, module in classifier.named_modules() if type(module).__name__.endswith("RMSNorm")]
+    assert exchanged(classifier) == norms
+    assert 0 < (ours - theirs).float().norm() < 0.02 * theirs.float().norm()
+
+
+def test_a_module_that_somebody_else_exchanged_is_left_alone(half: PreTrainedModel):
+    norm = half.base_model.norm
+    norm.forward = lambda hidden: hidden * 0
+    quicken(half)
+
+    assert not norm(torch.ones(1, 3, 64)).any()
 
 
 def test_a_module_whose_numbers_differ_is_left_alone(half: PreTrainedModel):

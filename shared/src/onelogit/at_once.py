@@ -29,10 +29,12 @@ class AtOnce:
 
     Args:
         batch: what is read.
+        leaving: the path of what is copied out of it.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, leaving: Path) -> None:
         self._batch = batch
+        self._leaving = leaving
         self._sequences: dict[tuple[bool, torch.device], _Sequences] = {}
         self._copied: dict[torch.device, _Gathering] = {}
 
@@ -59,11 +61,11 @@ class AtOnce:
             return attended
         return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_places, attended)
 
-    def copy(self, path: Path, seen: Seen) -> KeysValues:
-        """As `follow`, in memory of its own; always asked for the same path."""
+    def copy(self, seen: Seen) -> KeysValues:
+        """What leaves the batch, in memory of its own."""
         device = seen.own.keys.device
         if device not in self._copied:
-            self._copied[device] = _made_gathering(path, seen, device)
+            self._copied[device] = _made_gathering(self._leaving, seen, device)
         return _gather(self._copied[device], seen)
 
     def _sequences_of(self, seen: Seen, device: torch.device, *, of_ends: bool) -> "_Sequences":
@@ -135,8 +137,8 @@ def _gather(gathering: _Gathering, seen: Seen) -> KeysValues:
     gathered = KeysValues(*(tensor[gathering.passing] for tensor in passing))
     if gathering.kept is None:
         return gathered
-    kept = (tensor[gathering.kept] for tensor in seen.kept)
-    return KeysValues(*(all.index_copy_(0, gathering.targets, some) for all, some in zip(kept, gathered, strict=True)))
+    whole = (tensor[gathering.kept] for tensor in seen.kept)
+    return KeysValues(*(each.index_copy_(0, gathering.targets, own) for each, own in zip(whole, gathered, strict=True)))
 
 
 @cache

@@ -36,11 +36,10 @@ class Reading:
         self.stems: Block = []
         self.carry: Block = []
         self._carried, self._kept = carried, kept
-        self._leaving: Path = tuple(
-            span for path in (*(stem.path for stem in batch.stems), batch.carry) for span in path
-        )
+        leaving: Path = tuple(span for path in (*(stem.path for stem in batch.stems), batch.carry) for span in path)
+        self._leaves = bool(leaving)
         self._stem_tokens = sum(stem.length for stem in batch.stems)
-        self._in_turn, self._at_once = InTurn(batch), AtOnce(batch)
+        self._in_turn, self._at_once = InTurn(batch, leaving), AtOnce(batch, leaving)
         self._ends: dict[torch.device, Tensor] = {}
 
     def ends(self, device: torch.device) -> Tensor:
@@ -67,8 +66,8 @@ class Reading:
             own, self._carried[layer] if self._carried else nothing, self._kept[layer] if self._kept else nothing
         )
         way = self._at_once if can_attend_at_once(query) else self._in_turn
-        if self._leaving:
-            copy = way.copy(self._leaving, seen)
+        if self._leaves:
+            copy = way.copy(seen)
             self.stems.append(copy.part(0, self._stem_tokens))
             self.carry.append(copy.part(self._stem_tokens))
         is_last = layer == self.layer_count - 1

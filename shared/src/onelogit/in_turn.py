@@ -44,10 +44,12 @@ class InTurn:
 
     Args:
         batch: what is read.
+        leaving: the path of what is copied out of it.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, leaving: Path) -> None:
         self._batch = batch
+        self._leaving = leaving
         self._masks: dict[tuple[_Frame, int | None, torch.dtype, torch.device], Tensor] = {}
 
     def attend(self, query: Tensor, seen: Seen, scaling: float | None, window: int | None, *, of_ends: bool) -> Tensor:
@@ -73,10 +75,10 @@ class InTurn:
             output[asked.start : asked.stop] = attended[:, frame.before : frame.before + frame.own].transpose(0, 1)
         return output
 
-    def copy(self, path: Path, seen: Seen) -> KeysValues:
-        """As `follow`, in memory of its own: a view would keep the whole batch."""
-        followed = follow(path, seen)
-        if len(path) > 1:
+    def copy(self, seen: Seen) -> KeysValues:
+        """What leaves the batch, in memory of its own: a view would keep the whole batch."""
+        followed = follow(self._leaving, seen)
+        if len(self._leaving) > 1:
             return followed
         return KeysValues(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in followed))
 

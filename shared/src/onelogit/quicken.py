@@ -1,7 +1,8 @@
-"""A decoder on a CPU in bfloat16 -> the same one, whose norms and MLPs take fewer passes over memory.
+"""A decoder in a half precision, on a CPU or CUDA -> the same one, whose norms and MLPs take fewer passes over memory.
 
 Where matrix products are fast, half of a layer's time is element-wise work: a norm that converts to float32 and back
-writes six tensors, a gated MLP four. PyTorch has no kernel of its own for either, but others that do their work.
+launches eight kernels and writes six tensors, a gated MLP writes four. PyTorch has a kernel for the norm on CUDA; on a
+CPU it has none for either, but others that do their work.
 """
 
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, rms_norm
 from transformers import PreTrainedModel
 
 _TOLERANCE = 2**-6  # of the largest number: two steps of bfloat16
+_DTYPES = {"cpu": (torch.bfloat16,), "cuda": (torch.bfloat16, torch.float16)}
 
 Forward = Callable[[Any, Tensor], Tensor]
 
@@ -22,12 +24,10 @@ def quicken(model: PreTrainedModel) -> None:
     """Exchange, in place, the forward of each norm and gated MLP for one that gives the same numbers faster.
 
     Weights stay what they are and where they are. Other devices and dtypes are left alone, and so is a module whose
-    numbers on a sample differ.
+    numbers on a sample differ, or whose forward was exchanged before.
     """
-    if model.device.type != "cpu" or model.dtype != torch.bfloat16:
-        return
-    for module in model.base_model.modules():
-        forward = _quicker_forward(module)
+    for module in model.base_model.modules() if _may_be_quick(model) else ():
+        forward = None if _is_exchanged(module) else _quicker_forward(module)
         if forward is not None and _agrees(module, forward):
             module.forward = partial(_forward, module, quick=forward)
 
@@ -35,34 +35,53 @@ def quicken(model: PreTrainedModel) -> None:
 def stop_quickening(part: nn.Module) -> None:
     """Give each module of a part its own forward back: a compiler would guard ours, and so compile every layer anew."""
     for module in part.modules():
-        if getattr(vars(module).get("forward"), "func", None) is _forward:
+        if _is_quickened(module):
             del module.forward
+
+
+def _is_quickened(module: nn.Module) -> bool:
+    return getattr(vars(module).get("forward"), "func", None) is _forward
+
+
+def _is_exchanged(module: nn.Module) -> bool:
+    """Whether somebody else has, as accelerate does where a model is spread over devices."""
+    return "forward" in vars(module) and not _is_quickened(module)
 
 
 def _forward(module: Any, hidden: Tensor, *, quick: Forward) -> Tensor:
     """The quick way where it can be taken; the module's own for training, compilers, other devices, exchanged parts."""
     if torch.compiler.is_compiling():
         return type(module).forward(module, hidden)  # type: ignore[no-any-return]
-    is_here = hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16 and torch.is_inference_mode_enabled()
-    if is_here and _quicker_forward(module) is quick:
+    if torch.is_inference_mode_enabled() and _may_be_quick(hidden) and _quicker_forward(module) is quick:
         return quick(module, hidden)
     return type(module).forward(module, hidden)  # type: ignore[no-any-return]
 
 
+def _may_be_quick(values: PreTrainedModel | Tensor) -> bool:
+    return values.dtype in _DTYPES.get(values.device.type, ())
+
+
 def _quicker_forward(module: nn.Module) -> Forward | None:
     if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
-        return _rms_norm
+        weight: Any = module.weight
+        return {"cpu": _rms_norm_on_cpu, "cuda": _rms_norm_on_cuda}.get(weight.device.type)
     projections = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     is_plain = all(type(each) is nn.Linear and each.bias is None and not _is_hooked(each) for each in projections)
     is_silu = type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
-    return _gated_mlp if is_plain and is_silu and _has_fused_linear() else None
+    is_on_cpu = is_plain and all(each.weight.device.type == "cpu" for each in projections if each is not None)
+    return _gated_mlp_on_cpu if is_on_cpu and is_silu and _has_fused_linear() else None
 
 
 def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _rms_norm(module: Any, hidden: Tensor) -> Tensor:
+def _rms_norm_on_cuda(module: Any, hidden: Tensor) -> Tensor:
+    """One kernel of CUDA's, from PyTorch 2.9 on: https://github.com/pytorch/pytorch/pull/153666."""
+    return rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
+
+
+def _rms_norm_on_cpu(module: Any, hidden: Tensor) -> Tensor:
     """Each token is a channel of one batch norm whose mean is 0 and whose variance is the token's mean square.
 
     That kernel reads and writes bfloat16 and computes in float32, in one pass.
@@ -74,7 +93,7 @@ def _rms_norm(module: Any, hidden: Tensor) -> Tensor:
     return normed.view(hidden.shape).mul_(module.weight)
 
 
-def _gated_mlp(module: Any, hidden: Tensor) -> Tensor:
+def _gated_mlp_on_cpu(module: Any, hidden: Tensor) -> Tensor:
     """The activation and the product are done by the matrix products themselves, as they write their results."""
     linear = torch.ops.mkldnn._linear_pointwise
     gate = linear(hidden, module.gate_proj.weight, None, "swish", [], "")
@@ -91,7 +110,7 @@ def _has_fused_linear() -> bool:
 @torch.inference_mode()
 def _agrees(module: Any, forward: Forward) -> bool:
     weight = module.gate_proj.weight if hasattr(module, "gate_proj") else module.weight  # a norm's is a vector
-    sample = torch.linspace(-3, 3, 5 * weight.shape[-1], dtype=weight.dtype).view(1, 5, -1)
+    sample = torch.linspace(-3, 3, 5 * weight.shape[-1], dtype=weight.dtype, device=weight.device).view(1, 5, -1)
     expected = module(sample)
     try:
         difference = (forward(module, sample) - expected).abs().max()
