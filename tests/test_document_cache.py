@@ -134,29 +134,42 @@ def test_what_was_used_longest_ago_goes_first(uses: list[tuple[int, ...]], most:
         assert cache.held_bytes == 64 * sum(map(len, expected))
 
 
-@given(
-    batches=st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6, unique=True), max_size=12),
-    most=st.integers(0, 30),
-    host=st.integers(0, 30),
-)
+BATCHES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6, unique=True), max_size=12)
+
+
+def use(cache: DocumentCache, numbers: list[int]) -> set[tuple[int, ...]]:
+    """Find the prefixes of these numbers, keep those that are not found, and check the others; returns the found."""
+    prefixes = [(number,) * (1 + number % 5) for number in numbers]
+    known = {ids: cache.find((*ids, 99), (len(ids),)) for ids in prefixes}
+    for ids, where in known.items():
+        if where is not None and where.places is not None:
+            for tensor, half in zip(read(cache, where), written(ids), strict=True):
+                assert torch.equal(tensor, half)
+    cache.release()
+    new = [ids for ids in prefixes if known[ids] is None]
+    if new:
+        cache.keep(new, [KeysValues(*torch.cat([written(ids) for ids in new], 1))])
+    return {ids for ids in prefixes if known[ids] is not None}
+
+
+@given(batches=BATCHES, most=st.integers(0, 30), host=st.integers(0, 30))
 def test_what_is_found_is_what_was_kept(batches: list[list[int]], most: int, host: int):
     """Whatever left meanwhile, came back, or was cut into pieces to fit between others."""
     cache = cache_of(most, host)
-    for batch in batches:
-        prefixes = [(number,) * (1 + number % 5) for number in batch]
-        new = []
-        for ids in prefixes:
-            known = cache.find((*ids, 99), (len(ids),))
-            new += [ids] if known is None else []
-        found = [(ids, known) for ids in prefixes if (known := cache.find((*ids, 99), (len(ids),))) and known.places]
-        for ids, known in found:
-            for tensor, half in zip(read(cache, known), (0, 1), strict=True):
-                assert torch.equal(tensor, written(ids)[half])
-        cache.release()
-        if new:
-            cache.keep(new, [KeysValues(*torch.cat([written(ids) for ids in new], 1))])
+    for numbers in batches:
+        use(cache, numbers)
 
         assert cache.held_bytes <= 64 * (most + host)
+
+
+@given(batches=BATCHES, most=st.integers(5, 30))
+def test_nothing_is_lost_while_the_cpus_memory_holds_it(batches: list[list[int]], most: int):
+    cache, kept = cache_of(most, 100), set()
+    for numbers in batches:
+        prefixes = {(number,) * (1 + number % 5) for number in numbers}
+
+        assert use(cache, numbers) == prefixes & kept
+        kept |= prefixes
 
 
 def written(ids: tuple[int, ...]) -> torch.Tensor:
@@ -235,5 +248,5 @@ def test_documents_that_the_cache_cannot_hold_together_are_read_in_several_batch
 
 
 def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
-    with pytest.raises(InputError, match=r"document_cache_bytes=\d+: there is not so much memory on cpu"):
+    with pytest.raises(InputError, match=r"document_cache_bytes=\d+ and .*: there is not so much memory on cpu"):
         Forward(classifier, 1000, 2**60)

@@ -70,6 +70,12 @@ def read(classifier: PreTrainedModel, rows: list[tuple[int, ...]], kept: Block |
     return reading_of(second, classifier, 10_000, reading.carry, kept)
 
 
+def keep(memory: KeyMemory, reading: Reading) -> None:
+    """Some of the stems, so that they are not one piece."""
+    count = len(reading.stems[0].keys)
+    memory.write([(100, 98 + count)], reading.stems, [(0, 3), (5, count)])
+
+
 @pytest.mark.parametrize("is_kept", [False, True], ids=["nothing kept", "documents kept"])
 def test_a_pass_waits_for_nothing_and_mixes_no_sides(classifier: PreTrainedModel, is_kept: bool):
     rows = documents(20)
@@ -80,7 +86,7 @@ def test_a_pass_waits_for_nothing_and_mixes_no_sides(classifier: PreTrainedModel
 
     with Watch() as watch:
         logits = read_out(classifier, read_forest(classifier, reading))
-        memory.write([(100, 100 + len(reading.stems[0].keys))], reading.stems)
+        keep(memory, reading)
 
     assert logits.shape == (len(reading.batch.ends),)
     assert logits.is_meta
@@ -104,7 +110,7 @@ def test_no_step_of_a_layer_is_one_for_each_document(classifier: PreTrainedModel
         )
         with Watch() as watch:
             read_forest(classifier, reading)
-            memory.write([(100, 100 + len(reading.stems[0].keys))], reading.stems)
+            keep(memory, reading)
         return watch.seen.total()
 
     assert steps(50) == steps(10) > LAYERS * 20

@@ -1,9 +1,11 @@
 """Places taken and given back: each of one owner at a time, none lost, in one piece where there is one."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelogit.space import Space, split
+from onelogit.space import Space, joined, side_by_side, split
 
 
 @given(size=st.integers(0, 30), steps=st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=40))
@@ -32,6 +34,38 @@ def test_what_is_given_back_side_by_side_can_be_taken_in_one_piece(counts: list[
     assert space.take(sum(counts)) == [(0, sum(counts))]
 
 
+PIECES = st.lists(
+    st.tuples(st.integers(0, 50), st.integers(1, 6)).map(lambda piece: (piece[0], sum(piece))), max_size=8
+)
+
+
+def places_of(pieces: list[tuple[int, int]]) -> list[int]:
+    return [place for start, stop in pieces for place in range(start, stop)]
+
+
+@given(pieces=PIECES)
+def test_joined_pieces_are_the_same_places_in_order(pieces: list[tuple[int, int]]):
+    longer = joined(pieces)
+
+    assert places_of(longer) == places_of(pieces)
+    assert all(one[1] != other[0] for one, other in pairwise(longer))
+
+
+@given(some=PIECES, data=st.data())
+def test_side_by_side_stand_the_same_pairs_of_places(some: list[tuple[int, int]], data: st.DataObject):
+    left, others = len(places_of(some)), []
+    while left:
+        start, count = data.draw(st.integers(0, 50)), data.draw(st.integers(1, left))
+        others.append((start, start + count))
+        left -= count
+
+    pairs = [*side_by_side(some, others)]
+
+    assert places_of([one for one, _ in pairs]) == places_of(some)
+    assert places_of([other for _, other in pairs]) == places_of(others)
+    assert all(one[1] - one[0] == other[1] - other[0] for one, other in pairs)
+
+
 def test_a_piece_that_is_long_enough_goes_before_several():
     space = Space(10)
     space.take(2), space.take(3), space.take(2), space.take(3)
@@ -51,9 +85,9 @@ def test_shares_of_pieces_are_the_same_places_in_order(counts: list[int], cuts: 
     for length in [*cuts, sum(counts)]:
         pieces.append((start, start + length))
         start += length + 1
-    places = [place for start, stop in pieces for place in range(start, stop)]
+    places = places_of(pieces)
 
-    shares = [[place for start, stop in share for place in range(start, stop)] for share in split(pieces, counts)]
+    shares = [places_of(share) for share in split(pieces, counts)]
 
     assert list(map(len, shares)) == counts
     assert [place for share in shares for place in share] == places[: sum(counts)]

@@ -4,19 +4,17 @@ What has to leave the model's device waits in the CPU's memory, and comes back w
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 
-import torch
-
 from onelogit.forest import Known
-from onelogit.key_memory import KeyMemory, count_bytes, taken
+from onelogit.key_memory import KeyMemory
 from onelogit.keys import Block
 from onelogit.space import Piece, Space, split
 
 Ids = tuple[int, ...]
-
-_HOST = torch.device("cpu")
+Places = Mapping[Ids, list[Piece]]
+"""Where prefixes stand in a block."""
 
 
 class DocumentCache:
@@ -28,25 +26,23 @@ class DocumentCache:
     Args:
         token: keys and values of one token.
         most_bytes: of keys and values, where the model's layers are; taken at once.
-        most_host_bytes: of those that had to leave there, in the CPU's memory.
+        most_host_bytes: of those that had to leave there, in the CPU's memory; taken at once, too.
     """
 
     def __init__(self, token: Block, most_bytes: int, most_host_bytes: int = 0) -> None:
-        self._memory = KeyMemory(token, most_bytes)
-        self._space = Space(self._memory.size)
-        self._near: OrderedDict[Ids, list[Piece]] = OrderedDict()
+        self._near = _Tier(KeyMemory(token, most_bytes))
+        self._far = _Tier(KeyMemory(token, most_host_bytes, on_host=True))
         self._in_use: set[Ids] = set()
-        self._far = _Shelf(most_host_bytes)
 
     @property
     def layers(self) -> Block:
         """Where the places of what is found are."""
-        return self._memory.layers
+        return self._near.memory.layers
 
     @property
     def held_bytes(self) -> int:
         """Of keys and values, wherever they are."""
-        return (self._space.size - self._space.free_count) * self._memory.token_bytes + self._far.held_bytes
+        return self._near.held_bytes + self._far.held_bytes
 
     def find(self, ids: Ids, stems: Sequence[int]) -> Known | None:
         """The longest kept prefix of a row, among its stems; one token at least is left to compute.
@@ -73,90 +69,102 @@ class DocumentCache:
             prefixes: token ids.
             block: of all of them, one behind the other.
         """
-        new = dict(zip(prefixes, accumulate(map(len, prefixes), initial=0), strict=False))
-        for ids in [ids for ids in new if ids in self._near]:
-            self._near.move_to_end(ids)
-            del new[ids]
-        near = _last_that_fit(new, self._space.size)
-        pieces = [(new[ids], new[ids] + len(ids)) for ids in near]
+        starts = accumulate(map(len, prefixes), initial=0)
+        new = {ids: [(start, start + len(ids))] for ids, start in zip(prefixes, starts, strict=False)}
+        for ids in filter(self._near.touch, prefixes):
+            new.pop(ids, None)
+        near = _last_that_fit(new, self._near.memory.size)
         self._make_room(sum(map(len, near)))
-        self._put(near, block if len(near) == len(prefixes) else taken(block, pieces))
-        if self._far.most_bytes:
-            for ids in [ids for ids in new if ids not in near]:
-                self._far.put(ids, taken(block, [(new[ids], new[ids] + len(ids))], _HOST))
+        self._near.put(near, block, self._near.memory.write)
+        self._far.take_in({ids: pieces for ids, pieces in new.items() if ids not in near}, block)
 
     def _find(self, ids: Ids) -> Known | None:
-        if ids in self._near:
-            self._near.move_to_end(ids)
-        elif (waiting := self._far.pop(ids)) is None:
-            return None
-        elif self._make_room(len(ids)):
-            self._put([ids], waiting)
-        else:
-            self._far.put(ids, waiting)
-            return Known(len(ids), None)
+        if not self._near.touch(ids):
+            if ids not in self._far.places:
+                return None
+            if not self._bring_back(ids):
+                return Known(len(ids), None)
         self._in_use.add(ids)
-        return Known(len(ids), self._near[ids])
+        return Known(len(ids), self._near.places[ids])
 
-    def _put(self, prefixes: Collection[Ids], block: Block) -> None:
-        """Write prefixes, one behind the other in the block, to free places."""
-        if not prefixes:
-            return
-        pieces = self._space.take(sum(map(len, prefixes)))
-        try:
-            self._memory.write(pieces, block)
-        except BaseException:
-            self._space.give_back(pieces)
-            raise
-        self._near.update(zip(prefixes, split(pieces, [len(ids) for ids in prefixes]), strict=True))
-
-    def _make_room(self, count: int) -> bool:
-        """Let go of what was used longest ago until so many places are free; false where too many are in use."""
-        leaving, free_count = [], self._space.free_count
-        for ids in self._near:
-            if free_count >= count:
-                break
-            if ids not in self._in_use:
-                leaving.append(ids)
-                free_count += len(ids)
-        if free_count < count:
+    def _bring_back(self, ids: Ids) -> bool:
+        """Move a prefix to the layers; false where there is no room."""
+        if not self._make_room(len(ids), returning=[ids]):
             return False
-        for ids in leaving if self._far.most_bytes else ():
-            self._far.put(ids, taken(self._memory.layers, self._near[ids], _HOST))
-        self._space.give_back([piece for ids in leaving for piece in self._near.pop(ids)])
+        self._near.put({ids: self._far.places[ids]}, self._far.memory.layers, self._near.memory.move)
+        self._far.drop([ids])
+        return True
+
+    def _make_room(self, count: int, returning: Collection[Ids] = ()) -> bool:
+        """Have those leave that were used longest ago; false where what is in use leaves too few places."""
+        leaving = self._near.oldest(count, self._in_use)
+        if leaving is None:
+            return False
+        self._far.take_in(leaving, self._near.memory.layers, in_use=returning)
+        self._near.drop(leaving)
         return True
 
 
-def _last_that_fit(prefixes: Mapping[Ids, int], room: int) -> dict[Ids, None]:
+class _Tier:
+    """Prefixes in one memory, in the order of their last use."""
+
+    def __init__(self, memory: KeyMemory) -> None:
+        self.memory = memory
+        self.space = Space(memory.size)
+        self.places: OrderedDict[Ids, list[Piece]] = OrderedDict()
+
+    @property
+    def held_bytes(self) -> int:
+        return (self.space.size - self.space.free_count) * self.memory.token_bytes
+
+    def touch(self, ids: Ids) -> bool:
+        """Whether a prefix is here; it is then the last one used."""
+        is_here = ids in self.places
+        if is_here:
+            self.places.move_to_end(ids)
+        return is_here
+
+    def oldest(self, count: int, in_use: Collection[Ids] = ()) -> Places | None:
+        """Those without which so many places would be free; None where others than those in use are too few."""
+        found: dict[Ids, list[Piece]] = {}
+        missing = count - self.space.free_count
+        for ids, pieces in self.places.items():
+            if missing <= 0:
+                break
+            if ids not in in_use:
+                found[ids] = pieces
+                missing -= len(ids)
+        return found if missing <= 0 else None
+
+    def drop(self, prefixes: Collection[Ids]) -> None:
+        """Let go of some."""
+        self.space.give_back([piece for ids in prefixes for piece in self.places.pop(ids)])
+
+    def put(self, new: Places, block: Block, copy: Callable[[list[Piece], Block, list[Piece]], None]) -> None:
+        """Add prefixes that stand in a block; there is room for them."""
+        if not new:
+            return
+        pieces = self.space.take(sum(map(len, new)))
+        try:
+            copy(pieces, block, [piece for there in new.values() for piece in there])
+        except BaseException:
+            self.space.give_back(pieces)
+            raise
+        self.places.update(zip(new, split(pieces, map(len, new)), strict=True))
+
+    def take_in(self, new: Places, block: Block, in_use: Collection[Ids] = ()) -> None:
+        """Add prefixes that stand elsewhere, as many of the last ones as fit; the oldest go for them."""
+        new = _last_that_fit(new, self.space.size - sum(map(len, in_use)))
+        self.drop([ids for ids in new if ids in self.places])
+        self.drop(self.oldest(sum(map(len, new)), in_use) or ())
+        self.put(new, block, self.memory.move)
+
+
+def _last_that_fit(prefixes: Places, room: int) -> Places:
     """Of some prefixes the last ones that so many places hold, in order."""
-    fitting: list[Ids] = []
+    fitting: dict[Ids, list[Piece]] = {}
     for ids in reversed([*prefixes]):
         if len(ids) <= room:
-            fitting.append(ids)
+            fitting[ids] = prefixes[ids]
             room -= len(ids)
-    return dict.fromkeys(reversed(fitting))
-
-
-class _Shelf:
-    """Blocks within a limit of bytes, in the order of their last use."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self.held_bytes = 0
-        self._blocks: OrderedDict[Ids, Block] = OrderedDict()
-
-    def pop(self, ids: Ids) -> Block | None:
-        """Take a block out, if it is there."""
-        block = self._blocks.pop(ids, None)
-        self.held_bytes -= 0 if block is None else count_bytes(block)
-        return block
-
-    def put(self, ids: Ids, block: Block) -> None:
-        """Add a block, unless it is larger than the shelf; what was put there first goes for it."""
-        self.pop(ids)
-        if count_bytes(block) > self.most_bytes:
-            return
-        self._blocks[ids] = block
-        self.held_bytes += count_bytes(block)
-        while self.held_bytes > self.most_bytes:
-            self.pop(next(iter(self._blocks)))
+    return dict(reversed(fitting.items()))

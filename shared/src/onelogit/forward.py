@@ -118,7 +118,8 @@ class Forward:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        raise InputError(f"document_cache_bytes={most_bytes}: there is not so much memory on {self.classifier.device}")
+        asked = f"document_cache_bytes={most_bytes} and document_cache_host_bytes={most_host_bytes}"
+        raise InputError(f"{asked}: there is not so much memory on {self.classifier.device} and its host")
 
     def _compute_forest(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
         cache = self.document_cache

@@ -27,7 +27,8 @@ class ScoringOptions(TypedDict, total=False):
             costs only the query's tokens; where it writes the query first, a query met again only the documents'. A
             token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b. 0
             for none.
-        document_cache_host_bytes: keep what has to leave there in the CPU's memory, too.
+        document_cache_host_bytes: keep what has to leave there in so much of the CPU's memory; pinned, where the device
+            is CUDA, and then of each layer's share the power of two below.
         compile: have PyTorch compile the layers, where shared prefixes are computed once. Each call is faster; the load
             takes as long as compiling does, up to a minute. On a CPU it needs a C++ compiler.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.

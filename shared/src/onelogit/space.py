@@ -1,5 +1,8 @@
 """A row of places -> pieces of it, taken and given back. No torch."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
+
 Piece = tuple[int, int]
 """Places from a first to behind a last."""
 
@@ -17,13 +20,13 @@ class Space:
         self._free: list[Piece] = [(0, size)] if size else []
 
     def take(self, count: int) -> list[Piece]:
-        """So many places; the first piece that is long enough, or, where none is, the longest ones.
+        """So many places; of the first piece that is long enough, or, where none is, of the longest ones.
 
         Args:
             count: at least 1, at most `free_count`.
         """
-        fitting = [place for place, (start, stop) in enumerate(self._free) if stop - start >= count][:1]
-        longest = sorted(range(len(self._free)), key=lambda place: self._free[place][0] - self._free[place][1])
+        fitting = [place for place, piece in enumerate(self._free) if _length(piece) >= count][:1]
+        longest = sorted(range(len(self._free)), key=lambda place: -_length(self._free[place]))
         taken: list[Piece] = []
         self.free_count -= count
         for place in fitting or longest:
@@ -34,33 +37,49 @@ class Space:
             count -= end - start
             if not count:
                 break
-        self._free = [(start, stop) for start, stop in self._free if start < stop]
+        self._free = [piece for piece in self._free if _length(piece)]
         return taken
 
-    def give_back(self, pieces: list[Piece]) -> None:
+    def give_back(self, pieces: Sequence[Piece]) -> None:
         """Places that were taken."""
-        self.free_count += sum(stop - start for start, stop in pieces)
-        joined: list[Piece] = []
-        for start, stop in sorted([*self._free, *pieces]):
-            if joined and joined[-1][1] == start:
-                joined[-1] = (joined[-1][0], stop)
-            else:
-                joined.append((start, stop))
-        self._free = joined
+        self.free_count += sum(map(_length, pieces))
+        self._free = joined(sorted([*self._free, *pieces]))
 
 
-def split(pieces: list[Piece], counts: list[int]) -> list[list[Piece]]:
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """The same places in the same order, in as few pieces as can be."""
+    longer: list[Piece] = []
+    for start, stop in pieces:
+        if longer and longer[-1][1] == start:
+            longer[-1] = (longer[-1][0], stop)
+        else:
+            longer.append((start, stop))
+    return longer
+
+
+def split(pieces: Iterable[Piece], counts: Iterable[int]) -> Iterator[list[Piece]]:
     """The pieces cut into shares of so many places each, in order."""
-    shares: list[list[Piece]] = []
-    left = pieces[::-1]
+    left = [*pieces][::-1]
     for count in counts:
         share: list[Piece] = []
-        while count:
+        missing = count
+        while missing:
             start, stop = left.pop()
-            end = min(stop, start + count)
+            end = min(stop, start + missing)
             share.append((start, end))
-            count -= end - start  # noqa: PLW2901
+            missing -= end - start
             if end < stop:
                 left.append((end, stop))
-        shares.append(share)
-    return shares
+        yield share
+
+
+def side_by_side(some: Sequence[Piece], others: Sequence[Piece]) -> Iterator[tuple[Piece, Piece]]:
+    """As many places of both, in order, in pieces that are equally long."""
+    ends = sorted({*accumulate(map(_length, some)), *accumulate(map(_length, others))})
+    counts = [end - start for start, end in pairwise([0, *ends])]
+    for (one,), (other,) in zip(split(some, counts), split(others, counts), strict=True):
+        yield one, other
+
+
+def _length(piece: Piece) -> int:
+    return piece[1] - piece[0]

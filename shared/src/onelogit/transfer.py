@@ -33,13 +33,6 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on another device; into pinned memory, and from there, in the order of the device's work."""
-    if tensor.is_cuda and device.type == "cpu":
-        return torch.empty_like(tensor, device=device, pin_memory=True).copy_(tensor, non_blocking=True)
-    return tensor.to(device, non_blocking="cuda" in (tensor.device.type, device.type))
-
-
 class Coming:
     """The numbers of a tensor, on their way from its device since this was made.
 
@@ -47,8 +40,9 @@ class Coming:
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        self._here = moved(tensor, torch.device("cpu"))
-        self._arrived = torch.cuda.current_stream(tensor.device).record_event() if tensor.is_cuda else None
+        is_cuda = tensor.is_cuda
+        self._here = torch.empty_like(tensor, device="cpu", pin_memory=is_cuda).copy_(tensor, non_blocking=is_cuda)
+        self._arrived = torch.cuda.current_stream(tensor.device).record_event() if is_cuda else None
 
     def numbers(self) -> list[float]:
         """All of them, of a tensor of one dimension."""
