@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -12,6 +13,24 @@ from onelogit.forest import MOST_KEYS_PER_TOKEN
 _MOST_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 _FEWEST_BATCH_TOKENS = 128
 _SHARE_OF_FREE_MEMORY = 0.5
+
+
+class _ControlGroup(NamedTuple):
+    """Where Linux says what a container may take: https://docs.kernel.org/admin-guide/cgroup-v2.html."""
+
+    limit: str
+    used: str
+    statistics: str
+    yielding: str
+
+
+_GROUPS = Path("/sys/fs/cgroup")
+_CONTROL_GROUPS = (
+    _ControlGroup("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    _ControlGroup(  # version 1
+        "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"
+    ),
+)
 
 
 def default_batch_tokens(model: PreTrainedModel) -> int:
@@ -50,6 +69,22 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _available_bytes() -> int | None:
+    """What the machine has, or what a container is allowed, where that is less."""
+    known = [count for count in (_machine_bytes(), *map(_group_bytes, _CONTROL_GROUPS)) if count is not None]
+    return max(0, min(known)) if known else None
+
+
+def _group_bytes(group: _ControlGroup) -> int | None:
+    """What a control group has left, with what its caches would yield; None where it has no limit."""
+    try:
+        limit, used = (int((_GROUPS / name).read_text(encoding="ascii")) for name in (group.limit, group.used))
+        lines = (_GROUPS / group.statistics).read_text(encoding="ascii").splitlines()
+        return limit - used + int(dict(line.split() for line in lines).get(group.yielding, 0))
+    except (OSError, ValueError):  # "max" stands for none
+        return None
+
+
+def _machine_bytes() -> int | None:
     """What Linux calls available: free, or taken by caches that would yield. Pages that are free, elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
