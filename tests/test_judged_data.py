@@ -10,11 +10,12 @@ import pytest
 from judged_data import CORPUS, LABELS, QUERIES, list_row, write_beir, write_lines, write_run
 from onelogit import InputError
 from onelogit.measure.quality.beir import read_beir, with_run
+from onelogit.measure.quality.faults import Faults
 from onelogit.measure.quality.first_stage import with_candidates
 from onelogit.measure.quality.judged import DataSet
-from onelogit.measure.quality.lines import Faults, read_lines, shortened
 from onelogit.measure.quality.lists import read_lists
 from onelogit.measure.quality.slices import groups
+from onelogit.text_files import read_lines, shortened
 
 RUN = {"q1": ["d3", "d1"], "q2": ["d2", "d3"], "q3": ["d6"]}
 

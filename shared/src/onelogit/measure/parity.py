@@ -12,12 +12,11 @@ import torch
 
 from onelogit.errors import InputError
 from onelogit.measure.comparison import Comparison, compare
-from onelogit.measure.converted import Converted, measure_converted, score
+from onelogit.measure.converted import Converted, loaded, measure_converted, score
 from onelogit.measure.original import Inputs, Original
 from onelogit.measure.pairs import Pair
 from onelogit.measure.server import server_logits
 from onelogit.options import LoadOptions, is_url
-from onelogit.reranker import Reranker
 from onelogit.template import compile_prompt
 from onelogit.written import Rows
 
@@ -121,15 +120,18 @@ def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, agai
     _let_go(options)
     reference = original.logits(rows.inputs, converted.device, "original")
     second = {} if against is None else _second_logits(against, pairs, rows.inputs, converted.device, options)
-    queries = [pair.query for pair in pairs]
+    ours, *others = (
+        compare(name, reference.logits, logits, [pair.query for pair in pairs])
+        for name, logits in {"converted": converted.logits, **second}.items()
+    )
     return Parity(
         model=model,
         family=original.recipe.family,
         device=converted.device,
         dtype=dtype,
         original_logits=tuple(reference.logits),
-        converted=compare("converted", reference.logits, converted.logits, queries),
-        against=tuple(compare(name, reference.logits, logits, queries) for name, logits in second.items()),
+        converted=ours,
+        against=tuple(others),
         tolerance=tolerance_of(dtype, reference.largest_term, reference.layer_count),
         prompts_equal=_count_equal_prompts(original, pairs),
         rows_equal=rows.equal_count,
@@ -170,7 +172,7 @@ def _second_logits(
     options.pop("revision", None)
     ours, theirs = (f"{Path(against).name} by {reader}" for reader in ("onelogit", "transformers"))
     _let_go(options)
-    with Reranker.load(against, **options) as reranker:
+    with loaded(against, options) as reranker:
         logits = score(reranker, pairs, ours)
     del reranker
     _let_go(options)

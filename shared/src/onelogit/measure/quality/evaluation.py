@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from onelogit.errors import InputError
 from onelogit.measure.quality.contestants import FIRST, RANDOM
+from onelogit.measure.quality.faults import Skipped
 from onelogit.measure.quality.figures import Figures, Measure, Order, by_logit, figures, mean_of, shuffled
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
-from onelogit.measure.quality.lines import Skipped
 from onelogit.measure.quality.pairings import Pairing, logits_of, pair
 from onelogit.measure.quality.resampling import Mean, means_of
 from onelogit.measure.quality.scoring import Run
