@@ -88,7 +88,7 @@ def test_the_table_has_the_best_first_and_no_word_of_probability_but_that_it_is_
     assert "Beijing" in rows[0]
     assert "cc-by-sa-4.0" in printed.out
     assert re.findall(r"\S+ \S+ probab\w+|relevant", " ".join(printed.out.split())) == ["is no probability"]
-    assert "its order means nothing" in printed.err
+    assert "its order and its figures mean nothing" in printed.err
 
 
 def test_documents_come_from_arguments_and_files_in_that_order(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -113,11 +113,6 @@ def test_documents_may_stand_on_both_sides_of_options(capsys: pytest.CaptureFixt
     ):
         lines = ranked_lines(capsys, QUERY, "--model", tiny_qwen.folder, *arguments)
         assert {line["index"]: line["text"] for line in lines} == {0: "a", 1: "b", 2: "c"}
-    with pytest.raises(SystemExit):
-        main(["rank", QUERY, "a", "--topn", "2"])
-    with pytest.raises(SystemExit):
-        main(["recipes", "a", "b"])
-    assert capsys.readouterr().err.count("unrecognized arguments") == 2
 
 
 def test_stdin_is_read_where_no_document_is_named(

@@ -13,7 +13,7 @@ from onelogit.bench.supply import Supply
 
 _WARM_UP_DOCUMENTS = 32
 BUSY = 0.25  # programs a core that ran before the run began, the mean of a minute
-_WAKING = "Good morning."
+WAKING = "Good morning."
 
 
 class Case(NamedTuple):
@@ -161,7 +161,7 @@ class Run:
         """A contestant, after a short call where it stood idle: a system may take its memory back meanwhile."""
         contestant = self.contestants[place]
         if len(self.contestants) > 1:
-            contestant.time(_WAKING, [f"{_WAKING} {number}"])
+            contestant.time(WAKING, [f"{WAKING} {number}"])
         return contestant
 
     def _summary(self, case: Case, turns: Sequence[_Turn]) -> Measured:

@@ -144,13 +144,10 @@ def run(
     plan = plan_slices(source, slice_rows)
     new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
+    work = Work(sent_name(model), sent, str(folder.scored))
     try:
         with folder.claimed(is_overwriting=is_overwriting) as known:
-            if known.pairs is not None and known.errors is not None:
-                folder.clean()
-                return _still_there(folder, Outcome(known.pairs, known.errors))
-            _score(Work(sent_name(model), sent, str(folder.scored)), plan, folder, engine)
-            return _finished(plan, folder, new)
+            return _finished(known, plan, folder, work, engine)
     except OSError as error:  # a disk that is full, for one
         place = "" if error.filename is None else f"{error.filename}: "
         raise OnelogitError(f"{place}{error.strerror or first_line(error)}; run the same command again") from error
@@ -161,6 +158,18 @@ def _check_output(output: Path, source: Path) -> None:
         raise InputError(f"{output} lies in {source}, whose files are the input; name a folder outside it")
     if output.is_file():
         raise InputError(f"{output} is a file; results are a folder")
+
+
+def _finished(known: Run, plan: Plan, folder: RunFolder, work: Work, engine: Engine) -> Outcome:
+    """What a run wrote: the one that stands in the folder, gone on with unless it is finished already."""
+    if known.pairs is not None and known.errors is not None:
+        folder.clean()
+        return _still_there(folder, Outcome(known.pairs, known.errors))
+    _score(work, plan, folder, engine)
+    outcome = _ranked(plan, folder, known.model)
+    folder.write(replace(known, **outcome._asdict()))
+    folder.clean()
+    return outcome
 
 
 def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
@@ -174,13 +183,6 @@ def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
             if done.fault is not None:
                 raise OnelogitError(f"worker {done.worker}: {done.fault}")
             advance(done.rows)
-
-
-def _finished(plan: Plan, folder: RunFolder, new: Run) -> Outcome:
-    outcome = _ranked(plan, folder, new.model)
-    folder.write(replace(new, **outcome._asdict()))
-    folder.clean()
-    return outcome
 
 
 def _ranked(plan: Plan, folder: RunFolder, model: str) -> Outcome:

@@ -112,20 +112,25 @@ def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, agai
     if not pairs:
         raise InputError("there are no pairs to measure with")
     options = options.copy()
-    dtype = options["dtype"] = options.get("dtype") or "float32"
+    options["dtype"] = options.get("dtype") or "float32"
     original = Original.find(model, options)
     # The conversion first: what cannot be loaded is refused in onelogit's own words.
     converted = measure_converted(original, pairs, options)
-    rows = _original_rows(original, pairs, converted)
-    _let_go(options)
+    return _held_against(original, converted, pairs, against)
+
+
+def _held_against(original: Original, converted: Converted, pairs: Sequence[Pair], against: str | None) -> Parity:
+    """The conversion, and a second folder or a server, beside the original, which is loaded for this call."""
+    rows, dtype = _original_rows(original, pairs, converted), str(original.options["dtype"])
+    _let_go(original.options)
     reference = original.logits(rows.inputs, converted.device, "original")
-    second = {} if against is None else _second_logits(against, pairs, rows.inputs, converted.device, options)
-    ours, *others = (
-        compare(name, reference.logits, logits, [pair.query for pair in pairs])
-        for name, logits in {"converted": converted.logits, **second}.items()
-    )
+    logits = {"converted": converted.logits}
+    if against is not None:
+        logits |= _second_logits(against, pairs, rows.inputs, converted.device, original.options)
+    queries = [pair.query for pair in pairs]
+    ours, *others = (compare(name, reference.logits, each, queries) for name, each in logits.items())
     return Parity(
-        model=model,
+        model=original.model,
         family=original.recipe.family,
         device=converted.device,
         dtype=dtype,

@@ -72,22 +72,9 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         evaluation: what was found.
         command: how to ask for the same again.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_clean,
-    )
-    environment.filters |= {
-        "signed": _signed,
-        "figure": lambda value: f"{value:.3f}",
-        "bracket": _bracket,
-        "number": _number,
-    }
     style = (_HERE / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(
+    template = _environment().get_template("page.html.jinja")
+    return template.render(
         evaluation=evaluation,
         style=style,
         style_hash=b64encode(sha256(style.encode()).digest()).decode(),
@@ -112,6 +99,24 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         day=f"{datetime.now().astimezone():%Y-%m-%d}",
         version=__version__,
     )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_clean,
+    )
+    environment.filters |= {
+        "signed": _signed,
+        "figure": lambda value: f"{value:.3f}",
+        "bracket": _bracket,
+        "number": _number,
+    }
+    return environment
 
 
 def bars(rises: Sequence[float]) -> list[Bar]:
