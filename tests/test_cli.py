@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from onelogit import DEMO_MODEL, Reranker, __version__
 from onelogit.cli import _parser, main
+from onelogit.options import DEMO_NOTE
 from onelogit.prompts import QWEN3_TEMPLATE
 from tiny import Tiny
 
@@ -282,6 +283,15 @@ def test_verify_agrees_about_an_honest_conversion(capsys: pytest.CaptureFixture[
     assert told["agrees"] is True
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "agrees" in output(capsys, *arguments)
+
+
+def test_verify_says_that_figures_of_the_demo_model_mean_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"query": QUERY, "document": DOCUMENTS[0]}) + "\n")
+
+    assert main(["verify", DEMO_MODEL, "--pairs", str(pairs)]) == 0
+
+    assert capsys.readouterr().err == f"onelogit: {DEMO_NOTE}\n"
 
 
 def test_verify_exits_with_1_where_they_disagree(

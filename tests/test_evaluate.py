@@ -238,7 +238,7 @@ def test_lists_are_ranked_against_their_own_order(tmp_path: Path):
 
 def test_a_servers_logits_are_those_of_its_model(folder: Path, reranker: Reranker, tiny_qwen: Tiny):
     with serving(Served(reranker=reranker)) as server:
-        served = evaluated(tiny_qwen.folder, "--url", server.url, "--data", folder)
+        served = evaluated(tiny_qwen.folder, "--url", server.url, "--data", folder, "--report", "served.html")
         evaluated(tiny_qwen.folder, "--data", folder, "--output", "local")
         asked = ["--protocol", "rerank", "--template", "server", "--output", "texts"]
         found = evaluated(server.url, "--data", folder, *asked)
@@ -250,6 +250,7 @@ def test_a_servers_logits_are_those_of_its_model(folder: Path, reranker: Reranke
         assert lines[2][query]["logits"] == pytest.approx(mine, abs=1e-4)
     assert found["entries"][2]["recipe"] is None  # type: ignore[index]
     assert served["entries"][2]["server"] == server.url  # type: ignore[index]
+    assert f"<dt>server</dt><dd>{server.url}</dd>" in Path("served.html").read_text("utf-8")
     assert served["entries"][2]["name"] == "Qwen3-Reranker-tiny"  # type: ignore[index]
 
 

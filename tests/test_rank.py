@@ -64,7 +64,8 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert main(["rank", *map(str, arguments)]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    return printed.err.splitlines()[-1]
+    assert printed.err.count("\n") == 1
+    return printed.err
 
 
 def test_json_lines_are_the_cores_ranking(capsys: pytest.CaptureFixture[str], demo: Reranker):
@@ -170,6 +171,10 @@ def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_q
         ((QUERY, "a", "--model", "no-such/model"), "neither a folder here nor found on the hub"),
         ((QUERY, "a", "--model", "http://a", "--url", "http://b"), "two servers are named"),
         ((QUERY, "a", "--url", "http://127.0.0.1:9"), "name its hub id or folder"),
+        ((QUERY, "a", "--url", "127.0.0.1:9"), "--url must be an http or https address"),
+        ((QUERY, "a", "--protocol", "rerank"), "'protocol' is no option of a local model's; give a url, too"),
+        ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template is for prompts that are written"),
+        ((), "the following arguments are required: query; see onelogit rank --help"),
         ((QUERY, "a", "--device", "quantum"), "unknown device"),
         ((QUERY, "a\udcff"), "half a character"),
     ],

@@ -23,7 +23,7 @@ from onelogit.errors import InputError
 from onelogit.inputs import checked_count
 from onelogit.options import OpenOptions, check_place
 from onelogit.outputs import check_plot
-from onelogit.text_files import Texts, read_texts
+from onelogit.text_files import STDIN, Texts, read_texts
 
 if TYPE_CHECKING:
     from onelogit.bench.result import Result
@@ -128,10 +128,10 @@ def _texts(path: str | None) -> _NamedTexts:
     queries = list(dict.fromkeys(pair.query for pair in sample))
     if path is None:
         return _NamedTexts(Texts(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE)
-    texts = read_texts(path, _MOST_TEXTS)
+    texts, name = read_texts(path, _MOST_TEXTS), "stdin" if path == STDIN else path
     if not texts.documents:
-        raise InputError(f"{path} holds no documents")
-    return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), str(path))
+        raise InputError(f"{name} holds no documents")
+    return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), name)
 
 
 def _opening(options: argparse.Namespace, place: Named) -> OpenOptions:

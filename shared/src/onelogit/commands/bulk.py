@@ -68,7 +68,6 @@ def run(options: argparse.Namespace) -> int:
     check_installed("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
     from onelogit.bulk.job import run as run_job  # noqa: PLC0415  loads pyarrow
 
-    mention_demo(place.model)
     try:
         outcome = run_job(
             options.input,
@@ -89,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
         errors = f"; {outcome.errors:,} have errors" if outcome.errors else ""
         said = f"{outcome.pairs:,} pairs written to {options.output}{errors}."
         Console(highlight=False, soft_wrap=True).print(said, markup=False)
+    mention_demo(place.model)
     return 1 if outcome.errors else 0
 
 

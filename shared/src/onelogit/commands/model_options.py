@@ -87,8 +87,10 @@ def named(model: str | None, url: str | None) -> Named:
     """What a model's name and --url name; the address of a server may stand in either.
 
     Raises:
-        InputError: both are servers.
+        InputError: both are servers, or what stands as --url is none.
     """
+    if url is not None and not is_url(url):
+        raise InputError(f"--url must be an http or https address such as http://127.0.0.1:8000, not {url!r}")
     if model is None or not is_url(model):
         return Named(model, url)
     if url is not None:

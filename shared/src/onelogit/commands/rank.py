@@ -35,7 +35,9 @@ _BAR_FROM = 64  # documents that take a while
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("query", help="what is looked for")
-    parser.add_argument("document", nargs="*", help="texts to put into order; of stdin where none is named at all")
+    parser.add_argument(
+        "document", nargs="*", default=[], help="texts to put into order; of stdin where none is named at all"
+    )
     parser.add_argument(
         "--documents",
         action="append",
@@ -64,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         console = Console()
         console.print(ranking_table(options.query, ranking, documents, console, options.top_n))
         console.print(caption_of(reranker), style="dim", highlight=False, markup=False)
+    mention_demo(reranker.name)
     return 0
 
 
@@ -90,7 +93,6 @@ def _documents(options: argparse.Namespace) -> list[str]:
 def _opened(options: argparse.Namespace) -> "AnyReranker":
     model = DEMO_MODEL if options.model is None and options.url is None else options.model
     place = named(model, options.url)
-    mention_demo(place.model)
     opening = open_options(options, place)
     if place.url is None:
         fetch(place.opened_as, opening)

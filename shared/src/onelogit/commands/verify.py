@@ -43,7 +43,6 @@ def run(options: argparse.Namespace) -> int:
 
     check_measuring(options.plot)
     pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)
-    mention_demo(options.model)
     loading = load_options(options, options.model)
     fetch(options.model, loading)
     parity = measure_parity(options.model, pairs, loading, against=options.against)
@@ -53,4 +52,5 @@ def run(options: argparse.Namespace) -> int:
         Console().print(parity_table(parity))
     if options.plot is not None:
         plot_parity(parity, options.plot)
+    mention_demo(options.model)
     return 0 if parity.agrees else 1

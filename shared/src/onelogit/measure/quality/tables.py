@@ -94,11 +94,11 @@ def _slices(evaluation: Evaluation) -> Table:
 
 def _pairings(evaluation: Evaluation, between: str) -> Table:
     table = Table(title="How documents move from one order to another", title_justify="left")
-    for name in ("from", "to"):
-        table.add_column(name, overflow="fold")
+    table.add_column("from → to", overflow="fold")
     for name in ("pairs flipped", "Kendall's tau", "p-MRR"):
         table.add_column(name, justify="right", no_wrap=True)
     for each in evaluation.pairings:
         figures = (shown(each.flipped, ".1%"), shown(each.kendall_tau, ".3f"), shown(each.p_mrr))
-        table.add_row(escape(each.before), escape(each.after), *(cell.replace(" (", f"{between}(") for cell in figures))
+        moved = escape(f"{each.before} → {each.after}")
+        table.add_row(moved, *(cell.replace(" (", f"{between}(") for cell in figures))
     return table
