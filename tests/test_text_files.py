@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,6 +118,17 @@ def test_gzipped_files_are_read_as_what_is_in_them(tmp_path: Path):
     assert read_texts(tmp_path / "pairs.jsonl.gz") == (["a", "b"], ["q"])
     assert read_texts(tmp_path / "data") == (["a", "b"], ["which?"])
     assert [pair.document for pair in read_pairs(tmp_path / "pairs.jsonl.gz")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", [b"one\ntwo\n", gzip.compress(b"one\ntwo\n")])
+def test_a_pipe_is_read_as_a_file_is(content: bytes):
+    ours, theirs = os.pipe()
+    os.write(theirs, content)
+    os.close(theirs)
+    try:
+        assert read_documents(f"/dev/fd/{ours}") == ["one", "two"]
+    finally:
+        os.close(ours)
 
 
 def test_what_is_wrong_in_a_gzipped_file_is_named_by_its_line(tmp_path: Path):

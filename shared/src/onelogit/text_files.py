@@ -82,9 +82,7 @@ class _Entry(NamedTuple):
 def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """The bytes of a file; of a gzipped one, what was zipped."""
     with Path(path).open("rb") as raw:
-        is_zipped = raw.read(2) == _GZIP
-        raw.seek(0)
-        if not is_zipped:
+        if raw.peek(2)[:2] != _GZIP:  # only looked at: of a pipe, what is read is gone
             yield raw
             return
         with gzip.open(raw) as unzipped:

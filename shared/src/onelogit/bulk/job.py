@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pyarrow import compute
+from pyarrow import ArrowException, compute
 from typing_extensions import Unpack
 
 from onelogit.bulk.identity import model_label, sent_name, sent_options
@@ -148,9 +148,10 @@ def run(
     try:
         with folder.claimed(is_overwriting=is_overwriting) as known:
             return _finished(known, plan, folder, work, engine)
-    except OSError as error:  # a disk that is full, for one
-        place = "" if error.filename is None else f"{error.filename}: "
-        raise OnelogitError(f"{place}{error.strerror or first_line(error)}; run the same command again") from error
+    except (OSError, ArrowException) as error:
+        place, said = getattr(error, "filename", None), getattr(error, "strerror", None) or first_line(error)
+        named = said if place is None else f"{place}: {said}"
+        raise OnelogitError(f"{named}; once that is mended, run the same command again") from error
 
 
 def _check_output(output: Path, source: Path) -> None:

@@ -101,6 +101,8 @@ def _told(path: Path, remove: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's: the part may be whole
         raise OnelogitError(
             f"{path} is damaged ({first_line(error)}); remove {remove}, and run the same command again"
         ) from error
@@ -112,15 +114,25 @@ def write_part(table: Any, path: Path) -> None:
     Raises:
         OnelogitError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
+    with draft_of(path) as draft:
         parquet.write_table(table, draft, compression="zstd")
         _keep(draft)
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Another name to write a file under, which it loses for its own once the block has ended.
+
+    Raises:
+        OnelogitError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        yield draft
         draft.replace(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise OnelogitError(
-            f"{path} cannot be written ({first_line(error)}); once it can, run the same command again"
-        ) from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise OnelogitError(f"{path} cannot be written ({said}); once it can, run the same command again") from error
     finally:
         draft.unlink(missing_ok=True)
 
