@@ -176,6 +176,7 @@ def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_q
         ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template is for prompts that are written"),
         ((), "the following arguments are required: query; see onelogit rank --help"),
         ((QUERY, "a", "--device", "quantum"), "unknown device"),
+        ((QUERY, "a", "--max-tokens", "0"), "max_tokens must be a whole number from 1 up, not 0"),
         ((QUERY, "a\udcff"), "half a character"),
     ],
 )
