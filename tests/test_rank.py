@@ -166,7 +166,7 @@ def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_q
         ((QUERY, "a", "--top-n", "0"), "--top-n must be a whole number from 1 up"),
         ((QUERY, "--documents", "/nowhere/file"), "/nowhere/file cannot be read"),
         ((QUERY, "--documents", os.devnull), "there are no documents in /dev/null"),
-        ((QUERY, "--documents", "/"), "/ cannot be read: Is a directory"),
+        ((QUERY, "--documents", "/"), "/ has no corpus.jsonl: name a file of texts, or a folder"),
         ((QUERY, "a", "--model", "/nowhere"), "there is no folder '/nowhere'"),
         ((QUERY, "a", "--model", "no-such/model"), "neither a folder here nor found on the hub"),
         ((QUERY, "a", "--model", "http://a", "--url", "http://b"), "two servers are named"),

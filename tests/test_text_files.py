@@ -65,6 +65,8 @@ def test_a_byte_order_mark_is_no_text():
         (b'{"text": "cut off\n', "texts", "texts, line 1: not JSON"),
         (b"[\n{}\n]\n", "texts.json", "texts.json, line 1: not JSON"),
         (lines({}), "texts", "among no fields"),
+        (lines({"documents": 5}), "texts", '"documents" must be a list, not int'),
+        (lines({"documents": ["a", 5]}), "texts", '"document" must be a string, not int'),
         (lines({"text": 5}), "texts", '"text" must be a string, not int'),
         (lines({"text": "a", "title": ["b"]}), "texts", '"title" must be a string, not list'),
         (lines({"text": "a", "query": 1}), "texts", '"query" must be a string, not int'),
@@ -87,6 +89,7 @@ def test_a_folder_in_beir_form_has_documents_and_queries(tmp_path: Path):
 
     assert read_texts(tmp_path) == (["A b", "c"], ["which?"])
     assert read_texts(tmp_path, most=1) == (["A b"], ["which?"])
+    assert read_documents(tmp_path) == ["A b", " ", "c"]
     (tmp_path / "queries.jsonl").unlink()
     assert read_texts(tmp_path).queries == []
 
@@ -98,12 +101,25 @@ def test_a_file_may_name_queries_beside_its_documents(tmp_path: Path):
     assert read_texts(file) == (["a", "b"], ["q"])
 
 
+def test_a_line_may_be_a_query_with_its_documents_as_evaluate_and_bulk_take_them(tmp_path: Path):
+    file = tmp_path / "lists.jsonl"
+    rows = [
+        {"query": "q", "documents": ["a", {"id": 1, "text": "b"}], "labels": [0, 1]},
+        {"query": "r", "documents": []},
+    ]
+    file.write_bytes(lines(*rows))
+
+    assert read_documents(file) == ["a", "b"]
+    assert read_texts(file) == (["a", "b"], ["q"])
+    assert read_texts(file, most=1).documents == ["a"]
+
+
 def test_what_is_not_there_is_an_error(tmp_path: Path):
-    for file in (tmp_path / "none.txt", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
-            read_documents(file)
-    with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
-        read_texts(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_documents(tmp_path / "none.txt")
+    for read_it in (read_documents, read_texts):
+        with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
+            read_it(tmp_path)
 
 
 def test_gzipped_files_are_read_as_what_is_in_them(tmp_path: Path):

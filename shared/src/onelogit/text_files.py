@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -149,64 +149,73 @@ def text_of(fields: dict[str, Any], name: str, *, is_blank_allowed: bool = True)
 
 
 def read_texts(path: str | os.PathLike[str], most: int | None = None) -> Texts:
-    """The documents of a file or of a folder in BEIR form, and the queries that stand with them.
+    """The documents of a file or a folder, and the queries that stand with them; blank ones are passed over.
 
     Args:
-        path: a folder with corpus.jsonl, and queries.jsonl where there are queries; or a file, as in `read_documents`,
-            whose objects may name a "query", too.
+        path: as of `read_documents`. The queries are those of queries.jsonl in a folder, where there is one, or what
+            the objects of a file name as their "query".
         most: documents and queries that are read; None for all.
 
     Raises:
-        InputError: nothing is there, it cannot be read, or it holds no document; a line is named by its number.
+        InputError: as `read_documents`.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        read = list(_entries(path, most))
-        queries = dict.fromkeys(each.query for each in read if each.query and each.query.strip())
-        return Texts([each.document for each in read if each.document.strip()], [*queries])
-    corpus, asked = (find_beir_file(folder, name) for name in ("corpus.jsonl", "queries.jsonl"))
-    if corpus is None:
-        raise InputError(f"{folder} has no corpus.jsonl: name a file of texts, or a folder in BEIR form")
-    documents, texts = (
-        [each.document for each in (() if file is None else _entries(file, most)) if each.document.strip()]
-        for file in (corpus, asked)
-    )
-    return Texts(documents, texts)
+    read = list(islice(_entries(path), most))
+    documents, queries = [each.document for each in read], [each.query or "" for each in read]
+    if (asked := find_beir_file(Path(path).expanduser(), "queries.jsonl")) is not None:
+        queries = [each.document for each in islice(_entries(asked), most)]
+    return Texts(list(filter(str.strip, documents)), list(dict.fromkeys(filter(str.strip, queries))))
 
 
 def read_documents(path: str | os.PathLike[str]) -> list[str]:
-    """The documents of a file, in their order; of stdin where the path is "-".
+    """The documents of a file, in their order; of a folder in BEIR form, those of its corpus.jsonl.
 
-    JSONL where its name ends in .jsonl or .json, or its first line begins as a JSON object does: objects as in
-    `document_of`. Plain texts otherwise, one a line. Blank lines are passed over.
+    Args:
+        path: "-" for stdin. JSONL where its name ends in .jsonl or .json, or its first line begins as a JSON object
+            does: objects as in `document_of`, or with a list of "documents", each of which is one of these or a text.
+            Plain texts otherwise, one a line. Blank lines are passed over.
 
     Raises:
         InputError: it cannot be read; a line is not UTF-8, or no such object, with its number.
     """
-    return [each.document for each in _entries(path, None)]
+    return [each.document for each in _entries(path)]
 
 
-def _entries(path: str | os.PathLike[str], most: int | None) -> Iterator[_Entry]:
-    lines = read_lines(path)
+def _entries(path: str | os.PathLike[str]) -> Iterator[_Entry]:
+    file = _file_of(path)
+    lines = read_lines(file)
     first = next(lines, None)
     if first is None:
         return
-    name = os.fspath(path).lower().removesuffix(".gz")
+    name = os.fspath(file).lower().removesuffix(".gz")
     is_jsonl = name.endswith(_JSONL_ENDINGS) or bool(_OBJECT.match(first.content.decode("utf-8", "replace")))
-    for count, line in enumerate(chain([first], lines)):
-        if count == most:
-            return
+    for line in chain([first], lines):
         try:
-            yield _entry(line.fields()) if is_jsonl else _Entry(line.text())
+            found = _entries_of(line.fields()) if is_jsonl else [_Entry(line.text())]
         except InputError as error:
             raise InputError(f"{line.place}: {error}") from error
+        yield from found
 
 
-def _entry(fields: dict[str, Any]) -> _Entry:
-    query = fields.get("query")
+def _file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The path, or the corpus of a folder."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return path
+    corpus = find_beir_file(folder, "corpus.jsonl")
+    if corpus is None:
+        raise InputError(f"{folder} has no corpus.jsonl: name a file of texts, or a folder in BEIR form")
+    return corpus
+
+
+def _entries_of(fields: dict[str, Any]) -> list[_Entry]:
+    query, several = fields.get("query"), fields.get("documents")
     if query is not None:
         check_text(query, '"query"')
-    return _Entry(document_of(fields), query)
+    if several is None:
+        return [_Entry(document_of(fields), query)]
+    if not isinstance(several, list):
+        raise InputError(f'"documents" must be a list, not {type(several).__name__}')
+    return [_Entry(document_of(each if isinstance(each, dict) else {"document": each}), query) for each in several]
 
 
 def shortened(text: str, most: int = _SHOWN) -> str:

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--documents",
         action="append",
         default=[],
-        metavar="FILE",
-        help='more of them: one a line, or JSONL with "text" (and "title") or "document"; - for stdin',
+        metavar="FILE|FOLDER",
+        help='more of them: plain lines, JSONL with "text" (and "title") or "document", - for stdin, or BEIR',
     )
     parser.add_argument("--model", help="hub id or folder, or the URL of a server; a demo model where left out")
     parser.add_argument("--top-n", type=int, metavar="N", help="show this many at most")
