@@ -28,7 +28,9 @@ from processes import quiet
 from shapes import SHAPES
 from texts import read_texts
 from transformers import AutoConfig
-from versions import versions
+from versions import MEASURED
+
+from onelogit.outputs import versions
 
 PEERS = {
     "compiled": COMPILED,
@@ -140,7 +142,7 @@ def main() -> None:
             bench.close()
         result = {
             "machine": before,
-            "versions": versions(),
+            "versions": versions(MEASURED),
             "options": {name: getattr(options, name) for name in ("shape", "layers", "dtype", "quick")},
             "source": SHAPES[options.shape].source,
             **figures,

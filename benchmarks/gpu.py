@@ -27,9 +27,10 @@ from processes import quiet
 from shapes import SHAPES
 from texts import read_texts
 from transformers import AutoTokenizer
-from versions import versions
+from versions import MEASURED
 
 from onelogit import DEMO_MODEL
+from onelogit.outputs import versions
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def main() -> None:
     quiet()
     if options.device.type == "cuda":
         torch.cuda.set_device(options.device)
-    about, found = machine(options.device), versions()
+    about, found = machine(options.device), versions(MEASURED)
     print(heading(about, found), flush=True)
     bench = open_bench(options, budget)
     names = [name for name in PARTS if options.only is None or name in options.only]

@@ -22,7 +22,7 @@ def main(model: str = DEMO_MODEL, folder: str = "instructions") -> int:
     if model == DEMO_MODEL:
         print("With the demo model, quality figures are meaningless. Name another model to learn something.\n")
     options = ["--instruction", KOREAN, "--instruction", ENGLISH, "--pairwise", "--slice", "language", "-k", "3"]
-    written = ["--output", folder, "--resume", "--report", f"{folder}/report.html", "--json", f"{folder}/figures.json"]
+    written = ["--output", folder, "--resume", "--report", f"{folder}/report.html"]
     code = onelogit(["evaluate", model, "--data", str(DATA), *options, *written])
     if code == 0:
         print(f"\nNow open {folder}/report.html: it shows which documents moved.")

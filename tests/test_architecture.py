@@ -92,7 +92,7 @@ ORDER = [
 FOLDERS = ["bulk", "measure", "bench", "commands"]
 # The stages of measure/quality/, none of which knows torch.
 QUALITY = [
-    "lines",
+    "faults",
     "judged",
     "trec",
     "lists",

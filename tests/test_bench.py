@@ -22,11 +22,12 @@ from onelogit.bench.figures import Times, figures_of, is_noisy, percentile
 from onelogit.bench.measure import check_lengths
 from onelogit.bench.report import lines_below, plot_result, tables_of
 from onelogit.bench.result import Result, notes_of
-from onelogit.bench.run import Case, Counted, Limits, Run
+from onelogit.bench.run import BUSY, WAKING, Case, Counted, Limits, Run, load_before
 from onelogit.bench.supply import Supply
 from onelogit.cli import main
 from onelogit.commands.bench import numbers_of
 from onelogit.errors import InputError
+from onelogit.options import DEMO_NOTE
 from onelogit.text_files import Texts
 from servers import Answer, Body, Served, serving
 from terminal import in_terminal
@@ -43,10 +44,14 @@ class Clockwork:
     def __init__(self, name: str, *seconds_a_document: float, logit: float = 0.0) -> None:
         self.name = name
         self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.heard: list[tuple[str, tuple[str, ...]]] = []  # all of it: with what only wakes it
         self._seconds = seconds_a_document
         self._logit = logit
 
     def time(self, query: str, documents: Sequence[str]) -> Timed:
+        self.heard.append((query, tuple(documents)))
+        if query == WAKING:
+            return Timed(1e9, [0.0] * len(documents))
         self.asked.append((query, tuple(documents)))
         seconds = self._seconds[len(self.asked) % len(self._seconds)]
         return Timed(seconds * len(documents), [self._logit] * len(documents))
@@ -65,6 +70,7 @@ def result(**given: object) -> Result:
     ).measure([Case(2), Case(5)])
     plain = Result(
         model="[bold]mine[/]",
+        server=None,
         facts=FACTS,
         memory={"onelogit": Memory(5 * 10**8, 10**9)},
         texts="texts",
@@ -207,12 +213,37 @@ def test_warm_calls_have_the_same_documents_and_another_query():
     assert len({query for query, _ in ours.asked}) == 4
 
 
+def test_who_stood_idle_is_woken_before_each_timed_call_and_that_call_is_not_timed():
+    ours, theirs = Clockwork("a", 1.0), Clockwork("b", 2.0)
+
+    (case,) = Run(
+        contestants=[ours, theirs], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(3600, 3)
+    ).measure([Case(4)])
+
+    for contestant in (ours, theirs):
+        assert [query == WAKING for query, _ in contestant.heard] == [False, *[True, False] * 3]
+        waking = [documents for query, documents in contestant.heard if query == WAKING]
+        assert len(set(waking)) == 3
+        assert all(len(documents) == 1 for documents in waking)
+    assert [each.calls for each in case.contestants] == [3, 3]
+    assert max(each.greatest_s for each in case.contestants) == 8.0
+
+
+def test_one_alone_never_stands_idle():
+    alone = Clockwork("a", 1.0)
+
+    Run(contestants=[alone], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(3600, 3)).measure([Case(4)])
+
+    assert alone.heard == alone.asked
+
+
 def test_another_one_is_first_each_time():
     order: list[str] = []
 
     class Noting(Clockwork):
         def time(self, query: str, documents: Sequence[str]) -> Timed:
-            order.append(self.name)
+            if query != WAKING:
+                order.append(self.name)
             return super().time(query, documents)
 
     Run(
@@ -287,12 +318,26 @@ def test_noise_and_missing_percentiles_are_said():
     assert "too noisy" not in quiet
     assert "20 for p95, 100 for p99" in quiet
     assert "none came twice" in quiet
-    assert "3.0 programs ran here before" in loaded
+    assert "3.0 programs a core ran here before" in loaded
+    assert "ran here before" not in " ".join(notes_of(result(load_before=BUSY)))
     cases = [
         replace(case, contestants=tuple(replace(each, is_noisy=True) for each in case.contestants))
         for case in result().cases
     ]
     assert "2, 5 candidates differ so much" in " ".join(notes_of(result(cases=tuple(cases))))
+
+
+def test_what_ran_before_counts_by_the_core(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (8.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+
+    assert load_before() == 0.125
+
+
+def test_figures_of_the_demo_model_are_said_to_mean_nothing():
+    assert notes_of(result(model=DEMO_MODEL))[0] == DEMO_NOTE
+    assert result(model=DEMO_MODEL).to_json()["notes"][0] == DEMO_NOTE
+    assert DEMO_NOTE not in notes_of(result())
 
 
 def test_json_says_all_that_the_table_does():
@@ -301,6 +346,12 @@ def test_json_says_all_that_the_table_does():
     assert told["facts"]["memory"]["onelogit"] == {"loaded": 5 * 10**8, "peak": 10**9}
     assert told["cases"][1]["contestants"][1]["times_as_fast"] == {"median": 3.0, "least": 3.0, "greatest": 3.0}
     assert told["notes"] == notes_of(result())
+
+
+def test_dollars_in_a_name_are_no_mathematics(tmp_path: Path):
+    plot_result(result(model=r"mine$\nothing_known$"), tmp_path / "a.svg")
+
+    assert r"mine$\nothing_known$: float32 on cpu" in (tmp_path / "a.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -339,9 +390,9 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (("--seconds", "nan"), "--seconds"),
         (("--repeats", "0"), "--repeats must be a whole number from 1 up"),
         (("--plot", "/nowhere/a.png"), "in a folder that is there"),
-        (("--plot", "a.txt"), ".png, .svg or .pdf"),
-        (("--json", "/nowhere/a.json"), "--json /nowhere/a.json cannot be written"),
-        (("--json", "/tmp"), "--json /tmp cannot be written"),
+        (("--plot", "a.txt"), "must end in .png, .svg, .pdf"),
+        (("--template", "server"), "'template' is no option of a local model's; give a url, too"),
+        (("--url", "http://127.0.0.1:9", "--dtype", "float32"), "'dtype' is no option of a server's"),
         (("--texts", "/nowhere"), "/nowhere cannot be read"),
         (("--texts", os.devnull), "/dev/null holds no documents"),
     ],
@@ -370,16 +421,16 @@ def test_a_model_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str
 
 
 def test_both_are_measured_on_the_same_weights_and_agree(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    texts, plot, figures = tmp_path / "texts.txt", tmp_path / "bench.png", tmp_path / "bench.json"
+    texts, plot = tmp_path / "texts.txt", tmp_path / "bench.png"
     texts.write_text("\n".join(f"document number {number} says so" for number in range(9)))
     arguments = ["--candidates", "3", "--repeats", "2", "--dtype", "float32", "--texts", texts, "--seconds", "99"]
-    arguments += ["--compare", "sentence-transformers", "--json", figures, "--plot", plot]
+    arguments += ["--compare", "sentence-transformers", "--json", "--plot", plot]
 
     assert main(["bench", DEMO_MODEL, *map(str, arguments)]) == 0
 
-    told = json.loads(figures.read_text("utf-8"))
-    (case,) = told["cases"]
     printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    (case,) = told["cases"]
     assert printed.err == ""
     assert [(each["name"], each["calls"]) for each in case["contestants"]] == [
         ("onelogit", 2),
@@ -390,17 +441,19 @@ def test_both_are_measured_on_the_same_weights_and_agree(capsys: pytest.CaptureF
     assert told["documents_as_given"] == told["documents_made_up"] + 9 == 9
     assert (told["facts"]["dtype"], told["facts"]["device"]) == ("float32", "cpu")
     assert all(0 < each["loaded"] <= each["peak"] for each in told["facts"]["memory"].values())
-    assert "cc-by-sa-4.0" in printed.out
+    assert told["facts"]["licence"] == "cc-by-sa-4.0"
+    assert told["notes"][0] == DEMO_NOTE
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_server_is_measured_by_its_url(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
     with Reranker.load(tiny_qwen.folder) as reranker, serving(Served(reranker=reranker)) as server:
-        arguments = ["--candidates", "2", "--lengths", "9", "--repeats", "2", "--json", "-"]
+        arguments = ["--candidates", "2", "--lengths", "9", "--repeats", "2", "--json"]
         code = main(["bench", str(tiny_qwen.folder), "--url", server.url, *arguments])
 
     told = json.loads(capsys.readouterr().out)
     assert code == 0
+    assert (told["model"], told["server"]) == (str(tiny_qwen.folder), server.url)
     assert told["facts"]["device"] is None
     assert told["facts"]["memory"] == {}
     assert told["cases"][0]["contestants"][0]["tokens_per_s"] > 0

@@ -1,8 +1,11 @@
 """Bulk jobs without Ray: what comes out, what becomes of bad rows, and that a run can be stopped at any moment."""
 
 import errno
+import gzip
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +29,7 @@ from bulk_rows import (
     write_jsonl,
     write_parquet,
 )
-from onelogit import InputError, LogitError, OnelogitError, Reranker
+from onelogit import DEMO_MODEL, InputError, LogitError, OnelogitError, Reranker
 from onelogit.bulk import check_installed, job, slices
 from onelogit.bulk import ranking as ranking_stage
 from onelogit.bulk.job import Done, Outcome, Work, run
@@ -37,6 +40,7 @@ from onelogit.bulk.run_folder import RunFolder
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.slices import Slice, SliceReader, plan_slices
 from onelogit.cli import main
+from onelogit.options import DEMO_NOTE
 from onelogit.recipes import FAMILIES
 from tiny import Tiny
 
@@ -231,7 +235,8 @@ def test_a_line_that_is_not_json_is_an_error_in_its_place(tmp_path: Path):
     rows = [row for part in plan_slices(file, 9).slices for row in SliceReader().rows(part)]
 
     assert rows[0] == {"a": 1}
-    assert all(isinstance(row, InputError) and "not JSON" in str(row) for row in rows[1:])
+    assert all(isinstance(row, InputError) for row in rows[1:])
+    assert [str(row).partition(":")[0] for row in rows[1:]] == ["not JSON", "not UTF-8", "not JSON that can be read"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(source: Path):
@@ -477,7 +482,9 @@ def test_a_part_stands_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(parquet, "write_table", fail)
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(
+        OnelogitError, match=r"part\.parquet cannot be written \(disk full\); once it can, run the same"
+    ):
         write_part(scored([]), tmp_path / "part.parquet")
     assert list(tmp_path.iterdir()) == []
 
@@ -522,7 +529,7 @@ def test_results_that_are_gone_are_missed(source: Path, model: str, tmp_path: Pa
         run(source, tmp_path / "out", model)
 
 
-def test_an_interrupt_ends_the_command_without_a_word_and_the_run_goes_on_later(
+def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on_later(
     source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     score = job.Worker.score
@@ -535,7 +542,8 @@ def test_an_interrupt_ends_the_command_without_a_word_and_the_run_goes_on_later(
     with monkeypatch.context() as patch:
         patch.setattr(job.Worker, "score", interrupted)
         assert bulk(source, tmp_path / "out", "--model", model, "--slice-rows", 1) == 130
-    assert capsys.readouterr() == ("", "")
+    said = f"onelogit: stopped; the same command goes on, from what stands in {tmp_path / 'out'}\n"
+    assert capsys.readouterr() == ("", said)
     seen: list[int] = []
 
     assert run(source, tmp_path / "out", model, slice_rows=1, engine=noting(seen)) == Outcome(20, 0)
@@ -558,8 +566,87 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
         patch.setattr(parquet, "write_table", fail)
         assert bulk(source, tmp_path / "out", "--model", model) == 2
 
-    assert capsys.readouterr().err == f"onelogit: {tmp_path / 'out'}: [Errno 28] No space left on device\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"onelogit: {tmp_path / 'out'}/")
+    assert said.endswith(" cannot be written (No space left on device); once it can, run the same command again\n")
+    assert said.count("\n") == 1
     assert run(source, tmp_path / "out", model) == Outcome(20, 0)
+
+
+@pytest.mark.parametrize("name", ["_scored-*/slice-00000001", "part-00000"])
+def test_a_damaged_part_is_named_with_what_to_do_and_that_helps(
+    name: str, source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    run(source, tmp_path / "whole", model, slice_rows=1)
+    if "slice" in name:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(job, "_ranked", stop)
+            run(source, tmp_path / "out", model, slice_rows=1)
+    else:
+        run(source, tmp_path / "out", model, slice_rows=1)
+    (part,) = (tmp_path / "out").glob(f"{name}.parquet")
+    content = part.read_bytes()
+    # Of a part of a finished run the end is read, of a scored one the pages, too.
+    part.write_bytes(content[:4] + bytes(96) + content[100:] if "slice" in name else content[:100])
+    with pytest.raises(OnelogitError, match="is damaged") as error:
+        run(source, tmp_path / "out", model, slice_rows=1)
+
+    (damaged, removed) = re.fullmatch(
+        r"(\S+) is damaged \(.*\); remove (\S+), and run the same command again", str(error.value)
+    ).groups()
+    assert damaged == str(part)
+    shutil.rmtree(removed) if Path(removed).is_dir() else Path(removed).unlink()
+    assert run(source, tmp_path / "out", model, slice_rows=1) == Outcome(20, 0)
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def test_an_error_of_the_system_is_named_by_the_file_that_it_names_or_by_none(source: Path, model: str, tmp_path: Path):
+    for error, said in (
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/model"),
+            "/elsewhere/model: No such file",
+        ),
+        (OSError("it broke over there"), "it broke over there"),
+    ):
+
+        def fail(work: Work, slices: Sequence[Slice], error: OSError = error) -> Iterator[Done]:
+            raise error
+
+        with pytest.raises(OnelogitError) as raised:
+            run(source, tmp_path / "out", model, engine=fail)
+        assert str(raised.value) == f"{said}; once that is mended, run the same command again"
+
+
+def test_gzipped_rows_are_those_of_the_file_itself(model: str, tmp_path: Path):
+    plain = write_jsonl(tmp_path / "in.jsonl", [*ROWS, {}, 7])
+    (tmp_path / "zipped").mkdir()
+    (tmp_path / "zipped" / "in.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+
+    for name, file in {"a": plain, "b": tmp_path / "zipped"}.items():
+        run(file, tmp_path / name, model, slice_rows=2)
+
+    first, second = (
+        [{**row, "error": (row["error"] or "").replace(".gz", "")} for row in results(tmp_path / name)] for name in "ab"
+    )
+    assert first == second
+    assert any("not a JSON object, but 7" in row["error"] for row in first)
+
+
+def test_a_gzipped_file_that_is_cut_is_named(model: str, tmp_path: Path):
+    file = tmp_path / "in.jsonl.gz"
+    file.write_bytes(gzip.compress(write_jsonl(tmp_path / "in.jsonl", ROWS).read_bytes())[:-9])
+
+    with pytest.raises(InputError, match=r"in\.jsonl\.gz cannot be read"):
+        run(file, tmp_path / "out", model)
+
+
+def test_the_demo_model_is_named_as_what_it_is(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert bulk(source, tmp_path / "out", "--model", DEMO_MODEL) == 0
+
+    assert capsys.readouterr().err == f"onelogit: {DEMO_NOTE}\n"
 
 
 def test_a_table_whose_pages_are_damaged_ends_the_run_with_its_name(model: str, tmp_path: Path):
@@ -714,7 +801,10 @@ def test_the_command_exits_with_1_where_pairs_have_errors(
     [
         (("nowhere.jsonl", "out", "--model", "MODEL"), "there is no file or folder 'nowhere.jsonl'"),
         (("SOURCE", "out", "--model", "./no-such-model"), "there is no folder './no-such-model'"),
-        (("SOURCE", "out", "--model", "MODEL", "--slice-rows", "0"), "slice_rows must be a whole number from 1 up"),
+        (("SOURCE", "out", "--model", "MODEL", "--slice-rows", "0"), "--slice-rows must be a whole number from 1 up"),
+        (("SOURCE", "out", "--model", "MODEL", "--workers", "-1"), "--workers must be a whole number from 0 up"),
+        (("SOURCE", "out", "--model", "MODEL", "--template", "server"), "'template' is no option of a local model's"),
+        (("SOURCE", "out", "--model", "http://a", "--url", "http://b"), "two servers are named"),
         (("SOURCE", "out"), "name what scores: --model, or the --url of a server, or both"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "--engine remote wants a --url"),
         (("SOURCE", "out", "--url", "http://127.0.0.1:9", "--engine", "local"), "--engine local has no --url"),

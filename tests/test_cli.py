@@ -1,5 +1,6 @@
 """The command `onelogit`: what it prints, what it writes, and how it fails."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -15,7 +16,8 @@ from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification
 
 from onelogit import DEMO_MODEL, Reranker, __version__
-from onelogit.cli import main
+from onelogit.cli import _parser, main
+from onelogit.options import DEMO_NOTE
 from onelogit.prompts import QWEN3_TEMPLATE
 from tiny import Tiny
 
@@ -44,6 +46,46 @@ def test_the_command_helps(capsys: pytest.CaptureFixture[str]):
             main([*command, "--help"])
         assert exit.value.code == 0
         assert "onelogit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "the following arguments are required: COMMAND; see onelogit --help"),
+        (("rang",), "invalid choice: 'rang'"),
+        (("rank", QUERY, "a", "--topn", "2"), "unknown arguments: --topn 2; see onelogit rank --help"),
+        (("rank", QUERY, "a", "--top", "2"), "unknown arguments: --top 2; see onelogit rank --help"),
+        (("recipes", "a", "b"), "unknown arguments: b; see onelogit recipes --help"),
+        (("bench",), "the following arguments are required: model; see onelogit bench --help"),
+        (("bench", "m", "--seconds", "x"), "argument --seconds: invalid float value: 'x'; see onelogit bench --help"),
+    ],
+)
+def test_arguments_that_are_none_are_one_line_that_says_where_to_look(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert said in failure(capsys, *arguments)
+
+
+MEANINGS = {
+    "--json": argparse._StoreTrueAction,
+    "--overwrite": argparse._StoreTrueAction,
+    "--template": ("client", "server"),
+    "--url": None,
+    "--plot": Path,
+    "--chat-template": Path,
+}
+
+
+def test_an_option_means_the_same_in_every_command():
+    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    named: dict[str, set[object]] = {}
+    for command in commands.choices.values():
+        for action in command._actions:
+            for name in MEANINGS.keys() & {*action.option_strings}:
+                is_flag = isinstance(action, argparse._StoreTrueAction)
+                named.setdefault(name, set()).add(type(action) if is_flag else action.choices or action.type)
+
+    assert named == {name: {meaning} for name, meaning in MEANINGS.items()}
 
 
 def test_it_runs_as_a_module_without_loading_torch_for_a_table():
@@ -194,7 +236,7 @@ def test_convert_needs_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def test_convert_refuses_a_folder_that_is_there_before_it_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    assert "--force" in failure(capsys, "convert", "no-such/model", "-o", tmp_path)
+    assert "--overwrite" in failure(capsys, "convert", "no-such/model", "-o", tmp_path)
 
 
 def test_convert_uploads_the_folder(
@@ -241,6 +283,15 @@ def test_verify_agrees_about_an_honest_conversion(capsys: pytest.CaptureFixture[
     assert told["agrees"] is True
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "agrees" in output(capsys, *arguments)
+
+
+def test_verify_says_that_figures_of_the_demo_model_mean_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"query": QUERY, "document": DOCUMENTS[0]}) + "\n")
+
+    assert main(["verify", DEMO_MODEL, "--pairs", str(pairs)]) == 0
+
+    assert capsys.readouterr().err == f"onelogit: {DEMO_NOTE}\n"
 
 
 def test_verify_exits_with_1_where_they_disagree(

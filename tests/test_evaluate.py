@@ -21,6 +21,7 @@ from onelogit import DEMO_MODEL, Reranker, progress
 from onelogit.cli import main
 from onelogit.measure.quality import scoring
 from onelogit.measure.quality.contestants import Contestant, contestants
+from onelogit.options import DEMO_NOTE
 from servers import Served, serving
 from tiny import Tiny
 
@@ -41,8 +42,10 @@ def folder(tmp_path: Path) -> Path:
 
 def evaluated(*arguments: object) -> dict[str, object]:
     """The figures that a command writes."""
-    assert main(["evaluate", *map(str, arguments), "--json", "figures.json"]) == 0
-    found: dict[str, object] = json.loads(Path("figures.json").read_text("utf-8"))
+    given = [str(argument) for argument in arguments]
+    assert main(["evaluate", *given]) == 0
+    folder = given[given.index("--output") + 1] if "--output" in given else "evaluation"
+    found: dict[str, object] = json.loads(Path(folder, "figures.json").read_text("utf-8"))
     return found
 
 
@@ -87,7 +90,7 @@ def test_a_model_is_compared_with_the_first_stage_and_random_order(folder: Path,
     assert difference["interval_95"][0] <= difference["mean"] <= difference["interval_95"][1]
     printed = capsys.readouterr().out
     assert "data: 3 queries, candidates from the run run" in printed
-    assert "The demo model is there to try commands with: its figures are meaningless" in printed
+    assert "The demo model is there to try commands with: its order and its figures mean nothing." in printed
     assert "3 queries say little of others" in printed
     assert "no probability" in printed
 
@@ -123,7 +126,7 @@ def test_models_templates_and_instructions_are_all_compared_in_one_table(
     asked = ["--instruction", "default", "--instruction", "", "--instruction", "@ask"]
 
     found = evaluated(
-        *(DEMO_MODEL, tiny_qwen.folder, "--data", folder, *asked, "--template", template, "--pairwise"),
+        *(DEMO_MODEL, tiny_qwen.folder, "--data", folder, *asked, "--chat-template", template, "--pairwise"),
         *("-k", 1, 5, "--slice", "language", "--plot", "plot.png"),
     )
 
@@ -215,7 +218,7 @@ def test_p_mrr_is_of_the_first_instruction_and_another_one(tmp_path: Path):
     three = ["--instruction", "default", "--instruction", "a", "--instruction", "b", "--pairwise"]
 
     of_instructions = evaluated(DEMO_MODEL, "--data", data, *three)["pairings"]
-    two = ["--template", template, "--template", shorter, "--pairwise", "--output", "templates"]
+    two = ["--chat-template", template, "--chat-template", shorter, "--pairwise", "--output", "templates"]
     (of_templates,) = evaluated(DEMO_MODEL, "--data", data, *two)["pairings"]  # type: ignore[misc]
 
     assert [each["changed_count"] for each in of_instructions] == [3, 3, 0]  # type: ignore[attr-defined]
@@ -235,9 +238,10 @@ def test_lists_are_ranked_against_their_own_order(tmp_path: Path):
 
 def test_a_servers_logits_are_those_of_its_model(folder: Path, reranker: Reranker, tiny_qwen: Tiny):
     with serving(Served(reranker=reranker)) as server:
-        evaluated(server.url, "--data", folder, "--served-model", tiny_qwen.folder)
+        served = evaluated(tiny_qwen.folder, "--url", server.url, "--data", folder, "--report", "served.html")
         evaluated(tiny_qwen.folder, "--data", folder, "--output", "local")
-        found = evaluated(server.url, "--data", folder, "--protocol", "rerank", "--output", "texts")
+        asked = ["--protocol", "rerank", "--template", "server", "--output", "texts"]
+        found = evaluated(server.url, "--data", folder, *asked)
 
     lines = [lines_of(f"{name}/run-01.jsonl")[1:] for name in ("evaluation", "local", "texts")]
     for query in range(3):
@@ -245,6 +249,68 @@ def test_a_servers_logits_are_those_of_its_model(folder: Path, reranker: Reranke
         assert lines[0][query]["logits"] == pytest.approx(mine, abs=1e-4)
         assert lines[2][query]["logits"] == pytest.approx(mine, abs=1e-4)
     assert found["entries"][2]["recipe"] is None  # type: ignore[index]
+    assert served["entries"][2]["server"] == server.url  # type: ignore[index]
+    assert f"<dt>server</dt><dd>{server.url}</dd>" in Path("served.html").read_text("utf-8")
+    assert served["entries"][2]["name"] == "Qwen3-Reranker-tiny"  # type: ignore[index]
+
+
+def test_a_template_is_for_prompts_that_are_written_here_whoever_scores(
+    folder: Path, reranker: Reranker, tiny_qwen: Tiny, tmp_path: Path
+):
+    template = tmp_path / "short.jinja"
+    template.write_text("{{ messages[0].content }} {{ messages[-2].content }} {{ messages[-1].content }}", "utf-8")
+    with serving(Served(reranker=reranker)) as server:
+        asked = ["--data", folder, "--chat-template", template]
+        evaluated(tiny_qwen.folder, *asked, "--url", server.url)
+        evaluated(tiny_qwen.folder, *asked, "--output", "local")
+
+    served, local = (lines_of(f"{name}/run-01.jsonl")[1:] for name in ("evaluation", "local"))
+    for mine, theirs in zip(local, served, strict=True):
+        assert theirs["logits"] == pytest.approx(mine["logits"], abs=1e-4)
+
+
+def test_servers_and_models_of_this_machine_take_their_own_of_the_options(
+    folder: Path, reranker: Reranker, tiny_qwen: Tiny
+):
+    own = ["--dtype", "float32", "--protocol", "rerank", "--template", "server"]
+    with serving(Served(reranker=reranker)) as server:
+        evaluated(tiny_qwen.folder, server.url, "--data", folder, *own)
+
+    local, served = (lines_of(f"evaluation/run-0{number}.jsonl")[1:] for number in (1, 2))
+    for mine, theirs in zip(local, served, strict=True):
+        assert theirs["logits"] == pytest.approx(mine["logits"], abs=1e-4)
+
+
+def test_a_server_that_never_answered_leaves_no_run(
+    folder: Path, reranker: Reranker, tiny_qwen: Tiny, capsys: pytest.CaptureFixture[str]
+):
+    with serving(Served(reranker=reranker)) as server:
+        url = server.url
+    asked = [tiny_qwen.folder, "--data", folder]
+
+    assert "does not answer" in failure(capsys, *asked, "--url", url)
+    assert [*Path("evaluation").iterdir()] == []
+    evaluated(*asked)
+
+
+def test_another_server_is_not_gone_on_with(
+    folder: Path, reranker: Reranker, tiny_qwen: Tiny, capsys: pytest.CaptureFixture[str]
+):
+    asked = [tiny_qwen.folder, "--data", folder]
+    with serving(Served(reranker=reranker)) as server:
+        evaluated(*asked, "--url", server.url)
+    capsys.readouterr()
+
+    said = failure(capsys, *asked, "--url", "http://127.0.0.1:9", "--resume")
+    assert f"holds the run of another server: '{server.url}', not 'http://127.0.0.1:9'" in said
+
+
+def test_json_is_all_that_is_printed_and_what_stands_in_the_file(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", DEMO_MODEL, "--data", str(folder), "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads(Path("evaluation/figures.json").read_text("utf-8"))
+    assert told["notes"][0] == DEMO_NOTE
 
 
 def test_it_goes_on_where_it_stood_and_scores_nothing_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -357,7 +423,11 @@ def test_what_is_there_is_not_written_over_unless_it_is_said(folder: Path, capsy
     Path("evaluation/run-01.jsonl").write_text('{"onelogit')
     Path("evaluation/run-02.jsonl").write_text("")
     assert evaluated(DEMO_MODEL, "--data", folder, "--overwrite") == whole
-    assert sorted(path.name for path in Path("evaluation").iterdir()) == ["per-query.jsonl", "run-01.jsonl"]
+    assert sorted(path.name for path in Path("evaluation").iterdir()) == [
+        "figures.json",
+        "per-query.jsonl",
+        "run-01.jsonl",
+    ]
 
 
 def test_what_others_wrote_is_not_removed(folder: Path, capsys: pytest.CaptureFixture[str]):
@@ -440,7 +510,7 @@ def test_another_model_option_instruction_or_template_is_not_gone_on_with(
     assert "another instruction: 'Find it.', not None" in refusal(DEMO_MODEL)
     assert "another model, or the same with other options" in refusal(tiny_qwen.folder, *same)
     assert "another model, or the same with other options" in refusal(DEMO_MODEL, *same, "--max-tokens", 99)
-    assert "another template: None, not 'own.jinja@" in refusal(DEMO_MODEL, *same, "--template", template)
+    assert "another template: None, not 'own.jinja@" in refusal(DEMO_MODEL, *same, "--chat-template", template)
 
 
 @pytest.mark.parametrize(
@@ -547,30 +617,36 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
     ("arguments", "said"),
     [
         (["--data", "nowhere"], "there is no nowhere: name a folder in BEIR form, or a JSONL file"),
-        (["--data", "data", "-k", "0"], "k must be a whole number from 1 up, not 0"),
-        (["--data", "data", "--candidates", "0"], "candidates must be a whole number from 1 up"),
-        (["--data", "data", "--seed", "-1"], "seed must be a whole number from 0 up"),
+        (["--data", "data", "-k", "0"], "-k must be a whole number from 1 up, not 0"),
+        (["--data", "data", "--candidates", "0"], "--candidates must be a whole number from 1 up"),
+        (["--data", "data", "--seed", "-1"], "--seed must be a whole number from 0 up"),
         (["--data", "data", "--plot", "plot.txt"], "--plot plot.txt must end in .png, .svg, .pdf"),
-        (["--data", "data", "--json", "nowhere/x"], "--json nowhere/x cannot be written: name a file in a folder"),
+        (["--data", "data", "--plot", "nowhere/x.png"], "--plot nowhere/x.png cannot be written: name a file in a"),
         (["--data", "data", "--report", "data"], "--report data cannot be written"),
         (["--data", "data", "--output", "data/corpus.jsonl"], "data/corpus.jsonl cannot be written"),
-        (["--data", "data/corpus.jsonl", "--json", "data/../data/corpus.jsonl"], "--json would be written over --data"),
+        (["--data", "data/corpus.jsonl", "--report", "data/../data/corpus.jsonl"], "would be written over --data"),
+        (
+            ["--data", "per-query.jsonl", "--output", "."],
+            "the per-query.jsonl of --output would be written over --data",
+        ),
         (["--data", "data", "--run", "run", "--report", "run"], "--report would be written over --run, run; name"),
-        (["--data", "data", "--json", "x", "--report", "./x"], "--report would be written over --json, x; name"),
+        (["--data", "data", "--plot", "x.svg", "--report", "./x.svg"], "--report would be written over --plot, x.svg"),
         (["--data", "data", "--slice", "tongue"], "no query has the field 'tongue'; there are ask, language, length"),
         (["--data", "data", "--instruction", "@tongue"], "the query 'q1' has no field 'tongue'"),
         (["--data", "data", "--pairwise"], "--pairwise compares two instructions or templates of a model"),
         (["--data", "data", "--instruction", "a", "--instruction", "a"], "is named twice; leave one out"),
-        (["--data", "data", "--template", "nowhere.jinja"], "the chat template nowhere.jinja cannot be read"),
+        (["--data", "data", "--chat-template", "nowhere.jinja"], "the chat template nowhere.jinja cannot be read"),
         (["--data", "data", "--run", "nowhere"], "nowhere cannot be read: No such file"),
         (["--data", "data/queries.jsonl", "--split", "test"], "--split belongs to a folder in BEIR form"),
         (["--data", "data/corpus.jsonl"], 'line 1: "documents" must be a list'),
         (["no-such/model", "--data", "data"], "neither a folder here nor found on the hub"),
         (["no-such/model", "--data", "data", "--revision", "v1"], "--revision is of one model"),
+        (["no-such/model", "--data", "data", "--url", "http://127.0.0.1:1"], "--url is of one model"),
+        (["--data", "data", "--template", "server"], "'template' is no option of a local model's; give a url, too"),
         (["http://127.0.0.1:1", "--data", "data"], "to write prompts here, the model must be known"),
         (
-            ["http://127.0.0.1:1", "--data", "data", "--template", "data/corpus.jsonl"],
-            "--template needs a --served-model",
+            ["http://127.0.0.1:1", "--data", "data", "--chat-template", "data/corpus.jsonl"],
+            "--chat-template is for prompts that are written here: name the model, too, and the server as --url",
         ),
     ],
 )

@@ -2,7 +2,10 @@
 
 import base64
 import hashlib
+import html
+import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -91,15 +94,48 @@ def test_the_page_tells_what_was_found_of_what_and_how_to_repeat_it(tmp_path: Pa
     text = page_of(tmp_path, DEMO_MODEL, "--data", folder, "--slice", "language").text
 
     assert "How well data is ranked 3 queries candidates from BM25" in text
-    assert "its figures are meaningless" in text
+    assert "its order and its figures mean nothing" in text
     assert "3 queries say little of others" in text
     assert "in random order (the mean of 5), and" in text
     assert "licence cc-by-sa-4.0" in text
     assert "Given a web search query, retrieve relevant passages that answer the query (its own)" in text
     assert f"onelogit evaluate {DEMO_MODEL} --data {folder} --slice language" in text
     assert re.search(r"data, digest [0-9a-f]{16}", text)
-    assert re.search(r"onelogit 0\S+, Python 3\S+, ir-measures \S+, pytrec-eval-terrier \S+, bm25s \S+", text)
+    assert re.search(r"python 3\S+, onelogit 0\S+, ir-measures \S+, pytrec-eval-terrier \S+, bm25s \S+", text)
     assert "no probability" in text
+
+
+@pytest.mark.parametrize("given", [[], ["--overwrite"], ["--resume"]])
+def test_the_command_that_stands_on_the_page_works_where_it_was_run_and_elsewhere(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = write_lines(tmp_path / "x.jsonl", [list_row()])
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", DEMO_MODEL, "--data", str(data), "--report", "page.html", *given]) == 0
+    page = Path("page.html").read_text("utf-8")
+    (command,) = re.findall(r"<pre>onelogit (.*?)</pre>", page)
+
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        place.mkdir(exist_ok=True)
+        monkeypatch.chdir(place)
+        assert main(shlex.split(html.unescape(command))) == 0
+        assert Path("page.html").read_text("utf-8").replace(" --overwrite", "") == page.replace(" --overwrite", "")
+
+
+def test_how_documents_moved_stands_there_with_its_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [list_row(n, changed_labels=[1, 0, 0]) for n in range(6)]
+    two = ["--instruction", "default", "--instruction", "Bananas.", "--pairwise"]
+
+    text = page_of(tmp_path, DEMO_MODEL, "--data", write_lines(tmp_path / "x.jsonl", rows), *two).text
+
+    (pairing,) = json.loads((tmp_path / "runs" / "figures.json").read_text("utf-8"))["pairings"]
+    printed = " ".join(capsys.readouterr().out.split())
+    for name, form in (("flipped", ".1%"), ("kendall_tau", ".3f"), ("p_mrr", "+.3f")):
+        mean, (low, high) = (format(pairing[name]["mean"], form), pairing[name]["interval_95"])
+        within = f"({low:{form}} to {high:{form}})"
+        assert f"{mean} {within}".replace("-", "−") in text
+        assert mean in printed
+        assert within in printed
 
 
 def test_documents_stand_before_and_after_with_their_ranks(tmp_path: Path):

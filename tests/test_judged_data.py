@@ -10,11 +10,12 @@ import pytest
 from judged_data import CORPUS, LABELS, QUERIES, list_row, write_beir, write_lines, write_run
 from onelogit import InputError
 from onelogit.measure.quality.beir import read_beir, with_run
+from onelogit.measure.quality.faults import Faults
 from onelogit.measure.quality.first_stage import with_candidates
 from onelogit.measure.quality.judged import DataSet
-from onelogit.measure.quality.lines import Faults, read_lines, shortened
 from onelogit.measure.quality.lists import read_lists
 from onelogit.measure.quality.slices import groups
+from onelogit.text_files import read_lines, shortened
 
 RUN = {"q1": ["d3", "d1"], "q2": ["d2", "d3"], "q3": ["d6"]}
 
@@ -190,13 +191,13 @@ def damage_labels(folder: Path, line: str) -> None:
         (b"{\n", r"corpus.jsonl, line 7: not JSON: Expecting property name .* at character 2"),
         (b"[1]\n", r"line 7: not a JSON object, but \[1\]"),
         (b'{"_id": "d7", "text": "\xff"}\n', r"line 7: not UTF-8: invalid start byte at byte 24"),
-        (b'{"_id": "d7"}\n', r'line 7: "text" is missing'),
-        (b'{"_id": "d7", "text": null}\n', r'line 7: "text" must be a string, not null'),
-        (b'{"text": "no id"}\n', r'line 7: "_id" must be a string, not null'),
+        (b'{"_id": "d7"}\n', r"line 7: no \"text\" or \"document\" among '_id'"),
+        (b'{"_id": "d7", "text": null}\n', r'line 7: "text" must be a string, not NoneType'),
+        (b'{"text": "no id"}\n', r'line 7: "_id" must be a string, not NoneType'),
         (b'{"_id": "d1", "text": "again"}\n', r"line 7: the id 'd1' stands twice"),
         (b'{"_id": "d\\u0000", "text": ""}\n', r"line 7: .* NUL"),
         (b'{"_id": "d7", "text": "\\ud800"}\n', r"line 7: .* lone surrogate"),
-        (b'{"_id": "d7", "text": "", "title": 3}\n', r'line 7: "title" must be a string, not 3'),
+        (b'{"_id": "d7", "text": "", "title": 3}\n', r'line 7: "title" must be a string, not int'),
         (b"[" * 100_000 + b"\n", r"line 7: not JSON that can be read"),
     ],
 )
@@ -272,11 +273,11 @@ def test_a_line_of_a_run_that_cannot_be_meant_is_an_error_or_counted(
     ("fields", "said"),
     [
         ({"query": " "}, '"query" is empty'),
-        ({"query": 3}, '"query" must be a string, not 3'),
+        ({"query": 3}, '"query" must be a string, not int'),
         ({"documents": []}, '"documents" must be a list of texts, with at least one'),
         ({"documents": "text"}, '"documents" must be a list of texts'),
-        ({"documents": ["a", None, "c"]}, "a document must be a string, not null"),
-        ({"documents": [{"id": "a"}, "b", "c"]}, '"text" is missing'),
+        ({"documents": ["a", None, "c"]}, "a document must be a string, not NoneType"),
+        ({"documents": [{"id": "a"}, "b", "c"]}, 'no "text" or "document" among'),
         ({"documents": [{"id": "a", "text": "1"}, {"id": "a", "text": "2"}, "c"]}, "two documents have the same id"),
         ({"labels": [0, 1]}, '"labels" must be a list with one for each of 3 documents, not 2 labels'),
         ({"labels": None}, '"labels" must be a list with one for each of 3 documents, not no list'),
@@ -285,7 +286,7 @@ def test_a_line_of_a_run_that_cannot_be_meant_is_an_error_or_counted(
         ({"labels": [0, 1e300, 1]}, "a label must be a whole number"),
         ({"changed_labels": [1]}, '"changed_labels" must be a list'),
         ({"query_id": "1"}, "the query's id '1' stands twice"),
-        ({"query_id": True}, '"query_id" must be a string, not true'),
+        ({"query_id": True}, '"query_id" must be a string, not bool'),
         ({"documents": [{"id": "1/1", "text": "x"}, "b", "c"]}, "'1/1' stands for two texts"),
     ],
 )

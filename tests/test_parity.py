@@ -256,14 +256,14 @@ def test_the_tolerance_follows_the_size_of_the_logits():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"query": "a", "document": "b"}\n{"query": "a"}\n', 'line 2: not an object with "query" and "document"'),
-        (b'\n["a", "b"]\n', "line 2: not an object"),
+        (b'{"query": "a", "document": "b"}\n{"query": "a"}\n', 'line 2: "document" is missing'),
+        (b'\n["a", "b"]\n', "line 2: not a JSON object"),
         (b'{"query": "a", "document": "b"\n', "line 1: not JSON"),
         (b'{"query": "a", "document": "\xff"}\n', "line 1: not UTF-8: invalid start byte at byte 29"),
-        (b'{"query": " ", "document": "b"}\n', "line 1: the query is empty"),
-        (b'{"query": "a", "document": 5}\n', "line 1: the document must be a string, not int"),
-        (b'{"query": "a", "document": "\\ud800"}\n', "line 1: the document holds half a character"),
-        (b'{"query": "a", "document": "b", "language": 1}\n', "line 1: the language must be a string"),
+        (b'{"query": " ", "document": "b"}\n', 'line 1: "query" is empty'),
+        (b'{"query": "a", "document": 5}\n', 'line 1: "document" must be a string, not int'),
+        (b'{"query": "a", "document": "\\ud800"}\n', 'line 1: "document" holds half a character'),
+        (b'{"query": "a", "document": "b", "language": 1}\n', 'line 1: "language" must be a string'),
         (b"\n", "holds no pairs"),
     ],
 )

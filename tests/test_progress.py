@@ -66,4 +66,6 @@ def test_commands_show_their_own_bars_and_none_of_transformers_within(tiny_qwen:
     converting, _, others = ran.screen.partition("Written to")
     assert "converting" in converting
     assert "Loading weights" not in converting
+    assert "loading" in others
     assert "scoring rows" in others
+    assert "Loading weights" not in others

@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from typing import NoReturn
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
-from rich.console import Console
 
 from onelogit import __version__
 from onelogit.commands import bench, bulk, convert, evaluate, rank, recipes, verify
-from onelogit.errors import OnelogitError
+from onelogit.commands.printing import say
+from onelogit.errors import InputError, OnelogitError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,14 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         it was interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parsed(arguments)
-    options.arguments = [*arguments]
-    if not sys.stderr.isatty():
-        disable_progress_bars()  # the hub's and, since they ask it, transformers'
-    command: Callable[[argparse.Namespace], int] = options.command
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
+    try:
+        options = _parsed(arguments)
+    except InputError as error:
+        say(str(error))
+        return 2
+    options.arguments = [*arguments]
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # the hub's and, since they ask it, transformers'
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    command: Callable[[argparse.Namespace], int] = options.command
     try:
         code = command(options)
         sys.stdout.flush()  # here, where a pipe that closed is no error
@@ -43,32 +52,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:  # Rich's own end where a pipe closed; it has put the null device in its place
         return 0
     except OnelogitError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {error}", markup=False)
+        say(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """What is wrong is one line here, too, and not the usage of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; documents may stand on both sides of options, which argparse by itself does not allow."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    """The arguments; documents may stand on both sides of options, which argparse by itself does not allow.
+
+    Raises:
+        InputError: they are none.
+    """
+    options, rest = _parser().parse_known_args(arguments)
     if rest and (not hasattr(options, "document") or any(each.startswith("-") for each in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.parser.error(f"unknown arguments: {' '.join(rest)}")
     if rest:
         options.document += rest
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="onelogit", description="Decoder language models as one-logit rerankers.")
+def _parser() -> _Parser:
+    # No option may be cut short: what is clear today would not be once there is another.
+    parser = _Parser(prog="onelogit", description="Decoder language models as one-logit rerankers.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (rank, recipes, convert, verify, bench, evaluate, bulk):
         name = module.__name__.rpartition(".")[2]
-        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, allow_abbrev=False)
         module.add_arguments(command)
-        command.set_defaults(command=module.run)
+        command.set_defaults(command=module.run, parser=command)
     return parser
 
 

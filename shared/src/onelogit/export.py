@@ -131,7 +131,7 @@ def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not is_overwriting:
-        raise InputError(f"{folder} is there already; remove it, or overwrite it with force=True (--force)")
+        raise InputError(f"{folder} is there already; remove it, or overwrite it with force=True (--overwrite)")
     if folder.is_symlink() or not folder.is_dir():
         raise InputError(f"{folder} is no folder; only an earlier export is overwritten")
     if Path(source).is_dir() and folder.samefile(source):

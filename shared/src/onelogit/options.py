@@ -1,15 +1,21 @@
 """What a caller may say when a model is loaded: one set of names for the core and every adapter."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from typing_extensions import TypedDict
 
+from onelogit import DEMO_MODEL
 from onelogit.errors import InputError
 from onelogit.recipes import Activation, Recipe, recipe_fields
 
 Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
 LongDocuments = Literal["cut", "chunk_max"]
+DEMO_NOTE = (
+    "The demo model is there to try commands with: its order and its figures mean nothing. Name a real one, such as "
+    "Qwen/Qwen3-Reranker-0.6B."
+)
 
 
 class ScoringOptions(TypedDict, total=False):
@@ -133,6 +139,11 @@ class OpenOptions(LoadOptions, RemoteOptions, total=False):
 def is_url(name: str) -> bool:
     """Whether it names a server, and not a model."""
     return isinstance(name, str) and name.startswith(("http://", "https://"))
+
+
+def is_demo(name: str) -> bool:
+    """Whether it names the demo model; see `DEMO_NOTE`."""
+    return not is_url(name) and Path(name).expanduser().resolve() == Path(DEMO_MODEL).resolve()
 
 
 def is_secret_header(name: str) -> bool:

@@ -1,9 +1,11 @@
-"""Files that are to be written in the end -> refused at once where they could not be; figures -> images in files."""
+"""What is written in the end -> refused at once where it could not be; images in files; versions beside figures."""
 
 import os
+import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from onelogit.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_PICTURES = (".png", ".svg", ".pdf")
 # In the order of preference; matplotlib takes what one lacks from the next.
 _FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
 
@@ -27,27 +30,49 @@ def check_package(package: str, extra: str) -> None:
         raise InputError(f"this needs {package}: pip install 'onelogit[{extra}]'")
 
 
-def check_plot(plot: Path) -> None:
+def check_plot(plot: Path, made: Path | None = None) -> None:
     """Refuse a picture that could not be written in the end.
+
+    Args:
+        plot: the file.
+        made: see `check_writable`.
 
     Raises:
         InputError: matplotlib is missing, the ending is none of a picture, or it cannot stand there.
     """
     check_package("matplotlib", "plot")
-    if plot.suffix.lower() not in (".png", ".svg", ".pdf") or not plot.absolute().parent.is_dir():
-        raise InputError(f"--plot {plot} must name a .png, .svg or .pdf file in a folder that is there")
-    check_writable(plot, "--plot")
+    if plot.suffix.lower() not in _PICTURES:
+        raise InputError(f"--plot {plot} must end in {', '.join(_PICTURES)}")
+    check_writable(plot, "--plot", made)
 
 
-def check_writable(file: Path, option: str) -> None:
+def check_writable(file: Path, option: str, made: Path | None = None) -> None:
     """Refuse a file that could not be written in the end.
+
+    Args:
+        file: to be written.
+        option: that names it.
+        made: a folder that will be made until then.
 
     Raises:
         InputError: naming the option.
     """
     folder = file.absolute().parent
+    if made is not None and folder == made.absolute() and not folder.exists():
+        return
     if file.is_dir() or not folder.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
         raise InputError(f"{option} {file} cannot be written: name a file in a folder that is there and yours")
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Of Python, and of those distributions that are installed."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 @contextmanager
@@ -69,7 +94,9 @@ def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iter
     except ImportError as error:
         raise InputError("plotting needs matplotlib: pip install 'onelogit[plot]'") from error
     present = {font.name for font in fontManager.ttflist}
-    settings: Any = {"font.family": [font for font in _FONTS if font in present], "svg.hashsalt": "onelogit"}
+    fonts = [font for font in _FONTS if font in present]
+    # No mathematics: a name may hold two dollar signs.
+    settings: Any = {"font.family": fonts, "svg.hashsalt": "onelogit", "text.parse_math": False}
     with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a machine may have no font for a script
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -5,12 +5,12 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from onelogit.open import open_reranker
 from onelogit.options import OpenOptions
+from onelogit.outputs import versions
 
 if TYPE_CHECKING:
     from torch import device as Device  # noqa: N812  a type
@@ -95,7 +95,7 @@ class Contestant:
             max_tokens=getattr(self._reranker, "max_tokens", None),
             licence=self._reranker.licence,
             threads=_threads(device),
-            versions=versions(),
+            versions=versions(_LIBRARIES),
         )
 
     def time(self, query: str, documents: Sequence[str]) -> Timed:
@@ -150,17 +150,6 @@ def timed(score: Callable[[str, Sequence[str]], list[float]], query: str, docume
     start = time.perf_counter()
     logits = score(query, documents)
     return Timed(time.perf_counter() - start, logits)
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _warmed_up(score: Callable[[str, Sequence[str]], list[float]], device: "Device | None") -> int | None:

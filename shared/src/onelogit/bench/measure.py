@@ -32,7 +32,7 @@ class Asked:
     """What is to be measured.
 
     Attributes:
-        model: hub id, path, or a server's URL, with options as `open_reranker` takes them.
+        model: hub id or path, or the URL of a server alone, with options as `open_reranker` takes them.
         options: see `model`.
         cases: in this order.
         texts: one document and one query at least.
@@ -85,6 +85,7 @@ def measure(asked: Asked) -> Result:
         memory = {child.name: child.ask("memory") for child in children}
     return Result(
         model=asked.model,
+        server=asked.model if is_url(asked.model) else asked.options.get("url"),
         facts=facts,
         memory={name: each for name, each in memory.items() if each is not None},
         texts=asked.texts_name,
@@ -128,8 +129,8 @@ def _open(asked: Asked, stack: ExitStack) -> list[Child]:
 
 def _reader(asked: Asked, facts: Facts) -> _Reader:
     options = asked.options
-    model = options.get("model") if is_url(asked.model) else asked.model
-    if model is None:
+    model = asked.model
+    if is_url(model):
         return _Reader(lambda _query, _documents: None, None)
     if facts.max_tokens is not None:
         options = cast("OpenOptions", {**options, "max_tokens": facts.max_tokens})

@@ -46,7 +46,8 @@ def tables_of(result: Result, width: int) -> list[Titled]:
 def title_of(result: Result) -> str:
     """The model, and where it computes."""
     facts = result.facts
-    where = "a server" if facts.device is None else f"{facts.dtype} on {facts.device}"
+    server = "a server" if result.server in (None, result.model) else f"a server at {result.server}"
+    where = server if facts.device is None else f"{facts.dtype} on {facts.device}"
     name = "" if facts.device_name is None else f" ({facts.device_name})"
     return f"{result.model}: {where}{name}"
 

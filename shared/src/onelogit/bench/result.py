@@ -7,6 +7,7 @@ from typing import Any
 from onelogit.bench.contestants import Facts, Memory
 from onelogit.bench.figures import calls_for
 from onelogit.bench.run import BUSY, Measured
+from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.recipes import is_non_commercial
 
 
@@ -15,7 +16,8 @@ class Result:
     """A run.
 
     Attributes:
-        model: hub id, path or URL.
+        model: hub id or path; the URL of a server whose model is not named.
+        server: the URL of a server; None for a model of this machine.
         facts: of the first contestant.
         memory: of each contestant that has some here, by name.
         texts: where they came from.
@@ -23,11 +25,12 @@ class Result:
         documents_made_up: handed out with their words in other orders, or put together to a length.
         is_warm: whether the documents of a case came again in each of its calls.
         seconds: the budget.
-        load_before: programs that ran over the minute before; None where the system does not tell.
+        load_before: programs a core that ran over the minute before; None where the system does not tell.
         cases: in the order in which they were measured.
     """
 
     model: str
+    server: str | None
     facts: Facts
     memory: dict[str, Memory]
     texts: str
@@ -65,6 +68,7 @@ class Result:
 def notes_of(result: Result) -> list[str]:
     """What has to be said beside the figures, a sentence each."""
     return [
+        *([DEMO_NOTE] if is_demo(result.model) else []),
         *_notes_of_licence(result),
         *_notes_of_noise(result),
         *_notes_of_percentiles(result),
@@ -81,7 +85,7 @@ def _notes_of_licence(result: Result) -> list[str]:
 def _notes_of_noise(result: Result) -> list[str]:
     notes = []
     if result.load_before is not None and result.load_before > BUSY:
-        notes.append(f"{result.load_before:.1f} programs ran here before the run began: its times say little.")
+        notes.append(f"{result.load_before:.1f} programs a core ran here before the run began: its times say little.")
     noisy = [case for case in result.cases if any(each.is_noisy for each in case.contestants)]
     if noisy:
         named = ", ".join(sorted({f"{case.candidates:,}" for case in noisy}, key=lambda text: (len(text), text)))

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pyarrow import ArrowException, compute, parquet
+from pyarrow import ArrowException, compute
 from typing_extensions import Unpack
 
 from onelogit.bulk.identity import model_label, sent_name, sent_options
 from onelogit.bulk.pairs import Pair, pairs_of
-from onelogit.bulk.parts import scored_table, write_part
+from onelogit.bulk.parts import first_line, read_part, row_count, scored_table, write_part
 from onelogit.bulk.ranking import grouped_tables, rank_table
 from onelogit.bulk.run_folder import Run, RunFolder, part_of_slice
 from onelogit.bulk.scoring import score_pairs
@@ -21,7 +21,7 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.inputs import checked_count
 from onelogit.open import open_reranker
 from onelogit.options import OpenOptions
-from onelogit.progress import progress_bar
+from onelogit.progress import progress_bar, waiting
 
 SLICE_ROWS = 1000
 _MOST_PAIRS_OF_A_SLICE = 2**40
@@ -107,7 +107,7 @@ def worker_name() -> str:
 
 
 def score_here(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
-    """The engine of small jobs: one worker, in this process."""
+    """The engine of small jobs: one worker, in this process, loaded at once."""
     return map(Worker(work).score, slices)
 
 
@@ -144,18 +144,14 @@ def run(
     plan = plan_slices(source, slice_rows)
     new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
+    work = Work(sent_name(model), sent, str(folder.scored))
     try:
         with folder.claimed(is_overwriting=is_overwriting) as known:
-            if known.pairs is not None and known.errors is not None:
-                folder.clean()
-                return _still_there(folder, Outcome(known.pairs, known.errors))
-            _score(Work(sent_name(model), sent, str(folder.scored)), plan, folder, engine)
-            outcome = _rank(plan, folder, new.model)
-            folder.write(replace(new, **outcome._asdict()))
-            folder.clean()
-            return outcome
-    except (OSError, ArrowException) as error:  # a disk that is full, a part that cannot be read
-        raise OnelogitError(f"{folder.path}: {str(error).partition(chr(10))[0]}") from error
+            return _finished(known, plan, folder, work, engine)
+    except (OSError, ArrowException) as error:
+        place, said = getattr(error, "filename", None), getattr(error, "strerror", None) or first_line(error)
+        named = said if place is None else f"{place}: {said}"
+        raise OnelogitError(f"{named}; once that is mended, run the same command again") from error
 
 
 def _check_output(output: Path, source: Path) -> None:
@@ -165,22 +161,36 @@ def _check_output(output: Path, source: Path) -> None:
         raise InputError(f"{output} is a file; results are a folder")
 
 
+def _finished(known: Run, plan: Plan, folder: RunFolder, work: Work, engine: Engine) -> Outcome:
+    """What a run wrote: the one that stands in the folder, gone on with unless it is finished already."""
+    if known.pairs is not None and known.errors is not None:
+        folder.clean()
+        return _still_there(folder, Outcome(known.pairs, known.errors))
+    _score(work, plan, folder, engine)
+    outcome = _ranked(plan, folder, known.model)
+    folder.write(replace(known, **outcome._asdict()))
+    folder.clean()
+    return outcome
+
+
 def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
     scored = folder.scored_slices()
     left = [part for part in plan.slices if part.number not in scored]
     is_done = plan.row_count - sum(part.rows for part in left)
+    with waiting(f"loading {work.model}"):
+        results = engine(work, left) if left else iter(())
     with progress_bar("scoring rows", plan.row_count, is_done) as advance:
-        for done in engine(work, left) if left else ():
+        for done in results:
             if done.fault is not None:
                 raise OnelogitError(f"worker {done.worker}: {done.fault}")
             advance(done.rows)
 
 
-def _rank(plan: Plan, folder: RunFolder, model: str) -> Outcome:
+def _ranked(plan: Plan, folder: RunFolder, model: str) -> Outcome:
     parts = [part_of_slice(folder.scored, part.number) for part in plan.slices]
     if missing := [part.name for part in parts if not part.is_file()]:
         raise OnelogitError(f"{len(missing)} of {len(parts)} slices are not scored, {missing[0]} for one; run it again")
-    expected = sum(parquet.read_metadata(part).num_rows for part in parts)
+    expected = sum(map(row_count, parts))
     for number, table in enumerate(grouped_tables(parts, folder.make_drafts(), expected)):
         write_part(rank_table(table, model), folder.part_of_results(number))
     return _checked(folder, expected)
@@ -192,7 +202,7 @@ def _still_there(folder: RunFolder, outcome: Outcome) -> Outcome:
     Raises:
         OnelogitError: a part of it is gone.
     """
-    _check_count(folder, sum(parquet.read_metadata(part).num_rows for part in folder.results()), outcome.pairs)
+    _check_count(folder, sum(row_count(part, remove=folder.path) for part in folder.results()), outcome.pairs)
     return outcome
 
 
@@ -209,7 +219,7 @@ def _checked(folder: RunFolder, expected: int) -> Outcome:
     """
     pairs = errors = 0
     for part in folder.results():
-        table = parquet.read_table(part, columns=["query_id", "document_id", "error"])
+        table = read_part(part, columns=["query_id", "document_id", "error"])
         fine = table.filter(compute.is_null(table["error"]))
         if fine.group_by(["query_id", "document_id"]).aggregate([]).num_rows != fine.num_rows:
             raise OnelogitError(f"{part} holds a pair twice; remove {folder.path} and run it again")

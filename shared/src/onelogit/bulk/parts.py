@@ -2,7 +2,8 @@
 
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ from pyarrow import parquet
 
 from onelogit.bulk.pairs import Pair
 from onelogit.bulk.scoring import Scored
+from onelogit.errors import OnelogitError
 
 # What is known of a pair once it is scored, and all that ranking needs.
 SCORED = pyarrow.schema(
@@ -70,15 +72,74 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def write_part(table: Any, path: Path) -> None:
-    """Write a table. Who is killed meanwhile leaves nothing under the name, and who writes it again, the same."""
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")
+def row_count(path: Path, *, remove: Path | None = None) -> int:
+    """The rows of a part.
+
+    Args:
+        path: of the part.
+        remove: what is to be removed where it cannot be read; the part itself where left out.
+
+    Raises:
+        OnelogitError: it cannot be read.
+    """
+    with _told(path, path if remove is None else remove):
+        return int(parquet.read_metadata(path).num_rows)
+
+
+def read_part(path: Path, **options: Any) -> Any:
+    """A part as a table, as pyarrow reads it with these options.
+
+    Raises:
+        OnelogitError: it cannot be read.
+    """
+    with _told(path, path):
+        return parquet.read_table(path, **options)
+
+
+@contextmanager
+def _told(path: Path, remove: Path) -> Iterator[None]:
     try:
+        yield
+    except (OSError, pyarrow.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's: the part may be whole
+        raise OnelogitError(
+            f"{path} is damaged ({first_line(error)}); remove {remove}, and run the same command again"
+        ) from error
+
+
+def write_part(table: Any, path: Path) -> None:
+    """Write a table. Who is killed meanwhile leaves nothing under the name, and who writes it again, the same.
+
+    Raises:
+        OnelogitError: it cannot be written.
+    """
+    with draft_of(path) as draft:
         parquet.write_table(table, draft, compression="zstd")
         _keep(draft)
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Another name to write a file under, which it loses for its own once the block has ended.
+
+    Raises:
+        OnelogitError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        yield draft
         draft.replace(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise OnelogitError(f"{path} cannot be written ({said}); once it can, run the same command again") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what libraries add below."""
+    return str(error).partition("\n")[0]
 
 
 def _keep(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow
 from pyarrow import compute, parquet
 
-from onelogit.bulk.parts import RANKED, SCORED
+from onelogit.bulk.parts import RANKED, SCORED, read_part
 from onelogit.scores import rank_logits
 
 _PAIRS_TOGETHER = 500_000  # ranked in memory at once, but a query's all
@@ -103,15 +103,15 @@ def grouped_tables(parts: Sequence[Path], folder: Path, pair_count: int) -> Iter
     """
     count = min(_MOST_GROUPS, max(1, -(-pair_count // _PAIRS_TOGETHER)))
     if count == 1:
-        yield pyarrow.concat_tables(parquet.read_table(part, schema=SCORED) for part in parts)
+        yield pyarrow.concat_tables(read_part(part, schema=SCORED) for part in parts)
         return
     files = [folder / f"{group:03}.parquet" for group in range(count)]
     with ExitStack() as stack:
         writers = [stack.enter_context(parquet.ParquetWriter(file, SCORED)) for file in files]
         for part in parts:
-            _distribute(parquet.read_table(part, schema=SCORED), writers)
+            _distribute(read_part(part, schema=SCORED), writers)
     for file in files:
-        yield parquet.read_table(file, schema=SCORED)
+        yield read_part(file, schema=SCORED)
 
 
 def _distribute(table: Any, writers: Sequence[Any]) -> None:

@@ -5,7 +5,6 @@ of Parquet folders pass over both, for their names begin with "_".
 """
 
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from onelogit.bulk.lock import locked
-from onelogit.bulk.parts import is_whole
+from onelogit.bulk.parts import draft_of, is_whole
 from onelogit.errors import InputError
 
 
@@ -81,9 +80,8 @@ class RunFolder:
 
     def write(self, run: Run) -> None:
         """Write down what the run is."""
-        draft = self._note.with_name(f".{self._note.name}.{os.getpid()}")
-        draft.write_text(json.dumps(asdict(run)), encoding="utf-8")
-        draft.replace(self._note)
+        with draft_of(self._note) as draft:
+            draft.write_text(json.dumps(asdict(run)), encoding="utf-8")
 
     def scored_slices(self) -> set[int]:
         """The numbers of the slices that are scored, and whose parts are whole."""

@@ -1,6 +1,5 @@
 """The input -> slices: numbered stretches of rows, planned once, and read one by one."""
 
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,12 @@ import pyarrow
 from pyarrow import parquet
 
 from onelogit.bulk.pairs import COLUMNS, NEEDED
+from onelogit.bulk.parts import first_line
 from onelogit.errors import InputError
+from onelogit.text_files import Line, opened
 
-KINDS = (".parquet", ".jsonl")
+KINDS = (".parquet", ".jsonl", ".jsonl.gz")
+_UNREADABLE = (OSError, EOFError, zlib.error, pyarrow.ArrowException)
 _SLICE_BYTES = 4 * 2**20  # of text, some 8,000 passages
 
 
@@ -24,7 +26,7 @@ class Slice(NamedTuple):
         file: its path.
         start: the first row, from 0; blank lines of a JSONL file are none.
         rows: how many.
-        offset: of the first row in bytes; 0 for a Parquet file.
+        offset: of the first row in bytes, unzipped; 0 for a Parquet file.
     """
 
     number: int
@@ -56,7 +58,8 @@ def plan_slices(path: Path, slice_rows: int) -> Plan:
     """The slices of a file, or of all files in a folder in the order of their names.
 
     Args:
-        path: of a .parquet or .jsonl file, or a folder of them; names that begin with "." or "_" are passed over.
+        path: of a .parquet, .jsonl or .jsonl.gz file, or a folder of them; names that begin with "." or "_" are passed
+            over.
         slice_rows: the most rows in a slice; fewer where they are long.
 
     Raises:
@@ -66,9 +69,9 @@ def plan_slices(path: Path, slice_rows: int) -> Plan:
     digest = 0
     for file in _files(path):
         try:
-            stretches, check = _STRETCHES[file.suffix](file, slice_rows)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise InputError(f"{file} cannot be read: {str(error).partition(chr(10))[0]}") from error
+            stretches, check = (_parquet_stretches if _is_parquet(file) else _jsonl_stretches)(file, slice_rows)
+        except _UNREADABLE as error:
+            raise InputError(f"{file} cannot be read: {first_line(error)}") from error
         slices += [Slice(number, str(file), *each) for number, each in enumerate(stretches, start=len(slices))]
         digest = zlib.crc32(f"{file.name} {check}".encode(), digest)
     if not slices:
@@ -80,12 +83,16 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.is_file():
             raise InputError(f"there is no file or folder {str(path)!r}")
-        if path.suffix not in KINDS:
+        if not path.name.endswith(KINDS):
             raise InputError(f"{path} is neither {' nor '.join(KINDS)}")
         return [path.absolute()]
     found = [file for kind in KINDS for file in path.absolute().rglob(f"*{kind}")]
     is_hidden = {file: any(part[0] in "._" for part in file.relative_to(path.absolute()).parts) for file in found}
     return sorted(file for file in found if file.is_file() and not is_hidden[file])
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.suffix == ".parquet"
 
 
 def _parquet_stretches(file: Path, slice_rows: int) -> tuple[list[_Stretch], int]:
@@ -109,7 +116,7 @@ def _check_columns(file: Path, names: set[str]) -> None:
 def _jsonl_stretches(file: Path, slice_rows: int) -> tuple[list[_Stretch], int]:
     stretches: list[_Stretch] = []
     check = end = offset = start = rows = 0
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         for line in stream:
             if rows == slice_rows or (rows and end + len(line) - offset > _SLICE_BYTES):
                 stretches.append(_Stretch(start, rows, offset))
@@ -118,9 +125,6 @@ def _jsonl_stretches(file: Path, slice_rows: int) -> tuple[list[_Stretch], int]:
             rows += bool(line.strip())
             check = zlib.crc32(line, check)
     return [*stretches, *([_Stretch(start, rows, offset)] if rows else [])], check
-
-
-_STRETCHES = {".parquet": _parquet_stretches, ".jsonl": _jsonl_stretches}
 
 
 class SliceReader:
@@ -136,9 +140,9 @@ class SliceReader:
             InputError: the file is not what it was when the slices were planned.
         """
         try:
-            rows = list(_lines(part)) if part.file.endswith(".jsonl") else self._table_of(part).rows(part)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise InputError(f"{part.file} cannot be read: {str(error).partition(chr(10))[0]}") from error
+            rows = self._table_of(part).rows(part) if _is_parquet(Path(part.file)) else list(_lines(part))
+        except _UNREADABLE as error:
+            raise InputError(f"{part.file} cannot be read: {first_line(error)}") from error
         if len(rows) != part.rows:
             raise InputError(f"{part.file} has changed: {len(rows)} rows where {part.rows} were planned")
         return rows
@@ -150,21 +154,20 @@ class SliceReader:
 
 
 def _lines(part: Slice) -> Iterator[object]:
-    with Path(part.file).open("rb") as stream:
-        stream.seek(part.offset)
+    with opened(part.file) as stream:
+        stream.seek(part.offset)  # of a gzipped file, all that stands before it is unzipped again
         count = 0
         while count < part.rows and (line := stream.readline()):
             if line.strip():
                 count += 1
-                yield _row(line.removeprefix(b"\xef\xbb\xbf"))
+                yield _row(Line("", line.removeprefix(b"\xef\xbb\xbf")))
 
 
-def _row(line: bytes) -> object:
+def _row(line: Line) -> object:
     try:
-        row: object = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return InputError(f"this line is not JSON: {error}")
-    return row
+        return line.fields()
+    except InputError as error:
+        return error
 
 
 class _Table:

@@ -1,28 +1,29 @@
 """`onelogit bench`: how fast a model or a server is, by number and length of documents, on the user's own texts."""
 
 import argparse
-import json
 import math
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
 from onelogit.commands.model_options import (
-    add_loading_options,
-    add_prompt_options,
+    Named,
+    add_json_option,
+    add_model_options,
     add_server_options,
     fetch,
     named,
     open_options,
 )
+from onelogit.commands.printing import print_json
 from onelogit.errors import InputError
 from onelogit.inputs import checked_count
-from onelogit.options import LoadOptions, OpenOptions
-from onelogit.outputs import check_plot, check_writable
-from onelogit.text_files import Texts, read_texts
+from onelogit.options import OpenOptions, check_place
+from onelogit.outputs import check_plot
+from onelogit.text_files import STDIN, Texts, read_texts
 
 if TYPE_CHECKING:
     from onelogit.bench.result import Result
@@ -31,43 +32,50 @@ if TYPE_CHECKING:
 SUMMARY = "latency and throughput by number and length of documents, on your texts and your machine"
 PEERS = ("sentence-transformers",)
 SAMPLE = "the sample that comes along (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md beside it)"
-_STDOUT = "-"
 _MOST_TEXTS = 100_000  # of a large corpus, the first are enough
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("model", help="hub id or folder; or the URL of a server")
-    parser.add_argument("--candidates", default="1,10,100,1000", help="documents in a call (default: %(default)s)")
-    parser.add_argument("--lengths", help="tokens of a document, such as 64,256; where left out, as the texts are")
-    parser.add_argument("--texts", metavar="FILE|FOLDER", help="plain lines, JSONL, or a folder in BEIR form")
+    parser.add_argument("model", help="hub id or folder, or the URL of a server")
+    parser.add_argument(
+        "--candidates", metavar="N,N", default="1,10,100,1000", help="documents in a call; %(default)s where left out"
+    )
+    parser.add_argument("--lengths", metavar="N,N", help="tokens of a document; as the texts are where left out")
+    parser.add_argument(
+        "--texts", metavar="FILE|FOLDER", help="plain lines, JSONL, - for stdin, or BEIR; a small sample where left out"
+    )
     parser.add_argument("--warm", action="store_true", help="the same documents in each call, with a new query")
-    parser.add_argument("--document-cache-bytes", type=int, help="keep documents between calls, for --warm")
+    parser.add_argument(
+        "--document-cache-bytes", type=int, metavar="N", help="keep documents between calls, for --warm"
+    )
     parser.add_argument("--compare", choices=PEERS, help="run it beside, in turn, on a copy of the same weights")
-    parser.add_argument("--seconds", type=float, default=60, help="for all calls together (default: %(default)g)")
-    parser.add_argument("--repeats", type=int, default=100, help="calls of a kind at most (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON; - prints them")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture: time of a call, and throughput")
-    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", default=60, help="for all calls together; %(default)s where left out"
+    )
+    parser.add_argument(
+        "--repeats", type=int, metavar="N", default=100, help="calls of a kind at most; %(default)s where left out"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: time of a call, and throughput")
+    add_json_option(parser)
     add_server_options(parser)
-    add_loading_options(parser)
-    add_prompt_options(parser)
+    add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, draw."""
     candidates = numbers_of(options.candidates, "--candidates")
     lengths = [None] if options.lengths is None else numbers_of(options.lengths, "--lengths")
-    _check(options)
+    place = named(options.model, options.url)
+    _check(options, place)
     texts = _texts(options.texts)
-    model, url = named(options)
-    opening = _opening(options, model, url)
+    opening = _opening(options, place)
     from onelogit.bench.measure import Asked, measure  # noqa: PLC0415  not for --help
     from onelogit.bench.run import Case, Limits  # noqa: PLC0415
 
     result = measure(
         Asked(
-            model=str(url or model),
+            model=place.opened_as,
             options=opening,
             cases=[Case(count, length) for length, count in product(lengths, candidates)],
             texts=texts.texts,
@@ -98,20 +106,18 @@ class _NamedTexts(NamedTuple):
     name: str
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, place: Named) -> None:
     """Refuse before anything is loaded what would fail after it."""
     checked_count("--repeats", options.repeats)
     checked_count("--document-cache-bytes", options.document_cache_bytes, least=0)
     if not (options.seconds > 0 and math.isfinite(options.seconds)):
         raise InputError(f"--seconds must be a number above 0, not {options.seconds}")
-    if options.compare is not None and named(options).url is not None:
+    if options.compare is not None and place.url is not None:
         raise InputError("--compare runs both in this machine: name a model, not a server")
     if options.compare is not None and find_spec("sentence_transformers") is None:
         raise InputError("--compare sentence-transformers needs it: pip install 'sentence-transformers>=5.4'")
     if options.plot is not None:
         check_plot(options.plot)
-    if options.json not in (None, _STDOUT):
-        check_writable(Path(options.json), "--json")
 
 
 def _texts(path: str | None) -> _NamedTexts:
@@ -122,31 +128,27 @@ def _texts(path: str | None) -> _NamedTexts:
     queries = list(dict.fromkeys(pair.query for pair in sample))
     if path is None:
         return _NamedTexts(Texts(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE)
-    texts = read_texts(path, _MOST_TEXTS)
+    texts, name = read_texts(path, _MOST_TEXTS), "stdin" if path == STDIN else path
     if not texts.documents:
-        raise InputError(f"{path} holds no documents")
-    return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), str(path))
+        raise InputError(f"{name} holds no documents")
+    return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), name)
 
 
-def _opening(options: argparse.Namespace, model: str | None, url: str | None) -> OpenOptions:
-    opening = open_options(options, model, url)
-    if url is not None:
-        return cast("OpenOptions", {**opening, "url": None, "model": model})
-    fetch(str(model), cast("LoadOptions", opening))
-    return cast("OpenOptions", {**opening, "document_cache_bytes": options.document_cache_bytes})
+def _opening(options: argparse.Namespace, place: Named) -> OpenOptions:
+    opening = open_options(options, place)
+    if options.document_cache_bytes is not None:
+        opening["document_cache_bytes"] = options.document_cache_bytes
+    check_place({**opening, "url": place.url})
+    if place.url is None:
+        fetch(place.opened_as, opening)
+    return opening
 
 
 def _put_out(result: "Result", options: argparse.Namespace) -> None:
-    figures = result.to_json()
-    if options.json == _STDOUT:
-        print(json.dumps(figures, ensure_ascii=False))  # noqa: T201
+    if options.json:
+        print_json(result.to_json())
     else:
         _print(result)
-    if options.json not in (None, _STDOUT):
-        try:
-            Path(options.json).write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--json {options.json} cannot be written: {error.strerror}") from error
     if options.plot is not None:
         from onelogit.bench.report import plot_result  # noqa: PLC0415  for a picture alone
 

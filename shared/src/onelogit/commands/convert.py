@@ -1,19 +1,20 @@
 """`onelogit convert`: a model written as a sequence classifier that others serve."""
 
 import argparse
-import json
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from rich.console import Console
 
 from onelogit.commands.model_options import (
+    add_json_option,
     add_model_options,
     fetch,
     given_tokens,
     load_options,
     options_without_recipe,
 )
+from onelogit.commands.printing import print_json
 from onelogit.commands.verify import check_measuring
 from onelogit.errors import CheckpointError, InputError
 from onelogit.files import find_folder, read_texts
@@ -27,12 +28,15 @@ SUMMARY = "write a model as a sequence classifier that transformers, Sentence Tr
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes; the names of vLLM's own script among it."""
     parser.add_argument("model", nargs="?", help="hub id or folder")
-    parser.add_argument("--model-name", "--model_name", help="the same, as vLLM's script asks for it")
-    parser.add_argument("-o", "--output", "--path", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--force", action="store_true", help="replace the folder")
+    parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="the same, as vLLM's script asks for it")
+    parser.add_argument(
+        "-o", "--output", "--path", type=Path, metavar="FOLDER", required=True, help="the folder to write"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what stands there")
     parser.add_argument("--verify", action="store_true", help="compare it with the original, and note the figures")
     parser.add_argument("--push-to-hub", metavar="ID", help="and upload it to the hub")
     parser.add_argument("--private", action="store_true", help="as a private model")
+    add_json_option(parser)
     add_model_options(parser)
 
 
@@ -42,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     model = _model(options)
     options.output = options.output.expanduser()
-    check_target(options.output.absolute(), model, is_overwriting=options.force)
+    check_target(options.output.absolute(), model, is_overwriting=options.overwrite)
     tokens = given_tokens(options)
     labels = 1 if tokens is None or options.method != "no_post_processing" else len(tokens)
     if labels > 1:
@@ -80,12 +84,14 @@ def _save(model: str, options: argparse.Namespace, labels: list[str | int] | Non
     if labels is not None:
         find_folder(model, with_weights=True, revision=options.revision)
         with waiting(f"converting {model}"):
-            save_labels(model, labels, options.output, options_without_recipe(options), is_overwriting=options.force)
+            save_labels(
+                model, labels, options.output, options_without_recipe(options), is_overwriting=options.overwrite
+            )
         return
     loading = load_options(options, model)
     fetch(model, loading)
     with waiting(f"converting {model}"), Reranker.load(model, **loading) as reranker:
-        reranker.save(options.output, force=options.force)
+        reranker.save(options.output, force=options.overwrite)
 
 
 def _verify(model: str, options: argparse.Namespace) -> None:
@@ -133,7 +139,7 @@ def _report(options: argparse.Namespace, labels: int) -> None:
     has_prompt = recipe is not None and recipe.chat_template is not None
     used = serving(str(options.output), has_prompt=has_prompt, labels=labels)
     if options.json:
-        print(json.dumps({"folder": str(options.output), "labels": labels, **used._asdict()}))  # noqa: T201
+        print_json({"folder": str(options.output), "labels": labels, **used._asdict()})
         return
     console = Console(highlight=False, soft_wrap=True)
     many = "" if labels == 1 else f", with {labels} labels, one for each token: no reranker, which has one logit"

@@ -3,13 +3,20 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 
-from onelogit.commands.model_options import add_loading_options, load_options, options_without_recipe
+from onelogit.commands.model_options import (
+    add_json_option,
+    add_loading_options,
+    add_server_options,
+    named,
+    open_options,
+)
+from onelogit.commands.printing import print_json, say
 from onelogit.errors import InputError
-from onelogit.options import OpenOptions, Protocol, is_url
+from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, check_place, is_url
 
 if TYPE_CHECKING:
     from onelogit.measure.quality.job import Job
@@ -19,13 +26,49 @@ SUMMARY = "measure how well models, instructions and templates rank your data, a
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="hub id, folder, or http://HOST:PORT of a server")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="hub id or folder, or the URL of a server")
+    _add_data_options(parser)
+    _add_compared_options(parser)
+    written = parser.add_argument_group("what is written")
+    written.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("evaluation"),
+        help="for runs and figures; %(default)s where left out",
+    )
+    written.add_argument("--resume", action="store_true", help="go on with the runs that are in that folder")
+    written.add_argument("--overwrite", action="store_true", help="remove them, and score anew")
+    written.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: each order's mean")
+    written.add_argument("--report", type=Path, metavar="FILE", help="write a page of HTML that needs no network")
+    add_json_option(parser)
+    add_server_options(parser)
+    add_loading_options(parser)
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, required=True, help="BEIR folder, or JSONL of query, documents, labels")
-    data.add_argument("--run", type=Path, help="what a first stage found, in TREC form; BM25 where left out")
-    data.add_argument("--split", help="judgements in qrels/ to use; test where left out")
-    data.add_argument("--candidates", type=int, default=100, metavar="N", help="documents a query, at most; 100")
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE|FOLDER",
+        required=True,
+        help="a folder in BEIR form, or JSONL of query, documents, labels",
+    )
+    data.add_argument("--run", type=Path, metavar="FILE", help="of a first stage, in TREC form; BM25's where left out")
+    data.add_argument("--split", metavar="NAME", help="judgements in qrels/ to use; test where left out")
+    data.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        default=100,
+        help="documents a query, at most; %(default)s where left out",
+    )
     data.add_argument("--skip-bad", action="store_true", help="count and pass over malformed lines and unknown ids")
+
+
+def _add_compared_options(parser: argparse.ArgumentParser) -> None:
     compared = parser.add_argument_group("what is compared")
     compared.add_argument(
         "--instruction",
@@ -35,39 +78,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="repeat it to compare; 'default' for the model's own, '' for none, '@name' for that field of each query",
     )
     compared.add_argument(
-        "--template", action="append", type=Path, default=[], metavar="FILE", help="chat template in jinja; repeat it"
+        "--chat-template",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="jinja with the roles query and document; repeat it to compare",
     )
-    compared.add_argument("-k", type=int, nargs="+", default=[10], help="cutoffs of nDCG, MRR and recall; 10")
-    compared.add_argument("--slice", metavar="COLUMN", help="split by a field of the queries, or by length")
+    compared.add_argument(
+        "-k", type=int, nargs="+", metavar="N", default=[10], help="cutoffs of nDCG, MRR, recall; 10 where left out"
+    )
+    compared.add_argument("--slice", metavar="NAME", help="split by a field of the queries, or by length")
     compared.add_argument("--pairwise", action="store_true", help="how an instruction or a template moves documents")
-    compared.add_argument("--changed-qrels", type=Path, help="judgements under the second instruction, for p-MRR")
-    compared.add_argument("--seed", type=int, default=0, help="of random order and bootstrap; 0")
-    written = parser.add_argument_group("what is written")
-    written.add_argument("--output", type=Path, default=Path("evaluation"), help="folder of the runs; evaluation")
-    written.add_argument("--resume", action="store_true", help="go on with the runs that are in that folder")
-    written.add_argument("--overwrite", action="store_true", help="remove them, and score anew")
-    written.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    written.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
-    written.add_argument("--report", type=Path, metavar="FILE", help="write a page of HTML that needs no network")
-    loading = parser.add_argument_group("how models are loaded")
-    loading.add_argument("--revision", help="branch, tag or commit on the hub, of a single model")
-    add_loading_options(cast("argparse.ArgumentParser", loading))
-    loading.add_argument("--served-model", help="hub id or folder of what the servers serve, to write prompts here")
-    loading.add_argument("--protocol", choices=get_args(Protocol), help="how servers are asked; vllm-tokens")
+    compared.add_argument(
+        "--changed-qrels", type=Path, metavar="FILE", help="judgements under the second instruction, for p-MRR"
+    )
+    compared.add_argument(
+        "--seed", type=int, metavar="N", default=0, help="of random order and bootstrap; %(default)s where left out"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, write, print."""
     from onelogit.measure.quality.job import run_job  # noqa: PLC0415  what follows it needs an extra
+    from onelogit.measure.quality.plain import plain_evaluation  # noqa: PLC0415
     from onelogit.measure.quality.tables import tables  # noqa: PLC0415
 
     try:
         evaluation = run_job(_job(options))
     except KeyboardInterrupt:
         way = "--resume in place of --overwrite" if options.overwrite else "--resume"
-        said = f"stopped; the same command with {way} goes on, from what stands in {options.output}"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {said}", markup=False)
+        say(f"stopped; the same command with {way} goes on, from what stands in {options.output}")
         raise
+    if options.json:
+        print_json(plain_evaluation(evaluation))
+        return 0
     console = Console(highlight=False)
     for each in tables(evaluation, console.width):
         console.print(each, soft_wrap=isinstance(each, str))
@@ -75,18 +120,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _job(options: argparse.Namespace) -> "Job":
-    from onelogit.measure.quality.contestants import without_secret  # noqa: PLC0415
-    from onelogit.measure.quality.job import Job  # noqa: PLC0415
+    from onelogit.measure.quality.job import Job  # noqa: PLC0415  as above
 
-    if options.revision is not None and len(options.models) > 1:
-        raise InputError("--revision is of one model; name one, or evaluate the others by themselves")
+    for name in ("revision", "url"):
+        if getattr(options, name) is not None and len(options.models) > 1:
+            raise InputError(f"--{name} is of one model; name one, or evaluate the others by themselves")
     return Job(
         models=options.models,
         data=options.data,
         options_of=lambda model, template: _options(options, model, template),
         output=options.output,
         instructions=options.instruction,
-        templates=options.template,
+        templates=options.chat_template,
         run=options.run,
         split=options.split,
         changed=options.changed_qrels,
@@ -98,29 +143,28 @@ def _job(options: argparse.Namespace) -> "Job":
         is_skipping=options.skip_bad,
         is_resuming=options.resume,
         is_overwriting=options.overwrite,
-        json=options.json,
         plot=options.plot,
         report=options.report,
-        command=without_secret(shlex.join(["onelogit", *options.arguments])),
+        command=_command(options),
     )
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What asks for the same again, wherever it is run: also where the runs are there already."""
+    from onelogit.measure.quality.contestants import without_secret  # noqa: PLC0415  as above
+
+    again = [] if options.resume or options.overwrite else ["--overwrite"]
+    return without_secret(shlex.join(["onelogit", *options.arguments, *again]))
 
 
 def _options(options: argparse.Namespace, model: str, template: Path | None) -> OpenOptions:
     """What `open_reranker` takes; the instruction comes with each call."""
-    settled = argparse.Namespace(
-        **{**vars(options), "instruction": None, "activation": None, "chat_template": template}
-    )
-    if not is_url(model):
-        return cast("OpenOptions", load_options(settled, model))
-    if options.served_model is not None:
-        recipe = load_options(settled, options.served_model)["recipe"]
-    elif template is None:
-        recipe = None
-    else:
-        raise InputError(f"{model} writes its own prompts: --template needs a --served-model")
-    of_texts = options.protocol not in (None, "vllm-tokens")
-    loading = {name: value for name, value in options_without_recipe(settled).items() if value is not False}
-    remote = {"protocol": options.protocol, "model": options.served_model, "recipe": recipe}
-    if of_texts:
-        remote["template"] = "server" if options.served_model is None else "client"
-    return cast("OpenOptions", {**loading, **remote})
+    place = named(model, options.url)
+    settled = {**vars(options), "instruction": None, "activation": None, "chat_template": template}
+    opening = open_options(argparse.Namespace(**settled), place)
+    kinds = {is_url(each) for each in options.models}
+    if len(kinds) == 1:  # else each kind of model takes its own of the options
+        check_place({**opening, "url": place.url})
+        return opening
+    known = (LoadOptions if place.url is None else RemoteOptions).__annotations__
+    return cast("OpenOptions", {name: value for name, value in opening.items() if name in known})

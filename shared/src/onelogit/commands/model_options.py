@@ -9,54 +9,56 @@ from typing import NamedTuple, cast, get_args
 from onelogit.errors import InputError, RecipeError
 from onelogit.files import find_folder, read_texts
 from onelogit.inputs import checked_recipe
-from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
-from onelogit.recipes import ReadOut, Recipe
+from onelogit.options import LoadOptions, OpenOptions, Protocol, check_place, is_url
+from onelogit.recipes import Activation, ReadOut, Recipe
 from onelogit.recognise import recognise
 
 METHODS = ("from_2_way_softmax", "no_post_processing")
 
 
-def add_hub_options(parser: argparse.ArgumentParser) -> None:
-    """Which version of a model, and how to print."""
-    parser.add_argument("--revision", help="branch, tag or commit on the hub")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """How results are printed."""
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+
+
+def add_revision_option(parser: argparse._ActionsContainer) -> None:
+    """Which version of a model."""
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the hub")
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Which server, and how it is asked."""
-    parser.add_argument("--url", help="of a server that serves the model; its key is read from ONELOGIT_API_KEY")
-    parser.add_argument("--protocol", choices=get_args(Protocol), help="how it is asked; vllm-tokens where left out")
-    parser.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
+    group = parser.add_argument_group("a server")
+    group.add_argument("--url", help="of a server that serves the model; its key is read from ONELOGIT_API_KEY")
+    group.add_argument("--protocol", choices=get_args(Protocol), help="how it is asked; vllm-tokens where left out")
+    group.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
 
 
 def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
-    """Everything that `load_options` reads, and how to print."""
-    add_hub_options(parser)
+    """Everything that `load_options` reads."""
     add_loading_options(parser, default_dtype)
-    add_prompt_options(parser)
-
-
-def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """What a model is asked, and what becomes of its answer."""
-    parser.add_argument("--instruction", help="in place of the family's default")
-    parser.add_argument("--activation", choices=("sigmoid", "identity"), help="from logit to score")
-    parser.add_argument("--chat-template", type=Path, help="jinja file with the roles query and document")
+    group = parser.add_argument_group("what the model is asked")
+    group.add_argument("--instruction", metavar="TEXT", help="in place of the family's default")
+    group.add_argument("--activation", choices=get_args(Activation), help="from logit to score")
+    group.add_argument("--chat-template", type=Path, metavar="FILE", help="jinja with the roles query and document")
 
 
 def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
     """How a model is loaded, and which tokens answer, whatever it is asked."""
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
-    parser.add_argument("--max-tokens", type=int, help="longest prompt")
-    parser.add_argument("--compile", action="store_true", help="have PyTorch compile the layers")
-    parser.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
-    parser.add_argument(
+    group = parser.add_argument_group("how the model is loaded")
+    add_revision_option(group)
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the fastest one present where left out")
+    group.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="longest prompt; the model's own where left out")
+    group.add_argument("--compile", action="store_true", help="have PyTorch compile the layers")
+    group.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
+    group.add_argument(
         "--classifier-from-tokens",
         "--classifier_from_tokens",
         metavar="JSON",
         help="""the answer tokens, as texts or ids: '["no", "yes"]', '["Yes"]', '[0]'""",
     )
-    parser.add_argument("--method", choices=METHODS, help="what becomes of the answer tokens")
+    group.add_argument("--method", choices=METHODS, help="what becomes of the answer tokens")
 
 
 def load_options(options: argparse.Namespace, model: str) -> LoadOptions:
@@ -75,14 +77,20 @@ class Named(NamedTuple):
     model: str | None
     url: str | None
 
+    @property
+    def opened_as(self) -> str:
+        """The first argument of `open_reranker`."""
+        return str(self.url if self.model is None else self.model)
 
-def named(options: argparse.Namespace) -> Named:
-    """What --model (or the argument in its place) and --url name; the address of a server may stand in either.
+
+def named(model: str | None, url: str | None) -> Named:
+    """What a model's name and --url name; the address of a server may stand in either.
 
     Raises:
-        InputError: both are servers.
+        InputError: both are servers, or what stands as --url is none.
     """
-    model, url = options.model, options.url
+    if url is not None and not is_url(url):
+        raise InputError(f"--url must be an http or https address such as http://127.0.0.1:8000, not {url!r}")
     if model is None or not is_url(model):
         return Named(model, url)
     if url is not None:
@@ -90,27 +98,31 @@ def named(options: argparse.Namespace) -> Named:
     return Named(None, model)
 
 
-def open_options(options: argparse.Namespace, model: str | None, url: str | None) -> OpenOptions:
-    """What `open_reranker` takes besides the model's name, or the url where there is none.
+def open_options(options: argparse.Namespace, place: Named) -> OpenOptions:
+    """What `open_reranker` takes besides `place.opened_as`; some may have no part there, as `check_place` says.
 
     Raises:
-        InputError: as `load_options`.
+        InputError: as `load_options`, or a recipe is described for a server whose model is not named.
         RecipeError: as `load_options`.
     """
-    if url is None:
-        return cast("OpenOptions", load_options(options, cast("str", model)))
-    loading = {name: value for name, value in options_without_recipe(options).items() if value is not False}
     remote = {"protocol": options.protocol, "template": options.template}
-    return cast("OpenOptions", {**loading, **remote, "url": None if model is None else url})
+    if place.model is not None:
+        return cast("OpenOptions", {**load_options(options, place.model), **remote, "url": place.url})
+    if options.chat_template is not None or given_tokens(options) is not None:
+        given = "--classifier-from-tokens" if options.chat_template is None else "--chat-template"
+        raise InputError(f"{given} is for prompts that are written here: name the model, too, and the server as --url")
+    return cast("OpenOptions", {**options_without_recipe(options), **remote})
 
 
-def fetch(model: str, options: LoadOptions) -> None:
+def fetch(model: str, options: OpenOptions | LoadOptions) -> None:
     """Bring a model of the hub here, under the hub's own progress bars; one that cannot be used without its weights.
 
     Raises:
+        InputError: an option has no part in a model of this process.
         CheckpointError: it is not found.
         RecipeError: it is not known how it reranks.
     """
+    check_place(cast("OpenOptions", options))
     if Path(model).expanduser().is_dir():
         return
     revision = options.get("revision")
@@ -120,16 +132,11 @@ def fetch(model: str, options: LoadOptions) -> None:
 
 
 def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
-    """What `Reranker.load` takes, but for the recipe."""
-    return LoadOptions(
-        revision=options.revision,
-        device=options.device,
-        dtype=options.dtype,
-        max_tokens=options.max_tokens,
-        instruction=options.instruction,
-        compile=options.compile,
-        activation=options.activation,
-        trust_remote_code=options.trust_remote_code,
+    """What `Reranker.load` takes, as far as it is given, but for the recipe."""
+    names = ("revision", "device", "dtype", "max_tokens", "instruction", "compile", "activation", "trust_remote_code")
+    given = {name: getattr(options, name) for name in names}
+    return cast(
+        "LoadOptions", {name: value for name, value in given.items() if value is not None and value is not False}
     )
 
 

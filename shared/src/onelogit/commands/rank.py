@@ -1,58 +1,54 @@
 """`onelogit rank`: a first look: a query and some documents in, the documents in order out."""
 
 import argparse
-import json
 import sys
-import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from onelogit import DEMO_MODEL
 from onelogit.commands.model_options import (
+    add_json_option,
     add_model_options,
     add_server_options,
     fetch,
-    load_options,
     named,
     open_options,
 )
+from onelogit.commands.printing import mention_demo, print_json
 from onelogit.commands.ranking_table import caption_of, ranking_table
 from onelogit.errors import InputError
 from onelogit.inputs import check_text, check_top_n
 from onelogit.open import open_reranker
 from onelogit.progress import is_shown, waiting
 from onelogit.scores import Ranked
-from onelogit.text_files import documents_of, read_documents
+from onelogit.text_files import STDIN, read_documents
 
 if TYPE_CHECKING:
     from onelogit.open import AnyReranker
 
 SUMMARY = "put documents into order by their relevance to a query: a first look"
-DEMO_NOTE = (
-    "onelogit: this is the demo model, for trying the machinery: its order means nothing. Name a real one, such as "
-    "--model Qwen/Qwen3-Reranker-0.6B"
-)
-_STDIN = "-"
 _BAR_FROM = 64  # documents that take a while
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("query", help="what is looked for")
-    parser.add_argument("document", nargs="*", help="texts to put into order; of stdin where none is named at all")
+    parser.add_argument(
+        "document", nargs="*", default=[], help="texts to put into order; of stdin where none is named at all"
+    )
     parser.add_argument(
         "--documents",
         action="append",
         default=[],
-        metavar="FILE",
-        help='more of them: one a line, or JSONL with "text" (and "title") or "document"; - for stdin',
+        metavar="FILE|FOLDER",
+        help='more of them: plain lines, JSONL with "text" (and "title") or "document", - for stdin, or BEIR',
     )
-    parser.add_argument("--model", help="hub id, folder, or URL of a server; a demo model where left out")
+    parser.add_argument("--model", help="hub id or folder, or the URL of a server; a demo model where left out")
+    parser.add_argument("--top-n", type=int, metavar="N", help="show this many at most")
+    add_json_option(parser)
     add_server_options(parser)
-    parser.add_argument("--top-n", type=int, help="show this many at most")
     add_model_options(parser)
 
 
@@ -70,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         console = Console()
         console.print(ranking_table(options.query, ranking, documents, console, options.top_n))
         console.print(caption_of(reranker), style="dim", highlight=False, markup=False)
+    mention_demo(reranker.name)
     return 0
 
 
@@ -79,47 +76,30 @@ def _documents(options: argparse.Namespace) -> list[str]:
     Raises:
         InputError: there are none, or a file cannot be read.
     """
-    named = [*options.document]
-    for index, document in enumerate(named):
+    given = [*options.document]
+    for index, document in enumerate(given):
         check_text(document, f"document {index}")
     files = options.documents
-    if not named and not files:
+    if not given and not files:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("there are no documents: give them behind the query, in --documents FILE, or on stdin")
-        files = [_STDIN]
-    read = [text for file in files for text in (_of_stdin() if file == _STDIN else read_documents(file))]
-    if not named and not read:
-        raise InputError(
-            f"there are no documents in {', '.join('stdin' if file == _STDIN else file for file in files)}"
-        )
-    return [*named, *read]
-
-
-def _of_stdin() -> list[str]:
-    return list(documents_of(sys.stdin.buffer, "stdin"))
+        files = [STDIN]
+    read = [text for file in files for text in read_documents(file)]
+    if not given and not read:
+        raise InputError(f"there are no documents in {', '.join('stdin' if file == STDIN else file for file in files)}")
+    return [*given, *read]
 
 
 def _opened(options: argparse.Namespace) -> "AnyReranker":
-    model, url = named(options)
-    if model is None and url is None:
-        model = DEMO_MODEL
-    if model is not None and Path(model).expanduser().absolute() == Path(DEMO_MODEL).absolute():
-        print(DEMO_NOTE, file=sys.stderr)  # noqa: T201
-    if url is None:
-        fetch(str(model), load_options(options, str(model)))
-    with waiting(f"loading {model or url}"):
-        return open_reranker(str(model or url), **open_options(options, model, url))
+    model = DEMO_MODEL if options.model is None and options.url is None else options.model
+    place = named(model, options.url)
+    opening = open_options(options, place)
+    if place.url is None:
+        fetch(place.opened_as, opening)
+    with waiting(f"loading {place.opened_as}"):
+        return open_reranker(place.opened_as, **opening)
 
 
 def _print_lines(ranking: Sequence[Ranked], documents: Sequence[str]) -> None:
     for rank, (index, logit, score) in enumerate(ranking, start=1):
-        line = {"rank": rank, "index": index, "logit": logit, "score": score, "text": documents[index]}
-        print(_escaped(json.dumps(line, ensure_ascii=False)))  # noqa: T201
-
-
-def _escaped(line: str) -> str:
-    """The same JSON, in which no character acts on a terminal: those without a glyph are spelled in ASCII."""
-    return "".join(
-        json.dumps(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") else character
-        for character in line
-    )
+        print_json({"rank": rank, "index": index, "logit": logit, "score": score, "text": documents[index]})

@@ -1,14 +1,14 @@
 """`onelogit recipes`: the families that are known, or what would be used for a model, and why."""
 
 import argparse
-import json
 from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelogit.commands.model_options import add_hub_options
+from onelogit.commands.model_options import add_json_option, add_revision_option
+from onelogit.commands.printing import print_json
 from onelogit.files import find_folder, read_texts
 from onelogit.recipes import FAMILIES, ReadOut, Recipe
 from onelogit.recognise import recognise
@@ -19,7 +19,8 @@ SUMMARY = "the families that are known, or what would be used for a model, and w
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("model", nargs="?", help="hub id or folder; all families where left out")
-    add_hub_options(parser)
+    add_json_option(parser)
+    add_revision_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print(content: object, table: Table, *, is_json: bool) -> None:
     if is_json:
-        print(json.dumps(content, ensure_ascii=False))  # noqa: T201
+        print_json(content)
     else:
         Console().print(table)
 

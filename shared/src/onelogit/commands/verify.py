@@ -1,12 +1,12 @@
 """`onelogit verify`: a model's logits compared with those of its conversion."""
 
 import argparse
-import json
 from pathlib import Path
 
 from rich.console import Console
 
-from onelogit.commands.model_options import add_model_options, load_options
+from onelogit.commands.model_options import add_json_option, add_model_options, fetch, load_options
+from onelogit.commands.printing import mention_demo, print_json
 from onelogit.outputs import check_package, check_plot
 
 SUMMARY = "compare the logits of a model with those of its conversion; exit code 1 where they disagree"
@@ -15,9 +15,12 @@ SUMMARY = "compare the logits of a model with those of its conversion; exit code
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("model", help="hub id or folder")
-    parser.add_argument("--pairs", type=Path, help="JSONL with query and document; a multilingual set where left out")
+    parser.add_argument(
+        "--pairs", metavar="FILE", help="JSONL with query and document, - for stdin; a multilingual set where left out"
+    )
     parser.add_argument("--against", metavar="FOLDER|URL", help="compare an exported folder, or a vLLM server, too")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture: original against converted logits")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: original against converted logits")
+    add_json_option(parser)
     add_model_options(parser, default_dtype="float32")
 
 
@@ -40,11 +43,14 @@ def run(options: argparse.Namespace) -> int:
 
     check_measuring(options.plot)
     pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)
-    parity = measure_parity(options.model, pairs, load_options(options, options.model), against=options.against)
+    loading = load_options(options, options.model)
+    fetch(options.model, loading)
+    parity = measure_parity(options.model, pairs, loading, against=options.against)
     if options.json:
-        print(json.dumps(parity.to_json(), ensure_ascii=False))  # noqa: T201
+        print_json(parity.to_json())
     else:
         Console().print(parity_table(parity))
     if options.plot is not None:
         plot_parity(parity, options.plot)
+    mention_demo(options.model)
     return 0 if parity.agrees else 1

@@ -1,6 +1,7 @@
 """A checkpoint as onelogit loads it -> its rows and logits, and whether padding or cutting changes what it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from onelogit.encode import Encoder
@@ -9,7 +10,7 @@ from onelogit.measure.original import Original
 from onelogit.measure.pairs import Pair
 from onelogit.options import LoadOptions
 from onelogit.passes import token_rows
-from onelogit.progress import tracked
+from onelogit.progress import tracked, waiting
 from onelogit.reranker import Reranker
 from onelogit.tokens import Row
 from onelogit.written import Rows
@@ -44,7 +45,7 @@ def measure_converted(original: Original, pairs: Sequence[Pair], options: LoadOp
     Raises:
         OnelogitError: as `Reranker.load`.
     """
-    with Reranker.load(original.model, **options) as reranker:
+    with loaded(original.model, options) as reranker:
         logits = score(reranker, pairs, "converted")
         allow_control_tokens = options.get("allow_control_tokens", False)
         template, max_tokens = reranker.recipe.chat_template, reranker.max_tokens
@@ -64,6 +65,19 @@ def measure_converted(original: Original, pairs: Sequence[Pair], options: LoadOp
             pad_difference=_pad_difference(reranker, rows),
             is_frame_kept=is_frame_kept(encoder, original, min((pair.query for pair in pairs), key=len)),
         )
+
+
+@contextmanager
+def loaded(model: str, options: LoadOptions) -> Iterator[Reranker]:
+    """The conversion while the block runs; a spinner until it is there.
+
+    Raises:
+        OnelogitError: as `Reranker.load`.
+    """
+    with waiting(f"loading {model}"):
+        reranker = Reranker.load(model, **options)
+    with reranker:
+        yield reranker
 
 
 def score(reranker: Reranker, pairs: Sequence[Pair], name: str) -> list[float]:

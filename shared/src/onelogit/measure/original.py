@@ -28,7 +28,7 @@ from onelogit.inputs import checked_recipe
 from onelogit.measure.modular import Modular
 from onelogit.measure.pairs import Pair
 from onelogit.options import LoadOptions
-from onelogit.progress import tracked
+from onelogit.progress import tracked, waiting
 from onelogit.recipes import Recipe
 from onelogit.recognise import recognise
 
@@ -130,7 +130,8 @@ class Original:
             device: where to compute.
             name: stands before the progress bar.
         """
-        model = self._load(device)
+        with waiting(f"loading {self.model} as its authors do"):
+            model = self._load(device)
         # The whole head still, but on the last token alone: the logits of a long prompt fill gigabytes.
         last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         terms = []

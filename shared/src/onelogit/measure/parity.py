@@ -12,12 +12,11 @@ import torch
 
 from onelogit.errors import InputError
 from onelogit.measure.comparison import Comparison, compare
-from onelogit.measure.converted import Converted, measure_converted, score
+from onelogit.measure.converted import Converted, loaded, measure_converted, score
 from onelogit.measure.original import Inputs, Original
 from onelogit.measure.pairs import Pair
 from onelogit.measure.server import server_logits
 from onelogit.options import LoadOptions, is_url
-from onelogit.reranker import Reranker
 from onelogit.template import compile_prompt
 from onelogit.written import Rows
 
@@ -113,23 +112,31 @@ def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, agai
     if not pairs:
         raise InputError("there are no pairs to measure with")
     options = options.copy()
-    dtype = options["dtype"] = options.get("dtype") or "float32"
+    options["dtype"] = options.get("dtype") or "float32"
     original = Original.find(model, options)
     # The conversion first: what cannot be loaded is refused in onelogit's own words.
     converted = measure_converted(original, pairs, options)
-    rows = _original_rows(original, pairs, converted)
-    _let_go(options)
+    return _held_against(original, converted, pairs, against)
+
+
+def _held_against(original: Original, converted: Converted, pairs: Sequence[Pair], against: str | None) -> Parity:
+    """The conversion, and a second folder or a server, beside the original, which is loaded for this call."""
+    rows, dtype = _original_rows(original, pairs, converted), str(original.options["dtype"])
+    _let_go(original.options)
     reference = original.logits(rows.inputs, converted.device, "original")
-    second = {} if against is None else _second_logits(against, pairs, rows.inputs, converted.device, options)
+    logits = {"converted": converted.logits}
+    if against is not None:
+        logits |= _second_logits(against, pairs, rows.inputs, converted.device, original.options)
     queries = [pair.query for pair in pairs]
+    ours, *others = (compare(name, reference.logits, each, queries) for name, each in logits.items())
     return Parity(
-        model=model,
+        model=original.model,
         family=original.recipe.family,
         device=converted.device,
         dtype=dtype,
         original_logits=tuple(reference.logits),
-        converted=compare("converted", reference.logits, converted.logits, queries),
-        against=tuple(compare(name, reference.logits, logits, queries) for name, logits in second.items()),
+        converted=ours,
+        against=tuple(others),
         tolerance=tolerance_of(dtype, reference.largest_term, reference.layer_count),
         prompts_equal=_count_equal_prompts(original, pairs),
         rows_equal=rows.equal_count,
@@ -170,7 +177,7 @@ def _second_logits(
     options.pop("revision", None)
     ours, theirs = (f"{Path(against).name} by {reader}" for reader in ("onelogit", "transformers"))
     _let_go(options)
-    with Reranker.load(against, **options) as reranker:
+    with loaded(against, options) as reranker:
         logits = score(reranker, pairs, ours)
     del reranker
     _let_go(options)

@@ -118,7 +118,7 @@ def _label(above: "Axes", below: "Axes", parity: Parity) -> None:
     above.legend(frameon=False, loc="upper left")
     below.set_xlabel(f"original logit ({parity.dtype} on {parity.device})")
     below.set_ylabel("logit - original logit")
-    below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     for axes in (above, below):
         axes.grid(color="#ececec", linewidth=0.7)
         axes.set_axisbelow(True)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onelogit.errors import InputError
+from onelogit.measure.quality.faults import Faults, id_of
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
-from onelogit.measure.quality.lines import BadLineError, Faults, id_of, read_lines, text_of
 from onelogit.measure.quality.lists import NOTHING_RELEVANT, fields_of
 from onelogit.measure.quality.trec import Judgements, read_judgements, read_run
+from onelogit.text_files import document_of, find_beir_file, read_lines, text_of
 
 Entry = TypeVar("Entry")
 
@@ -32,7 +33,7 @@ def read_beir(
     Raises:
         InputError: a file is missing, or there is no document, query or judgement.
     """
-    documents = _entries(_file(folder, "corpus.jsonl"), _document, "documents", faults)
+    documents = _entries(_file(folder, "corpus.jsonl"), document_of, "documents", faults)
     texts = _entries(_file(folder, "queries.jsonl"), _query, "queries", faults)
     judgements_file = _judgements_file(folder, split)
     judgements = read_judgements(judgements_file, texts, documents, faults)
@@ -72,10 +73,12 @@ def with_run(data: DataSet, run: Path, faults: Faults) -> DataSet:
 
 
 def _file(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise InputError(f"{folder} has no {name}: a folder in BEIR form has corpus.jsonl, queries.jsonl and qrels/*.tsv")
+    path = find_beir_file(folder, name)
+    if path is None:
+        raise InputError(
+            f"{folder} has no {name}: a folder in BEIR form has corpus.jsonl, queries.jsonl and qrels/*.tsv"
+        )
+    return path
 
 
 def _judgements_file(folder: Path, split: str | None) -> Path:
@@ -103,19 +106,13 @@ def _entries(path: Path, read: Callable[[dict[str, Any]], Entry], kind: str, fau
             fields = line.fields()
             id = id_of(fields.get("_id"), '"_id"')
             if id in entries:
-                raise BadLineError(f"the id {id!r} stands twice")
+                raise InputError(f"the id {id!r} stands twice")
             entries[id] = read(fields)
-        except BadLineError as fault:
+        except InputError as fault:
             faults.add(kind, line.place, fault)
     if not entries:
         raise InputError(f"{path} is empty: it holds no {kind}")
     return entries
-
-
-def _document(fields: dict[str, Any]) -> str:
-    title = text_of(fields, "title").strip() if fields.get("title") is not None else ""
-    text = text_of(fields, "text")
-    return f"{title} {text}" if title else text
 
 
 def _query(fields: dict[str, Any]) -> JudgedQuery:

@@ -10,8 +10,8 @@ from pathlib import Path
 from onelogit.bulk.identity import model_label
 from onelogit.errors import InputError
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
-from onelogit.measure.quality.lines import shortened
 from onelogit.options import OpenOptions, is_url
+from onelogit.text_files import shortened
 
 OWN = "default"
 FIRST, RANDOM = "first stage", "random order"  # what else stands in tables; no contestant is called so
@@ -39,6 +39,11 @@ class Contestant:
     instruction: str | None = None
     template: Path | None = None
 
+    @property
+    def server(self) -> str | None:
+        """The address of the server that scores; None for a model of this process."""
+        return self.model if is_url(self.model) else self.options.get("url")
+
     def instruction_for(self, query: JudgedQuery) -> str | None:
         """What is asked of the model beside the query; None for the model's own instruction."""
         if self.instruction is None or not self.instruction.startswith(_FIELD):
@@ -56,7 +61,7 @@ class Contestant:
         return {
             "data": data_digest,
             "model": without_secret(model_label(self.model, self.options)),
-            "server": without_secret(self.model) if is_url(self.model) else None,
+            "server": None if self.server is None else without_secret(self.server),
             "template": None if self.template is None else f"{self.template.name}@{_digest(self.template)}",
             "instruction": self.instruction,
         }

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from onelogit.errors import InputError
 from onelogit.measure.quality.contestants import FIRST, RANDOM
+from onelogit.measure.quality.faults import Skipped
 from onelogit.measure.quality.figures import Figures, Measure, Order, by_logit, figures, mean_of, shuffled
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
-from onelogit.measure.quality.lines import Skipped
 from onelogit.measure.quality.pairings import Pairing, logits_of, pair
 from onelogit.measure.quality.resampling import Mean, means_of
 from onelogit.measure.quality.scoring import Run
@@ -134,27 +134,41 @@ def evaluate(
     Raises:
         InputError: no query was scored by all, or there is nothing to pair or split.
     """
-    queries = [query for query in data.queries if all(run.scored[query.id].logits is not None for run in runs)]
-    if not queries:
-        raise InputError("there is no query that every model could score")
-    found = [query.found or () for query in queries]
-    first = figures(queries, found, wanted)
-    random = _mean_figures([figures(queries, [*shuffled(queries, seed, n)], wanted) for n in range(RANDOM_ORDERS)])
-    of_runs = [figures(queries, _orders(queries, run), wanted) for run in runs]
-    all_figures = [first, random, *of_runs]
+    queries = _scored_by_all(data, runs)
+    all_figures = _figures_of_all(queries, runs, wanted, seed)
     places_of = {} if slice_column is None else groups(queries, data.documents, slice_column)
     return Evaluation(
         data=data,
         queries=queries,
         measures=wanted,
         entries=_entries(all_figures, runs, seed),
-        candidates_recall=mean_of(figures(queries, found, [_ALL_CANDIDATES])["candidates"]),
+        candidates_recall=mean_of(figures(queries, _found(queries), [_ALL_CANDIDATES])["candidates"]),
         slices=_slices(all_figures, runs, seed, places_of),
         slice_column=slice_column,
         pairings=pair(queries, runs, seed) if is_pairwise else (),
         seed=seed,
         skipped={} if skipped is None else dict(skipped),
     )
+
+
+def _scored_by_all(data: DataSet, runs: Sequence[Run]) -> list[JudgedQuery]:
+    queries = [query for query in data.queries if all(run.scored[query.id].logits is not None for run in runs)]
+    if not queries:
+        raise InputError("there is no query that every model could score")
+    return queries
+
+
+def _figures_of_all(
+    queries: Sequence[JudgedQuery], runs: Sequence[Run], wanted: Sequence[Measure], seed: int
+) -> list[Figures]:
+    """Of the first stage's order, of random order, and of each run's."""
+    random = _mean_figures([figures(queries, [*shuffled(queries, seed, n)], wanted) for n in range(RANDOM_ORDERS)])
+    of_runs = [figures(queries, _orders(queries, run), wanted) for run in runs]
+    return [figures(queries, _found(queries), wanted), random, *of_runs]
+
+
+def _found(queries: Sequence[JudgedQuery]) -> list[Order]:
+    return [query.found or () for query in queries]
 
 
 def _orders(queries: Sequence[JudgedQuery], run: Run) -> list[Order]:

@@ -34,9 +34,9 @@ def measures(cutoffs: Sequence[int]) -> list[Measure]:
         InputError: a cutoff is no count, or stands twice.
     """
     for cutoff in cutoffs:
-        checked_count("k", cutoff)
+        checked_count("-k", cutoff)
     if not cutoffs or len(set(cutoffs)) < len(cutoffs):
-        raise InputError(f"k must be one or more different whole numbers, not {', '.join(map(str, cutoffs))}")
+        raise InputError(f"-k must be one or more different whole numbers, not {', '.join(map(str, cutoffs))}")
     kinds = {"nDCG": "nDCG", "MRR": "RR", "recall": "R"}
     at = [Measure(f"{name}@{cutoff}", kind, cutoff) for cutoff in cutoffs for name, kind in kinds.items()]
     return [*at, Measure("MAP", "AP", None)]

@@ -12,10 +12,10 @@ from onelogit.inputs import check_text, checked_count
 from onelogit.measure.quality.beir import read_beir, with_run
 from onelogit.measure.quality.contestants import check_fields, contestants
 from onelogit.measure.quality.evaluation import Evaluation, evaluate
+from onelogit.measure.quality.faults import Faults
 from onelogit.measure.quality.figures import measures
 from onelogit.measure.quality.first_stage import with_candidates
 from onelogit.measure.quality.judged import DataSet
-from onelogit.measure.quality.lines import Faults
 from onelogit.measure.quality.lists import read_lists
 from onelogit.measure.quality.page import write_page
 from onelogit.measure.quality.pairings import check_pairs
@@ -25,11 +25,10 @@ from onelogit.measure.quality.run_file import check_ours
 from onelogit.measure.quality.scoring import paths, score
 from onelogit.measure.quality.slices import groups
 from onelogit.options import OpenOptions
-from onelogit.outputs import check_package
+from onelogit.outputs import check_package, check_plot, check_writable
 
 _NEEDED = {"ir_measures": "evaluate", "scipy": "evaluate"}
-PER_QUERY = "per-query.jsonl"
-_PICTURES = (".png", ".svg", ".pdf")
+FIGURES, PER_QUERY = "figures.json", "per-query.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ class Job:
         models: hub ids, folders, or addresses of servers.
         data: a folder in BEIR form, or a JSONL file of queries with their documents and labels.
         options_of: gives the options of a model's reranker with a template.
-        output: the folder for runs and per-query figures.
+        output: the folder for runs, figures, and those of each query.
         instructions: see `contestants`.
         templates: see `contestants`.
         run: what a first stage found, in TREC form.
@@ -54,7 +53,6 @@ class Job:
         is_skipping: whether malformed lines and unknown ids are passed over.
         is_resuming: whether to go on with runs that are in the folder.
         is_overwriting: whether to remove them.
-        json: file for the sum of it.
         plot: file for a picture.
         report: file for a page.
         command: how to ask for the same again.
@@ -77,7 +75,6 @@ class Job:
     is_skipping: bool = False
     is_resuming: bool = False
     is_overwriting: bool = False
-    json: Path | None = None
     plot: Path | None = None
     report: Path | None = None
     command: str = ""
@@ -115,8 +112,7 @@ def run_job(job: Job) -> Evaluation:
             skipped=faults.skipped,
         )
         _write(job.output / PER_QUERY, "".join(f"{line}\n" for line in lines_of_queries(evaluation)))
-    if job.json is not None:
-        _write(job.json, json.dumps(plain_evaluation(evaluation), ensure_ascii=False, indent=1) + "\n")
+        _write(job.output / FIGURES, json.dumps(plain_evaluation(evaluation), ensure_ascii=False, indent=1) + "\n")
     if job.plot is not None:
         plot_evaluation(evaluation, job.plot)
     if job.report is not None:
@@ -143,31 +139,29 @@ def read_data(job: Job, faults: Faults) -> DataSet:
 
 def _check(job: Job) -> None:
     """Refuse at once what would fail after hours."""
-    needed = _NEEDED | ({} if job.plot is None else {"matplotlib": "plot"})
-    for package, extra in needed.items():
+    for package, extra in _NEEDED.items():
         check_package(package, extra)
-    checked_count("candidates", job.candidates)
-    checked_count("seed", job.seed, least=0)
+    checked_count("--candidates", job.candidates)
+    checked_count("--seed", job.seed, least=0)
     for instruction in job.instructions:
         check_text(instruction, "the instruction")
     if job.is_resuming and job.is_overwriting:
         raise InputError("--resume keeps what is there, and --overwrite removes it: pass one of them")
-    for name, path in {"--json": job.json, "--plot": job.plot, "--report": job.report}.items():
-        if path is None or (path.absolute().parent == job.output.absolute() and not path.is_dir()):
-            continue  # that folder is made
-        if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-            raise InputError(f"{name} {path} cannot be written: name a file in a folder that is there")
-    if job.plot is not None and job.plot.suffix.lower() not in _PICTURES:
-        raise InputError(f"--plot {job.plot} must end in {', '.join(_PICTURES)}")
+    if job.plot is not None:
+        check_plot(job.plot, made=job.output)
+    if job.report is not None:
+        check_writable(job.report, "--report", made=job.output)
     _check_apart(job)
 
 
 def _check_apart(job: Job) -> None:
     """Refuse to write over what is read, or over another file of the same run."""
-    read = [("--data", job.data), ("--run", job.run), ("--changed-qrels", job.changed)]
-    read += [("--template", template) for template in job.templates]
+    read: list[tuple[str, Path | None]] = [("--data", job.data), ("--run", job.run), ("--changed-qrels", job.changed)]
+    read += [("--chat-template", template) for template in job.templates]
+    written = [("--plot", job.plot), ("--report", job.report)]
+    written += [(f"the {name} of --output", job.output / name) for name in (FIGURES, PER_QUERY)]
     taken = {path.resolve(): name for name, path in read if path is not None}
-    for name, path in {"--json": job.json, "--plot": job.plot, "--report": job.report}.items():
+    for name, path in written:
         if path is not None and path.resolve() in taken:
             raise InputError(f"{name} would be written over {taken[path.resolve()]}, {path}; name another file")
         if path is not None:

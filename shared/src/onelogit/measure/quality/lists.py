@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onelogit.errors import InputError
+from onelogit.inputs import check_text
+from onelogit.measure.quality.faults import Faults, id_of, label_of
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
-from onelogit.measure.quality.lines import BadLineError, Faults, checked_text, id_of, label_of, read_lines, text_of
+from onelogit.text_files import document_of, read_lines, text_of
 
 _KNOWN = {"query", "query_id", "documents", "labels", "changed_labels"}
 NOTHING_RELEVANT = "no document is relevant to it"
@@ -36,7 +38,7 @@ def read_lists(path: Path, faults: Faults) -> DataSet:
         try:
             query, mine = _query(line.fields(), str(number))
             _check_new(query, mine, ids, documents)
-        except BadLineError as fault:
+        except InputError as fault:
             faults.add("queries", line.place, fault)
             continue
         ids.add(query.id)
@@ -86,29 +88,30 @@ def _query(fields: dict[str, Any], place: str) -> tuple[JudgedQuery, list[_Docum
 
 def _documents(given: object, query_id: str) -> list[_Document]:
     if not isinstance(given, list) or not given:
-        raise BadLineError('"documents" must be a list of texts, with at least one')
+        raise InputError('"documents" must be a list of texts, with at least one')
     documents = [_document(each, f"{query_id}/{number}") for number, each in enumerate(given, start=1)]
     if len({document.id for document in documents}) < len(documents):
-        raise BadLineError("two documents have the same id")
+        raise InputError("two documents have the same id")
     return documents
 
 
 def _document(given: object, place: str) -> _Document:
     if isinstance(given, dict):
-        return _Document(id_of(given.get("id"), "a document's id"), text_of(given, "text"))
-    return _Document(place, checked_text(given, "a document"))
+        return _Document(id_of(given.get("id"), "a document's id"), document_of(given))
+    check_text(given, "a document")
+    return _Document(place, str(given))
 
 
 def _labels(given: object, documents: list[_Document], name: str) -> dict[str, int]:
     if not isinstance(given, list) or len(given) != len(documents):
         count = f"{len(given)} labels" if isinstance(given, list) else "no list"
-        raise BadLineError(f'"{name}" must be a list with one for each of {len(documents)} documents, not {count}')
+        raise InputError(f'"{name}" must be a list with one for each of {len(documents)} documents, not {count}')
     return {document.id: label_of(label) for document, label in zip(documents, given, strict=True)}
 
 
 def _check_new(query: JudgedQuery, mine: list[_Document], ids: set[str], documents: dict[str, str]) -> None:
     if query.id in ids:
-        raise BadLineError(f"the query's id {query.id!r} stands twice")
+        raise InputError(f"the query's id {query.id!r} stands twice")
     for document in mine:
         if documents.get(document.id, document.text) != document.text:
-            raise BadLineError(f"the document's id {document.id!r} stands for two texts")
+            raise InputError(f"the document's id {document.id!r} stands for two texts")

@@ -1,10 +1,9 @@
 """Evaluation -> what its reader has to know beside the figures, in sentences."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from onelogit import DEMO_MODEL
 from onelogit.measure.quality.evaluation import Evaluation
+from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.recipes import is_non_commercial
 
 _FEW = 50
@@ -13,11 +12,8 @@ ORDER_ONLY = "A score orders the documents of a query; it is no probability that
 
 def warnings(evaluation: Evaluation) -> Iterator[str]:
     """What may mislead who overlooks it."""
-    if any(_is_demo(entry.run.contestant.model) for entry in evaluation.contestants if entry.run is not None):
-        yield (
-            "The demo model is there to try commands with: its figures are meaningless, and say nothing of onelogit or "
-            "of any other model."
-        )
+    if any(is_demo(entry.run.contestant.model) for entry in evaluation.contestants if entry.run is not None):
+        yield DEMO_NOTE
     for entry in evaluation.contestants:
         if entry.run is not None and is_non_commercial(entry.run.card.licence):
             yield f"{entry.name} is licensed {entry.run.card.licence}: not for commercial use."
@@ -50,7 +46,3 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
 def queries(count: int) -> str:
     """So many queries, in words."""
     return "1 query" if count == 1 else f"{count:,} queries"
-
-
-def _is_demo(model: str) -> bool:
-    return "://" not in model and Path(model).expanduser().resolve() == Path(DEMO_MODEL).resolve()

@@ -1,11 +1,9 @@
 """Evaluation -> a page of HTML that needs nothing else: no network, no script. Whatever a text holds stays text."""
 
-import platform
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +15,13 @@ from onelogit.measure.quality.evaluation import RANDOM_ORDERS, Entry, Evaluation
 from onelogit.measure.quality.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.measure.quality.resampling import RESAMPLES, Mean
 from onelogit.measure.quality.stories import changes, stories
+from onelogit.outputs import versions
 from onelogit.recipes import is_non_commercial
 
 _HERE = Path(__file__).parent
 _BARS = 160
 _FEWEST_BARS = 24  # else a few would be blocks
-_LIBRARIES = ("ir-measures", "pytrec-eval-terrier", "bm25s", "numpy", "torch", "transformers")
+_LIBRARIES = ("onelogit", "ir-measures", "pytrec-eval-terrier", "bm25s", "numpy", "torch", "transformers")
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
@@ -73,17 +72,9 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         evaluation: what was found.
         command: how to ask for the same again.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_clean,
-    )
-    environment.filters |= {"signed": _signed, "figure": lambda value: f"{value:.3f}", "bracket": _bracket}
     style = (_HERE / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(
+    template = _environment().get_template("page.html.jinja")
+    return template.render(
         evaluation=evaluation,
         style=style,
         style_hash=b64encode(sha256(style.encode()).digest()).decode(),
@@ -104,10 +95,28 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         command=command,
         resamples=RESAMPLES,
         random_orders=RANDOM_ORDERS,
-        versions=_versions(),
+        versions=[f"{name} {version}" for name, version in versions(_LIBRARIES).items()],
         day=f"{datetime.now().astimezone():%Y-%m-%d}",
         version=__version__,
     )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_clean,
+    )
+    environment.filters |= {
+        "signed": _signed,
+        "figure": lambda value: f"{value:.3f}",
+        "bracket": _bracket,
+        "number": _number,
+    }
+    return environment
 
 
 def bars(rises: Sequence[float]) -> list[Bar]:
@@ -145,24 +154,18 @@ def _verdict(mean: Mean) -> str:
     return "gain" if mean.value > 0 else "loss"
 
 
+def _number(value: float, form: str) -> str:
+    return format(value, form).replace("-", "−")
+
+
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    return _number(value, "+.3f")
 
 
-def _bracket(mean: Mean) -> str:
-    return "" if mean.interval is None else f"{_signed(mean.interval.low)} to {_signed(mean.interval.high)}"
+def _bracket(mean: Mean, form: str = "+.3f") -> str:
+    return "" if mean.interval is None else " to ".join(_number(end, form) for end in mean.interval)
 
 
 def _clean(value: Any) -> Any:
     """Text without characters that HTML does not allow."""
     return value.translate(_CONTROLS) if type(value) is str else value
-
-
-def _versions() -> list[str]:
-    found = [f"onelogit {__version__}", f"Python {platform.python_version()}"]
-    for name in _LIBRARIES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return found

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onelogit.measure.quality.evaluation import Entry, Evaluation
-from onelogit.measure.quality.lines import shortened
 from onelogit.measure.quality.notes import queries
 from onelogit.outputs import figure_in
+from onelogit.text_files import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,10 +39,10 @@ def _draw(figure: "Figure", panels: Sequence[tuple[str, int, Sequence[Entry]]], 
     for axes, (name, count, entries) in zip(all_axes, panels, strict=True):
         _draw_panel(axes, entries, evaluation.main)
         title = "" if len(panels) == 1 else f"{shortened(name, 60)} ({queries(count)})"
-        axes.set_title(_plain(title), fontsize=9, loc="left", color="#3a4048")
+        axes.set_title(title, fontsize=9, loc="left", color="#3a4048")
     all_axes[-1].set_xlabel(f"{evaluation.main}, with the 95 % interval over queries", fontsize=9)
     figure.suptitle(
-        _plain(f"{shortened(evaluation.data.name, 50)}: {queries(len(evaluation.queries))}"),
+        f"{shortened(evaluation.data.name, 50)}: {queries(len(evaluation.queries))}",
         fontsize=12,
         x=0.02,
         ha="left",
@@ -66,15 +66,10 @@ def _draw_panel(axes: "Axes", entries: Sequence[Entry], measure: str) -> None:
             fontsize=7.5,
             color=colour,
         )
-    axes.set_yticks(range(len(entries)), labels=[_plain(shortened(entry.name, 60)) for entry in entries], fontsize=9)
+    axes.set_yticks(range(len(entries)), labels=[shortened(entry.name, 60) for entry in entries], fontsize=9)
     axes.set_ylim(len(entries) - 0.4, -0.75)
     axes.tick_params(length=0, labelsize=9)
     axes.grid(axis="x", color="#ececec", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#c9ced5")
-
-
-def _plain(text: str) -> str:
-    """The text without what matplotlib would read as mathematics."""
-    return text.replace("$", r"\$")

@@ -7,6 +7,7 @@ from typing import Any
 from onelogit.measure.quality.contestants import without_secret
 from onelogit.measure.quality.evaluation import Entry, Evaluation
 from onelogit.measure.quality.moves import Move
+from onelogit.measure.quality.notes import remarks, warnings
 from onelogit.measure.quality.resampling import Mean
 
 
@@ -21,6 +22,7 @@ def plain_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "candidates_recall": evaluation.candidates_recall,
         "left_out": dict(evaluation.data.left_out),
         "skipped": {kind: skipped._asdict() for kind, skipped in evaluation.skipped.items()},
+        "notes": [*warnings(evaluation), *remarks(evaluation)],
         "seed": evaluation.seed,
         "measures": [measure.name for measure in evaluation.measures],
         "entries": [_plain_entry(entry) for entry in evaluation.entries],
@@ -54,6 +56,7 @@ def _plain_entry(entry: Entry) -> dict[str, Any]:
     return {
         **plain,
         "model": without_secret(one.model),
+        "server": None if one.server is None else without_secret(one.server),
         "instruction": one.instruction,
         "template": None if one.template is None else str(one.template),
         "licence": card.licence,

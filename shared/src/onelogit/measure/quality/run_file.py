@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from onelogit.errors import InputError
 from onelogit.measure.quality.contestants import Identity
@@ -19,6 +19,7 @@ _BEGINNING = b'{"onelogit_run"'
 _WHAT = {
     "data": "other data (texts, labels or candidates)",
     "model": "another model, or the same with other options",
+    "server": "another server",
     "template": "another template",
     "instruction": "another instruction",
 }
@@ -87,14 +88,14 @@ class RunFile:
         return [query for query in self._queries.values() if query.id not in self.scored]
 
     def begin(self, card: Card) -> None:
-        """Write whose run it is, unless that is written."""
-        if self._stream is None:
-            self._stream = self._open("wb")
-            self._write({"onelogit_run": _FORMAT, **self._identity, "card": asdict(card)})
-            self.card = card
+        """Take in whose run it is. A file there is only with the first query: a server may never answer."""
+        self.card = card if self.card is None else self.card
 
     def add(self, query: JudgedQuery, scored: Scored) -> None:
         """Write what came of one query. It is there from now on, also where the process is killed."""
+        if self._stream is None:
+            self._stream = self._open("wb")
+            self._write({"onelogit_run": _FORMAT, **self._identity, "card": asdict(cast("Card", self.card))})
         fields: dict[str, Any] = {"query": query.id, "documents": query.found, "logits": scored.logits}
         more = {"cut": scored.cut_count, "fault": scored.fault}
         self._write({**fields, **{name: value for name, value in more.items() if value}})

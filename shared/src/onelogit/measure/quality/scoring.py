@@ -8,8 +8,8 @@ from typing import NamedTuple, cast
 
 from onelogit.errors import InputError, LogitError
 from onelogit.measure.quality.contestants import Contestant, Identity, without_secret
+from onelogit.measure.quality.faults import Faults
 from onelogit.measure.quality.judged import DataSet, JudgedQuery
-from onelogit.measure.quality.lines import Faults
 from onelogit.measure.quality.run_file import Card, RunFile, Scored
 from onelogit.open import AnyReranker, open_reranker
 from onelogit.progress import tracked, waiting

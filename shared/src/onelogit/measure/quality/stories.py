@@ -6,9 +6,9 @@ from typing import NamedTuple, cast
 from onelogit.measure.quality.evaluation import Entry, Evaluation
 from onelogit.measure.quality.figures import by_logit
 from onelogit.measure.quality.judged import JudgedQuery
-from onelogit.measure.quality.lines import shortened
 from onelogit.measure.quality.pairings import logits_of
 from onelogit.measure.quality.scoring import Run
+from onelogit.text_files import shortened
 
 QUERIES = 3
 DOCUMENTS = 5

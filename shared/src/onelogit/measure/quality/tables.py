@@ -20,12 +20,13 @@ def tables(evaluation: Evaluation, width: int) -> Iterator[Table | str]:
         evaluation: what was found.
         width: of the terminal; in a narrow one, intervals stand in lines of their own.
     """
+    between = "\n" if width < _NARROW else " "
     for measures in evaluation.by_cutoff:
-        yield _comparison(evaluation, measures, between="\n" if width < _NARROW else " ")
+        yield _comparison(evaluation, measures, between)
     if evaluation.slices:
         yield _slices(evaluation)
     if evaluation.pairings:
-        yield _pairings(evaluation)
+        yield _pairings(evaluation, between)
     yield "\n".join(
         [
             *(f"[yellow]{escape(warning)}[/]" for warning in warnings(evaluation)),
@@ -35,12 +36,12 @@ def tables(evaluation: Evaluation, width: int) -> Iterator[Table | str]:
     )
 
 
-def shown(mean: Mean | None) -> str:
-    """A mean that is a difference, with its interval."""
+def shown(mean: Mean | None, form: str = "+.3f") -> str:
+    """A mean with its interval, in a form of numbers; that of differences where left out."""
     if mean is None:
         return "-"
-    interval = "" if mean.interval is None else f" ({mean.interval.low:+.3f} to {mean.interval.high:+.3f})"
-    return f"{mean.value:+.3f}{interval}"
+    interval = "" if mean.interval is None else f" ({mean.interval.low:{form}} to {mean.interval.high:{form}})"
+    return f"{mean.value:{form}}{interval}"
 
 
 def _comparison(evaluation: Evaluation, measures: Sequence[Measure], between: str) -> Table:
@@ -91,14 +92,13 @@ def _slices(evaluation: Evaluation) -> Table:
     return table
 
 
-def _pairings(evaluation: Evaluation) -> Table:
+def _pairings(evaluation: Evaluation, between: str) -> Table:
     table = Table(title="How documents move from one order to another", title_justify="left")
-    for name in ("from", "to"):
-        table.add_column(name, overflow="fold")
+    table.add_column("from → to", overflow="fold")
     for name in ("pairs flipped", "Kendall's tau", "p-MRR"):
         table.add_column(name, justify="right", no_wrap=True)
     for each in evaluation.pairings:
-        tau = "-" if each.kendall_tau is None else f"{each.kendall_tau.value:.3f}"
-        p_mrr = "-" if each.p_mrr is None else f"{each.p_mrr.value:+.3f}"
-        table.add_row(escape(each.before), escape(each.after), f"{each.flipped.value:.1%}", tau, p_mrr)
+        figures = (shown(each.flipped, ".1%"), shown(each.kendall_tau, ".3f"), shown(each.p_mrr))
+        moved = escape(f"{each.before} → {each.after}")
+        table.add_row(moved, *(cell.replace(" (", f"{between}(") for cell in figures))
     return table

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from onelogit.errors import InputError
-from onelogit.measure.quality.lines import BadLineError, Faults, Line, id_of, label_of, read_lines
+from onelogit.measure.quality.faults import Faults, id_of, label_of
+from onelogit.text_files import Line, read_lines
 
 Judgements = dict[str, dict[str, int]]
 Found = dict[str, list[str]]
@@ -28,7 +29,7 @@ def read_judgements(path: Path, queries: Collection[str], documents: Collection[
         query, document, label = _judgement(line)
         _check_known(query, document, queries, documents)
         if judgements.setdefault(query, {}).setdefault(document, label) != label:
-            raise BadLineError(f"the document {document!r} has two labels for the query {query!r}")
+            raise InputError(f"the document {document!r} has two labels for the query {query!r}")
 
     _each(_without_heading(path), judge, "judgements", faults)
     if not any(judgements.values()):
@@ -56,7 +57,7 @@ def read_run(path: Path, queries: Collection[str], documents: Collection[str], f
         query, document, key = _run_row(line)
         _check_known(query, document, queries, documents)
         if document in rows.setdefault(query, {}):
-            raise BadLineError(f"the document {document!r} stands twice for the query {query!r}")
+            raise InputError(f"the document {document!r} stands twice for the query {query!r}")
         rows[query][document] = key
 
     _each(read_lines(path), find, "lines of the run", faults)
@@ -69,7 +70,7 @@ def _each(lines: Iterator[Line], use: Callable[[Line], None], kind: str, faults:
     for line in lines:
         try:
             use(line)
-        except BadLineError as fault:
+        except InputError as fault:
             faults.add(kind, line.place, fault)
 
 
@@ -83,14 +84,14 @@ def _without_heading(path: Path) -> Iterator[Line]:
 def _judgement(line: Line) -> tuple[str, str, int]:
     columns = _columns(line)
     if len(columns) not in (3, 4):
-        raise BadLineError(f"{len(columns)} columns where query-id, corpus-id and score are expected")
+        raise InputError(f"{len(columns)} columns where query-id, corpus-id and score are expected")
     return id_of(columns[0], "the query's id"), id_of(columns[-2], "the document's id"), label_of(columns[-1])
 
 
 def _run_row(line: Line) -> tuple[str, str, tuple[float, float]]:
     columns = _columns(line)
     if len(columns) != 6:
-        raise BadLineError(f"{len(columns)} columns where six are expected: query, Q0, document, rank, score, name")
+        raise InputError(f"{len(columns)} columns where six are expected: query, Q0, document, rank, score, name")
     rank, score = (_number(column) for column in columns[3:5])
     return columns[0], columns[2], (-score, rank)
 
@@ -106,12 +107,12 @@ def _number(text: str) -> float:
     except ValueError:
         number = float("nan")
     if number != number:  # noqa: PLR0124  only NaN is not itself
-        raise BadLineError(f"rank and score must be numbers, not {text!r}")
+        raise InputError(f"rank and score must be numbers, not {text!r}")
     return number
 
 
 def _check_known(query: str, document: str, queries: Collection[str], documents: Collection[str]) -> None:
     if query not in queries:
-        raise BadLineError(f"the query {query!r} is not among the queries")
+        raise InputError(f"the query {query!r} is not among the queries")
     if document not in documents:
-        raise BadLineError(f"the document {document!r} is not in the corpus")
+        raise InputError(f"the document {document!r} is not in the corpus")
