@@ -50,6 +50,10 @@ class Coming:
         self._here = moved(tensor, torch.device("cpu"))
         self._arrived = torch.cuda.current_stream(tensor.device).record_event() if tensor.is_cuda else None
 
+    def are_there(self) -> bool:
+        """Whether reading them would not wait."""
+        return self._arrived is None or self._arrived.query()
+
     def numbers(self) -> list[float]:
         """All of them, of a tensor of one dimension."""
         if self._arrived is not None:
