@@ -187,10 +187,12 @@ class Call(Generic[Item]):
         return self._is_left or any(future.done() and future.exception() for future in self._futures)
 
     def add(self, items: Sequence[Item]) -> None:
-        """Ask for one portion more. Raises as `Service.submit`."""
+        """Ask for one portion more, if anybody waits. Raises as `Service.submit`."""
+        if self._is_left:
+            return
         future = self._service.submit(items, self._on_progress)
         self._futures.append(future)
-        if self._is_left:
+        if self._is_left:  # meanwhile
             future.cancel()
 
     def logits(self) -> list[float]:
