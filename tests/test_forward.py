@@ -28,7 +28,7 @@ from transformers import (
 
 from onelogit import Reranker, decoder
 from onelogit.convert import Head, sequence_classifier
-from onelogit.forward import Forward, _one_behind
+from onelogit.forward import Forward
 from onelogit.passes import TokenRow
 from onelogit.recipes import FAMILIES
 from onelogit.transfer import Coming
@@ -186,23 +186,11 @@ def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
         assert logits[0] == logits[2] == logits[3] != logits[1]
 
 
-def test_a_batch_is_read_off_a_device_once_the_next_one_is_under_way():
-    events = []
-
-    def batches() -> Iterator[int]:
-        for number in range(3):
-            events.append(f"give {number}")
-            yield number
-
-    for number in _one_behind(batches()):
-        events.append(f"read {number}")
-
-    assert events == ["give 0", "give 1", "read 0", "give 2", "read 1", "read 2"]
-    assert list(_one_behind(iter([]))) == []
-
-
 def test_numbers_that_come_are_those_that_were_there():
-    assert Coming(torch.tensor([1.5, -2.0, 0.25])).numbers() == [1.5, -2.0, 0.25]
+    coming = Coming(torch.tensor([1.5, -2.0, 0.25]))
+
+    assert coming.are_there()
+    assert coming.numbers() == [1.5, -2.0, 0.25]
 
 
 def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedModel):
@@ -219,7 +207,7 @@ def test_every_row_comes_once_and_batch_by_batch(qwen: PreTrainedModel, is_padde
     forward = Forward(qwen, 2)
     forward.reads_forests = not is_padded
 
-    batches = [computed.indices for computed in forward.compute(rows)]
+    batches = [batch.computed().indices for batch in forward.compute(rows)]
 
     assert sorted(index for indices in batches for index in indices) == [0, 1, 2]
     assert len(batches) == 2

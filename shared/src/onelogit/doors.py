@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -161,3 +162,26 @@ def progress_of(total: int, *, is_shown: bool) -> Iterator[Callable[[int], objec
         return
     with tqdm(total=total, desc="reranking", unit="row") as bar:
         yield bar.update
+
+
+class Progress:
+    """Counts what is done, and moves a bar by it as soon as there is one. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._done = 0
+        self._update: Callable[[int], object] | None = None
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            if self._update is None:
+                self._done += count
+            else:
+                self._update(count)
+
+    def shown_by(self, update: Callable[[int], object] | None) -> None:
+        """Hand on what is done already, and from now on each count."""
+        with self._lock:
+            self._update = update
+            if update is not None and self._done:
+                update(self._done)

@@ -79,6 +79,11 @@ class Encoder:
         """Whether the prompt has a place for an instruction."""
         return self._chat_template is not None and takes_instruction(self._chat_template)
 
+    @property
+    def is_document_first(self) -> bool:
+        """Whether the prompt's document stands in front of its query."""
+        return self._layout(self.takes_instruction()).is_document_first
+
     def checked(self, instruction: str, family: str) -> str:
         """The instruction itself.
 

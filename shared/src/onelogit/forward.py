@@ -28,7 +28,7 @@ from onelogit.passes import (
     reading_of,
 )
 from onelogit.prepare import prepare
-from onelogit.scores import Computed
+from onelogit.scores import Computed, Launched
 from onelogit.transfer import Coming
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,22 @@ class _Batch(NamedTuple):
 
     indices: list[int]
     logits: Coming
+
+
+class _Copied(NamedTuple):
+    """The places of rows that are alike, a list for each logit that leaves the device."""
+
+    copies: list[list[int]]
+    logits: Coming
+
+    def is_computed(self) -> bool:
+        return self.logits.are_there()
+
+    def computed(self) -> Computed:
+        return Computed(
+            [index for indices in self.copies for index in indices],
+            [logit for indices, logit in zip(self.copies, self.logits.numbers(), strict=True) for _ in indices],
+        )
 
 
 class Forward:
@@ -80,18 +96,19 @@ class Forward:
     def logits(self, rows: Sequence[TokenRow]) -> list[float]:
         """The logit of each row, in the order of the rows."""
         logits = [0.0] * len(rows)
-        for computed in self.compute(rows):
-            for index, logit in zip(*computed, strict=True):
+        for batch in self.compute(rows):
+            for index, logit in zip(*batch.computed(), strict=True):
                 logits[index] = logit
         return logits
 
-    def compute(self, rows: Sequence[TokenRow]) -> Iterator[Computed]:
+    def compute(self, rows: Sequence[TokenRow]) -> Iterator[Launched]:
         """The logit of each row: at its last token where the head is ours, else what the classifier itself gives.
 
         Identical rows are computed once. A batch that the memory does not hold is computed again as smaller ones.
 
         Yields:
-            The indices of some rows with their logits, float32 values; each row once, in no order.
+            Batch by batch, once the device was given it, the indices of some rows with their logits, float32 values;
+            each row once, in no order.
         """
         places: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for index, row in enumerate(rows):
@@ -100,12 +117,8 @@ class Forward:
         is_forest = self.reads_forests and attends_over_forests(self.classifier)
         compute = self._compute_forest if is_forest else self._compute_padded
         batches = compute([rows[copies[0]] for copies in copies_of])
-        for done in _one_behind(batches) if self.classifier.device.type == "cuda" else batches:
-            copies = [copies_of[place] for place in done.indices]
-            yield Computed(
-                [index for indices in copies for index in indices],
-                [logit for indices, logit in zip(copies, done.logits.numbers(), strict=True) for _ in indices],
-            )
+        for batch in batches:
+            yield _Copied([copies_of[place] for place in batch.indices], batch.logits)
 
     def _cache(self, most_bytes: int, most_host_bytes: int) -> DocumentCache | None:
         if not most_bytes:
@@ -174,14 +187,3 @@ class Forward:
 
     def _classify(self, rows: Sequence[TokenRow]) -> Tensor:
         return classify(self.classifier, rows)
-
-
-def _one_behind(batches: Iterator[_Batch]) -> Iterator[_Batch]:
-    """Each batch once the device has been given the next one, so that it never waits for what is done between them."""
-    waiting = None
-    for batch in batches:
-        if waiting is not None:
-            yield waiting
-        waiting = batch
-    if waiting is not None:
-        yield waiting

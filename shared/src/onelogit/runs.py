@@ -33,6 +33,12 @@ class Layout:
     document_run: int
     stem_runs: frozenset[int]
 
+    @property
+    def is_document_first(self) -> bool:
+        """Whether the document stands in front of the query."""
+        fields = [part.field for run in self.runs for part in run]
+        return next(field for field in fields if field in ("query", "document")) == "document"
+
     def texts(self, values: Values) -> list[str]:
         """The text of each run, in order."""
         return [_text(run, values) for run in self.runs]

@@ -2,21 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.convert import position_limit
-from onelogit.doors import progress_of
+from onelogit.doors import Progress, progress_of
 from onelogit.encode import Encoder
 from onelogit.errors import InputError, OnelogitError
 from onelogit.forward import Forward
 from onelogit.inputs import checked_choice, checked_count, checked_max_tokens
 from onelogit.options import LongDocuments, ScoringOptions
 from onelogit.passes import TokenRow, token_rows
+from onelogit.portions import in_portions
 from onelogit.recipes import Recipe
 from onelogit.scores import best_logits
-from onelogit.service import Service, in_passing_thread
+from onelogit.service import Call, Service, in_passing_thread
 from onelogit.written import Rows
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Scorer:
             weigh=lambda row: len(row.ids),
             most_weight=_BATCHES_TOGETHER * forward.batch_tokens,
         )
+        # On a CPU tokenising and computing would share the cores, and other devices wait for each batch.
+        self._portion_tokens = forward.batch_tokens if classifier.device.type == "cuda" else None
         self._classifier: PreTrainedModel | None = classifier
 
     @property
@@ -114,24 +117,45 @@ class Scorer:
             InputError: as `rows`.
             LogitError: the model gave NaN or an infinite number.
         """
-        rows, owners = self._read(pairs, instruction)
-        with progress_of(len(rows), is_shown=progress) as update:
-            return best_logits(self._service.logits(rows, update), owners)
+        done = Progress()
+        with Call(self._service, done if progress else None) as call:
+            owners = self._ask(call, pairs, instruction)
+            with progress_of(len(owners), is_shown=progress) as update:
+                done.shown_by(update)
+                return best_logits(call.logits(), owners)
 
     async def alogits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
     ) -> list[float]:
         """`logits`, while the event loop goes on."""
-        rows, owners = await asyncio.to_thread(self._read, pairs, instruction)
-        with progress_of(len(rows), is_shown=progress) as update:
-            return best_logits(await self._service.alogits(rows, update), owners)
+        done = Progress()
+        with Call(self._service, done if progress else None) as call:
+            owners = await asyncio.to_thread(self._ask, call, pairs, instruction)
+            with progress_of(len(owners), is_shown=progress) as update:
+                done.shown_by(update)
+                return best_logits(await call.alogits(), owners)
 
-    def _read(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> tuple[list[TokenRow], Sequence[int]]:
-        rows = self.rows(pairs, instruction)
-        if rows.truncated_count:
+    def _ask(self, call: Call[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[int]:
+        """Tokenise the pairs and ask for their rows, portion by portion; returns whose each row is."""
+        owners: list[int] = []
+        truncated_count = 0
+        for places in self._portions(pairs):
+            if call.is_over:
+                return owners
+            rows = self.rows([pairs[place] for place in places], instruction)
+            call.add(token_rows(rows))
+            owners += [places[owner] for owner in rows.owners]
+            truncated_count += rows.truncated_count
+        if truncated_count:
             cut = "%d of %d documents were cut at their end to fit max_tokens=%d"
-            logger.warning(cut, rows.truncated_count, len(pairs), self.max_tokens)
-        return token_rows(rows), rows.owners
+            logger.warning(cut, truncated_count, len(pairs), self.max_tokens)
+        return owners
+
+    def _portions(self, pairs: Sequence[tuple[str, str]]) -> Iterable[Sequence[int]]:
+        if self._portion_tokens is None:
+            return [range(len(pairs))]
+        is_document_first = self._encoder.is_document_first
+        return in_portions(pairs, self._portion_tokens, self.max_tokens, is_document_first=is_document_first)
 
 
 def _cache_bytes(options: ScoringOptions) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from operator import itemgetter
+from typing import NamedTuple, Protocol, Self
 
 from onelogit.errors import LogitError
 from onelogit.recipes import Activation
@@ -28,6 +29,22 @@ class Computed(NamedTuple):
 
     indices: list[int]
     logits: list[float]
+
+    def is_computed(self) -> bool:
+        return True
+
+    def computed(self) -> Self:
+        return self
+
+
+class Launched(Protocol):
+    """A batch that a device was given: `Computed`, or what will be."""
+
+    def is_computed(self) -> bool:
+        """Whether `computed` would not wait."""
+
+    def computed(self) -> Computed:
+        """The logits, waited for."""
 
 
 def rank_logits(
@@ -61,13 +78,13 @@ def best_logits(logits: Sequence[float], owners: Sequence[int]) -> list[float]:
 
     Args:
         logits: one for each row.
-        owners: whose each row is, ascending, every document at least once.
+        owners: whose each row is, in any order, every document from 0 up at least once.
 
     Raises:
         LogitError: a logit is NaN or infinite.
     """
     best: dict[int, float] = {}
-    for owner, logit in zip(owners, logits, strict=True):
+    for owner, logit in sorted(zip(owners, logits, strict=True), key=itemgetter(0)):
         check_logit(logit, owner)
         best[owner] = max(logit, best.get(owner, logit))
     return [*best.values()]

@@ -3,24 +3,22 @@
 import asyncio
 import os
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from onelogit.errors import OnelogitError
-from onelogit.scores import Computed
+from onelogit.jobs import Coming, Group, Item, Job, OnProgress, Queue
+from onelogit.scores import Launched
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
+Compute = Callable[[Sequence[Item]], Iterator[Launched]]
 
 _CLOSED = "this reranker is closed; load it again"
-
-
-Compute = Callable[[Sequence[Item]], Iterator[Computed]]
-OnProgress = Callable[[int], object]
+_GLANCE_S = 0.0001  # how long a batch or a caller that comes may go unnoticed while a device computes
 
 
 class Service(Generic[Item]):
@@ -28,10 +26,12 @@ class Service(Generic[Item]):
 
     Callers are served in the order of their arrival, each as soon as its own items are done. All computing happens
     in one thread: it starts with the first call, and ends with `close` or when nobody holds the service any more.
+    A batch that a device still computes is read once the next is launched, of whomever, or it is done: the device has
+    always been given something to do, where there is something.
 
     Args:
-        compute: yields the logits of a list of items batch by batch, in any order. It is closed early when nobody
-            waits for the rest.
+        compute: launches a list of items batch by batch, in any order. It is closed early when nobody waits for the
+            rest.
         weigh: what an item adds to the work, such as its tokens.
         most_weight: callers are computed together up to this sum; one with more is computed alone.
     """
@@ -50,32 +50,49 @@ class Service(Generic[Item]):
     def logits(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> list[float]:
         """The logit of each item, in the given order; empty for no items.
 
+        Raises:
+            OnelogitError: as `submit`.
+            BaseException: what the computation of these very items raises, or `on_progress`.
+        """
+        with Call(self, on_progress) as call:
+            call.add(items)
+            return call.logits()
+
+    async def alogits(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> list[float]:
+        """`logits`, while the event loop goes on. A cancelled call leaves the others as they are."""
+        with Call(self, on_progress) as call:
+            call.add(items)
+            return await call.alogits()
+
+    def submit(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> Future[list[float]]:
+        """The logit of each item, in the given order, once they are there. Cancel it when nobody waits any more.
+
         Args:
             items: what to compute; never changed.
             on_progress: called with the number of items done since its last call, from the thread that computes:
                 it must be quick, and an exception in it fails this call.
 
         Raises:
-            OnelogitError: the service is closed, or closes meanwhile; or the computation left an item out.
-            BaseException: what the computation of these very items raises, or `on_progress`.
+            OnelogitError: the service is closed. The future has it where the service closes meanwhile, or where the
+                computation left an item out.
         """
+        if self.is_closed:
+            raise OnelogitError(_CLOSED)
         future = Future[list[float]]()
+        if not items:
+            future.set_result([])
+            return future
+        line = self._line()
+        if line.thread_id == threading.get_ident():
+            raise OnelogitError("on_progress asks for logits while its own are computed; ask from another thread")
+        line.jobs.append(Job(list(items), sum(map(self._weigh, items)), on_progress, future))
         try:
-            self._enqueue(items, on_progress, future)
-            return future.result()
-        finally:
-            future.cancel()  # whatever ended the wait: nobody is there for the result
-            del future  # an error holds this frame, and the future the error
-
-    async def alogits(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> list[float]:
-        """`logits`, while the event loop goes on. A cancelled call leaves the others as they are."""
-        future = Future[list[float]]()
-        try:
-            self._enqueue(items, on_progress, future)
-            return await asyncio.wrap_future(future)
-        finally:
+            # No lock of our own: whoever gets past the executor's is served after this, or told of the close.
+            line.executor.submit(self._serve, line)
+        except RuntimeError as error:
             future.cancel()
-            del future
+            raise OnelogitError(_CLOSED) if self.is_closed else error from None
+        return future
 
     def close(self) -> None:
         """Let go of `compute` and end the thread after its current batch. Closing twice is fine.
@@ -90,128 +107,125 @@ class Service(Generic[Item]):
         # By process: after a fork, the parent's thread is not there, and what waits for it is the parent's.
         return self._lines.get(os.getpid()) or self._lines.setdefault(os.getpid(), _Line())
 
-    def _enqueue(self, items: Sequence[Item], on_progress: OnProgress | None, future: Future[list[float]]) -> None:
-        if self.is_closed:
-            raise OnelogitError(_CLOSED)
-        if not items:
-            return future.set_result([])
-        line = self._line()
-        if line.thread_id == threading.get_ident():
-            raise OnelogitError("on_progress asks for logits while its own are computed; ask from another thread")
-        line.jobs.append(_Job(list(items), sum(map(self._weigh, items)), on_progress, future))
-        try:
-            # No lock of our own: whoever gets past the executor's is served after this, or told of the close.
-            line.executor.submit(self._serve, line)
-        except RuntimeError as error:
-            raise OnelogitError(_CLOSED) if self.is_closed else error from None
-
     def _serve(self, line: "_Line[Item]") -> None:
         line.thread_id = threading.get_ident()
-        while group := line.take(self._most_weight):
-            self._answer(group)
+        while (group := line.take(self._most_weight)) or line.coming:
+            if group is None:
+                time.sleep(_GLANCE_S)  # and look for callers: they are launched while the device is not done
+            else:
+                self._launch(line, group)
+            self._receive(line, waits=False)
 
-    def _answer(self, group: "list[_Job[Item]]") -> None:
-        """Settle every job of the group: together or, where that fails, each alone, so that none fails for another."""
+    def _launch(self, line: "_Line[Item]", group: Group[Item]) -> None:
+        """Launch all batches of a group and read all but the last, which is left coming unless it is there."""
         try:
-            self._answer_together(group)
+            with closing(self._batches(group.items)) as batches:
+                for batch in batches:
+                    self._receive(line)
+                    line.coming = Coming(group, batch)
+                    self._receive(line, waits=False)
+                    if self.is_closed or group.has_failed or not group.unsettled():
+                        break
         except BaseException as error:
-            if len(group) == 1:
-                group[0].settle(error)
+            group.fail(error)
         # Behind the except: the error is gone, and with it the memory that its frames held.
-        for job in group:
-            if not job.is_settled:
-                self._answer([job])
+        group.is_launched = True
+        if line.coming is None or line.coming.group is not group:
+            self._finish(line, group)
 
-    def _answer_together(self, group: "list[_Job[Item]]") -> None:
-        places = dict(enumerate((job, place) for job in group for place in job.missing()))
-        with closing(self._batches([job.items[place] for job, place in places.values()])) as batches:
-            for computed in batches:
-                _hand_out(computed, places)
-                if self.is_closed or all(job.is_settled for job in group):
-                    break
-        for job in group:
-            if not job.is_settled:
-                lost = f"no logit came for {len(job.missing())} of {len(job.items)} items; please report this"
-                job.settle(OnelogitError(_CLOSED if self.is_closed else lost))
+    def _receive(self, line: "_Line[Item]", *, waits: bool = True) -> None:
+        """Hand out the batch that is coming, of whichever group; one that is not there yet only where it waits."""
+        if line.coming is None:
+            return
+        group, batch = line.coming
+        try:
+            is_wanted = bool(group.unsettled())
+            if is_wanted and not waits and not batch.is_computed():
+                return
+            if is_wanted:
+                group.hand_out(batch.computed())
+        except BaseException as error:
+            group.fail(error)
+        line.coming = None
+        if group.is_launched:
+            self._finish(line, group)
 
-    def _batches(self, items: Sequence[Item]) -> Generator[Computed, None, None]:
+    def _finish(self, line: "_Line[Item]", group: Group[Item]) -> None:
+        """Have those who are left of a group that failed computed again, each alone, so that none fails for another."""
+        if group.has_failed:
+            line.again.extend(group.unsettled())
+            return
+        for job in group.unsettled():
+            lost = f"no logit came for {len(job.missing())} of {len(job.items)} items; please report this"
+            job.settle(OnelogitError(_CLOSED if self.is_closed else lost))
+
+    def _batches(self, items: Sequence[Item]) -> Generator[Launched, None, None]:
         compute = self._compute
         if compute is not None:
             yield from compute(items)
 
 
-@dataclass(eq=False)
-class _Job(Generic[Item]):
-    """What one caller asks for, and as much of it as is done: logits by their places."""
+class Call(Generic[Item]):
+    """What one caller asks a service for, portion by portion. Leaving it cancels what is not there yet.
 
-    items: list[Item]
-    weight: int
-    on_progress: OnProgress | None
-    future: Future[list[float]] | None
-    done: dict[int, float] = field(default_factory=dict)
+    Portions may be added in another thread than the one that waits, and leaves.
+
+    Args:
+        service: computes.
+        on_progress: as in `Service.submit`, for all portions.
+    """
+
+    def __init__(self, service: Service[Item], on_progress: OnProgress | None = None) -> None:
+        self._service = service
+        self._on_progress = on_progress
+        self._futures: list[Future[list[float]]] = []
+        self._is_left = False
 
     @property
-    def is_settled(self) -> bool:
-        """Whether the caller has its answer, or wants none any more."""
-        return self.future is None or self.future.done()
+    def is_over(self) -> bool:
+        """Whether a portion failed, or nobody waits any more."""
+        return self._is_left or any(future.done() and future.exception() for future in self._futures)
 
-    def missing(self) -> list[int]:
-        return [place for place in range(len(self.items)) if place not in self.done]
-
-    def add(self, logits: Sequence[tuple[int, float]]) -> None:
-        """Keep new logits, tell the caller, and answer when all are there."""
-        if self.is_settled:
+    def add(self, items: Sequence[Item]) -> None:
+        """Ask for one portion more, if anybody waits. Raises as `Service.submit`."""
+        if self._is_left:
             return
-        self.done.update(logits)
-        try:
-            if self.on_progress is not None:
-                self.on_progress(len(logits))
-        except BaseException as error:
-            self.settle(error)
-        if len(self.done) == len(self.items):
-            self.settle([self.done[place] for place in range(len(self.items))])
+        future = self._service.submit(items, self._on_progress)
+        self._futures.append(future)
+        if self._is_left:  # meanwhile
+            future.cancel()
 
-    def settle(self, answer: list[float] | BaseException) -> None:
-        """Give the caller its answer, if it has none and still waits."""
-        # An error holds the frames it came through, and they this job: a ring, with the memory of a failed batch in it.
-        future, self.future = self.future, None
-        if future is None or not future.set_running_or_notify_cancel():
-            return
-        if isinstance(answer, BaseException):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
+    def logits(self) -> list[float]:
+        """The logits of all portions, one after the other. Raises as `Service.logits`."""
+        logits: list[float] = []
+        for number in range(len(self._futures)):  # no name for one: an error holds this frame, and the future the error
+            logits += self._futures[number].result()
+        return logits
+
+    async def alogits(self) -> list[float]:
+        """`logits`, while the event loop goes on."""
+        logits: list[float] = []
+        for number in range(len(self._futures)):
+            portion = await asyncio.wrap_future(self._futures[number])
+            logits += portion
+        return logits
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_left = True
+        while self._futures:
+            self._futures.pop().cancel()
 
 
 @dataclass(eq=False)
-class _Line(Generic[Item]):
-    """The jobs that wait in one process, and the thread that serves them, by its id."""
+class _Line(Queue[Item]):
+    """The jobs that wait in one process, the thread that serves them, by its id, and the batch that it has not read."""
 
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "onelogit"))
-    jobs: deque[_Job[Item]] = field(default_factory=deque)
     thread_id: int | None = None
-
-    def take(self, most_weight: int) -> list[_Job[Item]]:
-        """The oldest jobs up to a weight, at least one; none where nobody waits."""
-        group: list[_Job[Item]] = []
-        while self.jobs and (not group or self.jobs[0].weight <= most_weight):
-            job = self.jobs.popleft()
-            if not job.is_settled:
-                group.append(job)
-                most_weight -= job.weight
-        return group
-
-
-def _hand_out(computed: Computed, places: dict[int, tuple[_Job[Item], int]]) -> None:
-    """Give each job what one batch has for it; its places are taken out."""
-    shares: dict[_Job[Item], list[tuple[int, float]]] = {}
-    for index, logit in zip(computed.indices, computed.logits, strict=True):
-        if index not in places:
-            raise OnelogitError(f"a logit came for item {index}, which is done or not there; please report this")
-        job, place = places.pop(index)
-        shares.setdefault(job, []).append((place, logit))
-    for job, share in shares.items():
-        job.add(share)
+    coming: Coming[Item] | None = None
 
 
 def in_passing_thread(work: Callable[[], Result]) -> Result:

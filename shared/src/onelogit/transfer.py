@@ -44,6 +44,10 @@ class Coming:
         self._here = torch.empty_like(tensor, device="cpu", pin_memory=is_cuda).copy_(tensor, non_blocking=is_cuda)
         self._arrived = torch.cuda.current_stream(tensor.device).record_event() if is_cuda else None
 
+    def are_there(self) -> bool:
+        """Whether reading them would not wait."""
+        return self._arrived is None or self._arrived.query()
+
     def numbers(self) -> list[float]:
         """All of them, of a tensor of one dimension."""
         if self._arrived is not None:
