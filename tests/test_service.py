@@ -519,7 +519,9 @@ def test_a_call_that_a_close_overtakes_is_refused():
         service.logits([1])
 
 
-def test_a_call_for_which_no_thread_can_start_says_so(service: Service[int], monkeypatch: pytest.MonkeyPatch):
+def test_a_call_for_which_no_thread_can_start_says_so_and_is_not_computed_later(
+    service: Service[int], model: Model, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -529,6 +531,7 @@ def test_a_call_for_which_no_thread_can_start_says_so(service: Service[int], mon
             service.logits([1])
 
     assert service.logits([2]) == [4]
+    assert model.calls == [[2]]
 
 
 def test_callers_and_a_close_at_the_same_time_all_come_to_an_end():
