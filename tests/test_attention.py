@@ -127,13 +127,16 @@ def test_pytorch_2_11_is_not_told_that_keys_have_fewer_heads(monkeypatch: pytest
     assert torch.allclose(together, in_turn, atol=1e-6)
 
 
-def test_pytorch_2_10_with_neither_scale_nor_window_is_not_called(monkeypatch: pytest.MonkeyPatch):
+def test_pytorch_2_10_with_neither_scale_nor_window_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     def of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
         raise AssertionError
 
     monkeypatch.setattr(varlen, "varlen_attn", of_2_10)
 
     assert at_once._varlen_attention.__wrapped__() is None
+    assert "2.11 or newer is faster" in caplog.text
 
 
 def test_segments_meet_kernels_in_lengths_that_repeat(monkeypatch: pytest.MonkeyPatch):

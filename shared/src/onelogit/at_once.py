@@ -1,7 +1,9 @@
 """Queries of a batch and the keys before them -> attention in one call of variable-length FlashAttention, on CUDA."""
 
 import inspect
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from torch import Tensor
 from onelogit.forest import CARRIED, KEPT, OWN, Batch, Path, Span
 from onelogit.keys import KeysValues, Seen, length_of, queries
 from onelogit.transfer import places, sent, tensor_on
+
+logger = logging.getLogger(__name__)
 
 _WIDEST_FLASH_HEAD, _FLASH_HEAD_STEP = 256, 8
 _FLASH_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
@@ -146,12 +150,13 @@ def _gather(gathering: _Gathering, seen: Seen) -> KeysValues:
 @cache
 def _varlen_attention() -> Callable[..., Any] | None:
     """PyTorch's own, from 2.11 on: before, it takes neither a scale nor a window."""
-    try:
+    options: Mapping[str, object] = {}
+    with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  younger than the oldest PyTorch allowed
-    except ImportError:
-        return None
-    options = inspect.signature(varlen_attn).parameters
+
+        options = inspect.signature(varlen_attn).parameters
     if not {"scale", "window_size"} <= options.keys():
+        logger.warning("PyTorch %s attends to one document after the other; 2.11 or newer is faster", torch.__version__)
         return None
     # 2.11 takes fewer heads of keys than of queries without being told.
     return partial(varlen_attn, enable_gqa=True) if "enable_gqa" in options else varlen_attn
