@@ -112,6 +112,29 @@ def test_no_step_of_a_layer_is_one_for_each_document(monkeypatch: pytest.MonkeyP
     assert steps(50) == steps(10) > LAYERS * 20
 
 
+@pytest.mark.parametrize("fault", ["it fails", "other numbers"])
+def test_where_the_gpus_attention_is_wrong_padded_rows_are_read_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+):
+    def attend(query: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if fault == "it fails":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        return query
+
+    rows = random_rows(20)
+    expected = Forward(half(), 100).logits(rows)
+    classifier = half()
+    monkeypatch.setattr(at_once, "_varlen_attention", lambda: attend)
+
+    with sent(monkeypatch, classifier):
+        forward = Forward(classifier, 100)
+        logits = forward.logits(rows)
+
+    assert not forward.reads_forests
+    assert "Qwen3ForSequenceClassification reads padded rows on cuda:0, and takes longer" in caplog.text
+    assert logits == pytest.approx(expected, abs=0.1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_segment_by_segment_each_product_is_left_in_one_piece(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype):
     """Of fewer heads of keys than of queries, CUDA makes one of many small ones."""

@@ -45,6 +45,8 @@ def _learns_to_read_forests(classifier: PreTrainedModel) -> bool:
     use_in(classifier)
     is_able = is_known_to_read_forests(classifier) or _reads_forests_rightly(classifier)
     if not is_able:
+        slower = "%s reads padded rows on %s, and takes longer: a trial with shared prefixes failed"
+        logger.warning(slower, type(classifier).__name__, classifier.device)
         stop_reading_forests(classifier)
     return is_able
 
