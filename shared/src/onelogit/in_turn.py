@@ -100,7 +100,7 @@ class InTurn:
 def _takes_fewer_heads(device: torch.device) -> bool:
     """Whether one kernel takes fewer heads of keys than of queries, in float32 and behind a mask, too.
 
-    On CUDA none does up to PyTorch 2.13: each product would be taken apart into ten.
+    On CUDA that of float32 and of old cards does not up to PyTorch 2.13: a product would be taken apart into ten.
     Source: https://github.com/pytorch/pytorch/pull/191085
     """
     return device.type != "cuda"
