@@ -1,5 +1,6 @@
 """What all parts of a run on a device share: its time, its models, who computes with them, and how much is asked."""
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -123,6 +124,7 @@ class DeviceBench:
         self._lineups.pop(name, None)
         for key in [key for key in self._entrants if key[0] == name]:
             del self._entrants[key]
+        gc.collect()  # compiled layers and some peers' stand in rings
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from device_clock import Call, time_call
+from torch._C._profiler import _ExperimentalConfig
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
@@ -34,7 +35,8 @@ def profile(device: torch.device, call: Call) -> dict[str, Any]:
 def _kernels(device: torch.device, call: Call) -> list[dict[str, Any]]:
     is_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
-    with torch.profiler.profile(activities=activities) as profiled:
+    everywhere = _ExperimentalConfig(profile_all_threads=True)  # onelogit computes in a thread of its own
+    with torch.profiler.profile(activities=activities, experimental_config=everywhere) as profiled:
         call()
     kind = DeviceType.CUDA if is_cuda else DeviceType.CPU
     found = [

@@ -1,9 +1,12 @@
 """The two executions of one description: segment by segment, and all segments in one call of variable length."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
 from onelogit import at_once, attention, in_turn
@@ -65,7 +68,7 @@ def test_both_executions_see_the_same(
     batch = next_batch(rows, cursor, 300, find_known=find)
     in_turn, _ = attend(batch, layer, window, fillers)
     monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
-    monkeypatch.setattr(at_once, "_varlen_attention", lambda: varlen_reference)
+    monkeypatch.setattr(at_once, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
     together, _ = attend(batch, layer, window, fillers)
 
@@ -84,7 +87,7 @@ def test_both_executions_keep_the_same_in_memory_of_its_own(
     batch = next_batch(rows, cursor, 90, stem_lengths, find)
     _, in_turn = attend(batch, 0, None, fillers=3)
     monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
-    monkeypatch.setattr(at_once, "_varlen_attention", lambda: varlen_reference)
+    monkeypatch.setattr(at_once, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
     _, together = attend(batch, 0, None, fillers=3)
 
@@ -101,6 +104,39 @@ def test_both_executions_keep_the_same_in_memory_of_its_own(
 
 def test_pytorchs_own_call_takes_what_it_is_given():
     assert at_once._varlen_attention() is not None
+
+
+def test_pytorch_2_11_is_not_told_that_keys_have_fewer_heads(monkeypatch: pytest.MonkeyPatch):
+    """It has no word for it, and no need of one: its kernel sees it."""
+
+    def of_2_11(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+    ):
+        return varlen_reference(
+            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size, enable_gqa=True
+        )
+
+    batch = next_batch(SHORT, Cursor(), 300)
+    in_turn, _ = attend(batch, 0, None, fillers=0)
+    monkeypatch.setattr(varlen, "varlen_attn", of_2_11)
+    monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(at_once, "_varlen_attention", at_once._varlen_attention.__wrapped__)
+
+    together, _ = attend(batch, 0, None, fillers=0)
+
+    assert torch.allclose(together, in_turn, atol=1e-6)
+
+
+def test_pytorch_2_10_with_neither_scale_nor_window_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+        raise AssertionError
+
+    monkeypatch.setattr(varlen, "varlen_attn", of_2_10)
+
+    assert at_once._varlen_attention.__wrapped__() is None
+    assert "2.11 or newer is faster" in caplog.text
 
 
 def test_segments_meet_kernels_in_lengths_that_repeat(monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -120,6 +121,16 @@ def test_the_run_for_a_gpu_can_be_tried_on_a_cpu_and_says_that_it_measures_nothi
     assert result["without"]["qwen3-0.6b: onelogit, compiled"] == "--no-compile"
     assert result["ways"]["qwen3-0.6b: onelogit"] == "forests, segment by segment"
     assert "flash" in result["without"]["qwen3-0.6b: Sentence Transformers, unpadded"].lower()
+
+
+def test_a_profile_sees_what_each_launches_in_whichever_thread_it_computes(tried: tuple[str, dict[str, Any]]):
+    profiles = tried[1]["parts"]["profile"]
+
+    assert set(profiles) == {"onelogit", "Sentence Transformers"}
+    for each in profiles.values():
+        assert each["launches"] > 100
+        assert each["busy_s"] > 0
+        assert "aten::mm" in [kernel["name"] for kernel in each["kernels"]]
 
 
 def test_a_run_for_a_gpu_holds_everyone_against_the_causal_model(tried: tuple[str, dict[str, Any]]):
@@ -249,3 +260,14 @@ def test_a_peer_that_fails_leaves_the_others_to_race(gpu: ModuleType, monkeypatc
     assert [*raced["entrants"]] == ["onelogit"]
     assert bench.without == {"qwen3-0.6b: model card's loop": "RuntimeError: out of"}
     assert [*bench.entrants("qwen3-0.6b", names)] == ["onelogit"]
+
+
+def test_a_shape_that_is_let_go_leaves_its_memory_to_the_next(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--quick"])
+    bench = gpu.open_bench(gpu.parse(), gpu.Budget(600))
+    bench.entrants("qwen3-4b", ("onelogit", "Sentence Transformers"))
+    weight = ref(bench.lineup("qwen3-4b").model.model.norm.weight)
+
+    bench.let_go("qwen3-4b")
+
+    assert weight() is None

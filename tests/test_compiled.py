@@ -59,6 +59,19 @@ def test_more_layers_take_no_more_graphs_also_in_bfloat16():
 
 
 @needs_a_compiler
+def test_room_for_documents_costs_no_compilation():
+    """It is measured by a pass through the layers; of one token, PyTorch would compile that length for itself."""
+
+    def graphs(**options: int) -> int:
+        torch._dynamo.reset()
+        counters.clear()
+        Forward(classifier_of(Qwen3Config), is_compiled=True, **options)
+        return counters["stats"]["unique_graphs"]
+
+    assert graphs(document_cache_bytes=10**6) == graphs() > 0
+
+
+@needs_a_compiler
 def test_compiled_layers_whose_numbers_differ_are_let_go(qwen: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
     def compile_wrongly(model: PreTrainedModel) -> None:
         compile_layers(model)

@@ -1,116 +1,181 @@
-"""A forest on a device that the processor cannot look into: PyTorch's "meta", which has shapes and no numbers.
+"""What computes on a GPU, on devices that stand for one: the processor's logits, and nothing that is waited for.
 
-It stands for a GPU where there is none. What would wait for a GPU's numbers fails on it; what mixes its tensors with
-the processor's is found by watching every operation. It says nothing of numbers, kernels or speed.
+It says nothing of kernels, streams, memory or speed.
 """
 
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from transformers import AutoModel, PreTrainedModel, Qwen3Config
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._pytree import tree_map_only
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PretrainedConfig, PreTrainedModel, Qwen3Config
 
-from onelogit import attention
-from onelogit.attention import Reading
-from onelogit.convert import Head, sequence_classifier
-from onelogit.decoder import use_in
-from onelogit.forest import Cursor, Known, next_batch
-from onelogit.key_memory import KeyMemory
-from onelogit.keys import Block
-from onelogit.passes import read_forest, read_out, read_token, reading_of
-from test_forward import FIELDS
+from far import VARLEN, Far, World, far_devices, send
+from onelogit import at_once, in_turn
+from onelogit.at_once import can_attend_at_once
+from onelogit.forward import Forward
+from onelogit.passes import TokenRow
+from test_forward import classifier_of, random_rows
 
-FRAME = (1, 2, 3)
-TRANSFERS = ("aten.to.", "aten._to_copy", "aten.copy_")
 LAYERS = 3
+CALLS = 3
 
 
-class Watch(TorchDispatchMode):
-    """Counts the operations on the far device, and lets none but transfers take tensors of both sides."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, output)) if isinstance(leaf, torch.Tensor)]
-        sides = {tensor.device.type for tensor in tensors if tensor.dim()}
-        name = str(func)
-        assert len(sides) < 2 or name.startswith(TRANSFERS), f"{name} takes tensors of {sides}"
-        self.seen[name] += "meta" in sides
-        return output
+def documents(count: int) -> list[TokenRow]:
+    """Rows of a document-first family: frame, document, query."""
+    lengths = [5 + number % 7 for number in range(count)]
+    rows = [(1, 2, 3, *[100 + number] * length, 8, 9) for number, length in enumerate(lengths)]
+    return [TokenRow(row, stems=(3, 3 + length)) for row, length in zip(rows, lengths, strict=True)]
 
 
-@pytest.fixture
-def classifier(monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
-    """On the far device, in bfloat16, attending by PyTorch's own call of variable length."""
-    with torch.device("meta"):
-        backbone = AutoModel.from_config(Qwen3Config(**FIELDS)).to(torch.bfloat16).eval()
-        classifier = sequence_classifier(backbone, Head(torch.randn(1, 64), None), 0)
-    use_in(classifier)
-    monkeypatch.setattr(attention, "can_attend_at_once", lambda query: True)
+def half(config_class: type[PretrainedConfig] = Qwen3Config, **fields: Any) -> PreTrainedModel:
+    classifier = classifier_of(config_class, **fields)
+    classifier.base_model.to(torch.bfloat16)
     return classifier
 
 
-def documents(count: int) -> list[tuple[int, ...]]:
-    """Rows of a document-first family: frame, document, query."""
-    return [(*FRAME, *[100 + number] * (5 + number % 7), 8, 9) for number in range(count)]
+@contextmanager
+def sent(monkeypatch: pytest.MonkeyPatch, classifier: PreTrainedModel, devices: int = 1) -> Iterator[World]:
+    """The classifier on far devices; on two, its later layers on the second, as accelerate spreads a model."""
+    with far_devices(monkeypatch) as world:
+        send(classifier, "cuda:0")
+        if devices > 1:
+            for module in (*classifier.model.layers[LAYERS // 2 :], classifier.model.norm):
+                send(module, "cuda:1")
+                module.register_forward_pre_hook(lambda _, *given: on("cuda:1", given), with_kwargs=True)
+            classifier.model.register_forward_hook(lambda _, __, output: on("cuda:0", output))
+        yield world
 
 
-def read(classifier: PreTrainedModel, rows: list[tuple[int, ...]], kept: Block | None, **how: Any) -> Reading:
-    """The reading of the second batch of two, each of half of the rows' tokens, so that keys are carried over."""
-    first = next_batch(rows, Cursor(), sum(map(len, rows)) // 3, **how)
-    reading = reading_of(first, classifier, 100, None, kept)
-    read_forest(classifier, reading)
-    second = next_batch(rows, first.after, 10_000, **how)
-    return reading_of(second, classifier, 10_000, reading.carry, kept)
+def on(device: str, given: Any) -> Any:
+    return tree_map_only(torch.Tensor, lambda each: each.to(torch.device(device)), given)
 
 
-def keep(memory: KeyMemory, reading: Reading) -> None:
-    """Some of the stems, so that they are not one piece."""
-    count = len(reading.stems[0].keys)
-    memory.write([(100, 98 + count)], reading.stems, [(0, 3), (5, count)])
-
-
-@pytest.mark.parametrize("is_kept", [False, True], ids=["nothing kept", "documents kept"])
-def test_a_pass_waits_for_nothing_and_mixes_no_sides(classifier: PreTrainedModel, is_kept: bool):
+@pytest.mark.parametrize("devices", [1, 2], ids=["one GPU", "two GPUs"])
+@pytest.mark.parametrize(
+    ("device_bytes", "host_bytes"),
+    [(0, 0), (10**6, 0), (60_000, 10**5)],
+    ids=["nothing kept", "documents kept", "documents kept, some on the host"],
+)
+def test_a_call_gives_the_processors_logits_and_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, device_bytes: int, host_bytes: int, devices: int
+):
     rows = documents(20)
-    memory = KeyMemory(read_token(classifier), 10**6)
-    find = (lambda row: Known(4, [(row, row + 2), (50 + row, 52 + row)]) if row % 3 else None) if is_kept else None
-    stem_lengths = [(3, len(row) - 2) for row in rows]
-    reading = read(classifier, rows, memory.layers, find_known=find, stem_lengths=stem_lengths)
+    expected = Forward(half(), 60).logits(rows)
+    classifier = half()
 
-    with Watch() as watch:
-        logits = read_out(classifier, read_forest(classifier, reading))
-        keep(memory, reading)
+    with sent(monkeypatch, classifier, devices) as world:
+        forward = Forward(classifier, 60, device_bytes, host_bytes)
+        world.waits.clear()
+        world.seen.clear()
+        calls = [forward.logits(rows) for _ in range(CALLS)]
 
-    assert logits.shape == (len(reading.batch.ends),)
-    assert logits.is_meta
-    assert watch.seen["torch_attn._varlen_attn.default"] == LAYERS
-    assert len(reading.batch.stems) > 5
-    assert reading.batch.segments[0].ancestors
+    assert forward.reads_forests
+    assert world.waits == []
+    assert world.seen[VARLEN] >= CALLS * LAYERS * (1 if device_bytes else 4)  # in several batches, with carried keys
+    for logits in calls:
+        assert logits == pytest.approx(expected, abs=0.05)
+    assert bool(forward.document_cache and forward.document_cache.held_bytes) == bool(device_bytes)
 
 
-def test_no_step_of_a_layer_is_one_for_each_document(classifier: PreTrainedModel):
+@pytest.mark.parametrize("config_class", [LlamaConfig, MistralConfig, Gemma3TextConfig])
+def test_other_families_do_so_too(monkeypatch: pytest.MonkeyPatch, config_class: type[PretrainedConfig]):
+    rows = random_rows(20)
+    expected = Forward(half(config_class), 100).logits(rows)
+    classifier = half(config_class)
+
+    with sent(monkeypatch, classifier) as world:
+        forward = Forward(classifier, 100)
+        world.waits.clear()
+        logits = forward.logits(rows)
+
+    assert world.waits == []
+    assert world.seen[VARLEN]
+    assert logits == pytest.approx(expected, abs=0.2)
+
+
+def test_no_step_of_a_layer_is_one_for_each_document(monkeypatch: pytest.MonkeyPatch):
     """Kept documents included: a batch of five times as many launches as much."""
-    memory = KeyMemory(read_token(classifier), 10**6)
 
     def steps(count: int) -> int:
-        rows = documents(count)
-        reading = read(
-            classifier,
-            rows,
-            memory.layers,
-            find_known=lambda row: Known(4, [(row, row + 2), (50 + row, 52 + row)]) if row % 2 else None,
-            stem_lengths=[(3, len(row) - 2) for row in rows],
-        )
-        with Watch() as watch:
-            read_forest(classifier, reading)
-            keep(memory, reading)
-        return watch.seen.total()
+        classifier = half()
+        with sent(monkeypatch, classifier) as world:
+            forward = Forward(classifier, 10_000, 10**7)
+            forward.logits(documents(count)[::2])
+            world.seen.clear()
+            forward.logits(documents(count))
+        return world.seen.total()
 
     assert steps(50) == steps(10) > LAYERS * 20
+
+
+@pytest.mark.parametrize("fault", ["it fails", "other numbers"])
+def test_where_the_gpus_attention_is_wrong_padded_rows_are_read_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+):
+    def attend(query: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if fault == "it fails":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        return query
+
+    rows = random_rows(20)
+    expected = Forward(half(), 100).logits(rows)
+    classifier = half()
+    monkeypatch.setattr(at_once, "_varlen_attention", lambda: attend)
+
+    with sent(monkeypatch, classifier):
+        forward = Forward(classifier, 100)
+        logits = forward.logits(rows)
+
+    assert not forward.reads_forests
+    assert "Qwen3ForSequenceClassification reads padded rows on cuda:0, and takes longer" in caplog.text
+    assert logits == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_segment_by_segment_each_product_is_left_in_one_piece(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype):
+    """Of fewer heads of keys than of queries, CUDA makes one of many small ones."""
+    told = []
+
+    def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
+        told.append((options["enable_gqa"], key.shape[1] == value.shape[1] == query.shape[1]))
+        return scaled_dot_product_attention(query, key, value, **options)
+
+    rows = random_rows(20)
+    expected = Forward(classifier_of(Qwen3Config), 100).logits(rows)
+    classifier = classifier_of(Qwen3Config)
+    classifier.base_model.to(dtype)
+    monkeypatch.setattr(at_once, "_varlen_attention", lambda: None)  # as before PyTorch 2.11
+    monkeypatch.setattr(in_turn, "scaled_dot_product_attention", noted)
+    with sent(monkeypatch, classifier) as world:
+        logits = Forward(classifier, 100).logits(rows)
+
+    assert world.seen[VARLEN] == 0
+    assert set(told) == {(False, True)}
+    assert logits == pytest.approx(expected, abs=1e-5 if dtype == torch.float32 else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "capability", "can"),
+    [
+        (torch.bfloat16, 128, (9, 0), True),
+        (torch.float16, 64, (8, 0), True),
+        (torch.bfloat16, 256, (12, 0), True),
+        (torch.bfloat16, 264, (9, 0), False),
+        (torch.bfloat16, 20, (9, 0), False),
+        (torch.float32, 128, (9, 0), False),
+        (torch.float16, 128, (7, 5), False),
+    ],
+)
+def test_flash_attention_is_given_only_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int, capability: tuple[int, int], can: bool
+):
+    query = torch.zeros(4, 3, width, dtype=dtype)
+
+    with far_devices(monkeypatch, capability):
+        assert can_attend_at_once(Far(query, torch.device("cuda:1"))) == can
+
+    assert not can_attend_at_once(query)

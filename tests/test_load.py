@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit import reranker as reranker_module
 from onelogit.load import token_id
+from onelogit.placement import find_device, find_dtype
 from onelogit.recipes import QWEN3_TEMPLATE
 from tiny import Tiny
 
@@ -151,6 +152,24 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
 
     with pytest.raises(UnsupportedModelError, match=f"{field}=30.0"):
         Reranker.load(folder)
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    assert find_device("cuda:1").index == 1
+    with pytest.raises(InputError, match="device='cuda:2', but the last CUDA device here is cuda:1"):
+        find_device("cuda:2")
+
+
+def test_bfloat16_is_asked_of_the_gpu_that_is_named(monkeypatch: pytest.MonkeyPatch):
+    """Of an old card and a new one, it is not the first that counts."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(7, 5), (9, 0)][device.index])
+
+    dtypes = [find_dtype(None, torch.bfloat16, torch.device("cuda", index)) for index in range(2)]
+
+    assert dtypes == [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize(

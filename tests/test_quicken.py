@@ -1,7 +1,9 @@
 """Norms and MLPs in a half precision: exchanged where they give the same numbers, theirs wherever they are needed."""
 
 import copy
+import gc
 import pickle
+from weakref import ref
 
 import pytest
 import torch
@@ -146,6 +148,29 @@ def test_an_exchanged_projection_and_a_hook_have_their_say(half: PreTrainedModel
     assert not torch.allclose(before, after, atol=0.05)
 
 
+def test_a_model_that_is_let_go_is_gone_at_once(half: PreTrainedModel):
+    """A GPU's memory that is missing does not make Python look for rings."""
+    model = copy.deepcopy(half)
+    quicken(model)
+    weight = ref(model.base_model.norm.weight)
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_who_compiles_a_whole_model_gets_its_numbers(half: PreTrainedModel):
+    with torch.inference_mode():
+        expected = hidden_of(half)
+        quicken(half)
+        compiled = torch.compile(half.base_model, backend="eager")
+        hidden = compiled(torch.arange(5, 25)[None]).last_hidden_state
+
+    assert torch.equal(hidden, expected)
+
+
 def test_training_copying_and_pickling_work_as_before(half: PreTrainedModel):
     quicken(half)
     for parameter in half.base_model.parameters():
@@ -155,5 +180,6 @@ def test_training_copying_and_pickling_work_as_before(half: PreTrainedModel):
 
     assert half.base_model.layers[0].mlp.gate_proj.weight.grad is not None
     for again in (copy.deepcopy(half), pickle.loads(pickle.dumps(half))):
+        assert exchanged(again) == exchanged(half)
         with torch.inference_mode():
             assert torch.equal(hidden_of(again), hidden_of(half))

@@ -1,8 +1,10 @@
 """Queries of a batch and the keys before them -> attention in one call of variable-length FlashAttention, on CUDA."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from functools import cache
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -13,13 +15,18 @@ from onelogit.forest import CARRIED, KEPT, OWN, Batch, Path, Span
 from onelogit.keys import KeysValues, Seen, length_of, queries
 from onelogit.transfer import places, sent, tensor_on
 
-_WIDEST_FLASH_HEAD = 256
+logger = logging.getLogger(__name__)
+
+_WIDEST_FLASH_HEAD, _FLASH_HEAD_STEP = 256, 8
 _FLASH_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
 
 
 def can_attend_at_once(query: Tensor) -> bool:
     """Whether this PyTorch has the call, and this device, dtype and width of a head can take it."""
-    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] > _WIDEST_FLASH_HEAD:
+    width = query.shape[-1]
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    if width > _WIDEST_FLASH_HEAD or width % _FLASH_HEAD_STEP:
         return False
     return _varlen_attention() is not None and torch.cuda.get_device_capability(query.device) >= _FLASH_CAPABILITY
 
@@ -55,7 +62,6 @@ class AtOnce:
             sequences.most_keys,
             scale=scaling,
             window_size=(-1 if window is None else window - 1, 0),
-            enable_gqa=rows.shape[1] != keys.shape[1],
         )
         if is_whole:
             return attended
@@ -143,10 +149,14 @@ def _gather(gathering: _Gathering, seen: Seen) -> KeysValues:
 
 @cache
 def _varlen_attention() -> Callable[..., Any] | None:
-    """PyTorch's own, where this version has one that takes what is needed here."""
-    try:
+    """PyTorch's own, from 2.11 on: before, it takes neither a scale nor a window."""
+    options: Mapping[str, object] = {}
+    with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  younger than the oldest PyTorch allowed
-    except ImportError:
+
+        options = inspect.signature(varlen_attn).parameters
+    if not {"scale", "window_size"} <= options.keys():
+        logger.warning("PyTorch %s attends to one document after the other; 2.11 or newer is faster", torch.__version__)
         return None
-    is_able = {"scale", "window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()
-    return varlen_attn if is_able else None
+    # 2.11 takes fewer heads of keys than of queries without being told.
+    return partial(varlen_attn, enable_gqa=True) if "enable_gqa" in options else varlen_attn

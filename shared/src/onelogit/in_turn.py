@@ -63,6 +63,8 @@ class InTurn:
                 tensor.transpose(0, 1)[None] for tensor in follow(asked.path, seen, frame.keys - frame.seen)
             )
             mask = self._mask(frame, window, query)
+            if not _takes_fewer_heads(query.device):
+                keys, values = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (keys, values))
             attended = scaled_dot_product_attention(
                 query[None, :, first : first + frame.rows],
                 keys,
@@ -93,6 +95,15 @@ class InTurn:
         if key not in self._masks:
             self._masks[key] = _made_mask(*key)
         return self._masks[key]
+
+
+def _takes_fewer_heads(device: torch.device) -> bool:
+    """Whether one kernel takes fewer heads of keys than of queries, in float32 and behind a mask, too.
+
+    On CUDA that of float32 and of old cards does not up to PyTorch 2.13: a product would be taken apart into ten.
+    Source: https://github.com/pytorch/pytorch/pull/191085
+    """
+    return device.type != "cuda"
 
 
 def _frame(asked: Query, width: int) -> _Frame:

@@ -12,6 +12,8 @@ from onelogit.forest import MOST_KEYS_PER_TOKEN
 # Above these nothing gets faster; on a CPU larger batches fall out of its caches.
 _MOST_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 _FEWEST_BATCH_TOKENS = 128
+# As a driver says it, a CPU's allocator, and the libraries of CUDA, whose handles need memory as well.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_status_alloc_failed")
 _SHARE_OF_FREE_MEMORY = 0.5
 
 
@@ -99,7 +101,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     message = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+    return isinstance(error, RuntimeError) and any(word in message for word in _OUT_OF_MEMORY)
 
 
 def release_cached(device: torch.device) -> None:

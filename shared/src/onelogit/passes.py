@@ -67,9 +67,10 @@ def reading_of(
 
 def read_token(classifier: PreTrainedModel) -> Block:
     """Keys and values of one token, as each layer makes them, where it makes them."""
-    reading = reading_of(next_batch([(0, 0)], Cursor(), 1), classifier, 1)  # a row that is cut hands its keys on
+    # A row that is cut hands its keys on. Of one token alone, compiled layers would be compiled once more.
+    reading = reading_of(next_batch([(0, 0, 0)], Cursor(), 2), classifier, 2)
     read_forest(classifier, reading)
-    return reading.carry
+    return [layer.part(0, 1) for layer in reading.carry]
 
 
 @torch.inference_mode()

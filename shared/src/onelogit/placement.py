@@ -4,6 +4,7 @@ import torch
 
 from onelogit.errors import InputError
 
+_BFLOAT16_CAPABILITY = (8, 0)  # Ampere; AMD's begin with 9
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -23,6 +24,8 @@ def find_device(name: str | None) -> torch.device:
         raise InputError(f"unknown device {name!r}: {str(error).partition(':')[0]}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={name!r}, but PyTorch finds no CUDA device here")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device={name!r}, but the last CUDA device here is cuda:{count - 1}")
     return device
 
 
@@ -49,5 +52,5 @@ def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices by instructions of its own."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.get_device_capability(device) >= _BFLOAT16_CAPABILITY
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

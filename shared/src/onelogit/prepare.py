@@ -45,6 +45,8 @@ def _learns_to_read_forests(classifier: PreTrainedModel) -> bool:
     use_in(classifier)
     is_able = is_known_to_read_forests(classifier) or _reads_forests_rightly(classifier)
     if not is_able:
+        slower = "%s reads padded rows on %s, and takes longer: a trial with shared prefixes failed"
+        logger.warning(slower, type(classifier).__name__, classifier.device)
         stop_reading_forests(classifier)
     return is_able
 
@@ -72,7 +74,7 @@ def _learns_compiled(classifier: PreTrainedModel, *, reads_forests: bool) -> Non
         stop_compiling(classifier)
         raise OnelogitError(
             f"PyTorch cannot compile {type(classifier).__name__} here: {first_line(error)}; on a CPU it needs a C++ "
-            "compiler (g++, clang or MSVC) and Python's headers; or leave compile out"
+            "compiler (g++, clang or MSVC), on CUDA Triton and a C compiler, and Python's headers; or leave compile out"
         ) from error
     if not _is_same(classifier, compiled, plain, "being compiled"):
         logger.warning("compiled, %s gives other numbers: it is not", type(classifier).__name__)

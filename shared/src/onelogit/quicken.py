@@ -6,8 +6,8 @@ CPU it has none for either, but others that do their work.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ def quicken(model: PreTrainedModel) -> None:
     for module in model.base_model.modules() if _may_be_quick(model) else ():
         forward = None if _is_exchanged(module) else _quicker_forward(module)
         if forward is not None and _agrees(module, forward):
-            module.forward = partial(_forward, module, quick=forward)
+            module.forward = _Quickened(module, forward)
 
 
 def stop_quickening(part: nn.Module) -> None:
@@ -40,7 +40,7 @@ def stop_quickening(part: nn.Module) -> None:
 
 
 def _is_quickened(module: nn.Module) -> bool:
-    return getattr(vars(module).get("forward"), "func", None) is _forward
+    return isinstance(vars(module).get("forward"), _Quickened)
 
 
 def _is_exchanged(module: nn.Module) -> bool:
@@ -48,13 +48,26 @@ def _is_exchanged(module: nn.Module) -> bool:
     return "forward" in vars(module) and not _is_quickened(module)
 
 
-def _forward(module: Any, hidden: Tensor, *, quick: Forward) -> Tensor:
-    """The quick way where it can be taken; the module's own for training, compilers, other devices, exchanged parts."""
-    if torch.compiler.is_compiling():
+class _Quickened:
+    """The quick way where it can be taken; the module's own for training, compilers, other devices, exchanged parts.
+
+    It does not hold the module that holds it: in a ring, a model that is let go would keep its memory until Python
+    looks for rings, which no want of a GPU's memory makes it do.
+    """
+
+    def __init__(self, module: nn.Module, quick: Forward) -> None:
+        self._module, self._quick = ref(module), quick
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        module: Any = self._module()
+        if torch.compiler.is_compiling():
+            return type(module).forward(module, hidden)  # type: ignore[no-any-return]
+        if torch.is_inference_mode_enabled() and _may_be_quick(hidden) and _quicker_forward(module) is self._quick:
+            return self._quick(module, hidden)
         return type(module).forward(module, hidden)  # type: ignore[no-any-return]
-    if torch.is_inference_mode_enabled() and _may_be_quick(hidden) and _quicker_forward(module) is quick:
-        return quick(module, hidden)
-    return type(module).forward(module, hidden)  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[type["_Quickened"], tuple[nn.Module | None, Forward]]:
+        return _Quickened, (self._module(), self._quick)  # a copy's module is the copy
 
 
 def _may_be_quick(values: PreTrainedModel | Tensor) -> bool:
