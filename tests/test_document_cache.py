@@ -10,6 +10,7 @@ from onelogit.document_cache import DocumentCache
 from onelogit.errors import InputError
 from onelogit.forest import Known
 from onelogit.forward import Forward
+from onelogit.key_memory import KeyMemory
 from onelogit.keys import Block, KeysValues
 from onelogit.passes import TokenRow
 from test_forward import classifier_of, tokens_seen
@@ -245,6 +246,26 @@ def test_documents_that_the_cache_cannot_hold_together_are_read_in_several_batch
     assert sum(seen) == 6 * 3
     assert len(seen) > 1
     assert logits == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
+
+
+def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(
+    classifier: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    forward, rows = Forward(classifier, 64, 60 * TOKEN_BYTES), document_first(range(2), range(6))
+    expected = Forward(classifier).logits(rows)
+
+    def fails(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(KeyMemory, "write", fails)
+        assert forward.logits(rows) == pytest.approx(expected, abs=1e-5)
+
+    assert "are not kept" in caplog.text
+    assert forward.document_cache.held_bytes == 0
+    for _ in range(2):
+        assert forward.logits(rows) == pytest.approx(expected, abs=1e-5)
+        assert forward.document_cache.held_bytes > 0
 
 
 def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):

@@ -150,7 +150,7 @@ class Forward:
             if logits is None:
                 continue
             if cache is not None and batch.stems:
-                cache.keep([ids[stem.row][: stem.length] for stem in batch.stems], reading.stems)
+                _keep(cache, [ids[stem.row][: stem.length] for stem in batch.stems], reading.stems)
             cursor, carried = batch.after, reading.carry
             yield _Batch([end.row for end in batch.ends], Coming(logits))
 
@@ -187,3 +187,13 @@ class Forward:
 
     def _classify(self, rows: Sequence[TokenRow]) -> Tensor:
         return classify(self.classifier, rows)
+
+
+def _keep(cache: DocumentCache, prefixes: Sequence[tuple[int, ...]], block: Block) -> None:
+    """What there is no memory to keep is computed again when it is met again."""
+    try:
+        cache.keep(prefixes, block)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.warning("out of memory: %d documents or queries are not kept", len(prefixes))
