@@ -167,9 +167,9 @@ class Watch:
         self.tokenised += 1
         return self.rows(*args)
 
-    def ask(self, items: list[TokenRow], on_progress: object) -> object:
+    def ask(self, items: list[TokenRow], *arguments: object) -> None:
         self.asked.append(items)
-        return self.submit(items, on_progress)
+        self.submit(items, *arguments)
 
     def compute(self) -> None:
         self.passes += 1
