@@ -311,6 +311,23 @@ async def test_a_batch_that_nobody_wants_any_more_is_not_waited_for(service: Ser
     assert ("read", 3) not in device.events
 
 
+async def test_who_leaves_before_being_computed_again_is_not(service: Service[int], device: Device):
+    tasks = await start(service, [9])
+    await device.reached(("launch", 9))
+    tasks += await start(service, [POISON], [5], [6], [7])
+    await device.arrive(0)
+    await device.reached(("launch", 9), ("read", 9), ("launch", 5), ("launch", 6), ("read", 5))
+    tasks[4].cancel()
+    await asyncio.wait([tasks[4]])
+    device.finish()
+
+    assert [await task for task in (tasks[0], *tasks[2:4])] == [[18], [10], [12]]
+    assert await asyncio.to_thread(service.logits, [8]) == [16]
+    assert ("launch", 7) not in device.events
+    with pytest.raises(ArithmeticError):
+        await tasks[1]
+
+
 async def test_what_was_launched_before_a_close_is_delivered(service: Service[int], device: Device):
     tasks = await start(service, [1])
     await device.reached(("launch", 1))

@@ -64,11 +64,12 @@ class Service(Generic[Item]):
             call.add(items)
             return await call.alogits()
 
-    def submit(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> Future[list[float]]:
-        """The logit of each item, in the given order, once they are there. Cancel it when nobody waits any more.
+    def submit(self, items: Sequence[Item], future: Future[list[float]], on_progress: OnProgress | None = None) -> None:
+        """Have a future answered with the logit of each item, in the given order.
 
         Args:
             items: what to compute; never changed.
+            future: the caller's, so that whatever interrupts it, it can cancel.
             on_progress: called with the number of items done since its last call, from the thread that computes:
                 it must be quick, and an exception in it fails this call.
 
@@ -78,10 +79,8 @@ class Service(Generic[Item]):
         """
         if self.is_closed:
             raise OnelogitError(_CLOSED)
-        future = Future[list[float]]()
         if not items:
-            future.set_result([])
-            return future
+            return future.set_result([])
         line = self._line()
         if line.thread_id == threading.get_ident():
             raise OnelogitError("on_progress asks for logits while its own are computed; ask from another thread")
@@ -90,9 +89,7 @@ class Service(Generic[Item]):
             # No lock of our own: whoever gets past the executor's is served after this, or told of the close.
             line.executor.submit(self._serve, line)
         except RuntimeError as error:
-            future.cancel()
             raise OnelogitError(_CLOSED) if self.is_closed else error from None
-        return future
 
     def close(self) -> None:
         """Let go of `compute` and end the thread after its current batch. Closing twice is fine.
@@ -190,8 +187,9 @@ class Call(Generic[Item]):
         """Ask for one portion more, if anybody waits. Raises as `Service.submit`."""
         if self._is_left:
             return
-        future = self._service.submit(items, self._on_progress)
+        future = Future[list[float]]()
         self._futures.append(future)
+        self._service.submit(items, future, self._on_progress)
         if self._is_left:  # meanwhile
             future.cancel()
 
