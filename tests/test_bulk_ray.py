@@ -231,7 +231,7 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
 
     A server scores, slowly until both have happened: there is work left, however long a new worker takes to come.
     """
-    rows = query_rows(150, 4)
+    rows = query_rows(150, 2)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
     served = Served(reranker=reranker)
     done: list[Done] = []
@@ -253,5 +253,5 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
 
     assert left > [5]
     assert sorted(each.number for each in done) == [*range(75)]
-    assert outcome == Outcome(pairs=600, errors=0)
+    assert outcome == Outcome(pairs=300, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)
