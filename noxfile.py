@@ -95,7 +95,7 @@ def vllm(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
     name_vllm(session)
     # Not ray[llm], which wants another vLLM, built for CUDA.
-    session.install(pinned("ray"), "-e", "shared[ray]", "pytest", "pytest-asyncio", "hypothesis")
+    session.install(pinned("ray"), "-e", "shared[ray]", "pytest", "pytest-asyncio", "pytest-xdist", "hypothesis")
     session.run("pytest", "-W", "default", "-s", "tests/check_vllm.py", *session.posargs, env=OFFLINE)
 
 

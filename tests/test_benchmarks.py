@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
 from onelogit import DEMO_MODEL, Reranker
+from prepared import run
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 CONFIG = Qwen3Config(
@@ -66,11 +67,12 @@ def test_the_needed_arithmetic_is_what_each_distinct_token_meets(counting: Modul
 
 
 def test_a_run_holds_everyone_against_the_causal_model(tmp_path: Path):
-    command = [sys.executable, FOLDER / "cpu.py", "--quick", "--shape", "tiny", "--only", "cold", "--rounds", "1"]
+    command = [FOLDER / "cpu.py", "--quick", "--shape", "tiny", "--only", "cold", "--rounds", "1"]
     command += ["--dtype", "float32", "--peers", "sentence-transformers", "--out", tmp_path / "run.json"]
 
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    ran = run(command, environment={**os.environ, "OMP_NUM_THREADS": "1"})
 
+    assert ran.returncode == 0, ran.stderr
     part = json.loads((tmp_path / "run.json").read_text())["parts"]["cold"][0]
     assert set(part["contestants"]) == {"onelogit", "Sentence Transformers"}
     for figures in part["contestants"].values():
@@ -100,9 +102,8 @@ def gpu(scripts: None) -> ModuleType:
 def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """What the run for a GPU says when it is tried on a CPU, and what it writes."""
     out = tmp_path_factory.mktemp("gpu") / "gpu.json"
-    command = [sys.executable, FOLDER / "gpu.py", "--device", "cpu", "--quick", "--dtype", "float32", "--out", out]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    command = [FOLDER / "gpu.py", "--device", "cpu", "--quick", "--dtype", "float32", "--out", out]
+    ran = run(command, environment={**os.environ, "OMP_NUM_THREADS": "1"})
     assert ran.returncode == 0, ran.stderr
     return ran.stdout, json.loads(out.read_text())
 

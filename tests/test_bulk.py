@@ -42,6 +42,7 @@ from onelogit.bulk.slices import Slice, SliceReader, plan_slices
 from onelogit.cli import main
 from onelogit.options import DEMO_NOTE
 from onelogit.recipes import FAMILIES
+from prepared import Process
 from tiny import Tiny
 
 ROWS = query_rows(5, 4)
@@ -705,9 +706,8 @@ def test_a_run_that_is_killed_goes_on_where_it_stood(model: str, reranker: Reran
     rows = query_rows(400, 3)
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", model, "--slice-rows", "1"]
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    with Process(["-m", "onelogit", "bulk", source, out, "--model", model, "--slice-rows", "1"]) as process:
         until(lambda: len(list(out.glob("_scored-*/slice-*"))) >= 5)
         os.kill(process.pid, signal.SIGKILL)
     written = {part: part.stat().st_mtime_ns for part in out.glob("_scored-*/slice-*")}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from onelogit import DEMO_MODEL, InputError, LoadOptions, Reranker
 from onelogit.bulk import rerank
 from onelogit.bulk.job import Done, Engine, Outcome, Work, run
 from onelogit.bulk.slices import Slice
-from servers import Served, serving
+from servers import Answer, Body, Served, serving
 
 pytestmark = pytest.mark.ray
 
@@ -31,6 +32,11 @@ QUICK_TO_MISS_A_NODE = {
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1000,
     "health_check_failure_threshold": 4,
+}
+FEW_PROCESSES = {
+    "prestart_worker_first_driver": False,
+    "enable_worker_prestart": False,
+    "idle_worker_killing_time_threshold_ms": 60_000,
 }
 
 
@@ -43,7 +49,8 @@ def cluster() -> Iterator[Any]:
     os.environ.pop("OMP_NUM_THREADS", None)  # else nodes hand it on to workers in place of what they would say
     same = {"node_ip_address": ADDRESS, "include_dashboard": False}
     cluster = Cluster(
-        initialize_head=True, head_node_args={**same, "num_cpus": 0, "_system_config": QUICK_TO_MISS_A_NODE}
+        initialize_head=True,
+        head_node_args={**same, "num_cpus": 0, "_system_config": QUICK_TO_MISS_A_NODE | FEW_PROCESSES},
     )
     try:
         for _ in range(2):
@@ -85,7 +92,9 @@ def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
 def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
     cluster: Any, reranker: Reranker, tmp_path: Path
 ):
-    rows = query_rows(120, 12)
+    import ray
+
+    rows = query_rows(120, 6)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
     command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", DEMO_MODEL, "--slice-rows", "2"]
     further = ["--dtype", "float32", "--device", "cpu", "--workers", "1", "--ray-address", cluster.address]
@@ -94,13 +103,14 @@ def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
         until(lambda: process.poll() is not None or len(list(out.glob("_scored-*/slice-*"))) >= 3)
         os.kill(process.pid, signal.SIGKILL)
     written = {part.name for part in out.glob("_scored-*/slice-*")}
+    until(lambda: ray.available_resources().get("CPU") == 2)
     done: list[Done] = []
-    outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(2, done.append), **OPTIONS)
+    outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(1, done.append), **OPTIONS)
 
     assert process.returncode == -signal.SIGKILL
     assert 3 <= len(written) < 60
     assert not written & {f"slice-{each.number:08}.parquet" for each in done}
-    assert outcome == Outcome(pairs=1440, errors=0)
+    assert outcome == Outcome(pairs=720, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)
 
 
@@ -217,24 +227,31 @@ def test_a_cluster_that_does_not_let_us_in_is_an_error(
 
 
 def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Reranker, tmp_path: Path):
-    """Of one file, by a pool that holds every CPU; last, for it leaves one node."""
-    rows = query_rows(150, 20, words=30)
+    """Of one file, by a pool that holds every CPU; last, for it leaves one node.
+
+    A server scores, slowly until both have happened: there is work left, however long a new worker takes to come.
+    """
+    rows = query_rows(150, 2)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
+    served = Served(reranker=reranker)
     done: list[Done] = []
     left: list[int] = []
+
+    def respond(path: str, body: Body | None) -> Answer:
+        return replace(served(path, body), after_s=0.0 if left else 0.4)
 
     def watch(each: Done) -> None:
         done.append(each)
         if len(done) == 2:
             os.kill(int(each.worker.rpartition(":")[2]), signal.SIGKILL)
-        if len(done) == 20:
+        if not left and len({each.worker for each in done}) == 3:  # both nodes worked, and one worker came anew
             cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
             left.append(150 // 2 - len(list(out.glob("_scored-*/slice-*"))))
 
-    outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(2, watch), **OPTIONS)
+    with serving(respond) as server:
+        outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(2, watch), url=server.url)
 
     assert left > [5]
-    assert len({each.worker for each in done}) >= 3  # both nodes worked, and one worker came anew
     assert sorted(each.number for each in done) == [*range(75)]
-    assert outcome == Outcome(pairs=3000, errors=0)
+    assert outcome == Outcome(pairs=300, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from onelogit import DEMO_MODEL, Reranker
 from onelogit.prompts import QWEN3_TEMPLATE
+from prepared import run
 from reference import prompt_text
 
 ROOT = Path(__file__).parent.parent
@@ -83,9 +82,7 @@ def test_its_card_says_how_good_it_is_and_that_it_is_for_demos_only():
 
 
 def test_the_example_runs_and_all_frameworks_agree():
-    ran = subprocess.run(
-        [sys.executable, "examples/demo.py"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
-    )
+    ran = run(["examples/demo.py"], folder=ROOT)
 
     assert ran.returncode == 0, ran.stderr
     assert "gave the same order with the same logits each time" in " ".join(ran.stdout.split())

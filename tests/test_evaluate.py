@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from onelogit.cli import main
 from onelogit.measure.quality import scoring
 from onelogit.measure.quality.contestants import Contestant, contestants
 from onelogit.options import DEMO_NOTE
+from prepared import Process
 from servers import Served, serving
 from tiny import Tiny
 
@@ -356,10 +356,10 @@ def test_another_contestant_joins_those_that_are_there(folder: Path, tiny_qwen: 
 def test_a_run_that_was_killed_goes_on_with_equal_results(tmp_path: Path):
     # More than are scored before the signal comes.
     data = write_lines(tmp_path / "lists.jsonl", [list_row(n) for n in range(150)])
-    command = [sys.executable, "-m", "onelogit", "evaluate", DEMO_MODEL, "--data", str(data), "--output", "killed"]
+    command = ["-m", "onelogit", "evaluate", DEMO_MODEL, "--data", data, "--output", "killed"]
     run = Path("killed/run-01.jsonl")
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with Process(command) as process:
         until(lambda: run.exists() and run.read_bytes().count(b"\n") > 5)
         os.kill(process.pid, signal.SIGKILL)
     left = run.read_bytes()

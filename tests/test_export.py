@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from onelogit.declaring import served_template
 from onelogit.prompts import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from onelogit.recipes import FAMILIES
 from onelogit.template import takes_instruction
+from prepared import Process, run
 from tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer
 
 QUERY = "What is the capital of China?"
@@ -288,7 +287,7 @@ def test_a_kill_between_the_two_renames_loses_nothing_and_says_where_it_is(tiny_
         "reranker.save(sys.argv[2], force=True)"
     )
 
-    killed = subprocess.run([sys.executable, "-c", program, str(tiny_qwen.folder), str(tmp_path / "mine")], check=False)
+    killed = run(["-c", program, tiny_qwen.folder, tmp_path / "mine"])
 
     assert killed.returncode == -signal.SIGKILL
     with pytest.raises(CheckpointError, match="the earlier one at ") as caught:
@@ -346,13 +345,15 @@ def test_a_kill_in_mid_export_leaves_no_half_folder_under_the_final_name(tiny_qw
         "export._write_json = lambda *a: (print('half way', flush=True), time.sleep(60))\n"
         "reranker.save(sys.argv[2])"
     )
-    command = [sys.executable, "-c", program, str(tiny_qwen.folder), str(tmp_path / "converted")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "half way\n"
+    read, write = os.pipe()
+    with Process(["-c", program, tiny_qwen.folder, tmp_path / "converted"], stdout=write) as process:
+        os.close(write)
+        with os.fdopen(read) as written:
+            assert written.readline() == "half way\n"
         assert list(tmp_path.iterdir())
         process.kill()
 
+    assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "converted").exists()
     Reranker.load(tiny_qwen.folder).save(tmp_path / "converted")
     assert (tmp_path / "converted" / "model.safetensors").is_file()

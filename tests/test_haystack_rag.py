@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from onelogit import DEMO_MODEL
+from prepared import run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -49,15 +48,12 @@ def test_the_best_passages_reach_the_language_model_best_first(url: str):
     question = questions[0]
     text = {each["id"]: each["text"] for each in passages}
 
-    ran = subprocess.run(
-        [sys.executable, EXAMPLES / "haystack_rag.py", question["question"], DEMO_MODEL],
-        env={**os.environ, "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
+    ran = run(
+        [EXAMPLES / "haystack_rag.py", question["question"], DEMO_MODEL],
+        environment={**os.environ, "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url},
     )
 
+    assert ran.returncode == 0, ran.stderr
     prompt, _, listed = ran.stdout.partition("Question: ")
     assert prompt.index("[1] ") < prompt.index("[2] ")
     assert f"[1] {text[question['answer']]}" in prompt

@@ -59,7 +59,9 @@ def test_commands_show_their_own_bars_and_none_of_transformers_within(tiny_qwen:
     rows.write_text('{"query_id": "1", "document_id": "2", "query": "which?", "document": "this"}\n')
 
     ran = in_terminal(
-        ["-c", COMMANDS, tiny_qwen.folder, tmp_path, rows], environment={"HF_HUB_DISABLE_PROGRESS_BARS": "0"}
+        ["-c", COMMANDS, tiny_qwen.folder, tmp_path, rows],
+        environment={"HF_HUB_DISABLE_PROGRESS_BARS": "0"},
+        needs_torch=True,
     )
 
     assert "codes: 0 0 0" in ran.screen, ran.screen[-3000:]

@@ -377,27 +377,29 @@ def test_a_client_of_ones_own_is_used_and_closed_in_the_end(local: Reranker, mod
 
 def test_a_closed_one_says_so_and_lets_its_thread_go(local: Reranker, model: str):
     with serving(Served(reranker=local)) as server:
+        before = set(threading.enumerate())
         remote = RemoteReranker(server.url, model)
         remote.logits(QUERY, TEXTS)
+        (thread,) = (each for each in set(threading.enumerate()) - before if each.name == "onelogit-wire")
         remote.close()
         remote.close()
 
     with pytest.raises(OnelogitError, match="closed"):
         remote.logits(QUERY, TEXTS)
-    assert not any(thread.name == "onelogit-wire" for thread in threading.enumerate())
+    assert not thread.is_alive()
 
 
 def test_one_that_nobody_holds_lets_its_thread_go(local: Reranker, model: str):
     with serving(Served(reranker=local)) as server:
+        before = set(threading.enumerate())
         remote = RemoteReranker(server.url, model)
         remote.logits(QUERY, TEXTS)
+        (thread,) = (each for each in set(threading.enumerate()) - before if each.name == "onelogit-wire")
         del remote
         gc.collect()
-        for thread in threading.enumerate():
-            if thread.name == "onelogit-wire":
-                thread.join(timeout=10)
+        thread.join(timeout=10)
 
-    assert not any(thread.name == "onelogit-wire" for thread in threading.enumerate())
+    assert not thread.is_alive()
 
 
 @settings(max_examples=25)

@@ -136,7 +136,7 @@ def test_gzipped_files_are_read_as_what_is_in_them(tmp_path: Path):
     assert [pair.document for pair in read_pairs(tmp_path / "pairs.jsonl.gz")] == ["a", "b"]
 
 
-@pytest.mark.parametrize("content", [b"one\ntwo\n", gzip.compress(b"one\ntwo\n")])
+@pytest.mark.parametrize("content", [b"one\ntwo\n", gzip.compress(b"one\ntwo\n")], ids=["plain", "gzipped"])
 def test_a_pipe_is_read_as_a_file_is(content: bytes):
     ours, theirs = os.pipe()
     os.write(theirs, content)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import cache
 from importlib import import_module
 from typing import Any
 from weakref import finalize
@@ -28,7 +29,7 @@ class Line:
         self.decoding_error = http.DecodingError
         self.url_error = http.InvalidURL
         self.gate = asyncio.Semaphore(requests_at_once)
-        self.client: Any = http.AsyncClient() if client is None else client
+        self.client: Any = http.AsyncClient(verify=_trusted(http)) if client is None else client
         self._thread = threading.Thread(target=_run, args=(self.loop,), name="onelogit-wire", daemon=True)
         self._thread.start()
         # A wire that nobody holds any more ends its thread, too.
@@ -59,6 +60,12 @@ async def _end(loop: asyncio.AbstractEventLoop, client: Any) -> None:
     await client.aclose()
     await loop.shutdown_default_executor()
     loop.call_soon(loop.stop)
+
+
+@cache
+def _trusted(http: Any) -> Any:
+    """The certificates that are trusted: reading them takes longer than a request."""
+    return http.create_ssl_context()
 
 
 def _http() -> Any:
