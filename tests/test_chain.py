@@ -74,7 +74,7 @@ def save_chain(
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.5)
     model = CrossEncoder(modules=[Transformer(str(folder / "backbone")), *modules], device="cpu")
-    model.save_pretrained(str(folder / "model"))
+    model.save_pretrained(str(folder / "model"), create_model_card=False)
     return folder / "model"
 
 

@@ -312,8 +312,13 @@ async def test_closing_does_not_pass_for_cancelling_the_task_that_waits():
 def test_an_interrupt_ends_the_requests_of_the_call_that_waits():
     slow_once = failing(Answer(after_s=3), 1)
     with serving(slow_once) as server, remote(server, requests_at_once=1) as reranker:
-        timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
-        timer.start()
+
+        def interrupt() -> None:
+            while not server.heard.paths:
+                time.sleep(0.01)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
             reranker.logits(QUERY, TEXTS)
         start = time.monotonic()
