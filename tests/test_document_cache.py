@@ -248,6 +248,37 @@ def test_documents_that_the_cache_cannot_hold_together_are_read_in_several_batch
     assert logits == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
 
 
+def test_what_is_longer_than_the_device_holds_does_not_wait_for_it():
+    cache = cache_of(3, 10)
+    cache.keep([(1,) * 5], numbered(5))
+
+    assert cache.find((*[1] * 5, 9), (5,)) is None
+
+
+def test_documents_longer_than_the_device_holds_are_computed_again(classifier: PreTrainedModel):
+    rows = document_first(range(2), range(6))
+    forward = Forward(classifier, 64, 12 * TOKEN_BYTES, 10**7)
+
+    for _ in range(3):
+        assert forward.logits(rows) == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
+
+
+def test_a_batch_that_fails_leaves_nothing_in_use(classifier: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
+    forward = Forward(classifier, 1000, 40 * TOKEN_BYTES, 10**7)
+    forward.logits(document_first(range(1), range(6)))
+    rows = document_first(range(1, 2), range(6))
+
+    def fails(reading: object) -> None:
+        raise ValueError("broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(forward, "_read_forest", fails)
+        with pytest.raises(ValueError, match="broken"):
+            forward.logits(rows)
+
+    assert forward.logits(rows[::-1]) == pytest.approx(Forward(classifier).logits(rows[::-1]), abs=1e-5)
+
+
 def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(
     classifier: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -73,10 +73,13 @@ class DocumentCache:
         new = {ids: [(start, start + len(ids))] for ids, start in zip(prefixes, starts, strict=False)}
         for ids in filter(self._near.touch, prefixes):
             new.pop(ids, None)
-        near = _last_that_fit(new, self._near.memory.size)
-        self._make_room(sum(map(len, near)))
+        most = self._near.memory.size
+        near = _last_that_fit(new, most)
+        if not self._make_room(sum(map(len, near))):
+            near = {}
         self._near.put(near, block, self._near.memory.write)
-        self._far.take_in({ids: pieces for ids, pieces in new.items() if ids not in near}, block)
+        # What is longer than all the room there is could never come back.
+        self._far.take_in({ids: pieces for ids, pieces in new.items() if ids not in near and len(ids) <= most}, block)
 
     def _find(self, ids: Ids) -> Known | None:
         if not self._near.touch(ids):

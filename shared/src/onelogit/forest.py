@@ -127,9 +127,10 @@ def next_batch(
             path = clip(path, begun)
         known = None if find_known is None else find_known(row)
         if known is not None and known.length > begun:
-            if known.places is None:
+            if known.places is not None:
+                begun, path = known.length, tuple(Span(KEPT, *place) for place in known.places)
+            elif batch.ids:
                 return batch._replace(carry=path, after=Cursor(row, begun))
-            begun, path = known.length, tuple(Span(KEPT, *place) for place in known.places)
         needed, room = len(ids) - begun, batch_tokens - len(batch.ids)
         key_count += len(ids)
         is_full = not room or key_count > MOST_KEYS_PER_TOKEN * batch_tokens

@@ -141,6 +141,8 @@ class Forward:
         find_known = None if cache is None else lambda row: cache.find(rows[row].ids, rows[row].stems)
         cursor, carried = Cursor(), Block()
         while cursor.row < len(rows):
+            if cache is not None:
+                cache.release()  # what a batch that failed, or one in flight at a fork, left in use
             batch = next_batch(ids, cursor, self.batch_tokens, stems, find_known)
             kept = None if cache is None else cache.layers
             reading = reading_of(batch, self.classifier, self.batch_tokens, carried, kept)
