@@ -276,7 +276,8 @@ def test_a_batch_that_fails_leaves_nothing_in_use(classifier: PreTrainedModel, m
         with pytest.raises(ValueError, match="broken"):
             forward.logits(rows)
 
-    assert forward.logits(rows[::-1]) == pytest.approx(Forward(classifier).logits(rows[::-1]), abs=1e-5)
+    others = rows[3:]  # they wait, and find no room beside what would still be in use
+    assert forward.logits(others) == pytest.approx(Forward(classifier).logits(others), abs=1e-5)
 
 
 def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(

@@ -34,7 +34,8 @@ class ScoringOptions(TypedDict, total=False):
             token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b. 0
             for none.
         document_cache_host_bytes: keep what has to leave there in so much of the CPU's memory; pinned, where the device
-            is CUDA, and then of each layer's share the power of two below.
+            is CUDA, and then of each layer's share the power of two below. A batch is no larger than the documents
+            whose keys the device holds: give that room for a call's documents.
         compile: have PyTorch compile the layers, where shared prefixes are computed once. Each call is faster; the load
             takes as long as compiling does, up to a minute. On a CPU it needs a C++ compiler.
         activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
@@ -143,7 +144,10 @@ def is_url(name: str) -> bool:
 
 def is_demo(name: str) -> bool:
     """Whether it names the demo model; see `DEMO_NOTE`."""
-    return not is_url(name) and Path(name).expanduser().resolve() == Path(DEMO_MODEL).resolve()
+    try:
+        return not is_url(name) and Path(name).expanduser().resolve() == Path(DEMO_MODEL).resolve()
+    except (RuntimeError, ValueError):  # nobody's home, or no path at all
+        return False
 
 
 def is_secret_header(name: str) -> bool:
