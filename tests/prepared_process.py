@@ -60,6 +60,7 @@ def become(command: dict[str, object], standard: list[int]) -> None:
     os.environ.clear()
     os.environ.update(command["environment"])
     os.chdir(command["folder"])
+    torch.set_num_threads(torch.get_num_threads())  # the first to use threads after a fork must not be two at a time
     if command["has_terminal"]:
         import fcntl
         import termios
