@@ -35,6 +35,11 @@ def test_an_unknown_model_is_not_found(model: str):
         Reranker.load(model)
 
 
+def test_the_home_of_nobody_is_refused():
+    with pytest.raises(InputError, match="'~nobody-of-that-name/x' begins with the home of somebody who has none"):
+        Reranker.load("~nobody-of-that-name/x")
+
+
 def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         Reranker.load(tmp_path)

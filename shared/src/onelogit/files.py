@@ -9,6 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 
 from onelogit.errors import CheckpointError, InputError
+from onelogit.inputs import checked_path
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
 _OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the same model in other forms
@@ -32,7 +33,7 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
     """
     if not name:
         raise InputError("the model's name is empty: name a hub id or a folder")
-    name = str(Path(name).expanduser()) if name.startswith("~") else name
+    name = str(checked_path(name)) if name.startswith("~") else name
     if Path(name).is_dir():
         if revision is not None:
             raise InputError(f"{name!r} is a folder here, which has no revision {revision!r}")

@@ -1,7 +1,9 @@
 """A caller's arguments -> the same, or one clear error: what is wrong, the value, the limit, the way out."""
 
+import os
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from onelogit.errors import InputError
@@ -62,6 +64,18 @@ def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{name} holds half a character (a lone surrogate) at position {error.start}") from error
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """The path, with `~` in front as somebody's home.
+
+    Raises:
+        InputError: there is nobody of that name.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{os.fspath(path)!r} begins with the home of somebody who has none here") from error
 
 
 def checked_max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int | None) -> int:

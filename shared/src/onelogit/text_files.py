@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from onelogit.errors import InputError
-from onelogit.inputs import check_text
+from onelogit.inputs import check_text, checked_path
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"
@@ -101,7 +101,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
         yield from lines_of(sys.stdin.buffer, "stdin")
         return
     try:
-        with opened(Path(path).expanduser()) as stream:
+        with opened(checked_path(path)) as stream:
             yield from lines_of(stream, os.fspath(path))
     except (OSError, EOFError, zlib.error) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -161,7 +161,7 @@ def read_texts(path: str | os.PathLike[str], most: int | None = None) -> Texts:
     """
     read = list(islice(_entries(path), most))
     documents, queries = [each.document for each in read], [each.query or "" for each in read]
-    if (asked := find_beir_file(Path(path).expanduser(), "queries.jsonl")) is not None:
+    if (asked := find_beir_file(checked_path(path), "queries.jsonl")) is not None:
         queries = [each.document for each in islice(_entries(asked), most)]
     return Texts(list(filter(str.strip, documents)), list(dict.fromkeys(filter(str.strip, queries))))
 
@@ -198,7 +198,7 @@ def _entries(path: str | os.PathLike[str]) -> Iterator[_Entry]:
 
 def _file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """The path, or the corpus of a folder."""
-    folder = Path(path).expanduser()
+    folder = checked_path(path)
     if not folder.is_dir():
         return path
     corpus = find_beir_file(folder, "corpus.jsonl")

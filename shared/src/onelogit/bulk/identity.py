@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from onelogit.files import files_of_tensors, find_folder, read_texts
-from onelogit.inputs import checked_recipe
+from onelogit.inputs import checked_path, checked_recipe
 from onelogit.options import OpenOptions, check_place, is_url, plain_options
 from onelogit.recipes import recipe_fields
 from onelogit.recognise import recognise
@@ -46,7 +46,7 @@ def sent_options(model: str, options: OpenOptions) -> OpenOptions:
 
 def sent_name(model: str) -> str:
     """The model's name as another process knows it."""
-    return str(Path(model).expanduser().absolute()) if _is_folder(model) else model
+    return str(checked_path(model).absolute()) if _is_folder(model) else model
 
 
 def model_label(model: str, options: OpenOptions) -> str:
@@ -96,4 +96,4 @@ def _size_and_tail(file: Path) -> tuple[int, str]:
 
 
 def _is_folder(model: str) -> bool:
-    return not is_url(model) and Path(model).expanduser().is_dir()
+    return not is_url(model) and checked_path(model).is_dir()

@@ -18,7 +18,7 @@ from onelogit.bulk.run_folder import Run, RunFolder, part_of_slice
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.slices import Plan, Slice, SliceReader, plan_slices
 from onelogit.errors import InputError, OnelogitError
-from onelogit.inputs import checked_count
+from onelogit.inputs import checked_count, checked_path
 from onelogit.open import open_reranker
 from onelogit.options import OpenOptions
 from onelogit.progress import progress_bar, waiting
@@ -139,7 +139,7 @@ def run(
     """
     checked_count("slice_rows", slice_rows)
     sent = sent_options(model, options)
-    source, output = Path(source).expanduser(), Path(output).expanduser()
+    source, output = checked_path(source), checked_path(output)
     _check_output(output, source)
     plan = plan_slices(source, slice_rows)
     new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)

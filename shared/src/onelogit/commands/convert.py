@@ -18,6 +18,7 @@ from onelogit.commands.printing import print_json
 from onelogit.commands.verify import check_measuring
 from onelogit.errors import CheckpointError, InputError
 from onelogit.files import find_folder, read_texts
+from onelogit.inputs import checked_path
 from onelogit.model_card import serving
 from onelogit.progress import waiting
 from onelogit.recognise import recognise
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from onelogit.export import check_target  # noqa: PLC0415  loads torch
 
     model = _model(options)
-    options.output = options.output.expanduser()
+    options.output = checked_path(options.output)
     check_target(options.output.absolute(), model, is_overwriting=options.overwrite)
     tokens = given_tokens(options)
     labels = 1 if tokens is None or options.method != "no_post_processing" else len(tokens)

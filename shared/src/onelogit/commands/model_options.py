@@ -8,7 +8,7 @@ from typing import NamedTuple, cast, get_args
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.files import find_folder, read_texts
-from onelogit.inputs import checked_recipe
+from onelogit.inputs import checked_path, checked_recipe
 from onelogit.options import LoadOptions, OpenOptions, Protocol, check_place, is_url
 from onelogit.recipes import Activation, ReadOut, Recipe
 from onelogit.recognise import recognise
@@ -123,7 +123,7 @@ def fetch(model: str, options: OpenOptions | LoadOptions) -> None:
         RecipeError: it is not known how it reranks.
     """
     check_place(cast("OpenOptions", options))
-    if Path(model).expanduser().is_dir():
+    if checked_path(model).is_dir():
         return
     revision = options.get("revision")
     folder = find_folder(model, with_weights=False, revision=revision)
