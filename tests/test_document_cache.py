@@ -117,7 +117,7 @@ def read(cache: DocumentCache, known: Known) -> KeysValues:
 IDS = st.integers(0, 6).map(lambda count: (count,) * (count + 1))
 
 
-@given(uses=st.lists(IDS, max_size=40), most=st.integers(0, 20))
+@given(uses=st.lists(IDS, max_size=40), most=st.integers(1, 20))
 def test_what_was_used_longest_ago_goes_first(uses: list[tuple[int, ...]], most: int):
     cache, expected = cache_of(most), []
     for ids in uses:
@@ -153,7 +153,7 @@ def use(cache: DocumentCache, numbers: list[int]) -> set[tuple[int, ...]]:
     return {ids for ids in prefixes if known[ids] is not None}
 
 
-@given(batches=BATCHES, most=st.integers(0, 30), host=st.integers(0, 30))
+@given(batches=BATCHES, most=st.integers(1, 30), host=st.integers(0, 30))
 def test_what_is_found_is_what_was_kept(batches: list[list[int]], most: int, host: int):
     """Whatever left meanwhile, came back, or was cut into pieces to fit between others."""
     cache = cache_of(most, host)
@@ -303,3 +303,8 @@ def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(
 def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
     with pytest.raises(InputError, match=r"document_cache_bytes=\d+ and .*: there is not so much memory on cpu"):
         Forward(classifier, 1000, 2**60)
+
+
+def test_less_than_a_token_takes_is_refused(classifier: PreTrainedModel):
+    with pytest.raises(InputError, match=r"document_cache_bytes=200 keeps nothing: one token takes 1536 bytes"):
+        Forward(classifier, 1000, 200)

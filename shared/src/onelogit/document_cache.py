@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 
+from onelogit.errors import InputError
 from onelogit.forest import Known
 from onelogit.key_memory import KeyMemory
 from onelogit.keys import Block
@@ -27,10 +28,16 @@ class DocumentCache:
         token: keys and values of one token.
         most_bytes: of keys and values, where the model's layers are; taken at once.
         most_host_bytes: of those that had to leave there, in the CPU's memory; taken at once, too.
+
+    Raises:
+        InputError: the layers have no room for one token.
     """
 
     def __init__(self, token: Block, most_bytes: int, most_host_bytes: int = 0) -> None:
         self._near = _Tier(KeyMemory(token, most_bytes))
+        if not self._near.memory.size:
+            token_bytes = self._near.memory.token_bytes
+            raise InputError(f"document_cache_bytes={most_bytes} keeps nothing: one token takes {token_bytes} bytes")
         self._far = _Tier(KeyMemory(token, most_host_bytes, on_host=True))
         self._in_use: set[Ids] = set()
 
