@@ -19,7 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.declaring import ACTIVATION_CLASSES, sentence_transformers_files, served_template
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
+from onelogit.inputs import checked_path
 from onelogit.model_card import public_name, write_model_card
+from onelogit.placement import is_quantised
 from onelogit.pooled import PooledClassifier
 from onelogit.probe import PROBE_FILE
 from onelogit.recipes import Recipe
@@ -79,9 +81,14 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
     Raises:
         InputError: the folder is there already.
         CheckpointError: it cannot be written; what stood there still stands.
-        UnsupportedModelError: no class of transformers computes this head, it has a bias, or prompts end in the
-            padding token.
+        UnsupportedModelError: it is quantised, no class of transformers computes this head, it has a bias, or prompts
+            end in the padding token.
     """
+    if is_quantised(conversion.classifier.config):
+        raise UnsupportedModelError(
+            "quantised weights do not all come back from a file as they are in memory, so they are not exported; "
+            "export the model as it was before, and quantise that"
+        )
     if isinstance(conversion.classifier, PooledClassifier):
         raise UnsupportedModelError(
             "no class of transformers has a head like this chain of modules, so it is not exported; "
@@ -91,7 +98,7 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
         raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers have no place for")
     if any(probe.token_ids[-1] == conversion.classifier.config.pad_token_id for probe in conversion.probes):
         raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers do not read")
-    folder = folder.expanduser().absolute()
+    folder = checked_path(folder).absolute()
     check_target(folder, conversion.source, is_overwriting=is_overwriting)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """What a caller may say when a model is loaded: one set of names for the core and every adapter."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -69,7 +70,8 @@ class LoadOptions(ScoringOptions, total=False):
         device_map: passed on to transformers, in place of `device`.
         attn_implementation: passed on to transformers. Left out, or "sdpa", shared prefixes are computed once; with
             any other the model attends as named, over padded rows.
-        quantization_config: passed on to transformers; it quantises the backbone, never the head.
+        quantization_config: passed on to transformers: a configuration of its, such as `BitsAndBytesConfig`, or the
+            fields of one. It quantises the backbone; the head of one logit stays in float32.
         trust_remote_code: let the checkpoint's own Python code run.
     """
 
@@ -80,7 +82,7 @@ class LoadOptions(ScoringOptions, total=False):
     token: str | bool | None
     device_map: str | dict[str, int | str] | None
     attn_implementation: str | None
-    quantization_config: dict[str, Any] | None
+    quantization_config: Any
     trust_remote_code: bool
 
 
@@ -176,9 +178,18 @@ def plain_options(options: OpenOptions) -> OpenOptions:
         InputError: as `check_options`.
     """
     check_options(options, OpenOptions)
-    recipe = options.get("recipe")
-    plain = {**options, "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe}
+    recipe, quantisation = options.get("recipe"), options.get("quantization_config")
+    plain = {
+        **options,
+        "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
+        "quantization_config": _fields(quantisation) if hasattr(quantisation, "to_dict") else quantisation,
+    }
     return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})
+
+
+def _fields(config: Any) -> Any:
+    """A configuration of transformers as data: its own dictionaries hold members of enumerations."""
+    return json.loads(json.dumps(config.to_dict()))
 
 
 def check_place(options: OpenOptions) -> None:

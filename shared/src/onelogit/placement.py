@@ -1,8 +1,12 @@
 """A device and a dtype by name -> where, and in which precision, a model computes."""
 
+from typing import Any
+
 import torch
+from transformers import PretrainedConfig
 
 from onelogit.errors import InputError
+from onelogit.options import LoadOptions
 
 _BFLOAT16_CAPABILITY = (8, 0)  # Ampere; AMD's begin with 9
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -27,6 +31,21 @@ def find_device(name: str | None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise InputError(f"device={name!r}, but the last CUDA device here is cuda:{count - 1}")
     return device
+
+
+def is_quantised(config: PretrainedConfig) -> bool:
+    """Whether a model's configuration says that its weights are, or are to be."""
+    return any(getattr(each, "quantization_config", None) is not None for each in (config, config.get_text_config()))
+
+
+def find_device_map(options: LoadOptions, config: PretrainedConfig, device: torch.device) -> Any:
+    """Where transformers has to put a model's parts; None for one that is moved to its device when it is loaded.
+
+    Quantised weights are made on their device: some kinds cannot be moved, some go to the first GPU if not told.
+    """
+    if options.get("device_map") is not None:
+        return options["device_map"]
+    return {"": device} if options.get("quantization_config") is not None or is_quantised(config) else None
 
 
 def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.dtype:

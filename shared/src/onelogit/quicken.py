@@ -79,10 +79,16 @@ def _quicker_forward(module: nn.Module) -> Forward | None:
         weight: Any = module.weight
         return {"cpu": _rms_norm_on_cpu, "cuda": _rms_norm_on_cuda}.get(weight.device.type)
     projections = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    is_plain = all(type(each) is nn.Linear and each.bias is None and not _is_hooked(each) for each in projections)
     is_silu = type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
-    is_on_cpu = is_plain and all(each.weight.device.type == "cpu" for each in projections if each is not None)
-    return _gated_mlp_on_cpu if is_on_cpu and is_silu and _has_fused_linear() else None
+    return _gated_mlp_on_cpu if is_silu and _has_fused_linear() and all(map(_is_plain_on_cpu, projections)) else None
+
+
+def _is_plain_on_cpu(part: nn.Module | None) -> bool:
+    """Whether it is a product with its weight and nothing else: of quantised ones, some only look like it."""
+    if type(part) is not nn.Linear or part.bias is not None or _is_hooked(part) or "forward" in vars(part):
+        return False
+    weight = getattr(part, "weight", None)  # packed ones have another in its place
+    return type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype in _DTYPES["cpu"]
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
 from onelogit.errors import CheckpointError, UnsupportedModelError
 from onelogit.options import LoadOptions
-from onelogit.placement import find_device, find_dtype
+from onelogit.placement import find_device, find_device_map, find_dtype, is_quantised
 from onelogit.rows import stored_dtype
 
 
@@ -35,27 +35,16 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     """
     device = find_device(options.get("device"))
     stored = config.dtype or stored_dtype(folder)
-    dtype = find_dtype(options.get("dtype"), stored, device)
-    passed_on: dict[str, Any] = {
-        "device_map": options.get("device_map"),
-        "attn_implementation": options.get("attn_implementation"),
-        "quantization_config": options.get("quantization_config"),
-    }
-    model_class: Any = AutoModel if is_backbone else AutoModelForSequenceClassification
-    try:
-        with _without_load_report():
-            model, report = model_class.from_pretrained(
-                folder,
-                dtype=dtype,
-                trust_remote_code=options.get("trust_remote_code", False),
-                use_safetensors=True,
-                output_loading_info=True,
-                **{name: value for name, value in passed_on.items() if value is not None},
-            )
-    except (SafetensorError, RuntimeError, ValueError, ImportError, OSError) as error:
-        if "ignore_mismatched_sizes" in str(error):
-            raise CheckpointError(f"weights in {folder} have other shapes than its config.json names") from error
-        raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
+    device_map = find_device_map(options, config, device)
+    model, report = _from_pretrained(
+        AutoModel if is_backbone else AutoModelForSequenceClassification,
+        folder,
+        dtype=find_dtype(options.get("dtype"), stored, device),
+        trust_remote_code=options.get("trust_remote_code", False),
+        device_map=device_map,
+        attn_implementation=options.get("attn_implementation"),
+        quantization_config=options.get("quantization_config"),
+    )
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if missing:
         # transformers fills these with random numbers and only warns.
@@ -65,9 +54,34 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
     if options.get("dtype") is None:
         model.config.dtype = stored
-    if options.get("device_map") is None and options.get("quantization_config") is None:
+    if device_map is None:
         model.to(device)
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    model.eval().requires_grad_(False)
+    if is_quantised(model.config):
+        _use_once(model, folder)
+    return model  # type: ignore[no-any-return]
+
+
+def _from_pretrained(model_class: Any, folder: Path, **options: object) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers tells of its weights."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        with _without_load_report():
+            model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **given)
+    except Exception as error:  # so many kinds of quantisation, so many kinds of complaint
+        if "ignore_mismatched_sizes" in str(error):
+            raise CheckpointError(f"weights in {folder} have other shapes than its config.json names") from error
+        raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
+    return model, report
+
+
+@torch.inference_mode()
+def _use_once(model: PreTrainedModel, folder: Path) -> None:
+    """Have quantised weights unpacked that would be only now: before it is asked how much memory is left."""
+    try:
+        model(torch.zeros((1, 1), dtype=torch.long, device=model.device))
+    except Exception as error:  # whatever a kernel lacks
+        raise CheckpointError(f"the quantised weights in {folder} cannot be used: {first_line(error)}") from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -28,6 +29,7 @@ from onelogit.inputs import checked_recipe
 from onelogit.measure.modular import Modular
 from onelogit.measure.pairs import Pair
 from onelogit.options import LoadOptions
+from onelogit.placement import find_device_map
 from onelogit.progress import tracked, waiting
 from onelogit.recipes import Recipe
 from onelogit.recognise import recognise
@@ -35,7 +37,7 @@ from onelogit.recognise import recognise
 Inputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
 
 _SEAM = "\ue0f2"  # a private-use character, which no prompt holds
-_PASSED_ON = ("device_map", "attn_implementation", "quantization_config")
+_PASSED_ON = ("attn_implementation", "quantization_config")
 
 
 class OriginalLogits(NamedTuple):
@@ -168,10 +170,12 @@ class Original:
         passed_on = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
         passed_on["dtype"] = getattr(torch, options["dtype"])
         trusts = options.get("trust_remote_code", False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusts)
+        device_map = find_device_map(self.options, config, torch.device(device))
         if self.is_chain:
-            return Modular.load(folder, device, passed_on, trust_remote_code=trusts)
-        model = kind.from_pretrained(folder, trust_remote_code=trusts, **passed_on)
-        if options.get("device_map") is None and options.get("quantization_config") is None:
+            return Modular.load(folder, device, {**passed_on, "device_map": device_map}, trust_remote_code=trusts)
+        model = kind.from_pretrained(folder, trust_remote_code=trusts, device_map=device_map, **passed_on)
+        if device_map is None:
             model.to(device)
         return model.eval()
 
