@@ -121,6 +121,13 @@ def test_weights_of_other_shapes_are_a_clear_error(checkpoint: Callable[..., Tin
         Reranker.load(folder)
 
 
+def test_an_adapter_alone_says_what_to_do(tmp_path: Path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+    with pytest.raises(CheckpointError, match=r"not a model: merge the two with `merge_and_unload\(\)`"):
+        Reranker.load(tmp_path)
+
+
 def test_a_checkpoint_without_a_tokenizer_says_so(checkpoint: Callable[..., Tiny]):
     folder = checkpoint(NAME).folder
     for file in folder.glob("tokenizer*"):

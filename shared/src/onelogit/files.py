@@ -66,10 +66,15 @@ def read_texts(folder: Path) -> dict[str, str]:
     """The text of each small file, by its path in the folder.
 
     Raises:
-        CheckpointError: the folder is no checkpoint, or a file is not UTF-8.
+        CheckpointError: the folder is no checkpoint, or an adapter alone, or a file is not UTF-8.
     """
     files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
     texts = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
+    if "config.json" not in texts and "adapter_config.json" in texts:
+        raise CheckpointError(
+            f"{folder} holds what PEFT adds to a model (LoRA), not a model: merge the two with `merge_and_unload()` of "
+            "peft, save that with the tokenizer, and name its folder"
+        )
     if "config.json" not in texts:
         raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint")
     return texts
