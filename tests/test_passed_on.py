@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 from transformers import BertConfig
 
-from onelogit import CheckpointError, Reranker
+from onelogit import CheckpointError, InputError, Reranker
 from onelogit.cli import main
 from tiny import Tiny, causal_checkpoint, native_checkpoint, pair_tokenizer
 
@@ -45,6 +45,33 @@ def test_the_attention_implementation_is_the_callers(name: str, tiny_qwen: Tiny,
 def test_what_transformers_refuses_is_refused_in_its_words(options: dict, complaint: str, tiny_qwen: Tiny):
     with pytest.raises(CheckpointError, match=f"cannot be loaded: .*{complaint}"):
         Reranker.load(tiny_qwen.folder, **options)
+
+
+SPREAD = {"embed_tokens": "cpu", "layers.0": "cpu", "layers.1": "disk", "norm": "cpu", "rotary_emb": "cpu"}
+
+
+@pytest.mark.parametrize("options", [{}, {"document_cache_bytes": 2**20}], ids=str)
+@pytest.mark.parametrize("device_map", ["auto", {"": "cpu"}, SPREAD], ids=["auto", "one device", "spread"])
+def test_a_model_that_transformers_places_gives_the_same_logits(device_map: object, options: dict, tiny_qwen: Tiny):
+    expected = Reranker.load(tiny_qwen.folder).logits(QUERY, DOCUMENTS)
+
+    reranker = Reranker.load(tiny_qwen.folder, device_map=device_map, **options)
+
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_that_is_spread_is_not_compiled(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
+    reranker = Reranker.load(tiny_qwen.folder, device_map=SPREAD, compile=True)
+
+    assert "Qwen3ForSequenceClassification is spread over devices: it is not compiled" in caplog.text
+    assert reranker.logits(QUERY, DOCUMENTS) == Reranker.load(tiny_qwen.folder, device_map=SPREAD).logits(
+        QUERY, DOCUMENTS
+    )
+
+
+def test_embeddings_on_disk_are_refused(tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="leaves the embeddings of .* on no device"):
+        Reranker.load(tiny_qwen.folder, device_map={"": "disk"})
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from onelogit.quicken import quicken, stop_quickening
 
 
 def can_be_compiled(model: PreTrainedModel) -> bool:
-    """Whether it has layers that can be compiled one by one."""
-    return isinstance(getattr(model.base_model, "layers", None), nn.ModuleList)
+    """Whether it has layers that the same graphs can serve: those that accelerate moves would each want its own."""
+    layers = getattr(model.base_model, "layers", None)
+    return isinstance(layers, nn.ModuleList) and not any(hasattr(part, "_hf_hook") for part in layers.modules())
 
 
 def compile_layers(model: PreTrainedModel) -> None:

@@ -64,7 +64,8 @@ def _reads_forests_rightly(classifier: PreTrainedModel) -> bool:
 
 def _learns_compiled(classifier: PreTrainedModel, *, reads_forests: bool) -> None:
     if not reads_forests or not can_be_compiled(classifier):
-        logger.warning("%s reads padded rows: it is not compiled", type(classifier).__name__)
+        why = "is spread over devices" if reads_forests else "reads padded rows"
+        logger.warning("%s %s: it is not compiled", type(classifier).__name__, why)
         return
     plain = _hidden_states(classifier)
     compile_layers(classifier)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
-from onelogit.errors import CheckpointError, UnsupportedModelError
+from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.options import LoadOptions
 from onelogit.placement import find_device, find_device_map, find_dtype, is_quantised
 from onelogit.rows import stored_dtype
@@ -31,7 +31,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     Raises:
         CheckpointError: weights are missing or damaged; none is ever filled with random numbers.
         UnsupportedModelError: the classifier has several labels.
-        InputError: an unknown device or dtype.
+        InputError: an unknown device or dtype, or a device map that leaves the embeddings on disk.
     """
     device = find_device(options.get("device"))
     stored = config.dtype or stored_dtype(folder)
@@ -56,6 +56,8 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         model.config.dtype = stored
     if device_map is None:
         model.to(device)
+    if model.device.type == "meta":
+        raise InputError(f"device_map={device_map!r} leaves the embeddings of {folder} on no device: name one for them")
     model.eval().requires_grad_(False)
     if is_quantised(model.config):
         _use_once(model, folder)
