@@ -3,6 +3,7 @@
 import json
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -43,9 +44,7 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
     patterns = ["*.safetensors", *_SMALL_FILES] if with_weights else _SMALL_FILES
     try:
         return Path(
-            snapshot_download(
-                name, revision=revision, token=token, allow_patterns=patterns, ignore_patterns=_OTHER_WEIGHTS
-            )
+            _snapshot(name, revision=revision, token=token, allow_patterns=patterns, ignore_patterns=_OTHER_WEIGHTS)
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
@@ -53,6 +52,16 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
             f"model, or download it first where there is no network ({str(error).strip().partition(chr(10))[0]})"
             f"{_left_aside(Path(name))}"
         ) from error
+
+
+def _snapshot(name: str, **options: Any) -> str:
+    """The hub's folder, or what of it is here where the hub is out of reach: some clients ask it even for a commit."""
+    try:
+        return snapshot_download(name, **options)
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError):
+        raise
+    except Exception:  # whatever a transport raises
+        return snapshot_download(name, **options, local_files_only=True)
 
 
 def _left_aside(folder: Path) -> str:
