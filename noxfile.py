@@ -1,6 +1,7 @@
 """What development and CI run, each in an environment of its own: `nox -s tests`, `lint`, `types`, `demo`.
 
-`minimums` and `frameworks` hold the adapters against the oldest and the newest versions of what they plug into.
+`minimums` and `frameworks` hold the adapters against the oldest and the newest versions of what they plug into,
+`oldest` the core against the oldest transformers.
 """
 
 import os
@@ -51,13 +52,20 @@ def minimums(session: nox.Session) -> None:
     """The adapters' tests on the oldest versions of the frameworks that their distributions allow."""
     frameworks = [Requirement(each) for path in DISTRIBUTIONS[1:] for each in dependencies(path)]
     oldest = [f"{each.name}=={least(each)}" for each in frameworks if each.name != "onelogit"]
-    test_adapters(session, oldest)
+    test_unpinned(session, oldest, ADAPTER_TESTS)
 
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
     """The adapters' tests on the newest versions that can be had."""
-    test_adapters(session, [])
+    test_unpinned(session, [], ADAPTER_TESTS)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """All tests on the oldest transformers that the core allows."""
+    needed = {each.name: each for each in map(Requirement, dependencies("shared"))}
+    test_unpinned(session, [f"transformers=={least(needed['transformers'])}"], [])
 
 
 def dependencies(path: str) -> list[str]:
@@ -76,15 +84,15 @@ def pinned(name: str) -> str:
     return next(line for line in lines if line.startswith(f"{name}=="))
 
 
-def test_adapters(session: nox.Session, pins: list[str]) -> None:
-    """Run the adapters' tests with the pinned versions, and everything else but torch as pip finds it."""
+def test_unpinned(session: nox.Session, pins: list[str], tests: list[str]) -> None:
+    """Run these tests, or all, with the pinned versions, and everything else but torch as pip finds it."""
     torch = pinned("torch")
     session.install(torch)
     editable = [part for path in DISTRIBUTIONS for part in ("-e", path)]
     session.install(torch, *pins, *nox.project.dependency_groups(PYPROJECT, "test"), *editable)
     session.run("python", "-m", "pip", "list")
     # Old versions of one library warn of new ones of another.
-    session.run("pytest", "-W", "default", *ADAPTER_TESTS, *session.posargs, env=OFFLINE)
+    session.run("pytest", "-W", "default", *tests, *session.posargs, env=OFFLINE)
 
 
 @nox.session

@@ -15,9 +15,9 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GlmConfig,
     LlamaConfig,
     MistralConfig,
-    Olmo2Config,
     Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
@@ -64,7 +64,7 @@ ON_FORESTS = {
     "mistral, sliding window": (MistralConfig, {"sliding_window": 16}),
     "gemma": (GemmaConfig, {}),
     "gemma3": (Gemma3TextConfig, WINDOWS),
-    "one that is checked": (Olmo2Config, {}),
+    "one that is checked": (GlmConfig, {}),
 }
 
 
@@ -256,7 +256,7 @@ def test_other_models_read_padded_rows(config_class: type[PretrainedConfig], fie
 
 @pytest.mark.parametrize("fault", ["rows see each other", "it fails"])
 def test_an_unknown_model_that_cannot_read_forests_is_found_out(fault: str):
-    classifier = classifier_of(Olmo2Config)
+    classifier = classifier_of(GlmConfig)
 
     def mix(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
         if fault == "it fails" and output.shape[1] > 60:  # as the probe has

@@ -39,9 +39,9 @@ def causal_logits(tiny: Tiny, folder: Path, dtype: str = "float32", **options: o
     return [causal_logit(quantised, RECIPE.read_out, each) for each in ids]
 
 
-def compress(tiny: Tiny, folder: Path, scheme: str = "FP8_DYNAMIC") -> Path:
+def compress(tiny: Tiny, folder: Path, scheme: str = "FP8_DYNAMIC", dtype: str = "float32") -> Path:
     """The model as it is published for vLLM: by compressed-tensors, the head left as it is."""
-    model = AutoModelForCausalLM.from_pretrained(tiny.folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny.folder, dtype=dtype)
     groups = {"group_0": preset_name_to_scheme(scheme, ["Linear"])}
     apply_quantization_config(model, QuantizationConfig(config_groups=groups, ignore=["lm_head"]))
     for part in model.modules():
@@ -82,7 +82,7 @@ def test_a_backbone_that_is_quantised_while_it_is_loaded(options: dict, tiny_qwe
 def test_a_backbone_that_is_stored_quantised(
     scheme: str, dtype: str, tolerance: float, tmp_path: Path, tiny_qwen: Tiny
 ):
-    folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", scheme)
+    folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", scheme, dtype)
 
     reranker = Reranker.load(folder, dtype=dtype)
 

@@ -80,13 +80,18 @@ def use_in(model: PreTrainedModel) -> None:
     """Let a model attend over forests. Outside of `current` it goes on attending as by "sdpa"."""
     AttentionInterface.register(_NAME, _forest_attention)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
-    model.set_attn_implementation(_NAME)
+    _attend_by(model, _NAME)
     _read_ends_alone(model.base_model)
 
 
 def stop_reading_forests(model: PreTrainedModel) -> None:
     """Attend as by "sdpa" for good. What else `use_in` has put there does nothing outside of `current`."""
-    model.set_attn_implementation("sdpa")
+    _attend_by(model, "sdpa")
+
+
+def _attend_by(model: PreTrainedModel, name: str) -> None:
+    for part in (model, model.base_model):  # older versions of transformers do not tell the one what the other is told
+        part.set_attn_implementation(name)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # who sees whom is another matter in each batch
