@@ -98,6 +98,15 @@ def test_documents_are_kept_of_a_quantised_backbone(tmp_path: Path, tiny_qwen: T
     ] * 2
 
 
+@pytest.mark.parametrize("options", [{"batch_tokens": 20}, {"document_cache_bytes": 2**20}], ids=str)
+def test_batches_in_which_no_row_ends_are_read_by_quantised_kernels(options: dict, tiny_qwen: Tiny):
+    expected = Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS).logits(QUERY, DOCUMENTS)
+
+    reranker = Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS, **options)
+
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=2e-3)
+
+
 @pytest.mark.parametrize("is_stored", [True, False])
 def test_quantised_weights_are_not_exported(is_stored: bool, tmp_path: Path, tiny_qwen: Tiny):
     if is_stored:
