@@ -15,7 +15,7 @@ from compressed_tensors.quantization import (
 from compressed_tensors.quantization.utils import calculate_qparams
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3Config
 
-from onelogit import CheckpointError, Reranker, UnsupportedModelError, open_reranker
+from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
 from onelogit.options import plain_options
 from onelogit.placement import find_device_map
 from onelogit.recipes import FAMILIES
@@ -120,14 +120,27 @@ def test_quantised_weights_are_not_exported(is_stored: bool, tmp_path: Path, tin
     assert not (tmp_path / "exported").exists()
 
 
-def test_a_configuration_of_transformers_and_its_fields_are_the_same():
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+FIELDS = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
 
+
+@pytest.mark.parametrize("config", [BitsAndBytesConfig(**FIELDS), FIELDS], ids=["configuration", "fields"])
+def test_a_configuration_of_transformers_and_its_fields_are_data(config: object):
     plain = plain_options({"quantization_config": config})
 
     assert json.loads(json.dumps(plain)) == plain
     assert plain["quantization_config"]["load_in_4bit"] is True
     assert plain["quantization_config"]["bnb_4bit_compute_dtype"] == "bfloat16"
+
+
+def test_a_quantisation_that_is_no_data_is_refused(tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="quantization_config holds <object .* give a configuration of transformers"):
+        open_reranker(str(tiny_qwen.folder), quantization_config={"quant_method": object()})
+
+
+@pytest.mark.parametrize("config", ["4bit", {"bits"}])
+def test_what_is_no_quantisation_is_refused(config: object, tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="quantization_config must be a configuration of transformers, or its fields"):
+        Reranker.load(tiny_qwen.folder, quantization_config=config)
 
 
 def test_all_who_name_the_same_quantisation_share_the_weights(tiny_qwen: Tiny):
