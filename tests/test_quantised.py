@@ -89,6 +89,13 @@ def test_a_backbone_that_is_stored_quantised(
     assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(causal_logits(tiny_qwen, folder, dtype), abs=tolerance)
 
 
+def test_quantised_weights_that_need_another_dtype_say_so(tmp_path: Path, tiny_qwen: Tiny):
+    folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", "NVFP4A16", "bfloat16")
+
+    with pytest.raises(CheckpointError, match=r"cannot be used in float32 on cpu, though maybe in another dtype: "):
+        Reranker.load(folder, dtype="float32")
+
+
 def test_documents_are_kept_of_a_quantised_backbone(tmp_path: Path, tiny_qwen: Tiny):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed")
     reranker = Reranker.load(folder, document_cache_bytes=2**20)
