@@ -305,6 +305,9 @@ def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
         Forward(classifier, 1000, 2**60)
 
 
-def test_less_than_a_token_takes_is_refused(classifier: PreTrainedModel):
-    with pytest.raises(InputError, match=r"document_cache_bytes=200 keeps nothing: one token takes 1536 bytes"):
-        Forward(classifier, 1000, 200)
+@pytest.mark.parametrize(
+    ("name", "asked"), [("document_cache_bytes", (200,)), ("document_cache_host_bytes", (2**20, 200))]
+)
+def test_less_than_a_token_takes_is_refused(name: str, asked: tuple[int, ...], classifier: PreTrainedModel):
+    with pytest.raises(InputError, match=f"{name}=200 keeps nothing: one token takes 1536 bytes"):
+        Forward(classifier, 1000, *asked)

@@ -181,6 +181,14 @@ def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
         assert taken == [count]
 
 
+def test_the_last_layer_never_computes_nothing(qwen: PreTrainedModel):
+    with tokens_seen(qwen, "model.layers.2.mlp.down_proj") as last:
+        Forward(qwen, 8).logits([TokenRow(tuple(range(3, 30)))])  # no row ends in the first of its batches
+
+    assert len(last) > 1
+    assert min(last) == 1
+
+
 def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
     rows = [TokenRow(ids) for ids in ((1, 2, 3), (4, 5), (1, 2, 3), (1, 2, 3))]
 

@@ -1,10 +1,13 @@
 """What is handed on to transformers and the hub arrives there."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from huggingface_hub import constants
@@ -114,6 +117,43 @@ def test_a_reranker_takes_the_revision_that_is_named(cached: str):
     assert Reranker.load(cached, revision=COMMIT).recipe.family == "qwen3-reranker"
     with pytest.raises(CheckpointError, match="found on the hub"):
         Reranker.load(cached)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """One that has a model of one file."""
+
+    def do_GET(self) -> None:
+        files = [{"type": "file", "path": "config.json", "rfilename": "config.json", "size": 2, "oid": COMMIT}]
+        told = files if "/tree/" in self.path else {"id": "someone/model", "sha": COMMIT, "siblings": files}
+        body = json.dumps(told).encode()
+        self.send_response(200)
+        for header in (("Content-Length", str(len(body))), ("ETag", COMMIT), ("X-Repo-Commit", COMMIT)):
+            self.send_header(*header)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_disk_that_takes_no_model_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever).start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
+
+        with pytest.raises(CheckpointError, match=r"cannot be fetched \(.*Error: .*file"):
+            Reranker.load("someone/model")
+        server.shutdown()
 
 
 def test_no_progress_bar_is_drawn_where_there_is_no_terminal(checkpoint: Callable[..., Tiny], tmp_path: Path):

@@ -15,7 +15,7 @@ from compressed_tensors.quantization import (
 from compressed_tensors.quantization.utils import calculate_qparams
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3Config
 
-from onelogit import CheckpointError, Reranker, UnsupportedModelError, open_reranker
+from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
 from onelogit.options import plain_options
 from onelogit.placement import find_device_map
 from onelogit.recipes import FAMILIES
@@ -89,6 +89,13 @@ def test_a_backbone_that_is_stored_quantised(
     assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(causal_logits(tiny_qwen, folder, dtype), abs=tolerance)
 
 
+def test_quantised_weights_that_need_another_dtype_say_so(tmp_path: Path, tiny_qwen: Tiny):
+    folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", "NVFP4A16", "bfloat16")
+
+    with pytest.raises(CheckpointError, match=r"cannot be used in float32 on cpu, though maybe in another dtype: "):
+        Reranker.load(folder, dtype="float32")
+
+
 def test_documents_are_kept_of_a_quantised_backbone(tmp_path: Path, tiny_qwen: Tiny):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed")
     reranker = Reranker.load(folder, document_cache_bytes=2**20)
@@ -96,6 +103,15 @@ def test_documents_are_kept_of_a_quantised_backbone(tmp_path: Path, tiny_qwen: T
     assert [reranker.logits(QUERY, DOCUMENTS) for _ in range(2)] == [
         pytest.approx(causal_logits(tiny_qwen, folder), abs=1e-4)
     ] * 2
+
+
+@pytest.mark.parametrize("options", [{"batch_tokens": 20}, {"document_cache_bytes": 2**20}], ids=str)
+def test_batches_in_which_no_row_ends_are_read_by_quantised_kernels(options: dict, tiny_qwen: Tiny):
+    expected = Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS).logits(QUERY, DOCUMENTS)
+
+    reranker = Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS, **options)
+
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
@@ -111,14 +127,27 @@ def test_quantised_weights_are_not_exported(is_stored: bool, tmp_path: Path, tin
     assert not (tmp_path / "exported").exists()
 
 
-def test_a_configuration_of_transformers_and_its_fields_are_the_same():
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+FIELDS = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
 
+
+@pytest.mark.parametrize("config", [BitsAndBytesConfig(**FIELDS), FIELDS], ids=["configuration", "fields"])
+def test_a_configuration_of_transformers_and_its_fields_are_data(config: object):
     plain = plain_options({"quantization_config": config})
 
     assert json.loads(json.dumps(plain)) == plain
     assert plain["quantization_config"]["load_in_4bit"] is True
     assert plain["quantization_config"]["bnb_4bit_compute_dtype"] == "bfloat16"
+
+
+def test_a_quantisation_that_is_no_data_is_refused(tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="quantization_config holds <object .* give a configuration of transformers"):
+        open_reranker(str(tiny_qwen.folder), quantization_config={"quant_method": object()})
+
+
+@pytest.mark.parametrize("config", ["4bit", {"bits"}])
+def test_what_is_no_quantisation_is_refused(config: object, tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="quantization_config must be a configuration of transformers, or its fields"):
+        Reranker.load(tiny_qwen.folder, quantization_config=config)
 
 
 def test_all_who_name_the_same_quantisation_share_the_weights(tiny_qwen: Tiny):

@@ -17,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from onelogit.attention import Reading
 from onelogit.keys import KeysValues
 from onelogit.placement import is_quantised
+from onelogit.transfer import tensor_on
 
 _NAME = "onelogit_forest"
 _KNOWN = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # the tests hold these to the padded path
@@ -125,12 +126,17 @@ def _read_ends_alone(decoder: Any) -> None:
 
 def _take_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     reading = _current.get()
-    return args if reading is None else (args[0][:, reading.ends(args[0].device)], *args[1:])
+    return args if reading is None else (args[0][:, _computed(reading, args[0].device)], *args[1:])
 
 
 def _put_back_ends(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
     reading = _current.get()
     if reading is None:
         return output
-    places = reading.ends(output.device)
+    places = _computed(reading, output.device)
     return output.new_zeros((1, reading.width, output.shape[-1])).index_copy_(1, places, output)
+
+
+def _computed(reading: Reading, device: torch.device) -> Tensor:
+    """The rows' last tokens; where no row ends, one that nobody reads: bitsandbytes divides by the number of tokens."""
+    return reading.ends(device) if reading.batch.ends else tensor_on(device, [0])

@@ -30,15 +30,19 @@ class DocumentCache:
         most_host_bytes: of those that had to leave there, in the CPU's memory; taken at once, too.
 
     Raises:
-        InputError: the layers have no room for one token.
+        InputError: one of the two is less than one token takes; 0 is none.
     """
 
     def __init__(self, token: Block, most_bytes: int, most_host_bytes: int = 0) -> None:
         self._near = _Tier(KeyMemory(token, most_bytes))
-        if not self._near.memory.size:
-            token_bytes = self._near.memory.token_bytes
-            raise InputError(f"document_cache_bytes={most_bytes} keeps nothing: one token takes {token_bytes} bytes")
         self._far = _Tier(KeyMemory(token, most_host_bytes, on_host=True))
+        asked = {
+            "document_cache_bytes": (most_bytes, self._near),
+            "document_cache_host_bytes": (most_host_bytes, self._far),
+        }
+        for name, (most, tier) in asked.items():
+            if most and not tier.memory.size:
+                raise InputError(f"{name}={most} keeps nothing: one token takes {tier.memory.token_bytes} bytes")
         self._in_use: set[Ids] = set()
 
     @property

@@ -1,6 +1,7 @@
 """A model's id or path -> its folder, the texts of its small files, and where its tensors are stored. No torch."""
 
 import json
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
         token: for a private or gated model; None for the one that is logged in.
 
     Raises:
-        CheckpointError: there is no such folder, nor such a model on the hub.
-        InputError: an empty name, or a revision of a local folder.
+        CheckpointError: there is no such folder, nor such a model on the hub, or it cannot be fetched.
+        InputError: an empty name, the home of nobody, or a revision of a local folder.
     """
     if not name:
         raise InputError("the model's name is empty: name a hub id or a folder")
@@ -55,13 +56,18 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
 
 
 def _snapshot(name: str, **options: Any) -> str:
-    """The hub's folder, or what of it is here where the hub is out of reach: some clients ask it even for a commit."""
+    """The hub's folder, or the one here where the hub is out of reach: some clients ask it even for a commit."""
     try:
         return snapshot_download(name, **options)
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError):
         raise
-    except Exception:  # whatever a transport raises
-        return snapshot_download(name, **options, local_files_only=True)
+    except Exception as error:  # whatever a transport or a disk raises
+        is_of_the_disk = isinstance(error, OSError) and not isinstance(error, ConnectionError)
+        with suppress(LocalEntryNotFoundError):
+            if not is_of_the_disk:  # of a full one, half a model is here
+                return snapshot_download(name, **options, local_files_only=True)
+        said = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"the model {name!r} cannot be fetched ({type(error).__name__}: {said})") from error
 
 
 def _left_aside(folder: Path) -> str:

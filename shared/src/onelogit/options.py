@@ -71,7 +71,8 @@ class LoadOptions(ScoringOptions, total=False):
         attn_implementation: passed on to transformers. Left out, or "sdpa", shared prefixes are computed once; with
             any other the model attends as named, over padded rows.
         quantization_config: passed on to transformers: a configuration of its, such as `BitsAndBytesConfig`, or the
-            fields of one. It quantises the backbone; the head of one logit stays in float32.
+            fields of one. It quantises the backbone, for which transformers needs accelerate. A decoder's head stays as
+            it is; an encoder's own is quantised with it, but for the modules that the configuration says to skip.
         trust_remote_code: let the checkpoint's own Python code run.
     """
 
@@ -160,36 +161,51 @@ def is_secret_header(name: str) -> bool:
 
 
 def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> None:
-    """Refuse names that are no option.
+    """Refuse names that are no option, and a quantisation of which nothing can be made.
 
     Raises:
-        InputError: naming the unknown option and the known ones.
+        InputError: naming the unknown option and the known ones; a quantisation that is none.
     """
     known = kind.__annotations__
     for name in options:
         if name not in known:
             raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
+    config = options.get("quantization_config")
+    if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
+        raise InputError(
+            "quantization_config must be a configuration of transformers, or its fields as a dictionary, not a "
+            f"{type(config).__name__}"
+        )
 
 
 def plain_options(options: OpenOptions) -> OpenOptions:
     """The options that are given, as data that every framework can write down and read.
 
     Raises:
-        InputError: as `check_options`.
+        InputError: as `check_options`; a quantisation that is no data.
     """
     check_options(options, OpenOptions)
-    recipe, quantisation = options.get("recipe"), options.get("quantization_config")
+    recipe = options.get("recipe")
     plain = {
         **options,
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
-        "quantization_config": _fields(quantisation) if hasattr(quantisation, "to_dict") else quantisation,
+        "quantization_config": _fields(options.get("quantization_config")),
     }
     return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})
 
 
 def _fields(config: Any) -> Any:
-    """A configuration of transformers as data: its own dictionaries hold members of enumerations."""
-    return json.loads(json.dumps(config.to_dict()))
+    """A configuration of transformers, or its fields, as data: they hold dtypes, and members of enumerations."""
+    fields = config.to_dict() if hasattr(config, "to_dict") else config
+    return json.loads(json.dumps(fields, default=_dtype_name))
+
+
+def _dtype_name(value: object) -> str:
+    if type(value).__name__ == "dtype":
+        return str(value).removeprefix("torch.")
+    raise InputError(
+        f"quantization_config holds {value!r}, which is no plain data: give a configuration of transformers"
+    )
 
 
 def check_place(options: OpenOptions) -> None:

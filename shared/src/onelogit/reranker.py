@@ -134,6 +134,7 @@ class Reranker(Doors[Scorer]):
         Raises:
             InputError: the folder is there already.
             CheckpointError: it cannot be written; what stood there still stands.
+            UnsupportedModelError: it is quantised, or has a head that transformers has no class for.
         """
         export(self._conversion(), Path(path), is_overwriting=force)
 
@@ -144,6 +145,7 @@ class Reranker(Doors[Scorer]):
 
         Raises:
             InputError: Sentence Transformers is not installed.
+            UnsupportedModelError: as `save`.
         """
         return open_cross_encoder(self._conversion())
 

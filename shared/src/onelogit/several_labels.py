@@ -28,6 +28,7 @@ def save_labels(
     Raises:
         RecipeError: a text is not one token, or an id is outside the vocabulary.
         CheckpointError: the model is not found or damaged, or the folder cannot be written.
+        UnsupportedModelError: it is quantised, or transformers has no sequence classifier for its architecture.
     """
     source = find_folder(model, with_weights=True, revision=options.get("revision"), token=options.get("token"))
     config = load_config(source, options)

@@ -83,7 +83,11 @@ def _use_once(model: PreTrainedModel, folder: Path) -> None:
     try:
         model(torch.zeros((1, 1), dtype=torch.long, device=model.device))
     except Exception as error:  # whatever a kernel lacks
-        raise CheckpointError(f"the quantised weights in {folder} cannot be used: {first_line(error)}") from error
+        computed = f"in {str(model.dtype).removeprefix('torch.')} on {model.device}"
+        raise CheckpointError(
+            f"the quantised weights in {folder} cannot be used {computed}, though maybe in another dtype: "
+            f"{first_line(error)}"
+        ) from error
 
 
 @contextmanager
