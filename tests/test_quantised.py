@@ -96,6 +96,13 @@ def test_quantised_weights_that_need_another_dtype_say_so(tmp_path: Path, tiny_q
         Reranker.load(folder, dtype="float32")
 
 
+def test_a_quantised_backbone_proves_that_it_reads_forests(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO", logger="onelogit"):
+        Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS)
+
+    assert "Qwen3ForSequenceClassification: reading prefixes once differs by" in caplog.text
+
+
 def test_documents_are_kept_of_a_quantised_backbone(tmp_path: Path, tiny_qwen: Tiny):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed")
     reranker = Reranker.load(folder, document_cache_bytes=2**20)

@@ -91,7 +91,8 @@ def stop_reading_forests(model: PreTrainedModel) -> None:
 
 
 def _attend_by(model: PreTrainedModel, name: str) -> None:
-    for part in (model, model.base_model):  # older versions of transformers do not tell the one what the other is told
+    parts: list[Any] = [model, model.base_model]  # older transformers do not tell the one what the other is told
+    for part in parts:
         part.set_attn_implementation(name)
 
 

@@ -58,14 +58,14 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
 def _snapshot(name: str, **options: Any) -> str:
     """The hub's folder, or the one here where the hub is out of reach: some clients ask it even for a commit."""
     try:
-        return snapshot_download(name, **options)
+        return str(snapshot_download(name, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError):
         raise
     except Exception as error:  # whatever a transport or a disk raises
         is_of_the_disk = isinstance(error, OSError) and not isinstance(error, ConnectionError)
         with suppress(LocalEntryNotFoundError):
             if not is_of_the_disk:  # of a full one, half a model is here
-                return snapshot_download(name, **options, local_files_only=True)
+                return str(snapshot_download(name, **options, local_files_only=True))
         said = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"the model {name!r} cannot be fetched ({type(error).__name__}: {said})") from error
 

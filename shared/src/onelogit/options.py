@@ -72,7 +72,9 @@ class LoadOptions(ScoringOptions, total=False):
             any other the model attends as named, over padded rows.
         quantization_config: passed on to transformers: a configuration of its, such as `BitsAndBytesConfig`, or the
             fields of one. It quantises the backbone, for which transformers needs accelerate. A decoder's head stays as
-            it is; an encoder's own is quantised with it, but for the modules that the configuration says to skip.
+            it is; an encoder's own is quantised with it, but for the modules that the configuration says to skip. Some
+            kinds give a document another logit beside others, as bitsandbytes' 8 bits do where `llm_int8_threshold` is
+            not 0.
         trust_remote_code: let the checkpoint's own Python code run.
     """
 
