@@ -89,6 +89,15 @@ def test_a_backbone_that_is_stored_quantised(
     assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(causal_logits(tiny_qwen, folder, dtype), abs=tolerance)
 
 
+def test_packed_weights_keep_their_dtype_where_it_is_not_the_fastest(
+    tmp_path: Path, tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch
+):
+    folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", "NVFP4A16", "bfloat16")
+    monkeypatch.setattr("onelogit.placement.has_bfloat16", lambda device: False)
+
+    assert Reranker.load(folder).classifier.dtype == torch.bfloat16
+
+
 def test_quantised_weights_that_need_another_dtype_say_so(tmp_path: Path, tiny_qwen: Tiny):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", "NVFP4A16", "bfloat16")
 

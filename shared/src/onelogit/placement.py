@@ -48,13 +48,14 @@ def find_device_map(options: LoadOptions, config: PretrainedConfig, device: torc
     return {"": device} if options.get("quantization_config") is not None or is_quantised(config) else None
 
 
-def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.dtype:
+def find_dtype(name: str | None, stored: object, device: torch.device, *, is_kept: bool = False) -> torch.dtype:
     """The dtype of that name, or the one that the checkpoint is stored in.
 
     Args:
         name: bfloat16, float16 or float32; None for the stored one.
         stored: what the checkpoint's configuration says; float32 where that is no dtype.
         device: one that has no instructions for a half precision computes it as float32, faster and more exactly.
+        is_kept: stay with the stored one all the same: quantised weights are unpacked to it.
 
     Raises:
         InputError: there is none of that name.
@@ -65,7 +66,7 @@ def find_dtype(name: str | None, stored: object, device: torch.device) -> torch.
         return _DTYPES[name]
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
     is_native = has_bfloat16(device) if dtype == torch.bfloat16 else device.type != "cpu" or dtype != torch.float16
-    return dtype if is_native else torch.float32
+    return dtype if is_native or is_kept else torch.float32
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -39,7 +39,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     model, report = _from_pretrained(
         AutoModel if is_backbone else AutoModelForSequenceClassification,
         folder,
-        dtype=find_dtype(options.get("dtype"), stored, device),
+        dtype=find_dtype(options.get("dtype"), stored, device, is_kept=is_quantised(config)),
         trust_remote_code=options.get("trust_remote_code", False),
         device_map=device_map,
         attn_implementation=options.get("attn_implementation"),
