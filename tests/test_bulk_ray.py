@@ -218,7 +218,9 @@ def test_a_cluster_that_does_not_let_us_in_is_an_error(
         "RAY_NUM_REDIS_GET_RETRIES": "1",
     }
 
-    ran = subprocess.run([*command, *further], capture_output=True, text=True, timeout=240, check=False, env=environment)
+    ran = subprocess.run(
+        [*command, *further], capture_output=True, text=True, timeout=240, check=False, env=environment
+    )
 
     assert ran.returncode == 2
     last = ran.stderr.splitlines()[-1]
