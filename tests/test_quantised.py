@@ -16,6 +16,8 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3Config
 
 from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
+from onelogit.measure.pairs import bundled_pairs
+from onelogit.measure.parity import measure_parity
 from onelogit.options import plain_options
 from onelogit.placement import find_device_map
 from onelogit.recipes import FAMILIES
@@ -96,6 +98,15 @@ def test_packed_weights_keep_their_dtype_where_it_is_not_the_fastest(
     monkeypatch.setattr("onelogit.placement.has_bfloat16", lambda device: False)
 
     assert Reranker.load(folder).classifier.dtype == torch.bfloat16
+
+
+def test_packed_weights_are_verified_in_their_dtype(tmp_path: Path, tiny_qwen: Tiny):
+    folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", "NVFP4A16", "bfloat16")
+
+    parity = measure_parity(str(folder), bundled_pairs()[:4], {"device": "cpu"})
+
+    assert parity.agrees
+    assert parity.dtype == "bfloat16"
 
 
 def test_quantised_weights_that_need_another_dtype_say_so(tmp_path: Path, tiny_qwen: Tiny):

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -26,10 +25,11 @@ from onelogit.chain import find_chain
 from onelogit.errors import RecipeError
 from onelogit.files import find_folder, read_texts
 from onelogit.inputs import checked_recipe
+from onelogit.load import load_config
 from onelogit.measure.modular import Modular
 from onelogit.measure.pairs import Pair
 from onelogit.options import LoadOptions
-from onelogit.placement import find_device_map
+from onelogit.placement import find_device_map, is_quantised
 from onelogit.progress import tracked, waiting
 from onelogit.recipes import Recipe
 from onelogit.recognise import recognise
@@ -76,6 +76,10 @@ class Original:
     def find(cls, model: str, options: LoadOptions) -> Self:
         """The original under a hub id or in a folder.
 
+        Args:
+            model: hub id or path.
+            options: of `Reranker.load`; where they name no dtype, it is float32, or of quantised weights their own.
+
         Raises:
             CheckpointError: the model is not found.
             RecipeError: it is not known how it reranks.
@@ -94,7 +98,7 @@ class Original:
             recipe=recipe,
             tokenizer=tokenizer,
             instruction=instruction,
-            options=options,
+            options={**options, "dtype": options.get("dtype") or _exact_dtype(folder, options)},
             is_chain=find_chain(texts) is not None,
         )
 
@@ -170,8 +174,7 @@ class Original:
         passed_on = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
         passed_on["dtype"] = getattr(torch, options["dtype"])
         trusts = options.get("trust_remote_code", False)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusts)
-        device_map = find_device_map(self.options, config, torch.device(device))
+        device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
         if self.is_chain:
             return Modular.load(folder, device, {**passed_on, "device_map": device_map}, trust_remote_code=trusts)
         model = kind.from_pretrained(folder, trust_remote_code=trusts, device_map=device_map, **passed_on)
@@ -194,6 +197,12 @@ class Original:
         if len(ids) != 1:
             raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
         return ids[0]
+
+
+def _exact_dtype(folder: Path, options: LoadOptions) -> str:
+    config = load_config(folder, options)
+    stored = config.dtype if is_quantised(config) else None
+    return "float32" if stored is None else str(stored).removeprefix("torch.")
 
 
 def _folder(model: str, options: LoadOptions, *, with_weights: bool) -> Path:

@@ -100,7 +100,8 @@ def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, agai
     Args:
         model: hub id or path of a checkpoint that `Reranker.load` takes.
         pairs: what to score; at least one.
-        options: of `Reranker.load`, for original and conversion alike; float32 where they name no dtype.
+        options: of `Reranker.load`, for original and conversion alike; where they name no dtype, it is float32, or of
+            quantised weights their own.
         against: a second folder that should give the same logits, such as an exported conversion, or the URL of a
             vLLM server that serves one.
 
@@ -111,11 +112,9 @@ def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, agai
     """
     if not pairs:
         raise InputError("there are no pairs to measure with")
-    options = options.copy()
-    options["dtype"] = options.get("dtype") or "float32"
     original = Original.find(model, options)
     # The conversion first: what cannot be loaded is refused in onelogit's own words.
-    converted = measure_converted(original, pairs, options)
+    converted = measure_converted(original, pairs, original.options)
     return _held_against(original, converted, pairs, against)
 
 
