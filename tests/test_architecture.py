@@ -17,6 +17,7 @@ ORDER = [
     "prompts",
     "recipes",
     "unsupported",
+    "quantisation",
     "options",
     "inputs",
     "text_files",

@@ -1,6 +1,5 @@
 """What a caller may say when a model is loaded: one set of names for the core and every adapter."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -9,6 +8,7 @@ from typing_extensions import TypedDict
 
 from onelogit import DEMO_MODEL
 from onelogit.errors import InputError
+from onelogit.quantisation import check_quantisation, plain_quantisation
 from onelogit.recipes import Activation, Recipe, recipe_fields
 
 Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
@@ -73,8 +73,7 @@ class LoadOptions(ScoringOptions, total=False):
         quantization_config: passed on to transformers: a configuration of its, such as `BitsAndBytesConfig`, or the
             fields of one. It quantises the backbone, for which transformers needs accelerate. A decoder's head stays as
             it is; an encoder's own is quantised with it, but for the modules that the configuration says to skip. Some
-            kinds give a document another logit beside others, as bitsandbytes' 8 bits do where `llm_int8_threshold` is
-            not 0.
+            kinds' logits depend on what is beside them, as those of bitsandbytes' 8 bits do by its default.
         trust_remote_code: let the checkpoint's own Python code run.
     """
 
@@ -172,12 +171,7 @@ def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> No
     for name in options:
         if name not in known:
             raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
-    config = options.get("quantization_config")
-    if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
-        raise InputError(
-            "quantization_config must be a configuration of transformers, or its fields as a dictionary, not a "
-            f"{type(config).__name__}"
-        )
+    check_quantisation(options.get("quantization_config"))
 
 
 def plain_options(options: OpenOptions) -> OpenOptions:
@@ -191,23 +185,9 @@ def plain_options(options: OpenOptions) -> OpenOptions:
     plain = {
         **options,
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
-        "quantization_config": _fields(options.get("quantization_config")),
+        "quantization_config": plain_quantisation(options.get("quantization_config")),
     }
     return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})
-
-
-def _fields(config: Any) -> Any:
-    """A configuration of transformers, or its fields, as data: they hold dtypes, and members of enumerations."""
-    fields = config.to_dict() if hasattr(config, "to_dict") else config
-    return json.loads(json.dumps(fields, default=_dtype_name))
-
-
-def _dtype_name(value: object) -> str:
-    if type(value).__name__ == "dtype":
-        return str(value).removeprefix("torch.")
-    raise InputError(
-        f"quantization_config holds {value!r}, which is no plain data: give a configuration of transformers"
-    )
 
 
 def check_place(options: OpenOptions) -> None:
