@@ -25,11 +25,7 @@ CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools", "bench
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 VLLM = "0.32.0"
 
-ADAPTER_TESTS = [
-    *("tests/test_adapter_contract.py", "tests/test_adapter_lifecycle.py", "tests/test_readme.py"),
-    *("tests/test_langchain.py", "tests/test_langchain_standard.py", "tests/test_llama_index.py"),
-    *("tests/test_haystack.py", "tests/test_haystack_rag.py"),
-]
+ADAPTER_TESTS = ["tests/adapters", "tests/test_readme.py"]
 
 
 def install(session: nox.Session, group: str, *, editable: bool = True) -> None:

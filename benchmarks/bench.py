@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkpoints import Checkpoint
 from contestants import CARD, COMPILED, CONVERTED, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, Settings, missing
 from counting import count_work, prompt_rows
 from measure import Call
@@ -14,7 +13,8 @@ from processes import Contestant
 from texts import Texts
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from onelogit.encode import Encoder
+from checkpoints import Checkpoint
+from onelogit.prompts.encoder import Encoder
 
 FAR = 100_000  # where in the corpus, gone through again and again, the texts stand that only warm up
 

@@ -16,7 +16,7 @@ from shapes import SHAPES, Shape, config_of
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from onelogit import DEMO_MODEL, Recipe, Reranker
-from onelogit.recipes import FAMILIES
+from onelogit.recipes.families import FAMILIES
 
 SEQUENCE = "sentence_transformers.base.modules.transformer.Transformer"
 LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"

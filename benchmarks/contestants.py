@@ -11,11 +11,11 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import torch
-from checkpoints import Checkpoint
 from counting import prompt_rows
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from checkpoints import Checkpoint
 from onelogit import ReadOut, Reranker
 from onelogit.options import LoadOptions
 

@@ -21,7 +21,6 @@ import torch
 from bars import add_shares, bars
 from bench import QUICK, Bench, Sizes
 from ceiling import measure_ceiling
-from checkpoints import open_checkpoint, write_checkpoint
 from contestants import CARD, COMPILED, CONVERTED, SENTENCE_TRANSFORMERS, VLLM, Settings
 from parts import PARTS
 from processes import quiet
@@ -30,7 +29,8 @@ from texts import read_texts
 from transformers import AutoConfig
 from versions import MEASURED
 
-from onelogit.outputs import versions
+from checkpoints import open_checkpoint, write_checkpoint
+from onelogit.io.outputs import versions
 
 PEERS = {
     "compiled": COMPILED,

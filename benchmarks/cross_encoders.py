@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import declare, random_model
 from device_clock import Call
 from lineup import Absent, Entrant, Lineup
 from shapes import SHAPES
 from torch import nn
+
+from checkpoints import declare, random_model
 
 
 def with_logit_score(lineup: Lineup) -> Entrant:

@@ -11,9 +11,9 @@ from device_clock import Call
 from lineup import Absent, Entrant, Lineup
 
 from onelogit import Reranker
-from onelogit.at_once import can_attend_at_once
-from onelogit.decoder import attends_over_forests
-from onelogit.passes import TokenRow
+from onelogit.engine.attention.flash_varlen import can_attend_at_once
+from onelogit.engine.attention.hooks import attends_over_forests
+from onelogit.engine.forward import TokenRow
 
 HEAD_ALONE = "Sentence Transformers, head alone"
 UNPADDED = "Sentence Transformers, unpadded"

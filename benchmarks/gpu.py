@@ -30,7 +30,7 @@ from transformers import AutoTokenizer
 from versions import MEASURED
 
 from onelogit import DEMO_MODEL
-from onelogit.outputs import versions
+from onelogit.io.outputs import versions
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from checkpoints import random_model, recipe_with_ids
 from contestants import Score
 from counting import prompt_rows
 from device_clock import Call
@@ -20,8 +19,9 @@ from shapes import Shape, config_of
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from checkpoints import random_model, recipe_with_ids
 from onelogit import Recipe, Reranker
-from onelogit.convert import Head, one_logit_head, sequence_classifier
+from onelogit.conversion.head import Head, one_logit_head, sequence_classifier
 
 
 class Entrant(NamedTuple):

@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from checkpoints import write_checkpoint
 from shapes import SHAPES
+
+from checkpoints import write_checkpoint
 
 ONELOGIT = """
 import torch, transformers

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench import Bench, encoding
-from checkpoints import Checkpoint, sibling
 from contestants import COMPILED, FLAG, KEPT, ONELOGIT, SENTENCE_TRANSFORMERS, Ready, reference_logits
 from measure import Call, agreement, spread, summarise, take_turns
 from peak_memory import measure_memory
 from processes import Contestant
+
+from checkpoints import Checkpoint, sibling
 
 REPEATED_UP_TO = 100  # documents; a longer call is steady enough to be made once
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checkpoints import Checkpoint
 from contestants import Ready, Settings
 from processes import Contestant
+
+from checkpoints import Checkpoint
 
 
 class Memory(NamedTuple):

@@ -12,9 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from checkpoints import Checkpoint
 from contestants import Ready, Settings, prepare
 from transformers.utils import logging as transformers_logging
+
+from checkpoints import Checkpoint
 
 Result = TypeVar("Result")
 

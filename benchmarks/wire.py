@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 from texts import Texts, read_texts
 
 from onelogit import DEMO_MODEL, RemoteReranker
-from onelogit.asked import Asked, Asker
-from onelogit.dialects import DIALECTS, Ask, read
-from onelogit.prompt_writer import read_prompt_writer
+from onelogit.checkpoints.load_encoder import read_prompt_writer
+from onelogit.remote.protocols import DIALECTS, Ask, read
+from onelogit.remote.request_builder import Asked, Asker
 
 WAYS: dict[str, dict[str, Any]] = {
     "vllm-tokens": {"protocol": "vllm-tokens"},

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from onelogit import DEMO_MODEL
-from onelogit.cli import main as onelogit
+from onelogit.cli.main import main as onelogit
 
 DATA = Path(__file__).parent / "data" / "ko-en" / "questions.jsonl"
 KOREAN = "질문에 답하는 문서를 찾으시오. 문서는 어느 언어로 쓰였든 좋다."

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from bulk_rows import query_rows, results, write_jsonl
 from onelogit import DEMO_MODEL, InputError, RemoteReranker, Reranker, ServerError
+from support.bulk_rows import query_rows, results, write_jsonl
 
 QUERY = "What is the capital of China?"
 TEXTS = ["Bananas are yellow.", "Beijing is the capital of China.", "북경은 중국의 수도이다.", "", "Paris. " * 60]

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from onelogit.recipes import FAMILIES
+from onelogit.recipes.families import FAMILIES
 
 if TYPE_CHECKING:
     from onelogit import Reranker
-    from tiny import Tiny
+    from support.tiny import Tiny
 
 # Longest first: what is begun last is what the other cores wait for.
-LONGEST = ("test_bulk_ray.py", "test_compiled.py", "test_benchmarks.py", "test_bench.py", "test_export.py")
+LONGEST = ("test_ray.py", "test_compile.py", "test_benchmarks.py", "test_bench.py", "test_export.py")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -71,7 +71,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> "Tiny":
     """A tiny Qwen3-Reranker, known by the name of its folder."""
-    from tiny import causal_checkpoint
+    from support.tiny import causal_checkpoint
 
     return causal_checkpoint(tmp_path_factory.mktemp("models") / "Qwen3-Reranker-tiny")
 
@@ -87,7 +87,7 @@ def reranker(tiny_qwen: "Tiny") -> Iterator["Reranker"]:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., "Tiny"]:
     """Makes a tiny checkpoint in a folder of the given name, with further files."""
-    from tiny import causal_checkpoint
+    from support.tiny import causal_checkpoint
 
     def make(name: str = "model", *args: object, **options: object) -> "Tiny":
         return causal_checkpoint(tmp_path / name, *args, **options)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 CORE = ROOT / "shared" / "src" / "onelogit"
 PACKAGES = ROOT / "packages"
 
@@ -200,21 +200,21 @@ def test_every_stage_of_quality_has_its_place_and_knows_no_torch():
     assert {file.stem for file in folder.glob("*.py")} == {*QUALITY, "__init__"}
     for stage in QUALITY:
         imported = imports_of(folder / f"{stage}.py")
-        mine = {name.rpartition(".")[2] for name in imported if name.startswith("onelogit.measure.quality.")}
+        mine = {name.rpartition(".")[2] for name in imported if name.startswith("onelogit.evaluation.")}
 
         assert mine <= set(QUALITY[: QUALITY.index(stage)]), stage
         assert not imported & {"torch", "transformers"}, stage
 
 
 def test_evaluating_loads_no_torch_until_a_model_is_opened():
-    program = "import sys, onelogit.measure.quality.job; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    program = "import sys, onelogit.evaluation.job; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_evaluating_needs_no_package_of_another_extra():
     absent = "for name in ('pyarrow', 'ray', 'matplotlib'): sys.modules[name] = None"
-    program = f"import sys\n{absent}\nimport onelogit.measure.quality.job"
+    program = f"import sys\n{absent}\nimport onelogit.evaluation.job"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

@@ -18,10 +18,10 @@ from llama_index.core import Settings, SummaryIndex
 from llama_index.core.llms import MockLLM
 
 from onelogit import DEMO_MODEL, Reranker
-from onelogit.cli import _parsed
-from servers import Served, serving
+from onelogit.cli.main import _parsed
+from support.servers import Served, serving
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "shared" / "README.md", *sorted((ROOT / "packages").glob("*/README.md"))]
 PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = ["Bananas are yellow.", "Paris is the capital of France.", "Beijing is the capital of China."]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onelogit
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PROJECTS = [ROOT / "shared", *sorted((ROOT / "packages").iterdir())]
 
 

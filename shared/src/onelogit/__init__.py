@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from onelogit.adapters.handle import RerankerHandle, fields_of
+    from onelogit.adapters.request import Kept, OnError, RankOptions, RankRequest, rank_options, text_with_metadata
     from onelogit.errors import (
         CheckpointError,
         InputError,
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
         ServerError,
         UnsupportedModelError,
     )
-    from onelogit.handle import RerankerHandle, fields_of
-    from onelogit.inputs import check_top_n
-    from onelogit.open import open_reranker
+    from onelogit.local.reranker import Reranker
     from onelogit.options import (
         LoadOptions,
         OpenOptions,
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
         check_options,
         plain_options,
     )
-    from onelogit.rank_request import Kept, OnError, RankOptions, RankRequest, rank_options, text_with_metadata
-    from onelogit.recipes import FAMILIES, ReadOut, Recipe, recipe_fields, recipe_from
-    from onelogit.remote import RemoteReranker
-    from onelogit.reranker import Reranker
-    from onelogit.scores import Ranked
+    from onelogit.ranking import Ranked
+    from onelogit.recipes.families import FAMILIES, ReadOut, Recipe, recipe_fields, recipe_from
+    from onelogit.registry import open_reranker
+    from onelogit.remote.reranker import RemoteReranker
+    from onelogit.validation import check_top_n
 
 __version__ = "0.1.0"
 
@@ -53,31 +53,31 @@ _HOMES = {
     "RecipeError": "errors",
     "ServerError": "errors",
     "UnsupportedModelError": "errors",
-    "Kept": "rank_request",
-    "OnError": "rank_request",
-    "RankOptions": "rank_request",
-    "RankRequest": "rank_request",
-    "RerankerHandle": "handle",
-    "fields_of": "handle",
-    "rank_options": "rank_request",
-    "text_with_metadata": "rank_request",
-    "open_reranker": "open",
+    "Kept": "adapters.request",
+    "OnError": "adapters.request",
+    "RankOptions": "adapters.request",
+    "RankRequest": "adapters.request",
+    "RerankerHandle": "adapters.handle",
+    "fields_of": "adapters.handle",
+    "rank_options": "adapters.request",
+    "text_with_metadata": "adapters.request",
+    "open_reranker": "registry",
     "LoadOptions": "options",
     "OpenOptions": "options",
     "Protocol": "options",
     "RemoteOptions": "options",
-    "RemoteReranker": "remote",
+    "RemoteReranker": "remote.reranker",
     "check_options": "options",
     "adapter_options": "options",
     "plain_options": "options",
-    "FAMILIES": "recipes",
-    "ReadOut": "recipes",
-    "Recipe": "recipes",
-    "recipe_fields": "recipes",
-    "recipe_from": "recipes",
-    "Reranker": "reranker",
-    "Ranked": "scores",
-    "check_top_n": "inputs",
+    "FAMILIES": "recipes.families",
+    "ReadOut": "recipes.families",
+    "Recipe": "recipes.families",
+    "recipe_fields": "recipes.families",
+    "recipe_from": "recipes.families",
+    "Reranker": "local.reranker",
+    "Ranked": "ranking",
+    "check_top_n": "validation",
 }
 
 __all__ = [

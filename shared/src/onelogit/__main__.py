@@ -2,6 +2,6 @@
 
 import sys
 
-from onelogit.cli import main
+from onelogit.cli.main import main
 
 sys.exit(main())

@@ -60,6 +60,6 @@ def rerank(
     """
     check_installed("ray", "pyarrow")
     from onelogit.bulk.datasets import reranked  # noqa: PLC0415  loads Ray
-    from onelogit.bulk.on_ray import Pool  # noqa: PLC0415
+    from onelogit.bulk.ray_engine import Pool  # noqa: PLC0415
 
     return reranked(dataset, model, options, Pool(workers, cpus_per_worker, gpus_per_worker))

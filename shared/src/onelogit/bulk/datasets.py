@@ -3,14 +3,14 @@
 from functools import partial
 from typing import Any
 
-from onelogit.bulk.identity import model_label, sent_name, sent_options
-from onelogit.bulk.on_ray import Pool, check_room
-from onelogit.bulk.pairs import pairs_of
-from onelogit.bulk.parts import scored_table
+from onelogit.bulk.input_rows import pairs_of
+from onelogit.bulk.part_files import scored_table
 from onelogit.bulk.ranking import rank_table
+from onelogit.bulk.ray_engine import Pool, check_room
 from onelogit.bulk.scoring import score_pairs
-from onelogit.open import open_reranker
+from onelogit.checkpoints.fingerprint import model_label, sent_name, sent_options
 from onelogit.options import OpenOptions
+from onelogit.registry import open_reranker
 
 _QUERIES_OF_A_BLOCK = 16  # with some hundred documents each
 _PAIRS_OF_A_BLOCK = 1024

@@ -10,18 +10,18 @@ from typing import NamedTuple
 from pyarrow import ArrowException, compute
 from typing_extensions import Unpack
 
-from onelogit.bulk.identity import model_label, sent_name, sent_options
-from onelogit.bulk.pairs import Pair, pairs_of
-from onelogit.bulk.parts import first_line, read_part, row_count, scored_table, write_part
+from onelogit.bulk.input_rows import Pair, pairs_of
+from onelogit.bulk.output_folder import Run, RunFolder, part_of_slice
+from onelogit.bulk.part_files import first_line, read_part, row_count, scored_table, write_part
 from onelogit.bulk.ranking import grouped_tables, rank_table
-from onelogit.bulk.run_folder import Run, RunFolder, part_of_slice
 from onelogit.bulk.scoring import score_pairs
-from onelogit.bulk.slices import Plan, Slice, SliceReader, plan_slices
+from onelogit.bulk.shards import Plan, Slice, SliceReader, plan_slices
+from onelogit.checkpoints.fingerprint import model_label, sent_name, sent_options
 from onelogit.errors import InputError, OnelogitError
-from onelogit.inputs import checked_count, checked_path
-from onelogit.open import open_reranker
+from onelogit.io.progress import progress_bar, waiting
 from onelogit.options import OpenOptions
-from onelogit.progress import progress_bar, waiting
+from onelogit.registry import open_reranker
+from onelogit.validation import checked_count, checked_path
 
 SLICE_ROWS = 1000
 _MOST_PAIRS_OF_A_SLICE = 2**40
@@ -128,7 +128,7 @@ def run(
         source: a .parquet or .jsonl file, or a folder of them.
         output: the folder of the results.
         model: hub id or path of a folder; or URL of a server, as in `open_reranker`.
-        engine: scores slices, in any order; see `score_here` and `onelogit.bulk.on_ray`.
+        engine: scores slices, in any order; see `score_here` and `onelogit.bulk.ray_engine`.
         slice_rows: rows that are scored in one sitting, and lost where a worker is killed.
         is_overwriting: replace results of another run.
         **options: see `OpenOptions`.

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pyarrow
 from pyarrow import compute, parquet
 
-from onelogit.bulk.parts import RANKED, SCORED, read_part
-from onelogit.scores import rank_logits
+from onelogit.bulk.part_files import RANKED, SCORED, read_part
+from onelogit.ranking import rank_logits
 
 _PAIRS_TOGETHER = 500_000  # ranked in memory at once, but a query's all
 _MOST_GROUPS = 500  # files that a process may well have open

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from onelogit.bulk.pairs import Pair
+from onelogit.bulk.input_rows import Pair
 from onelogit.errors import InputError, LogitError
-from onelogit.recipes import Activation
-from onelogit.scores import to_score
+from onelogit.ranking import to_score
+from onelogit.recipes.families import Activation
 
 if TYPE_CHECKING:
-    from onelogit.open import AnyReranker
+    from onelogit.registry import AnyReranker
 
 _PAIRS_TOGETHER = 1024  # so many of a query that has more are in memory as token ids at once
 

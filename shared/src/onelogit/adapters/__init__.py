@@ -1,0 +1,1 @@
+"""What framework adapters share."""

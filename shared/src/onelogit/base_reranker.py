@@ -1,0 +1,187 @@
+"""What computes logits -> the doors through which it is asked: `rank`, `logits`, `pair_logits`, and `arank`."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
+
+from tqdm.auto import tqdm
+
+from onelogit.ranking import Ranked, rank_logits
+from onelogit.recipes.families import Activation
+from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_documents, checked_pairs
+
+Pairs = Sequence[tuple[str, str]]
+
+
+class PairScorer(Protocol):
+    """What stands behind the doors: a model in this process, or a server."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]: ...
+
+    async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]: ...
+
+    def close(self) -> None: ...
+
+
+AnyScorer = TypeVar("AnyScorer", bound=PairScorer)
+
+
+class Doors(Generic[AnyScorer]):
+    """The ways to ask a reranker, the same for a model in this process and for a server.
+
+    Args:
+        scorer: computes the logits.
+        activation: from logit to score.
+
+    Attributes:
+        activation: the same.
+    """
+
+    def __init__(self, scorer: AnyScorer, activation: Activation) -> None:
+        self._scorer = scorer
+        self.activation = activation
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._scorer.is_closed
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        *,
+        progress: bool = False,
+    ) -> list[Ranked]:
+        """The documents from most to least relevant.
+
+        Args:
+            query: what is looked for; not blank.
+            documents: texts, in any order; of those that are too long see `long_documents` in `ScoringOptions`.
+            top_n: keep this many at most; None for all.
+            score_threshold: keep documents whose score is at least this; None for all.
+            instruction: what "relevant" means here; None for the reranker's own, "" for none.
+            progress: show a progress bar.
+
+        Returns:
+            Sorted by logit, the highest first; equal logits in the given order. Empty for no documents.
+
+        Raises:
+            InputError: an argument of the wrong kind, or a query too long for `max_tokens`.
+            LogitError: the model gave NaN or an infinite number.
+            ServerError: a server is not there, or answers otherwise than asked.
+        """
+        check_top_n(top_n)
+        check_score_threshold(score_threshold)
+        logits = self.logits(query, documents, instruction, progress=progress)
+        return rank_logits(logits, self.activation, top_n, score_threshold)
+
+    async def arank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        *,
+        progress: bool = False,
+    ) -> list[Ranked]:
+        """`rank`, while the event loop goes on. Cancelling it leaves all other callers as they are."""
+        check_top_n(top_n)
+        check_score_threshold(score_threshold)
+        logits = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
+        return rank_logits(logits, self.activation, top_n, score_threshold)
+
+    def logits(
+        self, query: str, documents: Iterable[str], instruction: str | None = None, *, progress: bool = False
+    ) -> list[float]:
+        """The raw logit of each document, in the given order: float32, unbounded. Raises as `rank` does."""
+        return self._scorer.logits(_pairs(query, documents), instruction, progress=progress)
+
+    def pair_logits(
+        self, pairs: Iterable[tuple[str, str]], instruction: str | None = None, progress: bool = False
+    ) -> list[float]:
+        """The raw logit of each (query, document), in the given order.
+
+        Args:
+            pairs: of any queries and documents; many at once are batched together.
+            instruction: as in `rank`, for all pairs.
+            progress: show a progress bar.
+
+        Raises:
+            InputError: as `rank`, and for a pair that is none.
+        """
+        return self._scorer.logits(checked_pairs(pairs), instruction, progress=progress)
+
+    def warm_up(self) -> None:
+        """Score one short pair, so that the first real call finds everything ready."""
+        self.logits("warm up", ["warm up"])
+
+    async def awarm_up(self) -> None:
+        """`warm_up`, while the event loop goes on."""
+        await self.arank("warm up", ["warm up"])
+
+    def close(self) -> None:
+        """Let go of what is behind the doors. Closing twice is fine; scoring afterwards raises OnelogitError."""
+        self._scorer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """The same one: it does not change, and what it holds is not for copying."""
+        return self
+
+
+def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
+    """The query with each document; where there is none, any query will do."""
+    documents = checked_documents(documents)
+    if documents:
+        check_text(query, "the query", is_blank_allowed=False)
+    return [(query, document) for document in documents]
+
+
+@contextmanager
+def progress_of(total: int, *, is_shown: bool) -> Iterator[Callable[[int], object] | None]:
+    """A progress bar over rows, and what moves it; nothing at all where none is shown."""
+    if not is_shown:
+        yield None
+        return
+    with tqdm(total=total, desc="reranking", unit="row") as bar:
+        yield bar.update
+
+
+class Progress:
+    """Counts what is done, and moves a bar by it as soon as there is one. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._done = 0
+        self._update: Callable[[int], object] | None = None
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            if self._update is None:
+                self._done += count
+            else:
+                self._update(count)
+
+    def shown_by(self, update: Callable[[int], object] | None) -> None:
+        """Hand on what is done already, and from now on each count."""
+        with self._lock:
+            self._update = update
+            if update is not None and self._done:
+                update(self._done)

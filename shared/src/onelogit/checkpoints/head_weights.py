@@ -1,0 +1,94 @@
+"""A stored head -> the rows of it that make the logit; the others stay on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
+
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+
+
+class HeadRows(NamedTuple):
+    """The rows of a head that make the logit: the true one and, for a difference, the false one.
+
+    Attributes:
+        weight: shape (rows, hidden), in the stored dtype.
+        bias: shape (rows,), or None.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> HeadRows:
+    """Some rows of a head, through slices: the rest of it stays on disk.
+
+    Args:
+        folder: the checkpoint.
+        ids: rows of the language-model head; None for the one row of a native head.
+        is_tied: whether the input embeddings stand for a head that is not stored.
+
+    Raises:
+        CheckpointError: there is no such head.
+        RecipeError: an id is outside the vocabulary.
+        UnsupportedModelError: the head is quantised, or a native one has several rows.
+    """
+    files = files_of_tensors(folder)
+    names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
+    key = next((key for name in names for key in files if key == name or key.endswith(f".{name}")), None)
+    if key is None:
+        raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}: the head's rows cannot be read")
+    if ids is None and (count := _count_rows(files[key], key)) != 1:
+        raise UnsupportedModelError(f"{key} has {count} rows: a reranker's own head must have one logit")
+    rows = [0] if ids is None else ids
+    bias_name = names[0].replace("weight", "bias")
+    bias_key = next((key for key in files if key == bias_name or key.endswith(f".{bias_name}")), None)
+    return HeadRows(
+        weight=_read_rows(files[key], key, rows),
+        bias=None if bias_key is None else _read_rows(files[bias_key], bias_key, rows),
+    )
+
+
+def _count_rows(file: Path, key: str) -> int:
+    """How many rows a stored tensor has."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return int(tensors.get_slice(key).get_shape()[0])
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+
+
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """The dtype of a checkpoint's first tensor, for a configuration that names none; None for a quantised one."""
+    key, file = next(iter(files_of_tensors(folder).items()))
+    names = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    with safe_open(file, framework="pt") as tensors:
+        return names.get(tensors.get_slice(key).get_dtype())
+
+
+def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
+    """Some rows of a stored tensor, in its stored dtype; the others stay on disk.
+
+    Raises:
+        CheckpointError: the file is damaged.
+        RecipeError: a row is outside the tensor.
+        UnsupportedModelError: the tensor is quantised.
+    """
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            tensor = tensors.get_slice(key)
+            count = tensor.get_shape()[0]
+            for row in rows:
+                if not 0 <= row < count:
+                    raise RecipeError(f"the token id {row} is outside the vocabulary of {count} tokens")
+            taken = torch.cat([tensor[row : row + 1] for row in rows])
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+    if not taken.is_floating_point() or taken.element_size() < 2:
+        raise UnsupportedModelError(f"{key} is quantised ({taken.dtype}); take the unquantised checkpoint")
+    return taken

@@ -1,0 +1,181 @@
+"""A model's id or path -> the parts of its checkpoint: a backbone, the rows of its head, a tokenizer, a recipe."""
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from onelogit.checkpoints.device import find_device, find_dtype
+from onelogit.checkpoints.head_weights import HeadRows, read_head_rows
+from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
+from onelogit.checkpoints.module_chain import Chain, find_chain
+from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.weights import first_line, load_model
+from onelogit.conversion.pooled import read_layers
+from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
+from onelogit.options import LoadOptions
+from onelogit.recipes.families import ReadOut, Recipe, is_non_commercial
+from onelogit.validation import checked_recipe
+
+logger = logging.getLogger(__name__)
+
+# Fields of a config that change logits after the head, so that a head row alone would not give them.
+_CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "dim_model_base")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What a classifier is made of.
+
+    Attributes:
+        model: a backbone without a head, or, where both `head_rows` and `layers` are None, a classifier complete with
+            its own; in evaluation mode, on its device.
+        head_rows: what the logit is made from; None where the model needs none.
+        chain: the modules that make the logit, for a checkpoint that has them.
+        layers: those of the chain, in float32; None where there is none.
+        tokenizer: the checkpoint's own.
+        recipe: with token ids in place of texts.
+        pad_token_id: the tokenizer's, or its end-of-sequence token where it names none.
+    """
+
+    model: PreTrainedModel
+    head_rows: HeadRows | None
+    chain: Chain | None
+    layers: nn.Sequential | None
+    tokenizer: PreTrainedTokenizerFast
+    recipe: Recipe
+    pad_token_id: int
+
+
+def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Checkpoint:
+    """The parts of a checkpoint; small files first, so that a model that cannot be used is refused before its weights.
+
+    Of the language-model head only the rows that the recipe names are read.
+
+    Raises:
+        CheckpointError: the model is not found, lacks weights, or is damaged.
+        RecipeError: no recipe is known, or it does not fit the tokenizer.
+        InputError: an unknown device or dtype.
+    """
+    name = _name(model)
+    given = checked_recipe(options.get("recipe"))
+    find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refuses them before anything is read
+    revision, token = options.get("revision"), options.get("token")
+    folder = find_folder(name, with_weights=False, revision=revision, token=token)
+    texts = read_texts(folder)
+    recipe = recognise(name, texts, given).recipe
+    chain = find_chain(texts)
+    _mention_licence(name, recipe.licence)
+    config = load_config(folder, options)
+    tokenizer = load_tokenizer(folder, options)
+    recipe = _with_token_ids(recipe, tokenizer)
+    folder = find_folder(name, with_weights=True, revision=revision, token=token)
+    files_of_tensors(folder)  # refuses what is missing or damaged before transformers sees it
+    head_rows = None
+    layers = None if chain is None else read_layers(folder, chain)
+    if recipe.chat_template is not None and chain is None:
+        _refuse_changed_logits(name, config, recipe.read_out)
+        ids = None if recipe.read_out is None else _ids(recipe.read_out)
+        head_rows = read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
+    return Checkpoint(
+        model=load_model(folder, config, options, is_backbone=head_rows is not None or chain is not None),
+        head_rows=head_rows,
+        chain=chain,
+        layers=layers,
+        tokenizer=tokenizer,
+        recipe=recipe,
+        pad_token_id=pad_token_id(tokenizer, config),
+    )
+
+
+def _name(model: str | os.PathLike[str]) -> str:
+    if not isinstance(model, str | os.PathLike):
+        raise InputError(f"the model must be a hub id or a path, not a {type(model).__name__}")
+    return os.fspath(model)
+
+
+def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
+    """The checkpoint's configuration.
+
+    Raises:
+        CheckpointError: this version of transformers does not know the architecture, or it needs code of its own.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=options.get("trust_remote_code", False)
+        )
+    except Exception as error:  # transformers' checks of a configuration raise classes of their own
+        raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {first_line(error)}") from error
+    return config
+
+
+def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFast:
+    """The checkpoint's own tokenizer.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or has no fast backend.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
+    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first_line(error)}") from error
+    if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
+        raise CheckpointError(f"{folder} has no tokenizer (tokenizer.json)")
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise CheckpointError(f"{type(tokenizer).__name__} is a tokenizer in Python; onelogit needs a tokenizer.json")
+    return tokenizer
+
+
+def _with_token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recipe:
+    if recipe.read_out is None:
+        return recipe
+    true = token_id(recipe.read_out.true, tokenizer)
+    false = None if recipe.read_out.false is None else token_id(recipe.read_out.false, tokenizer)
+    if true == false:
+        raise RecipeError(f"a read-out needs a true token, and another false one or none, not {recipe.read_out}")
+    return replace(recipe, read_out=replace(recipe.read_out, true=true, false=false))
+
+
+def _ids(read_out: ReadOut) -> list[int]:
+    return [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
+
+
+def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id of an answer token; an id is its own.
+
+    Raises:
+        RecipeError: the text is not one token.
+    """
+    if not isinstance(token, str):
+        return token
+    vocabulary = tokenizer.get_vocab()
+    ids = tokenizer.encode(token, add_special_tokens=False)
+    if token == tokenizer.unk_token or (len(ids) != 1 and token in vocabulary):
+        return vocabulary[token]  # spelled as the vocabulary spells it
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
+    return int(ids[0])
+
+
+def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOut | None) -> None:
+    for field in _CHANGED_LOGITS if read_out is not None else ():
+        value = getattr(config, field, None)
+        if value not in (None, 1, 1.0):
+            raise UnsupportedModelError(f"{name!r} changes its logits after the head ({field}={value})")
+    if getattr(config, "use_bidirectional_attention", None):
+        raise UnsupportedModelError(f"{name!r} attends in both directions: no token is the last that sees all")
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
+    """The tokenizer's padding token, or its end-of-sequence token where it names none."""
+    ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
+    known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
+    return int(next(known, 0))
+
+
+def _mention_licence(name: str, licence: str | None) -> None:
+    if is_non_commercial(licence):
+        logger.warning("%s is licensed %s: not for commercial use", name, licence)

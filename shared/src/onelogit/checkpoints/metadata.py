@@ -1,0 +1,236 @@
+"""The texts of a checkpoint's small files -> what they declare of a reranker. Reads no disk, knows no family."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
+from onelogit.recipes.families import Activation, ReadOut
+
+Texts = Mapping[str, str]
+"""The text of each small file by its path in the checkpoint, with forward slashes."""
+
+_READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
+_STEP_MODULES = {"Dense", "LayerNorm"}  # behind a Pooling; `chain` reads them
+_ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
+
+
+# Set before a template that wants contents as lists of parts, so that it takes plain strings as well. The tag's last
+# plus sign keeps a newline that the template begins with.
+_STRUCTURING = (
+    "{%- set structured = namespace(messages=[]) -%}{%- for message in messages -%}"
+    "{%- set content = message.content -%}"
+    '{%- set content = [{"type": "text", "text": content}] if content is string else content -%}'
+    '{%- set structured.messages = structured.messages + [{"role": message.role, "content": content}] -%}'
+    "{%- endfor -%}{%- set messages = structured.messages +%}"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What a checkpoint's files say of it; None for what they do not say.
+
+    Attributes:
+        files: which files said so, for people to read.
+        read_out: None for a head of the checkpoint's own.
+        chat_template: for contents that are strings, with the variables that the files fix for it set at its beginning.
+        max_tokens: of the reranker; a tokenizer's own limit may be larger or smaller.
+    """
+
+    files: str
+    read_out: ReadOut | None
+    chat_template: str | None = None
+    default_instruction: str | None = None
+    activation: Activation | None = None
+    max_tokens: int | None = None
+    tokenizer_max_tokens: int | None = None
+    adds_special_tokens: bool = True
+
+
+def from_sentence_transformers(texts: Texts) -> Declaration | None:
+    """What `modules.json` and the files it points to declare; None where there is no such file.
+
+    Raises:
+        RecipeError: the files leave out what they should say.
+        UnsupportedModelError: they declare something other than one read-out.
+
+    Source: sentence_transformers 6.2, base/model.py and cross_encoder/modules/logit_score.py.
+    """
+    modules = parse(texts, "modules.json", kind=list)
+    if not modules:
+        return None
+    settings = parse(texts, "config_sentence_transformers.json")
+    if settings.get("model_type") == "SentenceTransformer":
+        raise UnsupportedModelError("it is an embedding model, which reads a query and a document apart")
+    if not all(isinstance(module, dict) for module in modules):
+        raise RecipeError("modules.json must list objects")
+    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    folders = [str(module.get("path", "")) for module in modules]
+    is_read_out = len(names) == 2 and names[1] in _READ_OUT_MODULES
+    is_chain = names[1:2] == ["Pooling"] and set(names[2:]) <= _STEP_MODULES
+    if names[:1] != ["Transformer"] or not (len(names) == 1 or is_read_out or is_chain):
+        raise UnsupportedModelError(
+            f"modules.json chains {' -> '.join(names)}, which is no single read-out; "
+            "sentence_transformers.CrossEncoder can run it"
+        )
+    return Declaration(
+        files=f"modules.json: {' -> '.join(names)}",
+        read_out=_logit_score(texts, folders[1]) if is_read_out else None,
+        chat_template=_chat_template(texts, folders[0]),
+        default_instruction=_default_instruction(settings, is_native=not is_read_out),
+        activation=declared_activation(texts),
+        max_tokens=parse(texts, join(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
+        tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
+        adds_special_tokens=False,  # as transformers' chat templates, which write what they need
+    )
+
+
+def from_vllm(texts: Texts) -> Declaration | None:
+    """What the fields of `config.json` declare by which vLLM converts; None where there are none.
+
+    Raises:
+        RecipeError: the fields contradict each other.
+
+    Source: vllm 0.33, config/model.py and model_executor/models/adapters.py.
+    """
+    config = parse(texts, "config.json")
+    config = {**(config.get("text_config") or {}), **config}
+    tokens, method = config.get("classifier_from_token"), config.get("method")
+    if config.get("is_original_qwen3_reranker"):
+        tokens, method = tokens or ["no", "yes"], "from_2_way_softmax"
+    if not tokens:
+        return None
+    if method == "from_2_way_softmax" and len(tokens) == 2:
+        read_out = ReadOut(true=tokens[1], false=tokens[0])
+    elif method == "no_post_processing" and len(tokens) == 1:
+        read_out = ReadOut(true=tokens[0])
+    else:
+        raise RecipeError(f"config.json asks for {method!r} of {tokens}, which is no single logit")
+    return Declaration(
+        files=f"config.json: classifier_from_token {tokens}, {method}",
+        read_out=read_out,
+        chat_template=_named_template(texts, "", parse(texts, "tokenizer_config.json"), None),
+        activation=declared_activation(texts),
+    )
+
+
+def model_card(texts: Texts) -> dict[str, Any]:
+    """The front matter of README.md; empty where there is none that can be read."""
+    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", texts.get("README.md", ""), re.DOTALL)
+    if match is None:
+        return {}
+    try:
+        fields = yaml.safe_load(match.group(1))
+    except yaml.YAMLError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def declared_licence(texts: Texts) -> str | None:
+    """The licence that the model card names, or None."""
+    card = model_card(texts)
+    licence = card.get("license_name") if card.get("license") == "other" else None
+    licence = card.get("license") if licence is None else licence
+    if isinstance(licence, list):
+        return ", ".join(map(str, licence))
+    return None if licence is None else str(licence)
+
+
+def declared_activation(texts: Texts) -> Activation | None:
+    """The activation that the files name for Sentence Transformers, from its newest place to its oldest.
+
+    Raises:
+        RecipeError: it is neither a sigmoid nor the identity.
+    """
+    config = parse(texts, "config.json")
+    path = (
+        parse(texts, "config_sentence_transformers.json").get("activation_fn")
+        or (config.get("sentence_transformers") or {}).get("activation_fn")
+        or config.get("sbert_ce_default_activation_function")
+    )
+    if path is None:
+        return None
+    name = str(path).rpartition(".")[2]
+    if name not in _ACTIVATIONS:
+        raise RecipeError(f"its files declare the activation {path!r}; pass activation='sigmoid' or 'identity'")
+    return _ACTIVATIONS[name]
+
+
+def tokenizer_max_tokens(texts: Texts, folder: str = "") -> int | None:
+    """The longest input that the tokenizer names, in tokens."""
+    declared = parse(texts, join(folder, "tokenizer_config.json")).get("model_max_length")
+    # Tokenizers without a limit of their own carry 1e30 here.
+    return int(declared) if declared is not None and declared < 10**9 else None
+
+
+def parse(texts: Texts, path: str, kind: type = dict) -> Any:
+    """The parsed JSON file, or an empty `kind` where there is no such file.
+
+    Raises:
+        CheckpointError: the file is not JSON, or holds another kind.
+    """
+    if path not in texts:
+        return kind()
+    try:
+        content = json.loads(texts[path])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, but holds a {type(content).__name__}")
+    return content
+
+
+def _default_instruction(settings: dict[str, Any], *, is_native: bool) -> str | None:
+    prompts = settings.get("prompts")
+    if is_native and prompts == {}:
+        return ""  # a conversion that was saved without one
+    return (prompts or {}).get(settings.get("default_prompt_name"))
+
+
+def _logit_score(texts: Texts, folder: str) -> ReadOut:
+    path = join(folder, "config.json")
+    ids = parse(texts, path)
+    true, false = ids.get("true_token_id"), ids.get("false_token_id")
+    if type(true) is not int or type(false) not in (int, type(None)):
+        raise RecipeError(f"{path} must name true_token_id, a whole number, but has {ids}")
+    return ReadOut(true=true, false=false)
+
+
+def _chat_template(texts: Texts, folder: str) -> str | None:
+    settings = parse(texts, join(folder, "sentence_bert_config.json"))
+    forms = settings.get("modality_config") or {}
+    if "message" not in forms:
+        return None
+    variables = dict((settings.get("processing_kwargs") or {}).get("chat_template") or {})
+    variables.pop("restore_suffix", None)
+    name = variables.pop("chat_template", None)
+    tokenizer_settings = parse(texts, join(folder, "tokenizer_config.json"))
+    template = _named_template(texts, folder, tokenizer_settings, name)
+    if template is None:
+        return None
+    for token in ("bos_token", "eos_token", "pad_token"):
+        value = tokenizer_settings.get(token)
+        variables.setdefault(token, value.get("content") if isinstance(value, dict) else value)
+    used = {key: value for key, value in variables.items() if value is not None and re.search(rf"\b{key}\b", template)}
+    setting = "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} +%}}" for key, value in used.items())
+    return f"{setting}{_STRUCTURING if forms['message'].get('format') == 'structured' else ''}{template}"
+
+
+def _named_template(texts: Texts, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:
+    if name is not None and join(folder, f"additional_chat_templates/{name}.jinja") in texts:
+        return texts[join(folder, f"additional_chat_templates/{name}.jinja")]
+    if name is None and join(folder, "chat_template.jinja") in texts:
+        return texts[join(folder, "chat_template.jinja")]
+    template = tokenizer_settings.get("chat_template")
+    if isinstance(template, list):
+        return {entry["name"]: entry["template"] for entry in template}.get("default" if name is None else name)
+    return template if name is None else None
+
+
+def join(folder: str, name: str) -> str:
+    """The path of a file in a module's folder, which is "" for the checkpoint's own."""
+    return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else name

@@ -1,0 +1,131 @@
+"""The texts of a checkpoint -> the head that its chain of modules makes: a pooling, and steps to one logit. No torch.
+
+Sentence Transformers writes some rerankers as modules behind a plain backbone: Transformer, Pooling, then Dense and
+LayerNorm, the last Dense with one output (cross-encoder/ettin-reranker-*).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from onelogit.checkpoints.metadata import Texts, join, parse
+from onelogit.errors import UnsupportedModelError
+
+Pooling = Literal["cls", "mean", "lasttoken"]
+
+_STATE = "sentence_embedding"  # what the modules hand on
+_ACTIVATIONS = ("GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "Tanh")
+_OLD_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """A linear layer and an activation, a class of `torch.nn` by name; the tensors stand in `folder`."""
+
+    folder: str
+    inputs: int
+    outputs: int
+    has_bias: bool
+    activation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNorm:
+    """A layer normalisation with torch's own epsilon; its tensors stand in `folder`."""
+
+    folder: str
+    inputs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A head as modules: the hidden states are pooled into one, which the steps turn into one logit, in order."""
+
+    pooling: Pooling
+    steps: tuple[Dense | LayerNorm, ...]
+
+
+def find_chain(texts: Texts) -> Chain | None:
+    """The chain that `modules.json` and the files it points to declare; None for a checkpoint without one.
+
+    Raises:
+        UnsupportedModelError: a chain that does more than that, or ends in several labels.
+
+    Source: sentence_transformers 6.2, sentence_transformer/modules/{pooling,layer_norm}.py, base/modules/dense.py.
+    """
+    modules = parse(texts, "modules.json", kind=list)
+    if len(modules) < 2 or _kind(modules[1]) != "Pooling":
+        return None
+    steps = []
+    for module in modules[2:]:
+        folder = str(module.get("path", ""))
+        config = parse(texts, join(folder, "config.json"))
+        is_last = module is modules[-1]
+        steps.append(_dense(folder, config, is_last) if _kind(module) == "Dense" else _norm(folder, config, is_last))
+    if not steps:
+        raise _unsupported("it ends in a pooled state, and no score")
+    _check_transformer(texts, str(modules[0].get("path", "")))
+    return Chain(pooling=_pooling(texts, str(modules[1].get("path", ""))), steps=tuple(steps))
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module.get("type", "")).rpartition(".")[2]
+
+
+def _check_transformer(texts: Texts, folder: str) -> None:
+    settings = parse(texts, join(folder, "sentence_bert_config.json"))
+    outputs = {form.get("method_output_name") for form in (settings.get("modality_config") or {}).values()}
+    if not outputs <= {None, "last_hidden_state"}:
+        raise _unsupported(f"its backbone hands on {sorted(map(str, outputs))}, not the last hidden state")
+
+
+def _pooling(texts: Texts, folder: str) -> Pooling:
+    config = parse(texts, join(folder, "config.json"))
+    old = [mode for mode, is_on in config.items() if mode.startswith("pooling_mode_") and is_on]
+    mode: Any = config.get("pooling_mode", [_OLD_POOLINGS.get(each, each) for each in old] or "mean")
+    mode = mode[0] if isinstance(mode, list) and len(mode) == 1 else mode
+    if mode not in get_args(Pooling):
+        raise _unsupported(f"it pools by {mode!r}, which is none of {', '.join(get_args(Pooling))}")
+    return mode  # type: ignore[no-any-return]
+
+
+def _dense(folder: str, config: dict[str, Any], is_last: bool) -> Dense:
+    source = config.get("module_input_name", _STATE)
+    target = config.get("module_output_name") or source
+    if source != _STATE or target != ("scores" if is_last else _STATE) or config.get("use_residual"):
+        raise _unsupported(f"{folder} leads from {source!r} to {target!r}, or past itself")
+    if is_last and config.get("out_features") != 1:
+        raise _unsupported(f"{folder} gives {config.get('out_features')} labels: a reranker's head must have one logit")
+    path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = path.rpartition(".")[2]
+    if not path.startswith("torch.nn.") or activation not in _ACTIVATIONS:
+        raise _unsupported(f"{folder} has the activation {path!r}, which is none of {', '.join(_ACTIVATIONS)}")
+    return Dense(
+        folder=folder,
+        inputs=_whole(folder, config, "in_features"),
+        outputs=_whole(folder, config, "out_features"),
+        has_bias=bool(config.get("bias", True)),
+        activation=activation,
+    )
+
+
+def _norm(folder: str, config: dict[str, Any], is_last: bool) -> LayerNorm:
+    if is_last:
+        raise _unsupported("it ends in a LayerNorm, and no score")
+    return LayerNorm(folder=folder, inputs=_whole(folder, config, "dimension"))
+
+
+def _whole(folder: str, config: dict[str, Any], name: str) -> int:
+    value = config.get(name)
+    if type(value) is not int or value < 1:
+        raise _unsupported(f"{folder}/config.json names no {name}")
+    return value
+
+
+def _unsupported(reason: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"the chain of its modules.json is no single read-out: {reason}; sentence_transformers.CrossEncoder can run it"
+    )

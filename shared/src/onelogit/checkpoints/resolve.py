@@ -1,0 +1,198 @@
+"""A model's name and the texts of its small files -> its recipe, and what it was recognised by."""
+
+import re
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from onelogit.checkpoints.metadata import (
+    Declaration,
+    Texts,
+    declared_activation,
+    declared_licence,
+    from_sentence_transformers,
+    from_vllm,
+    model_card,
+    parse,
+    tokenizer_max_tokens,
+)
+from onelogit.checkpoints.module_chain import find_chain
+from onelogit.errors import RecipeError, UnsupportedModelError
+from onelogit.prompts.template import takes_instruction
+from onelogit.recipes.families import DEFAULT_MAX_TOKENS, FAMILIES, Recipe
+from onelogit.recipes.templates import PLAIN_TEMPLATE
+from onelogit.recipes.unsupported import UNSUPPORTED
+
+_NATIVE = "ForSequenceClassification"
+
+
+class Recognised(NamedTuple):
+    """A recipe and, for people to read, what said so."""
+
+    recipe: Recipe
+    because: str
+
+
+def recognise(model: str, texts: Texts, recipe: Recipe | None = None) -> Recognised:
+    """The recipe of a model.
+
+    In this order: what the caller passes; the files for Sentence Transformers; the fields for vLLM; a native
+    `...ForSequenceClassification` head; the table of families, by id, by base model, by name. Files win over the
+    table in what they say: template, token ids, default instruction. The table adds what they have no word for: the
+    scale of the published score, the longest prompt.
+
+    Args:
+        model: hub id or path.
+        texts: the checkpoint's small files.
+        recipe: the caller's, used as it is.
+
+    Raises:
+        RecipeError: nothing declares a recipe and the table does not know the model, or the recipe cannot be this
+            model's.
+        UnsupportedModelError: no one-logit classifier can stand for this model.
+    """
+    architecture = _architecture(texts)
+    _refuse_unsupported(model, architecture, texts)
+    try:
+        found = Recognised(recipe, "the caller's recipe") if recipe is not None else _recognise(model, texts)
+        if found.recipe.chat_template is not None:
+            takes_instruction(found.recipe.chat_template)  # refuses a template that loses the query or the document
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{model!r}: {error}") from error
+    is_native = _has_head(texts) and from_vllm(texts) is None
+    if is_native and found.recipe.read_out is not None:
+        raise RecipeError(f"{model!r} is a {architecture} with a head of its own: its recipe needs read_out=None")
+    if not is_native and found.recipe.read_out is None:
+        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no head of its own")
+    licence = declared_licence(texts)
+    return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
+
+
+def _recognise(model: str, texts: Texts) -> Recognised:
+    known = _from_table(model, texts)
+    is_native = _has_head(texts)
+    declared = from_sentence_transformers(texts)
+    if declared is None:
+        declared = _without_template_for_chat(from_vllm(texts))
+    if declared is not None and (declared.chat_template is not None or known is not None or is_native):
+        return _merge(model, declared, known)
+    if declared is not None:
+        raise RecipeError(f"{declared.files}, but no chat template: pass recipe=Recipe(...)")
+    if is_native:
+        native = _native_head(texts)
+        return _merge(model, native if known is None else replace(native, chat_template=None), known)
+    if known is not None:
+        return known
+    raise RecipeError(_unknown_message(_architecture(texts)))
+
+
+def _without_template_for_chat(declared: Declaration | None) -> Declaration | None:
+    """A language model's own chat template stands in the same place as a reranker's: keep only the latter."""
+    if declared is None or declared.chat_template is None:
+        return declared
+    try:
+        takes_instruction(declared.chat_template)
+    except RecipeError:
+        return replace(declared, chat_template=None)
+    return declared
+
+
+def _native_head(texts: Texts) -> Declaration:
+    config = parse(texts, "config.json")
+    joins_plainly = config.get("use_sep_token", config.get("use_pad_token")) is False
+    return Declaration(
+        files=f"config.json: {_architecture(texts)}",
+        read_out=None,
+        chat_template=PLAIN_TEMPLATE if joins_plainly else None,
+        activation=declared_activation(texts),
+        tokenizer_max_tokens=tokenizer_max_tokens(texts),
+    )
+
+
+def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recognised:
+    """The declaration, with what it leaves out from the table, or else the defaults of Sentence Transformers."""
+    if known is None:
+        limits = (declared.max_tokens, declared.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
+        recipe = Recipe(
+            family="declared",
+            chat_template=declared.chat_template,
+            read_out=declared.read_out,
+            activation="sigmoid" if declared.activation is None else declared.activation,
+            default_instruction=declared.default_instruction,
+            max_tokens=next(limit for limit in limits if limit is not None),
+            adds_special_tokens=declared.adds_special_tokens,
+            source=f"the files of {model}",
+        )
+        return Recognised(recipe, declared.files)
+    table = known.recipe
+    changes: dict[str, Any] = {"read_out": declared.read_out}
+    if declared.chat_template is not None:
+        changes["adds_special_tokens"] = declared.adds_special_tokens
+    if declared.read_out is not None and table.read_out is not None:
+        changes["read_out"] = replace(declared.read_out, scale=table.read_out.scale)
+    elif declared.activation is not None:
+        changes["activation"] = declared.activation  # a conversion's own word for its own head
+    for field in ("chat_template", "default_instruction", "max_tokens"):
+        if getattr(declared, field) is not None:
+            changes[field] = getattr(declared, field)
+    return Recognised(replace(table, **changes), f"{declared.files}; the rest by {known.because}")
+
+
+def known_recipe(name: str) -> Recipe | None:
+    """The recipe that the table has for a model of this name, where its files are not at hand."""
+    found = _from_table(name, {})
+    return None if found is None else found.recipe
+
+
+def _from_table(model: str, texts: Texts) -> Recognised | None:
+    named = model_card(texts).get("base_model")
+    bases = [str(base) for base in named] if isinstance(named, list) else [] if named is None else [str(named)]
+    for name, because in [(model, "its id"), *((base, f"its base model {base}") for base in bases)]:
+        for recipe in FAMILIES:
+            if name.lower() in (known.lower() for known in recipe.models):
+                return Recognised(recipe, f"{because}, of the family {recipe.family}")
+    for name, because in [(model, "its name"), *((base, f"the name of its base model {base}") for base in bases)]:
+        for recipe in FAMILIES:
+            if recipe.name_pattern and re.search(recipe.name_pattern, _last_part(name), re.IGNORECASE):
+                return Recognised(recipe, f"{because}, of the family {recipe.family}")
+    return None
+
+
+def _last_part(name: str) -> str:
+    """The model's own name in an id, a folder, or a folder of the hub's cache (models--org--name/snapshots/...)."""
+    parts = name.replace("\\", "/").rstrip("/").split("/")
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    return parts[-1] if cached is None else cached.rpartition("--")[2]
+
+
+def _architecture(texts: Texts) -> str:
+    architectures = parse(texts, "config.json").get("architectures") or []
+    return str(architectures[0]) if architectures else ""
+
+
+def _has_head(texts: Texts) -> bool:
+    """Whether the checkpoint brings a classification head: in its architecture, or as modules behind it."""
+    return _architecture(texts).endswith(_NATIVE) or find_chain(texts) is not None
+
+
+def _refuse_unsupported(model: str, architecture: str, texts: Texts) -> None:
+    config: dict[str, Any] = parse(texts, "config.json")
+    for unsupported in UNSUPPORTED:
+        if re.search(unsupported.pattern, f"{architecture} {_last_part(model)}", re.IGNORECASE):
+            raise UnsupportedModelError(
+                f"{model!r} ({architecture or 'no architecture named'}) has no one-logit form: {unsupported.reason}. "
+                f"{unsupported.alternative}"
+            )
+    if config.get("is_encoder_decoder"):
+        raise UnsupportedModelError(f"{model!r} ({architecture}) has no one-logit form: it is an encoder-decoder")
+
+
+def _unknown_message(architecture: str) -> str:
+    families = ", ".join(recipe.family for recipe in FAMILIES)
+    return (
+        f"no recipe is known for this {architecture or 'model'}: it declares no reranking files and is none of "
+        f"{families}. Pass recipe=Recipe(family=..., chat_template=..., "
+        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model "
+        "card (to a command: --chat-template, --classifier-from-tokens and --method)"
+    )

@@ -1,0 +1,111 @@
+"""A checkpoint's folder -> its model with all its weights, as transformers loads it."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+
+from onelogit.checkpoints.device import find_device, find_device_map, find_dtype, is_quantised
+from onelogit.checkpoints.head_weights import stored_dtype
+from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
+from onelogit.options import LoadOptions
+
+
+def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
+    """The model with all its weights, in evaluation mode, on its device.
+
+    Where the caller names no dtype, the model's config keeps naming the stored one, though a CPU computes float16 as
+    float32: an export is written in it.
+
+    Args:
+        folder: the checkpoint.
+        config: its own.
+        options: device, dtype, and what is passed on to transformers.
+        is_backbone: leave out the head; False for a sequence classifier with its own.
+
+    Raises:
+        CheckpointError: weights are missing or damaged; none is ever filled with random numbers.
+        UnsupportedModelError: the classifier has several labels.
+        InputError: an unknown device or dtype, or a device map that leaves the embeddings on disk.
+    """
+    device = find_device(options.get("device"))
+    stored = config.dtype or stored_dtype(folder)
+    device_map = find_device_map(options, config, device)
+    model, report = _from_pretrained(
+        AutoModel if is_backbone else AutoModelForSequenceClassification,
+        folder,
+        dtype=find_dtype(options.get("dtype"), stored, device, is_kept=is_quantised(config)),
+        trust_remote_code=options.get("trust_remote_code", False),
+        device_map=device_map,
+        attn_implementation=options.get("attn_implementation"),
+        quantization_config=options.get("quantization_config"),
+    )
+    missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if missing:
+        # transformers fills these with random numbers and only warns.
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, {missing[0]} among them")
+    if not is_backbone and model.config.num_labels != 1:
+        labels = model.config.num_labels
+        raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
+    if options.get("dtype") is None:
+        model.config.dtype = stored
+    if device_map is None:
+        model.to(device)
+    if model.device.type == "meta":
+        raise InputError(f"device_map={device_map!r} leaves the embeddings of {folder} on no device: name one for them")
+    model.eval().requires_grad_(False)
+    if is_quantised(model.config):
+        _use_once(model, folder)
+    return model  # type: ignore[no-any-return]
+
+
+def _from_pretrained(model_class: Any, folder: Path, **options: object) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers tells of its weights."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        with _without_load_report():
+            model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **given)
+    except Exception as error:  # so many kinds of quantisation, so many kinds of complaint
+        if "ignore_mismatched_sizes" in str(error):
+            raise CheckpointError(f"weights in {folder} have other shapes than its config.json names") from error
+        raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
+    return model, report
+
+
+@torch.inference_mode()
+def _use_once(model: PreTrainedModel, folder: Path) -> None:
+    """Have quantised weights unpacked that would be only now: before it is asked how much memory is left."""
+    try:
+        model(torch.zeros((1, 1), dtype=torch.long, device=model.device))
+    except Exception as error:  # whatever a kernel lacks
+        computed = f"in {str(model.dtype).removeprefix('torch.')} on {model.device}"
+        raise CheckpointError(
+            f"the quantised weights in {folder} cannot be used {computed}, though maybe in another dtype: "
+            f"{first_line(error)}"
+        ) from error
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Silence transformers' table of unread weights in this thread: the head is left out on purpose."""
+    thread = threading.get_ident()
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.thread != thread or "LOAD REPORT" not in record.getMessage()
+
+    reporter = logging.getLogger("transformers.modeling_utils")
+    reporter.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        reporter.removeFilter(is_wanted)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the advice that transformers adds below."""
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,150 @@
+"""`onelogit convert`: a model written as a sequence classifier that others serve."""
+
+import argparse
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from rich.console import Console
+
+from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.resolve import recognise
+from onelogit.cli.model_options import (
+    add_json_option,
+    add_model_options,
+    fetch,
+    given_tokens,
+    load_options,
+    options_without_recipe,
+)
+from onelogit.cli.output import print_json
+from onelogit.cli.verify import check_measuring
+from onelogit.errors import CheckpointError, InputError
+from onelogit.export.model_card import serving
+from onelogit.io.progress import waiting
+from onelogit.validation import checked_path
+
+SUMMARY = "write a model as a sequence classifier that transformers, Sentence Transformers and vLLM serve"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes; the names of vLLM's own script among it."""
+    parser.add_argument("model", nargs="?", help="hub id or folder")
+    parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="the same, as vLLM's script asks for it")
+    parser.add_argument(
+        "-o", "--output", "--path", type=Path, metavar="FOLDER", required=True, help="the folder to write"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what stands there")
+    parser.add_argument("--verify", action="store_true", help="compare it with the original, and note the figures")
+    parser.add_argument("--push-to-hub", metavar="ID", help="and upload it to the hub")
+    parser.add_argument("--private", action="store_true", help="as a private model")
+    add_json_option(parser)
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert, write, verify, say how to serve it, upload."""
+    from onelogit.export.exporter import check_target  # noqa: PLC0415  loads torch
+
+    model = _model(options)
+    options.output = checked_path(options.output)
+    check_target(options.output.absolute(), model, is_overwriting=options.overwrite)
+    tokens = given_tokens(options)
+    labels = 1 if tokens is None or options.method != "no_post_processing" else len(tokens)
+    if labels > 1:
+        _check_labels(options, tokens or [])
+    elif options.verify:
+        check_measuring(None)
+    _save(model, options, tokens if labels > 1 else None)
+    if options.verify:
+        _verify(model, options)
+    _report(options, labels)
+    if options.push_to_hub:
+        _push(options)
+    return 0
+
+
+def _model(options: argparse.Namespace) -> str:
+    names = {name for name in (options.model, options.model_name) if name is not None}
+    if len(names) != 1:
+        raise InputError("name one model to convert: onelogit convert MODEL --output FOLDER")
+    return str(names.pop())
+
+
+def _check_labels(options: argparse.Namespace, tokens: list[str | int]) -> None:
+    for name in ("chat_template", "instruction", "activation", "max_tokens", "verify"):
+        if getattr(options, name) not in (None, False):
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for several labels: they are no reranker")
+    if len(set(tokens)) < len(tokens):
+        raise InputError(f"a token stands twice in {tokens}: each is one label")
+
+
+def _save(model: str, options: argparse.Namespace, labels: list[str | int] | None) -> None:
+    from onelogit.export.multi_label import save_labels  # noqa: PLC0415
+    from onelogit.local.reranker import Reranker  # noqa: PLC0415  loads torch
+
+    if labels is not None:
+        find_folder(model, with_weights=True, revision=options.revision)
+        with waiting(f"converting {model}"):
+            save_labels(
+                model, labels, options.output, options_without_recipe(options), is_overwriting=options.overwrite
+            )
+        return
+    loading = load_options(options, model)
+    fetch(model, loading)
+    with waiting(f"converting {model}"), Reranker.load(model, **loading) as reranker:
+        reranker.save(options.output, force=options.overwrite)
+
+
+def _verify(model: str, options: argparse.Namespace) -> None:
+    """Compare with the original, and write the figures into the folder's model card.
+
+    Raises:
+        CheckpointError: they disagree; the folder stays, for whoever wants to see why.
+    """
+    from onelogit.verification.parity import measure_parity  # noqa: PLC0415
+    from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  loads torch
+
+    parity = measure_parity(model, bundled_pairs(), load_options(options, model), against=str(options.output))
+    largest = max(comparison.largest_difference for comparison in parity.comparisons)
+    figures = (
+        f"Compared with the original on {parity.pair_count} pairs in Korean, English and Chinese, {parity.dtype} on "
+        f"{parity.device}: largest difference of a logit {largest:.1e} (up to {parity.tolerance:.1e} is rounding)."
+    )
+    if not parity.agrees:
+        raise CheckpointError(f"{options.output} differs from {model!r}. {figures}")
+    card = options.output / "README.md"
+    card.write_text(f"{card.read_text(encoding='utf-8')}\n{figures}\n", encoding="utf-8")
+
+
+def _push(options: argparse.Namespace) -> None:
+    push(options.output, options.push_to_hub, is_private=options.private)
+
+
+def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
+    """Upload an exported folder to the hub.
+
+    Raises:
+        CheckpointError: the hub refuses, or is not there; the folder stays where it is.
+    """
+    hub = HfApi()
+    try:
+        hub.create_repo(hub_id, private=is_private, exist_ok=True)
+        hub.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Conversion by onelogit")
+    except Exception as error:  # whatever the hub's client or its transport raises
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{folder} is written, but cannot be uploaded to {hub_id!r}: {reason}") from error
+
+
+def _report(options: argparse.Namespace, labels: int) -> None:
+    recipe = recognise(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
+    has_prompt = recipe is not None and recipe.chat_template is not None
+    used = serving(str(options.output), has_prompt=has_prompt, labels=labels)
+    if options.json:
+        print_json({"folder": str(options.output), "labels": labels, **used._asdict()})
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    many = "" if labels == 1 else f", with {labels} labels, one for each token: no reranker, which has one logit"
+    console.print(f"Written to {options.output}{many}.", markup=False)
+    for name, code in used._asdict().items():
+        console.print(f"\n[bold]{name}[/]")
+        console.print(code, markup=False)

@@ -1,0 +1,202 @@
+"""Arguments that say which model, and how it is loaded -> LoadOptions. Loads no torch."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, cast, get_args
+
+from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.resolve import recognise
+from onelogit.errors import InputError, RecipeError
+from onelogit.options import LoadOptions, OpenOptions, Protocol, check_place, is_url
+from onelogit.recipes.families import Activation, ReadOut, Recipe
+from onelogit.validation import checked_path, checked_recipe
+
+METHODS = ("from_2_way_softmax", "no_post_processing")
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """How results are printed."""
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+
+
+def add_revision_option(parser: argparse._ActionsContainer) -> None:
+    """Which version of a model."""
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the hub")
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """Which server, and how it is asked."""
+    group = parser.add_argument_group("a server")
+    group.add_argument("--url", help="of a server that serves the model; its key is read from ONELOGIT_API_KEY")
+    group.add_argument("--protocol", choices=get_args(Protocol), help="how it is asked; vllm-tokens where left out")
+    group.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
+
+
+def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
+    """Everything that `load_options` reads."""
+    add_loading_options(parser, default_dtype)
+    group = parser.add_argument_group("what the model is asked")
+    group.add_argument("--instruction", metavar="TEXT", help="in place of the family's default")
+    group.add_argument("--activation", choices=get_args(Activation), help="from logit to score")
+    group.add_argument("--chat-template", type=Path, metavar="FILE", help="jinja with the roles query and document")
+
+
+def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
+    """How a model is loaded, and which tokens answer, whatever it is asked."""
+    group = parser.add_argument_group("how the model is loaded")
+    add_revision_option(group)
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the fastest one present where left out")
+    group.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="longest prompt; the model's own where left out")
+    group.add_argument("--compile", action="store_true", help="have PyTorch compile the layers")
+    group.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
+    group.add_argument(
+        "--classifier-from-tokens",
+        "--classifier_from_tokens",
+        metavar="JSON",
+        help="""the answer tokens, as texts or ids: '["no", "yes"]', '["Yes"]', '[0]'""",
+    )
+    group.add_argument("--method", choices=METHODS, help="what becomes of the answer tokens")
+
+
+def load_options(options: argparse.Namespace, model: str) -> LoadOptions:
+    """What `Reranker.load` takes, with the recipe that the arguments describe.
+
+    Raises:
+        InputError: the arguments contradict each other.
+        RecipeError: they describe a part of a recipe, and nothing is known of the rest.
+    """
+    return {**options_without_recipe(options), "recipe": _given_recipe(options, model)}
+
+
+class Named(NamedTuple):
+    """What scores: a model of this process, a server and the model that it serves, or a server alone."""
+
+    model: str | None
+    url: str | None
+
+    @property
+    def opened_as(self) -> str:
+        """The first argument of `open_reranker`."""
+        return str(self.url if self.model is None else self.model)
+
+
+def named(model: str | None, url: str | None) -> Named:
+    """What a model's name and --url name; the address of a server may stand in either.
+
+    Raises:
+        InputError: both are servers, or what stands as --url is none.
+    """
+    if url is not None and not is_url(url):
+        raise InputError(f"--url must be an http or https address such as http://127.0.0.1:8000, not {url!r}")
+    if model is None or not is_url(model):
+        return Named(model, url)
+    if url is not None:
+        raise InputError("two servers are named, one in the model's place and one as --url; leave one out")
+    return Named(None, model)
+
+
+def open_options(options: argparse.Namespace, place: Named) -> OpenOptions:
+    """What `open_reranker` takes besides `place.opened_as`; some may have no part there, as `check_place` says.
+
+    Raises:
+        InputError: as `load_options`, or a recipe is described for a server whose model is not named.
+        RecipeError: as `load_options`.
+    """
+    remote = {"protocol": options.protocol, "template": options.template}
+    if place.model is not None:
+        return cast("OpenOptions", {**load_options(options, place.model), **remote, "url": place.url})
+    if options.chat_template is not None or given_tokens(options) is not None:
+        given = "--classifier-from-tokens" if options.chat_template is None else "--chat-template"
+        raise InputError(f"{given} is for prompts that are written here: name the model, too, and the server as --url")
+    return cast("OpenOptions", {**options_without_recipe(options), **remote})
+
+
+def fetch(model: str, options: OpenOptions | LoadOptions) -> None:
+    """Bring a model of the hub here, under the hub's own progress bars; one that cannot be used without its weights.
+
+    Raises:
+        InputError: an option has no part in a model of this process.
+        CheckpointError: it is not found.
+        RecipeError: it is not known how it reranks.
+    """
+    check_place(cast("OpenOptions", options))
+    if checked_path(model).is_dir():
+        return
+    revision = options.get("revision")
+    folder = find_folder(model, with_weights=False, revision=revision)
+    recognise(model, read_texts(folder), checked_recipe(options.get("recipe")))
+    find_folder(model, with_weights=True, revision=revision)
+
+
+def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
+    """What `Reranker.load` takes, as far as it is given, but for the recipe."""
+    names = ("revision", "device", "dtype", "max_tokens", "instruction", "compile", "activation", "trust_remote_code")
+    given = {name: getattr(options, name) for name in names}
+    return cast(
+        "LoadOptions", {name: value for name, value in given.items() if value is not None and value is not False}
+    )
+
+
+def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
+    """The answer tokens that the arguments name, in their order.
+
+    Raises:
+        InputError: they are no JSON list of texts and ids, or have no method.
+    """
+    if options.classifier_from_tokens is None:
+        if options.method is not None:
+            raise InputError(f"--method {options.method} needs --classifier-from-tokens")
+        return None
+    try:
+        tokens = json.loads(options.classifier_from_tokens)
+    except json.JSONDecodeError as error:
+        raise InputError(f'--classifier-from-tokens is not JSON ({error}); give \'["no", "yes"]\'') from error
+    if not isinstance(tokens, list) or not tokens or not all(type(token) in (str, int) for token in tokens):
+        raise InputError(f"--classifier-from-tokens must be a list of texts or ids, not {tokens!r}")
+    if options.method is None:
+        raise InputError(f"--classifier-from-tokens needs a --method: {' or '.join(METHODS)}")
+    return tokens
+
+
+def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
+    tokens = given_tokens(options)
+    if tokens is None and options.chat_template is None:
+        return None
+    read_out = None if tokens is None else _read_out(tokens, options.method)
+    template = None if options.chat_template is None else _read_template(options.chat_template)
+    try:
+        known = recognise(model, read_texts(find_folder(model, with_weights=False, revision=options.revision))).recipe
+    except RecipeError:
+        if template is None or read_out is None:
+            raise
+        return Recipe(family="given", chat_template=template, read_out=read_out, source="the command line")
+    return replace(
+        known,
+        chat_template=known.chat_template if template is None else template,
+        read_out=known.read_out if read_out is None else replace(read_out, scale=_scale(known)),
+    )
+
+
+def _scale(known: Recipe) -> float:
+    return 1.0 if known.read_out is None else known.read_out.scale
+
+
+def _read_out(tokens: list[str | int], method: str) -> ReadOut:
+    if method == "from_2_way_softmax" and len(tokens) == 2:
+        return ReadOut(true=tokens[1], false=tokens[0])
+    if method == "no_post_processing" and len(tokens) == 1:
+        return ReadOut(true=tokens[0])
+    raise InputError(
+        f"{method} of {len(tokens)} tokens is no single logit: from_2_way_softmax takes two, the false one first, and "
+        "no_post_processing takes one"
+    )
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the chat template {path} cannot be read: {error}") from error

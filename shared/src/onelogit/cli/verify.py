@@ -1,0 +1,56 @@
+"""`onelogit verify`: a model's logits compared with those of its conversion."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from onelogit.cli.model_options import add_json_option, add_model_options, fetch, load_options
+from onelogit.cli.output import mention_demo, print_json
+from onelogit.io.outputs import check_package, check_plot
+
+SUMMARY = "compare the logits of a model with those of its conversion; exit code 1 where they disagree"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", help="hub id or folder")
+    parser.add_argument(
+        "--pairs", metavar="FILE", help="JSONL with query and document, - for stdin; a multilingual set where left out"
+    )
+    parser.add_argument("--against", metavar="FOLDER|URL", help="compare an exported folder, or a vLLM server, too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: original against converted logits")
+    add_json_option(parser)
+    add_model_options(parser, default_dtype="float32")
+
+
+def check_measuring(plot: Path | None) -> None:
+    """Refuse before anything is loaded what would fail after it.
+
+    Raises:
+        InputError: a package is missing, or the picture cannot be written there.
+    """
+    check_package("scipy", "measure")
+    if plot is not None:
+        check_plot(plot)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, draw."""
+    from onelogit.verification.parity import measure_parity  # noqa: PLC0415
+    from onelogit.verification.report import parity_table, plot_parity  # noqa: PLC0415
+    from onelogit.verification.sample_pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch
+
+    check_measuring(options.plot)
+    pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)
+    loading = load_options(options, options.model)
+    fetch(options.model, loading)
+    parity = measure_parity(options.model, pairs, loading, against=options.against)
+    if options.json:
+        print_json(parity.to_json())
+    else:
+        Console().print(parity_table(parity))
+    if options.plot is not None:
+        plot_parity(parity, options.plot)
+    mention_demo(options.model)
+    return 0 if parity.agrees else 1

@@ -1,0 +1,1 @@
+"""A language model's head -> a head with one logit, on a classifier of transformers."""

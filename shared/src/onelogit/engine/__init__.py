@@ -1,0 +1,1 @@
+"""Rows of token ids -> logits: prefix sharing, batching, caching and scheduling."""

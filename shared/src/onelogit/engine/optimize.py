@@ -1,0 +1,99 @@
+"""A classifier with our head -> the same one, prepared to read forests, its layers compiled where that is asked.
+
+What is not known to give the same numbers is proved on a small forest, beforehand; where it does not, it stays as it
+was.
+"""
+
+import logging
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from onelogit.checkpoints.weights import first_line
+from onelogit.engine.attention.hooks import is_known_to_read_forests, may_read_forests, stop_reading_forests, use_in
+from onelogit.engine.compiled import can_be_compiled, compile_layers, stop_compiling
+from onelogit.engine.forward import TokenRow, read_forest, read_padded, reading_of
+from onelogit.engine.fused_ops import quicken
+from onelogit.engine.prefix_tree import Cursor, next_batch
+from onelogit.errors import OnelogitError
+
+logger = logging.getLogger(__name__)
+
+_ENDINGS = ((7, 8, 9), range(200, 220), (*range(200, 210), *range(300, 330)))
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # of a hidden state's norm; rows that see each other differ by about 1
+
+
+def prepare(classifier: PreTrainedModel, *, is_compiled: bool) -> bool:
+    """Make a classifier with our head as fast as it can be on its device, in place.
+
+    Returns:
+        Whether it reads forests; else it reads padded rows, and is not compiled.
+
+    Raises:
+        OnelogitError: it cannot be compiled here.
+    """
+    quicken(classifier)
+    reads_forests = _learns_to_read_forests(classifier)
+    if is_compiled:
+        _learns_compiled(classifier, reads_forests=reads_forests)
+    return reads_forests
+
+
+def _learns_to_read_forests(classifier: PreTrainedModel) -> bool:
+    if not may_read_forests(classifier):
+        return False
+    use_in(classifier)
+    is_able = is_known_to_read_forests(classifier) or _reads_forests_rightly(classifier)
+    if not is_able:
+        slower = "%s reads padded rows on %s, and takes longer: a trial with shared prefixes failed"
+        logger.warning(slower, type(classifier).__name__, classifier.device)
+        stop_reading_forests(classifier)
+    return is_able
+
+
+def _reads_forests_rightly(classifier: PreTrainedModel) -> bool:
+    """Whether rows that share a prefix end in the same hidden states read as a forest and padded."""
+    try:
+        forest = _hidden_states(classifier)
+        padded = read_padded(classifier, [TokenRow(row) for row in _sample(classifier)])
+    except Exception as error:  # a model's code may fail in any way over what it was not written for
+        logger.info("%s cannot read shared prefixes once: %s", type(classifier).__name__, error)
+        return False
+    return _is_same(classifier, forest, padded, "reading prefixes once")
+
+
+def _learns_compiled(classifier: PreTrainedModel, *, reads_forests: bool) -> None:
+    if not reads_forests or not can_be_compiled(classifier):
+        why = "is spread over devices" if reads_forests else "reads padded rows"
+        logger.warning("%s %s: it is not compiled", type(classifier).__name__, why)
+        return
+    plain = _hidden_states(classifier)
+    compile_layers(classifier)
+    try:
+        compiled = _hidden_states(classifier)
+    except Exception as error:  # whatever a compiler has to say
+        stop_compiling(classifier)
+        raise OnelogitError(
+            f"PyTorch cannot compile {type(classifier).__name__} here: {first_line(error)}; on a CPU it needs a C++ "
+            "compiler (g++, clang or MSVC), on CUDA Triton and a C compiler, and Python's headers; or leave compile out"
+        ) from error
+    if not _is_same(classifier, compiled, plain, "being compiled"):
+        logger.warning("compiled, %s gives other numbers: it is not", type(classifier).__name__)
+        stop_compiling(classifier)
+
+
+def _is_same(classifier: PreTrainedModel, hidden: Tensor, expected: Tensor, what: str) -> bool:
+    difference = float((hidden - expected).float().norm() / expected.float().norm())
+    logger.info("%s: %s differs by %.2g", type(classifier).__name__, what, difference)
+    return difference < (_TOLERANCE if classifier.dtype.itemsize >= 4 else _HALF_TOLERANCE)
+
+
+def _hidden_states(classifier: PreTrainedModel) -> Tensor:
+    batch = next_batch(_sample(classifier), Cursor(), 1000)
+    return read_forest(classifier, reading_of(batch, classifier, 1000))
+
+
+def _sample(classifier: PreTrainedModel) -> list[tuple[int, ...]]:
+    """Rows that share a prefix, sorted."""
+    vocabulary = int(classifier.config.get_text_config().vocab_size)
+    return sorted(tuple(id % vocabulary for id in (*range(100, 112), *own)) for own in _ENDINGS)

@@ -1,0 +1,1 @@
+"""Files with relevance judgements -> a dataset."""

@@ -1,0 +1,154 @@
+"""A recipe and the name of its source -> the README.md of an exported folder, and the commands that serve it."""
+
+import re
+from pathlib import Path
+from textwrap import fill
+from typing import NamedTuple
+
+import yaml
+
+from onelogit.recipes.families import ReadOut, Recipe
+
+
+class Serving(NamedTuple):
+    """Three ways to use an exported folder, as code or a command to paste."""
+
+    transformers: str
+    sentence_transformers: str
+    vllm: str
+
+
+def public_name(source: str) -> str:
+    """A hub id as it is, and of a path the last part: where a folder stood is nobody's business."""
+    return source if is_hub_id(source) else Path(source).name
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a model's name has the form owner/name, and is no folder here."""
+    has_form = re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not source.startswith(".")
+    return has_form and not Path(source).is_dir()
+
+
+def serving(folder: str, *, has_prompt: bool, labels: int = 1) -> Serving:
+    """How the folder is used, filled in.
+
+    Args:
+        folder: path or hub id.
+        has_prompt: whether a chat template writes what the model reads; False where it reads a plain pair.
+        labels: 1 for a reranker.
+    """
+    lines = [
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n",
+        f'model = AutoModelForSequenceClassification.from_pretrained("{folder}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+    ]
+    if has_prompt:
+        lines += [
+            'messages = [{"role": "query", "content": query}, {"role": "document", "content": document}]',
+            'inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)',
+        ]
+    elif labels == 1:
+        lines += ['inputs = tokenizer(query, document, truncation=True, return_tensors="pt")']
+    else:
+        lines += ['inputs = tokenizer(prompt, return_tensors="pt")  # the prompt is yours to write']
+    older = f"  # before vLLM 0.33 add: --chat-template {folder}/chat_template.jinja" if has_prompt else ""
+    predict = "[(query, document) for document in documents]" if labels == 1 else "[prompt]"
+    return Serving(
+        transformers="\n".join([*lines, f"{'logit' if labels == 1 else 'logits'} = model(**inputs).logits[0]"]),
+        sentence_transformers=(
+            "from sentence_transformers import CrossEncoder\n\n"
+            f'model = CrossEncoder("{folder}")\n'
+            f"scores = model.predict({predict})"
+        ),
+        vllm=f"vllm serve {folder} --runner pooling{older}",
+    )
+
+
+def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) -> str:
+    """The model card: what this is, what it was made from, under which licence, and how to use it.
+
+    Args:
+        recipe: with token ids.
+        source: hub id or path of the original.
+        name: how the code in the card calls the folder.
+        labels: 1 for a reranker.
+    """
+    model = public_name(source)
+    origin = f"[{model}](https://huggingface.co/{model})" if is_hub_id(source) else f"`{model}`"
+    used = serving(name, has_prompt=recipe.chat_template is not None, labels=labels)
+    paths = "`/rerank` and `/score`" if labels == 1 else "`/classify`"
+    licence = "see its model card" if recipe.licence is None else recipe.licence
+    texts = [_reranker_text(recipe, origin) if labels == 1 else _labels_text(origin, labels)]
+    texts.append(f"Licence and attribution: the original's ({licence}). Credit for the model goes to its authors.")
+    parts = [
+        f"---\n{_front_matter(recipe, source, labels)}\n---",
+        f"# {model} as a sequence classifier",
+        *map(_wrapped, texts),
+        "## Use",
+        f"With Sentence Transformers (5.4 or newer):\n\n```python\n{used.sentence_transformers}\n```",
+        f"With transformers, for the raw logit:\n\n```python\n{used.transformers}\n```",
+        f"With vLLM, behind {paths}:\n\n```console\n{used.vllm}\n```",
+        *map(_wrapped, _scores_texts(recipe, source, name) if labels == 1 else []),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return fill(text, width=100, break_long_words=False, break_on_hyphens=False)
+
+
+def _front_matter(recipe: Recipe, source: str, labels: int) -> str:
+    fields = {
+        "base_model": source if is_hub_id(source) else None,
+        "license": recipe.licence,
+        "library_name": "sentence-transformers" if labels == 1 else "transformers",
+        "pipeline_tag": "text-ranking" if labels == 1 else "text-classification",
+        "tags": [*(["cross-encoder", "reranker"] if labels == 1 else []), "text-classification", "onelogit"],
+    }
+    return yaml.safe_dump({key: value for key, value in fields.items() if value is not None}, sort_keys=False).strip()
+
+
+def _reranker_text(recipe: Recipe, origin: str) -> str:
+    family = "" if recipe.family == "declared" else f" of the family `{recipe.family}` ({recipe.source})"
+    head = _head_text(recipe.read_out)
+    return f"This is {origin}, a reranker{family}, converted by onelogit. {head} Nothing was trained."
+
+
+def _labels_text(origin: str, labels: int) -> str:
+    return (
+        f"This is {origin}, a language model, converted by onelogit. Its language-model head is gone; in its place "
+        f"stand {labels} of its rows, in float32: the labels are tokens, and a label's logit is its token's. It is no "
+        "reranker, which has one logit, and it holds no prompt. Nothing was trained."
+    )
+
+
+def _head_text(read_out: ReadOut | None) -> str:
+    if read_out is None:
+        return "Its classification head is its own, and gives what it gives in the original."
+    rows = f"row {read_out.true}" if read_out.false is None else f"row {read_out.true} less row {read_out.false}"
+    scaled = rows if read_out.scale == 1 else f"{rows}, times {read_out.scale:g}"
+    return (
+        f"Its language-model head is gone; in its place stands one row, in float32: {scaled}. So the classifier's one "
+        "logit is the relevance that the original gives at the prompt's last token."
+    )
+
+
+def _scores_texts(recipe: Recipe, source: str, name: str) -> list[str]:
+    score = "the logit's sigmoid" if recipe.activation == "sigmoid" else "the logit itself"
+    texts = [
+        f"The score is {score}. It orders documents; it is no probability that a document is relevant.",
+        "`reranker_probe.json` holds three prompts with their token ids and logits, to ask any server whether it is "
+        f"sane. `onelogit verify {public_name(source)} --against {name}` compares this folder with the original.",
+    ]
+    if recipe.chat_template is not None:
+        texts.append(
+            "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights when it "
+            'loads them, unless it is asked for `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM leave it '
+            "as it is."
+        )
+    if recipe.chat_template is not None and "seam" in recipe.chat_template:
+        texts.append(
+            "The original's own code tokenises the prompt in pieces, and onelogit does as it does. Servers tokenise it "
+            "whole, which gives other tokens where a text ends in punctuation, and slightly other logits."
+        )
+    return texts

@@ -1,0 +1,54 @@
+"""Several answer tokens -> a classifier with a label for each, as vLLM's conversion script makes it. No reranker."""
+
+from pathlib import Path
+
+from onelogit.checkpoints.head_weights import read_head_rows
+from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id, token_id
+from onelogit.checkpoints.metadata import declared_licence
+from onelogit.checkpoints.weights import load_model
+from onelogit.conversion.head import Head, sequence_classifier
+from onelogit.export.exporter import Conversion, export
+from onelogit.options import LoadOptions
+from onelogit.recipes.families import DEFAULT_MAX_TOKENS, Recipe
+
+
+def save_labels(
+    model: str, tokens: list[str | int], folder: Path, options: LoadOptions, *, is_overwriting: bool = False
+) -> None:
+    """Write a classifier whose logits are those of the given tokens, in their order.
+
+    Args:
+        model: hub id or path of a causal model.
+        tokens: texts of one token each, or ids; at least two.
+        folder: as in `export`.
+        options: device, dtype and the like; a recipe has no part in it.
+        is_overwriting: as in `export`.
+
+    Raises:
+        RecipeError: a text is not one token, or an id is outside the vocabulary.
+        CheckpointError: the model is not found or damaged, or the folder cannot be written.
+        UnsupportedModelError: it is quantised, or transformers has no sequence classifier for its architecture.
+    """
+    source = find_folder(model, with_weights=True, revision=options.get("revision"), token=options.get("token"))
+    config = load_config(source, options)
+    tokenizer = load_tokenizer(source, options)
+    ids = [token_id(token, tokenizer) for token in tokens]
+    rows = read_head_rows(source, ids, is_tied=bool(config.tie_word_embeddings))
+    head = Head(rows.weight.float(), None if rows.bias is None else rows.bias.float())
+    backbone = load_model(source, config, options, is_backbone=True)
+    classifier = sequence_classifier(backbone, head, pad_token_id(tokenizer, config))
+    classifier.config.id2label = {index: str(token) for index, token in enumerate(tokens)}
+    classifier.config.label2id = {str(token): index for index, token in enumerate(tokens)}
+    recipe = Recipe(
+        family="several labels",
+        chat_template=None,
+        read_out=None,
+        licence=declared_licence(read_texts(source)),
+        source="tokens named by the caller",
+    )
+    limit = getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS)
+    conversion = Conversion(
+        classifier=classifier, tokenizer=tokenizer, recipe=recipe, source=model, max_tokens=limit, probes=[]
+    )
+    export(conversion, folder, is_overwriting=is_overwriting)

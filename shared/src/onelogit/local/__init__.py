@@ -1,0 +1,1 @@
+"""Reranking with a model in this process."""

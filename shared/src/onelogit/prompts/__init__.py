@@ -1,0 +1,1 @@
+"""Texts -> the token ids of prompts."""

@@ -1,0 +1,108 @@
+"""Raw logits -> ranking. Plain Python floats from here on."""
+
+import math
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import NamedTuple, Protocol, Self
+
+from onelogit.errors import LogitError
+from onelogit.recipes.families import Activation
+
+
+class Ranked(NamedTuple):
+    """One document in a ranking.
+
+    Attributes:
+        index: the document's place in the caller's list.
+        logit: the model's raw read-out, unbounded; what the ranking sorts by.
+        score: the logit on the scale that the model's card publishes. It orders documents; it is no probability
+            that a document is relevant.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a document
+    logit: float
+    score: float
+
+
+class Computed(NamedTuple):
+    """The logits of some rows, in the order of `indices`, which say whose."""
+
+    indices: list[int]
+    logits: list[float]
+
+    def is_computed(self) -> bool:
+        return True
+
+    def computed(self) -> Self:
+        return self
+
+
+class Launched(Protocol):
+    """A batch that a device was given: `Computed`, or what will be."""
+
+    def is_computed(self) -> bool:
+        """Whether `computed` would not wait."""
+
+    def computed(self) -> Computed:
+        """The logits, waited for."""
+
+
+def rank_logits(
+    logits: Sequence[float],
+    activation: Activation,
+    top_n: int | None = None,
+    score_threshold: float | None = None,
+) -> list[Ranked]:
+    """The documents from best to worst; equal logits keep the caller's order.
+
+    Args:
+        logits: one for each document, in the caller's order.
+        activation: "sigmoid" or "identity", from logit to score.
+        top_n: keep this many at most; None for all.
+        score_threshold: keep scores that are at least this; None for all.
+
+    Raises:
+        LogitError: a logit is NaN or infinite.
+    """
+    for index, logit in enumerate(logits):
+        check_logit(logit, index)
+    order = sorted(range(len(logits)), key=lambda index: -logits[index])  # sorted() is stable: ties by index
+    ranking = [Ranked(index, logits[index], to_score(logits[index], activation)) for index in order]
+    if score_threshold is not None:
+        ranking = [ranked for ranked in ranking if ranked.score >= score_threshold]
+    return ranking[:top_n]
+
+
+def best_logits(logits: Sequence[float], owners: Sequence[int]) -> list[float]:
+    """The highest logit of each document's rows.
+
+    Args:
+        logits: one for each row.
+        owners: whose each row is, in any order, every document from 0 up at least once.
+
+    Raises:
+        LogitError: a logit is NaN or infinite.
+    """
+    best: dict[int, float] = {}
+    for owner, logit in sorted(zip(owners, logits, strict=True), key=itemgetter(0)):
+        check_logit(logit, owner)
+        best[owner] = max(logit, best.get(owner, logit))
+    return [*best.values()]
+
+
+def to_score(logit: float, activation: Activation) -> float:
+    """The logit itself, or its sigmoid, computed without overflow."""
+    if activation == "identity":
+        return logit
+    small = math.exp(-abs(logit))
+    return 1 / (1 + small) if logit >= 0 else small / (1 + small)
+
+
+def check_logit(logit: float, index: int) -> None:
+    """Refuse what cannot be ordered.
+
+    Raises:
+        LogitError: naming the document whose logit is not finite.
+    """
+    if not math.isfinite(logit):
+        raise LogitError(f"the logit of document {index} is {logit}; try dtype='float32'")

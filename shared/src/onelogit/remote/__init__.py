@@ -1,0 +1,1 @@
+"""Reranking with a model on a server."""

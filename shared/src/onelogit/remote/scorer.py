@@ -1,0 +1,226 @@
+"""Pairs of texts -> the logits that a server gives them: what is asked, in which form, and whether it is believed."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from onelogit.base_reranker import Pairs, progress_of
+from onelogit.checkpoints.load_encoder import read_prompt_writer
+from onelogit.checkpoints.resolve import known_recipe
+from onelogit.errors import InputError, ServerError
+from onelogit.export.probe import ProbeFile, diagnose, largest_difference, long_pairs, read_probe, within, wrong_prompts
+from onelogit.options import OpenOptions, Protocol, RemoteOptions
+from onelogit.prompts.encoder import Encoder
+from onelogit.ranking import best_logits, to_score
+from onelogit.recipes.families import Recipe
+from onelogit.remote.client import Limits, Wire
+from onelogit.remote.protocols import DIALECTS, Ask, read
+from onelogit.remote.request_builder import Asker
+from onelogit.remote.served import listed_models, served_name
+from onelogit.validation import check_text, checked_choice, checked_count
+
+if TYPE_CHECKING:
+    import httpx2
+
+Result = TypeVar("Result")
+
+API_KEY_VARIABLE = "ONELOGIT_API_KEY"
+_PAIRS_A_REQUEST = 32  # as many as TEI takes by default
+
+
+class RemoteScorer:
+    """Pairs of texts -> the logits that a server gives them. See `RemoteReranker`."""
+
+    def __init__(
+        self, url: str, model: str | None, options: RemoteOptions, client: "httpx2.AsyncClient | None"
+    ) -> None:
+        self.protocol: Protocol = options.get("protocol") or "vllm-tokens"
+        checked_choice("protocol", self.protocol, Protocol)
+        self.template = _checked_template(self.protocol, options.get("template"), model)
+        self._dialect = DIALECTS[self.protocol]
+        self._raw = options.get("raw_logits") is not False
+        self._served_name = options.get("served_name")
+        self._model = model
+        self._read_writer = partial(read_prompt_writer, model or "", cast("OpenOptions", options))
+        self._writer = self._read_writer() if self.template == "client" else None
+        if self._writer is not None:
+            self.recipe: Recipe | None = self._writer.recipe
+            self.instruction = self._writer.instruction
+        else:  # the server writes the prompts, and has a default instruction of its own
+            self.recipe = None if model is None else known_recipe(model)
+            self.instruction = self._checked(options.get("instruction"))
+        self._asker = Asker(
+            dialect=self._dialect,
+            encoder=None if self._writer is None else self._writer.encoder,
+            sends_tokens=self.protocol == "vllm-tokens",
+            pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
+        )
+        self._proved_instructions: set[str] = set()
+        api_key = options.get("api_key")
+        self.wire = Wire(
+            url,
+            api_key=os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key,
+            headers=options.get("headers"),
+            limits=_limits(options),
+            client=client,
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.wire.is_closed
+
+    def close(self) -> None:
+        """Let go of the connections. Calls that still wait end with an error."""
+        self.wire.close()
+
+    def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
+        """The logit of each pair, in the given order.
+
+        Raises:
+            InputError: a query leaves no room for a document, or an instruction would be ignored.
+            ServerError: the server is not there, or answers otherwise than asked.
+        """
+        return _waited(self.wire.run(self._score, pairs, instruction, progress))
+
+    async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
+        """`logits`, while the event loop goes on; cancelling it cancels the requests."""
+        return await asyncio.wrap_future(self.wire.run(self._score, pairs, instruction, progress))
+
+    def check(self) -> float:
+        """See `RemoteReranker.check`."""
+        writer = self._read_writer()
+        probe = within(read_probe(writer.texts, self._model), writer.encoder.max_tokens)
+        if not self._raw:  # a server that leaves its activation on
+            probe = probe._replace(logits=[to_score(logit, "sigmoid") for logit in probe.logits])
+        return _waited(self.wire.run(self._check, probe, writer.encoder))
+
+    async def _check(self, probe: ProbeFile, encoder: Encoder) -> float:
+        said = probe.instruction if self.template == "client" else None
+        answered = await self._score(probe.pairs, said, progress=False)
+        difference = largest_difference(probe, answered)
+        if difference > probe.tolerance:
+            raise diagnose(probe, answered, await self._answers_to_wrong_prompts(probe, encoder))
+        await self._check_length(long_pairs(probe, encoder), said, encoder.max_tokens)
+        return difference
+
+    async def _check_length(self, pairs: Pairs, instruction: str | None, max_tokens: int) -> None:
+        answered = await self._score(pairs, instruction, progress=False)
+        if len(pairs) > 1 and len(set(answered)) == 1:
+            raise ServerError(
+                f"{self.wire.url} does not read prompts of max_tokens={max_tokens} to their end: it truncates. Let it "
+                "take longer ones, or lower max_tokens"
+            )
+
+    async def _answers_to_wrong_prompts(self, probe: ProbeFile, encoder: Encoder) -> dict[str, list[float]]:
+        """Of a server that takes token ids, too; others cannot be asked."""
+        if self.protocol == "vllm-tokens":
+            return {}
+        dialect = DIALECTS["vllm-tokens"]
+        plain = [encoder.plain_ids(query + document) for query, document in probe.pairs]
+        answers = {}
+        for reason, rows in wrong_prompts(probe, encoder.bos_id, plain).items():
+            body = dialect.build(Ask(rows=rows, model=await self._find_served_name()))
+            try:
+                (answers[reason],) = await self.wire.ask_all(
+                    dialect.path, [body], lambda _, answer: read(dialect, answer, len(probe.pairs)), lambda _: None
+                )
+            except ServerError:
+                return {}
+        return answers
+
+    async def _score(self, pairs: Pairs, instruction: str | None, progress: bool) -> list[float]:
+        if not pairs:
+            return []
+        said = self.instruction if instruction is None else self._checked(instruction)
+        await self._prove_instruction(said)
+        one = Ask(model=await self._find_served_name(), raw=self._raw)
+        asked = await asyncio.to_thread(self._asker.asked, pairs, said, one)
+        with progress_of(sum(asked.counts), is_shown=progress) as update:
+            numbers = await self.wire.ask_all(
+                self._dialect.path,
+                asked.bodies,
+                lambda place, answer: read(self._dialect, answer, asked.counts[place]),
+                lambda place: update and update(asked.counts[place]),
+            )
+        return best_logits([number for each in numbers for number in each], asked.owners)
+
+    async def _find_served_name(self) -> str | None:
+        """What the server calls the model: as the caller says, or as the server does; None where it needs no name."""
+        if self._served_name is None and self.protocol != "tei":
+            listed = await listed_models(self.wire)
+            self._served_name = served_name(listed, self._model, self.template, self.wire)
+        return self._served_name or None
+
+    async def _prove_instruction(self, instruction: str | None) -> None:
+        """Refuse to go on where a server that writes the prompts does not write instructions into them."""
+        if self.template != "server" or not instruction or instruction in self._proved_instructions:
+            return
+        plain = Ask(query="a", documents=["b"], model=await self._find_served_name(), raw=self._raw)
+        asks = [replace(plain, instruction=instruction), plain]
+        bodies = [self._dialect.build(ask) for ask in asks]
+        told, untold = await self.wire.ask_all(
+            self._dialect.path, bodies, lambda _, answer: read(self._dialect, answer, 1), lambda _: None
+        )
+        if told == untold:
+            raise InputError(
+                f"{self.wire.url} gives the same score with and without the instruction: it would be ignored. Serve "
+                "the model's chat template, or use template='client' or protocol='vllm-tokens'"
+            )
+        self._proved_instructions.add(instruction)
+
+    def _checked(self, instruction: str | None) -> str | None:
+        if instruction is None:
+            return None
+        if self._writer is not None:
+            return self._writer.encoder.checked(instruction, self._writer.recipe.family)
+        check_text(instruction, "the instruction")
+        if instruction and not self._dialect.takes_instruction:
+            raise InputError(f"the protocol {self.protocol!r} has no place for an instruction; use template='client'")
+        return instruction
+
+
+def _checked_template(protocol: Protocol, template: str | None, model: str | None) -> str:
+    """Who writes the prompts: "client" or "server".
+
+    Raises:
+        InputError: it is not said, or cannot be.
+    """
+    if protocol == "vllm-tokens":
+        if template == "server":
+            raise InputError("protocol='vllm-tokens' sends token ids: its prompts are written here, template='client'")
+        template = "client"
+    if template not in ("client", "server"):
+        raise InputError(
+            f"protocol={protocol!r} sends texts: say with template='client' that whole prompts are written here, or "
+            f"with template='server' that the server has the model's template, not {template!r}"
+        )
+    if template == "client" and model is None:
+        raise InputError("to write prompts here, the model must be known: name its hub id or folder as model")
+    return template
+
+
+def _limits(options: RemoteOptions) -> Limits:
+    timeout_s = options.get("timeout_s")
+    is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
+    if timeout_s is not None and not (is_number and timeout_s > 0):
+        raise InputError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
+    counts = {name: checked_count(name, cast("Mapping[str, int | None]", options).get(name)) for name in _COUNTS}
+    return Limits(
+        **{name: value for name, value in {"timeout_s": timeout_s, **counts}.items() if value is not None}  # type: ignore[arg-type]
+    )
+
+
+_COUNTS = ("attempts", "requests_at_once")
+
+
+def _waited(future: "Future[Result]") -> Result:
+    try:
+        return future.result()
+    finally:
+        future.cancel()  # whatever ended the wait: nobody is there for the result

@@ -1,0 +1,210 @@
+"""A checkpoint as its authors run it -> logits: transformers alone, the whole head, one prompt at a time.
+
+A chain of modules is run by Sentence Transformers, whose form it is.
+
+Nothing of the core's own way from pair to logit is used here: the prompt comes from transformers' renderer, the ids
+from the checkpoint's tokenizer over the whole text, the logit from the causal model's vocabulary of logits.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from onelogit.checkpoints.device import find_device_map, is_quantised
+from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.loader import load_config
+from onelogit.checkpoints.module_chain import find_chain
+from onelogit.checkpoints.resolve import recognise
+from onelogit.errors import RecipeError
+from onelogit.io.progress import tracked, waiting
+from onelogit.options import LoadOptions
+from onelogit.recipes.families import Recipe
+from onelogit.validation import checked_recipe
+from onelogit.verification.modular import Modular
+from onelogit.verification.sample_pairs import Pair
+
+Inputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
+
+_SEAM = "\ue0f2"  # a private-use character, which no prompt holds
+_PASSED_ON = ("attn_implementation", "quantization_config")
+
+
+class OriginalLogits(NamedTuple):
+    """What the original gives for each pair.
+
+    Attributes:
+        logits: on the recipe's scale, float32.
+        largest_term: the largest absolute value among the logits that these are differences of, on the same scale.
+        layer_count: of the backbone.
+    """
+
+    logits: list[float]
+    largest_term: float
+    layer_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A checkpoint with its recipe and its tokenizer; its weights are in memory only while `logits` runs.
+
+    Attributes:
+        model: hub id or path.
+        instruction: for all pairs; None or "" for none.
+        options: how to load the weights; `dtype` is given.
+        is_chain: whether its head is a chain of modules.
+    """
+
+    model: str
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerFast
+    instruction: str | None
+    options: LoadOptions
+    is_chain: bool
+
+    @classmethod
+    def find(cls, model: str, options: LoadOptions) -> Self:
+        """The original under a hub id or in a folder.
+
+        Args:
+            model: hub id or path.
+            options: of `Reranker.load`; where they name no dtype, it is float32, or of quantised weights their own.
+
+        Raises:
+            CheckpointError: the model is not found.
+            RecipeError: it is not known how it reranks.
+        """
+        folder = _folder(model, options, with_weights=False)
+        texts = read_texts(folder)
+        recipe = recognise(model, texts, checked_recipe(options.get("recipe"))).recipe
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=options.get("trust_remote_code", False)
+        )
+        instruction = options.get("instruction")
+        if instruction is None:
+            instruction = recipe.default_instruction
+        return cls(
+            model=model,
+            recipe=recipe,
+            tokenizer=tokenizer,
+            instruction=instruction,
+            options={**options, "dtype": options.get("dtype") or _exact_dtype(folder, options)},
+            is_chain=find_chain(texts) is not None,
+        )
+
+    def text(self, pair: Pair) -> str | None:
+        """The whole prompt; None where query and document go to the tokenizer as a pair."""
+        segments = self._segments(pair)
+        return None if segments is None else "".join(segments)
+
+    def inputs(self, pair: Pair) -> Inputs:
+        """The model's arguments for one pair, never cut.
+
+        A text is tokenised whole; where the family's reference code ends one tokenizer call and begins the next, each
+        piece is, and the first one gets what the tokenizer puts at a beginning.
+        """
+        segments = self._segments(pair)
+        if segments is None:
+            # As a batch of one: alone, an empty document would count as none.
+            batch = self.tokenizer([[pair.query, pair.document]], verbose=False)
+            return {name: values[0] for name, values in batch.items()}
+        bos = self.tokenizer.bos_token
+        adds_special_tokens = self.recipe.adds_special_tokens
+        adds = [
+            adds_special_tokens and index == 0 and not (bos and text.startswith(bos))
+            for index, text in enumerate(segments)
+        ]
+        ids = [self._ids(text, add) for text, add in zip(segments, adds, strict=True)]
+        return {"input_ids": [id for segment in ids for id in segment]}
+
+    @torch.inference_mode()
+    def logits(self, rows: Sequence[Inputs], device: str, name: str) -> OriginalLogits:
+        """The logit of each row, from the model with its whole head, loaded for this call.
+
+        Args:
+            rows: the model's arguments for each pair.
+            device: where to compute.
+            name: stands before the progress bar.
+        """
+        with waiting(f"loading {self.model} as its authors do"):
+            model = self._load(device)
+        # The whole head still, but on the last token alone: the logits of a long prompt fill gigabytes.
+        last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        terms = []
+        for row in tracked(rows, name):
+            inputs = {name: torch.tensor([value], device=model.device) for name, value in row.items()}
+            terms.append(self._terms(model(**inputs, **last_only).logits[0]))
+        scale = 1.0 if self.recipe.read_out is None else self.recipe.read_out.scale
+        return OriginalLogits(
+            logits=[scale * (row[0] - sum(row[1:])) for row in terms],
+            largest_term=abs(scale) * max(abs(term) for row in terms for term in row),
+            layer_count=model.config.get_text_config().num_hidden_layers,
+        )
+
+    def _segments(self, pair: Pair) -> list[str] | None:
+        if self.recipe.chat_template is None:
+            return None
+        messages = [{"role": "system", "content": self.instruction}] if self.instruction else []
+        messages += [{"role": "query", "content": pair.query}, {"role": "document", "content": pair.document}]
+        given: dict[str, Any] = {
+            **self.tokenizer.special_tokens_map,
+            "seam": _SEAM,
+        }  # what tokenizer.apply_chat_template gives
+        rendered: Any = render_jinja_template([messages], chat_template=self.recipe.chat_template, **given)
+        return [segment for segment in rendered[0][0].split(_SEAM) if segment]
+
+    def _ids(self, text: str, adds_special_tokens: bool) -> list[int]:
+        # Not verbose: a text longer than the model's limit is on purpose.
+        return list(self.tokenizer(text, add_special_tokens=adds_special_tokens, verbose=False).input_ids)
+
+    def _load(self, device: str) -> Any:
+        kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
+        options: dict[str, Any] = dict(self.options)
+        folder = _folder(self.model, self.options, with_weights=True)
+        passed_on = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
+        passed_on["dtype"] = getattr(torch, options["dtype"])
+        trusts = options.get("trust_remote_code", False)
+        device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
+        if self.is_chain:
+            return Modular.load(folder, device, {**passed_on, "device_map": device_map}, trust_remote_code=trusts)
+        model = kind.from_pretrained(folder, trust_remote_code=trusts, device_map=device_map, **passed_on)
+        if device_map is None:
+            model.to(device)
+        return model.eval()
+
+    def _terms(self, logits: torch.Tensor) -> list[float]:
+        """The logits that are read: the true token's and, for a difference, the false one's; or the head's only one."""
+        read_out = self.recipe.read_out
+        if read_out is None:
+            return [float(logits[0])]
+        ids = [self._token_id(token) for token in (read_out.true, read_out.false) if token is not None]
+        return [float(logit) for logit in logits[-1, ids].float()]
+
+    def _token_id(self, token: int | str) -> int:
+        if not isinstance(token, str):
+            return token
+        ids = self._ids(token, False)
+        if len(ids) != 1:
+            raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
+        return ids[0]
+
+
+def _exact_dtype(folder: Path, options: LoadOptions) -> str:
+    config = load_config(folder, options)
+    stored = config.dtype if is_quantised(config) else None
+    return "float32" if stored is None else str(stored).removeprefix("torch.")
+
+
+def _folder(model: str, options: LoadOptions, *, with_weights: bool) -> Path:
+    revision, token = options.get("revision"), options.get("token")
+    return find_folder(model, with_weights=with_weights, revision=revision, token=token)

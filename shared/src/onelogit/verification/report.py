@@ -1,0 +1,125 @@
+"""What was found of parity -> a table for the terminal, a plot for a file."""
+
+import os
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from onelogit.io.outputs import figure_in
+from onelogit.verification.comparison import Comparison
+from onelogit.verification.parity import Parity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#ad1a72", "#937264", "#5a5a5a", "#c4a000")
+_MARKERS = "osD^v<>P"
+
+
+def parity_table(parity: Parity) -> Table:
+    """One row for each figure, one column for each model that was compared with the original."""
+    verdict = "[green]agrees with[/]" if parity.agrees else "[red]differs from[/]"
+    table = Table(
+        title=f"{escape(_short_name(parity.model))} {verdict} the original",
+        caption=f"{parity.pair_count} pairs, {escape(parity.family)}, {parity.dtype} on {parity.device}",
+    )
+    table.add_column("", no_wrap=True)
+    for comparison in parity.comparisons:
+        table.add_column(escape(comparison.name), justify="right")
+    for title, *figures in _rows_of_comparisons(parity):
+        table.add_row(title, *figures)
+    table.add_section()
+    for title, figure, is_good in _rows_of_checks(parity):
+        table.add_row(title, figure if is_good else f"[red]{figure}[/]")
+    return table
+
+
+def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
+    """Write a plot: the original's logits against the others', and below it the differences.
+
+    Args:
+        parity: what was measured.
+        path: of the image; its ending says the format, such as .png or .svg.
+
+    Raises:
+        InputError: matplotlib is not installed, or the image cannot be written.
+    """
+    with figure_in(path, 7, 8) as figure:
+        _draw(parity, figure)
+
+
+def _rows_of_comparisons(parity: Parity) -> list[tuple[str, ...]]:
+    compared = parity.comparisons
+    return [
+        (f"largest difference (at most {parity.tolerance:.1e})", *(_largest(one, parity) for one in compared)),
+        ("mean difference", *(f"{one.mean_difference:.1e}" for one in compared)),
+        ("Kendall's tau of the ranking", *(_share(one.kendall_tau) for one in compared)),
+        ("best 5 documents in common", *(_share(one.top_5_overlap) for one in compared)),
+        ("best 10 documents in common", *(_share(one.top_10_overlap) for one in compared)),
+        ("logits tied with another", *(str(one.ties_in_float32) for one in compared)),
+        ("the same, rounded to bfloat16", *(str(one.ties_in_bfloat16) for one in compared)),
+    ]
+
+
+def _rows_of_checks(parity: Parity) -> list[tuple[str, str, bool]]:
+    count, prompts, uncut = parity.pair_count, parity.prompts_equal, parity.pair_count - parity.truncated_count
+    return [
+        ("prompts equal, byte for byte", "-" if prompts is None else f"{prompts} of {count}", prompts in (None, count)),
+        ("rows of token ids equal", f"{parity.rows_equal} of {uncut}", parity.rows_equal == uncut),
+        ("documents cut to fit", str(parity.truncated_count), True),
+        ("padded in a batch against alone", f"{parity.pad_difference:.1e}", parity.pad_difference <= parity.tolerance),
+        ("a cut keeps all but the document", "yes" if parity.is_frame_kept else "no", parity.is_frame_kept),
+    ]
+
+
+def _largest(comparison: Comparison, parity: Parity) -> str:
+    colour = "green" if comparison.largest_difference <= parity.tolerance else "red"
+    return f"[{colour}]{comparison.largest_difference:.1e}[/]"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.4f}"
+
+
+def _short_name(model: str) -> str:
+    return "/".join(model.rstrip("/").split("/")[-2:]) if model.count("/") == 1 else model.rstrip("/").split("/")[-1]
+
+
+def _draw(parity: Parity, figure: "Figure") -> None:
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
+    largest = max(comparison.largest_difference for comparison in parity.comparisons)
+    figure.suptitle(
+        f"{_short_name(parity.model)}: {parity.pair_count} logits, largest difference {largest:.1e}", fontsize=13
+    )
+    low, high = min(parity.original_logits), max(parity.original_logits)
+    above.plot([low, high], [low, high], color="#b0b0b0", linewidth=1, zorder=1, label="equal")
+    below.axhline(0, color="#b0b0b0", linewidth=1, zorder=1)
+    for comparison, colour, marker in zip(parity.comparisons, _COLOURS, _MARKERS, strict=False):
+        differences = [a - b for a, b in zip(comparison.logits, parity.original_logits, strict=True)]
+        for axes, values in ((above, comparison.logits), (below, differences)):
+            axes.scatter(
+                parity.original_logits,
+                values,
+                s=28,
+                marker=marker,
+                facecolor="none" if comparison is not parity.converted else colour,
+                edgecolor=colour,
+                alpha=0.8,
+                zorder=2,
+                label=comparison.name,
+            )
+    _label(above, below, parity)
+
+
+def _label(above: "Axes", below: "Axes", parity: Parity) -> None:
+    above.set_ylabel("logit")
+    above.legend(frameon=False, loc="upper left")
+    below.set_xlabel(f"original logit ({parity.dtype} on {parity.device})")
+    below.set_ylabel("logit - original logit")
+    below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    for axes in (above, below):
+        axes.grid(color="#ececec", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)

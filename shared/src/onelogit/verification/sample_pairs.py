@@ -1,0 +1,57 @@
+"""A JSONL file -> pairs of a query and a document to measure with."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from onelogit.errors import InputError
+from onelogit.io.text_files import Line, read_lines, text_of
+
+_BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
+
+
+class Pair(NamedTuple):
+    """A query and a document to score together.
+
+    Attributes:
+        language: of both, or of the query and the document ("en-zh"), for people to read; None where not given.
+    """
+
+    query: str
+    document: str
+    language: str | None = None
+
+
+def bundled_pairs() -> list[Pair]:
+    """The pairs that come with the package: 48, of 8 queries, Korean, English, Chinese, and mixed.
+
+    PAIRS-LICENCE.md beside the file names their sources and licences.
+    """
+    return read_pairs(_BUNDLED)
+
+
+def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
+    """The pairs of a JSONL file, in its order; of stdin where the path is "-".
+
+    Args:
+        path: UTF-8, one object a line with "query" and "document", and "language" where known. Other keys and blank
+            lines are passed over.
+
+    Raises:
+        InputError: the file cannot be read, holds no pair, or has a line that is none, named by its number.
+    """
+    pairs = [_pair(line) for line in read_lines(path)]
+    if not pairs:
+        raise InputError(f'{path} holds no pairs: write one {{"query": ..., "document": ...}} a line')
+    return pairs
+
+
+def _pair(line: Line) -> Pair:
+    try:
+        fields = line.fields()
+        query, document = text_of(fields, "query", is_blank_allowed=False), text_of(fields, "document")
+        if fields.get("language") is not None:
+            text_of(fields, "language")
+    except InputError as error:
+        raise InputError(f"{line.place}: {error}") from error
+    return Pair(query, document, fields.get("language"))

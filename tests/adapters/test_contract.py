@@ -1,0 +1,293 @@
+"""One contract for all adapters: what comes back, what is left alone, what is refused."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+
+import pytest
+
+from onelogit import CheckpointError, Reranker
+from support.adapters import ADAPTERS, OLD_SCORE, Adapter, make, renamed
+from support.tiny import Tiny
+
+QUERY = "What is the capital of China?"
+TEXTS = ["The capital of China is Beijing.", "서울", "No.", "yes " * 40, "No."]
+
+ASKED_ANEW = pytest.mark.parametrize(
+    "framework", [each for each in ADAPTERS if each.is_asked_anew], ids=lambda adapter: type(adapter).__name__
+)
+
+
+@pytest.fixture(params=ADAPTERS, ids=lambda adapter: type(adapter).__name__)
+def framework(request: pytest.FixtureRequest) -> Adapter:
+    return request.param
+
+
+@pytest.fixture
+def model(tiny_qwen: Tiny) -> str:
+    return str(tiny_qwen.folder)
+
+
+def test_it_ranks_as_the_core_does(framework: Adapter, model: str, reranker: Reranker):
+    ranking = reranker.rank(QUERY, TEXTS)
+
+    results = framework.run(make(framework, model), QUERY, framework.documents(TEXTS))
+
+    assert [(result.text, result.logit, result.score) for result in results] == [
+        (TEXTS[ranked.index], ranked.logit, ranked.score) for ranked in ranking
+    ]
+    assert all(type(value) is float for result in results for value in (result.score, result.logit))
+
+
+def test_async_gives_what_sync_gives(framework: Adapter, model: str):
+    adapter = make(framework, model, top=3)
+
+    results = asyncio.run(framework.arun(adapter, QUERY, framework.documents(TEXTS)))
+
+    assert results == framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+
+async def test_async_leaves_the_event_loop_running_while_it_loads_and_scores(framework: Adapter, model: str):
+    adapter = make(framework, model, options={"batch_tokens": 999})
+    task = asyncio.ensure_future(framework.arun(adapter, QUERY, framework.documents(TEXTS)))
+    ticks = 0
+    while not task.done():
+        await asyncio.sleep(0.001)
+        ticks += 1
+
+    assert ticks > 3
+
+
+def test_ids_and_metadata_are_kept_and_the_callers_documents_unchanged(framework: Adapter, model: str):
+    documents = framework.documents(TEXTS, {"source": "atlas", "page": {"number": 7}})
+    before = deepcopy(documents)
+
+    results = framework.run(make(framework, model), QUERY, documents)
+
+    assert documents == before
+    assert {(result.id, result.text) for result in results} == {(f"id-{n}", text) for n, text in enumerate(TEXTS)}
+    assert all(result.metadata == {"source": "atlas", "page": {"number": 7}} for result in results)
+    assert json.dumps(results)
+
+
+def test_equal_documents_keep_their_order(framework: Adapter, model: str):
+    results = framework.run(make(framework, model), QUERY, framework.documents(["same", "same", "same"]))
+
+    assert [result.id for result in results] == ["id-0", "id-1", "id-2"]
+
+
+@pytest.mark.parametrize(("top", "count"), [(None, 5), (1, 1), (3, 3), (99, 5)])
+def test_the_best_are_kept_and_none_means_all(framework: Adapter, model: str, top: int | None, count: int):
+    everything = framework.run(make(framework, model), QUERY, framework.documents(TEXTS))
+
+    results = framework.run(make(framework, model, top), QUERY, framework.documents(TEXTS))
+
+    assert results == everything[:count]
+
+
+@pytest.mark.parametrize("top", [0, -1, True])
+def test_keeping_fewer_than_one_is_refused_at_once(framework: Adapter, model: str, top: int):
+    with pytest.raises(ValueError, match=r"greater than or equal to 1|from 1 up|valid integer"):
+        make(framework, model, top)
+
+
+def test_an_instruction_reaches_the_prompt(framework: Adapter, model: str, reranker: Reranker):
+    expected = reranker.rank(QUERY, TEXTS, instruction="Find lies.")
+
+    results = framework.run(make(framework, model, instruction="Find lies."), QUERY, framework.documents(TEXTS))
+
+    assert [result.logit for result in results] == [ranked.logit for ranked in expected]
+    told = make(framework, model, instruction="Find lies.")
+    assert asyncio.run(framework.arun(told, QUERY, framework.documents(TEXTS))) == results
+
+
+def test_options_reach_the_core(framework: Adapter, model: str):
+    adapter = make(framework, model, options={"activation": "identity", "max_tokens": 300})
+
+    results = framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+    assert all(result.score == result.logit for result in results)
+
+
+def test_unknown_arguments_and_options_are_refused_at_once(framework: Adapter, model: str):
+    with pytest.raises((ValueError, TypeError), match="topn"):
+        make(framework, model, topn=5)
+    with pytest.raises(ValueError, match="topn"):
+        make(framework, model, options={"topn": 5})
+
+
+def test_no_documents_give_none_without_loading_the_model(framework: Adapter):
+    adapter = make(framework, "no-such/model")
+
+    assert framework.run(adapter, QUERY, []) == []
+    assert asyncio.run(framework.arun(adapter, QUERY, [])) == []
+
+
+def test_an_unknown_model_is_the_cores_error(framework: Adapter):
+    with pytest.raises(CheckpointError, match="no-such/model"):
+        framework.run(make(framework, "no-such/model"), QUERY, framework.documents(TEXTS))
+
+
+def test_a_blank_query_is_the_cores_error(framework: Adapter, model: str):
+    with pytest.raises(ValueError, match="the query is empty"):
+        framework.run(make(framework, model), "  ", framework.documents(TEXTS))
+
+
+def test_threads_share_one_adapter(framework: Adapter, model: str):
+    adapter = make(framework, model, options={"max_tokens": 700})
+    queries = [f"question {n}?" for n in range(8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda query: framework.run(adapter, query, framework.documents(TEXTS)), queries))
+
+    for query, results in zip(queries, together, strict=True):
+        assert [result.id for result in results] == [
+            result.id for result in framework.run(adapter, query, framework.documents(TEXTS))
+        ]
+
+
+def test_documents_may_come_in_any_sequence(framework: Adapter, model: str):
+    documents = framework.documents(TEXTS)
+
+    results = framework.run(make(framework, model), QUERY, (document for document in documents))
+
+    assert results == framework.run(make(framework, model), QUERY, documents)
+
+
+def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str):
+    adapter = make(framework, model)
+    framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+    adapter.model = "no-such/model"
+
+    with pytest.raises(CheckpointError, match="no-such/model"):
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+
+@pytest.mark.parametrize("threshold", [-2.95, 0.0, 0])
+def test_a_threshold_keeps_scores_that_reach_it_and_zero_is_one(framework: Adapter, model: str, threshold: float):
+    options = {"activation": "identity"}
+    everything = framework.run(make(framework, model, options=options), QUERY, framework.documents(TEXTS))
+    kept = [result for result in everything if result.score >= threshold]
+    adapter = make(framework, model, score_threshold=threshold, options=options)
+
+    assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == kept
+    assert len(kept) < len(everything)
+
+
+def test_the_threshold_counts_before_the_best_are_kept(framework: Adapter, model: str):
+    everything = framework.run(make(framework, model), QUERY, framework.documents(TEXTS))
+    adapter = make(framework, model, 3, score_threshold=everything[0].score)
+
+    assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == everything[:1]
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), "high", True])
+def test_a_threshold_that_is_no_number_is_refused_at_once(framework: Adapter, model: str, threshold: object):
+    with pytest.raises(ValueError, match="score_threshold"):
+        make(framework, model, score_threshold=threshold)
+
+
+@ASKED_ANEW
+def test_a_call_may_say_anew_what_the_adapter_was_made_with(framework: Adapter, model: str):
+    adapter = make(framework, model, 1, instruction="Find lies.", options={"activation": "identity"})
+    anew = {"top_n": 2, "instruction": "", "score_threshold": -2.95}
+    expected = framework.run(
+        make(framework, model, 2, instruction="", score_threshold=-2.95, options={"activation": "identity"}),
+        QUERY,
+        framework.documents(TEXTS),
+    )
+
+    assert framework.run(adapter, QUERY, framework.documents(TEXTS), **anew) == expected
+    assert asyncio.run(framework.arun(adapter, QUERY, framework.documents(TEXTS), **anew)) == expected
+    assert len(framework.run(adapter, QUERY, framework.documents(TEXTS))) == 1
+
+
+@ASKED_ANEW
+def test_a_call_refuses_what_is_no_option(framework: Adapter, model: str):
+    with pytest.raises((ValueError, TypeError), match="topn"):
+        framework.run(make(framework, model), QUERY, framework.documents(TEXTS), topn=3)
+    with pytest.raises(ValueError, match="from 1 up"):
+        framework.run(make(framework, model, 3), QUERY, framework.documents(TEXTS), top_n=0)
+
+
+def test_chunks_of_a_long_document_count_by_the_best(framework: Adapter, model: str):
+    texts = ["No. " * 200 + "Beijing is the capital of China.", "No."]
+    options = {"max_tokens": 300, "long_documents": "chunk_max"}
+    with Reranker.load(model, **options) as reranker:
+        expected = reranker.rank(QUERY, texts)
+
+    results = framework.run(make(framework, model, options=options), QUERY, framework.documents(texts))
+
+    assert [result.logit for result in results] == [ranked.logit for ranked in expected]
+
+
+@pytest.mark.parametrize("has_error", [False, True])
+def test_without_duplicates_the_best_of_an_id_counts(framework: Adapter, model: str, has_error: bool):
+    documents = framework.documents(["No.", TEXTS[0], "yes " * 40, TEXTS[0]], ids=["a", "a", "b", "c"])
+    every = framework.run(make(framework, model, deduplicate=False), QUERY, documents)
+    best = {result.id: result for result in reversed(every)}
+    adapter = make(framework, "no-such/model" if has_error else model, deduplicate=True, on_error="keep_order")
+
+    results = framework.run(adapter, QUERY, documents)
+
+    assert [result.id for result in every].count("a") == 2
+    if has_error:
+        assert [(result.id, result.text) for result in results] == [("a", "No."), ("b", "yes " * 40), ("c", TEXTS[0])]
+    else:
+        assert results == [result for result in every if best[result.id] is result]
+
+
+@pytest.mark.parametrize("top", [None, 2])
+@pytest.mark.parametrize(("name", "query"), [("no-such/model", QUERY), (None, "  ")])
+def test_documents_keep_their_order_where_an_error_is_put_up_with(
+    framework: Adapter, model: str, name: str | None, query: str, top: int | None, caplog: pytest.LogCaptureFixture
+):
+    adapter = make(framework, name or model, top, on_error="keep_order", score_threshold=0.9)
+    documents = framework.documents(TEXTS)
+    before = deepcopy(documents)
+
+    results = framework.run(adapter, query, documents)
+
+    assert [(result.id, result.text, result.logit) for result in results] == [
+        (f"id-{n}", text, None) for n, text in enumerate(TEXTS[:top])
+    ]
+    assert {result.score for result in results} <= {None, OLD_SCORE}
+    assert "could not be ranked" in caplog.text
+    assert asyncio.run(framework.arun(adapter, query, documents)) == results
+    assert documents == before
+
+
+def test_what_to_do_on_an_error_is_one_of_two_things(framework: Adapter, model: str):
+    for choice in ("ignore", None):
+        with pytest.raises(ValueError, match="keep_order"):
+            make(framework, model, on_error=choice)
+
+
+def test_a_progress_bar_is_shown_on_request_only(framework: Adapter, model: str, capfd: pytest.CaptureFixture[str]):
+    framework.run(make(framework, model), QUERY, framework.documents(TEXTS))
+    assert "reranking" not in capfd.readouterr().err
+
+    framework.run(make(framework, model, progress=True), QUERY, framework.documents(TEXTS))
+
+    assert "reranking: 100%" in capfd.readouterr().err
+
+
+def test_callers_on_one_event_loop_share_one_adapter(framework: Adapter, model: str):
+    adapter = make(framework, model)
+    queries = [f"question {n}?" for n in range(8)]
+
+    async def ask_all() -> list[object]:
+        return await asyncio.gather(*[framework.arun(adapter, each, framework.documents(TEXTS)) for each in queries])
+
+    for query, results in zip(queries, asyncio.run(ask_all()), strict=True):
+        assert [result.id for result in results] == [
+            result.id for result in framework.run(adapter, query, framework.documents(TEXTS))
+        ]
+
+
+def test_names_of_fields_are_the_frameworks_own(framework: Adapter, model: str):
+    fields = renamed(framework, top_n=2, progress=False)
+
+    assert all(hasattr(make(framework, model), name) for name in fields)

@@ -1,0 +1,202 @@
+"""Haystack's own ways: pipelines from YAML, dumped and loaded again, lifecycle, and options with each run."""
+
+import asyncio
+import inspect
+
+import pytest
+from haystack import Document, Pipeline
+from haystack.core.errors import DeserializationError
+from haystack.utils import ComponentDevice, Secret
+
+from haystack_integrations.components.rankers.onelogit import OnelogitRanker
+from onelogit import DEMO_MODEL, InputError, Reranker
+from support.tiny import Tiny
+
+QUERY = "What is the capital of China?"
+DOCUMENTS = [
+    Document(content="Bananas are yellow.", id="banana"),
+    Document(content="The capital of France is Paris.", id="paris"),
+    Document(content="Beijing is the capital of China.", id="beijing"),
+]
+YAML = f"""
+components:
+  ranker:
+    type: haystack_integrations.components.rankers.onelogit.ranker.OnelogitRanker
+    init_parameters:
+      model: {DEMO_MODEL}
+      top_k: 2
+      instruction: null
+      device: null
+      token: {{type: env_var, env_vars: [HF_API_TOKEN, HF_TOKEN], strict: false}}
+connections: []
+"""
+
+
+def ids(answer: dict[str, dict[str, list[Document]]]) -> list[str]:
+    return [document.id for document in answer["ranker"]["documents"]]
+
+
+def test_a_pipeline_from_yaml_reranks_and_can_be_written_back():
+    pipeline = Pipeline.loads(YAML)
+    copy = Pipeline.loads(pipeline.dumps())
+
+    for each in (pipeline, copy):
+        assert ids(each.run({"ranker": {"query": QUERY, "documents": DOCUMENTS}})) == ["beijing", "paris"]
+    assert copy.dumps() == pipeline.dumps()
+
+
+async def test_it_reranks_in_an_async_pipeline():
+    pipeline = Pipeline.loads(YAML)
+
+    answer = await pipeline.run_async({"ranker": {"query": QUERY, "documents": DOCUMENTS}})
+
+    assert ids(answer) == ["beijing", "paris"]
+
+
+def test_an_unknown_parameter_in_yaml_is_refused():
+    with pytest.raises(DeserializationError):
+        Pipeline.loads(YAML.replace("top_k", "topk"))
+
+
+def test_a_pipeline_warms_up_and_closes_its_ranker(tiny_qwen: Tiny):
+    pipeline, ranker = Pipeline(), OnelogitRanker(str(tiny_qwen.folder))
+    pipeline.add_component("ranker", ranker)
+
+    pipeline.warm_up()
+    assert ranker._handle.is_open
+    pipeline.close()
+
+    assert not ranker._handle.is_open
+
+
+def test_a_pipeline_that_keeps_the_order_survives_a_model_that_is_not_there():
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", OnelogitRanker("no-such/model", on_error="keep_order"))
+    asked = {"ranker": {"query": QUERY, "documents": DOCUMENTS}}
+
+    assert ids(pipeline.run(asked)) == ["banana", "paris", "beijing"]
+    assert ids(asyncio.run(pipeline.run_async(asked))) == ["banana", "paris", "beijing"]
+
+
+def test_a_pipeline_warms_up_once_and_not_with_every_run(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+    queries: list[str] = []
+    rank = Reranker.logits
+    monkeypatch.setattr(
+        Reranker, "logits", lambda self, query, *a, **k: (queries.append(query), rank(self, query, *a, **k))[1]
+    )
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", OnelogitRanker(str(tiny_qwen.folder), options={"max_tokens": 812}))
+
+    for _ in range(3):
+        pipeline.run({"ranker": {"query": QUERY, "documents": DOCUMENTS}})
+
+    assert queries == ["warm up", QUERY, QUERY, QUERY]
+
+
+async def test_an_async_pipeline_loads_off_the_event_loop_and_closes(tiny_qwen: Tiny):
+    pipeline, ranker = Pipeline(), OnelogitRanker(str(tiny_qwen.folder), options={"max_tokens": 811})
+    pipeline.add_component("ranker", ranker)
+
+    task = asyncio.ensure_future(pipeline.warm_up_async())
+    ticks = 0
+    while not task.done():
+        await asyncio.sleep(0.001)
+        ticks += 1
+    assert ticks > 3
+    assert ranker._handle.is_open
+    await pipeline.close_async()
+
+    assert not ranker._handle.is_open
+
+
+def test_run_and_run_async_are_the_same_but_for_waiting():
+    assert inspect.signature(OnelogitRanker.run) == inspect.signature(OnelogitRanker.run_async)
+
+
+def test_a_run_may_choose_for_itself(tiny_qwen: Tiny):
+    ranker = OnelogitRanker(str(tiny_qwen.folder), top_k=1, scale_score=True, score_threshold=0.9)
+    other = OnelogitRanker(str(tiny_qwen.folder), instruction="Find lies.", scale_score=False, score_threshold=-99.0)
+
+    answer = ranker.run(QUERY, DOCUMENTS, top_k=3, instruction="Find lies.", scale_score=False, score_threshold=-99.0)
+
+    assert answer == other.run(QUERY, DOCUMENTS)
+    assert len(answer["documents"]) == 3
+
+
+def test_scores_stand_on_the_scale_that_was_asked_for():
+    ranker = OnelogitRanker(DEMO_MODEL, options={"activation": "identity"})
+
+    as_declared = ranker.run(QUERY, DOCUMENTS)["documents"]
+    raw = ranker.run(QUERY, DOCUMENTS, scale_score=False)["documents"]
+    scaled = ranker.run(QUERY, DOCUMENTS, scale_score=True)["documents"]
+
+    assert [document.score for document in raw] == [document.meta["relevance_logit"] for document in raw]
+    assert as_declared == raw
+    assert all(0 < document.score < 1 for document in scaled)
+
+
+def test_falsy_values_are_values():
+    ranker = OnelogitRanker(DEMO_MODEL, scale_score=True, score_threshold=0.99)
+
+    assert len(ranker.run(QUERY, DOCUMENTS, score_threshold=0.0)["documents"]) == 3
+    raw = ranker.run(QUERY, DOCUMENTS, scale_score=False, score_threshold=0.0)["documents"]
+
+    assert all(document.score == document.meta["relevance_logit"] >= 0 for document in raw)
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_a_top_k_of_zero_is_refused_and_not_replaced(top_k: int):
+    ranker = OnelogitRanker(DEMO_MODEL, top_k=2)
+
+    with pytest.raises(InputError, match=f"top_k must be a whole number from 1 up, or None for all, not {top_k}"):
+        ranker.run(QUERY, DOCUMENTS, top_k=top_k)
+
+
+def test_what_is_dumped_is_what_was_given():
+    ranker = OnelogitRanker(
+        "org/model", device=ComponentDevice.from_str("cuda:1"), dtype="bfloat16", options={"max_tokens": 512}
+    )
+
+    assert ranker.to_dict() == {
+        "type": "haystack_integrations.components.rankers.onelogit.ranker.OnelogitRanker",
+        "init_parameters": {
+            "model": "org/model",
+            "device": "cuda:1",
+            "dtype": "bfloat16",
+            "token": {"type": "env_var", "env_vars": ["HF_API_TOKEN", "HF_TOKEN"], "strict": False},
+            "top_k": None,
+            "score_threshold": None,
+            "instruction": None,
+            "scale_score": None,
+            "meta_fields_to_embed": [],
+            "embedding_separator": "\n",
+            "deduplicate": True,
+            "on_error": "raise",
+            "progress_bar": False,
+            "url": None,
+            "protocol": None,
+            "api_key": {"type": "env_var", "env_vars": ["ONELOGIT_API_KEY"], "strict": False},
+            "options": {"max_tokens": 512},
+        },
+    }
+
+
+def test_a_token_in_clear_cannot_be_dumped():
+    with pytest.raises(ValueError, match="token"):
+        OnelogitRanker("org/model", token=Secret.from_token("hf_secret")).to_dict()
+
+
+def test_meta_are_read_with_the_content():
+    titled = Document(content="It is Beijing.", meta={"title": "The capital of China", "year": None}, id="titled")
+    whole = Document(content="The capital of China: It is Beijing.", id="whole")
+    ranker = OnelogitRanker(DEMO_MODEL, meta_fields_to_embed=["title", "year", "author"], embedding_separator=": ")
+
+    ranked = ranker.run(QUERY, [titled, whole])["documents"]
+
+    assert ranked[0].meta["relevance_logit"] == ranked[1].meta["relevance_logit"]
+
+
+def test_a_document_without_text_counts_as_empty():
+    ranked = OnelogitRanker(DEMO_MODEL).run(QUERY, [Document(content=None, id="none"), DOCUMENTS[2]])["documents"]
+
+    assert [document.id for document in ranked] == ["beijing", "none"]

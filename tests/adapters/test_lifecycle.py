@@ -1,0 +1,361 @@
+"""What adapters hold: the model from the first call to `close`, shared, and never in what is written down."""
+
+import asyncio
+import copy
+import gc
+import itertools
+import pickle
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from haystack.utils import ComponentDevice
+
+from onelogit import (
+    CheckpointError,
+    InputError,
+    OnelogitError,
+    RemoteReranker,
+    Reranker,
+    ServerError,
+    open_reranker,
+)
+from onelogit.recipes.families import FAMILIES
+from onelogit.registry import find_reranker
+from support.adapters import ADAPTERS, Adapter, Haystack, make
+from support.servers import Served, serving
+from support.tiny import Tiny
+
+QUERY = "What is the capital of China?"
+TEXTS = ["The capital of China is Beijing.", "서울", "No."]
+UNIQUE = itertools.count(10_000)  # options that no other test names, so that a model is surely loaded
+SECRET = "hf_a-secret-that-nobody-may-read"
+
+
+@pytest.fixture(params=ADAPTERS, ids=lambda adapter: type(adapter).__name__)
+def framework(request: pytest.FixtureRequest) -> Adapter:
+    return request.param
+
+
+@pytest.fixture
+def model(tiny_qwen: Tiny) -> str:
+    return str(tiny_qwen.folder)
+
+
+def held(adapter: Any) -> Reranker | None:
+    return adapter._handle._held
+
+
+def test_adapters_of_one_model_share_its_weights(framework: Adapter, model: str):
+    first, second = make(framework, model), make(framework, model)
+
+    framework.run(first, QUERY, framework.documents(TEXTS))
+    framework.run(second, QUERY, framework.documents(TEXTS))
+
+    assert held(first) is held(second) is not None
+
+
+def test_adapters_of_all_frameworks_share_weights(model: str):
+    adapters = [make(framework, model) for framework in ADAPTERS]
+    for adapter in adapters:
+        adapter.warm_up()
+
+    assert len({id(held(adapter)) for adapter in adapters}) == 1
+
+
+def test_a_token_makes_no_other_model(model: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+
+    test_adapters_of_all_frameworks_share_weights(model)
+
+
+@pytest.mark.parametrize("call", ["arun", "awarm_up"])
+def test_a_model_is_never_loaded_on_the_event_loops_thread(
+    framework: Adapter, model: str, call: str, monkeypatch: pytest.MonkeyPatch
+):
+    threads: list[threading.Thread] = []
+    load = Reranker.load
+
+    def noted(*args: Any, **options: Any) -> Reranker:
+        threads.append(threading.current_thread())
+        return load(*args, **options)
+
+    monkeypatch.setattr(Reranker, "load", noted)
+    adapter = make(framework, model, options={"batch_tokens": next(UNIQUE)})
+    asked = (
+        framework.arun(adapter, QUERY, framework.documents(TEXTS)) if call == "arun" else framework.awarm_up(adapter)
+    )
+
+    asyncio.run(asked)
+
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+
+
+def test_a_close_while_the_model_is_loaded_counts(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
+    adapter = make(framework, model, options={"batch_tokens": next(UNIQUE)})
+    load = Reranker.load
+
+    def closing(*args: Any, **options: Any) -> Reranker:
+        adapter.close()
+        return load(*args, **options)
+
+    monkeypatch.setattr(Reranker, "load", closing)
+    adapter.warm_up()
+
+    assert not adapter._handle.is_open
+
+
+def test_closing_a_copy_leaves_the_original_the_model(framework: Adapter, model: str):
+    adapter = make(framework, model)
+    adapter.warm_up()
+
+    copy.copy(adapter).close()
+
+    assert adapter._handle.is_open
+
+
+def test_what_a_given_reranker_has_settled_is_refused(framework: Adapter, reranker: Reranker):
+    with pytest.raises(InputError, match="dtype is settled"):
+        framework.kind.from_reranker(reranker, dtype="float32")
+
+
+def test_a_given_reranker_that_was_closed_is_not_replaced(framework: Adapter, model: str):
+    reranker = Reranker.load(model)
+    adapter = framework.kind.from_reranker(reranker)
+    reranker.close()
+
+    with pytest.raises(OnelogitError, match="is closed"):
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+
+async def test_what_was_opened_asynchronously_is_held(framework: Adapter, model: str):
+    options = {"max_tokens": 711}
+    first, second = make(framework, model, options=options), make(framework, model, options=options)
+    await framework.awarm_up(first)
+    await framework.arun(second, QUERY, framework.documents(TEXTS))
+    first.close()
+    gc.collect()
+
+    assert held(second) is find_reranker(model, options) is not None
+
+
+def test_the_model_is_loaded_by_warm_up_and_let_go_by_close(framework: Adapter, model: str):
+    options = {"max_tokens": 712}
+    adapter = make(framework, model, options=options)
+    assert find_reranker(model, options) is None
+
+    adapter.warm_up()
+    assert find_reranker(model, options) is not None
+    results = framework.run(adapter, QUERY, framework.documents(TEXTS))
+    adapter.close()
+    gc.collect()
+
+    assert find_reranker(model, options) is None
+    assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
+
+
+def test_closing_one_adapter_leaves_the_others_the_model(framework: Adapter, model: str):
+    first, second = make(framework, model), make(framework, model)
+    first.warm_up()
+    second.warm_up()
+    reranker = held(second)
+
+    first.close()
+    framework.run(second, QUERY, framework.documents(TEXTS))
+
+    assert held(second) is reranker
+
+
+def test_a_shared_reranker_that_was_closed_is_opened_again(framework: Adapter, model: str):
+    adapter = make(framework, model)
+    results = framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+    with open_reranker(model):
+        pass
+
+    assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
+
+
+def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str, reranker: Reranker):
+    for adapter in (make(framework, model), framework.kind.from_reranker(reranker)):
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+        adapter.model = "no-such/model"
+
+        with pytest.raises(CheckpointError, match="no-such/model"):
+            framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+
+def test_a_reranker_that_is_there_already_can_be_used(framework: Adapter, model: str):
+    with Reranker.load(model, max_tokens=713, token=False) as reranker:
+        adapter = framework.kind.from_reranker(reranker, instruction="Find lies.")
+        expected = reranker.rank(QUERY, TEXTS, instruction="Find lies.")
+
+        results = framework.run(adapter, QUERY, framework.documents(TEXTS))
+        adapter.close()
+
+        assert [result.logit for result in results] == [ranked.logit for ranked in expected]
+        assert not reranker.is_closed
+        assert find_reranker(model, {"max_tokens": 713}) is None
+        assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
+        assert framework.loaded(framework.dumped(adapter)).options == {"max_tokens": 713}
+
+
+COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda adapter: pickle.loads(pickle.dumps(adapter))]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_copy_ranks_as_the_original(framework: Adapter, model: str, copied: Callable[[Any], Any], is_used: bool):
+    adapter = make(framework, model, 2, instruction="Find lies.")
+    if is_used:
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+    other = copied(adapter)
+
+    assert framework.run(other, QUERY, framework.documents(TEXTS)) == framework.run(
+        adapter, QUERY, framework.documents(TEXTS)
+    )
+    assert held(other) is held(adapter)
+
+
+def test_what_is_written_down_and_read_again_is_the_same(framework: Adapter, model: str):
+    recipe = replace(FAMILIES[0], family="mine", default_instruction="Find lies.")
+    fields = {
+        "score_threshold": 0.0,
+        "instruction": "",
+        "device": "cpu",
+        "dtype": "float32",
+        "deduplicate": True,
+        "on_error": "keep_order",
+        "progress": False,
+        "options": {"max_tokens": 714, "recipe": recipe},
+    }
+    adapter = make(framework, model, 2, **fields)
+
+    text = framework.dumped(adapter)
+    read = framework.loaded(text)
+
+    assert framework.dumped(read) == text
+    assert framework.run(read, QUERY, framework.documents(TEXTS)) == framework.run(
+        adapter, QUERY, framework.documents(TEXTS)
+    )
+    assert held(read) is held(adapter) is not None
+    assert held(read).recipe.family == "mine"
+    assert held(read).max_tokens == 714
+
+
+def test_a_secret_is_used_and_stands_in_no_dump(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    adapter = make(framework, model, token=framework.secret("HF_TOKEN", SECRET), options={"max_tokens": 716})
+    adapter.warm_up()
+
+    assert held(adapter).options["token"] == SECRET
+    for shown in (framework.dumped(adapter), repr(adapter), str(adapter)):
+        assert SECRET not in shown
+
+
+@pytest.mark.parametrize("protocol", ["vllm-tokens", "rerank"])
+def test_a_server_takes_the_place_of_a_local_model(
+    framework: Adapter, model: str, reranker: Reranker, protocol: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
+    options = {} if protocol == "vllm-tokens" else {"template": "client"}
+    with serving(Served(reranker=reranker)) as server:
+        key = framework.secret("ONELOGIT_API_KEY", SECRET)
+        adapter = make(framework, model, 2, url=server.url, protocol=protocol, api_key=key, options=options)
+        documents = framework.documents(TEXTS)
+        expected = framework.run(make(framework, model, 2), QUERY, documents)
+
+        results = framework.run(adapter, QUERY, documents)
+        again = framework.loaded(framework.dumped(adapter))
+
+        assert [result.id for result in results] == [result.id for result in expected]
+        assert [r.logit for r in results] == pytest.approx([r.logit for r in expected], abs=1e-5)
+        assert asyncio.run(framework.arun(adapter, QUERY, documents)) == results
+        assert framework.run(again, QUERY, documents) == results
+        assert {headers["Authorization"] for headers in server.heard.headers} == {f"Bearer {SECRET}"}
+        assert SECRET not in framework.dumped(adapter) + repr(adapter)
+
+
+def test_a_remote_reranker_can_be_used_as_it_is(framework: Adapter, model: str, reranker: Reranker):
+    with serving(Served(reranker=reranker)) as server, RemoteReranker(server.url, model, api_key=SECRET) as remote:
+        adapter = framework.kind.from_reranker(remote)
+
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+        assert held(adapter) is remote
+        assert SECRET not in framework.dumped(adapter) + repr(adapter)
+
+
+def test_a_secret_in_a_header_stands_in_no_dump(framework: Adapter, model: str):
+    headers = {"X-Api-Key": SECRET, "X-Route": "gpu"}
+    with pytest.raises(ValueError, match="the header X-Api-Key in the options would be written into dumps") as refused:
+        make(framework, model, url="http://127.0.0.1:9", options={"headers": headers}).warm_up()
+    with RemoteReranker("http://127.0.0.1:9", model, headers=headers) as remote:
+        dumped = framework.dumped(framework.kind.from_reranker(remote))
+
+    assert SECRET not in dumped + str(refused.value)
+    assert "X-Route" in dumped
+
+
+def test_a_server_that_is_away_is_an_error_or_put_up_with(framework: Adapter, model: str):
+    fields = {"url": "http://127.0.0.1:9", "options": {"attempts": 1}}
+    with pytest.raises(ServerError, match="does not answer"):
+        framework.run(make(framework, model, **fields), QUERY, framework.documents(TEXTS))
+
+    results = framework.run(make(framework, model, on_error="keep_order", **fields), QUERY, framework.documents(TEXTS))
+
+    assert [result.text for result in results] == TEXTS
+
+
+def test_what_belongs_to_a_local_model_has_no_part_in_a_server(framework: Adapter, model: str):
+    with pytest.raises(ValueError, match="'device' is no option of a server's"):
+        make(framework, model, url="http://127.0.0.1:9", device="cpu")
+    with pytest.raises(ValueError, match="give a url"):
+        make(framework, model, protocol="tei")
+
+
+def test_a_token_among_the_options_is_refused_for_it_would_be_dumped(framework: Adapter, model: str):
+    with pytest.raises(ValueError, match="give it as token=") as refused:
+        make(framework, model, options={"token": SECRET})
+
+    assert SECRET not in str(refused.value)
+
+
+def test_an_option_in_two_places_is_refused(framework: Adapter, model: str):
+    with pytest.raises(ValueError, match="dtype is given twice"):
+        make(framework, model, dtype="float32", options={"dtype": "bfloat16"})
+
+
+def test_a_wrong_recipe_is_a_clear_error(framework: Adapter, model: str):
+    adapter = make(framework, model, options={"recipe": {"family": "mine", "read_out": {True: True}}})
+
+    with pytest.raises(ValueError, match="put true, false, yes and no into quotes"):
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+
+def test_haystacks_device_is_written_as_a_plain_string_and_none_is_nobodys(model: str):
+    assert make(Haystack(), model, device=ComponentDevice.from_str("cuda:1")).to_dict()["init_parameters"][
+        "device"
+    ] == ("cuda:1")
+    ranker = make(Haystack(), model)
+    ranker.warm_up()
+    assert ranker.to_dict()["init_parameters"]["device"] is None
+
+
+def test_a_task_that_is_cancelled_while_the_model_loads_leaves_the_adapter_usable(framework: Adapter, model: str):
+    adapter = make(framework, model, options={"max_tokens": 715})
+
+    async def cancel_and_ask_again() -> list[Any]:
+        task = asyncio.ensure_future(framework.arun(adapter, QUERY, framework.documents(TEXTS)))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await framework.arun(adapter, QUERY, framework.documents(TEXTS))
+
+    assert len(asyncio.run(cancel_and_ask_again())) == len(TEXTS)

@@ -1,0 +1,99 @@
+"""Bulk jobs whose scoring is a server's: the same rows, one name wherever it stands, no secret in what is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onelogit import InputError, Reranker, ServerError
+from onelogit.bulk.job import Outcome, run
+from onelogit.checkpoints.fingerprint import model_label, sent_options
+from onelogit.cli.main import main
+from support.bulk_rows import expected_results, query_rows, ranking, results, write_jsonl
+from support.servers import Answer, Served, serving
+from support.tiny import Tiny
+
+ROWS = query_rows(3, 4)
+SECRET = "sk-a-secret-that-nobody-may-read"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "in.jsonl", [*ROWS, {**ROWS[0], "query_id": "bad", "query": ""}])
+
+
+@pytest.fixture
+def model(tiny_qwen: Tiny) -> str:
+    return str(tiny_qwen.folder)
+
+
+def test_a_server_gives_the_rows_that_its_model_gives(reranker: Reranker, model: str, source: Path, tmp_path: Path):
+    with serving(Served(reranker=reranker)) as server:
+        outcome = run(source, tmp_path / "out", model, url=server.url, api_key=SECRET)
+
+    assert outcome == Outcome(pairs=16, errors=4)
+    fine = [row for row in results(tmp_path / "out") if row["error"] is None]
+    assert ranking(fine) == expected_results(reranker, ROWS)
+    assert server.heard.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert all(SECRET.encode() not in file.read_bytes() for file in (tmp_path / "out").iterdir())
+
+
+def test_the_command_asks_a_server_that_writes_the_prompts(
+    reranker: Reranker, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with serving(Served(reranker=reranker)) as server:
+        arguments = [str(source), str(tmp_path / "out"), "--url", server.url, "--protocol", "rerank"]
+        code = main(["bulk", *arguments, "--template", "server", "--json"])
+
+    assert code == 1
+    assert json.loads(capsys.readouterr().out)["pairs"] == 16
+    fine = [row for row in results(tmp_path / "out") if row["error"] is None]
+    assert ranking(fine) == expected_results(reranker, ROWS)
+
+
+def test_a_server_that_is_away_ends_the_run_and_not_its_rows(
+    reranker: Reranker, model: str, source: Path, tmp_path: Path
+):
+    answers = Served(reranker=reranker)
+    is_up = True
+
+    def respond(path: str, body: Any) -> Answer:
+        return answers(path, body) if is_up or body is None else Answer(code=503)
+
+    with serving(respond) as server:
+        said: dict[str, Any] = {"url": server.url, "attempts": 1, "slice_rows": 1}
+        is_up = False
+        with pytest.raises(ServerError):
+            run(source, tmp_path / "out", model, **said)
+        is_up = True
+        outcome = run(source, tmp_path / "out", model, **said)
+
+    assert outcome == Outcome(pairs=16, errors=4)
+
+
+def test_a_name_is_the_same_wherever_the_server_stands(model: str):
+    label = model_label(model, {"url": "http://one:8000"})
+
+    assert label == model_label(model, {"url": "http://two:9000", "api_key": SECRET, "attempts": 9})
+    assert label == model_label("http://one:8000", {"model": model})
+    assert label != model_label(model, {"url": "http://one:8000", "instruction": "Say."})
+    assert label != model_label(model, {"url": "http://one:8000", "raw_logits": False})
+    assert label.startswith("Qwen3-Reranker-tiny@")
+
+
+def test_a_server_that_starts_anew_is_waited_for_unless_told_otherwise():
+    sent = sent_options("m", {"url": "http://one:8000"})
+
+    assert (sent["timeout_s"], sent["attempts"]) == (600.0, 12)
+    assert sent_options("m", {"url": "http://one:8000", "attempts": 1})["attempts"] == 1
+    assert "attempts" not in sent_options("m", {})
+
+
+def test_a_key_of_this_environment_goes_where_the_workers_are(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
+
+    assert sent_options("m", {"url": "http://one:8000"})["api_key"] == SECRET
+    assert "api_key" not in sent_options("m", {})
+    with pytest.raises(InputError, match="is no option of a server's"):
+        sent_options("http://one:8000", {"device": "cpu"})

@@ -1,0 +1,148 @@
+"""The two functions around Ray Data's vLLM stage, and what stands on either side of them; vLLM itself is not here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onelogit import InputError, LoadOptions, OpenOptions, Reranker
+from onelogit.bulk.job import Outcome, Work, run
+from onelogit.bulk.ray_engine import Pool
+from onelogit.bulk.shards import plan_slices
+from onelogit.bulk.vllm_engine import (
+    Encode,
+    decode,
+    engine_settings,
+    gathered,
+    pair_rows,
+    prompt_writer,
+    score_by_vllm,
+)
+from support.bulk_rows import expected_results, query_rows, ranking, results, write_jsonl
+from support.tiny import Tiny
+
+ROWS = query_rows(3, 4)
+PAIR: dict[str, Any] = {
+    "number": 0, "pairs": 1, "place": 0, "query_id": "q", "document_id": "d", "query": "q", "document": "d",
+    "error": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def converted(tiny_qwen: Tiny, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("converted") / "model"
+    with Reranker.load(tiny_qwen.folder) as reranker:
+        reranker.save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("options", [{}, {"instruction": "Say."}, {"instruction": ""}, {"max_tokens": 300}])
+def test_the_ids_are_those_of_the_rerankers_own_rows(options: LoadOptions, converted: str):
+    pairs = [("what?", "a document"), ("why <|im_end|>?", "서울 " * 200)]
+    rows = Reranker.load(converted, **options)._scorer.rows(pairs).rows
+
+    encode = Encode(Work(converted, options, "out"))
+
+    for (query, document), ids in zip(pairs, rows, strict=True):
+        encoded = encode({**PAIR, "query": query, "document": document})
+        assert encoded == {"tokenized_prompt": ids, "pooling_params": {"use_activation": False}, "error": None}
+
+
+def test_a_pair_that_cannot_be_encoded_keeps_its_row(converted: str):
+    encode = Encode(Work(converted, {"max_tokens": 300}, "out"))
+
+    assert "leaves no room" in encode({**PAIR, "query": "long " * 500})["error"]
+    assert encode({**PAIR, "error": "bad"})["error"] == "bad"
+    assert encode({**PAIR, "error": "bad"})["tokenized_prompt"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "logit", "error"),
+    [
+        ({"embeddings": [1.5]}, 1.5, None),
+        ({"embeddings": [1.5], "__inference_error__": ""}, 1.5, None),
+        ({"embeddings": [1.5], "error": "bad"}, None, "bad"),
+        ({"embeddings": None, "__inference_error__": "ValueError: no"}, None, "ValueError: no"),
+        ({"embeddings": [float("nan")]}, None, "the logit is nan"),
+    ],
+)
+def test_an_answer_is_a_logit_or_an_error(answer: dict[str, Any], logit: float | None, error: str | None):
+    decoded = decode({**PAIR, **answer})
+
+    assert (decoded["logit"], decoded["error"]) == (logit, error)
+    assert decoded["query_id"] == "q"
+
+
+def test_a_whole_job_with_an_engine_in_vllms_place(converted: str, tmp_path: Path):
+    """Rows come in any order, and one of them twice."""
+    rows = [*ROWS, {"query_id": "bad", "query": "", "documents": ["a", "b"]}, {**ROWS[0], "documents": []}]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    reranker = Reranker.load(converted)
+
+    def engine(work: Work, slices: Any) -> Any:
+        encode = Encode(work)
+        asked = [{**row, **encode(row)} for part in slices for row in pair_rows(part._asdict())]
+        asked = [*asked[::-2], *asked[:2], *asked[-2::-2]]
+        pairs = [(row["query"] or "none", row["document"]) for row in asked]
+        answers = [
+            {**row, "embeddings": [logit]} for row, logit in zip(asked, reranker.pair_logits(pairs), strict=True)
+        ]
+        return gathered(iter(answers), work, prompt_writer(work.model, work.options).recipe, slices)
+
+    assert run(source, tmp_path / "out", converted, engine=engine, slice_rows=1) == Outcome(pairs=14, errors=2)
+    fine = [row for row in results(tmp_path / "out") if row["error"] is None]
+    assert ranking(fine) == expected_results(reranker, ROWS)
+
+
+def test_a_slice_without_pairs_is_a_row_of_its_own(tmp_path: Path):
+    (part,) = plan_slices(write_jsonl(tmp_path / "in.jsonl", [{**ROWS[0], "documents": []}]), 9).slices
+
+    assert [(row["pairs"], row["place"]) for row in pair_rows(part._asdict())] == [(0, 0)]
+
+
+def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny]):
+    folder = checkpoint("Qwen3-Reranker-tiny").folder
+
+    with pytest.raises(InputError, match="is no sequence classifier; write one with: onelogit convert"):
+        prompt_writer(str(folder), {})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"long_documents": "chunk_max"}, "chunk_max"),
+        ({"batch_tokens": 100}, "'batch_tokens' is no option of engine vllm"),
+        ({"trust_remote_code": True}, "'trust_remote_code' is no option of engine vllm"),
+        ({"device": "mps"}, "not on 'mps'"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(options: OpenOptions, said: str, converted: str):
+    with pytest.raises(InputError, match=said):
+        prompt_writer(converted, options)
+
+
+def test_what_is_left_out_is_not_refused(converted: str):
+    prompt_writer(converted, {"trust_remote_code": False, "batch_tokens": None, "device": "cuda", "dtype": "float32"})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "split", "placed"),
+    [
+        (0, None, 1, None),
+        (1, "cuda", 1, None),
+        (4, None, 4, None),
+        (0, "cpu", 1, {"bundle_per_worker": {"CPU": 3}}),
+    ],
+)
+def test_an_engine_takes_a_gpu_or_more_and_none_on_a_cpu(gpus: float, device: Any, split: int, placed: Any):
+    settings = engine_settings(Pool(2, 3, gpus), Work("m", {"device": device, "dtype": "float16"}, "out"), 512)
+
+    assert settings["concurrency"] == 2
+    assert settings["engine_kwargs"] == {"max_model_len": 512, "tensor_parallel_size": split, "dtype": "float16"}
+    assert settings["placement_group_config"] == placed
+
+
+def test_a_part_of_a_gpu_is_refused(converted: str):
+    with pytest.raises(InputError, match=r"whole GPUs, not 0\.5"):
+        next(score_by_vllm(Pool(gpus_per_worker=0.5))(Work(converted, {}, "out"), []))

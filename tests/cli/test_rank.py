@@ -1,0 +1,248 @@
+"""`onelogit rank`: documents from anywhere into order, shown in any terminal, whatever stands in them."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from onelogit import DEMO_MODEL, Ranked, Reranker
+from onelogit.cli.main import main
+from onelogit.cli.ranking_table import ranking_table, shares_of, shown
+from support.servers import Served, serving
+from support.terminal import in_terminal
+from support.tiny import Tiny
+
+QUERY = "What is the capital of China?"
+DOCUMENTS = ["Bananas are yellow.", "Beijing is the capital of China.", "서울은 대한민국의 수도이다."]
+HOSTILE = [
+    "[bold]bold[/bold] [/] [link=http://a]",
+    "\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J",
+    "back\b\b\b\b bell\a null\0 carriage\rreturn",
+    "\u202egnp.exe \u2066isolated \u200bzero \ufeff",
+    "שלום עולם",
+    "long " * 5_000,
+    "",
+    " \n\t ",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 wide 漢字 e\u0301",
+]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Reranker:
+    return Reranker.load(DEMO_MODEL)
+
+
+@pytest.fixture(scope="module")
+def served(tiny_qwen: Tiny) -> Iterator[list[str]]:
+    """Arguments that have a server score: a process that asks it loads no torch, and is there at once."""
+    with Reranker.load(tiny_qwen.folder) as reranker, serving(Served(reranker=reranker)) as server:
+        yield ["--model", str(tiny_qwen.folder), "--url", server.url]
+
+
+def drawn(documents: list[str], width: int, ranking: list[Ranked] | None = None) -> str:
+    ranking = [Ranked(i, -float(i), 0.5) for i in range(len(documents))] if ranking is None else ranking
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor")
+    console.print(ranking_table("[red]query \x1b[1m", ranking, documents, console))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def ranked_lines(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict]:
+    assert main(["rank", *map(str, arguments), "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(["rank", *map(str, arguments)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_json_lines_are_the_cores_ranking(capsys: pytest.CaptureFixture[str], demo: Reranker):
+    lines = ranked_lines(capsys, QUERY, *DOCUMENTS, "--instruction", "Say.")
+
+    expected = demo.rank(QUERY, DOCUMENTS, instruction="Say.")
+    assert [list(line) for line in lines] == [["rank", "index", "logit", "score", "text"]] * 3
+    assert [line["rank"] for line in lines] == [1, 2, 3]
+    assert [(line["index"], line["logit"], line["score"]) for line in lines] == expected
+    assert [line["text"] for line in lines] == [DOCUMENTS[ranked.index] for ranked in expected]
+
+
+def test_the_table_has_the_best_first_and_no_word_of_probability_but_that_it_is_none(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(["rank", QUERY, *DOCUMENTS, "--top-n", "2"]) == 0
+
+    printed = capsys.readouterr()
+    rows = [line for line in printed.out.splitlines() if re.match(r"\s+\d", line)]
+    assert len(rows) == 2
+    assert "Beijing" in rows[0]
+    assert "cc-by-sa-4.0" in printed.out
+    assert re.findall(r"\S+ \S+ probab\w+|relevant", " ".join(printed.out.split())) == ["is no probability"]
+    assert "its order and its figures mean nothing" in printed.err
+
+
+def test_documents_come_from_arguments_and_files_in_that_order(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    (tmp_path / "a.txt").write_text("second\n\nthird\n")
+    (tmp_path / "b.jsonl").write_text('{"title": "The", "text": "fourth"}\n')
+
+    lines = ranked_lines(capsys, QUERY, "first", "--documents", tmp_path / "a.txt", "--documents", tmp_path / "b.jsonl")
+
+    assert [line["text"] for line in sorted(lines, key=lambda line: line["index"])] == [
+        "first",
+        "second",
+        "third",
+        "The fourth",
+    ]
+
+
+def test_documents_may_stand_on_both_sides_of_options(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
+    for arguments in (
+        ("a", "--top-n", "9", "b", "c"),
+        ("--top-n", "9", "a", "b", "c"),
+        ("a", "b", "c", "--top-n", "9"),
+    ):
+        lines = ranked_lines(capsys, QUERY, "--model", tiny_qwen.folder, *arguments)
+        assert {line["index"]: line["text"] for line in lines} == {0: "a", 1: "b", 2: "c"}
+
+
+def test_stdin_is_read_where_no_document_is_named(
+    capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch
+):
+    for content, texts in (("하나\ntwo\n".encode(), ["two", "하나"]), (b'{"text": "a"}\n', ["a"])):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+        lines = ranked_lines(capsys, QUERY, "--model", tiny_qwen.folder)
+        assert sorted(line["text"] for line in lines) == texts
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x7fELF\x02\x01\xff\xfe\n\0")))
+    assert "stdin, line 1: not UTF-8" in failure(capsys, QUERY)
+
+
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_between_pipes_nothing_but_lines_is_written_and_one_that_closes_early_is_no_error(
+    form: list[str], served: list[str]
+):
+    command = [sys.executable, "-m", "onelogit", "rank", QUERY, *served, *form]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, env=buffered, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b"one\ntwo\n")
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
+    with Reranker.load(tiny_qwen.folder) as reranker, serving(Served(reranker=reranker)) as server:
+        lines = ranked_lines(capsys, QUERY, *DOCUMENTS, "--model", tiny_qwen.folder, "--url", server.url)
+        by_template = ranked_lines(
+            capsys, QUERY, *DOCUMENTS, "--model", server.url, "--protocol", "rerank", "--template", "server"
+        )
+        expected = reranker.rank(QUERY, DOCUMENTS)
+
+    assert [line["index"] for line in lines] == [ranked.index for ranked in expected]
+    assert [line["logit"] for line in lines] == pytest.approx([ranked.logit for ranked in expected], abs=1e-5)
+    assert [line["index"] for line in by_template] == [ranked.index for ranked in expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((" ", "a"), "the query is empty"),
+        ((QUERY, "a", "--top-n", "0"), "--top-n must be a whole number from 1 up"),
+        ((QUERY, "--documents", "/nowhere/file"), "/nowhere/file cannot be read"),
+        ((QUERY, "--documents", os.devnull), "there are no documents in /dev/null"),
+        ((QUERY, "--documents", "/"), "/ has no corpus.jsonl: name a file of texts, or a folder"),
+        ((QUERY, "a", "--model", "/nowhere"), "there is no folder '/nowhere'"),
+        ((QUERY, "a", "--model", "no-such/model"), "neither a folder here nor found on the hub"),
+        ((QUERY, "a", "--model", "http://a", "--url", "http://b"), "two servers are named"),
+        ((QUERY, "a", "--url", "http://127.0.0.1:9"), "name its hub id or folder"),
+        ((QUERY, "a", "--url", "127.0.0.1:9"), "--url must be an http or https address"),
+        ((QUERY, "a", "--protocol", "rerank"), "'protocol' is no option of a local model's; give a url, too"),
+        ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template is for prompts that are written"),
+        ((), "the following arguments are required: query; see onelogit rank --help"),
+        ((QUERY, "a", "--device", "quantum"), "unknown device"),
+        ((QUERY, "a", "--max-tokens", "0"), "max_tokens must be a whole number from 1 up, not 0"),
+        ((QUERY, "a\udcff"), "half a character"),
+    ],
+)
+def test_what_cannot_be_ranked_is_one_clear_line(
+    arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+):
+    assert complaint in failure(capsys, *arguments)
+
+
+@pytest.mark.parametrize("width", [20, 40, 47, 79, 80, 120, 200])
+def test_hostile_documents_do_nothing_to_any_terminal(width: int):
+    screen = drawn(HOSTILE, width)
+
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", screen)  # the table's own colours
+    for character in plain.replace("\n", ""):
+        assert unicodedata.category(character) not in ("Cc", "Cs")
+        assert character not in "\u202e\u2066\u200b\ufeff"
+    assert all(cell_len(line) <= width for line in plain.splitlines())
+    assert sum(bool(re.match(r"\s+\d+\s", line)) for line in plain.splitlines()) == len(HOSTILE)
+    if width >= 80:
+        assert "[bold]bold[/bold] [/]" in plain
+        assert "\\x1b[31mred" in plain
+        assert "(empty)" in plain
+        assert "\u2068שלום עולם\u2069" in plain
+
+
+def test_bars_follow_the_logits_from_lowest_to_highest():
+    ranking = [Ranked(0, 8.0, 0.9), Ranked(1, 4.0, 0.9), Ranked(2, -8.0, 0.9)]
+
+    bars = [line.count("█") for line in drawn(["a", "b", "c"], 120, ranking).splitlines() if "█" in line]
+
+    assert bars == [20, 15, 1]
+    assert shares_of([3.0, 3.0]) == [1.0, 1.0]
+    assert shares_of([]) == []
+
+
+def test_a_text_is_shown_as_one_line():
+    assert shown(" a\n\tb ") == "a b"
+    assert shown(" " * 10**5 + "a") == "a"
+    assert shown("\x1b\u202e") == "\\x1b\\u202e"
+    assert len(shown("a" * 10**7)) < 10**4
+
+
+def test_json_holds_no_character_that_acts_on_a_terminal(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
+    assert main(["rank", QUERY, *HOSTILE, "--model", str(tiny_qwen.folder), "--json"]) == 0
+
+    printed = capsys.readouterr().out
+    assert not any(unicodedata.category(character) in ("Cc", "Cf") for character in printed.replace("\n", ""))
+    assert sorted(json.loads(line)["text"] for line in printed.splitlines()) == sorted(HOSTILE)
+
+
+def test_in_a_terminal_there_is_a_spinner_and_no_colour_where_none_is_wanted(served: list[str]):
+    command = ["-m", "onelogit", "rank", QUERY, *DOCUMENTS, *served]
+
+    ran = in_terminal(command, columns=40, environment={"NO_COLOR": "1"})
+
+    assert ran.code == 0
+    assert "loading" in ran.screen
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", ran.screen)
+    assert "\x1b[36m█" not in ran.screen
+    assert "\x1b[36m█" in drawn(DOCUMENTS, 80)
+    assert all(cell_len(line) <= 40 for line in re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "\r", ran.screen).splitlines())
+
+
+def test_without_documents_in_a_terminal_it_says_what_to_do():
+    ran = in_terminal(["-m", "onelogit", "rank", QUERY])
+
+    assert ran.code == 2
+    assert "give them behind the query, in --documents FILE, or on stdin" in " ".join(ran.screen.split())

@@ -1,0 +1,162 @@
+"""The two executions of one description: segment by segment, and all segments in one call of variable length."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention import varlen
+from torch.nn.functional import scaled_dot_product_attention
+
+from onelogit.engine.attention import context, flash_varlen, sdpa
+from onelogit.engine.attention.context import Reading
+from onelogit.engine.device_transfer import places, sent
+from onelogit.engine.keys import KeysValues
+from onelogit.engine.prefix_tree import CARRIED, KEPT, Cursor, Known, next_batch
+from support.varlen import varlen_reference
+
+HEADS, KEY_HEADS, WIDTH = 4, 2, 8
+SHORT = sorted([(1, 2, 3), (1, 2, 3, 4, 5, 6), (1, 2, 9), (1, 7, 7, 7), (8,), (8, 8, 8, 8, 8)])
+LONG = sorted([(*range(40),), (*range(20), *range(70)), (*range(20), *range(64)), (5,) * 33, (5, 6, *[7] * 31)])
+
+
+def attend(batch, layer: int, window: int | None, fillers: int) -> tuple[torch.Tensor, Reading]:
+    torch.manual_seed(5)
+    carried, kept = ([KeysValues(*torch.randn(2, count, KEY_HEADS, WIDTH))] * 2 for count in (4, 50))
+    width = len(batch.ids) + fillers
+    own = KeysValues(*torch.randn(2, width, KEY_HEADS, WIDTH))
+    query = torch.randn(HEADS, width, WIDTH)
+    reading = Reading(batch, 2, carried, kept, width=width)
+    return reading.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], reading
+
+
+def find_known(row: int) -> Known | None:
+    """Of some rows the first two tokens are kept, in two pieces."""
+    return Known(2, [(7 + row, 8 + row), (40 - row, 41 - row)]) if row in (3, 5) else None
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 3, 32, 33, 100])
+@pytest.mark.parametrize("layer", [0, 1], ids=["a layer", "the last layer"])
+@pytest.mark.parametrize("fillers", [0, 3, 50])
+@pytest.mark.parametrize("find", [None, find_known], ids=["nothing kept", "kept keys"])
+@pytest.mark.parametrize(
+    ("rows", "cursor"),
+    [(SHORT, Cursor()), (SHORT, Cursor(3, 2)), (LONG, Cursor()), (LONG, Cursor(1, 3))],
+    ids=["short", "short, with carried keys", "long", "long, with carried keys"],
+)
+def test_both_executions_see_the_same(
+    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find, fillers: int, layer: int, window: int | None
+):
+    batch = next_batch(rows, cursor, 300, find_known=find)
+    in_turn, _ = attend(batch, layer, window, fillers)
+    monkeypatch.setattr(context, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
+
+    together, _ = attend(batch, layer, window, fillers)
+
+    used = {span.block for segment in batch.segments for span in segment.ancestors}
+    assert (CARRIED in used, KEPT in used) == (bool(cursor.begun), find is not None)
+    assert torch.allclose(together, in_turn, atol=1e-6)
+    assert bool((together.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
+
+
+@pytest.mark.parametrize("find", [None, find_known], ids=["nothing kept", "kept keys"])
+@pytest.mark.parametrize(("rows", "cursor"), [(SHORT, Cursor()), (LONG, Cursor(1, 3))])
+def test_both_executions_keep_the_same_in_memory_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find
+):
+    stem_lengths = [range(2, len(row) + 1, 3) for row in rows]
+    batch = next_batch(rows, cursor, 90, stem_lengths, find)
+    _, in_turn = attend(batch, 0, None, fillers=3)
+    monkeypatch.setattr(context, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
+
+    _, together = attend(batch, 0, None, fillers=3)
+
+    assert len(batch.stems) > 1
+    assert len(in_turn.stems[0].keys) == sum(stem.length for stem in batch.stems)
+    assert len(in_turn.carry[0].keys) == batch.after.begun
+    for mine, other in zip(in_turn.stems + in_turn.carry, together.stems + together.carry, strict=True):
+        for tensor, same in zip(mine, other, strict=True):
+            assert torch.equal(tensor, same)
+    for reading in (in_turn, together):
+        for stems, carry in zip(reading.stems[0], reading.carry[0], strict=True):
+            assert stems.untyped_storage().nbytes() == stems.nbytes + carry.nbytes
+
+
+def test_pytorchs_own_call_takes_what_it_is_given():
+    assert flash_varlen._varlen_attention() is not None
+
+
+def test_pytorch_2_11_is_not_told_that_keys_have_fewer_heads(monkeypatch: pytest.MonkeyPatch):
+    """It has no word for it, and no need of one: its kernel sees it."""
+
+    def of_2_11(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+    ):
+        return varlen_reference(
+            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size, enable_gqa=True
+        )
+
+    batch = next_batch(SHORT, Cursor(), 300)
+    in_turn, _ = attend(batch, 0, None, fillers=0)
+    monkeypatch.setattr(varlen, "varlen_attn", of_2_11)
+    monkeypatch.setattr(context, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(flash_varlen, "_varlen_attention", flash_varlen._varlen_attention.__wrapped__)
+
+    together, _ = attend(batch, 0, None, fillers=0)
+
+    assert torch.allclose(together, in_turn, atol=1e-6)
+
+
+def test_pytorch_2_10_with_neither_scale_nor_window_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+        raise AssertionError
+
+    monkeypatch.setattr(varlen, "varlen_attn", of_2_10)
+
+    assert flash_varlen._varlen_attention.__wrapped__() is None
+    assert "2.11 or newer is faster" in caplog.text
+
+
+def test_segments_meet_kernels_in_lengths_that_repeat(monkeypatch: pytest.MonkeyPatch):
+    met = set()
+
+    def noted(query, key, value, **options):
+        met.add((query.shape[2], key.shape[2]))
+        return scaled_dot_product_attention(query, key, value, **options)
+
+    monkeypatch.setattr(sdpa, "scaled_dot_product_attention", noted)
+    for length in range(33, 65):
+        batch = next_batch([(*range(length),), (*range(20), *range(90, 90 + length))], Cursor(), 300)
+        attend(batch, 0, None, fillers=0)
+
+    assert met == {(64, 64), (64, 96)}
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)).map(lambda span: (span[0], sum(span)))))
+def test_places_are_those_of_each_span_in_turn(spans: list[tuple[int, int]]):
+    found = places(spans)
+
+    assert found.tolist() == [place for span in spans for place in range(*span)]
+    assert found.dtype == torch.long
+
+
+def test_only_cuda_is_not_waited_for():
+    """Another device that is not waited for reads what was let go meanwhile: pytorch/pytorch#189690, on MPS."""
+    waits = []
+
+    class Noted(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to:
+                waits.append(not (kwargs or {}).get("non_blocking"))
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    there = sent(torch.arange(3).as_subclass(Noted), torch.device("meta"))
+
+    assert there.is_meta
+    assert waits == [True]

@@ -1,0 +1,181 @@
+"""What computes on a GPU, on devices that stand for one: the processor's logits, and nothing that is waited for.
+
+It says nothing of kernels, streams, memory or speed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._pytree import tree_map_only
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PretrainedConfig, PreTrainedModel, Qwen3Config
+
+from onelogit.engine.attention import flash_varlen, sdpa
+from onelogit.engine.attention.flash_varlen import can_attend_at_once
+from onelogit.engine.forward import TokenRow
+from onelogit.engine.model_runner import Forward
+from support.classifiers import classifier_of, random_rows
+from support.far import VARLEN, Far, World, far_devices, send
+
+LAYERS = 3
+CALLS = 3
+
+
+def documents(count: int) -> list[TokenRow]:
+    """Rows of a document-first family: frame, document, query."""
+    lengths = [5 + number % 7 for number in range(count)]
+    rows = [(1, 2, 3, *[100 + number] * length, 8, 9) for number, length in enumerate(lengths)]
+    return [TokenRow(row, stems=(3, 3 + length)) for row, length in zip(rows, lengths, strict=True)]
+
+
+def half(config_class: type[PretrainedConfig] = Qwen3Config, **fields: Any) -> PreTrainedModel:
+    classifier = classifier_of(config_class, **fields)
+    classifier.base_model.to(torch.bfloat16)
+    return classifier
+
+
+@contextmanager
+def sent(monkeypatch: pytest.MonkeyPatch, classifier: PreTrainedModel, devices: int = 1) -> Iterator[World]:
+    """The classifier on far devices; on two, its later layers on the second, as accelerate spreads a model."""
+    with far_devices(monkeypatch) as world:
+        send(classifier, "cuda:0")
+        if devices > 1:
+            for module in (*classifier.model.layers[LAYERS // 2 :], classifier.model.norm):
+                send(module, "cuda:1")
+                module.register_forward_pre_hook(lambda _, *given: on("cuda:1", given), with_kwargs=True)
+            classifier.model.register_forward_hook(lambda _, __, output: on("cuda:0", output))
+        yield world
+
+
+def on(device: str, given: Any) -> Any:
+    return tree_map_only(torch.Tensor, lambda each: each.to(torch.device(device)), given)
+
+
+@pytest.mark.parametrize("devices", [1, 2], ids=["one GPU", "two GPUs"])
+@pytest.mark.parametrize(
+    ("device_bytes", "host_bytes"),
+    [(0, 0), (10**6, 0), (60_000, 10**5)],
+    ids=["nothing kept", "documents kept", "documents kept, some on the host"],
+)
+def test_a_call_gives_the_processors_logits_and_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, device_bytes: int, host_bytes: int, devices: int
+):
+    rows = documents(20)
+    expected = Forward(half(), 60).logits(rows)
+    classifier = half()
+
+    with sent(monkeypatch, classifier, devices) as world:
+        forward = Forward(classifier, 60, device_bytes, host_bytes)
+        world.waits.clear()
+        world.seen.clear()
+        calls = [forward.logits(rows) for _ in range(CALLS)]
+
+    assert forward.reads_forests
+    assert world.waits == []
+    assert world.seen[VARLEN] >= CALLS * LAYERS * (1 if device_bytes else 4)  # in several batches, with carried keys
+    for logits in calls:
+        assert logits == pytest.approx(expected, abs=0.05)
+    assert bool(forward.document_cache and forward.document_cache.held_bytes) == bool(device_bytes)
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, MistralConfig, Gemma3TextConfig])
+def test_other_families_do_so_too(monkeypatch: pytest.MonkeyPatch, config_class: type[PretrainedConfig]):
+    rows = random_rows(20)
+    expected = Forward(half(config_class), 100).logits(rows)
+    classifier = half(config_class)
+
+    with sent(monkeypatch, classifier) as world:
+        forward = Forward(classifier, 100)
+        world.waits.clear()
+        logits = forward.logits(rows)
+
+    assert world.waits == []
+    assert world.seen[VARLEN]
+    assert logits == pytest.approx(expected, abs=0.2)
+
+
+def test_no_step_of_a_layer_is_one_for_each_document(monkeypatch: pytest.MonkeyPatch):
+    """Kept documents included: a batch of five times as many launches as much."""
+
+    def steps(count: int) -> int:
+        classifier = half()
+        with sent(monkeypatch, classifier) as world:
+            forward = Forward(classifier, 10_000, 10**7)
+            forward.logits(documents(count)[::2])
+            world.seen.clear()
+            forward.logits(documents(count))
+        return world.seen.total()
+
+    assert steps(50) == steps(10) > LAYERS * 20
+
+
+@pytest.mark.parametrize("fault", ["it fails", "other numbers"])
+def test_where_the_gpus_attention_is_wrong_padded_rows_are_read_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+):
+    def attend(query: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if fault == "it fails":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        return query
+
+    rows = random_rows(20)
+    expected = Forward(half(), 100).logits(rows)
+    classifier = half()
+    monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: attend)
+
+    with sent(monkeypatch, classifier):
+        forward = Forward(classifier, 100)
+        logits = forward.logits(rows)
+
+    assert not forward.reads_forests
+    assert "Qwen3ForSequenceClassification reads padded rows on cuda:0, and takes longer" in caplog.text
+    assert logits == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_segment_by_segment_each_product_is_left_in_one_piece(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype):
+    """Of fewer heads of keys than of queries, CUDA makes one of many small ones."""
+    told = []
+
+    def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
+        told.append((options["enable_gqa"], key.shape[1] == value.shape[1] == query.shape[1]))
+        return scaled_dot_product_attention(query, key, value, **options)
+
+    rows = random_rows(20)
+    expected = Forward(classifier_of(Qwen3Config), 100).logits(rows)
+    classifier = classifier_of(Qwen3Config)
+    classifier.base_model.to(dtype)
+    monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: None)  # as before PyTorch 2.11
+    monkeypatch.setattr(sdpa, "scaled_dot_product_attention", noted)
+    with sent(monkeypatch, classifier) as world:
+        logits = Forward(classifier, 100).logits(rows)
+
+    assert world.seen[VARLEN] == 0
+    assert set(told) == {(False, True)}
+    assert logits == pytest.approx(expected, abs=1e-5 if dtype == torch.float32 else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "capability", "can"),
+    [
+        (torch.bfloat16, 128, (9, 0), True),
+        (torch.float16, 64, (8, 0), True),
+        (torch.bfloat16, 256, (12, 0), True),
+        (torch.bfloat16, 264, (9, 0), False),
+        (torch.bfloat16, 20, (9, 0), False),
+        (torch.float32, 128, (9, 0), False),
+        (torch.float16, 128, (7, 5), False),
+    ],
+)
+def test_flash_attention_is_given_only_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int, capability: tuple[int, int], can: bool
+):
+    query = torch.zeros(4, 3, width, dtype=dtype)
+
+    with far_devices(monkeypatch, capability):
+        assert can_attend_at_once(Far(query, torch.device("cuda:1"))) == can
+
+    assert not can_attend_at_once(query)

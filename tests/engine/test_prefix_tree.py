@@ -1,0 +1,191 @@
+"""The forest: every row, every shared prefix once, whatever the budget, and each token sees its own path."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelogit.engine.prefix_tree import Batch, Cursor, Known, Path, clip, next_batch, shared_length
+
+# Few ids, so that prefixes are shared at every depth.
+ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple), max_size=20).map(
+    lambda rows: sorted(set(rows))
+)
+BUDGETS = st.integers(1, 30)
+Token = tuple[int, int]  # id and position
+
+
+def grow_all(rows: Sequence[tuple[int, ...]], batch_tokens: int, **options: object) -> list[Batch]:
+    batches, cursor = [], Cursor()
+    while cursor.row < len(rows):
+        batches.append(next_batch(rows, cursor, batch_tokens, **options))
+        cursor = batches[-1].after
+    return batches
+
+
+class Reader:
+    """Follows paths through batches, as attention does with keys; a key here is a token with its position."""
+
+    def __init__(self, kept: Sequence[Token] = ()) -> None:
+        self.carried: list[Token] = []
+        self.kept = [*kept]
+        self.seen: dict[int, list[Token]] = {}
+        self.stems: dict[tuple[int, int], list[Token]] = {}
+
+    def read(self, batch: Batch) -> None:
+        own = list(zip(batch.ids, batch.positions, strict=True))
+        blocks = [own, self.carried, self.kept]
+        ends = {end.place: end.row for end in batch.ends}
+        for segment in batch.segments:
+            ancestors = self.follow(segment.ancestors, blocks)
+            if segment.stop - 1 in ends:
+                self.seen[ends[segment.stop - 1]] = [*ancestors, *own[segment.start : segment.stop]]
+        for stem in batch.stems:
+            self.stems[stem.row, stem.length] = self.follow(stem.path, blocks)
+        self.carried = self.follow(batch.carry, blocks)
+
+    @staticmethod
+    def follow(path: Path, blocks: list[list[Token]]) -> list[Token]:
+        return [token for block, start, stop in path for token in blocks[block][start:stop]]
+
+
+def tokens(row: Sequence[int]) -> list[Token]:
+    return [(id, position) for position, id in enumerate(row)]
+
+
+def distinct_prefixes(rows: Sequence[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    return {row[: length + 1] for row in rows for length in range(len(row))}
+
+
+@given(rows=ROWS, batch_tokens=BUDGETS)
+def test_each_row_ends_once_and_sees_its_own_tokens_at_their_positions(rows, batch_tokens: int):
+    reader = Reader()
+    batches = grow_all(rows, batch_tokens)
+
+    for batch in batches:
+        reader.read(batch)
+
+    assert [end.row for batch in batches for end in batch.ends] == list(range(len(rows)))
+    assert reader.seen == {index: tokens(row) for index, row in enumerate(rows)}
+
+
+@given(rows=ROWS, batch_tokens=BUDGETS)
+def test_every_shared_prefix_is_computed_once(rows, batch_tokens: int):
+    computed = sum(len(batch.ids) for batch in grow_all(rows, batch_tokens))
+
+    assert computed == len(distinct_prefixes(rows))
+
+
+@given(rows=ROWS, batch_tokens=BUDGETS)
+def test_no_batch_is_larger_than_its_budget(rows, batch_tokens: int):
+    assert all(1 <= len(batch.ids) <= batch_tokens for batch in grow_all(rows, batch_tokens))
+
+
+@given(rows=ROWS, batch_tokens=BUDGETS)
+def test_segments_fill_a_batch_without_gaps(rows, batch_tokens: int):
+    for batch in grow_all(rows, batch_tokens):
+        places = [place for segment in batch.segments for place in range(segment.start, segment.stop)]
+
+        assert places == list(range(len(batch.ids)))
+        assert len(batch.positions) == len(batch.ids)
+
+
+@given(rows=ROWS, first=BUDGETS, second=BUDGETS)
+def test_a_batch_can_be_made_again_with_another_budget(rows, first: int, second: int):
+    """As after running out of memory: the rest of the forest follows from the cursor alone."""
+    reader, cursor, turn = Reader(), Cursor(), 0
+    while cursor.row < len(rows):
+        next_batch(rows, cursor, first)
+        batch = next_batch(rows, cursor, second if turn % 2 else first)
+        reader.read(batch)
+        cursor, turn = batch.after, turn + 1
+
+    assert reader.seen == {index: tokens(row) for index, row in enumerate(rows)}
+
+
+class Kept:
+    """Prefixes of rows, their tokens scattered over one list in pieces; of one batch, only so many find room."""
+
+    def __init__(self, rows: Sequence[tuple[int, ...]], data: st.DataObject) -> None:
+        self.lengths = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
+        self.most = data.draw(st.integers(1, 3))
+        self.tokens: list[Token] = []
+        self.places: list[list[tuple[int, int]]] = []
+        self.found: set[int] = set()
+        for row, length in zip(rows, self.lengths, strict=True):
+            cut = data.draw(st.integers(0, length))
+            self.places.append(
+                [self.put(tokens(row[:length])[start:stop]) for start, stop in ((0, cut), (cut, length))]
+            )
+
+    def put(self, some: list[Token]) -> tuple[int, int]:
+        self.tokens += [(-1, -1), *some]
+        return len(self.tokens) - len(some), len(self.tokens)
+
+    def find(self, row: int) -> Known:
+        has_room = row in self.found or len(self.found) < self.most
+        self.found |= {row} if has_room else set()
+        return Known(self.lengths[row], self.places[row] if has_room else None)
+
+
+@given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
+def test_kept_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.DataObject):
+    kept = Kept(rows, data)
+    reader, batches, cursor = Reader(kept.tokens), [], Cursor()
+    while cursor.row < len(rows):
+        batches.append(next_batch(rows, cursor, batch_tokens, find_known=kept.find))
+        cursor = batches[-1].after
+        kept.found.clear()
+    lengths = kept.lengths
+
+    for batch in batches:
+        reader.read(batch)
+
+    known = {row[:length] for row, most in zip(rows, lengths, strict=True) for length in range(1, most + 1)}
+    assert reader.seen == {index: tokens(row) for index, row in enumerate(rows)}
+    # Never more than without them; never what stands in the row's own known prefix.
+    computed = [(end, batch) for batch in batches for end in batch.ends]
+    assert len(computed) == len(rows)
+    assert sum(len(batch.ids) for batch in batches) <= len(distinct_prefixes(rows))
+    assert sum(len(batch.ids) for batch in batches) >= len(distinct_prefixes(rows) - known)
+
+
+@given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
+def test_stems_are_handed_out_once_and_whole(rows, batch_tokens: int, data: st.DataObject):
+    stem_lengths = [data.draw(st.lists(st.integers(1, len(row)), max_size=3, unique=True)) for row in rows]
+    reader, handed_out = Reader(), []
+    for batch in grow_all(rows, batch_tokens, stem_lengths=stem_lengths):
+        reader.read(batch)
+        handed_out += [rows[stem.row][: stem.length] for stem in batch.stems]
+
+    assert len(handed_out) == len(set(handed_out))
+    assert all(reader.stems[row, length] == tokens(rows[row][:length]) for row, length in reader.stems)
+
+
+def test_several_queries_over_the_same_documents_share_the_documents():
+    documents = [(1, document, 7, 7, 7) for document in (3, 4)]
+    rows = sorted((*document, 9, query) for document in documents for query in range(5))
+
+    (batch,) = grow_all(rows, 100)
+
+    assert len(batch.ids) == 1 + 2 * (4 + 1 + 5)
+
+
+def test_a_batch_of_short_segments_on_long_prefixes_is_bounded_by_its_keys():
+    rows = [(*[1] * 1000, id) for id in range(200)]
+
+    batches = grow_all(rows, 1000)
+
+    keys = [sum(segment.stop - segment.start + 1000 for segment in batch.segments) for batch in batches]
+    assert max(keys) <= 17 * 1000 + 1001
+    assert sum(len(batch.ids) for batch in batches) == 1200
+
+
+@pytest.mark.parametrize(("one", "other", "length"), [((), (1,), 0), ((1, 2), (1, 2, 3), 2), ((1, 2, 4), (1, 3, 4), 1)])
+def test_shared_length(one: tuple[int, ...], other: tuple[int, ...], length: int):
+    assert shared_length(one, other) == shared_length(other, one) == length
+
+
+def test_clipping_a_path_to_nothing_leaves_nothing():
+    assert clip((), 3) == clip((), 0) == ()

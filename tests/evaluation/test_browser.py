@@ -1,0 +1,162 @@
+"""The page in a real Chromium: it renders, asks for nothing, says nothing, and fits. `nox -s browser` runs this."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from support.hostile import SCRIPT, write_hostile_page
+from support.servers import LOST, Answer, serving
+
+pytestmark = pytest.mark.browser
+
+# Of each text its contrast with what stands behind it, as WCAG 2 computes it.
+CONTRASTS = """() => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = colour => colour.slice(0, 3).map(v => linear(v / 255))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = node => {
+    for (; node; node = node.parentElement) {
+      const colour = channels(getComputedStyle(node).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+  };
+  return [...document.querySelectorAll('body *')].filter(node => !node.closest('svg') && node.checkVisibility()
+    && [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim())).map(node => {
+    const [a, b] = [light(channels(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), node.className || node.tagName];
+  });
+}"""
+
+
+@dataclass
+class Seen:
+    """What a browser noticed."""
+
+    page: object
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """Chromium: CHROMIUM's, the system's, or playwright's own. Where there is none, that is a failure."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hostile_page(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(
+    params=[(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=lambda each: f"{each[0]}-{each[1]}"
+)
+def seen(request: pytest.FixtureRequest, browser: object, file: Path) -> Iterator[Seen]:
+    width, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)  # type: ignore[attr-defined]
+    page = context.new_page()
+    seen = Seen(page)
+    page.on("console", lambda message: seen.said.append(message.text))
+    page.on("pageerror", lambda error: seen.said.append(str(error)))
+    page.on("dialog", lambda dialog: seen.said.append(dialog.message))
+    page.on("request", lambda request: seen.asked.append(request.url))
+    page.goto(file.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    yield seen
+    context.close()
+
+
+def test_it_renders_and_neither_says_nor_asks_for_anything(seen: Seen, file: Path):
+    page = seen.page
+
+    assert page.title() == "<img src=x onerror=alert(1)>.jsonl: how well it is ranked"  # type: ignore[attr-defined]
+    assert page.locator("h1").is_visible()  # type: ignore[attr-defined]
+    assert page.get_by_text(SCRIPT).first.is_visible()  # type: ignore[attr-defined]
+    assert page.locator("script, img, iframe").count() == 0  # type: ignore[attr-defined]
+    assert seen.said == []
+    assert seen.asked == [file.as_uri()]
+
+
+def test_all_pictures_are_there(seen: Seen):
+    boxes = seen.page.evaluate(  # type: ignore[attr-defined]
+        """[...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect())
+            .map(box => [box.width, box.height])"""
+    )
+    marks = seen.page.evaluate(  # type: ignore[attr-defined]
+        """[...document.querySelectorAll('.dot, .interval, rect')].map(each => {
+            const box = each.getBoundingClientRect(), frame = each.closest('svg').getBoundingClientRect();
+            const isSeen = each.matches('.interval') || box.width * box.height > 0;
+            return isSeen && box.left >= frame.left - 1 && box.right <= frame.right + 1;
+        })"""
+    )
+
+    # A row for each of four orders and an axis, for all queries and two slices; and two plots of single queries.
+    assert len(boxes) == 3 * 5 + 2
+    assert all(width > 100 and height > 10 for width, height in boxes)
+    assert len(marks) == 3 * 4 * 2 + 2 * 10
+    assert all(marks)
+
+
+def test_nothing_is_wider_than_the_window(seen: Seen):
+    width, inner, beyond = seen.page.evaluate(  # type: ignore[attr-defined]
+        """[document.documentElement.scrollWidth, innerWidth, [...document.querySelectorAll('body *')]
+            .filter(each => each.getBoundingClientRect().right > innerWidth + 1)
+            .map(each => each.outerHTML.slice(0, 80))]"""
+    )
+
+    assert width == inner
+    assert beyond == []
+
+
+def test_every_text_can_be_read(seen: Seen):
+    poor = [found for found in seen.page.evaluate(CONTRASTS) if found[0] < 4.5]  # type: ignore[attr-defined]
+
+    assert poor == []
+
+
+def test_light_and_dark_differ(browser: object, file: Path):
+    grounds = []
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme)  # type: ignore[attr-defined]
+        page.goto(file.as_uri())
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.close()
+
+    assert grounds == ["rgb(250, 250, 248)", "rgb(19, 21, 25)"]
+
+
+def test_the_policy_keeps_an_intruder_from_the_network(browser: object, file: Path):
+    """Even what would get past the escaping could ask for nothing."""
+    asked: list[str] = []
+
+    def note(path: str, body: object) -> Answer:
+        asked.append(path)
+        return LOST
+
+    with serving(note) as server:
+        page = browser.new_page()  # type: ignore[attr-defined]
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(file.as_uri())
+        page.evaluate(
+            "url => { document.body.innerHTML = `<img src='${url}/x'><p style='color: red'>x</p>`; }", server.url
+        )
+        page.wait_for_timeout(200)
+        colour = page.evaluate("getComputedStyle(document.querySelector('p')).color")
+        page.close()
+
+    assert any("Content Security Policy" in line and "/x" in line for line in said)
+    assert asked == []
+    assert colour != "rgb(255, 0, 0)"

@@ -1,0 +1,171 @@
+"""Files, folders and stdin: what is read of them, and what is said of those that cannot be read."""
+
+import gzip
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelogit.errors import InputError
+from onelogit.io.text_files import read_documents, read_lines, read_texts
+from onelogit.verification.sample_pairs import read_pairs
+
+LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1), max_size=8)
+
+
+def lines(*objects: object) -> bytes:
+    return b"".join(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in objects)
+
+
+def read(content: bytes, name: str = "texts") -> list[str]:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        return read_documents(file)
+
+
+def test_plain_lines_are_documents_and_blank_ones_are_passed_over():
+    assert read("하나\r\n\n  \ntwo [1] \x1b\n".encode()) == ["하나", "two [1] \x1b"]
+
+
+@given(texts=LINES)
+def test_what_is_written_as_jsonl_is_read_as_it_was(texts: list[str]):
+    content = lines(*({"text": text} for text in texts))
+
+    assert read(content, "a.jsonl") == texts
+
+
+def test_a_title_stands_before_its_text_and_a_document_may_be_called_so():
+    content = lines({"_id": "1", "title": "Title", "text": "text"}, {"title": "", "text": "alone"}, {"document": ""})
+
+    assert read(content) == ["Title text", "alone", ""]
+
+
+def test_a_byte_order_mark_is_no_text():
+    assert read(b"\xef\xbb\xbf" + lines({"text": "one"})) == ["one"]
+    assert read("\ufeffone\n".encode()) == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "complaint"),
+    [
+        (b"fine\n\xff\xfe\x00", "texts", "texts, line 2: not UTF-8"),
+        (lines({"text": "a"}) + b"{'text': 1}\n", "texts", "texts, line 2: not JSON"),
+        (
+            lines({"text": "a"}, {"body": "b", "id": 1}),
+            "texts",
+            "no \"text\" or \"document\" among 'body', 'id'",
+        ),
+        (b'{"text": "cut off\n', "texts", "texts, line 1: not JSON"),
+        (b"[\n{}\n]\n", "texts.json", "texts.json, line 1: not JSON"),
+        (lines({}), "texts", "among no fields"),
+        (lines({"documents": 5}), "texts", '"documents" must be a list, not int'),
+        (lines({"documents": ["a", 5]}), "texts", '"document" must be a string, not int'),
+        (lines({"text": 5}), "texts", '"text" must be a string, not int'),
+        (lines({"text": "a", "title": ["b"]}), "texts", '"title" must be a string, not list'),
+        (lines({"text": "a", "query": 1}), "texts", '"query" must be a string, not int'),
+        (b'{"text": "\\ud800"}\n', "texts", "half a character"),
+        (b"plain\n", "texts.jsonl", "texts.jsonl, line 1: not JSON"),
+        (lines(["a"]), "texts.jsonl", "not a JSON object, but"),
+        (b"[" * 100_000 + b"\n", "texts.jsonl", "not JSON that can be read"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_line(content: bytes, name: str, complaint: str):
+    with pytest.raises(InputError) as error:
+        read(content, name)
+
+    assert complaint in str(error.value)
+
+
+def test_a_folder_in_beir_form_has_documents_and_queries(tmp_path: Path):
+    (tmp_path / "corpus.jsonl").write_bytes(lines({"title": "A", "text": "b"}, {"text": " "}, {"text": "c"}))
+    (tmp_path / "queries.jsonl").write_bytes(lines({"_id": "q", "text": "which?"}, {"_id": "r", "text": " "}))
+
+    assert read_texts(tmp_path) == (["A b", "c"], ["which?"])
+    assert read_texts(tmp_path, most=1) == (["A b"], ["which?"])
+    assert read_documents(tmp_path) == ["A b", " ", "c"]
+    (tmp_path / "queries.jsonl").unlink()
+    assert read_texts(tmp_path).queries == []
+
+
+def test_a_file_may_name_queries_beside_its_documents(tmp_path: Path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(lines({"query": "q", "document": "a"}, {"query": "q", "document": "b"}))
+
+    assert read_texts(file) == (["a", "b"], ["q"])
+
+
+def test_a_line_may_be_a_query_with_its_documents_as_evaluate_and_bulk_take_them(tmp_path: Path):
+    file = tmp_path / "lists.jsonl"
+    rows = [
+        {"query": "q", "documents": ["a", {"id": 1, "text": "b"}], "labels": [0, 1]},
+        {"query": "r", "documents": []},
+    ]
+    file.write_bytes(lines(*rows))
+
+    assert read_documents(file) == ["a", "b"]
+    assert read_texts(file) == (["a", "b"], ["q"])
+    assert read_texts(file, most=1).documents == ["a"]
+
+
+def test_what_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_documents(tmp_path / "none.txt")
+    for read_it in (read_documents, read_texts):
+        with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
+            read_it(tmp_path)
+
+
+def test_gzipped_files_are_read_as_what_is_in_them(tmp_path: Path):
+    pairs = lines({"query": "q", "document": "a"}, {"query": "q", "document": "b"})
+    for name, content in {"plain.txt": b"one\ntwo\n", "pairs.jsonl": pairs, "data/corpus.jsonl": pairs}.items():
+        file = tmp_path / f"{name}.gz"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(gzip.compress(content))
+    (tmp_path / "data" / "queries.jsonl.gz").write_bytes(gzip.compress(lines({"_id": "1", "text": "which?"})))
+
+    assert read_documents(tmp_path / "plain.txt.gz") == ["one", "two"]
+    assert read_texts(tmp_path / "pairs.jsonl.gz") == (["a", "b"], ["q"])
+    assert read_texts(tmp_path / "data") == (["a", "b"], ["which?"])
+    assert [pair.document for pair in read_pairs(tmp_path / "pairs.jsonl.gz")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", [b"one\ntwo\n", gzip.compress(b"one\ntwo\n")], ids=["plain", "gzipped"])
+def test_a_pipe_is_read_as_a_file_is(content: bytes):
+    ours, theirs = os.pipe()
+    os.write(theirs, content)
+    os.close(theirs)
+    try:
+        assert read_documents(f"/dev/fd/{ours}") == ["one", "two"]
+    finally:
+        os.close(ours)
+
+
+def test_what_is_wrong_in_a_gzipped_file_is_named_by_its_line(tmp_path: Path):
+    file = tmp_path / "texts.jsonl.gz"
+    file.write_bytes(gzip.compress(lines({"text": "a"}) + b"plain\n"))
+    with pytest.raises(InputError, match=r"texts\.jsonl\.gz, line 2: not JSON"):
+        read_documents(file)
+
+    file.write_bytes(gzip.compress(lines({"text": "a" * 999}))[:-9])
+    with pytest.raises(InputError, match=r"texts\.jsonl\.gz cannot be read: "):
+        read_documents(file)
+
+
+def test_a_dash_is_stdin_for_documents_texts_and_pairs(monkeypatch: pytest.MonkeyPatch):
+    content = lines({"query": "q", "document": "a"})
+    for read_it, expected in (
+        (read_documents, ["a"]),
+        (read_texts, (["a"], ["q"])),
+        (read_pairs, [("q", "a", None)]),
+        (lambda path: [line.place for line in read_lines(path)], ["stdin, line 1"]),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+        assert read_it("-") == expected

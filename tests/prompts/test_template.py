@@ -1,0 +1,69 @@
+"""From chat template to parts: nothing lost, nothing changed, nothing of the caller's run as code."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from onelogit import Recipe, RecipeError
+from onelogit.prompts.template import compile_prompt
+from onelogit.recipes.families import FAMILIES, QWEN3_TEMPLATE
+
+
+@given(query=st.text(), document=st.text(), instruction=st.text(min_size=1), family=st.sampled_from(FAMILIES))
+def test_the_parts_write_what_the_template_renders(query: str, document: str, instruction: str, family: Recipe):
+    conversation = [
+        {"role": "system", "content": instruction},
+        {"role": "query", "content": query},
+        {"role": "document", "content": document},
+    ]
+    (rendered,), _ = render_jinja_template([conversation], chat_template=family.chat_template)
+
+    prompt = compile_prompt(family.chat_template, True)
+
+    assert prompt.text({"query": query, "document": document, "instruction": instruction}) == rendered
+
+
+def test_a_callers_text_is_never_template_code():
+    values = {"query": "{{ 7 * 7 }}", "document": "{% for x in y %}{{ seam }}", "instruction": "{# gone? #}"}
+
+    text = compile_prompt(QWEN3_TEMPLATE, True).text(values)
+
+    for value in values.values():
+        assert value in text
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{{ messages[1].content }}", "writes no query"),
+        ("{{ messages[0].content }} yes or no?", "writes no document"),
+        ("{{ messages[0].content }}{{ messages[1].content }}{{ messages[1].content }}", "document 2 times"),
+        ("{{ messages[0].content | upper }}{{ messages[1].content }}", "writes no query"),
+        ("{{ messages[0].content[:2000] }}{{ messages[1].content }}", "changes a query"),
+        ("{{ messages[0].content }}{{ messages[1].content | default('none', true) }}", "changes a query"),
+        ("{{ raise_exception('only user and assistant') }}", "refuses the roles"),
+        ("{{ messages[0].content ", "not valid jinja"),
+        ("{{ messages[0].content }}{{ messages[5].content }}", "refuses the roles"),
+        ("{{ ''.__class__.__mro__ }}", "refuses the roles.*unsafe"),
+    ],
+)
+def test_a_template_that_is_not_for_reranking_is_refused(template: str, complaint: str):
+    with pytest.raises(RecipeError, match=complaint):
+        compile_prompt(template, False)
+
+
+def test_a_template_without_a_place_for_an_instruction_says_so():
+    takes = {recipe.family: compile_prompt(recipe.chat_template, True).takes_instruction for recipe in FAMILIES}
+
+    assert takes == {
+        "qwen3-reranker": True,
+        "kure-reranker": True,
+        "coreb-code-reranker": True,
+        "prism-reranker": True,
+        "ctxl-rerank-v2": True,
+        "mxbai-rerank-v2": True,
+        "bge-reranker-v2-gemma": False,
+        "zerank-1": False,
+        "zerank-2": True,
+    }

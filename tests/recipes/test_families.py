@@ -1,0 +1,145 @@
+"""Every family's prompt, byte for byte, and the facts that stand beside it."""
+
+import hashlib
+import json
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from onelogit import FAMILIES, Recipe, RecipeError, recipe_fields, recipe_from
+from onelogit.checkpoints.resolve import recognise
+from support.reference import prompt_text
+
+QUERY = "What is the capital of China?"
+DOCUMENT = "The capital of China is Beijing."
+INSTRUCTION = "Prefer official sources."
+
+# Length in bytes and the beginning of the sha256, taken from the families' own code and cards.
+ORACLE = {
+    ("ctxl-rerank-v2", None): (165, "a3d4f0ce3cc043a7"),
+    ("ctxl-rerank-v2", INSTRUCTION): (190, "1a1cb01226893d71"),
+    ("qwen3-reranker", None): (412, "a534f4970e1db52f"),
+    ("qwen3-reranker", INSTRUCTION): (362, "35652a98a15d9587"),
+    ("mxbai-rerank-v2", None): (497, "f74f773e6b6996be"),
+    ("mxbai-rerank-v2", INSTRUCTION): (535, "95dc9f7531b56e7a"),
+    ("bge-reranker-v2-gemma", None): (214, "172b353d9e524602"),
+    ("kure-reranker", None): (412, "a534f4970e1db52f"),
+    ("coreb-code-reranker", None): (412, "a534f4970e1db52f"),
+    ("zerank-1", None): (141, "a92fd55a6f47ef1b"),
+    ("zerank-2", None): (141, "a92fd55a6f47ef1b"),
+}
+
+
+def recipe_of(family: str) -> Recipe:
+    return next(recipe for recipe in FAMILIES if recipe.family == family)
+
+
+@pytest.mark.parametrize(("family", "instruction"), ORACLE)
+def test_the_prompt_is_byte_exact(family: str, instruction: str | None):
+    prompt = prompt_text(recipe_of(family), QUERY, DOCUMENT, instruction).encode()
+
+    assert (len(prompt), hashlib.sha256(prompt).hexdigest()[:16]) == ORACLE[family, instruction]
+
+
+def test_every_family_stands_in_the_oracle(family: Recipe):
+    assert (family.family, None) in ORACLE or family.family == "prism-reranker"
+
+
+def test_the_prompt_of_prism_is_byte_exact():
+    prompt = prompt_text(recipe_of("prism-reranker"), QUERY, DOCUMENT)
+
+    assert prompt == (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        "provided. <|im_end|>\n<|im_start|>user\n<Instruct>: Judge if the document is relevant to the query. Reply "
+        '"yes" or "no".\nOn "yes", also emit:\n<contribution>One sentence covering every core point the document '
+        "contributes to the query, without elaboration.</contribution>\n<evidence>Self-contained rewrite of the "
+        "query-relevant content. Rules:\n- Faithful: rephrase only; add or infer nothing.\n- Self-contained: evidence "
+        "alone must fully answer the query.\n- Concise: drop query-irrelevant background.\n- Verbatim (no "
+        "translation): proper nouns, terms, abbreviations, numbers, dates, code, URLs.\n- Output language: "
+        "multilingual doc → query's language; else doc's language.</evidence>\n<Query>: What is the capital "
+        "of China?\n<Document>: The capital of "
+        "China is Beijing.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+
+
+def test_zerank_2_with_an_instruction_has_the_form_of_its_template():
+    prompt = prompt_text(recipe_of("zerank-2"), f" {QUERY} ", f"\n{DOCUMENT}\n", INSTRUCTION)
+
+    assert prompt == (
+        f"<|im_start|>system\n<query>{QUERY}</query>\n<instruction>{INSTRUCTION}</instruction><|im_end|>\n"
+        f"<|im_start|>user\n{DOCUMENT}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_the_qwen3_template_is_the_hubs_file():
+    assert len(recipe_of("qwen3-reranker").chat_template) == 741
+
+
+def test_a_template_renders_in_transformers_as_it_does_here(family: Recipe):
+    conversation = [{"role": "query", "content": QUERY}, {"role": "document", "content": DOCUMENT}]
+    if family.default_instruction:
+        conversation.insert(0, {"role": "system", "content": family.default_instruction})
+
+    (rendered,), _ = render_jinja_template([conversation], chat_template=family.chat_template)
+
+    assert rendered == prompt_text(family, QUERY, DOCUMENT)
+
+
+def test_every_family_names_its_source_and_licence(family: Recipe):
+    assert family.source.startswith("https://")
+    assert family.licence or family.family in ("kure-reranker", "coreb-code-reranker")  # only their cards know
+    assert family.models
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("Qwen/Qwen3-Reranker-8B", "qwen3-reranker"),
+        ("qwen/qwen3-reranker-0.6b", "qwen3-reranker"),
+        ("someone/Qwen3-Reranker-0.6B-finetuned", "qwen3-reranker"),
+        ("/models/Qwen3-Reranker-4B/", "qwen3-reranker"),
+        ("ContextualAI/ctxl-rerank-v2-instruct-multilingual-6b", "ctxl-rerank-v2"),
+        ("mixedbread-ai/mxbai-rerank-large-v2", "mxbai-rerank-v2"),
+        ("BAAI/bge-reranker-v2-gemma", "bge-reranker-v2-gemma"),
+        ("zeroentropy/zerank-1-small", "zerank-1"),
+        ("zeroentropy/zerank-2-reranker", "zerank-2"),
+    ],
+)
+def test_the_table_knows_a_model_by_its_id_or_name(model: str, family: str):
+    assert recognise(model, {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}'}).recipe.family == family
+
+
+def test_the_table_knows_a_fine_tune_by_its_base_model():
+    card = "---\nbase_model:\n- Qwen/Qwen3-Reranker-0.6B\nlicense: mit\n---\n# My model\n"
+    texts = {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}', "README.md": card}
+
+    assert recognise("me/my-reranker", texts).recipe.family == "qwen3-reranker"
+
+
+def test_a_recipe_is_plain_data_and_back(family: Recipe):
+    plain = recipe_fields(family)
+
+    assert recipe_from(json.loads(json.dumps(plain))) == family
+    assert "max_tokens" not in recipe_fields(FAMILIES[0])  # as by default
+
+
+WHOLE = {"family": "mine", "chat_template": None, "read_out": {"true": "yes"}, "source": "this test"}
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"family": "mine"}, "'read_out' is wrong with this recipe; its fields are family, chat_template"),
+        ({"family": "mine", "read_out": None, "colour": 1}, "colour"),
+        ({"family": "mine", "read_out": {}}, "missing 1 required"),
+        ({"family": "mine", "read_out": {"true": True}}, "true=True is wrong"),
+        (WHOLE | {"activation": "softmax"}, "activation='softmax' is wrong"),
+        (WHOLE | {"max_tokens": "512"}, "max_tokens='512' is wrong"),
+        (WHOLE | {"models": "abc"}, "models='abc' is wrong"),
+        (WHOLE | {"adds_special_tokens": "no"}, "adds_special_tokens='no' is wrong"),
+        ({"family": "mine", "read_out": {True: True}}, "put true, false, yes and no into quotes"),
+    ],
+)
+def test_plain_data_that_are_no_recipe_say_what_one_is(plain: dict[str, object], message: str):
+    with pytest.raises(RecipeError, match=message):
+        recipe_from(plain)

@@ -1,0 +1,59 @@
+"""Classifiers of real architectures with random weights, rows for them, and a count of the tokens they compute."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from onelogit.conversion.head import Head, sequence_classifier
+from onelogit.engine.attention import hooks
+from onelogit.engine.forward import TokenRow
+
+FIELDS = {
+    "vocab_size": 400,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "initializer_range": 0.1,
+}
+
+
+def classifier_of(config_class: type[PretrainedConfig], **fields: object) -> PreTrainedModel:
+    torch.manual_seed(3)
+    backbone = AutoModel.from_config(config_class(**{**FIELDS, **fields})).eval()
+    return sequence_classifier(backbone, Head(torch.randn(1, 64) / 8, None), 0)
+
+
+def random_rows(count: int, seed: int = 1) -> list[TokenRow]:
+    """Rows that share prefixes of any length."""
+    chance = random.Random(seed)
+    rows = [[chance.randrange(3, 400) for _ in range(chance.randint(1, 40))]]
+    for _ in range(count - 1):
+        parent = chance.choice(rows)
+        own = [chance.randrange(3, 400) for _ in range(chance.randint(1, 40))]
+        rows.append([*parent[: chance.randint(0, len(parent))], *own][:90])
+    return [TokenRow(tuple(row)) for row in rows]
+
+
+@contextmanager
+def tokens_seen(classifier: PreTrainedModel, module: str = "model.embed_tokens") -> Iterator[list[int]]:
+    """How many tokens of rows each forward pass sends through a module; the fillers behind them do not count."""
+    seen: list[int] = []
+
+    def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        reading, count = hooks._current.get(), output.shape[:-1].numel()
+        seen.append(len(reading.batch.ids) if reading is not None and count == reading.width else count)
+
+    hook = classifier.get_submodule(module).register_forward_hook(note)
+    yield seen
+    hook.remove()
