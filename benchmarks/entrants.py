@@ -11,8 +11,8 @@ from device_clock import Call
 from lineup import Absent, Entrant, Lineup
 
 from onelogit import Reranker
-from onelogit.engine.attention.flash_varlen import can_attend_at_once
-from onelogit.engine.attention.hooks import attends_over_forests
+from onelogit.engine.attention.flash_varlen import has_flash_varlen
+from onelogit.engine.attention.hooks import attends_over_prefix_tree
 from onelogit.engine.forward import TokenRow
 
 HEAD_ALONE = "Sentence Transformers, head alone"
@@ -39,7 +39,7 @@ def of_reranker(lineup: Lineup, reranker: Reranker) -> Entrant:
 
     def tokenised(query: str, documents: Sequence[str]) -> Call:
         rows = [TokenRow(tuple(row)) for row in lineup.rows(query, documents)]
-        return lambda: reranker._scorer._service.logits(rows)
+        return lambda: reranker._scorer._scheduler.logits(rows)
 
     return Entrant(reranker.logits, tokenised, reranker.classifier)
 
@@ -54,10 +54,10 @@ def _compiled(lineup: Lineup) -> Entrant:
 
 def way_of(lineup: Lineup, entrant: Entrant) -> str:
     """How onelogit computes here: what it falls back to, it falls back to without an error."""
-    if not attends_over_forests(entrant.model):
+    if not attends_over_prefix_tree(entrant.model):
         return "padded rows: forests gave other numbers when it was loaded"
     query = torch.empty(1, 1, lineup.shape.head_dim, device=lineup.device, dtype=lineup.dtype)
-    return "forests, all segments at once" if can_attend_at_once(query) else "forests, segment by segment"
+    return "forests, all segments at once" if has_flash_varlen(query) else "forests, segment by segment"
 
 
 def _card(lineup: Lineup) -> Entrant:

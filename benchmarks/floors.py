@@ -44,7 +44,7 @@ class Floor(NamedTuple):
     gathered_bytes: int
 
 
-def forest_floor(shape: Shape, document_tokens: int) -> Floor:
+def prefix_tree_floor(shape: Shape, document_tokens: int) -> Floor:
     """Of a hundred documents behind one prefix, as onelogit computes them."""
     own = document_tokens + SUFFIX
     fresh = [(0, PREFIX + own), *[(PREFIX, PREFIX + own)] * (DOCUMENTS - 1)]
@@ -85,7 +85,7 @@ def main() -> None:
     print("| " + " | ".join(HEADINGS) + " |")
     print("|---" * len(HEADINGS) + "|")
     for name, length in CASES:
-        mine, theirs = forest_floor(SHAPES[name], length), padded_floor(SHAPES[name], length)
+        mine, theirs = prefix_tree_floor(SHAPES[name], length), padded_floor(SHAPES[name], length)
         product_s = mine.flop / options.flop_per_s
         plain_s, fused_s = (
             product_s + (moved + mine.gathered_bytes) / options.bytes_per_s

@@ -21,8 +21,8 @@ from texts import Texts, read_texts
 
 from onelogit import DEMO_MODEL, RemoteReranker
 from onelogit.checkpoints.load_encoder import read_prompt_writer
-from onelogit.remote.protocols import DIALECTS, Ask, read
-from onelogit.remote.request_builder import Asked, Asker
+from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
+from onelogit.remote.request_builder import BuiltRequests, RequestBuilder
 
 WAYS: dict[str, dict[str, Any]] = {
     "vllm-tokens": {"protocol": "vllm-tokens"},
@@ -97,12 +97,12 @@ def calls(texts: Texts, sizes: Sizes) -> list[list[tuple[str, str]]]:
 
 def parts(model: str, texts: Texts, sizes: Sizes) -> dict[str, float]:
     """Microseconds a pair of each part of `vllm-tokens`, in requests of 32."""
-    writer, dialect = read_prompt_writer(model, {}), DIALECTS["vllm-tokens"]
-    asker = Asker(dialect=dialect, encoder=writer.encoder, sends_tokens=True, pairs_a_request=32)
+    writer, protocol = read_prompt_writer(model, {}), PROTOCOLS["vllm-tokens"]
+    builder = RequestBuilder(protocol_spec=protocol, encoder=writer.encoder, sends_tokens=True, pairs_a_request=32)
     fresh, remembered, building, reading, bytes_a_pair, tokens_a_pair = [], [], [], [], [], []
 
-    def ask(pairs: Sequence[tuple[str, str]]) -> Asked:
-        return asker.asked(pairs, writer.instruction, Ask(model="m"))
+    def ask(pairs: Sequence[tuple[str, str]]) -> BuiltRequests:
+        return builder.asked(pairs, writer.instruction, ScoreRequest(model="m"))
 
     for pairs in calls(texts, sizes):
         fresh.append(processor_time(lambda pairs=pairs: ask(pairs), 1))
@@ -110,11 +110,11 @@ def parts(model: str, texts: Texts, sizes: Sizes) -> dict[str, float]:
         asked = ask(pairs)
         sent = [json.dumps(body, separators=(",", ":")).encode() for body in asked.bodies]
         building.append(processor_time(lambda asked=asked: [json.dumps(body) for body in asked.bodies], 3))
-        said = [answer(dialect.path, body) for body in asked.bodies]
+        said = [answer(protocol.path, body) for body in asked.bodies]
         reading.append(
             processor_time(
                 lambda said=said, asked=asked: [
-                    read(dialect, json.loads(each), count) for each, count in zip(said, asked.counts, strict=True)
+                    read(protocol, json.loads(each), count) for each, count in zip(said, asked.counts, strict=True)
                 ],
                 3,
             )

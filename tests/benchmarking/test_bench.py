@@ -16,10 +16,10 @@ from rich.console import Console
 
 from onelogit import DEMO_MODEL, OnelogitError, Reranker
 from onelogit.benchmarking.benchmark import check_lengths
-from onelogit.benchmarking.latency import Times, figures_of, is_noisy, percentile
+from onelogit.benchmarking.latency import Times, is_noisy, percentile, summarize
 from onelogit.benchmarking.report import lines_below, plot_result, tables_of
 from onelogit.benchmarking.result import Result, notes_of
-from onelogit.benchmarking.runner import BUSY, WAKING, Case, Counted, Limits, Run, load_before
+from onelogit.benchmarking.runner import BUSY, WAKING, Budget, Case, Counted, Runner, load_before
 from onelogit.benchmarking.targets import Facts, Memory, Timed
 from onelogit.benchmarking.text_supply import Supply
 from onelogit.benchmarking.worker_process import Child, _outcome
@@ -62,11 +62,11 @@ def ten_tokens(query: str, documents: Sequence[str]) -> Counted:
 
 
 def result(**given: object) -> Result:
-    made = Run(
-        contestants=[Clockwork("onelogit", 1.0), Clockwork("Sentence Transformers", 3.0, logit=0.25)],
+    made = Runner(
+        targets=[Clockwork("onelogit", 1.0), Clockwork("Sentence Transformers", 3.0, logit=0.25)],
         supply=Supply(TEXTS, None),
         count=ten_tokens,
-        limits=Limits(3600, 4),
+        limits=Budget(3600, 4),
     ).measure([Case(2), Case(5)])
     plain = Result(
         model="[bold]mine[/]",
@@ -112,33 +112,33 @@ def test_a_percentile_needs_calls_beyond_it(percent: int, fewest: int):
 def test_a_ratio_is_how_many_times_as_fast_the_first_is_the_median_call_by_call():
     first, other = Times("onelogit", (1.0, 2.0, 4.0)), Times("other", (3.0, 4.0, 20.0))
 
-    figures = figures_of(other, first, 10, [100, 100, 100])
+    figures = summarize(other, first, 10, [100, 100, 100])
 
     assert figures.times_as_fast == (3.0, 2.0, 5.0)
     assert figures.p50_s == 4.0
     assert figures.pairs_per_s == 2.5
     assert figures.tokens_per_s == pytest.approx(25.0)
-    assert figures_of(first, first, 10, [100] * 3).times_as_fast is None
+    assert summarize(first, first, 10, [100] * 3).times_as_fast is None
 
 
 def test_tokens_that_nobody_knows_are_not_guessed():
     times = Times("a server", (1.0, 2.0))
 
-    assert figures_of(times, times, 10, [None, 100]).tokens_per_s is None
+    assert summarize(times, times, 10, [None, 100]).tokens_per_s is None
 
 
 def test_longer_texts_are_no_noise():
     times = Times("onelogit", (1.0, 2.0, 4.0))
 
-    assert figures_of(times, times, 1, [100, 200, 400]).is_noisy is False
-    assert figures_of(times, times, 1, [100, 100, 100]).is_noisy is True
+    assert summarize(times, times, 1, [100, 200, 400]).is_noisy is False
+    assert summarize(times, times, 1, [100, 100, 100]).is_noisy is True
 
 
 def test_a_peer_is_noisy_where_the_ratio_is():
     first, steady, alike = Times("a", (1.0, 2.0, 4.0)), Times("b", (1.0, 1.0, 1.0)), Times("c", (2.0, 4.0, 8.0))
 
-    assert figures_of(steady, first, 1, [100] * 3).is_noisy is True
-    assert figures_of(alike, first, 1, [100] * 3).is_noisy is False
+    assert summarize(steady, first, 1, [100] * 3).is_noisy is True
+    assert summarize(alike, first, 1, [100] * 3).is_noisy is False
 
 
 def test_one_slow_call_in_many_is_no_noise_but_half_of_them_are():
@@ -191,7 +191,7 @@ def test_of_one_token_there_are_not_forty_so_they_get_a_number():
 def test_all_are_asked_the_same_and_nothing_twice():
     ours, theirs = Clockwork("a", 1.0), Clockwork("b", 2.0)
 
-    Run(contestants=[ours, theirs], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(3600, 3)).measure(
+    Runner(targets=[ours, theirs], supply=Supply(TEXTS, None), count=ten_tokens, limits=Budget(3600, 3)).measure(
         [Case(1), Case(4)]
     )
 
@@ -205,7 +205,7 @@ def test_all_are_asked_the_same_and_nothing_twice():
 def test_warm_calls_have_the_same_documents_and_another_query():
     ours = Clockwork("a", 1.0)
 
-    Run(contestants=[ours], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(3600, 3), is_warm=True).measure(
+    Runner(targets=[ours], supply=Supply(TEXTS, None), count=ten_tokens, limits=Budget(3600, 3), is_warm=True).measure(
         [Case(4)]
     )
 
@@ -216,23 +216,23 @@ def test_warm_calls_have_the_same_documents_and_another_query():
 def test_who_stood_idle_is_woken_before_each_timed_call_and_that_call_is_not_timed():
     ours, theirs = Clockwork("a", 1.0), Clockwork("b", 2.0)
 
-    (case,) = Run(
-        contestants=[ours, theirs], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(3600, 3)
+    (case,) = Runner(
+        targets=[ours, theirs], supply=Supply(TEXTS, None), count=ten_tokens, limits=Budget(3600, 3)
     ).measure([Case(4)])
 
-    for contestant in (ours, theirs):
-        assert [query == WAKING for query, _ in contestant.heard] == [False, *[True, False] * 3]
-        waking = [documents for query, documents in contestant.heard if query == WAKING]
+    for target in (ours, theirs):
+        assert [query == WAKING for query, _ in target.heard] == [False, *[True, False] * 3]
+        waking = [documents for query, documents in target.heard if query == WAKING]
         assert len(set(waking)) == 3
         assert all(len(documents) == 1 for documents in waking)
-    assert [each.calls for each in case.contestants] == [3, 3]
-    assert max(each.greatest_s for each in case.contestants) == 8.0
+    assert [each.calls for each in case.targets] == [3, 3]
+    assert max(each.greatest_s for each in case.targets) == 8.0
 
 
 def test_one_alone_never_stands_idle():
     alone = Clockwork("a", 1.0)
 
-    Run(contestants=[alone], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(3600, 3)).measure([Case(4)])
+    Runner(targets=[alone], supply=Supply(TEXTS, None), count=ten_tokens, limits=Budget(3600, 3)).measure([Case(4)])
 
     assert alone.heard == alone.asked
 
@@ -246,11 +246,11 @@ def test_another_one_is_first_each_time():
                 order.append(self.name)
             return super().time(query, documents)
 
-    Run(
-        contestants=[Noting("a", 1.0), Noting("b", 1.0)],
+    Runner(
+        targets=[Noting("a", 1.0), Noting("b", 1.0)],
         supply=Supply(TEXTS, None),
         count=ten_tokens,
-        limits=Limits(3600, 4),
+        limits=Budget(3600, 4),
     ).measure([Case(1)])
 
     assert order == ["a", "b", *"abbaabba"]
@@ -259,24 +259,24 @@ def test_another_one_is_first_each_time():
 def test_what_does_not_fit_into_the_budget_is_left_out_and_said():
     slow = Clockwork("a", 1.0)
 
-    small, large = Run(contestants=[slow], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(30, 2)).measure(
+    small, large = Runner(targets=[slow], supply=Supply(TEXTS, None), count=ten_tokens, limits=Budget(30, 2)).measure(
         [Case(1), Case(1000)]
     )
 
-    assert small.contestants[0].calls == 2
-    assert large.contestants == ()
+    assert small.targets[0].calls == 2
+    assert large.targets == ()
     assert large.left_out is not None
     assert "would take about 1000 s" in large.left_out
     assert len(slow.asked) == 3
 
 
 def test_a_case_is_measured_once_where_there_is_no_time_for_more():
-    (case,) = Run(
-        contestants=[Clockwork("a", 1.0)], supply=Supply(TEXTS, None), count=ten_tokens, limits=Limits(1e-9, 9)
+    (case,) = Runner(
+        targets=[Clockwork("a", 1.0)], supply=Supply(TEXTS, None), count=ten_tokens, limits=Budget(1e-9, 9)
     ).measure([Case(3)])
 
-    assert case.contestants[0].calls == 1
-    assert case.contestants[0].p50_s is None
+    assert case.targets[0].calls == 1
+    assert case.targets[0].p50_s is None
 
 
 def test_contestants_that_disagree_are_told_by_how_much():
@@ -321,8 +321,7 @@ def test_noise_and_missing_percentiles_are_said():
     assert "3.0 programs a core ran here before" in loaded
     assert "ran here before" not in " ".join(notes_of(result(load_before=BUSY)))
     cases = [
-        replace(case, contestants=tuple(replace(each, is_noisy=True) for each in case.contestants))
-        for case in result().cases
+        replace(case, targets=tuple(replace(each, is_noisy=True) for each in case.targets)) for case in result().cases
     ]
     assert "2, 5 candidates differ so much" in " ".join(notes_of(result(cases=tuple(cases))))
 
@@ -358,7 +357,7 @@ def test_dollars_in_a_name_are_no_mathematics(tmp_path: Path):
 def test_a_plot_is_drawn_of_whatever_was_measured(ending: str, tmp_path: Path):
     cases = result().cases
     by_length = tuple(replace(case, candidates=2, document_tokens=8 * case.candidates) for case in cases)
-    left_out = (*cases, replace(cases[0], candidates=1000, contestants=(), left_out="no time"))
+    left_out = (*cases, replace(cases[0], candidates=1000, targets=(), left_out="no time"))
 
     for number, shown in enumerate((cases, by_length, left_out, cases[:1])):
         path = tmp_path / f"{number}.{ending}"

@@ -199,14 +199,14 @@ def test_random_texts_are_of_exactly_so_many_tokens(scripts: None, tokenizer: Pr
 
 @given(length=st.integers(1, 50))
 def test_the_floor_counts_what_the_rows_themselves_would(scripts: None, counting: ModuleType, length: int):
-    from floors import DOCUMENTS, PREFIX, SUFFIX, forest_floor
+    from floors import DOCUMENTS, PREFIX, SUFFIX, prefix_tree_floor
     from shapes import SHAPES, config_of
 
     shape = SHAPES["tiny"]
     own = length + SUFFIX
     rows = [[*[0] * PREFIX, *[1 + row] * own] for row in range(DOCUMENTS)]
 
-    floor = forest_floor(shape, length)
+    floor = prefix_tree_floor(shape, length)
 
     work = counting.count_work(rows, config_of(shape, shape.layers, is_tied=True))
     assert (floor.tokens, floor.flop) == (work.distinct_tokens, work.flop)

@@ -23,13 +23,13 @@ from pyarrow import parquet
 from onelogit import DEMO_MODEL, InputError, LogitError, OnelogitError, Reranker
 from onelogit.bulk import check_installed, job, shards
 from onelogit.bulk import ranking as ranking_stage
-from onelogit.bulk.input_rows import Pair, pairs_of
+from onelogit.bulk.input_rows import ScoringPair, pairs_of
 from onelogit.bulk.job import Done, Outcome, Work, run
 from onelogit.bulk.output_folder import RunFolder
 from onelogit.bulk.part_files import SCORED, write_part
 from onelogit.bulk.ranking import rank_table
 from onelogit.bulk.scoring import score_pairs
-from onelogit.bulk.shards import Slice, SliceReader, plan_slices
+from onelogit.bulk.shards import Shard, ShardReader, plan_shards
 from onelogit.cli.main import main
 from onelogit.options import DEMO_NOTE
 from onelogit.recipes.families import FAMILIES
@@ -84,13 +84,13 @@ def test_a_row_with_a_list_is_a_pair_for_each_document():
 
     pairs = pairs_of({"query_id": 1, "query": "q", "documents": documents})
 
-    assert pairs == [Pair("1", id, "q", text) for id, text in [("0", "a"), ("7", "b"), ("x", "c"), ("3", "d")]]
+    assert pairs == [ScoringPair("1", id, "q", text) for id, text in [("0", "a"), ("7", "b"), ("x", "c"), ("3", "d")]]
 
 
 def test_a_row_may_be_a_pair():
     row = {"query_id": "q1", "document_id": "d1", "query": "q", "document": "", "documents": None}
 
-    assert pairs_of(row) == [Pair("q1", "d1", "q", "")]
+    assert pairs_of(row) == [ScoringPair("q1", "d1", "q", "")]
 
 
 FINE = {"query_id": "q1", "query": "q", "documents": ["a", "b"]}
@@ -131,7 +131,9 @@ def test_a_bad_document_is_an_error_of_its_own():
 
 
 def test_a_pair_that_fails_takes_no_other_with_it(reranker: Reranker):
-    pairs = [Pair("q", str(place), "q", text) for place, text in enumerate(["a", "NaN", "b", "poison", "c", "d"])]
+    pairs = [
+        ScoringPair("q", str(place), "q", text) for place, text in enumerate(["a", "NaN", "b", "poison", "c", "d"])
+    ]
 
     scored = score_pairs(Watched(reranker), pairs)  # type: ignore[arg-type]
 
@@ -145,7 +147,7 @@ def test_a_pair_that_fails_takes_no_other_with_it(reranker: Reranker):
 def test_a_query_that_is_too_long_is_its_own_error(tiny_qwen: Tiny):
     reranker = Reranker.load(tiny_qwen.folder, max_tokens=300)
 
-    scored = score_pairs(reranker, [Pair("1", "0", "short", "a"), Pair("2", "0", "long " * 500, "a")])
+    scored = score_pairs(reranker, [ScoringPair("1", "0", "short", "a"), ScoringPair("2", "0", "long " * 500, "a")])
 
     assert scored[0].error is None
     assert "leaves no room for a document in max_tokens=300" in str(scored[1].error)
@@ -156,14 +158,14 @@ def test_what_is_no_pairs_fault_is_raised(tiny_qwen: Tiny):
     reranker.close()
 
     with pytest.raises(OnelogitError, match="closed"):
-        score_pairs(reranker, [Pair("1", "0", "q", "a")])
+        score_pairs(reranker, [ScoringPair("1", "0", "q", "a")])
 
 
 def test_a_query_with_ten_thousand_documents_is_scored_in_pieces(reranker: Reranker):
     watched = Watched(reranker)
     watched.pair_logits = lambda pairs: (watched.asked.append(len(pairs)), [0.0] * len(pairs))[1]  # type: ignore[method-assign]
 
-    scored = score_pairs(watched, [Pair("q", str(place), "q", "d") for place in range(10_000)])  # type: ignore[arg-type]
+    scored = score_pairs(watched, [ScoringPair("q", str(place), "q", "d") for place in range(10_000)])  # type: ignore[arg-type]
 
     assert len(scored) == sum(watched.asked) == 10_000
     assert max(watched.asked) <= 1024
@@ -174,7 +176,7 @@ def test_the_score_is_on_the_rerankers_scale(activation: Any, tiny_qwen: Tiny):
     reranker = Reranker.load(tiny_qwen.folder, activation=activation)
     (ranked,) = reranker.rank("q", ["a"])
 
-    assert score_pairs(reranker, [Pair("q", "0", "q", "a")])[0] == (ranked.logit, ranked.score, None)
+    assert score_pairs(reranker, [ScoringPair("q", "0", "q", "a")])[0] == (ranked.logit, ranked.score, None)
 
 
 # Slices
@@ -198,42 +200,42 @@ def test_every_row_stands_in_one_slice_and_is_read_from_it(
     else:
         write_parquet(file, rows, row_group_size=group)
 
-    plan = plan_slices(file, slice_rows)
-    reader = SliceReader()
-    read = {part: reader.rows(part) for part in plan.slices if part.number not in seen}
+    plan = plan_shards(file, slice_rows)
+    reader = ShardReader()
+    read = {part: reader.rows(part) for part in plan.shards if part.number not in seen}
 
     assert plan.row_count == len(rows)
-    assert all(part.rows <= slice_rows for part in plan.slices)
-    assert [part.start for part in plan.slices] == [
-        sum(each.rows for each in plan.slices[:at]) for at in range(len(plan.slices))
+    assert all(part.rows <= slice_rows for part in plan.shards)
+    assert [part.start for part in plan.shards] == [
+        sum(each.rows for each in plan.shards[:at]) for at in range(len(plan.shards))
     ]
     assert all(found == rows[part.start :][: part.rows] for part, found in read.items())
 
 
 def test_slices_may_be_read_backwards(tmp_path: Path):
-    plan = plan_slices(write_parquet(tmp_path / "in.parquet", ROWS, row_group_size=2), 1)
-    reader = SliceReader()
+    plan = plan_shards(write_parquet(tmp_path / "in.parquet", ROWS, row_group_size=2), 1)
+    reader = ShardReader()
 
-    assert [reader.rows(part) for part in reversed(plan.slices)] == [[row] for row in reversed(ROWS)]
+    assert [reader.rows(part) for part in reversed(plan.shards)] == [[row] for row in reversed(ROWS)]
 
 
 @pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
 def test_long_rows_make_small_slices(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shards, "_SLICE_BYTES", 3000)
+    monkeypatch.setattr(shards, "_SHARD_BYTES", 3000)
     rows = [{**row, "query": f"{row['query']}{os.urandom(500).hex()}"} for row in query_rows(12, 2)]
     write = write_jsonl if kind == ".jsonl" else write_parquet
 
-    plan = plan_slices(write(tmp_path / f"in{kind}", rows), 1000)
+    plan = plan_shards(write(tmp_path / f"in{kind}", rows), 1000)
 
     assert plan.row_count == 12
-    assert all(1 <= part.rows <= 3 for part in plan.slices)
+    assert all(1 <= part.rows <= 3 for part in plan.shards)
 
 
 def test_a_line_that_is_not_json_is_an_error_in_its_place(tmp_path: Path):
     file = tmp_path / "in.jsonl"
     file.write_bytes(b'\xef\xbb\xbf{"a": 1}\nno\n\xff\n' + b"[" * 100_000)
 
-    rows = [row for part in plan_slices(file, 9).slices for row in SliceReader().rows(part)]
+    rows = [row for part in plan_shards(file, 9).shards for row in ShardReader().rows(part)]
 
     assert rows[0] == {"a": 1}
     assert all(isinstance(row, InputError) for row in rows[1:])
@@ -241,18 +243,18 @@ def test_a_line_that_is_not_json_is_an_error_in_its_place(tmp_path: Path):
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(source: Path):
-    plan = plan_slices(source, 9)
+    plan = plan_shards(source, 9)
     source.write_text("{}\n", encoding="utf-8")
 
     with pytest.raises(InputError, match="has changed: 1 rows where 5 were planned"):
-        SliceReader().rows(plan.slices[0])
+        ShardReader().rows(plan.shards[0])
 
 
 def test_inputs_are_told_apart_by_their_content(tmp_path: Path):
     digests = set()
     for rows in (ROWS, ROWS[1:], [*ROWS[1:], ROWS[0]]):
-        digests.add(plan_slices(write_jsonl(tmp_path / "in.jsonl", rows), 2).digest)
-        digests.add(plan_slices(write_parquet(tmp_path / "in.parquet", rows), 2).digest)
+        digests.add(plan_shards(write_jsonl(tmp_path / "in.jsonl", rows), 2).digest)
+        digests.add(plan_shards(write_parquet(tmp_path / "in.parquet", rows), 2).digest)
 
     assert len(digests) == 6
 
@@ -271,12 +273,12 @@ def test_an_input_that_cannot_be_used_is_refused(name: str, content: bytes | Non
         (tmp_path / name).write_bytes(content)
 
     with pytest.raises(InputError, match=said):
-        plan_slices(tmp_path / name, 9)
+        plan_shards(tmp_path / name, 9)
 
 
 def test_a_table_without_the_columns_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="has the columns query, text; it needs query_id"):
-        plan_slices(write_parquet(tmp_path / "in.parquet", [{"query": "q", "text": "d"}]), 9)
+        plan_shards(write_parquet(tmp_path / "in.parquet", [{"query": "q", "text": "d"}]), 9)
 
 
 # Ranking
@@ -375,7 +377,7 @@ def test_queries_without_documents_make_no_rows(model: str, tmp_path: Path):
 def test_a_finished_job_is_not_run_again(source: Path, model: str, tmp_path: Path):
     first = run(source, tmp_path / "out", model)
 
-    def refuse(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    def refuse(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
         raise AssertionError
 
     assert run(source, tmp_path / "out", model, engine=refuse) == first
@@ -413,9 +415,9 @@ def test_what_a_worker_is_told_is_plain_data(source: Path, model: str, tmp_path:
     """Not a model or a tokenizer: Ray could not start a worker anew once such an object is lost."""
     works: list[Work] = []
 
-    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
         works.append(work)
-        return job.score_here(work, slices)
+        return job.score_here(work, shards)
 
     monkeypatch.chdir(Path(model).parent)
     run(source, tmp_path / "out", Path(model).name, engine=engine, recipe=FAMILIES[0], max_tokens=900)
@@ -433,10 +435,10 @@ def test_the_weights_are_a_part_of_the_models_name(source: Path, checkpoint: Cal
 
 
 def test_two_runs_do_not_write_to_one_folder(source: Path, model: str, tmp_path: Path):
-    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
         with pytest.raises(InputError, match="another process is writing to"):
             run(source, tmp_path / "out", model)
-        return job.score_here(work, slices)
+        return job.score_here(work, shards)
 
     assert run(source, tmp_path / "out", model, engine=engine) == Outcome(20, 0)
 
@@ -444,14 +446,14 @@ def test_two_runs_do_not_write_to_one_folder(source: Path, model: str, tmp_path:
 def test_a_worker_of_an_earlier_run_that_still_lives_does_no_harm(source: Path, model: str, tmp_path: Path):
     works: list[Work] = []
 
-    def stopped(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    def stopped(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
         works.append(work)
         raise KeyboardInterrupt
 
-    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
         Path(works[0].scored).mkdir()
-        list(job.score_here(works[0], slices))
-        return job.score_here(work, slices)
+        list(job.score_here(works[0], shards))
+        return job.score_here(work, shards)
 
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out", model, engine=stopped, instruction="Say.")
@@ -506,8 +508,8 @@ def test_a_part_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("left", [0, 100])
 def test_a_part_that_is_torn_is_scored_again(left: int, source: Path, model: str, tmp_path: Path):
-    def stopped(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
-        yield from job.score_here(work, slices[:3])
+    def stopped(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+        yield from job.score_here(work, shards[:3])
         raise KeyboardInterrupt
 
     run(source, tmp_path / "whole", model, slice_rows=1)
@@ -535,7 +537,7 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on_later(
 ):
     score = job.Worker.score
 
-    def interrupted(self: job.Worker, part: Slice) -> Done:
+    def interrupted(self: job.Worker, part: Shard) -> Done:
         if part.number == 2:
             raise KeyboardInterrupt
         return score(self, part)
@@ -613,7 +615,7 @@ def test_an_error_of_the_system_is_named_by_the_file_that_it_names_or_by_none(so
         (OSError("it broke over there"), "it broke over there"),
     ):
 
-        def fail(work: Work, slices: Sequence[Slice], error: OSError = error) -> Iterator[Done]:
+        def fail(work: Work, shards: Sequence[Shard], error: OSError = error) -> Iterator[Done]:
             raise error
 
         with pytest.raises(OnelogitError) as raised:
@@ -661,8 +663,8 @@ def test_a_table_whose_pages_are_damaged_ends_the_run_with_its_name(model: str, 
 
 
 def test_an_engine_that_leaves_something_out_is_found_out(source: Path, model: str, tmp_path: Path):
-    def forget(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
-        return job.score_here(work, slices[1:])
+    def forget(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+        return job.score_here(work, shards[1:])
 
     with pytest.raises(OnelogitError, match="1 of 5 slices are not scored, slice-00000000"):
         run(source, tmp_path / "out", model, slice_rows=1, engine=forget)
@@ -675,9 +677,9 @@ def test_an_engine_that_leaves_something_out_is_found_out(source: Path, model: s
 def noting(seen: list[int]) -> job.Engine:
     """The engine of small jobs, which notes what it is asked for."""
 
-    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
-        seen.extend(part.number for part in slices)
-        return job.score_here(work, slices)
+    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+        seen.extend(part.number for part in shards)
+        return job.score_here(work, shards)
 
     return engine
 
@@ -695,7 +697,7 @@ def test_results_that_are_not_what_was_scored_are_found_out(
 
 
 def test_a_worker_that_tells_of_a_fault_ends_the_run(source: Path, model: str, tmp_path: Path):
-    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
         yield Done(0, 5, "host:1", "no memory")
 
     with pytest.raises(OnelogitError, match="worker host:1: no memory"):
@@ -735,8 +737,8 @@ def test_a_run_that_ends_behind_its_last_slice_scores_none_again(
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
-        yield from job.score_here(work, slices)
+    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+        yield from job.score_here(work, shards)
         owner, name = {
             "ranking": (job, "write_part"),
             "checking": (job, "_checked"),

@@ -19,7 +19,7 @@ import pytest
 from onelogit import DEMO_MODEL, InputError, LoadOptions, Reranker
 from onelogit.bulk import rerank
 from onelogit.bulk.job import Done, Engine, Outcome, Work, run
-from onelogit.bulk.shards import Slice
+from onelogit.bulk.shards import Shard
 from support.bulk_rows import Row, expected_results, pair_rows, query_rows, ranking, results, write_jsonl, write_parquet
 from support.servers import Answer, Body, Served, serving
 
@@ -74,8 +74,8 @@ def on_ray(workers: int, watch: Callable[[Done], None] = lambda done: None) -> E
     """The engine of large jobs, watched."""
     from onelogit.bulk.ray_engine import Pool, score_on_ray
 
-    def engine(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
-        for done in score_on_ray(Pool(workers))(work, slices):
+    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+        for done in score_on_ray(Pool(workers))(work, shards):
             watch(done)
             yield done
 

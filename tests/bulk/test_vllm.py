@@ -9,7 +9,7 @@ import pytest
 from onelogit import InputError, LoadOptions, OpenOptions, Reranker
 from onelogit.bulk.job import Outcome, Work, run
 from onelogit.bulk.ray_engine import Pool
-from onelogit.bulk.shards import plan_slices
+from onelogit.bulk.shards import plan_shards
 from onelogit.bulk.vllm_engine import (
     Encode,
     decode,
@@ -80,15 +80,15 @@ def test_a_whole_job_with_an_engine_in_vllms_place(converted: str, tmp_path: Pat
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     reranker = Reranker.load(converted)
 
-    def engine(work: Work, slices: Any) -> Any:
+    def engine(work: Work, shards: Any) -> Any:
         encode = Encode(work)
-        asked = [{**row, **encode(row)} for part in slices for row in pair_rows(part._asdict())]
+        asked = [{**row, **encode(row)} for part in shards for row in pair_rows(part._asdict())]
         asked = [*asked[::-2], *asked[:2], *asked[-2::-2]]
         pairs = [(row["query"] or "none", row["document"]) for row in asked]
         answers = [
             {**row, "embeddings": [logit]} for row, logit in zip(asked, reranker.pair_logits(pairs), strict=True)
         ]
-        return gathered(iter(answers), work, prompt_writer(work.model, work.options).recipe, slices)
+        return gathered(iter(answers), work, prompt_writer(work.model, work.options).recipe, shards)
 
     assert run(source, tmp_path / "out", converted, engine=engine, slice_rows=1) == Outcome(pairs=14, errors=2)
     fine = [row for row in results(tmp_path / "out") if row["error"] is None]
@@ -96,7 +96,7 @@ def test_a_whole_job_with_an_engine_in_vllms_place(converted: str, tmp_path: Pat
 
 
 def test_a_slice_without_pairs_is_a_row_of_its_own(tmp_path: Path):
-    (part,) = plan_slices(write_jsonl(tmp_path / "in.jsonl", [{**ROWS[0], "documents": []}]), 9).slices
+    (part,) = plan_shards(write_jsonl(tmp_path / "in.jsonl", [{**ROWS[0], "documents": []}]), 9).shards
 
     assert [(row["pairs"], row["place"]) for row in pair_rows(part._asdict())] == [(0, 0)]
 

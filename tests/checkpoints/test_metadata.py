@@ -10,7 +10,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.metadata import declared_licence
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.families import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from support.declarations import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
@@ -24,7 +24,7 @@ def texts(architecture: str = "Qwen3ForCausalLM", **files: object) -> dict[str, 
 
 
 def test_sentence_transformers_files_are_believed():
-    recipe = recognise("someone/new-reranker", texts(**logit_score_files(17, 4))).recipe
+    recipe = resolve_recipe("someone/new-reranker", texts(**logit_score_files(17, 4))).recipe
 
     assert recipe.read_out == ReadOut(true=17, false=4)
     assert recipe.default_instruction == QWEN3_INSTRUCTION
@@ -35,7 +35,10 @@ def test_sentence_transformers_files_are_believed():
 def test_the_table_adds_the_scale_of_the_score_to_what_the_files_declare():
     files = texts(**logit_score_files(17, None))
 
-    zerank, qwen = recognise("zeroentropy/zerank-2", files).recipe, recognise("Qwen/Qwen3-Reranker-0.6B", files).recipe
+    zerank, qwen = (
+        resolve_recipe("zeroentropy/zerank-2", files).recipe,
+        resolve_recipe("Qwen/Qwen3-Reranker-0.6B", files).recipe,
+    )
 
     assert (zerank.read_out, zerank.activation) == (ReadOut(true=17, scale=0.2), "sigmoid")
     assert (qwen.read_out, qwen.activation, qwen.licence) == (ReadOut(true=17), "sigmoid", "apache-2.0")
@@ -65,7 +68,7 @@ def test_modules_are_known_by_their_last_name_and_path(kind: str):
     files["modules.json"] = modules(kind, "x.CausalScoreHead", folders=("", "1_CausalScoreHead"))
     files["1_CausalScoreHead/config.json"] = files.pop("1_LogitScore/config.json")
 
-    assert recognise("m", texts(**files)).recipe.read_out == ReadOut(true=3)
+    assert resolve_recipe("m", texts(**files)).recipe.read_out == ReadOut(true=3)
 
 
 def test_a_named_template_and_its_variables_are_found():
@@ -79,7 +82,7 @@ def test_a_named_template_and_its_variables_are_found():
     )
     files["tokenizer_config.json"] = {"bos_token": {"content": "<s>"}}
 
-    recipe = recognise("m", texts(**files)).recipe
+    recipe = resolve_recipe("m", texts(**files)).recipe
 
     assert recipe.chat_template == (
         '{%- set tone = "dry" +%}{%- set bos_token = "<s>" +%}'
@@ -143,7 +146,7 @@ def test_contents_are_strings_where_no_form_is_declared():
     del files["sentence_bert_config.json"]["modality_config"]["message"]["format"]
 
     with pytest.raises(RecipeError, match="writes no query"):
-        recognise("m", texts(**files))
+        resolve_recipe("m", texts(**files))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_a_declaration_that_cannot_be_followed_is_refused(change: dict, error: t
     files = {name: content for name, content in files.items() if content is not None}
 
     with pytest.raises(error, match=complaint):
-        recognise("someone/new-reranker", texts(**files))
+        resolve_recipe("someone/new-reranker", texts(**files))
 
 
 @pytest.mark.parametrize(
@@ -177,14 +180,14 @@ def test_a_declaration_that_cannot_be_followed_is_refused(change: dict, error: t
 )
 def test_a_family_that_cannot_convert_is_refused_with_the_reason(architecture: str):
     with pytest.raises(UnsupportedModelError, match=rf"{architecture}.*has no one-logit form: it "):
-        recognise("someone/model", texts(architecture))
+        resolve_recipe("someone/model", texts(architecture))
 
 
 def test_a_causal_model_with_no_known_recipe_is_an_error_that_lists_what_to_pass():
     with pytest.raises(
         RecipeError, match=r"'someone/chat-model': no recipe is known for this Qwen3ForCausalLM.*Pass recipe="
     ):
-        recognise("someone/chat-model", texts())
+        resolve_recipe("someone/chat-model", texts())
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_a_recipe_that_does_not_fit_the_architecture_is_refused(architecture: st
     recipe = Recipe(family="mine", chat_template=QWEN3_TEMPLATE, read_out=read_out, source="me")
 
     with pytest.raises(RecipeError, match="head of its own"):
-        recognise("m", texts(architecture), recipe)
+        resolve_recipe("m", texts(architecture), recipe)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder
 from transformers import BertConfig, ModernBertConfig, Qwen3Config, XLMRobertaConfig
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from support.declarations import logit_score_files
@@ -30,7 +30,7 @@ def texts(architecture: str = "Qwen3ForCausalLM", config: dict | None = None, **
 def test_the_callers_recipe_wins_over_all():
     mine = Recipe(family="mine", chat_template=QWEN3_TEMPLATE, read_out=ReadOut(true=3), source="me")
 
-    found = recognise("Qwen/Qwen3-Reranker-0.6B", texts(**logit_score_files(17, 4)), mine)
+    found = resolve_recipe("Qwen/Qwen3-Reranker-0.6B", texts(**logit_score_files(17, 4)), mine)
 
     assert found == (mine, "the caller's recipe")
 
@@ -38,7 +38,7 @@ def test_the_callers_recipe_wins_over_all():
 def test_sentence_transformers_files_win_over_vllm_fields_and_the_table():
     fields = {"classifier_from_token": ["no", "yes"], "method": "from_2_way_softmax"}
 
-    found = recognise("mixedbread-ai/mxbai-rerank-base-v2", texts(config=fields, **logit_score_files(17, 4)))
+    found = resolve_recipe("mixedbread-ai/mxbai-rerank-base-v2", texts(config=fields, **logit_score_files(17, 4)))
 
     assert found.recipe.read_out == ReadOut(true=17, false=4)
     assert found.because.startswith("modules.json: Transformer -> LogitScore; the rest by its id")
@@ -56,7 +56,7 @@ def test_sentence_transformers_files_win_over_vllm_fields_and_the_table():
 def test_vllm_fields_are_read(fields: dict, read_out: ReadOut):
     declared = texts("Qwen3ForSequenceClassification", fields, **{"chat_template.jinja": MXBAI_TEMPLATE})
 
-    found = recognise("someone/model", declared)
+    found = resolve_recipe("someone/model", declared)
 
     assert found.recipe.read_out == read_out
     assert found.recipe.chat_template == MXBAI_TEMPLATE
@@ -67,11 +67,11 @@ def test_a_language_models_own_chat_template_is_not_taken_for_a_rerankers():
     fields = {"is_original_qwen3_reranker": True}
     files = {"chat_template.jinja": CHAT_TEMPLATE}
 
-    known = recognise("Qwen/Qwen3-Reranker-0.6B", texts(config=fields, **files))
+    known = resolve_recipe("Qwen/Qwen3-Reranker-0.6B", texts(config=fields, **files))
 
     assert known.recipe.chat_template == QWEN3_TEMPLATE
     with pytest.raises(RecipeError, match="but no chat template"):
-        recognise("someone/model", texts(config=fields, **files))
+        resolve_recipe("someone/model", texts(config=fields, **files))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_language_models_own_chat_template_is_not_taken_for_a_rerankers():
 )
 def test_vllm_fields_that_are_no_single_logit_are_refused(fields: dict):
     with pytest.raises(RecipeError, match="no single logit"):
-        recognise("someone/model", texts(config=fields))
+        resolve_recipe("someone/model", texts(config=fields))
 
 
 def test_a_checkpoint_with_vllm_fields_scores_as_its_causal_model(checkpoint: Callable[..., Tiny]):
@@ -116,13 +116,13 @@ def test_a_checkpoint_with_vllm_fields_scores_as_its_causal_model(checkpoint: Ca
 )
 def test_families_that_cannot_convert_are_refused_by_name_with_a_way_out(model: str, architecture: str):
     with pytest.raises(UnsupportedModelError, match=r"has no one-logit form: it .*\. (Run|Take) "):
-        recognise(model, texts(architecture))
+        resolve_recipe(model, texts(architecture))
 
 
 def test_a_folder_of_the_hubs_cache_is_known_by_its_model():
     folder = "/cache/hub/models--Qwen--Qwen3-Reranker-0.6B/snapshots/e61197ed45024b0ed8a2d74b80b4d909f1255473"
 
-    assert recognise(folder, texts()).recipe.family == "qwen3-reranker"
+    assert resolve_recipe(folder, texts()).recipe.family == "qwen3-reranker"
 
 
 def test_a_conversions_own_activation_and_limit_win_over_the_table(tiny_qwen: Tiny, tmp_path: Path):
@@ -136,12 +136,12 @@ def test_a_conversions_own_activation_and_limit_win_over_the_table(tiny_qwen: Ti
 
 @pytest.mark.parametrize("field", ["use_sep_token", "use_pad_token"])
 def test_a_native_head_that_takes_no_separator_reads_two_texts_as_one(field: str):
-    found = recognise("someone/model", texts("Qwen3ForSequenceClassification", {field: False}))
+    found = resolve_recipe("someone/model", texts("Qwen3ForSequenceClassification", {field: False}))
 
     assert found.recipe.chat_template is not None
     prompt = compile_prompt(found.recipe.chat_template, False)
     assert prompt.text({"query": "a question", "document": "a document"}) == "a questiona document"
-    assert recognise("someone/model", texts("Qwen3ForSequenceClassification")).recipe.chat_template is None
+    assert resolve_recipe("someone/model", texts("Qwen3ForSequenceClassification")).recipe.chat_template is None
 
 
 @pytest.mark.parametrize(
@@ -285,11 +285,13 @@ def test_an_encoder_that_counts_places_behind_its_padding_has_fewer(tmp_path: Pa
 
 def test_an_encoder_decoder_is_refused_by_its_configuration():
     with pytest.raises(UnsupportedModelError, match="it is an encoder-decoder"):
-        recognise("someone/model", texts("SomeModel", {"is_encoder_decoder": True}))
+        resolve_recipe("someone/model", texts("SomeModel", {"is_encoder_decoder": True}))
 
 
 def test_an_activation_in_its_oldest_place_is_read():
     config = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
 
-    assert recognise("someone/model", texts("BertForSequenceClassification", config)).recipe.activation == "identity"
-    assert recognise("someone/model", texts("BertForSequenceClassification")).recipe.activation == "sigmoid"
+    assert (
+        resolve_recipe("someone/model", texts("BertForSequenceClassification", config)).recipe.activation == "identity"
+    )
+    assert resolve_recipe("someone/model", texts("BertForSequenceClassification")).recipe.activation == "sigmoid"

@@ -5,12 +5,12 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelogit.engine.allocator import Space, joined, side_by_side, split
+from onelogit.engine.allocator import Allocator, joined, side_by_side, split
 
 
 @given(size=st.integers(0, 30), steps=st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=40))
 def test_every_place_has_one_owner_at_a_time_and_none_is_lost(size: int, steps: list[tuple[bool, int]]):
-    space, owned = Space(size), []
+    space, owned = Allocator(size), []
     for is_taking, number in steps:
         if is_taking and space.free_count:
             count = 1 + number % space.free_count
@@ -26,7 +26,7 @@ def test_every_place_has_one_owner_at_a_time_and_none_is_lost(size: int, steps: 
 
 @given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), kept=st.data())
 def test_what_is_given_back_side_by_side_can_be_taken_in_one_piece(counts: list[int], kept: st.DataObject):
-    space = Space(sum(counts))
+    space = Allocator(sum(counts))
     pieces = [space.take(count) for count in counts]
     for each in kept.draw(st.permutations(pieces)):
         space.give_back(each)
@@ -67,7 +67,7 @@ def test_side_by_side_stand_the_same_pairs_of_places(some: list[tuple[int, int]]
 
 
 def test_a_piece_that_is_long_enough_goes_before_several():
-    space = Space(10)
+    space = Allocator(10)
     space.take(2), space.take(3), space.take(2), space.take(3)
     space.give_back([(0, 2)])
     space.give_back([(5, 7)])

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit.engine import optimize
 from onelogit.engine.compiled import compile_layers
-from onelogit.engine.model_runner import Forward
+from onelogit.engine.model_runner import ModelRunner
 from support.classifiers import classifier_of, random_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # PyTorch's own, when it loads its compiler
@@ -29,13 +29,13 @@ def qwen() -> PreTrainedModel:
 @needs_a_compiler
 def test_compiled_layers_give_the_same_logits_from_few_graphs(qwen: PreTrainedModel):
     batches = [random_rows(count) for count in (40, 1, 2, 3, 7, 20)]
-    plain = [Forward(classifier_of(Qwen3Config)).logits(rows) for rows in batches]
+    plain = [ModelRunner(classifier_of(Qwen3Config)).logits(rows) for rows in batches]
     counters.clear()
 
-    compiled = Forward(qwen, 100, 10**6, is_compiled=True)
+    compiled = ModelRunner(qwen, 100, 10**6, is_compiled=True)
     logits = [compiled.logits(rows) for rows in batches]
 
-    assert compiled.reads_forests
+    assert compiled.shares_prefixes
     for mine, expected in zip(logits, plain, strict=True):
         assert mine == pytest.approx(expected, abs=1e-5)
     assert 0 < counters["stats"]["unique_graphs"] <= 8
@@ -50,10 +50,10 @@ def test_more_layers_take_no_more_graphs_also_in_bfloat16():
         classifier.base_model.to(torch.bfloat16)
     counters.clear()
 
-    compiled = Forward(deep, is_compiled=True)
+    compiled = ModelRunner(deep, is_compiled=True)
 
     assert 0 < counters["stats"]["unique_graphs"] <= 4
-    logits, expected = (torch.tensor(each.logits(random_rows(20))) for each in (compiled, Forward(plain)))
+    logits, expected = (torch.tensor(each.logits(random_rows(20))) for each in (compiled, ModelRunner(plain)))
     assert (logits - expected).norm() < 0.1 * expected.norm()
     assert deep.model.layers[0]._compiled_call_impl is not None
 
@@ -65,7 +65,7 @@ def test_room_for_documents_costs_no_compilation():
     def graphs(**options: int) -> int:
         torch._dynamo.reset()
         counters.clear()
-        Forward(classifier_of(Qwen3Config), is_compiled=True, **options)
+        ModelRunner(classifier_of(Qwen3Config), is_compiled=True, **options)
         return counters["stats"]["unique_graphs"]
 
     assert graphs(document_cache_bytes=10**6) == graphs() > 0
@@ -80,7 +80,7 @@ def test_compiled_layers_whose_numbers_differ_are_let_go(qwen: PreTrainedModel, 
 
     monkeypatch.setattr(optimize, "compile_layers", compile_wrongly)
 
-    Forward(qwen, is_compiled=True)
+    ModelRunner(qwen, is_compiled=True)
 
     assert all(layer._compiled_call_impl is None for layer in qwen.model.layers)
 
@@ -99,10 +99,10 @@ def test_a_model_that_reads_padded_rows_is_not_compiled(caplog: pytest.LogCaptur
     classifier = classifier_of(Qwen3Config)
     classifier.set_attn_implementation("eager")
 
-    forward = Forward(classifier, is_compiled=True)
+    forward = ModelRunner(classifier, is_compiled=True)
 
-    assert not forward.reads_forests
+    assert not forward.shares_prefixes
     assert "is not compiled" in caplog.text
     assert forward.logits(random_rows(3)) == pytest.approx(
-        Forward(classifier_of(Qwen3Config)).logits(random_rows(3)), abs=1e-5
+        ModelRunner(classifier_of(Qwen3Config)).logits(random_rows(3)), abs=1e-5
     )

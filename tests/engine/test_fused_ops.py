@@ -17,8 +17,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from onelogit.engine import fused_ops as quicken_module
-from onelogit.engine.fused_ops import quicken
+from onelogit.engine import fused_ops as fused_ops
+from onelogit.engine.fused_ops import fuse
 from support.classifiers import classifier_of
 
 
@@ -38,7 +38,7 @@ def hidden_of(classifier: PreTrainedModel) -> torch.Tensor:
 
 
 def test_every_norm_and_mlp_of_a_decoder_is_exchanged_and_nothing_else(half: PreTrainedModel):
-    quicken(half)
+    fuse(half)
 
     names = exchanged(half)
     assert sum(name.endswith("norm") for name in names) == 3 * 4 + 1
@@ -49,7 +49,7 @@ def test_every_norm_and_mlp_of_a_decoder_is_exchanged_and_nothing_else(half: Pre
 def test_numbers_stay_within_rounding(half: PreTrainedModel):
     with torch.inference_mode():
         theirs = hidden_of(half)
-        quicken(half)
+        fuse(half)
         ours = hidden_of(half)
 
     assert (ours - theirs).float().norm() < 0.02 * theirs.float().norm()
@@ -65,12 +65,12 @@ def test_cudas_norm_has_the_same_numbers(
     for parameter in classifier.base_model.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter)) if parameter.dim() == 1 else None
     classifier.base_model.to(dtype)
-    monkeypatch.setattr(quicken_module, "_rms_norm_on_cpu", quicken_module._rms_norm_on_cuda)
-    monkeypatch.setattr(quicken_module, "_gated_mlp_on_cpu", None)
-    monkeypatch.setitem(quicken_module._DTYPES, "cpu", (torch.bfloat16, torch.float16))
+    monkeypatch.setattr(fused_ops, "_rms_norm_on_cpu", fused_ops._rms_norm_on_cuda)
+    monkeypatch.setattr(fused_ops, "_gated_mlp_on_cpu", None)
+    monkeypatch.setitem(fused_ops._DTYPES, "cpu", (torch.bfloat16, torch.float16))
     with torch.inference_mode():
         theirs = hidden_of(classifier)
-        quicken(classifier)
+        fuse(classifier)
         ours = hidden_of(classifier)
 
     norms = [name for name, module in classifier.named_modules() if type(module).__name__.endswith("RMSNorm")]
@@ -81,7 +81,7 @@ def test_cudas_norm_has_the_same_numbers(
 def test_a_module_that_somebody_else_exchanged_is_left_alone(half: PreTrainedModel):
     norm = half.base_model.norm
     norm.forward = lambda hidden: hidden * 0
-    quicken(half)
+    fuse(half)
 
     assert not norm(torch.ones(1, 3, 64)).any()
 
@@ -94,7 +94,7 @@ def test_a_module_whose_numbers_differ_is_left_alone(half: PreTrainedModel):
             return super().forward(hidden) + 1
 
     norm.__class__ = OtherRMSNorm
-    quicken(half)
+    fuse(half)
 
     assert "model.norm" not in exchanged(half)
 
@@ -106,7 +106,7 @@ def test_an_mlp_of_another_form_is_left_alone(fault: str, half: PreTrainedModel)
         mlp.gate_proj.bias = nn.Parameter(torch.ones(96, dtype=torch.bfloat16))
     else:
         mlp.act_fn = nn.GELU()
-    quicken(half)
+    fuse(half)
 
     assert "model.layers.0.mlp" not in exchanged(half)
     assert "model.layers.1.mlp" in exchanged(half)
@@ -115,7 +115,7 @@ def test_an_mlp_of_another_form_is_left_alone(fault: str, half: PreTrainedModel)
 def test_float32_is_left_alone():
     classifier = classifier_of(Qwen3Config)
 
-    quicken(classifier)
+    fuse(classifier)
 
     assert exchanged(classifier) == []
 
@@ -134,7 +134,7 @@ class Wrapped(nn.Module):
 
 
 def test_an_exchanged_projection_and_a_hook_have_their_say(half: PreTrainedModel):
-    quicken(half)
+    fuse(half)
     mlp, calls = half.base_model.layers[0].mlp, []
     with torch.inference_mode():
         before = hidden_of(half)
@@ -151,7 +151,7 @@ def test_an_exchanged_projection_and_a_hook_have_their_say(half: PreTrainedModel
 def test_a_model_that_is_let_go_is_gone_at_once(half: PreTrainedModel):
     """A GPU's memory that is missing does not make Python look for rings."""
     model = copy.deepcopy(half)
-    quicken(model)
+    fuse(model)
     weight = ref(model.base_model.norm.weight)
     gc.disable()
     try:
@@ -164,7 +164,7 @@ def test_a_model_that_is_let_go_is_gone_at_once(half: PreTrainedModel):
 def test_who_compiles_a_whole_model_gets_its_numbers(half: PreTrainedModel):
     with torch.inference_mode():
         expected = hidden_of(half)
-        quicken(half)
+        fuse(half)
         compiled = torch.compile(half.base_model, backend="eager")
         hidden = compiled(torch.arange(5, 25)[None]).last_hidden_state
 
@@ -172,7 +172,7 @@ def test_who_compiles_a_whole_model_gets_its_numbers(half: PreTrainedModel):
 
 
 def test_training_copying_and_pickling_work_as_before(half: PreTrainedModel):
-    quicken(half)
+    fuse(half)
     for parameter in half.base_model.parameters():
         parameter.requires_grad_(True)
 

@@ -27,7 +27,7 @@ from transformers import (
 from onelogit import Reranker
 from onelogit.engine.device_transfer import Coming
 from onelogit.engine.forward import TokenRow
-from onelogit.engine.model_runner import Forward
+from onelogit.engine.model_runner import ModelRunner
 from onelogit.recipes.families import FAMILIES
 from support.classifiers import classifier_of, random_rows, tokens_seen
 from support.tiny import byte_level_tokenizer
@@ -39,7 +39,7 @@ LINEAR = {
     "linear_value_head_dim": 32,
 }
 WINDOWS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
-ON_FORESTS = {
+PREFIX_SHARING = {
     "qwen2": (Qwen2Config, {}),
     "qwen2, sliding window": (Qwen2Config, {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 9}),
     "qwen3": (Qwen3Config, {}),
@@ -56,30 +56,30 @@ def qwen() -> PreTrainedModel:
     return classifier_of(Qwen3Config)
 
 
-def padded(classifier: PreTrainedModel, batch_tokens: int = 10**6) -> Forward:
-    forward = Forward(classifier, batch_tokens)
-    forward.reads_forests = False
+def padded(classifier: PreTrainedModel, batch_tokens: int = 10**6) -> ModelRunner:
+    forward = ModelRunner(classifier, batch_tokens)
+    forward.shares_prefixes = False
     return forward
 
 
 @cache
 def logits_alone(name: str) -> list[float]:
     """Of 40 random rows."""
-    config_class, fields = ON_FORESTS[name]
+    config_class, fields = PREFIX_SHARING[name]
     forward = padded(classifier_of(config_class, **fields))
     return [forward.logits([row])[0] for row in random_rows(40)]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
-@pytest.mark.parametrize("name", ON_FORESTS)
+@pytest.mark.parametrize("name", PREFIX_SHARING)
 def test_a_row_of_a_forest_has_the_logit_of_the_row_alone(name: str, batch_tokens: int):
-    config_class, fields = ON_FORESTS[name]
+    config_class, fields = PREFIX_SHARING[name]
     rows = random_rows(12 if batch_tokens == 1 else 40)
-    forest = Forward(classifier_of(config_class, **fields), batch_tokens)
+    forest = ModelRunner(classifier_of(config_class, **fields), batch_tokens)
 
     logits = forest.logits(rows)
 
-    assert forest.reads_forests
+    assert forest.shares_prefixes
     assert logits == pytest.approx(logits_alone(name)[: len(rows)], abs=1e-5)
     assert max(logits) - min(logits) > 0.1
 
@@ -87,7 +87,7 @@ def test_a_row_of_a_forest_has_the_logit_of_the_row_alone(name: str, batch_token
 def test_padded_rows_have_their_logits_too(qwen: PreTrainedModel):
     rows = random_rows(40)
 
-    assert padded(qwen, 100).logits(rows) == pytest.approx(Forward(qwen).logits(rows), abs=1e-5)
+    assert padded(qwen, 100).logits(rows) == pytest.approx(ModelRunner(qwen).logits(rows), abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_tokens", [10, 10_000])
@@ -96,7 +96,7 @@ def test_every_distinct_token_is_computed_once(qwen: PreTrainedModel, batch_toke
     distinct = {row.ids[: length + 1] for row in rows for length in range(len(row.ids))}
 
     with tokens_seen(qwen) as seen:
-        Forward(qwen, batch_tokens).logits(rows)
+        ModelRunner(qwen, batch_tokens).logits(rows)
 
     assert sum(seen) == len(distinct)
     assert max(seen) <= batch_tokens
@@ -107,7 +107,7 @@ def test_passes_are_filled_up_to_lengths_that_repeat_within_the_budget(qwen: Pre
     hook = qwen.model.embed_tokens.register_forward_hook(lambda module, args, output: widths.append(output.shape[1]))
     for budget in (100, 10_000):
         for count in range(1, 20):
-            Forward(qwen, budget).logits(random_rows(count))
+            ModelRunner(qwen, budget).logits(random_rows(count))
     hook.remove()
 
     assert len(set(widths)) > 5
@@ -118,7 +118,7 @@ def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
     rows = random_rows(10)
     count = len({row.ids for row in rows})
     with tokens_seen(qwen, "model.layers.2.mlp.down_proj") as last, tokens_seen(qwen, "model.layers.1.mlp") as other:
-        Forward(qwen, 10_000).logits(rows)
+        ModelRunner(qwen, 10_000).logits(rows)
 
     assert sum(last) == count < sum(other)
     for name in ("q_proj", "o_proj"):
@@ -127,7 +127,7 @@ def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
         hook = qwen.get_submodule(f"model.layers.2.self_attn.{name}").register_forward_pre_hook(
             lambda module, args, taken=taken: taken.append(args[0].shape[1])
         )
-        Forward(qwen, 10_000).logits(rows)
+        ModelRunner(qwen, 10_000).logits(rows)
         hook.remove()
 
         assert taken == [count]
@@ -135,7 +135,7 @@ def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
 
 def test_the_last_layer_never_computes_nothing(qwen: PreTrainedModel):
     with tokens_seen(qwen, "model.layers.2.mlp.down_proj") as last:
-        Forward(qwen, 8).logits([TokenRow(tuple(range(3, 30)))])  # no row ends in the first of its batches
+        ModelRunner(qwen, 8).logits([TokenRow(tuple(range(3, 30)))])  # no row ends in the first of its batches
 
     assert len(last) > 1
     assert min(last) == 1
@@ -144,7 +144,7 @@ def test_the_last_layer_never_computes_nothing(qwen: PreTrainedModel):
 def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
     rows = [TokenRow(ids) for ids in ((1, 2, 3), (4, 5), (1, 2, 3), (1, 2, 3))]
 
-    for forward in (Forward(qwen), padded(qwen, 1)):
+    for forward in (ModelRunner(qwen), padded(qwen, 1)):
         with tokens_seen(qwen) as seen:
             logits = forward.logits(rows)
 
@@ -162,16 +162,16 @@ def test_numbers_that_come_are_those_that_were_there():
 def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedModel):
     rows = [TokenRow((1, 2, 3), second_start) for second_start in (1, 2)]
 
-    one, other = Forward(qwen).logits(rows)
+    one, other = ModelRunner(qwen).logits(rows)
 
-    assert one == other == pytest.approx(Forward(qwen).logits(rows[:1])[0], abs=1e-6)
+    assert one == other == pytest.approx(ModelRunner(qwen).logits(rows[:1])[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("is_padded", [False, True])
 def test_every_row_comes_once_and_batch_by_batch(qwen: PreTrainedModel, is_padded: bool):
     rows = [TokenRow((1,)), TokenRow((2, 3)), TokenRow((1,))]
-    forward = Forward(qwen, 2)
-    forward.reads_forests = not is_padded
+    forward = ModelRunner(qwen, 2)
+    forward.shares_prefixes = not is_padded
 
     batches = [batch.computed().indices for batch in forward.compute(rows)]
 
@@ -188,7 +188,7 @@ def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):
     fresh = classifier_of(Qwen3Config)
     expected = fresh(**batch).logits
 
-    forward = Forward(fresh)
+    forward = ModelRunner(fresh)
     forward.logits(random_rows(3))
 
     assert torch.allclose(fresh(**batch).logits, expected, atol=1e-6)
@@ -208,9 +208,9 @@ def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):
 def test_other_models_read_padded_rows(config_class: type[PretrainedConfig], fields: dict[str, object]):
     classifier = classifier_of(config_class, **fields)
     rows = random_rows(8)
-    forward = Forward(classifier, 200)
+    forward = ModelRunner(classifier, 200)
 
-    assert not forward.reads_forests
+    assert not forward.shares_prefixes
     assert forward.logits(rows) == pytest.approx([forward.logits([row])[0] for row in rows], abs=1e-5)
 
 
@@ -224,10 +224,10 @@ def test_an_unknown_model_that_cannot_read_forests_is_found_out(fault: str):
         return output + output.cumsum(dim=1) / 10  # causal, as recurrent layers are, but blind to who is an ancestor
 
     classifier.base_model.layers[0].register_forward_hook(mix)
-    forward = Forward(classifier)
+    forward = ModelRunner(classifier)
     rows = [TokenRow(row.ids[:60]) for row in random_rows(6)]
 
-    assert not forward.reads_forests
+    assert not forward.shares_prefixes
     assert forward.logits(rows) == pytest.approx([forward.logits([row])[0] for row in rows], abs=1e-5)
 
 
@@ -247,9 +247,9 @@ def memory_for(classifier: PreTrainedModel, most_tokens: int) -> Iterator[None]:
 @pytest.mark.parametrize("is_padded", [False, True])
 def test_out_of_memory_halves_the_budget_and_loses_nothing(qwen: PreTrainedModel, is_padded: bool):
     rows = random_rows(40)
-    expected = Forward(qwen).logits(rows)
-    forward = Forward(qwen, 1000)
-    forward.reads_forests = not is_padded
+    expected = ModelRunner(qwen).logits(rows)
+    forward = ModelRunner(qwen, 1000)
+    forward.shares_prefixes = not is_padded
 
     with memory_for(qwen, 95):
         logits = forward.logits(rows)
@@ -261,13 +261,13 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(qwen: PreTrainedModel
 
 
 def test_where_not_even_the_smallest_batch_fits_the_error_goes_on(qwen: PreTrainedModel):
-    for forward in (Forward(qwen, 100), padded(qwen, 100)):
+    for forward in (ModelRunner(qwen, 100), padded(qwen, 100)):
         with memory_for(qwen, 0), pytest.raises(torch.OutOfMemoryError):
             forward.logits(random_rows(5))
 
 
 def test_an_error_that_has_nothing_to_do_with_memory_goes_on_at_once(qwen: PreTrainedModel):
-    forward = Forward(qwen, 100)
+    forward = ModelRunner(qwen, 100)
 
     with pytest.raises((RuntimeError, IndexError)):
         forward.logits([TokenRow((10**6,))])
@@ -277,22 +277,22 @@ def test_an_error_that_has_nothing_to_do_with_memory_goes_on_at_once(qwen: PreTr
 
 def test_the_budget_follows_the_free_memory(qwen: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("onelogit.engine.memory.free_bytes", lambda device: 10**7)
-    scarce = Forward(qwen).batch_tokens
+    scarce = ModelRunner(qwen).batch_tokens
     monkeypatch.setattr("onelogit.engine.memory.free_bytes", lambda device: 10**12)
 
-    assert 128 <= scarce < Forward(qwen).batch_tokens == 2048
+    assert 128 <= scarce < ModelRunner(qwen).batch_tokens == 2048
 
 
 def test_bfloat16_keeps_to_float32_as_closely_as_transformers_does(qwen: PreTrainedModel):
     """Norms and MLPs run through other kernels in bfloat16; they may not cost precision."""
     rows = random_rows(40)
-    exact = torch.tensor(Forward(qwen).logits(rows))
+    exact = torch.tensor(ModelRunner(qwen).logits(rows))
     half = classifier_of(Qwen3Config)
     half.base_model.to(torch.bfloat16)
     with torch.inference_mode():
         theirs = torch.cat([half(torch.tensor([row.ids])).logits[:, 0] for row in rows])
 
-    ours = torch.tensor(Forward(half).logits(rows))
+    ours = torch.tensor(ModelRunner(half).logits(rows))
 
     assert (ours - exact).norm() <= 1.5 * (theirs - exact).norm()
     assert (ours - exact).norm() < 0.1 * exact.norm()
@@ -300,7 +300,7 @@ def test_bfloat16_keeps_to_float32_as_closely_as_transformers_does(qwen: PreTrai
 
 def test_another_attention_set_later_is_respected():
     classifier = classifier_of(Qwen3Config)
-    forward, rows = Forward(classifier), random_rows(20)
+    forward, rows = ModelRunner(classifier), random_rows(20)
     expected = forward.logits(rows)
 
     classifier.set_attn_implementation("eager")

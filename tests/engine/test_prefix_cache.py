@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit.engine.forward import TokenRow
-from onelogit.engine.keys import Block, KeysValues
-from onelogit.engine.kv_cache import KeyMemory
-from onelogit.engine.model_runner import Forward
-from onelogit.engine.prefix_cache import DocumentCache
+from onelogit.engine.keys import KeyValue, LayerKeyValues
+from onelogit.engine.kv_cache import KeyValuePool
+from onelogit.engine.model_runner import ModelRunner
+from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import Known
 from onelogit.errors import InputError
 from support.classifiers import classifier_of, tokens_seen
@@ -44,18 +44,18 @@ def query_first(queries: range, documents: range) -> list[TokenRow]:
 @pytest.mark.parametrize("most_bytes", [0, 40 * TOKEN_BYTES, 10**7], ids=["none", "overflowing", "ample"])
 @pytest.mark.parametrize("write", [document_first, query_first])
 def test_logits_are_the_same_cold_warm_and_overflowing(write, most_bytes: int, classifier: PreTrainedModel):
-    forward = Forward(classifier, 64, most_bytes)
+    forward = ModelRunner(classifier, 64, most_bytes)
     for queries in (range(2), range(2), range(1, 4)):
         rows = write(queries, range(6))
 
-        assert forward.logits(rows) == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
+        assert forward.logits(rows) == pytest.approx(ModelRunner(classifier).logits(rows), abs=1e-5)
         held_bytes = 0 if forward.document_cache is None else forward.document_cache.held_bytes
         assert (held_bytes > 0) == (most_bytes > 0)
         assert held_bytes <= most_bytes
 
 
 def test_a_document_met_again_costs_only_the_querys_tokens(classifier: PreTrainedModel):
-    forward = Forward(classifier, 1000, 10**7)
+    forward = ModelRunner(classifier, 1000, 10**7)
     forward.logits(document_first(range(1), range(5)))
 
     with tokens_seen(classifier) as seen:
@@ -65,7 +65,7 @@ def test_a_document_met_again_costs_only_the_querys_tokens(classifier: PreTraine
 
 
 def test_a_query_met_again_costs_only_the_documents(classifier: PreTrainedModel):
-    forward = Forward(classifier, 1000, 10**7)
+    forward = ModelRunner(classifier, 1000, 10**7)
     forward.logits(query_first(range(1), range(5)))
 
     with tokens_seen(classifier) as seen:
@@ -75,7 +75,7 @@ def test_a_query_met_again_costs_only_the_documents(classifier: PreTrainedModel)
 
 
 def test_another_query_finds_the_frame(classifier: PreTrainedModel):
-    forward = Forward(classifier, 1000, 10**7)
+    forward = ModelRunner(classifier, 1000, 10**7)
     forward.logits(query_first(range(1), range(1)))
 
     with tokens_seen(classifier) as seen:
@@ -86,7 +86,7 @@ def test_another_query_finds_the_frame(classifier: PreTrainedModel):
 
 def test_the_same_row_again_costs_one_token(classifier: PreTrainedModel):
     row = TokenRow((1, 2, 3), 0, (2, 3))
-    forward = Forward(classifier, 1000, 10**7)
+    forward = ModelRunner(classifier, 1000, 10**7)
     first = forward.logits([row])
 
     with tokens_seen(classifier) as seen:
@@ -95,23 +95,23 @@ def test_the_same_row_again_costs_one_token(classifier: PreTrainedModel):
     assert sum(seen) == 1
 
 
-def token() -> Block:
-    return [KeysValues(*torch.zeros(2, 1, 2, 4))]  # 64 bytes
+def token() -> LayerKeyValues:
+    return [KeyValue(*torch.zeros(2, 1, 2, 4))]  # 64 bytes
 
 
-def numbered(*counts: int) -> Block:
+def numbered(*counts: int) -> LayerKeyValues:
     """Prefixes of so many tokens, one behind the other; every number in it is another one."""
-    return [KeysValues(*torch.arange(2.0 * sum(counts) * 8).view(2, sum(counts), 2, 4))]
+    return [KeyValue(*torch.arange(2.0 * sum(counts) * 8).view(2, sum(counts), 2, 4))]
 
 
-def cache_of(tokens: int, host_tokens: int = 0) -> DocumentCache:
-    return DocumentCache(token(), 64 * tokens, 64 * host_tokens)
+def cache_of(tokens: int, host_tokens: int = 0) -> PrefixCache:
+    return PrefixCache(token(), 64 * tokens, 64 * host_tokens)
 
 
-def read(cache: DocumentCache, known: Known) -> KeysValues:
+def read(cache: PrefixCache, known: Known) -> KeyValue:
     """What stands where a prefix was found."""
     assert known.places is not None
-    return KeysValues(*(torch.cat([tensor[start:stop] for start, stop in known.places]) for tensor in cache.layers[0]))
+    return KeyValue(*(torch.cat([tensor[start:stop] for start, stop in known.places]) for tensor in cache.layers[0]))
 
 
 IDS = st.integers(0, 6).map(lambda count: (count,) * (count + 1))
@@ -138,7 +138,7 @@ def test_what_was_used_longest_ago_goes_first(uses: list[tuple[int, ...]], most:
 BATCHES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6, unique=True), max_size=12)
 
 
-def use(cache: DocumentCache, numbers: list[int]) -> set[tuple[int, ...]]:
+def use(cache: PrefixCache, numbers: list[int]) -> set[tuple[int, ...]]:
     """Find the prefixes of these numbers, keep those that are not found, and check the others; returns the found."""
     prefixes = [(number,) * (1 + number % 5) for number in numbers]
     known = {ids: cache.find((*ids, 99), (len(ids),)) for ids in prefixes}
@@ -149,7 +149,7 @@ def use(cache: DocumentCache, numbers: list[int]) -> set[tuple[int, ...]]:
     cache.release()
     new = [ids for ids in prefixes if known[ids] is None]
     if new:
-        cache.keep(new, [KeysValues(*torch.cat([written(ids) for ids in new], 1))])
+        cache.keep(new, [KeyValue(*torch.cat([written(ids) for ids in new], 1))])
     return {ids for ids in prefixes if known[ids] is not None}
 
 
@@ -236,7 +236,7 @@ def test_a_prefix_kept_twice_is_counted_once():
 
 def test_documents_that_the_cache_cannot_hold_together_are_read_in_several_batches(classifier: PreTrainedModel):
     """Each once it is back from the CPU's memory, and none computed again."""
-    forward = Forward(classifier, 1000, 40 * TOKEN_BYTES, 10**7)
+    forward = ModelRunner(classifier, 1000, 40 * TOKEN_BYTES, 10**7)
     forward.logits(document_first(range(1), range(6)))
     rows = document_first(range(1, 2), range(6))
 
@@ -245,7 +245,7 @@ def test_documents_that_the_cache_cannot_hold_together_are_read_in_several_batch
 
     assert sum(seen) == 6 * 3
     assert len(seen) > 1
-    assert logits == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
+    assert logits == pytest.approx(ModelRunner(classifier).logits(rows), abs=1e-5)
 
 
 def test_what_is_longer_than_the_device_holds_does_not_wait_for_it():
@@ -257,14 +257,14 @@ def test_what_is_longer_than_the_device_holds_does_not_wait_for_it():
 
 def test_documents_longer_than_the_device_holds_are_computed_again(classifier: PreTrainedModel):
     rows = document_first(range(2), range(6))
-    forward = Forward(classifier, 64, 12 * TOKEN_BYTES, 10**7)
+    forward = ModelRunner(classifier, 64, 12 * TOKEN_BYTES, 10**7)
 
     for _ in range(3):
-        assert forward.logits(rows) == pytest.approx(Forward(classifier).logits(rows), abs=1e-5)
+        assert forward.logits(rows) == pytest.approx(ModelRunner(classifier).logits(rows), abs=1e-5)
 
 
 def test_a_batch_that_fails_leaves_nothing_in_use(classifier: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
-    forward = Forward(classifier, 1000, 40 * TOKEN_BYTES, 10**7)
+    forward = ModelRunner(classifier, 1000, 40 * TOKEN_BYTES, 10**7)
     forward.logits(document_first(range(1), range(6)))
     rows = document_first(range(1, 2), range(6))
 
@@ -272,25 +272,25 @@ def test_a_batch_that_fails_leaves_nothing_in_use(classifier: PreTrainedModel, m
         raise ValueError("broken")
 
     with monkeypatch.context() as broken:
-        broken.setattr(forward, "_read_forest", fails)
+        broken.setattr(forward, "_run_prefix_tree", fails)
         with pytest.raises(ValueError, match="broken"):
             forward.logits(rows)
 
     others = rows[3:]  # they wait, and find no room beside what would still be in use
-    assert forward.logits(others) == pytest.approx(Forward(classifier).logits(others), abs=1e-5)
+    assert forward.logits(others) == pytest.approx(ModelRunner(classifier).logits(others), abs=1e-5)
 
 
 def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(
     classifier: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    forward, rows = Forward(classifier, 64, 60 * TOKEN_BYTES), document_first(range(2), range(6))
-    expected = Forward(classifier).logits(rows)
+    forward, rows = ModelRunner(classifier, 64, 60 * TOKEN_BYTES), document_first(range(2), range(6))
+    expected = ModelRunner(classifier).logits(rows)
 
     def fails(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as short_of_memory:
-        short_of_memory.setattr(KeyMemory, "write", fails)
+        short_of_memory.setattr(KeyValuePool, "write", fails)
         assert forward.logits(rows) == pytest.approx(expected, abs=1e-5)
 
     assert "are not kept" in caplog.text
@@ -302,7 +302,7 @@ def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(
 
 def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
     with pytest.raises(InputError, match=r"document_cache_bytes=\d+ and .*: there is not so much memory on cpu"):
-        Forward(classifier, 1000, 2**60)
+        ModelRunner(classifier, 1000, 2**60)
 
 
 @pytest.mark.parametrize(
@@ -310,4 +310,4 @@ def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
 )
 def test_less_than_a_token_takes_is_refused(name: str, asked: tuple[int, ...], classifier: PreTrainedModel):
     with pytest.raises(InputError, match=f"{name}=200 keeps nothing: one token takes 1536 bytes"):
-        Forward(classifier, 1000, *asked)
+        ModelRunner(classifier, 1000, *asked)

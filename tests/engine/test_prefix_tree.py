@@ -31,7 +31,7 @@ class Reader:
         self.carried: list[Token] = []
         self.kept = [*kept]
         self.seen: dict[int, list[Token]] = {}
-        self.stems: dict[tuple[int, int], list[Token]] = {}
+        self.cacheable_prefixes: dict[tuple[int, int], list[Token]] = {}
 
     def read(self, batch: Batch) -> None:
         own = list(zip(batch.ids, batch.positions, strict=True))
@@ -41,8 +41,8 @@ class Reader:
             ancestors = self.follow(segment.ancestors, blocks)
             if segment.stop - 1 in ends:
                 self.seen[ends[segment.stop - 1]] = [*ancestors, *own[segment.start : segment.stop]]
-        for stem in batch.stems:
-            self.stems[stem.row, stem.length] = self.follow(stem.path, blocks)
+        for prefix in batch.cacheable_prefixes:
+            self.cacheable_prefixes[prefix.row, prefix.length] = self.follow(prefix.path, blocks)
         self.carried = self.follow(batch.carry, blocks)
 
     @staticmethod
@@ -153,14 +153,17 @@ def test_kept_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.
 
 @given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
 def test_stems_are_handed_out_once_and_whole(rows, batch_tokens: int, data: st.DataObject):
-    stem_lengths = [data.draw(st.lists(st.integers(1, len(row)), max_size=3, unique=True)) for row in rows]
+    prefix_lengths = [data.draw(st.lists(st.integers(1, len(row)), max_size=3, unique=True)) for row in rows]
     reader, handed_out = Reader(), []
-    for batch in grow_all(rows, batch_tokens, stem_lengths=stem_lengths):
+    for batch in grow_all(rows, batch_tokens, prefix_lengths=prefix_lengths):
         reader.read(batch)
-        handed_out += [rows[stem.row][: stem.length] for stem in batch.stems]
+        handed_out += [rows[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes]
 
     assert len(handed_out) == len(set(handed_out))
-    assert all(reader.stems[row, length] == tokens(rows[row][:length]) for row, length in reader.stems)
+    assert all(
+        reader.cacheable_prefixes[row, length] == tokens(rows[row][:length])
+        for row, length in reader.cacheable_prefixes
+    )
 
 
 def test_several_queries_over_the_same_documents_share_the_documents():

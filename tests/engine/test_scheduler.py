@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit import OnelogitError
-from onelogit.engine.scheduler import Service
+from onelogit.engine.scheduler import Scheduler
 from onelogit.ranking import Computed
 
 PATIENCE_S = 10
@@ -72,8 +72,8 @@ class Model:
         assert await asyncio.to_thread(self.arrived.acquire, timeout=PATIENCE_S)
 
 
-def serve(compute: Callable[[Sequence[int]], Iterator[Computed]], most_weight: int = 100) -> Service[int]:
-    return Service(compute, weigh=abs, most_weight=most_weight)
+def serve(compute: Callable[[Sequence[int]], Iterator[Computed]], most_weight: int = 100) -> Scheduler[int]:
+    return Scheduler(compute, weigh=abs, most_weight=most_weight)
 
 
 @pytest.fixture
@@ -82,13 +82,13 @@ def model() -> Model:
 
 
 @pytest.fixture
-def service(model: Model) -> Iterator[Service[int]]:
+def service(model: Model) -> Iterator[Scheduler[int]]:
     service = serve(model)
     yield service
     service.close()
 
 
-async def start(service: Service[int], *calls: list[int]) -> "list[asyncio.Task[list[float]]]":
+async def start(service: Scheduler[int], *calls: list[int]) -> "list[asyncio.Task[list[float]]]":
     """Tasks that have asked, one after the other, when this returns."""
     tasks = [asyncio.create_task(service.alogits(items)) for items in calls]
     await asyncio.sleep(0)
@@ -96,7 +96,7 @@ async def start(service: Service[int], *calls: list[int]) -> "list[asyncio.Task[
 
 
 async def behind_a_held_call(
-    service: Service[int], model: Model, *calls: list[int]
+    service: Scheduler[int], model: Model, *calls: list[int]
 ) -> "list[asyncio.Task[list[float]]]":
     """A first call of two items, stopped in its only batch, and others that wait."""
     model.hold()
@@ -122,7 +122,7 @@ def test_the_logits_come_in_the_order_of_the_items_however_they_were_computed(it
         service.close()
 
 
-async def test_no_items_need_no_thread(service: Service[int], model: Model):
+async def test_no_items_need_no_thread(service: Scheduler[int], model: Model):
     before = threading.active_count()
 
     assert service.logits([]) == [] == await service.alogits([])
@@ -130,7 +130,7 @@ async def test_no_items_need_no_thread(service: Service[int], model: Model):
     assert model.calls == []
 
 
-def test_the_callers_list_may_change_while_it_is_computed(service: Service[int], model: Model):
+def test_the_callers_list_may_change_while_it_is_computed(service: Scheduler[int], model: Model):
     model.hold()
     items = [1, 2, 3]
     with ThreadPoolExecutor(1) as pool:
@@ -142,7 +142,7 @@ def test_the_callers_list_may_change_while_it_is_computed(service: Service[int],
         assert waiting.result() == [2, 4, 6]
 
 
-def test_all_calls_of_all_threads_are_computed_in_one_thread(service: Service[int], model: Model):
+def test_all_calls_of_all_threads_are_computed_in_one_thread(service: Scheduler[int], model: Model):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(service.logits, [[1], [2], [3], [4]]))
     asyncio.run(service.alogits([5]))
@@ -153,7 +153,7 @@ def test_all_calls_of_all_threads_are_computed_in_one_thread(service: Service[in
 # Together, in the order of arrival
 
 
-async def test_callers_that_wait_are_computed_together(service: Service[int], model: Model):
+async def test_callers_that_wait_are_computed_together(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model, [2], [3, 4], [5])
     model.let_pass(3)
 
@@ -161,7 +161,7 @@ async def test_callers_that_wait_are_computed_together(service: Service[int], mo
     assert model.calls == [[1, 1], [2, 3, 4, 5]]
 
 
-async def test_threads_and_coroutines_are_computed_together(service: Service[int], model: Model):
+async def test_threads_and_coroutines_are_computed_together(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model, [2])
     thread = asyncio.create_task(asyncio.to_thread(service.logits, [3]))
     while len(next(iter(service._lines.values())).jobs) < 2:
@@ -192,7 +192,7 @@ async def test_a_caller_with_more_than_the_most_is_computed_alone(model: Model):
     assert model.calls == [[1, 1], [30, 40], [1]]
 
 
-async def test_a_caller_is_answered_before_the_rest_of_its_group_is_computed(service: Service[int], model: Model):
+async def test_a_caller_is_answered_before_the_rest_of_its_group_is_computed(service: Scheduler[int], model: Model):
     first, second, third = await behind_a_held_call(service, model, [2, 3], [4, 5])
     model.let_pass(2)
 
@@ -206,7 +206,7 @@ async def test_a_caller_is_answered_before_the_rest_of_its_group_is_computed(ser
 # Cancelled
 
 
-async def test_a_call_cancelled_while_it_waits_is_not_computed(service: Service[int], model: Model):
+async def test_a_call_cancelled_while_it_waits_is_not_computed(service: Scheduler[int], model: Model):
     first, second, third = await behind_a_held_call(service, model, [2], [3])
     second.cancel()
     await asyncio.wait([second])
@@ -216,7 +216,7 @@ async def test_a_call_cancelled_while_it_waits_is_not_computed(service: Service[
     assert model.calls == [[1, 1], [3]]
 
 
-async def test_a_call_cancelled_while_it_is_computed_leaves_the_others_unharmed(service: Service[int], model: Model):
+async def test_a_call_cancelled_while_it_is_computed_leaves_the_others_unharmed(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model, [2], [3, 4, 5], [6])
     model.let_pass(1)
     await model.reached()
@@ -229,7 +229,7 @@ async def test_a_call_cancelled_while_it_is_computed_leaves_the_others_unharmed(
     assert model.batches == 4
 
 
-async def test_nothing_is_computed_for_nobody(service: Service[int], model: Model):
+async def test_nothing_is_computed_for_nobody(service: Scheduler[int], model: Model):
     model.hold()
     seen: list[int] = []
     tasks = [asyncio.create_task(service.alogits([1] * 20, seen.append))]
@@ -245,7 +245,7 @@ async def test_nothing_is_computed_for_nobody(service: Service[int], model: Mode
     assert seen == []
 
 
-async def test_a_coroutine_that_is_dropped_while_it_waits_is_not_computed(service: Service[int], model: Model):
+async def test_a_coroutine_that_is_dropped_while_it_waits_is_not_computed(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model)
     dropped = service.alogits([2])
     dropped.send(None)
@@ -285,7 +285,7 @@ def test_a_keyboard_interrupt_ends_the_wait_and_the_computing(model: Model):
 # Failing
 
 
-async def test_only_the_call_at_fault_fails_with_its_own_error(service: Service[int], model: Model):
+async def test_only_the_call_at_fault_fails_with_its_own_error(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model, [2], [POISON, 4], [5])
     model.let_pass(99)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -296,7 +296,7 @@ async def test_only_the_call_at_fault_fails_with_its_own_error(service: Service[
     assert answers[2].__context__ is None
 
 
-async def test_after_a_failure_only_what_is_missing_is_computed_again(service: Service[int], model: Model):
+async def test_after_a_failure_only_what_is_missing_is_computed_again(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model, [2, 3], [4, 5, 6], [POISON])
     model.let_pass(99)
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -378,7 +378,7 @@ async def test_a_logit_left_out_fails_its_own_caller_only(model: Model):
     service.close()
 
 
-def test_what_cannot_be_weighed_is_the_callers_own_error(service: Service[int]):
+def test_what_cannot_be_weighed_is_the_callers_own_error(service: Scheduler[int]):
     with pytest.raises(TypeError, match="abs"):
         service.logits(["one"])  # type: ignore[list-item]
 
@@ -388,7 +388,7 @@ def test_what_cannot_be_weighed_is_the_callers_own_error(service: Service[int]):
 # Progress
 
 
-async def test_progress_counts_the_callers_own_items_once(service: Service[int], model: Model):
+async def test_progress_counts_the_callers_own_items_once(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model)
     seen: list[list[int]] = [[], []]
     calls = [([2, 3, 4], seen[0]), ([5, 6, 7, POISON], seen[1])]
@@ -402,7 +402,7 @@ async def test_progress_counts_the_callers_own_items_once(service: Service[int],
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, Unkind])
 async def test_an_error_in_progress_fails_that_call_only(
-    service: Service[int], model: Model, error: type[BaseException]
+    service: Scheduler[int], model: Model, error: type[BaseException]
 ):
     def fail(count: int) -> None:
         raise error
@@ -420,7 +420,7 @@ async def test_an_error_in_progress_fails_that_call_only(
         await failing
 
 
-async def test_a_call_cancelled_at_its_last_item_leaves_the_others_unharmed(service: Service[int], model: Model):
+async def test_a_call_cancelled_at_its_last_item_leaves_the_others_unharmed(service: Scheduler[int], model: Model):
     def cancel(count: int) -> None:
         loop.call_soon_threadsafe(cancelled.cancel)
         assert is_cancelled.wait(PATIENCE_S)
@@ -438,7 +438,7 @@ async def test_a_call_cancelled_at_its_last_item_leaves_the_others_unharmed(serv
     assert model.calls == [[1, 1], [2, 3, 5]]
 
 
-def test_progress_may_not_ask_for_logits_itself(service: Service[int]):
+def test_progress_may_not_ask_for_logits_itself(service: Scheduler[int]):
     with pytest.raises(OnelogitError, match="another thread"):
         service.logits([1], lambda count: service.logits([2]))
 
@@ -448,7 +448,7 @@ def test_progress_may_not_ask_for_logits_itself(service: Service[int]):
 # Closing
 
 
-async def test_a_closed_service_refuses(service: Service[int]):
+async def test_a_closed_service_refuses(service: Scheduler[int]):
     service.logits([1])
     assert not service.is_closed
     service.close()
@@ -461,7 +461,7 @@ async def test_a_closed_service_refuses(service: Service[int]):
             await service.alogits(items)
 
 
-async def test_closing_ends_the_current_batch_and_fails_who_is_left(service: Service[int], model: Model):
+async def test_closing_ends_the_current_batch_and_fails_who_is_left(service: Scheduler[int], model: Model):
     model.hold()
     tasks = await start(service, [1, 2, 3, 4])
     await model.reached()
@@ -481,7 +481,7 @@ async def test_closing_ends_the_current_batch_and_fails_who_is_left(service: Ser
     service.close()
 
 
-async def test_what_the_last_batch_completes_is_delivered(service: Service[int], model: Model):
+async def test_what_the_last_batch_completes_is_delivered(service: Scheduler[int], model: Model):
     tasks = await behind_a_held_call(service, model)
     closing = asyncio.create_task(asyncio.to_thread(service.close))
     while not service.is_closed:
@@ -492,7 +492,7 @@ async def test_what_the_last_batch_completes_is_delivered(service: Service[int],
     assert await tasks[0] == [2, 2]
 
 
-def test_closing_from_progress_does_not_wait_for_itself(service: Service[int], model: Model):
+def test_closing_from_progress_does_not_wait_for_itself(service: Scheduler[int], model: Model):
     with pytest.raises(OnelogitError, match="closed"):
         service.logits([1] * 20, lambda count: service.close())
     (thread,) = model.threads
@@ -513,14 +513,14 @@ def test_closing_lets_go_of_the_model():
 
 
 def test_a_call_that_a_close_overtakes_is_refused():
-    service = Service(Model(), weigh=lambda item: service.close() or item, most_weight=9)
+    service = Scheduler(Model(), weigh=lambda item: service.close() or item, most_weight=9)
 
     with pytest.raises(OnelogitError, match="this reranker is closed; load it again"):
         service.logits([1])
 
 
 def test_a_call_for_which_no_thread_can_start_says_so_and_is_not_computed_later(
-    service: Service[int], model: Model, monkeypatch: pytest.MonkeyPatch
+    service: Scheduler[int], model: Model, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -535,7 +535,7 @@ def test_a_call_for_which_no_thread_can_start_says_so_and_is_not_computed_later(
 
 
 def test_callers_and_a_close_at_the_same_time_all_come_to_an_end():
-    def ask(service: Service[int]) -> bool:
+    def ask(service: Scheduler[int]) -> bool:
         barrier.wait(PATIENCE_S)
         with suppress(OnelogitError):
             while True:
@@ -584,8 +584,8 @@ def test_a_service_stays_while_somebody_waits_for_it(model: Model):
 def test_the_interpreter_ends_with_a_service_that_was_never_closed():
     program = """
 from onelogit.ranking import Computed
-from onelogit.engine.scheduler import Service
-service = Service(lambda items: iter([Computed([0], [1.0])]), weigh=abs, most_weight=1)
+from onelogit.engine.scheduler import Scheduler
+service = Scheduler(lambda items: iter([Computed([0], [1.0])]), weigh=abs, most_weight=1)
 assert service.logits([1]) == [1.0]
 """
 
@@ -595,7 +595,7 @@ assert service.logits([1]) == [1.0]
 # Event loops
 
 
-async def test_the_event_loop_goes_on_while_the_model_computes(service: Service[int], model: Model):
+async def test_the_event_loop_goes_on_while_the_model_computes(service: Scheduler[int], model: Model):
     """The model waits for what only the event loop does next: were it blocked, this would never end."""
     model.hold()
     waiting = asyncio.create_task(service.alogits([1, 2]))
@@ -605,7 +605,7 @@ async def test_the_event_loop_goes_on_while_the_model_computes(service: Service[
     assert await waiting == [2, 4]
 
 
-def test_event_loops_in_several_threads_share_a_service(service: Service[int]):
+def test_event_loops_in_several_threads_share_a_service(service: Scheduler[int]):
     async def ask(start: int) -> list[list[float]]:
         return await asyncio.gather(*(service.alogits([start, item]) for item in range(5)))
 
@@ -615,7 +615,7 @@ def test_event_loops_in_several_threads_share_a_service(service: Service[int]):
     assert answers == [[[2 * start, 2 * item] for item in range(5)] for start in range(4)]
 
 
-def test_an_event_loop_that_ends_while_it_waits_leaves_the_service_usable(service: Service[int], model: Model):
+def test_an_event_loop_that_ends_while_it_waits_leaves_the_service_usable(service: Scheduler[int], model: Model):
     async def leave() -> None:
         task = asyncio.create_task(service.alogits([1] * 20))
         tasks.append(task)
@@ -634,14 +634,14 @@ def test_an_event_loop_that_ends_while_it_waits_leaves_the_service_usable(servic
 # Processes
 
 
-def _ask(service: Service[int], answers: "multiprocessing.connection.Connection") -> None:
+def _ask(service: Scheduler[int], answers: "multiprocessing.connection.Connection") -> None:
     answers.send([service.logits([3, 4]), asyncio.run(service.alogits([5]))])
     service.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
-def test_a_forked_process_computes_in_a_thread_of_its_own(service: Service[int], model: Model):
+def test_a_forked_process_computes_in_a_thread_of_its_own(service: Scheduler[int], model: Model):
     model.hold()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(service.logits, [1, 2])

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from onelogit import OnelogitError
-from onelogit.engine.scheduler import Call, Service
+from onelogit.engine.scheduler import Call, Scheduler
 from onelogit.ranking import Computed
 
 PATIENCE_S = 10
@@ -96,26 +96,26 @@ def device() -> Device:
     return Device()
 
 
-def serve(compute: Callable[[Sequence[int]], Iterator[object]], most_weight: int = 100) -> Service[int]:
-    return Service(compute, weigh=abs, most_weight=most_weight)
+def serve(compute: Callable[[Sequence[int]], Iterator[object]], most_weight: int = 100) -> Scheduler[int]:
+    return Scheduler(compute, weigh=abs, most_weight=most_weight)
 
 
 @pytest.fixture
-def service(device: Device) -> Iterator[Service[int]]:
+def service(device: Device) -> Iterator[Scheduler[int]]:
     service = serve(device)
     yield service
     device.finish()
     service.close()
 
 
-async def start(service: Service[int], *calls: list[int]) -> "list[asyncio.Task[list[float]]]":
+async def start(service: Scheduler[int], *calls: list[int]) -> "list[asyncio.Task[list[float]]]":
     """Tasks that have asked, one after the other, when this returns."""
     tasks = [asyncio.create_task(service.alogits(items)) for items in calls]
     await asyncio.sleep(0)
     return tasks
 
 
-async def test_within_a_group_a_batch_is_read_once_the_next_one_is_launched(service: Service[int], device: Device):
+async def test_within_a_group_a_batch_is_read_once_the_next_one_is_launched(service: Scheduler[int], device: Device):
     (task,) = await start(service, [1, 2, 3, 4, 5])
     await device.reached(("launch", 1, 2), ("launch", 3, 4), ("read", 1, 2))
     await device.arrive(0)
@@ -126,7 +126,9 @@ async def test_within_a_group_a_batch_is_read_once_the_next_one_is_launched(serv
     assert device.events[5:] == [("read", 5)]
 
 
-async def test_the_next_group_is_launched_before_the_last_ones_numbers_are_read(service: Service[int], device: Device):
+async def test_the_next_group_is_launched_before_the_last_ones_numbers_are_read(
+    service: Scheduler[int], device: Device
+):
     tasks = await start(service, [1])
     await device.reached(("launch", 1))
     tasks += await start(service, [2])
@@ -140,7 +142,7 @@ async def test_the_next_group_is_launched_before_the_last_ones_numbers_are_read(
     assert device.events[3:] == [("read", 2)]
 
 
-async def test_no_more_than_one_batch_is_launched_ahead(service: Service[int], device: Device):
+async def test_no_more_than_one_batch_is_launched_ahead(service: Scheduler[int], device: Device):
     tasks = await start(service, [1])
     await device.reached(("launch", 1))
     tasks += await start(service, [2])
@@ -170,7 +172,7 @@ async def test_numbers_that_are_there_are_handed_out_before_anything_else_is_lau
     service.close()
 
 
-async def test_numbers_that_arrive_while_nobody_else_calls_are_handed_out(service: Service[int], device: Device):
+async def test_numbers_that_arrive_while_nobody_else_calls_are_handed_out(service: Scheduler[int], device: Device):
     (task,) = await start(service, [1])
     await device.reached(("launch", 1))
     await asyncio.sleep(0.01)
@@ -185,7 +187,7 @@ async def test_numbers_that_arrive_while_nobody_else_calls_are_handed_out(servic
 
 @pytest.mark.parametrize("item", [BOMB, MINE])
 async def test_an_error_in_reading_is_that_of_the_caller_whose_batch_it_was(
-    item: int, service: Service[int], device: Device
+    item: int, service: Scheduler[int], device: Device
 ):
     (failing,) = await start(service, [item])
     await device.arrive(0)
@@ -198,7 +200,7 @@ async def test_an_error_in_reading_is_that_of_the_caller_whose_batch_it_was(
 
 
 async def test_an_error_in_reading_while_the_next_group_is_launched_leaves_that_unharmed(
-    service: Service[int], device: Device
+    service: Scheduler[int], device: Device
 ):
     tasks = await start(service, [BOMB])
     await device.reached(("launch", BOMB))
@@ -213,7 +215,7 @@ async def test_an_error_in_reading_while_the_next_group_is_launched_leaves_that_
     assert len(device.batches) == 2
 
 
-async def test_who_was_read_with_one_that_failed_is_computed_again_alone(service: Service[int], device: Device):
+async def test_who_was_read_with_one_that_failed_is_computed_again_alone(service: Scheduler[int], device: Device):
     tasks = await start(service, [9])
     await device.reached(("launch", 9))
     tasks += await start(service, [1, 2, 3], [BOMB], [4])
@@ -227,7 +229,9 @@ async def test_who_was_read_with_one_that_failed_is_computed_again_alone(service
     assert launched == [(9,), (1, 2), (3, BOMB), (3,), (BOMB,), (4,)]
 
 
-async def test_a_group_that_cannot_be_launched_leaves_the_one_before_it_unharmed(service: Service[int], device: Device):
+async def test_a_group_that_cannot_be_launched_leaves_the_one_before_it_unharmed(
+    service: Scheduler[int], device: Device
+):
     tasks = await start(service, [1])
     await device.reached(("launch", 1))
     tasks += await start(service, [POISON])
@@ -240,7 +244,7 @@ async def test_a_group_that_cannot_be_launched_leaves_the_one_before_it_unharmed
 
 
 async def test_what_was_launched_before_a_group_failed_is_read_and_not_computed_again(
-    service: Service[int], device: Device
+    service: Scheduler[int], device: Device
 ):
     tasks = await start(service, [9])
     await device.reached(("launch", 9))
@@ -296,7 +300,7 @@ def test_an_error_in_reading_leaves_neither_the_service_nor_its_thread():
 # Cancelled, closed
 
 
-async def test_a_batch_that_nobody_wants_any_more_is_not_waited_for(service: Service[int], device: Device):
+async def test_a_batch_that_nobody_wants_any_more_is_not_waited_for(service: Scheduler[int], device: Device):
     (task,) = await start(service, [1, 2, 3])
     await device.reached(("launch", 1, 2), ("launch", 3), ("read", 1, 2))
     await device.arrive(0)
@@ -311,7 +315,7 @@ async def test_a_batch_that_nobody_wants_any_more_is_not_waited_for(service: Ser
     assert ("read", 3) not in device.events
 
 
-async def test_who_leaves_before_being_computed_again_is_not(service: Service[int], device: Device):
+async def test_who_leaves_before_being_computed_again_is_not(service: Scheduler[int], device: Device):
     tasks = await start(service, [9])
     await device.reached(("launch", 9))
     tasks += await start(service, [POISON], [5], [6], [7])
@@ -328,7 +332,7 @@ async def test_who_leaves_before_being_computed_again_is_not(service: Service[in
         await tasks[1]
 
 
-async def test_what_was_launched_before_a_close_is_delivered(service: Service[int], device: Device):
+async def test_what_was_launched_before_a_close_is_delivered(service: Scheduler[int], device: Device):
     tasks = await start(service, [1])
     await device.reached(("launch", 1))
     closing = asyncio.create_task(asyncio.to_thread(service.close))
@@ -342,7 +346,7 @@ async def test_what_was_launched_before_a_close_is_delivered(service: Service[in
     assert not any(thread.is_alive() for thread in device.threads)
 
 
-async def test_a_close_fails_who_has_not_been_launched(service: Service[int], device: Device):
+async def test_a_close_fails_who_has_not_been_launched(service: Scheduler[int], device: Device):
     tasks = await start(service, [1])
     await device.reached(("launch", 1))
     tasks += await start(service, [2, 3, 4])
@@ -380,7 +384,7 @@ def test_portions_are_computed_while_others_are_added(device: Device):
     service.close()
 
 
-async def test_a_portion_that_fails_ends_the_call_and_what_is_left_of_it(service: Service[int], device: Device):
+async def test_a_portion_that_fails_ends_the_call_and_what_is_left_of_it(service: Scheduler[int], device: Device):
     await asyncio.wait_for(_fail(service, device), PATIENCE_S)
     (other,) = await start(service, [7])
     device.finish()
@@ -389,7 +393,7 @@ async def test_a_portion_that_fails_ends_the_call_and_what_is_left_of_it(service
     assert sum(event[:2] == ("launch", 2) for event in device.events) <= 2
 
 
-async def _fail(service: Service[int], device: Device) -> None:
+async def _fail(service: Scheduler[int], device: Device) -> None:
     with pytest.raises(ArithmeticError):
         with Call(service) as call:
             call.add([POISON])
@@ -417,7 +421,7 @@ async def test_a_portion_added_while_the_caller_leaves_is_waited_for_by_nobody(d
             call.__exit__()
         return item
 
-    service = Service(device, weigh=leave, most_weight=9)
+    service = Scheduler(device, weigh=leave, most_weight=9)
     call = Call(service)
     call.add([1])
     (other,) = await start(service, [2])

@@ -18,7 +18,7 @@ from rich.console import Console
 from onelogit import DEMO_MODEL, Reranker
 from onelogit.cli.main import main
 from onelogit.evaluation import scoring
-from onelogit.evaluation.systems import Contestant, contestants
+from onelogit.evaluation.systems import System, systems
 from onelogit.io import progress
 from onelogit.options import DEMO_NOTE
 from support.judged_data import list_row, write_beir, write_lines, write_run
@@ -173,8 +173,8 @@ def test_eighty_columns_are_enough_for_every_figure(
 def test_no_two_contestants_have_one_name(tmp_path: Path):
     long = "Find the documents that answer the question, and "
     models = ["some/model", "other/model", "a/first stage"]
-    made = contestants(models, ["default", "", long + "a", long + "b"], [], lambda model, template: {})
-    (alone,) = contestants(["a/random order"], [], [], lambda model, template: {})
+    made = systems(models, ["default", "", long + "a", long + "b"], [], lambda model, template: {})
+    (alone,) = systems(["a/random order"], [], [], lambda model, template: {})
 
     names = [one.name for one in made]
     assert len({*names, "first stage", "random order"}) == 12 + 2
@@ -708,7 +708,7 @@ def test_the_korean_and_english_example_runs_end_to_end(tmp_path: Path, capsys: 
 
 def test_another_server_of_the_same_model_is_another_contestant(tiny_qwen: Tiny):
     identities = [
-        Contestant(name=url, model=url, options={"model": str(tiny_qwen.folder)}).identity("data")
+        System(name=url, model=url, options={"model": str(tiny_qwen.folder)}).identity("data")
         for url in ("http://a:1", "http://b:1")
     ]
 

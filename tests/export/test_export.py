@@ -340,7 +340,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tiny_qwen: Tiny, tmp_path: Pa
 
 def test_a_kill_in_mid_export_leaves_no_half_folder_under_the_final_name(tiny_qwen: Tiny, tmp_path: Path):
     program = (
-        "import sys, time; from pathlib import Path; from onelogit import Reranker; from onelogit.export import exporter\n"
+        "import sys, time; from onelogit import Reranker; from onelogit.export import exporter\n"
         "reranker = Reranker.load(sys.argv[1])\n"
         "exporter._write_json = lambda *a: (print('half way', flush=True), time.sleep(60))\n"
         "reranker.save(sys.argv[2])"

@@ -58,7 +58,7 @@ async def hold_up(reranker: Reranker, gate: Gate) -> asyncio.Task[object]:
 
 
 def waiting(reranker: Reranker) -> int:
-    return sum(len(line.jobs) for line in reranker._scorer._service._lines.values())
+    return sum(len(line.jobs) for line in reranker._scorer._scheduler._lines.values())
 
 
 async def test_callers_who_wait_at_the_same_time_are_computed_as_one_forest(

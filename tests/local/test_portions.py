@@ -153,8 +153,8 @@ class Watch:
 
     def __init__(self, reranker: Reranker) -> None:
         scorer = reranker._scorer
-        self.rows, self.submit = scorer._encoder.rows, scorer._service.submit
-        scorer._encoder.rows, scorer._service.submit = self.read, self.ask
+        self.rows, self.submit = scorer._encoder.rows, scorer._scheduler.submit
+        scorer._encoder.rows, scorer._scheduler.submit = self.read, self.ask
         self.tokenised = self.passes = 0
         self.asked: list[list[TokenRow]] = []
         self.before_tokenising: Callable[[int], object] = lambda number: None
@@ -240,7 +240,7 @@ def test_cut_documents_are_counted_once_a_call(tiny_qwen: Tiny, caplog: pytest.L
 def test_the_first_document_without_a_finite_logit_is_named(reranker: Reranker, tiny_qwen: Tiny, is_portioned: bool):
     if is_portioned:
         in_small_portions(reranker)
-    compute = reranker._scorer._service._compute
+    compute = reranker._scorer._scheduler._compute
     spoiling = tiny_qwen.tokenizer.encode("ж", add_special_tokens=False)[0]
 
     def spoiled(rows: Sequence[TokenRow]) -> Iterator[Computed]:
@@ -249,7 +249,7 @@ def test_the_first_document_without_a_finite_logit_is_named(reranker: Reranker, 
             are_spoiled = [spoiling in rows[index].ids for index in indices]
             yield Computed(indices, [nan if is_so else logit for is_so, logit in zip(are_spoiled, logits, strict=True)])
 
-    reranker._scorer._service._compute = spoiled
+    reranker._scorer._scheduler._compute = spoiled
 
     with pytest.raises(LogitError, match="the logit of document 7 is nan"):
         reranker.logits(QUERY, [*DOCUMENTS[:7], "9 ж", *DOCUMENTS[7:], "0 ж"])
@@ -306,7 +306,7 @@ def test_a_query_that_leaves_no_room_is_an_error_before_anything_is_computed(
 
 def becomes_idle(reranker: Reranker) -> bool:
     """Whether nothing waits, or soon nothing does: an answer comes just before the thread looks for more."""
-    (line,) = reranker._scorer._service._lines.values()
+    (line,) = reranker._scorer._scheduler._lines.values()
     for _ in range(1000):
         if not (line.jobs or line.again or line.coming):
             return True
@@ -413,7 +413,7 @@ def test_a_close_ends_a_call_in_portions(state: str, is_async: bool, portioned: 
     is_held, is_closed = threading.Event(), threading.Event()
     setattr(watch, {"tokenised": "before_tokenising", "computed": "before_computing"}[state], hold)
     pairs = [(QUERY, document) for document in DOCUMENTS]
-    portioned._scorer._service._most_weight = 1  # else all portions may be one group, in one pass
+    portioned._scorer._scheduler._most_weight = 1  # else all portions may be one group, in one pass
     with ThreadPoolExecutor(2) as pool:
         if is_async:
             call = pool.submit(asyncio.run, portioned._scorer.alogits(pairs))
@@ -421,7 +421,7 @@ def test_a_close_ends_a_call_in_portions(state: str, is_async: bool, portioned: 
             call = pool.submit(portioned._scorer.logits, pairs)
         wait(is_held)
         closing = pool.submit(portioned.close)
-        while not portioned._scorer._service.is_closed:
+        while not portioned._scorer._scheduler.is_closed:
             time.sleep(0.001)
         is_closed.set()
         closing.result(PATIENCE_S)

@@ -192,6 +192,6 @@ def test_chunks_hold_every_token_of_a_document_within_the_limit(name: str, words
     starts = [*range(0, last, room - room // 8), last]  # the last chunk is as long as the others
     assert encoded.rows == [*(before + document[n : n + room] + after for n in starts), frame]
     assert list(encoded.owners) == [0] * len(starts) + [1]
-    assert len(encoded.stems) == len(encoded.rows)
+    assert len(encoded.cacheable_prefixes) == len(encoded.rows)
     assert encoded.truncated_count == 0
     assert encoded.rows[0] == Encoder(TOKENIZER, template, limit).rows(pairs, None).rows[0]

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalize
 from onelogit.prompts.boundaries import Run, cut_at_boundaries
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.template import Part, compile_prompt
-from onelogit.prompts.token_cache import RecentIds
+from onelogit.prompts.token_cache import TokenCache
 from onelogit.prompts.tokenizer import control_ids, without_settings
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
 from support.tiny import QWEN_PATTERN, byte_level_tokenizer, gemma_tokenizer, pair_tokenizer
@@ -202,7 +202,7 @@ def test_a_caller_that_changes_its_rows_changes_no_others():
 
 def test_the_least_recently_used_text_is_forgotten_first():
     ids = {text: array("I", [1] * 100) for text in "abcd"}
-    recent = RecentIds(1800)  # room for three: 400 bytes of ids each, and less than 200 around them
+    recent = TokenCache(1800)  # room for three: 400 bytes of ids each, and less than 200 around them
     recent.keep({text: ids[text] for text in "abc"})
 
     recent.find("a")
@@ -212,7 +212,7 @@ def test_the_least_recently_used_text_is_forgotten_first():
 
 
 def test_a_text_larger_than_the_memory_pushes_nothing_out():
-    recent = RecentIds(1000)
+    recent = TokenCache(1000)
     recent.keep({"a": array("I", [1])})
 
     recent.keep({"b" * 2000: array("I", [2])})
@@ -221,7 +221,7 @@ def test_a_text_larger_than_the_memory_pushes_nothing_out():
 
 
 def test_a_text_that_two_threads_read_counts_once():
-    recent = RecentIds(1000)
+    recent = TokenCache(1000)
     for _ in range(99):
         recent.keep({"a": array("I", [1])})
 
@@ -229,7 +229,7 @@ def test_a_text_that_two_threads_read_counts_once():
 
 
 def test_a_copy_of_an_encoder_begins_with_nothing_remembered():
-    recent = RecentIds(1000)
+    recent = TokenCache(1000)
     recent.keep({"a": array("I", [1])})
 
     assert copy.deepcopy(recent).find("a") == {}
@@ -246,10 +246,10 @@ def test_stems_end_where_the_next_text_begins():
         "<Query>",
     )
 
-    stems = ENCODERS["ctxl"].rows(pairs, None).stems
+    cacheable_prefixes = ENCODERS["ctxl"].rows(pairs, None).cacheable_prefixes
 
     frame = len(ids_of(before_query))
-    assert stems == [(frame, frame + len(ids_of(f" {document}\n" + between))) for _, document in pairs]
+    assert cacheable_prefixes == [(frame, frame + len(ids_of(f" {document}\n" + between))) for _, document in pairs]
 
 
 @given(queries=st.tuples(TEXT, TEXT), documents=st.tuples(TEXT, TEXT), name=st.sampled_from(list(TEMPLATES)))
@@ -259,11 +259,11 @@ def test_a_stem_depends_on_nothing_behind_it(queries: tuple[str, str], documents
     encoded = ENCODERS[name].rows(pairs, "Find it.")
 
     heads = {}
-    for (query, document), row, stems in zip(pairs, encoded.rows, encoded.stems, strict=True):
+    for (query, document), row, cacheable_prefixes in zip(pairs, encoded.rows, encoded.cacheable_prefixes, strict=True):
         first_text = document if name == "ctxl" else query
-        assert 0 < stems[0] < stems[1] < len(row)
-        assert heads.setdefault("", row[: stems[0]]) == row[: stems[0]]
-        assert heads.setdefault(f"of {first_text}", row[: stems[1]]) == row[: stems[1]]
+        assert 0 < cacheable_prefixes[0] < cacheable_prefixes[1] < len(row)
+        assert heads.setdefault("", row[: cacheable_prefixes[0]]) == row[: cacheable_prefixes[0]]
+        assert heads.setdefault(f"of {first_text}", row[: cacheable_prefixes[1]]) == row[: cacheable_prefixes[1]]
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
@@ -274,33 +274,35 @@ def test_stems_of_a_row_that_was_cut_follow_the_cut(name: str):
     cut = short.rows([("What?", "a document " * 9)], None)
 
     lost = 5 if name == "ctxl" else 0
-    assert cut.stems == [(full.stems[0][0], full.stems[0][1] - lost)]
-    assert cut.rows[0][cut.stems[0][1] :][:3] == full.rows[0][full.stems[0][1] :][:3]
+    assert cut.cacheable_prefixes == [(full.cacheable_prefixes[0][0], full.cacheable_prefixes[0][1] - lost)]
+    assert cut.rows[0][cut.cacheable_prefixes[0][1] :][:3] == full.rows[0][full.cacheable_prefixes[0][1] :][:3]
 
 
 def test_neither_a_rows_start_nor_its_end_is_a_stem():
     template = "{{ messages[0].content }}<|im_end|>{{ messages[1].content }}"
 
-    stems = Encoder(TOKENIZER, template, 99).rows([("q", ""), ("q", "d"), ("", "d")], None).stems
+    cacheable_prefixes = (
+        Encoder(TOKENIZER, template, 99).rows([("q", ""), ("q", "d"), ("", "d")], None).cacheable_prefixes
+    )
 
-    assert stems == [(), (2,), (1,)]
+    assert cacheable_prefixes == [(), (2,), (1,)]
 
 
 def test_two_texts_that_begin_at_one_place_make_one_stem():
     template = "<|im_end|>{{ messages[0].content }}{{ seam }}{{ messages[1].content }}"
 
-    stems = Encoder(TOKENIZER, template, 99).rows([("", "d"), ("q", "d")], None).stems
+    cacheable_prefixes = Encoder(TOKENIZER, template, 99).rows([("", "d"), ("q", "d")], None).cacheable_prefixes
 
-    assert stems == [(1,), (1, 2)]
+    assert cacheable_prefixes == [(1,), (1, 2)]
 
 
 def test_runs_that_cannot_be_cut_have_fewer_stems():
     encoder = Encoder(gemma_tokenizer(), "A: {{ messages[0].content }} B: {{ messages[1].content }}", 99)
 
-    assert encoder.rows([("q", "d")], None).stems == [(1,)]  # <bos>
+    assert encoder.rows([("q", "d")], None).cacheable_prefixes == [(1,)]  # <bos>
 
 
 def test_rows_of_pairs_have_no_stems():
     encoder = Encoder(pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), None, 99)
 
-    assert encoder.rows([("q", "d"), ("q", "e")], None).stems == [(), ()]
+    assert encoder.rows([("q", "d"), ("q", "e")], None).cacheable_prefixes == [(), ()]

@@ -7,7 +7,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import FAMILIES, Recipe, RecipeError, recipe_fields, recipe_from
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from support.reference import prompt_text
 
 QUERY = "What is the capital of China?"
@@ -106,14 +106,14 @@ def test_every_family_names_its_source_and_licence(family: Recipe):
     ],
 )
 def test_the_table_knows_a_model_by_its_id_or_name(model: str, family: str):
-    assert recognise(model, {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}'}).recipe.family == family
+    assert resolve_recipe(model, {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}'}).recipe.family == family
 
 
 def test_the_table_knows_a_fine_tune_by_its_base_model():
     card = "---\nbase_model:\n- Qwen/Qwen3-Reranker-0.6B\nlicense: mit\n---\n# My model\n"
     texts = {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}', "README.md": card}
 
-    assert recognise("me/my-reranker", texts).recipe.family == "qwen3-reranker"
+    assert resolve_recipe("me/my-reranker", texts).recipe.family == "qwen3-reranker"
 
 
 def test_a_recipe_is_plain_data_and_back(family: Recipe):

@@ -108,7 +108,7 @@ def test_a_servers_wait_is_not_believed_beyond_all_measure(monkeypatch: pytest.M
 def test_clients_do_not_come_back_in_step(asked: float):
     state = RetryCallState(AsyncRetrying(), None, (), {})
     state.attempt_number = 4
-    state.set_exception((refusal_module.AwayError, refusal_module.AwayError("busy", asked), None))
+    state.set_exception((refusal_module.RetryableError, refusal_module.RetryableError("busy", asked), None))
 
     waits = {wire_module._wait_s(state) for _ in range(20)}
 

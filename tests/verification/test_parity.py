@@ -20,17 +20,17 @@ from onelogit.verification.converted import _pad_difference, is_frame_kept
 from onelogit.verification.original import Original
 from onelogit.verification.parity import Parity, measure_parity, tolerance_of
 from onelogit.verification.report import parity_table, plot_parity
-from onelogit.verification.sample_pairs import Pair, bundled_pairs, read_pairs
+from onelogit.verification.sample_pairs import SamplePair, bundled_pairs, read_pairs
 from support.declarations import logit_score_files
 from support.tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer
 
 QUERY = "What is the capital of China?"
 PAIRS = [
-    Pair(QUERY, "The capital of China is Beijing.", "en"),
-    Pair(QUERY, "서울은 대한민국의 수도이다.", "en-ko"),
-    Pair(QUERY, "A longer document. " * 9),
-    Pair("Say: 서울?", "Two paragraphs.\n\nAnd code: `{{ x }}` {% if %}"),
-    Pair("Say: 서울?", ""),
+    SamplePair(QUERY, "The capital of China is Beijing.", "en"),
+    SamplePair(QUERY, "서울은 대한민국의 수도이다.", "en-ko"),
+    SamplePair(QUERY, "A longer document. " * 9),
+    SamplePair("Say: 서울?", "Two paragraphs.\n\nAnd code: `{{ x }}` {% if %}"),
+    SamplePair("Say: 서울?", ""),
 ]
 CPU: LoadOptions = {"device": "cpu"}
 
@@ -44,7 +44,7 @@ def exported(tiny_qwen: Tiny, tmp_path: Path) -> Path:
     return folder
 
 
-def parity_of(tiny: Tiny, pairs: list[Pair] = PAIRS, against: Path | None = None, **options: object) -> Parity:
+def parity_of(tiny: Tiny, pairs: list[SamplePair] = PAIRS, against: Path | None = None, **options: object) -> Parity:
     second = None if against is None else str(against)
     return measure_parity(str(tiny.folder), pairs, {**CPU, **options}, second)  # type: ignore[typeddict-item]
 
@@ -95,7 +95,7 @@ def test_an_instruction_of_the_callers_own_agrees(tiny_qwen: Tiny, parity: Parit
 def test_a_native_head_over_pairs_agrees(tmp_path: Path):
     tokenizer = pair_tokenizer("[CLS]", "[SEP]", "[SEP]", has_types=True)
     folder = native_checkpoint(tmp_path / "bert", BertConfig, tokenizer, num_labels=1)
-    long = Pair(QUERY, "too long " * 300)
+    long = SamplePair(QUERY, "too long " * 300)
 
     parity = measure_parity(str(folder), [*PAIRS, long], {**CPU, "max_tokens": 256})
 
@@ -137,7 +137,7 @@ def test_swapped_answers_are_found(checkpoint: Callable[..., Tiny]):
 
 
 def test_a_text_that_spells_a_control_token_is_read_otherwise_on_purpose(tiny_qwen: Tiny):
-    pairs = [*PAIRS, Pair(QUERY, "Ignore this.<|im_end|>")]
+    pairs = [*PAIRS, SamplePair(QUERY, "Ignore this.<|im_end|>")]
 
     as_text = parity_of(tiny_qwen, pairs)
     as_control = parity_of(tiny_qwen, pairs, allow_control_tokens=True)
@@ -148,7 +148,7 @@ def test_a_text_that_spells_a_control_token_is_read_otherwise_on_purpose(tiny_qw
 
 
 def test_a_document_too_long_is_cut_for_both(tiny_qwen: Tiny):
-    parity = parity_of(tiny_qwen, [*PAIRS, Pair(QUERY, "word " * 999)], max_tokens=600)
+    parity = parity_of(tiny_qwen, [*PAIRS, SamplePair(QUERY, "word " * 999)], max_tokens=600)
 
     assert parity.agrees
     assert parity.truncated_count == 1
@@ -285,7 +285,7 @@ def test_pairs_may_hold_any_character_and_lines_any_other_key(tmp_path: Path):
     line = json.dumps({"id": 7, "query": "a\u2028b", "document": ""}, ensure_ascii=False)
     path.write_text(f"\ufeff{line}\r\n\n", encoding="utf-8")
 
-    assert read_pairs(path) == [Pair("a\u2028b", "")]
+    assert read_pairs(path) == [SamplePair("a\u2028b", "")]
 
 
 def test_the_bundled_pairs_are_of_many_languages():

@@ -8,12 +8,12 @@ import pytest
 
 from onelogit import LoadOptions, Reranker, ServerError
 from onelogit.verification.parity import measure_parity
-from onelogit.verification.sample_pairs import Pair
+from onelogit.verification.sample_pairs import SamplePair
 from onelogit.verification.server import server_logits
 from support.servers import Answer, Served, serving
 from support.tiny import Tiny
 
-PAIRS = [Pair("What is it?", text) for text in ("It is this.", "It is that. " * 8, "서울", "")]
+PAIRS = [SamplePair("What is it?", text) for text in ("It is this.", "It is that. " * 8, "서울", "")]
 CPU: LoadOptions = {"device": "cpu"}
 
 

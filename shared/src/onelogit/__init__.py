@@ -9,8 +9,7 @@ The public names are loaded when they are first used: importing the package load
 """
 
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onelogit.adapters.handle import RerankerHandle, fields_of
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     )
     from onelogit.local.reranker import Reranker
     from onelogit.options import (
+        DEMO_MODEL,
         LoadOptions,
         OpenOptions,
         Protocol,
@@ -42,10 +42,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
-"""The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
-
 _HOMES = {
+    "DEMO_MODEL": "options",
     "CheckpointError": "errors",
     "InputError": "errors",
     "LogitError": "errors",

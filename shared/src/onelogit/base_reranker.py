@@ -31,7 +31,7 @@ class PairScorer(Protocol):
 AnyScorer = TypeVar("AnyScorer", bound=PairScorer)
 
 
-class Doors(Generic[AnyScorer]):
+class BaseReranker(Generic[AnyScorer]):
     """The ways to ask a reranker, the same for a model in this process and for a server.
 
     Args:

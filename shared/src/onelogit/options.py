@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from typing_extensions import TypedDict
 
-from onelogit import DEMO_MODEL
 from onelogit.errors import InputError
 from onelogit.quantisation import check_quantisation, plain_quantisation
 from onelogit.recipes.families import Activation, Recipe, recipe_fields
 
 Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
 LongDocuments = Literal["cut", "chunk_max"]
+DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
+"""The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
 DEMO_NOTE = (
     "The demo model is there to try commands with: its order and its figures mean nothing. Name a real one, such as "
     "Qwen/Qwen3-Reranker-0.6B."

@@ -10,9 +10,9 @@ from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
 from onelogit.engine.attention import context, flash_varlen, sdpa
-from onelogit.engine.attention.context import Reading
+from onelogit.engine.attention.context import AttentionContext
 from onelogit.engine.device_transfer import places, sent
-from onelogit.engine.keys import KeysValues
+from onelogit.engine.keys import KeyValue
 from onelogit.engine.prefix_tree import CARRIED, KEPT, Cursor, Known, next_batch
 from support.varlen import varlen_reference
 
@@ -21,13 +21,13 @@ SHORT = sorted([(1, 2, 3), (1, 2, 3, 4, 5, 6), (1, 2, 9), (1, 7, 7, 7), (8,), (8
 LONG = sorted([(*range(40),), (*range(20), *range(70)), (*range(20), *range(64)), (5,) * 33, (5, 6, *[7] * 31)])
 
 
-def attend(batch, layer: int, window: int | None, fillers: int) -> tuple[torch.Tensor, Reading]:
+def attend(batch, layer: int, window: int | None, fillers: int) -> tuple[torch.Tensor, AttentionContext]:
     torch.manual_seed(5)
-    carried, kept = ([KeysValues(*torch.randn(2, count, KEY_HEADS, WIDTH))] * 2 for count in (4, 50))
+    carried, kept = ([KeyValue(*torch.randn(2, count, KEY_HEADS, WIDTH))] * 2 for count in (4, 50))
     width = len(batch.ids) + fillers
-    own = KeysValues(*torch.randn(2, width, KEY_HEADS, WIDTH))
+    own = KeyValue(*torch.randn(2, width, KEY_HEADS, WIDTH))
     query = torch.randn(HEADS, width, WIDTH)
-    reading = Reading(batch, 2, carried, kept, width=width)
+    reading = AttentionContext(batch, 2, carried, kept, width=width)
     return reading.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], reading
 
 
@@ -50,7 +50,7 @@ def test_both_executions_see_the_same(
 ):
     batch = next_batch(rows, cursor, 300, find_known=find)
     in_turn, _ = attend(batch, layer, window, fillers)
-    monkeypatch.setattr(context, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(context, "has_flash_varlen", lambda query: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
     together, _ = attend(batch, layer, window, fillers)
@@ -66,23 +66,25 @@ def test_both_executions_see_the_same(
 def test_both_executions_keep_the_same_in_memory_of_its_own(
     monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find
 ):
-    stem_lengths = [range(2, len(row) + 1, 3) for row in rows]
-    batch = next_batch(rows, cursor, 90, stem_lengths, find)
+    prefix_lengths = [range(2, len(row) + 1, 3) for row in rows]
+    batch = next_batch(rows, cursor, 90, prefix_lengths, find)
     _, in_turn = attend(batch, 0, None, fillers=3)
-    monkeypatch.setattr(context, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(context, "has_flash_varlen", lambda query: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
     _, together = attend(batch, 0, None, fillers=3)
 
-    assert len(batch.stems) > 1
-    assert len(in_turn.stems[0].keys) == sum(stem.length for stem in batch.stems)
+    assert len(batch.cacheable_prefixes) > 1
+    assert len(in_turn.cacheable_prefixes[0].keys) == sum(prefix.length for prefix in batch.cacheable_prefixes)
     assert len(in_turn.carry[0].keys) == batch.after.begun
-    for mine, other in zip(in_turn.stems + in_turn.carry, together.stems + together.carry, strict=True):
+    for mine, other in zip(
+        in_turn.cacheable_prefixes + in_turn.carry, together.cacheable_prefixes + together.carry, strict=True
+    ):
         for tensor, same in zip(mine, other, strict=True):
             assert torch.equal(tensor, same)
     for reading in (in_turn, together):
-        for stems, carry in zip(reading.stems[0], reading.carry[0], strict=True):
-            assert stems.untyped_storage().nbytes() == stems.nbytes + carry.nbytes
+        for cacheable_prefixes, carry in zip(reading.cacheable_prefixes[0], reading.carry[0], strict=True):
+            assert cacheable_prefixes.untyped_storage().nbytes() == cacheable_prefixes.nbytes + carry.nbytes
 
 
 def test_pytorchs_own_call_takes_what_it_is_given():
@@ -102,7 +104,7 @@ def test_pytorch_2_11_is_not_told_that_keys_have_fewer_heads(monkeypatch: pytest
     batch = next_batch(SHORT, Cursor(), 300)
     in_turn, _ = attend(batch, 0, None, fillers=0)
     monkeypatch.setattr(varlen, "varlen_attn", of_2_11)
-    monkeypatch.setattr(context, "can_attend_at_once", lambda query: True)
+    monkeypatch.setattr(context, "has_flash_varlen", lambda query: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", flash_varlen._varlen_attention.__wrapped__)
 
     together, _ = attend(batch, 0, None, fillers=0)

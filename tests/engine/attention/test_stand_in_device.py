@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map_only
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PretrainedConfig, PreTrainedModel, Qwen3Config
 
 from onelogit.engine.attention import flash_varlen, sdpa
-from onelogit.engine.attention.flash_varlen import can_attend_at_once
+from onelogit.engine.attention.flash_varlen import has_flash_varlen
 from onelogit.engine.forward import TokenRow
-from onelogit.engine.model_runner import Forward
+from onelogit.engine.model_runner import ModelRunner
 from support.classifiers import classifier_of, random_rows
 from support.far import VARLEN, Far, World, far_devices, send
 
@@ -28,7 +28,7 @@ def documents(count: int) -> list[TokenRow]:
     """Rows of a document-first family: frame, document, query."""
     lengths = [5 + number % 7 for number in range(count)]
     rows = [(1, 2, 3, *[100 + number] * length, 8, 9) for number, length in enumerate(lengths)]
-    return [TokenRow(row, stems=(3, 3 + length)) for row, length in zip(rows, lengths, strict=True)]
+    return [TokenRow(row, cacheable_prefixes=(3, 3 + length)) for row, length in zip(rows, lengths, strict=True)]
 
 
 def half(config_class: type[PretrainedConfig] = Qwen3Config, **fields: Any) -> PreTrainedModel:
@@ -64,16 +64,16 @@ def test_a_call_gives_the_processors_logits_and_waits_for_nothing(
     monkeypatch: pytest.MonkeyPatch, device_bytes: int, host_bytes: int, devices: int
 ):
     rows = documents(20)
-    expected = Forward(half(), 60).logits(rows)
+    expected = ModelRunner(half(), 60).logits(rows)
     classifier = half()
 
     with sent(monkeypatch, classifier, devices) as world:
-        forward = Forward(classifier, 60, device_bytes, host_bytes)
+        forward = ModelRunner(classifier, 60, device_bytes, host_bytes)
         world.waits.clear()
         world.seen.clear()
         calls = [forward.logits(rows) for _ in range(CALLS)]
 
-    assert forward.reads_forests
+    assert forward.shares_prefixes
     assert world.waits == []
     assert world.seen[VARLEN] >= CALLS * LAYERS * (1 if device_bytes else 4)  # in several batches, with carried keys
     for logits in calls:
@@ -84,11 +84,11 @@ def test_a_call_gives_the_processors_logits_and_waits_for_nothing(
 @pytest.mark.parametrize("config_class", [LlamaConfig, MistralConfig, Gemma3TextConfig])
 def test_other_families_do_so_too(monkeypatch: pytest.MonkeyPatch, config_class: type[PretrainedConfig]):
     rows = random_rows(20)
-    expected = Forward(half(config_class), 100).logits(rows)
+    expected = ModelRunner(half(config_class), 100).logits(rows)
     classifier = half(config_class)
 
     with sent(monkeypatch, classifier) as world:
-        forward = Forward(classifier, 100)
+        forward = ModelRunner(classifier, 100)
         world.waits.clear()
         logits = forward.logits(rows)
 
@@ -103,7 +103,7 @@ def test_no_step_of_a_layer_is_one_for_each_document(monkeypatch: pytest.MonkeyP
     def steps(count: int) -> int:
         classifier = half()
         with sent(monkeypatch, classifier) as world:
-            forward = Forward(classifier, 10_000, 10**7)
+            forward = ModelRunner(classifier, 10_000, 10**7)
             forward.logits(documents(count)[::2])
             world.seen.clear()
             forward.logits(documents(count))
@@ -122,15 +122,15 @@ def test_where_the_gpus_attention_is_wrong_padded_rows_are_read_and_it_is_said(
         return query
 
     rows = random_rows(20)
-    expected = Forward(half(), 100).logits(rows)
+    expected = ModelRunner(half(), 100).logits(rows)
     classifier = half()
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: attend)
 
     with sent(monkeypatch, classifier):
-        forward = Forward(classifier, 100)
+        forward = ModelRunner(classifier, 100)
         logits = forward.logits(rows)
 
-    assert not forward.reads_forests
+    assert not forward.shares_prefixes
     assert "Qwen3ForSequenceClassification reads padded rows on cuda:0, and takes longer" in caplog.text
     assert logits == pytest.approx(expected, abs=0.1)
 
@@ -145,13 +145,13 @@ def test_segment_by_segment_each_product_is_left_in_one_piece(monkeypatch: pytes
         return scaled_dot_product_attention(query, key, value, **options)
 
     rows = random_rows(20)
-    expected = Forward(classifier_of(Qwen3Config), 100).logits(rows)
+    expected = ModelRunner(classifier_of(Qwen3Config), 100).logits(rows)
     classifier = classifier_of(Qwen3Config)
     classifier.base_model.to(dtype)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: None)  # as before PyTorch 2.11
     monkeypatch.setattr(sdpa, "scaled_dot_product_attention", noted)
     with sent(monkeypatch, classifier) as world:
-        logits = Forward(classifier, 100).logits(rows)
+        logits = ModelRunner(classifier, 100).logits(rows)
 
     assert world.seen[VARLEN] == 0
     assert set(told) == {(False, True)}
@@ -176,6 +176,6 @@ def test_flash_attention_is_given_only_what_it_takes(
     query = torch.zeros(4, 3, width, dtype=dtype)
 
     with far_devices(monkeypatch, capability):
-        assert can_attend_at_once(Far(query, torch.device("cuda:1"))) == can
+        assert has_flash_varlen(Far(query, torch.device("cuda:1"))) == can
 
-    assert not can_attend_at_once(query)
+    assert not has_flash_varlen(query)

@@ -10,8 +10,8 @@ from typing import NamedTuple, cast
 from tokenizers import Tokenizer
 
 from onelogit.benchmarking.result import Result
-from onelogit.benchmarking.runner import Case, Count, Counted, Limits, Run, load_before
-from onelogit.benchmarking.targets import Contestant, Facts, Peer, Timed
+from onelogit.benchmarking.runner import Budget, Case, Count, Counted, Runner, load_before
+from onelogit.benchmarking.targets import Facts, Peer, Target, Timed
 from onelogit.benchmarking.text_supply import Supply
 from onelogit.benchmarking.worker_process import Child
 from onelogit.checkpoints.hub import find_folder
@@ -28,7 +28,7 @@ _REFRESHES_PER_S = 2  # drawing takes time from what is measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class BenchmarkSpec:
     """What is to be measured.
 
     Attributes:
@@ -47,7 +47,7 @@ class Asked:
     cases: Sequence[Case]
     texts: Texts
     texts_name: str
-    limits: Limits
+    limits: Budget
     is_warm: bool = False
     is_compared: bool = False
 
@@ -59,7 +59,7 @@ class _Reader(NamedTuple):
     tokenizer: Tokenizer | None
 
 
-def measure(asked: Asked) -> Result:
+def measure(asked: BenchmarkSpec) -> Result:
     """Load, measure, end.
 
     Raises:
@@ -74,8 +74,8 @@ def measure(asked: Asked) -> Result:
         check_lengths(asked.cases, facts.max_tokens, has_tokenizer=reader.tokenizer is not None)
         supply = Supply(asked.texts, reader.tokenizer)
         with progress_bar("measuring", asked.limits.seconds, refreshes_per_s=_REFRESHES_PER_S) as advance:
-            cases = Run(
-                contestants=[_Asking(child) for child in children],
+            cases = Runner(
+                targets=[_Asking(child) for child in children],
                 supply=supply,
                 count=reader.count_tokens,
                 limits=asked.limits,
@@ -110,13 +110,13 @@ class _Asking:
         return timed
 
 
-def _open(asked: Asked, stack: ExitStack) -> list[Child]:
+def _open(asked: BenchmarkSpec, stack: ExitStack) -> list[Child]:
     """Everyone, loaded and warm; their processes end with the stack."""
     copy = None
     if asked.is_compared:
         copy = str(Path(stack.enter_context(TemporaryDirectory(prefix="onelogit-bench-"))) / "model")
     with waiting(f"loading {asked.model}"):
-        ours = Child(OURS, Contestant, asked.model, asked.options, copy)
+        ours = Child(OURS, Target, asked.model, asked.options, copy)
         stack.callback(ours.close)
     if copy is None:
         return [ours]
@@ -127,7 +127,7 @@ def _open(asked: Asked, stack: ExitStack) -> list[Child]:
     return [ours, peer]
 
 
-def _reader(asked: Asked, facts: Facts) -> _Reader:
+def _reader(asked: BenchmarkSpec, facts: Facts) -> _Reader:
     options = asked.options
     model = asked.model
     if is_url(model):

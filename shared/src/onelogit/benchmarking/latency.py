@@ -29,7 +29,7 @@ class Ratio(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class LatencySummary:
     """What the times of one contestant say.
 
     Attributes:
@@ -58,7 +58,7 @@ class Figures:
     is_noisy: bool | None
 
 
-def figures_of(times: Times, first: Times, candidates: int, tokens: Sequence[int | None]) -> Figures:
+def summarize(times: Times, first: Times, candidates: int, tokens: Sequence[int | None]) -> LatencySummary:
     """The figures of one contestant.
 
     Args:
@@ -73,7 +73,7 @@ def figures_of(times: Times, first: Times, candidates: int, tokens: Sequence[int
     is_first = times.name == first.name
     ratios = None if is_first else [theirs / ours for theirs, ours in zip(seconds, first.seconds, strict=True)]
     costs = [taken / amount for taken, amount in zip(seconds, amounts, strict=True)]
-    return Figures(
+    return LatencySummary(
         name=times.name,
         calls=len(seconds),
         p50_s=percentile(seconds, 50),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich import box
 from rich.table import Table
 
-from onelogit.benchmarking.latency import Figures
+from onelogit.benchmarking.latency import LatencySummary
 from onelogit.benchmarking.result import Result
 from onelogit.benchmarking.runner import Measured
 from onelogit.io.outputs import figure_in
@@ -69,9 +69,9 @@ def _table_of_ratios(result: Result, name: str) -> Table:
     return table
 
 
-def _found(result: Result, name: str) -> list[tuple[Measured, Figures]]:
+def _found(result: Result, name: str) -> list[tuple[Measured, LatencySummary]]:
     """The cases in which a contestant was measured, and its figures there."""
-    return [(case, each) for case in result.cases for each in case.contestants if each.name == name]
+    return [(case, each) for case in result.cases for each in case.targets if each.name == name]
 
 
 def _table(result: Result, headers: Sequence[str]) -> Table:
@@ -126,7 +126,7 @@ def plot_result(result: Result, path: str | os.PathLike[str]) -> None:
         figure.suptitle(title_of(result), fontsize=11)
 
 
-def _cells(figures: Figures) -> list[str]:
+def _cells(figures: LatencySummary) -> list[str]:
     median = _seconds(figures.p50_s) if figures.calls > 1 else f"once {_seconds(figures.least_s)}"
     tokens = "-" if figures.tokens_per_s is None else f"{figures.tokens_per_s:,.0f}"
     beyond = [_seconds(each) for each in (figures.p95_s, figures.p99_s)]
@@ -172,11 +172,11 @@ def _draw(axes: "Axes", result: Result, *, by_length: bool, is_time: bool) -> No
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _point(case: Measured, name: str, *, by_length: bool) -> tuple[int, Figures] | None:
-    figures = next((each for each in case.contestants if each.name == name), None)
+def _point(case: Measured, name: str, *, by_length: bool) -> tuple[int, LatencySummary] | None:
+    figures = next((each for each in case.targets if each.name == name), None)
     place = case.document_tokens if by_length else case.candidates
     return None if figures is None or place is None else (place, figures)
 
 
-def _middle(figures: Figures) -> float:
+def _middle(figures: LatencySummary) -> float:
     return figures.least_s if figures.p50_s is None else figures.p50_s

@@ -44,7 +44,7 @@ class Result:
     @property
     def names(self) -> list[str]:
         """Of the contestants."""
-        return list(dict.fromkeys(each.name for case in self.cases for each in case.contestants))
+        return list(dict.fromkeys(each.name for case in self.cases for each in case.targets))
 
     @property
     def has_lengths(self) -> bool:
@@ -57,6 +57,7 @@ class Result:
         plain = {**asdict(self), "facts": facts}
         cases = plain.pop("cases")
         for case in cases:
+            case["contestants"] = case.pop("targets")  # the name in the format
             for figures in case["contestants"]:
                 ratio = figures["times_as_fast"]
                 figures["times_as_fast"] = None if ratio is None else ratio._asdict()
@@ -86,20 +87,20 @@ def _notes_of_noise(result: Result) -> list[str]:
     notes = []
     if result.load_before is not None and result.load_before > BUSY:
         notes.append(f"{result.load_before:.1f} programs a core ran here before the run began: its times say little.")
-    noisy = [case for case in result.cases if any(each.is_noisy for each in case.contestants)]
+    noisy = [case for case in result.cases if any(each.is_noisy for each in case.targets)]
     if noisy:
         named = ", ".join(sorted({f"{case.candidates:,}" for case in noisy}, key=lambda text: (len(text), text)))
         notes.append(
             f"Calls with {named} candidates differ so much that this machine was too noisy, busy with something else: "
             "do not believe them, run it again."
         )
-    if any(each.is_noisy is None for case in result.cases for each in case.contestants):
+    if any(each.is_noisy is None for case in result.cases for each in case.targets):
         notes.append("Where there was one call only, nothing tells whether the machine was quiet; give more --seconds.")
     return notes
 
 
 def _notes_of_percentiles(result: Result) -> list[str]:
-    fewest = min((each.calls for case in result.cases for each in case.contestants), default=100)
+    fewest = min((each.calls for case in result.cases for each in case.targets), default=100)
     if fewest >= calls_for(99):
         return []
     return [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from onelogit.benchmarking.latency import Figures, Times, figures_of
+from onelogit.benchmarking.latency import LatencySummary, Times, summarize
 from onelogit.benchmarking.targets import Timed
 from onelogit.benchmarking.text_supply import Supply
 
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     document_tokens: int | None = None
 
 
-class Limits(NamedTuple):
+class Budget(NamedTuple):
     """How long it goes on.
 
     Attributes:
@@ -67,7 +67,7 @@ class Measured:
         candidates, document_tokens: as in `Case`.
         prompt_tokens: of a pair's whole prompt, the mean; None where nobody here knows the tokenizer.
         cut_documents: how many were cut to fit.
-        contestants: in the given order; empty where the case was left out.
+        targets: in the given order; empty where the case was left out.
         largest_difference: of a logit, between two contestants for the same pair; None for one contestant.
         left_out: why no call was made; None where some were.
     """
@@ -76,7 +76,7 @@ class Measured:
     document_tokens: int | None
     prompt_tokens: float | None = None
     cut_documents: int = 0
-    contestants: tuple[Figures, ...] = ()
+    targets: tuple[LatencySummary, ...] = ()
     largest_difference: float | None = None
     left_out: str | None = None
 
@@ -89,11 +89,11 @@ class _Turn(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
+class Runner:
     """Measures cases, one after the other.
 
     Args:
-        contestants: the first one is what the others are compared with.
+        targets: the first one is what the others are compared with.
         supply: of texts.
         count: tells the tokens of a call's prompts.
         limits: how long it goes on.
@@ -101,10 +101,10 @@ class Run:
         report: told of each call's seconds, and of what comes next.
     """
 
-    contestants: Sequence[Timer]
+    targets: Sequence[Timer]
     supply: Supply
     count: Count
-    limits: Limits
+    limits: Budget
     is_warm: bool = False
     report: Report = lambda _seconds, _description: None
 
@@ -145,29 +145,29 @@ class Run:
         if documents is None:
             documents = self.supply.documents(min(case.candidates, _WARM_UP_DOCUMENTS), case.document_tokens)
         query = self.supply.query()
-        for contestant in self.contestants:
-            contestant.time(query, documents)
+        for target in self.targets:
+            target.time(query, documents)
 
     def _turn(self, case: Case, documents: Sequence[str] | None, number: int) -> _Turn:
         """One call by everyone, another one first each time."""
         query = self.supply.query()
         documents = self.supply.documents(case.candidates, case.document_tokens) if documents is None else documents
-        count = len(self.contestants)
+        count = len(self.targets)
         order = [(number + step) % count for step in range(count)]
         timed = {place: self._awake(place, number).time(query, documents) for place in order}
         return _Turn([timed[place] for place in range(count)], self.count(query, documents))
 
     def _awake(self, place: int, number: int) -> Timer:
         """A contestant, after a short call where it stood idle: a system may take its memory back meanwhile."""
-        contestant = self.contestants[place]
-        if len(self.contestants) > 1:
-            contestant.time(WAKING, [f"{WAKING} {number}"])
-        return contestant
+        target = self.targets[place]
+        if len(self.targets) > 1:
+            target.time(WAKING, [f"{WAKING} {number}"])
+        return target
 
     def _summary(self, case: Case, turns: Sequence[_Turn]) -> Measured:
         times = [
-            Times(contestant.name, tuple(turn.timed[place].seconds for turn in turns))
-            for place, contestant in enumerate(self.contestants)
+            Times(target.name, tuple(turn.timed[place].seconds for turn in turns))
+            for place, target in enumerate(self.targets)
         ]
         counted = [turn.counted for turn in turns]
         tokens = [None if each is None else each.tokens for each in counted]
@@ -177,7 +177,7 @@ class Run:
             document_tokens=case.document_tokens,
             prompt_tokens=sum(each.tokens for each in known) / len(known) / case.candidates if known else None,
             cut_documents=sum(each.cut for each in known),
-            contestants=tuple(figures_of(each, times[0], case.candidates, tokens) for each in times),
+            targets=tuple(summarize(each, times[0], case.candidates, tokens) for each in times),
             largest_difference=_largest_difference(turns),
         )
 

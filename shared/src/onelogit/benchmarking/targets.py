@@ -62,7 +62,7 @@ class Memory(NamedTuple):
     peak: int
 
 
-class Contestant:
+class Target:
     """A reranker of this process, or a server, loaded and warm.
 
     Args:

@@ -10,7 +10,7 @@ COLUMNS = ("query_id", "document_id", "query", "document", "documents")
 NEEDED = "query_id, query and documents, or query_id, document_id, query and document"
 
 
-class Pair(NamedTuple):
+class ScoringPair(NamedTuple):
     """A document to be scored for a query.
 
     Attributes:
@@ -27,14 +27,14 @@ class Pair(NamedTuple):
     document: str = ""
     error: str | None = None
 
-    def found_at(self, place: str) -> "Pair":
+    def found_at(self, place: str) -> "ScoringPair":
         """The pair; where its error is all there is to find it by, with the place in it."""
         return (
             self if self.error is None or self.query_id is not None else self._replace(error=f"{place}: {self.error}")
         )
 
 
-def pairs_of(row: object) -> list[Pair]:
+def pairs_of(row: object) -> list[ScoringPair]:
     """The pairs of a row, in the order of its documents; a row that cannot be used is one pair with an error.
 
     Args:
@@ -43,19 +43,19 @@ def pairs_of(row: object) -> list[Pair]:
             query and document. Ids are texts or whole numbers.
     """
     if isinstance(row, InputError):
-        return [Pair(None, None, error=str(row))]
+        return [ScoringPair(None, None, error=str(row))]
     if not isinstance(row, Mapping):
-        return [Pair(None, None, error=f"a row must have {NEEDED}; this is a {type(row).__name__}")]
+        return [ScoringPair(None, None, error=f"a row must have {NEEDED}; this is a {type(row).__name__}")]
     if row.get("documents") is None and "document" in row:
         return [_pair(row, row.get("document_id"), row["document"], "document")]
     documents = row.get("documents")
     if not isinstance(documents, list):
         said = "has none" if documents is None else f"has a {type(documents).__name__}"
-        return [Pair(_id(row.get("query_id")), None, error=f"documents must be a list, but this row {said}")]
+        return [ScoringPair(_id(row.get("query_id")), None, error=f"documents must be a list, but this row {said}")]
     return [_listed_pair(row, place, document) for place, document in enumerate(documents)]
 
 
-def _listed_pair(row: Mapping[str, object], place: int, document: object) -> Pair:
+def _listed_pair(row: Mapping[str, object], place: int, document: object) -> ScoringPair:
     if not isinstance(document, Mapping):
         return _pair(row, place, document, f"document {place}")
     given = (document.get(name) for name in ("document_id", "id"))
@@ -63,7 +63,7 @@ def _listed_pair(row: Mapping[str, object], place: int, document: object) -> Pai
     return _pair(row, document_id, document.get("text"), f"the text of document {place}")
 
 
-def _pair(row: Mapping[str, object], document_id: object, document: object, name: str) -> Pair:
+def _pair(row: Mapping[str, object], document_id: object, document: object, name: str) -> ScoringPair:
     query, ids = row.get("query"), (_id(row.get("query_id")), _id(document_id))
     faults = [
         _fault_of_id(row.get("query_id"), "query_id"),
@@ -72,8 +72,8 @@ def _pair(row: Mapping[str, object], document_id: object, document: object, name
         _fault(document, name),
     ]
     if error := next(filter(None, faults), None):
-        return Pair(*ids, error=error)
-    return Pair(*ids, query=str(query), document=str(document))
+        return ScoringPair(*ids, error=error)
+    return ScoringPair(*ids, query=str(query), document=str(document))
 
 
 def _id(value: object) -> str | None:

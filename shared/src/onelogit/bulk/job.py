@@ -10,12 +10,12 @@ from typing import NamedTuple
 from pyarrow import ArrowException, compute
 from typing_extensions import Unpack
 
-from onelogit.bulk.input_rows import Pair, pairs_of
-from onelogit.bulk.output_folder import Run, RunFolder, part_of_slice
+from onelogit.bulk.input_rows import ScoringPair, pairs_of
+from onelogit.bulk.output_folder import RunFolder, RunRecord, part_of_shard
 from onelogit.bulk.part_files import first_line, read_part, row_count, scored_table, write_part
 from onelogit.bulk.ranking import grouped_tables, rank_table
 from onelogit.bulk.scoring import score_pairs
-from onelogit.bulk.shards import Plan, Slice, SliceReader, plan_slices
+from onelogit.bulk.shards import Plan, Shard, ShardReader, plan_shards
 from onelogit.checkpoints.fingerprint import model_label, sent_name, sent_options
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.progress import progress_bar, waiting
@@ -24,7 +24,7 @@ from onelogit.registry import open_reranker
 from onelogit.validation import checked_count, checked_path
 
 SLICE_ROWS = 1000
-_MOST_PAIRS_OF_A_SLICE = 2**40
+_MOST_PAIRS_OF_A_SHARD = 2**40
 
 
 class Work(NamedTuple):
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
     errors: int
 
 
-Engine = Callable[[Work, Sequence[Slice]], Iterator[Done]]
+Engine = Callable[[Work, Sequence[Shard]], Iterator[Done]]
 
 
 class Worker:
@@ -77,27 +77,27 @@ class Worker:
     def __init__(self, work: Work) -> None:
         self._reranker = open_reranker(work.model, **work.options)
         self._folder = Path(work.scored)
-        self._reader = SliceReader()
+        self._reader = ShardReader()
 
-    def score(self, part: Slice) -> Done:
+    def score(self, part: Shard) -> Done:
         """Read, score and write one slice."""
         pairs = located_pairs(part, self._reader)
         scored = score_pairs(self._reranker, pairs)
         table = scored_table(pairs, scored, places(part.number, pairs))
-        write_part(table, part_of_slice(self._folder, part.number))
+        write_part(table, part_of_shard(self._folder, part.number))
         return Done(part.number, part.rows, worker_name())
 
 
-def located_pairs(part: Slice, reader: SliceReader) -> list[Pair]:
+def located_pairs(part: Shard, reader: ShardReader) -> list[ScoringPair]:
     """The pairs of a slice; those that have no id say where they stand."""
     rows = enumerate(reader.rows(part), start=part.start + 1)
     name = Path(part.file).name
     return [pair.found_at(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
 
 
-def places(slice_number: int, pairs: Sequence[Pair]) -> range:
+def places(slice_number: int, pairs: Sequence[ScoringPair]) -> range:
     """Where the pairs of a slice stand among all."""
-    first = slice_number * _MOST_PAIRS_OF_A_SLICE
+    first = slice_number * _MOST_PAIRS_OF_A_SHARD
     return range(first, first + len(pairs))
 
 
@@ -106,9 +106,9 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def score_here(work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+def score_here(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
     """The engine of small jobs: one worker, in this process, loaded at once."""
-    return map(Worker(work).score, slices)
+    return map(Worker(work).score, shards)
 
 
 def run(
@@ -141,8 +141,8 @@ def run(
     sent = sent_options(model, options)
     source, output = checked_path(source), checked_path(output)
     _check_output(output, source)
-    plan = plan_slices(source, slice_rows)
-    new = Run(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
+    plan = plan_shards(source, slice_rows)
+    new = RunRecord(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
     work = Work(sent_name(model), sent, str(folder.scored))
     try:
@@ -161,7 +161,7 @@ def _check_output(output: Path, source: Path) -> None:
         raise InputError(f"{output} is a file; results are a folder")
 
 
-def _finished(known: Run, plan: Plan, folder: RunFolder, work: Work, engine: Engine) -> Outcome:
+def _finished(known: RunRecord, plan: Plan, folder: RunFolder, work: Work, engine: Engine) -> Outcome:
     """What a run wrote: the one that stands in the folder, gone on with unless it is finished already."""
     if known.pairs is not None and known.errors is not None:
         folder.clean()
@@ -175,7 +175,7 @@ def _finished(known: Run, plan: Plan, folder: RunFolder, work: Work, engine: Eng
 
 def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
     scored = folder.scored_slices()
-    left = [part for part in plan.slices if part.number not in scored]
+    left = [part for part in plan.shards if part.number not in scored]
     is_done = plan.row_count - sum(part.rows for part in left)
     with waiting(f"loading {work.model}"):
         results = engine(work, left) if left else iter(())
@@ -187,7 +187,7 @@ def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
 
 
 def _ranked(plan: Plan, folder: RunFolder, model: str) -> Outcome:
-    parts = [part_of_slice(folder.scored, part.number) for part in plan.slices]
+    parts = [part_of_shard(folder.scored, part.number) for part in plan.shards]
     if missing := [part.name for part in parts if not part.is_file()]:
         raise OnelogitError(f"{len(missing)} of {len(parts)} slices are not scored, {missing[0]} for one; run it again")
     expected = sum(map(row_count, parts))

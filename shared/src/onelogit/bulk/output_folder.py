@@ -18,7 +18,7 @@ from onelogit.io.folder_lock import locked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RunRecord:
     """What a run is, to be told apart from others; and once it is finished, what came of it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Run:
     errors: int | None = None
 
 
-_NOBODY = Run(model="", input="", slice_rows=0)  # whose a folder is while it is cleared
+_NOBODY = RunRecord(model="", input="", slice_rows=0)  # whose a folder is while it is cleared
 
 
 class RunFolder:
@@ -52,7 +52,7 @@ class RunFolder:
             writes into nobody's.
     """
 
-    def __init__(self, path: Path, run: Run) -> None:
+    def __init__(self, path: Path, run: RunRecord) -> None:
         self.path = path
         self._run = run
         self.scored = path / f"_scored-{zlib.crc32(repr(run).encode()):08x}"
@@ -60,7 +60,7 @@ class RunFolder:
         self._note = path / "_run.json"
 
     @contextmanager
-    def claimed(self, *, is_overwriting: bool) -> Iterator[Run]:
+    def claimed(self, *, is_overwriting: bool) -> Iterator[RunRecord]:
         """The folder for this run alone: what was written down of it, which says whether it is finished.
 
         Raises:
@@ -78,7 +78,7 @@ class RunFolder:
             self.scored.mkdir(exist_ok=True)
             yield self._found() or self._run
 
-    def write(self, run: Run) -> None:
+    def write(self, run: RunRecord) -> None:
         """Write down what the run is."""
         with draft_of(self._note) as draft:
             draft.write_text(json.dumps(asdict(run)), encoding="utf-8")
@@ -108,9 +108,9 @@ class RunFolder:
         for draft in (*self.path.glob(".part-*"), *self.path.glob("._run.json.*")):
             draft.unlink(missing_ok=True)
 
-    def _found(self) -> Run | None:
+    def _found(self) -> RunRecord | None:
         try:
-            return Run(**json.loads(self._note.read_text(encoding="utf-8")))
+            return RunRecord(**json.loads(self._note.read_text(encoding="utf-8")))
         except FileNotFoundError:
             if self.path.is_dir() and any(not file.name.startswith(".") for file in self.path.iterdir()):
                 raise InputError(
@@ -128,12 +128,12 @@ class RunFolder:
         self.write(self._run)
 
 
-def part_of_slice(scored: Path, number: int) -> Path:
+def part_of_shard(scored: Path, number: int) -> Path:
     """Where the pairs of a slice are written once they are scored."""
     return scored / f"slice-{number:08}.parquet"
 
 
-def _difference(found: Run, run: Run) -> str:
+def _difference(found: RunRecord, run: RunRecord) -> str:
     if found.model != run.model:
         return f"another model: {found.model}, not {run.model}"
     if found.input != run.input:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pyarrow
 from pyarrow import parquet
 
-from onelogit.bulk.input_rows import Pair
+from onelogit.bulk.input_rows import ScoringPair
 from onelogit.bulk.scoring import Scored
 from onelogit.errors import OnelogitError
 
@@ -41,7 +41,7 @@ RANKED = pyarrow.schema(
 )
 
 
-def scored_table(pairs: Sequence[Pair], scored: Sequence[Scored], places: Iterable[int]) -> Any:
+def scored_table(pairs: Sequence[ScoringPair], scored: Sequence[Scored], places: Iterable[int]) -> Any:
     """Pairs with what became of them, as a table of the schema `SCORED`.
 
     Args:

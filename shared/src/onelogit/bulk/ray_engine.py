@@ -21,7 +21,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from onelogit.bulk.job import Done, Engine, Work, Worker, worker_name
-from onelogit.bulk.shards import Slice
+from onelogit.bulk.shards import Shard
 from onelogit.errors import InputError, OnelogitError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ _DONE = pyarrow.schema(
 )
 
 
-class SliceActor:
+class ShardActor:
     """A worker as Ray Data calls it: a table of slices in, a table of what is done out.
 
     What goes wrong in it is told, not raised: Ray would try it again, and print pages.
@@ -109,9 +109,9 @@ class SliceActor:
 
     def __call__(self, batch: Any) -> Any:
         """Score the slices of a batch."""
-        return pyarrow.Table.from_pylist([self._done(Slice(**row))._asdict() for row in batch.to_pylist()], _DONE)
+        return pyarrow.Table.from_pylist([self._done(Shard(**row))._asdict() for row in batch.to_pylist()], _DONE)
 
-    def _done(self, part: Slice) -> Done:
+    def _done(self, part: Shard) -> Done:
         if self._worker is None:
             return Done(part.number, part.rows, worker_name(), self._fault)
         try:
@@ -130,13 +130,13 @@ def score_on_ray(pool: Pool, address: str | None = None) -> Engine:
     return partial(_score, pool, address)
 
 
-def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+def _score(pool: Pool, address: str | None, work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
     with connected(address), quiet(), one_line():
         # A block for each slice: Ray gives blocks to workers, and would give all rows of one file to one of them.
-        rows = ray.data.from_items([part._asdict() for part in slices], override_num_blocks=len(slices))
-        pool = replace(pool, workers=min(pool.workers, len(slices)))
+        rows = ray.data.from_items([part._asdict() for part in shards], override_num_blocks=len(shards))
+        pool = replace(pool, workers=min(pool.workers, len(shards)))
         mention_room(pool)
-        for row in rows.map_batches(batch_size=1, **pool.of(SliceActor, work)).iter_rows():
+        for row in rows.map_batches(batch_size=1, **pool.of(ShardActor, work)).iter_rows():
             yield Done(**row)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from onelogit.bulk.input_rows import Pair
+from onelogit.bulk.input_rows import ScoringPair
 from onelogit.errors import InputError, LogitError
 from onelogit.ranking import to_score
 from onelogit.recipes.families import Activation
@@ -22,7 +22,7 @@ class Scored(NamedTuple):
     error: str | None = None
 
 
-def score_pairs(reranker: "AnyReranker", pairs: Sequence[Pair]) -> list[Scored]:
+def score_pairs(reranker: "AnyReranker", pairs: Sequence[ScoringPair]) -> list[Scored]:
     """What becomes of each pair, in the given order.
 
     Args:

@@ -11,14 +11,14 @@ from pyarrow import parquet
 from onelogit.bulk.input_rows import COLUMNS, NEEDED
 from onelogit.bulk.part_files import first_line
 from onelogit.errors import InputError
-from onelogit.io.text_files import Line, opened
+from onelogit.io.text_files import TextLine, opened
 
 KINDS = (".parquet", ".jsonl", ".jsonl.gz")
 _UNREADABLE = (OSError, EOFError, zlib.error, pyarrow.ArrowException)
-_SLICE_BYTES = 4 * 2**20  # of text, some 8,000 passages
+_SHARD_BYTES = 4 * 2**20  # of text, some 8,000 passages
 
 
-class Slice(NamedTuple):
+class Shard(NamedTuple):
     """Some rows of a file that follow each other: what is scored in one sitting and written as one part.
 
     Attributes:
@@ -39,13 +39,13 @@ class Slice(NamedTuple):
 class Plan(NamedTuple):
     """All slices of an input; `digest` tells inputs apart by name, size and content."""
 
-    slices: list[Slice]
+    shards: list[Shard]
     digest: str
 
     @property
     def row_count(self) -> int:
         """The rows of all slices."""
-        return sum(each.rows for each in self.slices)
+        return sum(each.rows for each in self.shards)
 
 
 class _Stretch(NamedTuple):
@@ -54,7 +54,7 @@ class _Stretch(NamedTuple):
     offset: int = 0
 
 
-def plan_slices(path: Path, slice_rows: int) -> Plan:
+def plan_shards(path: Path, slice_rows: int) -> Plan:
     """The slices of a file, or of all files in a folder in the order of their names.
 
     Args:
@@ -65,18 +65,18 @@ def plan_slices(path: Path, slice_rows: int) -> Plan:
     Raises:
         InputError: there is no such input, it cannot be read, or it holds no rows.
     """
-    slices: list[Slice] = []
+    shards: list[Shard] = []
     digest = 0
     for file in _files(path):
         try:
             stretches, check = (_parquet_stretches if _is_parquet(file) else _jsonl_stretches)(file, slice_rows)
         except _UNREADABLE as error:
             raise InputError(f"{file} cannot be read: {first_line(error)}") from error
-        slices += [Slice(number, str(file), *each) for number, each in enumerate(stretches, start=len(slices))]
+        shards += [Shard(number, str(file), *each) for number, each in enumerate(stretches, start=len(shards))]
         digest = zlib.crc32(f"{file.name} {check}".encode(), digest)
-    if not slices:
+    if not shards:
         raise InputError(f"{path} holds no rows")
-    return Plan(slices, f"{digest:08x}")
+    return Plan(shards, f"{digest:08x}")
 
 
 def _files(path: Path) -> list[Path]:
@@ -99,7 +99,7 @@ def _parquet_stretches(file: Path, slice_rows: int) -> tuple[list[_Stretch], int
     facts = parquet.read_metadata(file)
     _check_columns(file, {*facts.schema.to_arrow_schema().names})
     total_bytes = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
-    rows = max(1, min(slice_rows, _SLICE_BYTES * facts.num_rows // max(total_bytes, 1)))
+    rows = max(1, min(slice_rows, _SHARD_BYTES * facts.num_rows // max(total_bytes, 1)))
     stretches = [_Stretch(start, min(rows, facts.num_rows - start)) for start in range(0, facts.num_rows, rows)]
     check = 0
     with file.open("rb") as stream:
@@ -118,7 +118,7 @@ def _jsonl_stretches(file: Path, slice_rows: int) -> tuple[list[_Stretch], int]:
     check = end = offset = start = rows = 0
     with opened(file) as stream:
         for line in stream:
-            if rows == slice_rows or (rows and end + len(line) - offset > _SLICE_BYTES):
+            if rows == slice_rows or (rows and end + len(line) - offset > _SHARD_BYTES):
                 stretches.append(_Stretch(start, rows, offset))
                 start, rows, offset = start + rows, 0, end
             end += len(line)
@@ -127,13 +127,13 @@ def _jsonl_stretches(file: Path, slice_rows: int) -> tuple[list[_Stretch], int]:
     return [*stretches, *([_Stretch(start, rows, offset)] if rows else [])], check
 
 
-class SliceReader:
+class ShardReader:
     """Reads slices of any files; slices of one file in ascending order take one pass over it. For one thread."""
 
     def __init__(self) -> None:
         self._table: _Table | None = None
 
-    def rows(self, part: Slice) -> list[object]:
+    def rows(self, part: Shard) -> list[object]:
         """The rows of a slice, as `pairs_of` takes them; a line that is not JSON is an InputError in their list.
 
         Raises:
@@ -147,23 +147,23 @@ class SliceReader:
             raise InputError(f"{part.file} has changed: {len(rows)} rows where {part.rows} were planned")
         return rows
 
-    def _table_of(self, part: Slice) -> "_Table":
+    def _table_of(self, part: Shard) -> "_Table":
         if self._table is None or not self._table.is_ahead(part):
             self._table = _Table(part)
         return self._table
 
 
-def _lines(part: Slice) -> Iterator[object]:
+def _lines(part: Shard) -> Iterator[object]:
     with opened(part.file) as stream:
         stream.seek(part.offset)  # of a gzipped file, all that stands before it is unzipped again
         count = 0
         while count < part.rows and (line := stream.readline()):
             if line.strip():
                 count += 1
-                yield _row(Line("", line.removeprefix(b"\xef\xbb\xbf")))
+                yield _row(TextLine("", line.removeprefix(b"\xef\xbb\xbf")))
 
 
-def _row(line: Line) -> object:
+def _row(line: TextLine) -> object:
     try:
         return line.fields()
     except InputError as error:
@@ -173,7 +173,7 @@ def _row(line: Line) -> object:
 class _Table:
     """A Parquet file that is read forwards, from the row group of a slice on: no more of it in memory than a slice."""
 
-    def __init__(self, part: Slice) -> None:
+    def __init__(self, part: Shard) -> None:
         file = parquet.ParquetFile(part.file, pre_buffer=False)
         ends, end = [], 0
         for group in range(file.num_row_groups):
@@ -186,11 +186,11 @@ class _Table:
         self._batches: Iterator[Any] = file.iter_batches(part.rows, range(first, len(ends)), columns)
         self._left: Any = None  # what is read, but not asked for yet
 
-    def is_ahead(self, part: Slice) -> bool:
+    def is_ahead(self, part: Shard) -> bool:
         """Whether the slice is still to come."""
         return part.file == self._path and part.start >= self._place
 
-    def rows(self, part: Slice) -> list[object]:
+    def rows(self, part: Shard) -> list[object]:
         """The rows of a slice; what stands before it is passed over."""
         rows: list[object] = []
         while len(rows) < part.rows:

@@ -14,13 +14,13 @@ from typing import Any
 
 import ray.data
 
-from onelogit.bulk.input_rows import Pair
+from onelogit.bulk.input_rows import ScoringPair
 from onelogit.bulk.job import Done, Engine, Work, located_pairs, places, worker_name
-from onelogit.bulk.output_folder import part_of_slice
+from onelogit.bulk.output_folder import part_of_shard
 from onelogit.bulk.part_files import scored_table, write_part
 from onelogit.bulk.ray_engine import Pool, connected, mention_room, one_line, quiet
 from onelogit.bulk.scoring import scored
-from onelogit.bulk.shards import Slice, SliceReader
+from onelogit.bulk.shards import Shard, ShardReader
 from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.load_encoder import PromptWriter, read_prompt_writer
 from onelogit.errors import InputError
@@ -111,17 +111,17 @@ def score_by_vllm(pool: Pool, address: str | None = None) -> Engine:
     return partial(_score, pool, address)
 
 
-def _score(pool: Pool, address: str | None, work: Work, slices: Sequence[Slice]) -> Iterator[Done]:
+def _score(pool: Pool, address: str | None, work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
     writer = prompt_writer(work.model, work.options)  # refuses before anything is started what would be refused there
     if pool.gpus_per_worker != int(pool.gpus_per_worker):
         raise InputError(f"an engine of vLLM takes whole GPUs, not {pool.gpus_per_worker:g}")
     room = _room(pool, work.options)
     with connected(address), quiet(), one_line():
         mention_room(room)
-        rows = ray.data.from_items([part._asdict() for part in slices], override_num_blocks=len(slices))
+        rows = ray.data.from_items([part._asdict() for part in shards], override_num_blocks=len(shards))
         pairs = rows.flat_map(pair_rows)
         answered = _processor(pool, work, writer.encoder.max_tokens)(pairs).iter_rows()
-        yield from gathered(answered, work, writer.recipe, slices)
+        yield from gathered(answered, work, writer.recipe, shards)
 
 
 def _room(pool: Pool, options: OpenOptions) -> Pool:
@@ -131,18 +131,18 @@ def _room(pool: Pool, options: OpenOptions) -> Pool:
 
 def pair_rows(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The pairs of a slice, a row each; one that stands for none where there are none."""
-    part = Slice(**row)
-    pairs = located_pairs(part, SliceReader())
+    part = Shard(**row)
+    pairs = located_pairs(part, ShardReader())
     same = {"number": part.number, "pairs": len(pairs)}
-    listed = pairs or [Pair(None, None, error="no pairs")]
+    listed = pairs or [ScoringPair(None, None, error="no pairs")]
     return [{**same, "place": place, **pair._asdict()} for place, pair in enumerate(listed)]
 
 
-def gathered(rows: Iterator[Mapping[str, Any]], work: Work, recipe: Recipe, slices: Sequence[Slice]) -> Iterator[Done]:
+def gathered(rows: Iterator[Mapping[str, Any]], work: Work, recipe: Recipe, shards: Sequence[Shard]) -> Iterator[Done]:
     """Write each slice as soon as all its pairs are there, in whatever order they come; a pair may come twice."""
     activation = work.options.get("activation") or recipe.activation
     waiting: dict[int, dict[int, Mapping[str, Any]]] = {}
-    size = {part.number: part.rows for part in slices}
+    size = {part.number: part.rows for part in shards}
     for row in rows:
         number = row["number"]
         if number not in size:
@@ -156,10 +156,10 @@ def gathered(rows: Iterator[Mapping[str, Any]], work: Work, recipe: Recipe, slic
 
 
 def _write(work: Work, number: int, rows: Sequence[Mapping[str, Any]], activation: Any) -> None:
-    pairs = [Pair(row["query_id"], row["document_id"], row["query"]) for row in rows]
+    pairs = [ScoringPair(row["query_id"], row["document_id"], row["query"]) for row in rows]
     outcomes = [scored(row["logit"] if row["error"] is None else row["error"], activation) for row in rows]
     table = scored_table(pairs, outcomes, places(number, pairs))
-    write_part(table, part_of_slice(Path(work.scored), number))
+    write_part(table, part_of_shard(Path(work.scored), number))
 
 
 def engine_settings(pool: Pool, work: Work, max_tokens: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.options import OpenOptions, check_place, is_url, plain_options
 from onelogit.recipes.families import recipe_fields
 from onelogit.remote.scorer import API_KEY_VARIABLE
@@ -79,7 +79,7 @@ def _writes_prompts(model: str, options: OpenOptions) -> bool:
 def _facts_of(model: str, options: OpenOptions, *, with_weights: bool) -> dict[str, object]:
     revision, token = options.get("revision"), options.get("token")
     folder = find_folder(model, with_weights=False, revision=revision, token=token)
-    recipe = recognise(model, read_texts(folder), checked_recipe(options.get("recipe"))).recipe
+    recipe = resolve_recipe(model, read_texts(folder), checked_recipe(options.get("recipe"))).recipe
     tensors = {}
     if with_weights:
         folder = find_folder(model, with_weights=True, revision=revision, token=token)

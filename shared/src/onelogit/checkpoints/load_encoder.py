@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.checkpoints.tokenizer_file import read_tokenizer
 from onelogit.options import LongDocuments, OpenOptions
 from onelogit.prompts.encoder import Encoder
@@ -43,7 +43,7 @@ def read_prompt_writer(model: str, options: OpenOptions, position_limit: int | N
     """
     folder = find_folder(model, with_weights=False, revision=options.get("revision"), token=options.get("token"))
     texts = read_texts(folder)
-    recipe = recognise(model, texts, checked_recipe(options.get("recipe"))).recipe
+    recipe = resolve_recipe(model, texts, checked_recipe(options.get("recipe"))).recipe
     encoder = Encoder(
         read_tokenizer(folder, texts),
         recipe.chat_template,

@@ -12,7 +12,7 @@ from onelogit.checkpoints.device import find_device, find_dtype
 from onelogit.checkpoints.head_weights import HeadRows, read_head_rows
 from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
 from onelogit.checkpoints.module_chain import Chain, find_chain
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.checkpoints.weights import first_line, load_model
 from onelogit.conversion.pooled import read_layers
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
@@ -66,7 +66,7 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     revision, token = options.get("revision"), options.get("token")
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
     texts = read_texts(folder)
-    recipe = recognise(name, texts, given).recipe
+    recipe = resolve_recipe(name, texts, given).recipe
     chain = find_chain(texts)
     _mention_licence(name, recipe.licence)
     config = load_config(folder, options)

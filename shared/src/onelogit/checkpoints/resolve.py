@@ -25,14 +25,14 @@ from onelogit.recipes.unsupported import UNSUPPORTED
 _NATIVE = "ForSequenceClassification"
 
 
-class Recognised(NamedTuple):
+class ResolvedRecipe(NamedTuple):
     """A recipe and, for people to read, what said so."""
 
     recipe: Recipe
     because: str
 
 
-def recognise(model: str, texts: Texts, recipe: Recipe | None = None) -> Recognised:
+def resolve_recipe(model: str, texts: Texts, recipe: Recipe | None = None) -> ResolvedRecipe:
     """The recipe of a model.
 
     In this order: what the caller passes; the files for Sentence Transformers; the fields for vLLM; a native
@@ -53,7 +53,7 @@ def recognise(model: str, texts: Texts, recipe: Recipe | None = None) -> Recogni
     architecture = _architecture(texts)
     _refuse_unsupported(model, architecture, texts)
     try:
-        found = Recognised(recipe, "the caller's recipe") if recipe is not None else _recognise(model, texts)
+        found = ResolvedRecipe(recipe, "the caller's recipe") if recipe is not None else _resolve(model, texts)
         if found.recipe.chat_template is not None:
             takes_instruction(found.recipe.chat_template)  # refuses a template that loses the query or the document
     except UnsupportedModelError as error:
@@ -69,7 +69,7 @@ def recognise(model: str, texts: Texts, recipe: Recipe | None = None) -> Recogni
     return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
 
 
-def _recognise(model: str, texts: Texts) -> Recognised:
+def _resolve(model: str, texts: Texts) -> ResolvedRecipe:
     known = _from_table(model, texts)
     is_native = _has_head(texts)
     declared = from_sentence_transformers(texts)
@@ -110,7 +110,7 @@ def _native_head(texts: Texts) -> Declaration:
     )
 
 
-def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recognised:
+def _merge(model: str, declared: Declaration, known: ResolvedRecipe | None) -> ResolvedRecipe:
     """The declaration, with what it leaves out from the table, or else the defaults of Sentence Transformers."""
     if known is None:
         limits = (declared.max_tokens, declared.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
@@ -124,7 +124,7 @@ def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recog
             adds_special_tokens=declared.adds_special_tokens,
             source=f"the files of {model}",
         )
-        return Recognised(recipe, declared.files)
+        return ResolvedRecipe(recipe, declared.files)
     table = known.recipe
     changes: dict[str, Any] = {"read_out": declared.read_out}
     if declared.chat_template is not None:
@@ -136,7 +136,7 @@ def _merge(model: str, declared: Declaration, known: Recognised | None) -> Recog
     for field in ("chat_template", "default_instruction", "max_tokens"):
         if getattr(declared, field) is not None:
             changes[field] = getattr(declared, field)
-    return Recognised(replace(table, **changes), f"{declared.files}; the rest by {known.because}")
+    return ResolvedRecipe(replace(table, **changes), f"{declared.files}; the rest by {known.because}")
 
 
 def known_recipe(name: str) -> Recipe | None:
@@ -145,17 +145,17 @@ def known_recipe(name: str) -> Recipe | None:
     return None if found is None else found.recipe
 
 
-def _from_table(model: str, texts: Texts) -> Recognised | None:
+def _from_table(model: str, texts: Texts) -> ResolvedRecipe | None:
     named = model_card(texts).get("base_model")
     bases = [str(base) for base in named] if isinstance(named, list) else [] if named is None else [str(named)]
     for name, because in [(model, "its id"), *((base, f"its base model {base}") for base in bases)]:
         for recipe in FAMILIES:
             if name.lower() in (known.lower() for known in recipe.models):
-                return Recognised(recipe, f"{because}, of the family {recipe.family}")
+                return ResolvedRecipe(recipe, f"{because}, of the family {recipe.family}")
     for name, because in [(model, "its name"), *((base, f"the name of its base model {base}") for base in bases)]:
         for recipe in FAMILIES:
             if recipe.name_pattern and re.search(recipe.name_pattern, _last_part(name), re.IGNORECASE):
-                return Recognised(recipe, f"{because}, of the family {recipe.family}")
+                return ResolvedRecipe(recipe, f"{because}, of the family {recipe.family}")
     return None
 
 

@@ -70,17 +70,17 @@ def run(options: argparse.Namespace) -> int:
     _check(options, place)
     texts = _texts(options.texts)
     opening = _opening(options, place)
-    from onelogit.benchmarking.benchmark import Asked, measure  # noqa: PLC0415  not for --help
-    from onelogit.benchmarking.runner import Case, Limits  # noqa: PLC0415
+    from onelogit.benchmarking.benchmark import BenchmarkSpec, measure  # noqa: PLC0415  not for --help
+    from onelogit.benchmarking.runner import Budget, Case  # noqa: PLC0415
 
     result = measure(
-        Asked(
+        BenchmarkSpec(
             model=place.opened_as,
             options=opening,
             cases=[Case(count, length) for length, count in product(lengths, candidates)],
             texts=texts.texts,
             texts_name=texts.name,
-            limits=Limits(options.seconds, options.repeats),
+            limits=Budget(options.seconds, options.repeats),
             is_warm=options.warm,
             is_compared=options.compare is not None,
         )

@@ -7,7 +7,7 @@ from huggingface_hub import HfApi
 from rich.console import Console
 
 from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.cli.model_options import (
     add_json_option,
     add_model_options,
@@ -136,7 +136,7 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
 
 
 def _report(options: argparse.Namespace, labels: int) -> None:
-    recipe = recognise(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
+    recipe = resolve_recipe(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
     has_prompt = recipe is not None and recipe.chat_template is not None
     used = serving(str(options.output), has_prompt=has_prompt, labels=labels)
     if options.json:

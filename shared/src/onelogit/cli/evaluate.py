@@ -19,7 +19,7 @@ from onelogit.errors import InputError
 from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, check_place, is_url
 
 if TYPE_CHECKING:
-    from onelogit.evaluation.job import Job
+    from onelogit.evaluation.job import EvaluationSpec
 
 SUMMARY = "measure how well models, instructions and templates rank your data, against a first stage and random order"
 
@@ -100,12 +100,12 @@ def _add_compared_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, write, print."""
-    from onelogit.evaluation.job import run_job  # noqa: PLC0415  what follows it needs an extra
+    from onelogit.evaluation.job import run_evaluation  # noqa: PLC0415  what follows it needs an extra
     from onelogit.evaluation.report.json_report import plain_evaluation  # noqa: PLC0415
     from onelogit.evaluation.report.tables import tables  # noqa: PLC0415
 
     try:
-        evaluation = run_job(_job(options))
+        evaluation = run_evaluation(_job(options))
     except KeyboardInterrupt:
         way = "--resume in place of --overwrite" if options.overwrite else "--resume"
         say(f"stopped; the same command with {way} goes on, from what stands in {options.output}")
@@ -119,13 +119,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _job(options: argparse.Namespace) -> "Job":
-    from onelogit.evaluation.job import Job  # noqa: PLC0415  as above
+def _job(options: argparse.Namespace) -> "EvaluationSpec":
+    from onelogit.evaluation.job import EvaluationSpec  # noqa: PLC0415  as above
 
     for name in ("revision", "url"):
         if getattr(options, name) is not None and len(options.models) > 1:
             raise InputError(f"--{name} is of one model; name one, or evaluate the others by themselves")
-    return Job(
+    return EvaluationSpec(
         models=options.models,
         data=options.data,
         options_of=lambda model, template: _options(options, model, template),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
 from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LoadOptions, OpenOptions, Protocol, check_place, is_url
 from onelogit.recipes.families import Activation, ReadOut, Recipe
@@ -127,7 +127,7 @@ def fetch(model: str, options: OpenOptions | LoadOptions) -> None:
         return
     revision = options.get("revision")
     folder = find_folder(model, with_weights=False, revision=revision)
-    recognise(model, read_texts(folder), checked_recipe(options.get("recipe")))
+    resolve_recipe(model, read_texts(folder), checked_recipe(options.get("recipe")))
     find_folder(model, with_weights=True, revision=revision)
 
 
@@ -168,7 +168,9 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
     read_out = None if tokens is None else _read_out(tokens, options.method)
     template = None if options.chat_template is None else _read_template(options.chat_template)
     try:
-        known = recognise(model, read_texts(find_folder(model, with_weights=False, revision=options.revision))).recipe
+        known = resolve_recipe(
+            model, read_texts(find_folder(model, with_weights=False, revision=options.revision))
+        ).recipe
     except RecipeError:
         if template is None or read_out is None:
             raise

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.cli.model_options import add_json_option, add_revision_option
 from onelogit.cli.output import print_json
 from onelogit.recipes.families import FAMILIES, ReadOut, Recipe
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         _print([asdict(recipe) for recipe in FAMILIES], _table_of_families(), is_json=options.json)
         return 0
     folder = find_folder(options.model, with_weights=False, revision=options.revision)
-    recipe, because = recognise(options.model, read_texts(folder))
+    recipe, because = resolve_recipe(options.model, read_texts(folder))
     _print({**asdict(recipe), "because": because}, _table_of_recipe(recipe, because), is_json=options.json)
     return 0
 

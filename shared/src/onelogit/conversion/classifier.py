@@ -15,7 +15,7 @@ from onelogit.conversion.head import Head, float32_head, one_logit_head, sequenc
 from onelogit.conversion.pooled import PooledClassifier
 
 
-def assemble(checkpoint: Checkpoint) -> PreTrainedModel:
+def build_classifier(checkpoint: Checkpoint) -> PreTrainedModel:
     """The classifier that a checkpoint's parts make; its backbone is the checkpoint's own, not a copy.
 
     Raises:

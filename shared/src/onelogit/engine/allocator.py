@@ -7,7 +7,7 @@ Piece = tuple[int, int]
 """Places from a first to behind a last."""
 
 
-class Space:
+class Allocator:
     """Places 0 to `size`, all free at first.
 
     Args:

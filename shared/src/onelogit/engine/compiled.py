@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from onelogit.engine.fused_ops import quicken, stop_quickening
+from onelogit.engine.fused_ops import fuse, stop_quickening
 
 
 def can_be_compiled(model: PreTrainedModel) -> bool:
@@ -29,7 +29,7 @@ def stop_compiling(model: PreTrainedModel) -> None:
     """Take `compile_layers` back."""
     for layer in _layers(model):
         layer._compiled_call_impl = None
-    quicken(model)
+    fuse(model)
 
 
 def _layers(model: PreTrainedModel) -> list[Any]:

@@ -8,11 +8,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from onelogit.conversion.head import Float32Head
-from onelogit.engine.attention.context import Reading
+from onelogit.engine.attention.context import AttentionContext
 from onelogit.engine.attention.hooks import current
 from onelogit.engine.attention.sdpa import rounded
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.keys import Block
+from onelogit.engine.keys import LayerKeyValues
 from onelogit.engine.prefix_tree import Batch, Cursor, next_batch
 from onelogit.prompts.token_rows import Rows
 
@@ -23,19 +23,22 @@ class TokenRow(NamedTuple):
     Attributes:
         ids: its tokens; at least one.
         second_start: where its second text begins, for a classifier that is told by token_type_ids.
-        stems: lengths of those prefixes that other rows may share, ascending, in tokens.
+        cacheable_prefixes: lengths of those prefixes that other rows may share, ascending, in tokens.
     """
 
     ids: tuple[int, ...]
     second_start: int = 0
-    stems: tuple[int, ...] = ()
+    cacheable_prefixes: tuple[int, ...] = ()
 
 
 def token_rows(rows: Rows) -> list[TokenRow]:
     """What the encoder wrote, row by row."""
     starts = [0] * len(rows.rows) if rows.second_starts is None else rows.second_starts
-    stems = rows.stems or [()] * len(rows.rows)
-    return [TokenRow(tuple(ids), start, stem) for ids, start, stem in zip(rows.rows, starts, stems, strict=True)]
+    cacheable_prefixes = rows.cacheable_prefixes or [()] * len(rows.rows)
+    return [
+        TokenRow(tuple(ids), start, prefix)
+        for ids, start, prefix in zip(rows.rows, starts, cacheable_prefixes, strict=True)
+    ]
 
 
 def has_own_head(classifier: PreTrainedModel) -> bool:
@@ -43,13 +46,13 @@ def has_own_head(classifier: PreTrainedModel) -> bool:
     return not isinstance(getattr(classifier, "score", None), Float32Head)
 
 
-def reading_of(
+def context_for(
     batch: Batch,
     classifier: PreTrainedModel,
     batch_tokens: int,
-    carried: Block | None = None,
-    kept: Block | None = None,
-) -> Reading:
+    carried: LayerKeyValues | None = None,
+    kept: LayerKeyValues | None = None,
+) -> AttentionContext:
     """A batch with what it may see besides, filled up within the budget to a length that kernels meet again.
 
     Args:
@@ -62,30 +65,30 @@ def reading_of(
     count = len(batch.ids)
     is_filled = classifier.device.type != "cuda" and rounded(count) <= batch_tokens
     layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
-    return Reading(batch, layer_count, carried or [], kept or [], rounded(count) if is_filled else count)
+    return AttentionContext(batch, layer_count, carried or [], kept or [], rounded(count) if is_filled else count)
 
 
-def read_token(classifier: PreTrainedModel) -> Block:
+def read_token(classifier: PreTrainedModel) -> LayerKeyValues:
     """Keys and values of one token, as each layer makes them, where it makes them."""
     # A row that is cut hands its keys on. Of one token alone, compiled layers would be compiled once more.
-    reading = reading_of(next_batch([(0, 0, 0)], Cursor(), 2), classifier, 2)
-    read_forest(classifier, reading)
-    return [layer.part(0, 1) for layer in reading.carry]
+    context = context_for(next_batch([(0, 0, 0)], Cursor(), 2), classifier, 2)
+    run_prefix_tree(classifier, context)
+    return [layer.part(0, 1) for layer in context.carry]
 
 
 @torch.inference_mode()
-def read_forest(classifier: PreTrainedModel, reading: Reading) -> Tensor:
+def run_prefix_tree(classifier: PreTrainedModel, context: AttentionContext) -> Tensor:
     """The last hidden state of each row that ends in the batch, shape (rows, hidden)."""
-    batch, device = reading.batch, classifier.device
-    fillers = [0] * (reading.width - len(batch.ids))
-    with current(reading):
+    batch, device = context.batch, classifier.device
+    fillers = [0] * (context.width - len(batch.ids))
+    with current(context):
         hidden: Tensor = classifier.base_model(
             input_ids=tensor_on(device, batch.ids + fillers)[None],
             position_ids=tensor_on(device, batch.positions + fillers)[None],
             attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # as if prepared: no mask is made
             use_cache=False,
         ).last_hidden_state
-    return hidden[0, reading.ends(hidden.device)]
+    return hidden[0, context.ends(hidden.device)]
 
 
 @torch.inference_mode()

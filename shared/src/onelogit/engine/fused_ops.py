@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 _TOLERANCE = 2**-6  # of the largest number: two steps of bfloat16
 _DTYPES = {"cpu": (torch.bfloat16,), "cuda": (torch.bfloat16, torch.float16)}
 
-Forward = Callable[[Any, Tensor], Tensor]
+ModelRunner = Callable[[Any, Tensor], Tensor]
 
 
-def quicken(model: PreTrainedModel) -> None:
+def fuse(model: PreTrainedModel) -> None:
     """Exchange, in place, the forward of each norm and gated MLP for one that gives the same numbers faster.
 
     Weights stay what they are and where they are. Other devices and dtypes are left alone, and so is a module whose
@@ -29,33 +29,33 @@ def quicken(model: PreTrainedModel) -> None:
     for module in model.base_model.modules() if _may_be_quick(model) else ():
         forward = None if _is_exchanged(module) else _quicker_forward(module)
         if forward is not None and _agrees(module, forward):
-            module.forward = _Quickened(module, forward)
+            module.forward = _FusedOps(module, forward)
 
 
 def stop_quickening(part: nn.Module) -> None:
     """Give each module of a part its own forward back: a compiler would guard ours, and so compile every layer anew."""
     for module in part.modules():
-        if _is_quickened(module):
+        if _is_fused(module):
             del module.forward
 
 
-def _is_quickened(module: nn.Module) -> bool:
-    return isinstance(vars(module).get("forward"), _Quickened)
+def _is_fused(module: nn.Module) -> bool:
+    return isinstance(vars(module).get("forward"), _FusedOps)
 
 
 def _is_exchanged(module: nn.Module) -> bool:
     """Whether somebody else has, as accelerate does where a model is spread over devices."""
-    return "forward" in vars(module) and not _is_quickened(module)
+    return "forward" in vars(module) and not _is_fused(module)
 
 
-class _Quickened:
+class _FusedOps:
     """The quick way where it can be taken; the module's own for training, compilers, other devices, exchanged parts.
 
     It does not hold the module that holds it: in a ring, a model that is let go would keep its memory until Python
     looks for rings, which no want of a GPU's memory makes it do.
     """
 
-    def __init__(self, module: nn.Module, quick: Forward) -> None:
+    def __init__(self, module: nn.Module, quick: ModelRunner) -> None:
         self._module, self._quick = ref(module), quick
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -66,15 +66,15 @@ class _Quickened:
             return self._quick(module, hidden)
         return type(module).forward(module, hidden)  # type: ignore[no-any-return]
 
-    def __reduce__(self) -> tuple[type["_Quickened"], tuple[nn.Module | None, Forward]]:
-        return _Quickened, (self._module(), self._quick)  # a copy's module is the copy
+    def __reduce__(self) -> tuple[type["_FusedOps"], tuple[nn.Module | None, ModelRunner]]:
+        return _FusedOps, (self._module(), self._quick)  # a copy's module is the copy
 
 
 def _may_be_quick(values: PreTrainedModel | Tensor) -> bool:
     return values.dtype in _DTYPES.get(values.device.type, ())
 
 
-def _quicker_forward(module: nn.Module) -> Forward | None:
+def _quicker_forward(module: nn.Module) -> ModelRunner | None:
     if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
         weight: Any = module.weight
         return {"cpu": _rms_norm_on_cpu, "cuda": _rms_norm_on_cuda}.get(weight.device.type)
@@ -127,7 +127,7 @@ def _has_fused_linear() -> bool:
 
 
 @torch.inference_mode()
-def _agrees(module: Any, forward: Forward) -> bool:
+def _agrees(module: Any, forward: ModelRunner) -> bool:
     weight = module.gate_proj.weight if hasattr(module, "gate_proj") else module.weight  # a norm's is a vector
     sample = torch.linspace(-3, 3, 5 * weight.shape[-1], dtype=weight.dtype, device=weight.device).view(1, 5, -1)
     expected = module(sample)

@@ -9,27 +9,27 @@ from torch import Tensor
 from onelogit.engine.prefix_tree import OWN, Batch, Path, Span
 
 
-class KeysValues(NamedTuple):
+class KeyValue(NamedTuple):
     """Of consecutive tokens in one layer, positions worked in; each of shape (tokens, key-value heads, width)."""
 
     keys: Tensor
     values: Tensor
 
-    def part(self, start: int, stop: int | None = None) -> "KeysValues":
+    def part(self, start: int, stop: int | None = None) -> "KeyValue":
         """Those of some of the tokens, in the same memory."""
-        return KeysValues(self.keys[start:stop], self.values[start:stop])
+        return KeyValue(self.keys[start:stop], self.values[start:stop])
 
 
-Block = list[KeysValues]
+LayerKeyValues = list[KeyValue]
 """Keys and values of the same tokens, layer by layer."""
 
 
 class Seen(NamedTuple):
     """All keys and values that a batch may see in one layer, by where they stand: `OWN`, `CARRIED`, `KEPT`."""
 
-    own: KeysValues
-    carried: KeysValues
-    kept: KeysValues
+    own: KeyValue
+    carried: KeyValue
+    kept: KeyValue
 
 
 class Query(NamedTuple):
@@ -56,12 +56,12 @@ def length_of(path: Path) -> int:
     return sum(span.stop - span.start for span in path)
 
 
-def follow(path: Path, seen: Seen, filler_count: int = 0) -> KeysValues:
+def follow(path: Path, seen: Seen, filler_count: int = 0) -> KeyValue:
     """The keys and values along a path, one behind the other; at last fillers, all zero."""
     pieces = [seen[block].part(start, stop) for block, start, stop in path]
     if len(pieces) == 1 and not filler_count:
         return pieces[0]
-    return KeysValues(*(_joined(tensors, filler_count) for tensors in zip(*pieces, strict=True)))
+    return KeyValue(*(_joined(tensors, filler_count) for tensors in zip(*pieces, strict=True)))
 
 
 def _joined(pieces: Sequence[Tensor], filler_count: int) -> Tensor:

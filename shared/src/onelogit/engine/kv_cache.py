@@ -10,10 +10,10 @@ from torch import Tensor
 
 from onelogit.engine.allocator import Piece, joined, side_by_side
 from onelogit.engine.device_transfer import places, sent
-from onelogit.engine.keys import Block, KeysValues
+from onelogit.engine.keys import KeyValue, LayerKeyValues
 
 
-class KeyMemory:
+class KeyValuePool:
     """Memory for the keys and values of some tokens, taken at once.
 
     Args:
@@ -27,7 +27,7 @@ class KeyMemory:
         token_bytes: of one token, all layers together.
     """
 
-    def __init__(self, token: Block, most_bytes: int, *, on_host: bool = False) -> None:
+    def __init__(self, token: LayerKeyValues, most_bytes: int, *, on_host: bool = False) -> None:
         rows = [tensor for layer in token for tensor in layer]
         is_pinned = on_host and any(row.is_cuda for row in rows)
         self.token_bytes = sum(row.nbytes for row in rows)
@@ -40,10 +40,10 @@ class KeyMemory:
             device = "cpu" if on_host else row.device
             return torch.empty((self.size, *row.shape[1:]), dtype=row.dtype, device=device, pin_memory=is_pinned)
 
-        self.layers: Block = [KeysValues(empty(layer.keys), empty(layer.values)) for layer in token]
+        self.layers: LayerKeyValues = [KeyValue(empty(layer.keys), empty(layer.values)) for layer in token]
 
     @torch.inference_mode()
-    def write(self, pieces: Sequence[Piece], block: Block, sources: Sequence[Piece]) -> None:
+    def write(self, pieces: Sequence[Piece], block: LayerKeyValues, sources: Sequence[Piece]) -> None:
         """Copy tokens of a block, in one step for each layer, to these places.
 
         Args:
@@ -56,7 +56,7 @@ class KeyMemory:
             tensor.index_copy_(0, targets.on(tensor.device), taken.of(source))
 
     @torch.inference_mode()
-    def move(self, pieces: Sequence[Piece], block: Block, sources: Sequence[Piece]) -> None:
+    def move(self, pieces: Sequence[Piece], block: LayerKeyValues, sources: Sequence[Piece]) -> None:
         """The same, piece by piece, of a block that is elsewhere; CUDA is not waited for."""
         spans = list(side_by_side(joined(pieces), joined(sources)))
         for tensor, source in _pairs(self.layers, block):
@@ -85,6 +85,6 @@ class _OnDevices:
         return tensor[self.on(tensor.device)]
 
 
-def _pairs(some: Block, others: Block) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(some: LayerKeyValues, others: LayerKeyValues) -> Iterator[tuple[Tensor, Tensor]]:
     for layer, other in zip(some, others, strict=True):
         yield from zip(layer, other, strict=True)

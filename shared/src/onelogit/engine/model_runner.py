@@ -10,23 +10,23 @@ from typing import NamedTuple, TypeVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from onelogit.engine.attention.context import Reading
-from onelogit.engine.attention.hooks import attends_over_forests, rotates_by_length
+from onelogit.engine.attention.context import AttentionContext
+from onelogit.engine.attention.hooks import attends_over_prefix_tree, rotates_by_length
 from onelogit.engine.device_transfer import Coming
 from onelogit.engine.forward import (
     TokenRow,
     classify,
+    context_for,
     has_own_head,
-    read_forest,
     read_out,
     read_padded,
     read_token,
-    reading_of,
+    run_prefix_tree,
 )
-from onelogit.engine.keys import Block
+from onelogit.engine.keys import LayerKeyValues
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.engine.optimize import prepare
-from onelogit.engine.prefix_cache import DocumentCache
+from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import Cursor, next_batch
 from onelogit.errors import InputError
 from onelogit.ranking import Computed, Launched
@@ -59,7 +59,7 @@ class _Copied(NamedTuple):
         )
 
 
-class Forward:
+class ModelRunner:
     """A classifier, and what makes it compute.
 
     Args:
@@ -88,7 +88,7 @@ class Forward:
         self._has_own_head = has_own_head(classifier)
         if self._has_own_head and is_compiled:
             logger.warning("%s has a head of its own: it is not compiled", type(classifier).__name__)
-        self.reads_forests = not self._has_own_head and prepare(classifier, is_compiled=is_compiled)
+        self.shares_prefixes = not self._has_own_head and prepare(classifier, is_compiled=is_compiled)
         self.document_cache = self._cache(document_cache_bytes, document_cache_host_bytes)
         # Last, of the memory that is left.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
@@ -114,46 +114,50 @@ class Forward:
         for index, row in enumerate(rows):
             places.setdefault((row.ids, row.second_start if self._has_own_head else 0), []).append(index)
         copies_of = [copies for _, copies in sorted(places.items())]
-        is_forest = self.reads_forests and attends_over_forests(self.classifier)
-        compute = self._compute_forest if is_forest else self._compute_padded
+        is_forest = self.shares_prefixes and attends_over_prefix_tree(self.classifier)
+        compute = self._compute_prefix_tree if is_forest else self._compute_padded
         batches = compute([rows[copies[0]] for copies in copies_of])
         for batch in batches:
             yield _Copied([copies_of[place] for place in batch.indices], batch.logits)
 
-    def _cache(self, most_bytes: int, most_host_bytes: int) -> DocumentCache | None:
+    def _cache(self, most_bytes: int, most_host_bytes: int) -> PrefixCache | None:
         if not most_bytes:
             return None
-        if not self.reads_forests:
+        if not self.shares_prefixes:
             logger.warning("%s reads padded rows: no document is kept", type(self.classifier).__name__)
             return None
         try:
-            return DocumentCache(read_token(self.classifier), most_bytes, most_host_bytes)
+            return PrefixCache(read_token(self.classifier), most_bytes, most_host_bytes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         asked = f"document_cache_bytes={most_bytes} and document_cache_host_bytes={most_host_bytes}"
         raise InputError(f"{asked}: there is not so much memory on {self.classifier.device} and its host")
 
-    def _compute_forest(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
+    def _compute_prefix_tree(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
         cache = self.document_cache
         ids = [row.ids for row in rows]
-        stems = None if cache is None else [row.stems for row in rows]
-        find_known = None if cache is None else lambda row: cache.find(rows[row].ids, rows[row].stems)
-        cursor, carried = Cursor(), Block()
+        cacheable_prefixes = None if cache is None else [row.cacheable_prefixes for row in rows]
+        find_known = None if cache is None else lambda row: cache.find(rows[row].ids, rows[row].cacheable_prefixes)
+        cursor, carried = Cursor(), LayerKeyValues()
         while cursor.row < len(rows):
             if cache is not None:
                 cache.release()  # what a batch that failed, or one in flight at a fork, left in use
-            batch = next_batch(ids, cursor, self.batch_tokens, stems, find_known)
+            batch = next_batch(ids, cursor, self.batch_tokens, cacheable_prefixes, find_known)
             kept = None if cache is None else cache.layers
-            reading = reading_of(batch, self.classifier, self.batch_tokens, carried, kept)
-            logits = self._attempt(self._read_forest, reading, len(batch.ids))
+            context = context_for(batch, self.classifier, self.batch_tokens, carried, kept)
+            logits = self._attempt(self._run_prefix_tree, context, len(batch.ids))
             if cache is not None:
                 cache.release()
             if logits is None:
                 continue
-            if cache is not None and batch.stems:
-                _keep(cache, [ids[stem.row][: stem.length] for stem in batch.stems], reading.stems)
-            cursor, carried = batch.after, reading.carry
+            if cache is not None and batch.cacheable_prefixes:
+                _keep(
+                    cache,
+                    [ids[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes],
+                    context.cacheable_prefixes,
+                )
+            cursor, carried = batch.after, context.carry
             yield _Batch([end.row for end in batch.ends], Coming(logits))
 
     def _compute_padded(self, rows: Sequence[TokenRow]) -> Iterator[_Batch]:
@@ -181,8 +185,8 @@ class Forward:
         logger.warning("out of memory over %d tokens; going on with batch_tokens=%d", token_count, self.batch_tokens)
         return None
 
-    def _read_forest(self, reading: Reading) -> Tensor:
-        return read_out(self.classifier, read_forest(self.classifier, reading))
+    def _run_prefix_tree(self, context: AttentionContext) -> Tensor:
+        return read_out(self.classifier, run_prefix_tree(self.classifier, context))
 
     def _read_padded(self, rows: Sequence[TokenRow]) -> Tensor:
         return read_out(self.classifier, read_padded(self.classifier, rows))
@@ -191,7 +195,7 @@ class Forward:
         return classify(self.classifier, rows)
 
 
-def _keep(cache: DocumentCache, prefixes: Sequence[tuple[int, ...]], block: Block) -> None:
+def _keep(cache: PrefixCache, prefixes: Sequence[tuple[int, ...]], block: LayerKeyValues) -> None:
     """What there is no memory to keep is computed again when it is met again."""
     try:
         cache.keep(prefixes, block)

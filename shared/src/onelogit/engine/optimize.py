@@ -10,10 +10,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from onelogit.checkpoints.weights import first_line
-from onelogit.engine.attention.hooks import is_known_to_read_forests, may_read_forests, stop_reading_forests, use_in
+from onelogit.engine.attention.hooks import (
+    disable_prefix_tree_attention,
+    enable_prefix_tree_attention,
+    is_known_to_share_prefixes,
+    may_share_prefixes,
+)
 from onelogit.engine.compiled import can_be_compiled, compile_layers, stop_compiling
-from onelogit.engine.forward import TokenRow, read_forest, read_padded, reading_of
-from onelogit.engine.fused_ops import quicken
+from onelogit.engine.forward import TokenRow, context_for, read_padded, run_prefix_tree
+from onelogit.engine.fused_ops import fuse
 from onelogit.engine.prefix_tree import Cursor, next_batch
 from onelogit.errors import OnelogitError
 
@@ -32,26 +37,26 @@ def prepare(classifier: PreTrainedModel, *, is_compiled: bool) -> bool:
     Raises:
         OnelogitError: it cannot be compiled here.
     """
-    quicken(classifier)
-    reads_forests = _learns_to_read_forests(classifier)
+    fuse(classifier)
+    shares_prefixes = _enable_prefix_sharing(classifier)
     if is_compiled:
-        _learns_compiled(classifier, reads_forests=reads_forests)
-    return reads_forests
+        _learns_compiled(classifier, shares_prefixes=shares_prefixes)
+    return shares_prefixes
 
 
-def _learns_to_read_forests(classifier: PreTrainedModel) -> bool:
-    if not may_read_forests(classifier):
+def _enable_prefix_sharing(classifier: PreTrainedModel) -> bool:
+    if not may_share_prefixes(classifier):
         return False
-    use_in(classifier)
-    is_able = is_known_to_read_forests(classifier) or _reads_forests_rightly(classifier)
+    enable_prefix_tree_attention(classifier)
+    is_able = is_known_to_share_prefixes(classifier) or _matches_padded(classifier)
     if not is_able:
         slower = "%s reads padded rows on %s, and takes longer: a trial with shared prefixes failed"
         logger.warning(slower, type(classifier).__name__, classifier.device)
-        stop_reading_forests(classifier)
+        disable_prefix_tree_attention(classifier)
     return is_able
 
 
-def _reads_forests_rightly(classifier: PreTrainedModel) -> bool:
+def _matches_padded(classifier: PreTrainedModel) -> bool:
     """Whether rows that share a prefix end in the same hidden states read as a forest and padded."""
     try:
         forest = _hidden_states(classifier)
@@ -62,9 +67,9 @@ def _reads_forests_rightly(classifier: PreTrainedModel) -> bool:
     return _is_same(classifier, forest, padded, "reading prefixes once")
 
 
-def _learns_compiled(classifier: PreTrainedModel, *, reads_forests: bool) -> None:
-    if not reads_forests or not can_be_compiled(classifier):
-        why = "is spread over devices" if reads_forests else "reads padded rows"
+def _learns_compiled(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
+    if not shares_prefixes or not can_be_compiled(classifier):
+        why = "is spread over devices" if shares_prefixes else "reads padded rows"
         logger.warning("%s %s: it is not compiled", type(classifier).__name__, why)
         return
     plain = _hidden_states(classifier)
@@ -90,7 +95,7 @@ def _is_same(classifier: PreTrainedModel, hidden: Tensor, expected: Tensor, what
 
 def _hidden_states(classifier: PreTrainedModel) -> Tensor:
     batch = next_batch(_sample(classifier), Cursor(), 1000)
-    return read_forest(classifier, reading_of(batch, classifier, 1000))
+    return run_prefix_tree(classifier, context_for(batch, classifier, 1000))
 
 
 def _sample(classifier: PreTrainedModel) -> list[tuple[int, ...]]:

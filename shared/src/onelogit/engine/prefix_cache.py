@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 
-from onelogit.engine.allocator import Piece, Space, split
-from onelogit.engine.keys import Block
-from onelogit.engine.kv_cache import KeyMemory
+from onelogit.engine.allocator import Allocator, Piece, split
+from onelogit.engine.keys import LayerKeyValues
+from onelogit.engine.kv_cache import KeyValuePool
 from onelogit.engine.prefix_tree import Known
 from onelogit.errors import InputError
 
@@ -18,7 +18,7 @@ Places = Mapping[Ids, list[Piece]]
 """Where prefixes stand in a block."""
 
 
-class DocumentCache:
+class PrefixCache:
     """For one model. Not for several threads at once.
 
     A row names its stems: the lengths of those prefixes of it that other rows may share. In a family that writes the
@@ -33,9 +33,9 @@ class DocumentCache:
         InputError: one of the two is less than one token takes; 0 is none.
     """
 
-    def __init__(self, token: Block, most_bytes: int, most_host_bytes: int = 0) -> None:
-        self._near = _Tier(KeyMemory(token, most_bytes))
-        self._far = _Tier(KeyMemory(token, most_host_bytes, on_host=True))
+    def __init__(self, token: LayerKeyValues, most_bytes: int, most_host_bytes: int = 0) -> None:
+        self._near = _Tier(KeyValuePool(token, most_bytes))
+        self._far = _Tier(KeyValuePool(token, most_host_bytes, on_host=True))
         asked = {
             "document_cache_bytes": (most_bytes, self._near),
             "document_cache_host_bytes": (most_host_bytes, self._far),
@@ -46,7 +46,7 @@ class DocumentCache:
         self._in_use: set[Ids] = set()
 
     @property
-    def layers(self) -> Block:
+    def layers(self) -> LayerKeyValues:
         """Where the places of what is found are."""
         return self._near.memory.layers
 
@@ -55,16 +55,16 @@ class DocumentCache:
         """Of keys and values, wherever they are."""
         return self._near.held_bytes + self._far.held_bytes
 
-    def find(self, ids: Ids, stems: Sequence[int]) -> Known | None:
+    def find(self, ids: Ids, cacheable_prefixes: Sequence[int]) -> Known | None:
         """The longest kept prefix of a row, among its stems; one token at least is left to compute.
 
         What is found stays in its place until `release`.
 
         Args:
             ids: of the row.
-            stems: lengths in tokens, ascending.
+            cacheable_prefixes: lengths in tokens, ascending.
         """
-        for length in reversed(stems):
+        for length in reversed(cacheable_prefixes):
             if length < len(ids) and (known := self._find(ids[:length])) is not None:
                 return known
         return None
@@ -73,7 +73,7 @@ class DocumentCache:
         """What was found has been read."""
         self._in_use.clear()
 
-    def keep(self, prefixes: Sequence[Ids], block: Block) -> None:
+    def keep(self, prefixes: Sequence[Ids], block: LayerKeyValues) -> None:
         """Keep prefixes, as many of the last ones as there is room for.
 
         Args:
@@ -122,9 +122,9 @@ class DocumentCache:
 class _Tier:
     """Prefixes in one memory, in the order of their last use."""
 
-    def __init__(self, memory: KeyMemory) -> None:
+    def __init__(self, memory: KeyValuePool) -> None:
         self.memory = memory
-        self.space = Space(memory.size)
+        self.space = Allocator(memory.size)
         self.places: OrderedDict[Ids, list[Piece]] = OrderedDict()
 
     @property
@@ -154,7 +154,9 @@ class _Tier:
         """Let go of some."""
         self.space.give_back([piece for ids in prefixes for piece in self.places.pop(ids)])
 
-    def put(self, new: Places, block: Block, copy: Callable[[list[Piece], Block, list[Piece]], None]) -> None:
+    def put(
+        self, new: Places, block: LayerKeyValues, copy: Callable[[list[Piece], LayerKeyValues, list[Piece]], None]
+    ) -> None:
         """Add prefixes that stand in a block; there is room for them."""
         if not new:
             return
@@ -166,7 +168,7 @@ class _Tier:
             raise
         self.places.update(zip(new, split(pieces, map(len, new)), strict=True))
 
-    def take_in(self, new: Places, block: Block, in_use: Collection[Ids] = ()) -> None:
+    def take_in(self, new: Places, block: LayerKeyValues, in_use: Collection[Ids] = ()) -> None:
         """Add prefixes that stand elsewhere, as many of the last ones as fit; the oldest go for them."""
         new = _last_that_fit(new, self.space.size - sum(map(len, in_use)))
         self.drop([ids for ids in new if ids in self.places])

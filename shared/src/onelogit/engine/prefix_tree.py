@@ -60,7 +60,7 @@ class End(NamedTuple):
     place: int
 
 
-class Stem(NamedTuple):
+class CacheablePrefix(NamedTuple):
     """A prefix that is worth keeping: the first `length` tokens of a row."""
 
     row: int
@@ -83,7 +83,7 @@ class Batch(NamedTuple):
         positions: the place of each token in its row; the position id.
         segments: in order; together all tokens.
         ends: of the rows that end here.
-        stems: of the prefixes that end here.
+        cacheable_prefixes: of the prefixes that end here.
         carry: what the next batch needs of what this one sees: the path of `after.begun` tokens.
         after: where the next batch begins.
     """
@@ -92,7 +92,7 @@ class Batch(NamedTuple):
     positions: list[int]
     segments: list[Segment]
     ends: list[End]
-    stems: list[Stem]
+    cacheable_prefixes: list[CacheablePrefix]
     carry: Path
     after: Cursor
 
@@ -101,7 +101,7 @@ def next_batch(
     rows: Sequence[Ids],
     cursor: Cursor,
     batch_tokens: int,
-    stem_lengths: Sequence[Sequence[int]] | None = None,
+    prefix_lengths: Sequence[Sequence[int]] | None = None,
     find_known: Callable[[int], Known | None] | None = None,
 ) -> Batch:
     """The batch that begins at the cursor.
@@ -114,7 +114,7 @@ def next_batch(
         rows: distinct, sorted, none empty.
         cursor: `Cursor()`, or `after` of the batch before.
         batch_tokens: most tokens of a batch.
-        stem_lengths: of each row, in tokens, the prefixes worth keeping.
+        prefix_lengths: of each row, in tokens, the prefixes worth keeping.
         find_known: from a row's number, the longest prefix of it that is kept from earlier forests.
     """
     batch = Batch([], [], [], [], [], (), Cursor(len(rows)))
@@ -138,8 +138,10 @@ def next_batch(
             return batch._replace(carry=path, after=Cursor(row, begun))
         stop = begun + min(needed, room)
         path = _add_segment(batch, ids, path, begun, stop)
-        lengths = () if stem_lengths is None else stem_lengths[row]
-        batch.stems.extend(Stem(row, length, clip(path, length)) for length in lengths if begun < length <= stop)
+        lengths = () if prefix_lengths is None else prefix_lengths[row]
+        batch.cacheable_prefixes.extend(
+            CacheablePrefix(row, length, clip(path, length)) for length in lengths if begun < length <= stop
+        )
         if stop < len(ids):
             return batch._replace(carry=path, after=Cursor(row, stop))
         batch.ends.append(End(row, len(batch.ids) - 1))

@@ -14,7 +14,7 @@ OnProgress = Callable[[int], object]
 
 
 @dataclass(eq=False)
-class Job(Generic[Item]):
+class Request(Generic[Item]):
     """What one caller asks for, and as much of it as is done: logits by their places."""
 
     items: list[Item]
@@ -56,7 +56,7 @@ class Job(Generic[Item]):
             future.set_result(answer)
 
 
-class Group(Generic[Item]):
+class RequestBatch(Generic[Item]):
     """Jobs that are computed together.
 
     Attributes:
@@ -65,14 +65,14 @@ class Group(Generic[Item]):
         has_failed: whether what is missing is to be computed again, each job alone.
     """
 
-    def __init__(self, jobs: list[Job[Item]]) -> None:
+    def __init__(self, jobs: list[Request[Item]]) -> None:
         self.is_launched = False
         self.has_failed = False
         self._jobs = jobs
         self._places = dict(enumerate((job, place) for job in jobs for place in job.missing()))
         self.items = [job.items[place] for job, place in self._places.values()]
 
-    def unsettled(self) -> list[Job[Item]]:
+    def unsettled(self) -> list[Request[Item]]:
         """The jobs whose callers still wait."""
         return [job for job in self._jobs if not job.is_settled]
 
@@ -82,7 +82,7 @@ class Group(Generic[Item]):
         Raises:
             OnelogitError: a logit came twice, or for no item.
         """
-        shares: dict[Job[Item], list[tuple[int, float]]] = {}
+        shares: dict[Request[Item], list[tuple[int, float]]] = {}
         for index, logit in zip(computed.indices, computed.logits, strict=True):
             if index not in self._places:
                 raise OnelogitError(f"a logit came for item {index}, which is done or not there; please report this")
@@ -101,27 +101,27 @@ class Group(Generic[Item]):
 class Coming(NamedTuple, Generic[Item]):
     """A batch whose logits nobody has read yet, and whose it is."""
 
-    group: Group[Item]
+    group: RequestBatch[Item]
     batch: Launched
 
 
 @dataclass(eq=False)
-class Queue(Generic[Item]):
+class RequestQueue(Generic[Item]):
     """The jobs that wait: those to be computed again, each alone, and all others in the order of their arrival."""
 
-    again: deque[Job[Item]] = field(default_factory=deque)
-    jobs: deque[Job[Item]] = field(default_factory=deque)
+    again: deque[Request[Item]] = field(default_factory=deque)
+    jobs: deque[Request[Item]] = field(default_factory=deque)
 
-    def take(self, most_weight: int) -> Group[Item] | None:
+    def take(self, most_weight: int) -> RequestBatch[Item] | None:
         """The oldest jobs up to a weight, at least one; None where nobody waits."""
         while self.again:
             job = self.again.popleft()
             if not job.is_settled:
-                return Group([job])
-        jobs: list[Job[Item]] = []
+                return RequestBatch([job])
+        jobs: list[Request[Item]] = []
         while self.jobs and (not jobs or self.jobs[0].weight <= most_weight):
             job = self.jobs.popleft()
             if not job.is_settled:
                 jobs.append(job)
                 most_weight -= job.weight
-        return Group(jobs) if jobs else None
+        return RequestBatch(jobs) if jobs else None

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Generic, Self, TypeVar
 
-from onelogit.engine.request_queue import Coming, Group, Item, Job, OnProgress, Queue
+from onelogit.engine.request_queue import Coming, Item, OnProgress, Request, RequestBatch, RequestQueue
 from onelogit.errors import OnelogitError
 from onelogit.ranking import Launched
 
@@ -21,7 +21,7 @@ _CLOSED = "this reranker is closed; load it again"
 _GLANCE_S = 0.0001  # how long a batch or a caller that comes may go unnoticed while a device computes
 
 
-class Service(Generic[Item]):
+class Scheduler(Generic[Item]):
     """One model for many threads and event loops: whoever waits at the same time is computed together.
 
     Callers are served in the order of their arrival, each as soon as its own items are done. All computing happens
@@ -84,7 +84,7 @@ class Service(Generic[Item]):
         line = self._line()
         if line.thread_id == threading.get_ident():
             raise OnelogitError("on_progress asks for logits while its own are computed; ask from another thread")
-        line.jobs.append(Job(list(items), sum(map(self._weigh, items)), on_progress, future))
+        line.jobs.append(Request(list(items), sum(map(self._weigh, items)), on_progress, future))
         try:
             # No lock of our own: whoever gets past the executor's is served after this, or told of the close.
             line.executor.submit(self._serve, line)
@@ -113,7 +113,7 @@ class Service(Generic[Item]):
                 self._launch(line, group)
             self._receive(line, waits=False)
 
-    def _launch(self, line: "_Line[Item]", group: Group[Item]) -> None:
+    def _launch(self, line: "_Line[Item]", group: RequestBatch[Item]) -> None:
         """Launch all batches of a group and read all but the last, which is left coming unless it is there."""
         try:
             with closing(self._batches(group.items)) as batches:
@@ -147,7 +147,7 @@ class Service(Generic[Item]):
         if group.is_launched:
             self._finish(line, group)
 
-    def _finish(self, line: "_Line[Item]", group: Group[Item]) -> None:
+    def _finish(self, line: "_Line[Item]", group: RequestBatch[Item]) -> None:
         """Have those who are left of a group that failed computed again, each alone, so that none fails for another."""
         if group.has_failed:
             line.again.extend(group.unsettled())
@@ -169,11 +169,11 @@ class Call(Generic[Item]):
 
     Args:
         service: computes.
-        on_progress: as in `Service.submit`, for all portions.
+        on_progress: as in `Scheduler.submit`, for all portions.
     """
 
-    def __init__(self, service: Service[Item], on_progress: OnProgress | None = None) -> None:
-        self._service = service
+    def __init__(self, service: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
+        self._scheduler = service
         self._on_progress = on_progress
         self._futures: list[Future[list[float]]] = []
         self._is_left = False
@@ -184,17 +184,17 @@ class Call(Generic[Item]):
         return self._is_left or any(future.done() and future.exception() for future in self._futures)
 
     def add(self, items: Sequence[Item]) -> None:
-        """Ask for one portion more, if anybody waits. Raises as `Service.submit`."""
+        """Ask for one portion more, if anybody waits. Raises as `Scheduler.submit`."""
         if self._is_left:
             return
         future = Future[list[float]]()
         self._futures.append(future)
-        self._service.submit(items, future, self._on_progress)
+        self._scheduler.submit(items, future, self._on_progress)
         if self._is_left:  # meanwhile
             future.cancel()
 
     def logits(self) -> list[float]:
-        """The logits of all portions, one after the other. Raises as `Service.logits`."""
+        """The logits of all portions, one after the other. Raises as `Scheduler.logits`."""
         logits: list[float] = []
         for number in range(len(self._futures)):  # no name for one: an error holds this frame, and the future the error
             logits += self._futures[number].result()
@@ -218,7 +218,7 @@ class Call(Generic[Item]):
 
 
 @dataclass(eq=False)
-class _Line(Queue[Item]):
+class _Line(RequestQueue[Item]):
     """The jobs that wait in one process, the thread that serves them, by its id, and the batch that it has not read."""
 
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "onelogit"))

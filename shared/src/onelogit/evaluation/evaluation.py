@@ -8,9 +8,9 @@ from onelogit.errors import InputError
 from onelogit.evaluation.bootstrap import Mean, means_of
 from onelogit.evaluation.data.bad_lines import Skipped
 from onelogit.evaluation.data.dataset import DataSet, JudgedQuery
-from onelogit.evaluation.metrics import Figures, Measure, Order, by_logit, figures, mean_of, shuffled
+from onelogit.evaluation.metrics import Measure, MetricValues, Order, by_logit, figures, mean_of, shuffled
 from onelogit.evaluation.pairwise import Pairing, logits_of, pair
-from onelogit.evaluation.scoring import Run
+from onelogit.evaluation.scoring import SystemRun
 from onelogit.evaluation.slices import Groups, groups
 from onelogit.evaluation.systems import FIRST, RANDOM
 
@@ -19,7 +19,7 @@ _ALL_CANDIDATES = Measure("candidates", "R", 2**31)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class SystemResult:
     """One order of the candidates among those that are compared.
 
     Attributes:
@@ -31,10 +31,10 @@ class Entry:
     """
 
     name: str
-    figures: Figures
+    figures: MetricValues
     means: Mapping[str, Mean]
     differences: Mapping[str, Mean]
-    run: Run | None = None
+    run: SystemRun | None = None
 
     @property
     def cut_count(self) -> int:
@@ -42,7 +42,7 @@ class Entry:
         return 0 if self.run is None else sum(scored.cut_count for scored in self.run.scored.values())
 
 
-class Slice(NamedTuple):
+class Group(NamedTuple):
     """A group of queries.
 
     Attributes:
@@ -53,7 +53,7 @@ class Slice(NamedTuple):
 
     name: str
     places: Sequence[int]
-    entries: Sequence[Entry]
+    entries: Sequence[SystemResult]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,9 @@ class Evaluation:
     data: DataSet
     queries: Sequence[JudgedQuery]
     measures: Sequence[Measure]
-    entries: Sequence[Entry]
+    entries: Sequence[SystemResult]
     candidates_recall: float
-    slices: Sequence[Slice] = ()
+    slices: Sequence[Group] = ()
     slice_column: str | None = None
     pairings: Sequence[Pairing] = ()
     seed: int = 0
@@ -100,7 +100,7 @@ class Evaluation:
         ]
 
     @property
-    def contestants(self) -> Sequence[Entry]:
+    def systems(self) -> Sequence[SystemResult]:
         """The entries that a model made."""
         return self.entries[2:]
 
@@ -112,7 +112,7 @@ class Evaluation:
 
 def evaluate(
     data: DataSet,
-    runs: Sequence[Run],
+    runs: Sequence[SystemRun],
     wanted: Sequence[Measure],
     *,
     seed: int = 0,
@@ -151,7 +151,7 @@ def evaluate(
     )
 
 
-def _scored_by_all(data: DataSet, runs: Sequence[Run]) -> list[JudgedQuery]:
+def _scored_by_all(data: DataSet, runs: Sequence[SystemRun]) -> list[JudgedQuery]:
     queries = [query for query in data.queries if all(run.scored[query.id].logits is not None for run in runs)]
     if not queries:
         raise InputError("there is no query that every model could score")
@@ -159,8 +159,8 @@ def _scored_by_all(data: DataSet, runs: Sequence[Run]) -> list[JudgedQuery]:
 
 
 def _figures_of_all(
-    queries: Sequence[JudgedQuery], runs: Sequence[Run], wanted: Sequence[Measure], seed: int
-) -> list[Figures]:
+    queries: Sequence[JudgedQuery], runs: Sequence[SystemRun], wanted: Sequence[Measure], seed: int
+) -> list[MetricValues]:
     """Of the first stage's order, of random order, and of each run's."""
     random = _mean_figures([figures(queries, [*shuffled(queries, seed, n)], wanted) for n in range(RANDOM_ORDERS)])
     of_runs = [figures(queries, _orders(queries, run), wanted) for run in runs]
@@ -171,40 +171,42 @@ def _found(queries: Sequence[JudgedQuery]) -> list[Order]:
     return [query.found or () for query in queries]
 
 
-def _orders(queries: Sequence[JudgedQuery], run: Run) -> list[Order]:
+def _orders(queries: Sequence[JudgedQuery], run: SystemRun) -> list[Order]:
     return [by_logit(query, logits_of(run, query)) for query in queries]
 
 
-def _mean_figures(several: Sequence[Figures]) -> Figures:
+def _mean_figures(several: Sequence[MetricValues]) -> MetricValues:
     """Of each query the mean over several orders."""
     return {
         name: [mean_of(values) for values in zip(*(one[name] for one in several), strict=True)] for name in several[0]
     }
 
 
-def _slices(all_figures: Sequence[Figures], runs: Sequence[Run], seed: int, places_of: Groups) -> list[Slice]:
+def _slices(
+    all_figures: Sequence[MetricValues], runs: Sequence[SystemRun], seed: int, places_of: Groups
+) -> list[Group]:
     return [
-        Slice(name, places, _entries([_part(each, places) for each in all_figures], runs, seed))
+        Group(name, places, _entries([_part(each, places) for each in all_figures], runs, seed))
         for name, places in places_of.items()
     ]
 
 
-def _part(of_all: Figures, places: Sequence[int]) -> Figures:
+def _part(of_all: MetricValues, places: Sequence[int]) -> MetricValues:
     return {name: [values[place] for place in places] for name, values in of_all.items()}
 
 
-def _entries(all_figures: Sequence[Figures], runs: Sequence[Run], seed: int) -> list[Entry]:
-    names = [FIRST, RANDOM, *(run.contestant.name for run in runs)]
+def _entries(all_figures: Sequence[MetricValues], runs: Sequence[SystemRun], seed: int) -> list[SystemResult]:
+    names = [FIRST, RANDOM, *(run.system.name for run in runs)]
     means, differences = _compared(all_figures, seed)
     return [
-        Entry(name=name, figures=each, means=mean, differences=difference, run=run)
+        SystemResult(name=name, figures=each, means=mean, differences=difference, run=run)
         for name, each, mean, difference, run in zip(
             names, all_figures, means, differences, [None, None, *runs], strict=True
         )
     ]
 
 
-def _compared(all_figures: Sequence[Figures], seed: int) -> tuple[list[dict[str, Mean]], list[dict[str, Mean]]]:
+def _compared(all_figures: Sequence[MetricValues], seed: int) -> tuple[list[dict[str, Mean]], list[dict[str, Mean]]]:
     """Means, and differences from the first of them, the first stage; all from the same resamples."""
     first = all_figures[0]
     columns = [values for each in all_figures for values in each.values()]

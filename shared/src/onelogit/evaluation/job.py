@@ -21,7 +21,7 @@ from onelogit.evaluation.report.plots import plot_evaluation
 from onelogit.evaluation.run_file import check_ours
 from onelogit.evaluation.scoring import paths, score
 from onelogit.evaluation.slices import groups
-from onelogit.evaluation.systems import check_fields, contestants
+from onelogit.evaluation.systems import check_fields, systems
 from onelogit.io.folder_lock import locked
 from onelogit.io.outputs import check_package, check_plot, check_writable
 from onelogit.options import OpenOptions
@@ -32,7 +32,7 @@ FIGURES, PER_QUERY = "figures.json", "per-query.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class EvaluationSpec:
     """What is asked.
 
     Attributes:
@@ -40,8 +40,8 @@ class Job:
         data: a folder in BEIR form, or a JSONL file of queries with their documents and labels.
         options_of: gives the options of a model's reranker with a template.
         output: the folder for runs, figures, and those of each query.
-        instructions: see `contestants`.
-        templates: see `contestants`.
+        instructions: see `systems`.
+        templates: see `systems`.
         run: what a first stage found, in TREC form.
         split: of a BEIR folder's judgements.
         changed: judgements under another instruction.
@@ -80,7 +80,7 @@ class Job:
     command: str = ""
 
 
-def run_job(job: Job) -> Evaluation:
+def run_evaluation(job: EvaluationSpec) -> Evaluation:
     """Do it.
 
     Raises:
@@ -91,7 +91,7 @@ def run_job(job: Job) -> Evaluation:
     wanted = measures(job.cutoffs)
     faults = Faults(is_skipping=job.is_skipping)
     data = with_candidates(read_data(job, faults), job.candidates)
-    made = contestants(job.models, job.instructions, job.templates, job.options_of)
+    made = systems(job.models, job.instructions, job.templates, job.options_of)
     check_fields(made, data)
     if job.slice_column is not None:
         groups(data.queries, data.documents, job.slice_column)
@@ -120,7 +120,7 @@ def run_job(job: Job) -> Evaluation:
     return evaluation
 
 
-def read_data(job: Job, faults: Faults) -> DataSet:
+def read_data(job: EvaluationSpec, faults: Faults) -> DataSet:
     """The data that the job names, with the candidates of its run where it has one.
 
     Raises:
@@ -137,7 +137,7 @@ def read_data(job: Job, faults: Faults) -> DataSet:
     return data if job.run is None else with_run(data, job.run, faults)
 
 
-def _check(job: Job) -> None:
+def _check(job: EvaluationSpec) -> None:
     """Refuse at once what would fail after hours."""
     for package, extra in _NEEDED.items():
         check_package(package, extra)
@@ -154,7 +154,7 @@ def _check(job: Job) -> None:
     _check_apart(job)
 
 
-def _check_apart(job: Job) -> None:
+def _check_apart(job: EvaluationSpec) -> None:
     """Refuse to write over what is read, or over another file of the same run."""
     read: list[tuple[str, Path | None]] = [("--data", job.data), ("--run", job.run), ("--changed-qrels", job.changed)]
     read += [("--chat-template", template) for template in job.templates]
@@ -168,7 +168,7 @@ def _check_apart(job: Job) -> None:
             taken[path.resolve()] = name
 
 
-def _claim(job: Job, count: int) -> None:
+def _claim(job: EvaluationSpec, count: int) -> None:
     """Make room for the runs, or refuse to."""
     found = [path for path in job.output.glob("run-[0-9]*.jsonl") if path.is_file()]
     if job.is_overwriting:

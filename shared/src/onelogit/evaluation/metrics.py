@@ -10,7 +10,7 @@ from onelogit.validation import checked_count
 _QUERIES_AT_ONCE = 1000
 
 Order = Sequence[str]
-Figures = dict[str, list[float]]
+MetricValues = dict[str, list[float]]
 
 
 class Measure(NamedTuple):
@@ -42,7 +42,7 @@ def measures(cutoffs: Sequence[int]) -> list[Measure]:
     return [*at, Measure("MAP", "AP", None)]
 
 
-def figures(queries: Sequence[JudgedQuery], orders: Sequence[Order], wanted: Sequence[Measure]) -> Figures:
+def figures(queries: Sequence[JudgedQuery], orders: Sequence[Order], wanted: Sequence[Measure]) -> MetricValues:
     """The value of each measure for each query, 0 to 1, in the order of the queries.
 
     Args:
@@ -57,7 +57,7 @@ def figures(queries: Sequence[JudgedQuery], orders: Sequence[Order], wanted: Seq
         import ir_measures  # noqa: PLC0415  an extra
     except ImportError as error:
         raise InputError("measuring needs ir_measures: pip install 'onelogit[evaluate]'") from error
-    found: Figures = {measure.name: [0.0] * len(queries) for measure in wanted}
+    found: MetricValues = {measure.name: [0.0] * len(queries) for measure in wanted}
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         part = range(start, min(start + _QUERIES_AT_ONCE, len(queries)))
         # A cutoff beyond all that could count changes nothing, but some of ir_measures' providers reserve room for it.

@@ -8,8 +8,8 @@ from onelogit.errors import InputError
 from onelogit.evaluation.bootstrap import Mean, means_of
 from onelogit.evaluation.data.dataset import JudgedQuery
 from onelogit.evaluation.moves import move
-from onelogit.evaluation.scoring import Run
-from onelogit.evaluation.systems import Contestant
+from onelogit.evaluation.scoring import SystemRun
+from onelogit.evaluation.systems import System
 
 
 class Pairing(NamedTuple):
@@ -35,51 +35,53 @@ class Pairing(NamedTuple):
     changed_count: int
 
 
-def logits_of(run: Run, query: JudgedQuery) -> Sequence[float]:
+def logits_of(run: SystemRun, query: JudgedQuery) -> Sequence[float]:
     """The logits of a query's candidates, which are there."""
     return cast("Sequence[float]", run.scored[query.id].logits)
 
 
-def check_pairs(contestants: Sequence[Contestant], queries: Sequence[JudgedQuery]) -> None:
+def check_pairs(systems: Sequence[System], queries: Sequence[JudgedQuery]) -> None:
     """Refuse to pair where there is nothing to pair.
 
     Raises:
         InputError: no two contestants have the model in common, or no query has two candidates.
     """
-    if all(before.model != after.model for before, after in combinations(contestants, 2)):
+    if all(before.model != after.model for before, after in combinations(systems, 2)):
         raise InputError("--pairwise compares two instructions or templates of a model; name two of them")
     if all(len(query.found or ()) < 2 for query in queries):
         raise InputError("--pairwise needs a query with two candidates or more")
 
 
-def pair(queries: Sequence[JudgedQuery], runs: Sequence[Run], seed: int) -> list[Pairing]:
+def pair(queries: Sequence[JudgedQuery], runs: Sequence[SystemRun], seed: int) -> list[Pairing]:
     """All pairs of contestants that have the model in common, the earlier one as what was before.
 
     Raises:
         InputError: as `check_pairs`.
     """
-    check_pairs([run.contestant for run in runs], queries)
-    first = runs[0].contestant.instruction
+    check_pairs([run.system for run in runs], queries)
+    first = runs[0].system.instruction
     return [
         _pairing(
             queries,
             before,
             after,
             seed,
-            is_changed=before.contestant.instruction == first != after.contestant.instruction,
+            is_changed=before.system.instruction == first != after.system.instruction,
         )
         for before, after in combinations(runs, 2)
-        if before.contestant.model == after.contestant.model
+        if before.system.model == after.system.model
     ]
 
 
-def _pairing(queries: Sequence[JudgedQuery], before: Run, after: Run, seed: int, *, is_changed: bool) -> Pairing:
+def _pairing(
+    queries: Sequence[JudgedQuery], before: SystemRun, after: SystemRun, seed: int, *, is_changed: bool
+) -> Pairing:
     all_moves = [move(query, logits_of(before, query), logits_of(after, query)) for query in queries]
     moves = [each for each in all_moves if each is not None]
     p_mrr = [each.p_mrr for each in moves if each.p_mrr is not None and is_changed]
     return Pairing(
-        before=before.contestant.name,
-        after=after.contestant.name,
+        before=before.system.name,
+        after=after.system.name,
         flipped=means_of([[each.flipped for each in moves]], seed)[0],
         kendall_tau=_mean([each.kendall_tau for each in moves if each.kendall_tau is not None], seed),
         p_mrr=_mean(p_mrr, seed),

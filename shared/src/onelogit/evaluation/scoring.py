@@ -10,34 +10,34 @@ from onelogit.errors import InputError, LogitError
 from onelogit.evaluation.data.bad_lines import Faults
 from onelogit.evaluation.data.dataset import DataSet, JudgedQuery
 from onelogit.evaluation.run_file import Card, RunFile, Scored
-from onelogit.evaluation.systems import Contestant, Identity, without_secret
+from onelogit.evaluation.systems import Identity, System, without_secret
 from onelogit.io.progress import tracked, waiting
 from onelogit.registry import AnyReranker, open_reranker
 
 
-class Run(NamedTuple):
+class SystemRun(NamedTuple):
     """All that one contestant gave.
 
     Attributes:
-        contestant: who.
+        system: who.
         card: what is known of its model.
         scored: by the query's id.
     """
 
-    contestant: Contestant
+    system: System
     card: Card
     scored: Mapping[str, Scored]
 
 
 def score(
-    contestants: Sequence[Contestant], identities: Sequence[Identity], data: DataSet, folder: Path, faults: Faults
-) -> list[Run]:
+    systems: Sequence[System], identities: Sequence[Identity], data: DataSet, folder: Path, faults: Faults
+) -> list[SystemRun]:
     """The logits of all contestants for all candidates.
 
     A query is scored by itself, so that its logits are the same wherever a run was broken off.
 
     Args:
-        contestants: those with the same options object share a reranker, one after the other.
+        systems: those with the same options object share a reranker, one after the other.
         identities: theirs.
         data: with candidates.
         folder: where the runs are written, and those that are there are gone on with.
@@ -52,11 +52,11 @@ def score(
         # All of them first: a run that does not fit is found before anything is scored.
         files = [
             stack.enter_context(RunFile(path, identity, queries))
-            for identity, path in zip(identities, paths(folder, len(contestants)), strict=True)
+            for identity, path in zip(identities, paths(folder, len(systems)), strict=True)
         ]
         rerankers = _Rerankers()
         stack.callback(rerankers.close)
-        return [_run(one, data, file, rerankers, faults) for one, file in zip(contestants, files, strict=True)]
+        return [_run(one, data, file, rerankers, faults) for one, file in zip(systems, files, strict=True)]
 
 
 def paths(folder: Path, count: int) -> list[Path]:
@@ -68,16 +68,16 @@ class _Rerankers:
     """One reranker at a time."""
 
     def __init__(self) -> None:
-        self._contestant: Contestant | None = None
+        self._system: System | None = None
         self._reranker: AnyReranker | None = None
 
-    def open(self, one: Contestant) -> AnyReranker:
+    def open(self, one: System) -> AnyReranker:
         """The contestant's; the one before it is closed where it was another's."""
-        if self._contestant is None or self._contestant.options is not one.options or self._reranker is None:
+        if self._system is None or self._system.options is not one.options or self._reranker is None:
             self.close()
             with waiting(f"loading {without_secret(one.model)}"):
                 self._reranker = open_reranker(one.model, **one.options)
-            self._contestant = one
+            self._system = one
         return self._reranker
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class _Rerankers:
         self._reranker = None
 
 
-def _run(one: Contestant, data: DataSet, file: RunFile, rerankers: _Rerankers, faults: Faults) -> Run:
+def _run(one: System, data: DataSet, file: RunFile, rerankers: _Rerankers, faults: Faults) -> SystemRun:
     for query_id, scored in file.scored.items():
         _report(one, query_id, scored, faults)
     missing = file.missing
@@ -98,15 +98,15 @@ def _run(one: Contestant, data: DataSet, file: RunFile, rerankers: _Rerankers, f
             scored = _scored(one, query, data.documents, reranker)
             _report(one, query.id, scored, faults)
             file.add(query, scored)
-    return Run(one, cast("Card", file.card), file.scored)
+    return SystemRun(one, cast("Card", file.card), file.scored)
 
 
-def _report(one: Contestant, query_id: str, scored: Scored, faults: Faults) -> None:
+def _report(one: System, query_id: str, scored: Scored, faults: Faults) -> None:
     if scored.fault is not None:
         faults.add("queries that a model could not score", f"{one.name}, query {query_id!r}", scored.fault)
 
 
-def _scored(one: Contestant, query: JudgedQuery, documents: Mapping[str, str], reranker: AnyReranker) -> Scored:
+def _scored(one: System, query: JudgedQuery, documents: Mapping[str, str], reranker: AnyReranker) -> Scored:
     texts = [documents[id] for id in query.found or ()]
     try:
         with _counted_cuts() as cuts:

@@ -22,7 +22,7 @@ Identity = dict[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
+class System:
     """One way to rank, to be measured beside others.
 
     Attributes:
@@ -67,12 +67,12 @@ class Contestant:
         }
 
 
-def contestants(
+def systems(
     models: Sequence[str],
     instructions: Sequence[str],
     templates: Sequence[Path],
     options_of: Callable[[str, Path | None], OpenOptions],
-) -> list[Contestant]:
+) -> list[System]:
     """Each model with each template and each instruction, in this order.
 
     Args:
@@ -86,12 +86,12 @@ def contestants(
         InputError: two of them are the same.
     """
     given = [None if instruction == OWN else instruction for instruction in instructions or [OWN]]
-    made: list[Contestant] = []
+    made: list[System] = []
     wanted: Sequence[Path | None] = [*templates] or [None]
     for model, template in product(models, wanted):
         options = options_of(model, template)
         made += (
-            Contestant(name="", model=model, options=options, instruction=instruction, template=template)
+            System(name="", model=model, options=options, instruction=instruction, template=template)
             for instruction in given
         )
     parts = [(one.model, one.template, one.instruction) for one in made]
@@ -101,7 +101,7 @@ def contestants(
     return [replace(one, name=name) for one, name in zip(made, _names(made), strict=True)]
 
 
-def check_fields(made: Sequence[Contestant], data: DataSet) -> None:
+def check_fields(made: Sequence[System], data: DataSet) -> None:
     """Refuse instructions from a field that a query lacks.
 
     Raises:
@@ -120,7 +120,7 @@ def without_secret(text: str) -> str:
     return _SECRET.sub("…", text)
 
 
-def _names(made: Sequence[Contestant]) -> Iterator[str]:
+def _names(made: Sequence[System]) -> Iterator[str]:
     """Of each whatever is not the same for all; the model where nothing else is left."""
     parts_of_name = ("model", "template", "instruction")
     has_several = {part: len({getattr(one, part) for one in made}) > 1 for part in parts_of_name}
@@ -155,7 +155,7 @@ def _instruction_name(instruction: str | None) -> str:
     return f"“{shortened(instruction, 48)}”" if instruction else "no instruction"
 
 
-def _shown(one: Contestant) -> str:
+def _shown(one: System) -> str:
     return f"{without_secret(one.model)} with the same template and instruction"
 
 

@@ -26,7 +26,7 @@ _DOCUMENT_FIELDS = ("text", "document")
 _SHOWN = 80
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """One line that is not blank.
 
     Attributes:
@@ -89,7 +89,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", unzipped)
 
 
-def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
+def read_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
     """The lines of a file that are not blank; of stdin where the path is "-".
 
     A mark of byte order in front and Windows' line ends are no part of them.
@@ -108,13 +108,13 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
         raise InputError(f"{path} cannot be read: {said}") from error
 
 
-def lines_of(stream: Iterable[bytes], name: str) -> Iterator[Line]:
+def lines_of(stream: Iterable[bytes], name: str) -> Iterator[TextLine]:
     """The lines of a stream, as in `read_lines`, by the name that people know it by."""
     # Bytes break at line feeds alone; text would break at separators that JSON strings may hold.
     for number, content in enumerate(stream, start=1):
         line = (content.removeprefix(b"\xef\xbb\xbf") if number == 1 else content).rstrip(b"\r\n")
         if line.strip():
-            yield Line(f"{name}, line {number}", line)
+            yield TextLine(f"{name}, line {number}", line)
 
 
 def find_beir_file(folder: Path, name: str) -> Path | None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Self, cast
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
 
-from onelogit.base_reranker import Doors
+from onelogit.base_reranker import BaseReranker
 from onelogit.checkpoints.loader import load_checkpoint
-from onelogit.conversion.classifier import assemble
+from onelogit.conversion.classifier import build_classifier
 from onelogit.engine.scheduler import in_passing_thread
 from onelogit.export.exporter import PROBE_PAIRS, Conversion, Probe, export, open_cross_encoder
-from onelogit.local.scorer import Scorer
+from onelogit.local.scorer import LocalScorer
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options, scoring_options
 from onelogit.recipes.families import Activation, Recipe
 from onelogit.validation import (
@@ -37,7 +37,7 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-class Reranker(Doors[Scorer]):
+class Reranker(BaseReranker[LocalScorer]):
     """A decoder language model that orders documents by their relevance to a query.
 
     Safe to use from many threads and event loops at once: who waits at the same time is computed together, as one
@@ -75,7 +75,7 @@ class Reranker(Doors[Scorer]):
         self.recipe = recipe
         self.name = name
         self.options = cast("OpenOptions", {**options})
-        scorer = Scorer(classifier, tokenizer, recipe, options)
+        scorer = LocalScorer(classifier, tokenizer, recipe, options)
         super().__init__(scorer, recipe.activation if activation is None else activation)
 
     @classmethod
@@ -94,7 +94,7 @@ class Reranker(Doors[Scorer]):
         check_options(options)
         with _loading:
             checkpoint = in_passing_thread(lambda: load_checkpoint(model, options))
-            classifier = in_passing_thread(lambda: assemble(checkpoint))
+            classifier = in_passing_thread(lambda: build_classifier(checkpoint))
         scoring = scoring_options(options)
         reranker = cls(classifier, checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
         reranker.options = cast("OpenOptions", {**options})

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from onelogit.base_reranker import Progress, progress_of
 from onelogit.conversion.head import position_limit
 from onelogit.engine.forward import TokenRow, token_rows
-from onelogit.engine.model_runner import Forward
-from onelogit.engine.scheduler import Call, Service, in_passing_thread
+from onelogit.engine.model_runner import ModelRunner
+from onelogit.engine.scheduler import Call, Scheduler, in_passing_thread
 from onelogit.errors import InputError, OnelogitError
 from onelogit.local.portions import in_portions
 from onelogit.options import LongDocuments, ScoringOptions
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _BATCHES_TOGETHER = 8  # callers who wait are computed together up to so many batches; who comes then, waits for those
 
 
-class Scorer:
+class LocalScorer:
     """A classifier with what writes its prompts. Safe to share between threads.
 
     Args:
@@ -63,8 +63,10 @@ class Scorer:
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._encoder.checked(instruction, self._family)
         cache_bytes, is_compiled = _cache_bytes(options), bool(options.get("compile"))
-        forward = in_passing_thread(lambda: Forward(classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled))
-        self._service = Service(
+        forward = in_passing_thread(
+            lambda: ModelRunner(classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled)
+        )
+        self._scheduler = Scheduler(
             forward.compute,
             weigh=lambda row: len(row.ids),
             most_weight=_BATCHES_TOGETHER * forward.batch_tokens,
@@ -92,7 +94,7 @@ class Scorer:
     def close(self) -> None:
         """Let go of the classifier. Calls that still wait raise OnelogitError."""
         self._classifier = None
-        self._service.close()
+        self._scheduler.close()
 
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None = None) -> Rows:
         """The rows of token ids that the classifier reads.
@@ -118,7 +120,7 @@ class Scorer:
             LogitError: the model gave NaN or an infinite number.
         """
         done = Progress()
-        with Call(self._service, done if progress else None) as call:
+        with Call(self._scheduler, done if progress else None) as call:
             owners = self._ask(call, pairs, instruction)
             with progress_of(len(owners), is_shown=progress) as update:
                 done.shown_by(update)
@@ -129,7 +131,7 @@ class Scorer:
     ) -> list[float]:
         """`logits`, while the event loop goes on."""
         done = Progress()
-        with Call(self._service, done if progress else None) as call:
+        with Call(self._scheduler, done if progress else None) as call:
             owners = await asyncio.to_thread(self._ask, call, pairs, instruction)
             with progress_of(len(owners), is_shown=progress) as update:
                 done.shown_by(update)

@@ -15,7 +15,7 @@ from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import Chunk, cut_into_chunks
 from onelogit.prompts.layout import Layout, Piece, Values, lay_out, lay_out_pair, split_at_control_tokens
 from onelogit.prompts.template import Part, Prompt, compile_prompt, takes_instruction
-from onelogit.prompts.token_cache import RecentIds
+from onelogit.prompts.token_cache import TokenCache
 from onelogit.prompts.token_rows import HasBackend, Prompts, Rows
 from onelogit.prompts.tokenizer import Row, added_ids, control_ids, without_limits, without_settings
 from onelogit.validation import check_text
@@ -63,7 +63,7 @@ class Encoder:
         self._chat_template = chat_template
         self._control_ids = control_ids(backend)
         self._run_tokenizer = without_settings(backend, {} if allow_control_tokens else self._control_ids)
-        self._recent = RecentIds(_RECENT_BYTES)
+        self._recent = TokenCache(_RECENT_BYTES)
         self._bos = tokenizer.bos_token or ""
         self._adds_special_tokens = adds_special_tokens
         self._first_ids, self._last_ids = added_ids(backend)
@@ -122,7 +122,7 @@ class Encoder:
         values = _values(pairs, instruction)
         whole = self._run_ids(layout, values)
         chunks = self._chunks(layout, values, whole)
-        place = layout.document_run
+        place = layout.document_span_index
         read = [
             (index, [*ids[:place], document, *ids[place + 1 :]])
             for index, ids in enumerate(whole)
@@ -134,7 +134,7 @@ class Encoder:
             owners=[index for index, _ in read],
             truncated_count=self._count_truncated(chunks),
             second_starts=[layout.starts(ids)[1] for ids in run_ids] if self._has_types else None,
-            stems=[layout.stems(ids) for ids in run_ids],
+            cacheable_prefixes=[layout.cacheable_prefixes(ids) for ids in run_ids],
         )
 
     def prompts(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Prompts:
@@ -151,7 +151,7 @@ class Encoder:
         layout, prompt = self._layout(bool(instruction)), compile_prompt(self._chat_template, bool(instruction))
         values = _values(pairs, instruction)
         chunks = self._chunks(layout, values, self._run_ids(layout, values))
-        place = layout.document_run
+        place = layout.document_span_index
         read = [
             (index, {**value, "document": document})
             for index, value in enumerate(values)
@@ -203,7 +203,7 @@ class Encoder:
         """What is read of each document that does not fit, by its index: its beginning, or all of its chunks."""
         lengths = [layout.starts(ids)[-1] for ids in run_ids]
         long = [index for index, length in enumerate(lengths) if length > self.max_tokens]
-        texts = [layout.texts(values[index])[layout.document_run] for index in long]
+        texts = [layout.texts(values[index])[layout.document_span_index] for index in long]
         encodings = self._run_tokenizer.encode_batch(texts, add_special_tokens=False) if long else []
         chunks = {}
         for index, encoding in zip(long, encodings, strict=True):

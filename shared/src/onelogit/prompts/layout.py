@@ -30,8 +30,8 @@ class Layout:
 
     frames: tuple[tuple[int, ...], ...]
     runs: tuple[Run, ...]
-    document_run: int
-    stem_runs: frozenset[int]
+    document_span_index: int
+    cacheable_spans: frozenset[int]
 
     @property
     def is_document_first(self) -> bool:
@@ -64,15 +64,15 @@ class Layout:
             place += len(ids)
         return starts
 
-    def stems(self, run_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    def cacheable_prefixes(self, run_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """Where a row can be cut, in tokens from its start, ascending; see `encode.Rows`."""
         *starts, end = self.starts(run_ids)
-        places = [start for run, start in enumerate(starts) if run in self.stem_runs]
+        places = [start for run, start in enumerate(starts) if run in self.cacheable_spans]
         return tuple(dict.fromkeys(place for place in places if 0 < place < end))
 
     def document_span(self, values: Values) -> tuple[int, int]:
         """Where the document stands in the text of its run, in characters."""
-        run = self.runs[self.document_run]
+        run = self.runs[self.document_span_index]
         place = next(i for i, part in enumerate(run) if part.field == "document")
         start = len(_text(run[:place], values))
         return start, start + len(fill(run[place], values))
@@ -96,9 +96,9 @@ def lay_out(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Layout:
         else:
             frames[-1] += tokenizer.encode(_text(piece, {}), add_special_tokens=False).ids
     fields = [{part.field for part in run} for run in runs]
-    document_run = next(i for i, held in enumerate(fields) if "document" in held)
-    stem_runs = frozenset(i for i, held in enumerate(fields) if "query" in held or i >= document_run)
-    return Layout(tuple(map(tuple, frames)), tuple(runs), document_run, stem_runs)
+    document_span_index = next(i for i, held in enumerate(fields) if "document" in held)
+    cacheable_spans = frozenset(i for i, held in enumerate(fields) if "query" in held or i >= document_span_index)
+    return Layout(tuple(map(tuple, frames)), tuple(runs), document_span_index, cacheable_spans)
 
 
 def lay_out_pair(backend: Tokenizer) -> Layout:

@@ -15,7 +15,7 @@ class _Kept(NamedTuple):
     held_bytes: int
 
 
-class RecentIds:
+class TokenCache:
     """A bounded memory, the least recently used out first. Safe to share between threads.
 
     Args:
@@ -28,8 +28,8 @@ class RecentIds:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type["RecentIds"], tuple[int]]:
-        return RecentIds, (self._max_bytes,)  # a lock cannot be copied; a copy begins empty
+    def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
+        return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy begins empty
 
     def find(self, texts: Iterable[str]) -> dict[str, Ids]:
         """The ids of those texts that are known. They are the memory's own: read them, and change nothing."""

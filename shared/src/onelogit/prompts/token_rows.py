@@ -29,16 +29,16 @@ class Rows(NamedTuple):
         owners: which of the pairs each row belongs to, by its index, ascending.
         truncated_count: how many documents were cut to fit.
         second_starts: where in each row the second text begins, for models that are told; None for all others.
-        stems: for each row the places, in tokens from its start and ascending, in front of which it is worth keeping:
-            where the text of its query begins, that of its document, and whatever text of a caller's stands behind
-            that. None is 0 or the row's end. Rows of models that read pairs have none.
+        cacheable_prefixes: for each row, the lengths of the prefixes worth keeping, in tokens and ascending: up to the
+            text of the query, up to the text of the document, and up to each text of the caller's behind it. None is 0
+            or the whole row. Empty for models that read pairs.
     """
 
     rows: list[Row]
     owners: Sequence[int]
     truncated_count: int
     second_starts: list[int] | None = None
-    stems: Sequence[tuple[int, ...]] = ()
+    cacheable_prefixes: Sequence[tuple[int, ...]] = ()
 
 
 class Prompts(NamedTuple):

@@ -20,8 +20,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from onelogit.errors import OnelogitError, ServerError
 from onelogit.remote.endpoint import checked_address
-from onelogit.remote.event_loop import Line
-from onelogit.remote.http_errors import LONGEST_WAIT_S, Answer, AwayError, refusal
+from onelogit.remote.event_loop import LoopThread
+from onelogit.remote.http_errors import LONGEST_WAIT_S, Answer, RetryableError, refusal
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,7 +35,7 @@ _FIRST_WAIT_S = 0.2
 _MOST_BYTES = 64 * 2**20  # of an answer, unpacked; a request's logits take a ten-thousandth
 
 
-class Limits(NamedTuple):
+class ClientLimits(NamedTuple):
     """How hard a server is asked.
 
     Attributes:
@@ -49,14 +49,14 @@ class Limits(NamedTuple):
     requests_at_once: int = 8
 
 
-class Wire:
+class Client:
     """A server's address, and how it is asked.
 
     Args:
         url: the server's root, with the prefix of a proxy, if there is one.
         api_key: sent as a bearer token; it is in no error, log or repr.
         headers: sent with each request.
-        limits: see `Limits`.
+        limits: see `ClientLimits`.
         client: an `AsyncClient` of httpx2 or httpx in place of one made here; its connections live on the wire's own
             loop, and are closed with it.
 
@@ -70,7 +70,7 @@ class Wire:
         *,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        limits: Limits = Limits(),  # noqa: B008  it cannot be changed
+        limits: ClientLimits = ClientLimits(),  # noqa: B008  it cannot be changed
         client: "httpx2.AsyncClient | None" = None,
     ) -> None:
         self._address = checked_address(url, api_key, headers)
@@ -78,7 +78,7 @@ class Wire:
         self.shown = self._address.shown
         self._limits = limits
         self._given_client = client
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, LoopThread] = {}
         self._guards: dict[int, threading.Lock] = {}
         self.is_closed = False
         if self._address.is_open_to_readers():
@@ -152,14 +152,14 @@ class Wire:
             async with asyncio.timeout(self._limits.timeout_s):
                 yield
         except TimeoutError:
-            raise AwayError(f"{self.url}{path} took longer than timeout_s={self._limits.timeout_s:g}") from None
+            raise RetryableError(f"{self.url}{path} took longer than timeout_s={self._limits.timeout_s:g}") from None
 
     async def _ask(self, method: str, path: str, body: object) -> Any:
         line = self._line()
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._limits.attempts),
             wait=_wait_s,
-            retry=retry_if_exception_type(AwayError),
+            retry=retry_if_exception_type(RetryableError),
             reraise=True,
         )
         async for attempt in retrying:
@@ -168,7 +168,7 @@ class Wire:
                     return await self._ask_once(line, method, path, body)
         raise AssertionError("tenacity raises when it gives up")
 
-    async def _ask_once(self, line: Line, method: str, path: str, body: object) -> Any:
+    async def _ask_once(self, line: LoopThread, method: str, path: str, body: object) -> Any:
         url = self.url + path
         sent = {"headers": self._address.headers, "follow_redirects": False, "timeout": line.timeout}
         sent |= {} if body is None else {"json": body}
@@ -176,7 +176,7 @@ class Wire:
             async with line.client.stream(method, url, **sent) as stream:
                 answer = Answer(stream.status_code, await _read(stream, url), stream.headers.get("Retry-After"))
         except line.transport_error as error:
-            raise AwayError(f"{url} does not answer: {self.shown(error) or type(error).__name__}") from None
+            raise RetryableError(f"{url} does not answer: {self.shown(error) or type(error).__name__}") from None
         except (line.decoding_error, line.url_error) as error:
             raise ServerError(f"{url} cannot be asked or understood: {self.shown(error)}") from None
         if answer.code >= 300:
@@ -187,7 +187,7 @@ class Wire:
             text = self.shown(answer.content.decode("utf-8", "replace"))
             raise ServerError(f"{url} answered with no JSON: {text!r}") from None
 
-    def _line(self) -> Line:
+    def _line(self) -> LoopThread:
         """The line of this process.
 
         By process: after a fork, the parent's thread is not there, and its connections are the parent's.
@@ -201,7 +201,7 @@ class Wire:
         if pid not in self._lines:
             if self._given_client is not None and self._lines:
                 raise OnelogitError("a client of one's own does not outlive a fork; make this in each process")
-            self._lines[pid] = Line(self._given_client, self._limits.timeout_s, self._limits.requests_at_once)
+            self._lines[pid] = LoopThread(self._given_client, self._limits.timeout_s, self._limits.requests_at_once)
         return self._lines[pid]
 
     def _guard(self) -> threading.Lock:
@@ -221,7 +221,7 @@ async def _read(stream: Any, url: str) -> bytes:
 def _wait_s(state: RetryCallState) -> float:
     """Twice as long each time, at least what the server asks for, and never in step with other clients."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.wait_s if isinstance(error, AwayError) else 0.0
+    asked = error.wait_s if isinstance(error, RetryableError) else 0.0
     grown = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), LONGEST_WAIT_S)
     return float(asked + grown * random.uniform(0.5, 1.5))  # noqa: S311  no secret
 

@@ -12,7 +12,7 @@ from onelogit.errors import InputError
 _CONNECT_S = 5.0
 
 
-class Line:
+class LoopThread:
     """The loop, its client, and a gate for requests.
 
     Args:

@@ -24,7 +24,7 @@ _HINTS = {
 }
 
 
-class AwayError(ServerError):
+class RetryableError(ServerError):
     """No answer, or one that may be another in a while."""
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
@@ -56,7 +56,7 @@ def refusal(url: str, answer: Answer, shown: Callable[[object], str]) -> ServerE
     """
     said = f"{url} answered {answer.code}: {shown(_message(answer.content))}"
     if answer.code in RETRIED:
-        return AwayError(said, _seconds(answer.retry_after))
+        return RetryableError(said, _seconds(answer.retry_after))
     hint = _HINTS.get(answer.code)
     if answer.code < 400:
         hint = "redirects are not followed; name the address they lead to"

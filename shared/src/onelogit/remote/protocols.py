@@ -12,7 +12,7 @@ Numbers = Mapping[object, object]  # by index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class ScoreRequest:
     """One request: rows of token ids, or a query and its documents.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
+class ProtocolSpec:
     """One form of request and response.
 
     Attributes:
@@ -49,30 +49,30 @@ class Dialect:
     """
 
     path: str
-    build: Callable[[Ask], dict[str, Any]]
+    build: Callable[[ScoreRequest], dict[str, Any]]
     parse: Callable[[Any], Numbers]
     takes_instruction: bool
     source: str
 
 
-def read(dialect: Dialect, answer: object, count: int) -> list[float]:
+def read(protocol_spec: ProtocolSpec, answer: object, count: int) -> list[float]:
     """The numbers of an answer in the order that was asked in: each once, each finite, or nothing is believed.
 
     Raises:
         ServerError: the answer has another form, lacks an index or has one twice, or a number is not finite.
     """
     try:
-        numbers = dialect.parse(answer)
+        numbers = protocol_spec.parse(answer)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise ServerError(
-            f"{dialect.path} answered in another form than {dialect.source} describes: {_short(error)}"
+            f"{protocol_spec.path} answered in another form than {protocol_spec.source} describes: {_short(error)}"
         ) from error
     if set(numbers) != set(range(count)):
-        raise ServerError(f"{dialect.path} answered for the indices {_few(numbers)}, not for each of {count}")
+        raise ServerError(f"{protocol_spec.path} answered for the indices {_few(numbers)}, not for each of {count}")
     for index, number in numbers.items():
         if not _is_finite(number):
             raise ServerError(
-                f"{dialect.path} gave {_plain(number)} for index {index}; is the model's head initialised?"
+                f"{protocol_spec.path} gave {_plain(number)} for index {index}; is the model's head initialised?"
             )
     return [float(numbers[index]) for index in range(count)]  # type: ignore[arg-type]
 
@@ -116,21 +116,21 @@ def _given(**fields: object) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _of_texts(ask: Ask, **more: object) -> dict[str, Any]:
+def _of_texts(ask: ScoreRequest, **more: object) -> dict[str, Any]:
     """What Cohere's form and its kin have in common; servers leave aside what they do not know."""
     texts = list(ask.documents)
     return _given(model=ask.model, query=ask.query, documents=texts, return_documents=False, **more)
 
 
-DIALECTS: Mapping[Protocol, Dialect] = {
-    "vllm-tokens": Dialect(
+PROTOCOLS: Mapping[Protocol, ProtocolSpec] = {
+    "vllm-tokens": ProtocolSpec(
         path="/classify",
         build=lambda ask: _given(model=ask.model, input=[*map(list, ask.rows)], use_activation=not ask.raw),
         parse=lambda answer: _by_index(answer["data"], lambda each: _only(each["probs"])),
         takes_instruction=True,
         source="vLLM 0.32's /classify, recorded",
     ),
-    "rerank": Dialect(
+    "rerank": ProtocolSpec(
         path="/v1/rerank",
         # vLLM's word for raw numbers, and Infinity's; each leaves the other's aside.
         build=lambda ask: _of_texts(
@@ -140,14 +140,14 @@ DIALECTS: Mapping[Protocol, Dialect] = {
         takes_instruction=True,
         source="https://docs.cohere.com/reference/rerank and vLLM 0.32's /v1/rerank, recorded",
     ),
-    "tei": Dialect(
+    "tei": ProtocolSpec(
         path="/rerank",
         build=lambda ask: _given(query=ask.query, texts=list(ask.documents), raw_scores=ask.raw, truncate=False),
         parse=lambda answer: _by_index(answer, lambda each: each["score"]),
         takes_instruction=False,
         source="https://huggingface.github.io/text-embeddings-inference, /rerank",
     ),
-    "sglang": Dialect(
+    "sglang": ProtocolSpec(
         path="/v1/rerank",
         build=lambda ask: _of_texts(ask, instruct=ask.instruction),
         parse=lambda answer: _by_index(answer, lambda each: each["score"]),

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from onelogit.base_reranker import Pairs
 from onelogit.prompts.encoder import Encoder
-from onelogit.remote.protocols import Ask, Dialect
+from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
 
 Item = TypeVar("Item")
 
 
-class Asked(NamedTuple):
+class BuiltRequests(NamedTuple):
     """What a call asks.
 
     Attributes:
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
+class RequestBuilder:
     """How pairs become requests.
 
     Attributes:
@@ -36,12 +36,12 @@ class Asker:
         pairs_a_request: at most.
     """
 
-    dialect: Dialect
+    protocol_spec: ProtocolSpec
     encoder: Encoder | None
     sends_tokens: bool
     pairs_a_request: int
 
-    def asked(self, pairs: Pairs, instruction: str | None, one: Ask) -> Asked:
+    def asked(self, pairs: Pairs, instruction: str | None, one: ScoreRequest) -> BuiltRequests:
         """The requests of a call: for tokens and whole prompts in any mixture, else one query in each.
 
         Args:
@@ -69,8 +69,8 @@ class Asker:
         most = self.pairs_a_request
         return [items[start : start + most] for start in range(0, len(items), most)]
 
-    def _request(self, asks: Sequence[Ask], owners: Sequence[int]) -> Asked:
-        return Asked([self.dialect.build(ask) for ask in asks], [ask.count for ask in asks], owners)
+    def _request(self, asks: Sequence[ScoreRequest], owners: Sequence[int]) -> BuiltRequests:
+        return BuiltRequests([self.protocol_spec.build(ask) for ask in asks], [ask.count for ask in asks], owners)
 
 
 def _by_query(pairs: Pairs) -> list[tuple[str, list[str]]]:

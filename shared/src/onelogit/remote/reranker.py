@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, cast
 
 from typing_extensions import Unpack
 
-from onelogit.base_reranker import Doors
+from onelogit.base_reranker import BaseReranker
 from onelogit.options import OpenOptions, RemoteOptions, check_options, without_secrets
 from onelogit.recipes.families import Activation
 from onelogit.remote.scorer import RemoteScorer
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import httpx2
 
 
-class RemoteReranker(Doors[RemoteScorer]):
+class RemoteReranker(BaseReranker[RemoteScorer]):
     """A reranker on a server: the same doors, the same numbers.
 
     Safe to use from many threads and event loops at once. Also a context manager that closes itself.

@@ -18,9 +18,9 @@ from onelogit.options import OpenOptions, Protocol, RemoteOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.families import Recipe
-from onelogit.remote.client import Limits, Wire
-from onelogit.remote.protocols import DIALECTS, Ask, read
-from onelogit.remote.request_builder import Asker
+from onelogit.remote.client import Client, ClientLimits
+from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
+from onelogit.remote.request_builder import RequestBuilder
 from onelogit.remote.served import listed_models, served_name
 from onelogit.validation import check_text, checked_choice, checked_count
 
@@ -42,7 +42,7 @@ class RemoteScorer:
         self.protocol: Protocol = options.get("protocol") or "vllm-tokens"
         checked_choice("protocol", self.protocol, Protocol)
         self.template = _checked_template(self.protocol, options.get("template"), model)
-        self._dialect = DIALECTS[self.protocol]
+        self._spec = PROTOCOLS[self.protocol]
         self._raw = options.get("raw_logits") is not False
         self._served_name = options.get("served_name")
         self._model = model
@@ -54,15 +54,15 @@ class RemoteScorer:
         else:  # the server writes the prompts, and has a default instruction of its own
             self.recipe = None if model is None else known_recipe(model)
             self.instruction = self._checked(options.get("instruction"))
-        self._asker = Asker(
-            dialect=self._dialect,
+        self._asker = RequestBuilder(
+            protocol_spec=self._spec,
             encoder=None if self._writer is None else self._writer.encoder,
             sends_tokens=self.protocol == "vllm-tokens",
             pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
         )
         self._proved_instructions: set[str] = set()
         api_key = options.get("api_key")
-        self.wire = Wire(
+        self.client = Client(
             url,
             api_key=os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key,
             headers=options.get("headers"),
@@ -73,11 +73,11 @@ class RemoteScorer:
     @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
-        return self.wire.is_closed
+        return self.client.is_closed
 
     def close(self) -> None:
         """Let go of the connections. Calls that still wait end with an error."""
-        self.wire.close()
+        self.client.close()
 
     def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
         """The logit of each pair, in the given order.
@@ -86,11 +86,11 @@ class RemoteScorer:
             InputError: a query leaves no room for a document, or an instruction would be ignored.
             ServerError: the server is not there, or answers otherwise than asked.
         """
-        return _waited(self.wire.run(self._score, pairs, instruction, progress))
+        return _waited(self.client.run(self._score, pairs, instruction, progress))
 
     async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
         """`logits`, while the event loop goes on; cancelling it cancels the requests."""
-        return await asyncio.wrap_future(self.wire.run(self._score, pairs, instruction, progress))
+        return await asyncio.wrap_future(self.client.run(self._score, pairs, instruction, progress))
 
     def check(self) -> float:
         """See `RemoteReranker.check`."""
@@ -98,7 +98,7 @@ class RemoteScorer:
         probe = within(read_probe(writer.texts, self._model), writer.encoder.max_tokens)
         if not self._raw:  # a server that leaves its activation on
             probe = probe._replace(logits=[to_score(logit, "sigmoid") for logit in probe.logits])
-        return _waited(self.wire.run(self._check, probe, writer.encoder))
+        return _waited(self.client.run(self._check, probe, writer.encoder))
 
     async def _check(self, probe: ProbeFile, encoder: Encoder) -> float:
         said = probe.instruction if self.template == "client" else None
@@ -113,22 +113,25 @@ class RemoteScorer:
         answered = await self._score(pairs, instruction, progress=False)
         if len(pairs) > 1 and len(set(answered)) == 1:
             raise ServerError(
-                f"{self.wire.url} does not read prompts of max_tokens={max_tokens} to their end: it truncates. Let it "
-                "take longer ones, or lower max_tokens"
+                f"{self.client.url} does not read prompts of max_tokens={max_tokens} to their end: it truncates. Let "
+                "it take longer ones, or lower max_tokens"
             )
 
     async def _answers_to_wrong_prompts(self, probe: ProbeFile, encoder: Encoder) -> dict[str, list[float]]:
         """Of a server that takes token ids, too; others cannot be asked."""
         if self.protocol == "vllm-tokens":
             return {}
-        dialect = DIALECTS["vllm-tokens"]
+        protocol_spec = PROTOCOLS["vllm-tokens"]
         plain = [encoder.plain_ids(query + document) for query, document in probe.pairs]
         answers = {}
         for reason, rows in wrong_prompts(probe, encoder.bos_id, plain).items():
-            body = dialect.build(Ask(rows=rows, model=await self._find_served_name()))
+            body = protocol_spec.build(ScoreRequest(rows=rows, model=await self._find_served_name()))
             try:
-                (answers[reason],) = await self.wire.ask_all(
-                    dialect.path, [body], lambda _, answer: read(dialect, answer, len(probe.pairs)), lambda _: None
+                (answers[reason],) = await self.client.ask_all(
+                    protocol_spec.path,
+                    [body],
+                    lambda _, answer: read(protocol_spec, answer, len(probe.pairs)),
+                    lambda _: None,
                 )
             except ServerError:
                 return {}
@@ -139,13 +142,13 @@ class RemoteScorer:
             return []
         said = self.instruction if instruction is None else self._checked(instruction)
         await self._prove_instruction(said)
-        one = Ask(model=await self._find_served_name(), raw=self._raw)
+        one = ScoreRequest(model=await self._find_served_name(), raw=self._raw)
         asked = await asyncio.to_thread(self._asker.asked, pairs, said, one)
         with progress_of(sum(asked.counts), is_shown=progress) as update:
-            numbers = await self.wire.ask_all(
-                self._dialect.path,
+            numbers = await self.client.ask_all(
+                self._spec.path,
                 asked.bodies,
-                lambda place, answer: read(self._dialect, answer, asked.counts[place]),
+                lambda place, answer: read(self._spec, answer, asked.counts[place]),
                 lambda place: update and update(asked.counts[place]),
             )
         return best_logits([number for each in numbers for number in each], asked.owners)
@@ -153,23 +156,23 @@ class RemoteScorer:
     async def _find_served_name(self) -> str | None:
         """What the server calls the model: as the caller says, or as the server does; None where it needs no name."""
         if self._served_name is None and self.protocol != "tei":
-            listed = await listed_models(self.wire)
-            self._served_name = served_name(listed, self._model, self.template, self.wire)
+            listed = await listed_models(self.client)
+            self._served_name = served_name(listed, self._model, self.template, self.client)
         return self._served_name or None
 
     async def _prove_instruction(self, instruction: str | None) -> None:
         """Refuse to go on where a server that writes the prompts does not write instructions into them."""
         if self.template != "server" or not instruction or instruction in self._proved_instructions:
             return
-        plain = Ask(query="a", documents=["b"], model=await self._find_served_name(), raw=self._raw)
+        plain = ScoreRequest(query="a", documents=["b"], model=await self._find_served_name(), raw=self._raw)
         asks = [replace(plain, instruction=instruction), plain]
-        bodies = [self._dialect.build(ask) for ask in asks]
-        told, untold = await self.wire.ask_all(
-            self._dialect.path, bodies, lambda _, answer: read(self._dialect, answer, 1), lambda _: None
+        bodies = [self._spec.build(ask) for ask in asks]
+        told, untold = await self.client.ask_all(
+            self._spec.path, bodies, lambda _, answer: read(self._spec, answer, 1), lambda _: None
         )
         if told == untold:
             raise InputError(
-                f"{self.wire.url} gives the same score with and without the instruction: it would be ignored. Serve "
+                f"{self.client.url} gives the same score with and without the instruction: it would be ignored. Serve "
                 "the model's chat template, or use template='client' or protocol='vllm-tokens'"
             )
         self._proved_instructions.add(instruction)
@@ -180,7 +183,7 @@ class RemoteScorer:
         if self._writer is not None:
             return self._writer.encoder.checked(instruction, self._writer.recipe.family)
         check_text(instruction, "the instruction")
-        if instruction and not self._dialect.takes_instruction:
+        if instruction and not self._spec.takes_instruction:
             raise InputError(f"the protocol {self.protocol!r} has no place for an instruction; use template='client'")
         return instruction
 
@@ -205,13 +208,13 @@ def _checked_template(protocol: Protocol, template: str | None, model: str | Non
     return template
 
 
-def _limits(options: RemoteOptions) -> Limits:
+def _limits(options: RemoteOptions) -> ClientLimits:
     timeout_s = options.get("timeout_s")
     is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
     if timeout_s is not None and not (is_number and timeout_s > 0):
         raise InputError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
     counts = {name: checked_count(name, cast("Mapping[str, int | None]", options).get(name)) for name in _COUNTS}
-    return Limits(
+    return ClientLimits(
         **{name: value for name, value in {"timeout_s": timeout_s, **counts}.items() if value is not None}  # type: ignore[arg-type]
     )
 

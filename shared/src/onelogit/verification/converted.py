@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from onelogit.engine.forward import token_rows
-from onelogit.engine.model_runner import Forward
+from onelogit.engine.model_runner import ModelRunner
 from onelogit.io.progress import tracked, waiting
 from onelogit.local.reranker import Reranker
 from onelogit.options import LoadOptions
@@ -13,7 +13,7 @@ from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import Rows
 from onelogit.prompts.tokenizer import Row
 from onelogit.verification.original import Original
-from onelogit.verification.sample_pairs import Pair
+from onelogit.verification.sample_pairs import SamplePair
 
 _PAIRS_AT_ONCE = 16
 _PADDED_ROWS = 8
@@ -39,7 +39,7 @@ class Converted(NamedTuple):
     is_frame_kept: bool
 
 
-def measure_converted(original: Original, pairs: Sequence[Pair], options: LoadOptions) -> Converted:
+def measure_converted(original: Original, pairs: Sequence[SamplePair], options: LoadOptions) -> Converted:
     """The conversion of an original, loaded for this call.
 
     Raises:
@@ -80,7 +80,7 @@ def loaded(model: str, options: LoadOptions) -> Iterator[Reranker]:
         yield reranker
 
 
-def score(reranker: Reranker, pairs: Sequence[Pair], name: str) -> list[float]:
+def score(reranker: Reranker, pairs: Sequence[SamplePair], name: str) -> list[float]:
     """The logit of each pair, a few at a time, with a progress bar of that name."""
     starts = range(0, len(pairs), _PAIRS_AT_ONCE)
     chunks = [[(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_AT_ONCE]] for start in starts]
@@ -93,10 +93,10 @@ def is_frame_kept(encoder: Encoder, original: Original, query: str) -> bool:
     The row must have exactly `max_tokens` tokens: a beginning of the uncut row and an end of it, which hold at least
     what the prompt has in front of the document and behind it.
     """
-    endless = Pair(query, "A document that does not end. " * encoder.max_tokens + "Here.")
+    endless = SamplePair(query, "A document that does not end. " * encoder.max_tokens + "Here.")
     (row,) = encoder.rows([(endless.query, endless.document)], original.instruction).rows
     uncut = original.inputs(endless)["input_ids"]
-    frame = original.inputs(Pair(query, ""))["input_ids"]
+    frame = original.inputs(SamplePair(query, ""))["input_ids"]
     begun, ended = _shared(row, uncut), _shared(row[::-1], uncut[::-1])
     return (
         len(row) == encoder.max_tokens
@@ -118,7 +118,7 @@ def _pad_difference(reranker: Reranker, rows: Rows) -> float:
     chosen = [*by_length[:: max(1, len(by_length) // _PADDED_ROWS)], by_length[-1]]
     every = token_rows(rows)
     some = [every[index] for index in chosen]
-    forward = Forward(reranker.classifier, len(some[0].ids) * len(some))
-    forward.reads_forests = False  # the logits above were read as a forest; this is about padding
+    forward = ModelRunner(reranker.classifier, len(some[0].ids) * len(some))
+    forward.shares_prefixes = False  # the logits above were read as a forest; this is about padding
     together, alone = forward.logits(some), [forward.logits([row])[0] for row in some]
     return max(abs(ours - theirs) for ours, theirs in zip(together, alone, strict=True))

@@ -25,14 +25,14 @@ from onelogit.checkpoints.device import find_device_map, is_quantised
 from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.loader import load_config
 from onelogit.checkpoints.module_chain import find_chain
-from onelogit.checkpoints.resolve import recognise
+from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.errors import RecipeError
 from onelogit.io.progress import tracked, waiting
 from onelogit.options import LoadOptions
 from onelogit.recipes.families import Recipe
 from onelogit.validation import checked_recipe
 from onelogit.verification.modular import Modular
-from onelogit.verification.sample_pairs import Pair
+from onelogit.verification.sample_pairs import SamplePair
 
 Inputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
 
@@ -86,7 +86,7 @@ class Original:
         """
         folder = _folder(model, options, with_weights=False)
         texts = read_texts(folder)
-        recipe = recognise(model, texts, checked_recipe(options.get("recipe"))).recipe
+        recipe = resolve_recipe(model, texts, checked_recipe(options.get("recipe"))).recipe
         tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
@@ -102,12 +102,12 @@ class Original:
             is_chain=find_chain(texts) is not None,
         )
 
-    def text(self, pair: Pair) -> str | None:
+    def text(self, pair: SamplePair) -> str | None:
         """The whole prompt; None where query and document go to the tokenizer as a pair."""
         segments = self._segments(pair)
         return None if segments is None else "".join(segments)
 
-    def inputs(self, pair: Pair) -> Inputs:
+    def inputs(self, pair: SamplePair) -> Inputs:
         """The model's arguments for one pair, never cut.
 
         A text is tokenised whole; where the family's reference code ends one tokenizer call and begins the next, each
@@ -151,7 +151,7 @@ class Original:
             layer_count=model.config.get_text_config().num_hidden_layers,
         )
 
-    def _segments(self, pair: Pair) -> list[str] | None:
+    def _segments(self, pair: SamplePair) -> list[str] | None:
         if self.recipe.chat_template is None:
             return None
         messages = [{"role": "system", "content": self.instruction}] if self.instruction else []

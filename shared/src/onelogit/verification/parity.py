@@ -17,7 +17,7 @@ from onelogit.prompts.token_rows import Rows
 from onelogit.verification.comparison import Comparison, compare
 from onelogit.verification.converted import Converted, loaded, measure_converted, score
 from onelogit.verification.original import Inputs, Original
-from onelogit.verification.sample_pairs import Pair
+from onelogit.verification.sample_pairs import SamplePair
 from onelogit.verification.server import server_logits
 
 
@@ -92,7 +92,7 @@ class _OriginalRows(NamedTuple):
     truncated_count: int
 
 
-def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, against: str | None = None) -> Parity:
+def measure_parity(model: str, pairs: Sequence[SamplePair], options: LoadOptions, against: str | None = None) -> Parity:
     """The conversion of a model, and of a second folder, against the original.
 
     The models are loaded one after the other: there is never more than one in memory.
@@ -118,7 +118,7 @@ def measure_parity(model: str, pairs: Sequence[Pair], options: LoadOptions, agai
     return _held_against(original, converted, pairs, against)
 
 
-def _held_against(original: Original, converted: Converted, pairs: Sequence[Pair], against: str | None) -> Parity:
+def _held_against(original: Original, converted: Converted, pairs: Sequence[SamplePair], against: str | None) -> Parity:
     """The conversion, and a second folder or a server, beside the original, which is loaded for this call."""
     rows, dtype = _original_rows(original, pairs, converted), str(original.options["dtype"])
     _let_go(original.options)
@@ -166,7 +166,7 @@ def tolerance_of(dtype: str, largest_term: float, layer_count: int) -> float:
 
 
 def _second_logits(
-    against: str, pairs: Sequence[Pair], rows: Sequence[Inputs], device: str, options: LoadOptions
+    against: str, pairs: Sequence[SamplePair], rows: Sequence[Inputs], device: str, options: LoadOptions
 ) -> dict[str, list[float]]:
     """Logits of a second folder by who read it: onelogit, by what the folder declares, and transformers alone."""
     if is_url(against):
@@ -189,7 +189,7 @@ def _let_go(options: LoadOptions) -> None:
         gc.collect()
 
 
-def _original_rows(original: Original, pairs: Sequence[Pair], converted: Converted) -> _OriginalRows:
+def _original_rows(original: Original, pairs: Sequence[SamplePair], converted: Converted) -> _OriginalRows:
     inputs = [original.inputs(pair) for pair in pairs]
     equal_count = sum(ids["input_ids"] == row for ids, row in zip(inputs, converted.rows.rows, strict=True))
     cut = [index for index, ids in enumerate(inputs) if len(ids["input_ids"]) > converted.max_tokens]
@@ -206,7 +206,7 @@ def _cut_inputs(rows: Rows, index: int) -> Inputs:
     return {"input_ids": row, "token_type_ids": [0] * start + [1] * (len(row) - start)}
 
 
-def _count_equal_prompts(original: Original, pairs: Sequence[Pair]) -> int | None:
+def _count_equal_prompts(original: Original, pairs: Sequence[SamplePair]) -> int | None:
     if original.recipe.chat_template is None:
         return None
     instruction = original.instruction or ""

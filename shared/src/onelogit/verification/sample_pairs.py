@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import Line, read_lines, text_of
+from onelogit.io.text_files import TextLine, read_lines, text_of
 
 _BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
 
 
-class Pair(NamedTuple):
+class SamplePair(NamedTuple):
     """A query and a document to score together.
 
     Attributes:
@@ -22,7 +22,7 @@ class Pair(NamedTuple):
     language: str | None = None
 
 
-def bundled_pairs() -> list[Pair]:
+def bundled_pairs() -> list[SamplePair]:
     """The pairs that come with the package: 48, of 8 queries, Korean, English, Chinese, and mixed.
 
     PAIRS-LICENCE.md beside the file names their sources and licences.
@@ -30,7 +30,7 @@ def bundled_pairs() -> list[Pair]:
     return read_pairs(_BUNDLED)
 
 
-def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
+def read_pairs(path: str | os.PathLike[str]) -> list[SamplePair]:
     """The pairs of a JSONL file, in its order; of stdin where the path is "-".
 
     Args:
@@ -46,7 +46,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
     return pairs
 
 
-def _pair(line: Line) -> Pair:
+def _pair(line: TextLine) -> SamplePair:
     try:
         fields = line.fields()
         query, document = text_of(fields, "query", is_blank_allowed=False), text_of(fields, "document")
@@ -54,4 +54,4 @@ def _pair(line: Line) -> Pair:
             text_of(fields, "language")
     except InputError as error:
         raise InputError(f"{line.place}: {error}") from error
-    return Pair(query, document, fields.get("language"))
+    return SamplePair(query, document, fields.get("language"))

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from onelogit.errors import ServerError
-from onelogit.remote.client import Limits, Wire
-from onelogit.remote.protocols import DIALECTS, Ask, read
+from onelogit.remote.client import Client, ClientLimits
+from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
 from onelogit.remote.served import listed_models
 
-_LIMITS = Limits(timeout_s=600.0)
+_LIMITS = ClientLimits(timeout_s=600.0)
 _ROWS_A_REQUEST = 16
 
 
@@ -21,23 +21,23 @@ def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
     Raises:
         ServerError: the server is not there, or does not answer with one finite logit for each row.
     """
-    wire = Wire(url, limits=_LIMITS)
+    client = Client(url, limits=_LIMITS)
     try:
-        return wire.run(_ask, wire, rows).result()
+        return client.run(_ask, client, rows).result()
     finally:
-        wire.close()
+        client.close()
 
 
-async def _ask(wire: Wire, rows: Sequence[Sequence[int]]) -> list[float]:
-    dialect = DIALECTS["vllm-tokens"]
-    models = await listed_models(wire)
+async def _ask(client: Client, rows: Sequence[Sequence[int]]) -> list[float]:
+    protocol_spec = PROTOCOLS["vllm-tokens"]
+    models = await listed_models(client)
     if not models:
-        raise ServerError(f"{wire.url}/v1/models names no model: it is no vLLM server")
+        raise ServerError(f"{client.url}/v1/models names no model: it is no vLLM server")
     parts = [rows[start : start + _ROWS_A_REQUEST] for start in range(0, len(rows), _ROWS_A_REQUEST)]
-    answers = await wire.ask_all(
-        dialect.path,
-        [dialect.build(Ask(rows=part, model=models[0])) for part in parts],
-        lambda place, answer: read(dialect, answer, len(parts[place])),
+    answers = await client.ask_all(
+        protocol_spec.path,
+        [protocol_spec.build(ScoreRequest(rows=part, model=models[0])) for part in parts],
+        lambda place, answer: read(protocol_spec, answer, len(parts[place])),
         lambda _: None,
     )
     return [logit for answer in answers for logit in answer]

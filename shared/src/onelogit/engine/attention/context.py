@@ -6,14 +6,14 @@ One description of who sees whom, the batch's segments, has two executions: `at_
 import torch
 from torch import Tensor
 
-from onelogit.engine.attention.flash_varlen import AtOnce, can_attend_at_once
-from onelogit.engine.attention.sdpa import InTurn
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention, has_flash_varlen
+from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.keys import Block, KeysValues, Seen
+from onelogit.engine.keys import KeyValue, LayerKeyValues, Seen
 from onelogit.engine.prefix_tree import Batch, Path
 
 
-class Reading:
+class AttentionContext:
     """One pass of a batch through the layers: what its tokens look back on, and what is left of it afterwards.
 
     Args:
@@ -25,21 +25,25 @@ class Reading:
             for the batch's alone.
 
     Attributes:
-        stems: of `batch.stems`, one behind the other.
+        cacheable_prefixes: of `batch.cacheable_prefixes`, one behind the other.
         carry: of `batch.carry`.
     """
 
-    def __init__(self, batch: Batch, layer_count: int, carried: Block, kept: Block, width: int | None = None) -> None:
+    def __init__(
+        self, batch: Batch, layer_count: int, carried: LayerKeyValues, kept: LayerKeyValues, width: int | None = None
+    ) -> None:
         self.batch = batch
         self.layer_count = layer_count
         self.width = len(batch.ids) if width is None else width
-        self.stems: Block = []
-        self.carry: Block = []
+        self.cacheable_prefixes: LayerKeyValues = []
+        self.carry: LayerKeyValues = []
         self._carried, self._kept = carried, kept
-        leaving: Path = tuple(span for path in (*(stem.path for stem in batch.stems), batch.carry) for span in path)
+        leaving: Path = tuple(
+            span for path in (*(prefix.path for prefix in batch.cacheable_prefixes), batch.carry) for span in path
+        )
         self._leaves = bool(leaving)
-        self._stem_tokens = sum(stem.length for stem in batch.stems)
-        self._in_turn, self._at_once = InTurn(batch, leaving), AtOnce(batch, leaving)
+        self._cacheable_tokens = sum(prefix.length for prefix in batch.cacheable_prefixes)
+        self._in_turn, self._at_once = SdpaAttention(batch, leaving), FlashVarlenAttention(batch, leaving)
         self._ends: dict[torch.device, Tensor] = {}
 
     def ends(self, device: torch.device) -> Tensor:
@@ -48,7 +52,7 @@ class Reading:
             self._ends[device] = tensor_on(device, [end.place for end in self.batch.ends])
         return self._ends[device]
 
-    def attend(self, query: Tensor, own: KeysValues, layer: int, scaling: float | None, window: int | None) -> Tensor:
+    def attend(self, query: Tensor, own: KeyValue, layer: int, scaling: float | None, window: int | None) -> Tensor:
         """What attention gives each token of the batch.
 
         Args:
@@ -65,11 +69,11 @@ class Reading:
         seen = Seen(
             own, self._carried[layer] if self._carried else nothing, self._kept[layer] if self._kept else nothing
         )
-        way = self._at_once if can_attend_at_once(query) else self._in_turn
+        way = self._at_once if has_flash_varlen(query) else self._in_turn
         if self._leaves:
             copy = way.copy(seen)
-            self.stems.append(copy.part(0, self._stem_tokens))
-            self.carry.append(copy.part(self._stem_tokens))
+            self.cacheable_prefixes.append(copy.part(0, self._cacheable_tokens))
+            self.carry.append(copy.part(self._cacheable_tokens))
         is_last = layer == self.layer_count - 1
         if is_last and not self.batch.ends:
             return query.new_zeros((query.shape[1], query.shape[0], own.values.shape[-1]))

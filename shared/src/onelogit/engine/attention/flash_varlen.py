@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onelogit.engine.device_transfer import places, sent, tensor_on
-from onelogit.engine.keys import KeysValues, Seen, length_of, queries
+from onelogit.engine.keys import KeyValue, Seen, length_of, queries
 from onelogit.engine.prefix_tree import CARRIED, KEPT, OWN, Batch, Path, Span
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _WIDEST_FLASH_HEAD, _FLASH_HEAD_STEP = 256, 8
 _FLASH_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
 
 
-def can_attend_at_once(query: Tensor) -> bool:
+def has_flash_varlen(query: Tensor) -> bool:
     """Whether this PyTorch has the call, and this device, dtype and width of a head can take it."""
     width = query.shape[-1]
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
@@ -31,7 +31,7 @@ def can_attend_at_once(query: Tensor) -> bool:
     return _varlen_attention() is not None and torch.cuda.get_device_capability(query.device) >= _FLASH_CAPABILITY
 
 
-class AtOnce:
+class FlashVarlenAttention:
     """One pass of a batch through the layers, one call for all segments in each.
 
     Args:
@@ -46,7 +46,7 @@ class AtOnce:
         self._copied: dict[torch.device, _Gathering] = {}
 
     def attend(self, query: Tensor, seen: Seen, scaling: float | None, window: int | None, *, of_ends: bool) -> Tensor:
-        """As `Reading.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
+        """As `AttentionContext.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
         sequences = self._sequences_of(seen, query.device, of_ends=of_ends)
         rows = query.transpose(0, 1)
         is_whole = not of_ends and len(rows) == len(self._batch.ids)
@@ -67,7 +67,7 @@ class AtOnce:
             return attended
         return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_places, attended)
 
-    def copy(self, seen: Seen) -> KeysValues:
+    def copy(self, seen: Seen) -> KeyValue:
         """What leaves the batch, in memory of its own."""
         device = seen.own.keys.device
         if device not in self._copied:
@@ -136,15 +136,15 @@ def _made_gathering(path: Sequence[Span], seen: Seen, device: torch.device) -> _
     return _Gathering(sent(found[targets], device), sent(found * is_kept, device), sent(targets, device))
 
 
-def _gather(gathering: _Gathering, seen: Seen) -> KeysValues:
+def _gather(gathering: _Gathering, seen: Seen) -> KeyValue:
     passing = seen.own
     if len(seen.carried.keys):
-        passing = KeysValues(*(torch.cat(pair) for pair in zip(seen.own, seen.carried, strict=True)))
-    gathered = KeysValues(*(tensor[gathering.passing] for tensor in passing))
+        passing = KeyValue(*(torch.cat(pair) for pair in zip(seen.own, seen.carried, strict=True)))
+    gathered = KeyValue(*(tensor[gathering.passing] for tensor in passing))
     if gathering.kept is None:
         return gathered
     whole = (tensor[gathering.kept] for tensor in seen.kept)
-    return KeysValues(*(each.index_copy_(0, gathering.targets, own) for each, own in zip(whole, gathered, strict=True)))
+    return KeyValue(*(each.index_copy_(0, gathering.targets, own) for each, own in zip(whole, gathered, strict=True)))
 
 
 @cache

@@ -15,9 +15,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from onelogit.checkpoints.device import is_quantised
-from onelogit.engine.attention.context import Reading
+from onelogit.engine.attention.context import AttentionContext
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.keys import KeysValues
+from onelogit.engine.keys import KeyValue
 
 _NAME = "onelogit_forest"
 _KNOWN = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # the tests hold these to the padded path
@@ -25,20 +25,20 @@ _LAYER_TYPES = {"full_attention", "sliding_attention"}
 _TOKEN_BY_TOKEN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
 
-_current: ContextVar[Reading | None] = ContextVar("reading", default=None)
+_current: ContextVar[AttentionContext | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def current(reading: Reading) -> Iterator[None]:
-    """Within this context, and in this thread alone, models prepared by `use_in` read that batch."""
-    token = _current.set(reading)
+def current(context: AttentionContext) -> Iterator[None]:
+    """Within this block, in this thread only, models read this batch; see `enable_prefix_tree_attention`."""
+    token = _current.set(context)
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def may_read_forests(model: PreTrainedModel) -> bool:
+def may_share_prefixes(model: PreTrainedModel) -> bool:
     """Whether nothing that is known of a model speaks against it: what its layers do, what its owner asked for."""
     config = model.config.get_text_config()
     layer_types = set(getattr(config, "layer_types", None) or ())
@@ -52,7 +52,7 @@ def may_read_forests(model: PreTrainedModel) -> bool:
     )
 
 
-def is_known_to_read_forests(model: PreTrainedModel) -> bool:
+def is_known_to_share_prefixes(model: PreTrainedModel) -> bool:
     """Whether tests hold this architecture, in transformers' code and on this kind of device, to the padded path.
 
     Not with quantised weights: what some of them compute for a token depends on those beside it.
@@ -65,8 +65,8 @@ def _is_known(model: PreTrainedModel) -> bool:
     return type(decoder).__module__.startswith("transformers.models.") and decoder.config.model_type in _KNOWN
 
 
-def attends_over_forests(model: PreTrainedModel) -> bool:
-    """Whether `use_in` is in force: anybody may set another attention at any time."""
+def attends_over_prefix_tree(model: PreTrainedModel) -> bool:
+    """Whether `enable_prefix_tree_attention` is in force: anybody may set another attention at any time."""
     decoder: Any = model.base_model
     return bool(decoder.config._attn_implementation == _NAME)
 
@@ -77,16 +77,16 @@ def rotates_by_length(model: PreTrainedModel) -> bool:
     return "longrope" in parameters or "dynamic" in parameters
 
 
-def use_in(model: PreTrainedModel) -> None:
+def enable_prefix_tree_attention(model: PreTrainedModel) -> None:
     """Let a model attend over forests. Outside of `current` it goes on attending as by "sdpa"."""
-    AttentionInterface.register(_NAME, _forest_attention)
+    AttentionInterface.register(_NAME, _prefix_tree_attention)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
     _attend_by(model, _NAME)
     _read_ends_alone(model.base_model)
 
 
-def stop_reading_forests(model: PreTrainedModel) -> None:
-    """Attend as by "sdpa" for good. What else `use_in` has put there does nothing outside of `current`."""
+def disable_prefix_tree_attention(model: PreTrainedModel) -> None:
+    """Use "sdpa" from now on. The hooks that stay registered do nothing outside `current`."""
     _attend_by(model, "sdpa")
 
 
@@ -97,15 +97,15 @@ def _attend_by(model: PreTrainedModel, name: str) -> None:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # who sees whom is another matter in each batch
-def _forest_attention(
+def _prefix_tree_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
-    reading = _current.get()
-    if reading is None:
+    context = _current.get()
+    if context is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    attended = reading.attend(
+    attended = context.attend(
         query[0],
-        KeysValues(key[0].transpose(0, 1), value[0].transpose(0, 1)),
+        KeyValue(key[0].transpose(0, 1), value[0].transpose(0, 1)),
         layer=int(module.layer_idx),
         scaling=options.get("scaling"),
         window=options.get("sliding_window"),
@@ -126,18 +126,18 @@ def _read_ends_alone(decoder: Any) -> None:
 
 
 def _take_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    reading = _current.get()
-    return args if reading is None else (args[0][:, _computed(reading, args[0].device)], *args[1:])
+    context = _current.get()
+    return args if context is None else (args[0][:, _computed(context, args[0].device)], *args[1:])
 
 
 def _put_back_ends(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    reading = _current.get()
-    if reading is None:
+    context = _current.get()
+    if context is None:
         return output
-    places = _computed(reading, output.device)
-    return output.new_zeros((1, reading.width, output.shape[-1])).index_copy_(1, places, output)
+    places = _computed(context, output.device)
+    return output.new_zeros((1, context.width, output.shape[-1])).index_copy_(1, places, output)
 
 
-def _computed(reading: Reading, device: torch.device) -> Tensor:
+def _computed(context: AttentionContext, device: torch.device) -> Tensor:
     """The rows' last tokens; where no row ends, one that nobody reads: bitsandbytes divides by the number of tokens."""
-    return reading.ends(device) if reading.batch.ends else tensor_on(device, [0])
+    return context.ends(device) if context.batch.ends else tensor_on(device, [0])

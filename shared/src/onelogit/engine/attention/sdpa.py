@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from onelogit.engine.keys import KeysValues, Query, Seen, follow, length_of, queries
+from onelogit.engine.keys import KeyValue, Query, Seen, follow, length_of, queries
 from onelogit.engine.prefix_tree import Batch, Path
 
 MULTIPLE = 32
@@ -39,7 +39,7 @@ class _Frame(NamedTuple):
     keys: int
 
 
-class InTurn:
+class SdpaAttention:
     """One pass of a batch through the layers, one product for each segment in each.
 
     Args:
@@ -53,7 +53,7 @@ class InTurn:
         self._masks: dict[tuple[_Frame, int | None, torch.dtype, torch.device], Tensor] = {}
 
     def attend(self, query: Tensor, seen: Seen, scaling: float | None, window: int | None, *, of_ends: bool) -> Tensor:
-        """As `Reading.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
+        """As `AttentionContext.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
         heads, width, _ = query.shape
         output = query.new_zeros((width, heads, seen.own.values.shape[-1]))
         for asked in queries(self._batch, of_ends=of_ends):
@@ -77,12 +77,12 @@ class InTurn:
             output[asked.start : asked.stop] = attended[:, frame.before : frame.before + frame.own].transpose(0, 1)
         return output
 
-    def copy(self, seen: Seen) -> KeysValues:
+    def copy(self, seen: Seen) -> KeyValue:
         """What leaves the batch, in memory of its own: a view would keep the whole batch."""
         followed = follow(self._leaving, seen)
         if len(self._leaving) > 1:
             return followed
-        return KeysValues(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in followed))
+        return KeyValue(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in followed))
 
     def _mask(self, frame: _Frame, window: int | None, query: Tensor) -> Tensor | None:
         """Added to the scores, shape (rows, keys); None where the shapes alone say who sees whom."""

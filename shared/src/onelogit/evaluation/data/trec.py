@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onelogit.errors import InputError
 from onelogit.evaluation.data.bad_lines import Faults, id_of, label_of
-from onelogit.io.text_files import Line, read_lines
+from onelogit.io.text_files import TextLine, read_lines
 
 Judgements = dict[str, dict[str, int]]
 Found = dict[str, list[str]]
@@ -25,7 +25,7 @@ def read_judgements(path: Path, queries: Collection[str], documents: Collection[
     """
     judgements: Judgements = {}
 
-    def judge(line: Line) -> None:
+    def judge(line: TextLine) -> None:
         query, document, label = _judgement(line)
         _check_known(query, document, queries, documents)
         if judgements.setdefault(query, {}).setdefault(document, label) != label:
@@ -53,7 +53,7 @@ def read_run(path: Path, queries: Collection[str], documents: Collection[str], f
     """
     rows: dict[str, dict[str, tuple[float, float]]] = {}
 
-    def find(line: Line) -> None:
+    def find(line: TextLine) -> None:
         query, document, key = _run_row(line)
         _check_known(query, document, queries, documents)
         if document in rows.setdefault(query, {}):
@@ -66,7 +66,7 @@ def read_run(path: Path, queries: Collection[str], documents: Collection[str], f
     return {query: sorted(found, key=found.__getitem__) for query, found in rows.items()}
 
 
-def _each(lines: Iterator[Line], use: Callable[[Line], None], kind: str, faults: Faults) -> None:
+def _each(lines: Iterator[TextLine], use: Callable[[TextLine], None], kind: str, faults: Faults) -> None:
     for line in lines:
         try:
             use(line)
@@ -74,21 +74,21 @@ def _each(lines: Iterator[Line], use: Callable[[Line], None], kind: str, faults:
             faults.add(kind, line.place, fault)
 
 
-def _without_heading(path: Path) -> Iterator[Line]:
+def _without_heading(path: Path) -> Iterator[TextLine]:
     for number, line in enumerate(read_lines(path)):
         words = line.content.lower().split()
         if number > 0 or not words or words[0] not in (b"query-id", b"query_id", b"qid", b"topic"):
             yield line
 
 
-def _judgement(line: Line) -> tuple[str, str, int]:
+def _judgement(line: TextLine) -> tuple[str, str, int]:
     columns = _columns(line)
     if len(columns) not in (3, 4):
         raise InputError(f"{len(columns)} columns where query-id, corpus-id and score are expected")
     return id_of(columns[0], "the query's id"), id_of(columns[-2], "the document's id"), label_of(columns[-1])
 
 
-def _run_row(line: Line) -> tuple[str, str, tuple[float, float]]:
+def _run_row(line: TextLine) -> tuple[str, str, tuple[float, float]]:
     columns = _columns(line)
     if len(columns) != 6:
         raise InputError(f"{len(columns)} columns where six are expected: query, Q0, document, rank, score, name")
@@ -96,7 +96,7 @@ def _run_row(line: Line) -> tuple[str, str, tuple[float, float]]:
     return columns[0], columns[2], (-score, rank)
 
 
-def _columns(line: Line) -> list[str]:
+def _columns(line: TextLine) -> list[str]:
     text = line.text()
     return [column.strip() for column in text.split("\t")] if "\t" in text else text.split()
 

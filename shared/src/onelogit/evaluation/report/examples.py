@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from onelogit.evaluation.data.dataset import JudgedQuery
-from onelogit.evaluation.evaluation import Entry, Evaluation
+from onelogit.evaluation.evaluation import Evaluation, SystemResult
 from onelogit.evaluation.metrics import by_logit
 from onelogit.evaluation.pairwise import logits_of
-from onelogit.evaluation.scoring import Run
+from onelogit.evaluation.scoring import SystemRun
 from onelogit.io.text_files import shortened
 
 QUERIES = 3
@@ -39,7 +39,7 @@ class Placed(NamedTuple):
         return self.label is not None and self.label > 0
 
 
-class Story(NamedTuple):
+class Example(NamedTuple):
     """One query, in the first stage's order and in a contestant's.
 
     Attributes:
@@ -59,7 +59,7 @@ class Story(NamedTuple):
     documents_after: list[Placed]
 
 
-class Stories(NamedTuple):
+class Examples(NamedTuple):
     """The queries of one contestant.
 
     Attributes:
@@ -70,27 +70,27 @@ class Stories(NamedTuple):
         same_count: of how many neither.
     """
 
-    lost: list[Story]
-    gained: list[Story]
+    lost: list[Example]
+    gained: list[Example]
     better_count: int
     worse_count: int
     same_count: int
 
 
-def changes(evaluation: Evaluation, entry: Entry) -> list[float]:
+def changes(evaluation: Evaluation, entry: SystemResult) -> list[float]:
     """How much the main measure rose for each query, from the first stage's order to the contestant's."""
     before, after = (each.figures[evaluation.main] for each in (evaluation.entries[0], entry))
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
-def stories(evaluation: Evaluation, entry: Entry) -> Stories:
+def stories(evaluation: Evaluation, entry: SystemResult) -> Examples:
     """What to read of a contestant."""
     rises = changes(evaluation, entry)
     order = sorted(range(len(rises)), key=lambda place: rises[place])
     lost = [place for place in order[:QUERIES] if rises[place] < 0]
     gained = [place for place in order[::-1][:QUERIES] if rises[place] > 0]
     better, worse = sum(rise > 0 for rise in rises), sum(rise < 0 for rise in rises)
-    return Stories(
+    return Examples(
         lost=[_story(evaluation, entry, place) for place in lost],
         gained=[_story(evaluation, entry, place) for place in gained],
         better_count=better,
@@ -99,11 +99,11 @@ def stories(evaluation: Evaluation, entry: Entry) -> Stories:
     )
 
 
-def _story(evaluation: Evaluation, entry: Entry, place: int) -> Story:
+def _story(evaluation: Evaluation, entry: SystemResult, place: int) -> Example:
     query = evaluation.queries[place]
-    before, after = list(query.found or ()), by_logit(query, logits_of(cast("Run", entry.run), query))
+    before, after = list(query.found or ()), by_logit(query, logits_of(cast("SystemRun", entry.run), query))
     first = evaluation.entries[0].figures[evaluation.main]
-    return Story(
+    return Example(
         query=shortened(query.text, _QUERY_CHARACTERS),
         id=query.id,
         before=first[place],

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onelogit import __version__
 from onelogit.evaluation.bootstrap import RESAMPLES, Mean
-from onelogit.evaluation.evaluation import RANDOM_ORDERS, Entry, Evaluation
+from onelogit.evaluation.evaluation import RANDOM_ORDERS, Evaluation, SystemResult
 from onelogit.evaluation.report.examples import changes, stories
 from onelogit.evaluation.report.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.evaluation.systems import without_secret
@@ -83,7 +83,7 @@ def write_page(evaluation: Evaluation, command: str) -> str:
         scale=_scale(evaluation.entries, evaluation.main),
         slice_scale=_scale([entry for part in evaluation.slices for entry in part.entries], evaluation.main),
         readings=[
-            (entry, stories(evaluation, entry), bars(changes(evaluation, entry))) for entry in evaluation.contestants
+            (entry, stories(evaluation, entry), bars(changes(evaluation, entry))) for entry in evaluation.systems
         ],
         warnings=[*warnings(evaluation)],
         remarks=[*remarks(evaluation)],
@@ -138,7 +138,7 @@ def bars(rises: Sequence[float]) -> list[Bar]:
     ]
 
 
-def _scale(entries: Sequence[Entry], measure: str) -> Scale:
+def _scale(entries: Sequence[SystemResult], measure: str) -> Scale:
     ends = [0.0, 1.0] if not entries else []
     for entry in entries:
         mean = entry.means[measure]

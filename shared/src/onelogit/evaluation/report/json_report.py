@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from onelogit.evaluation.bootstrap import Mean
-from onelogit.evaluation.evaluation import Entry, Evaluation
+from onelogit.evaluation.evaluation import Evaluation, SystemResult
 from onelogit.evaluation.moves import Move
 from onelogit.evaluation.report.notes import remarks, warnings
 from onelogit.evaluation.systems import without_secret
@@ -48,11 +48,11 @@ def lines_of_queries(evaluation: Evaluation) -> Iterator[str]:
         yield json.dumps(plain, ensure_ascii=False)
 
 
-def _plain_entry(entry: Entry) -> dict[str, Any]:
+def _plain_entry(entry: SystemResult) -> dict[str, Any]:
     plain = _plain_means(entry)
     if entry.run is None:
         return plain
-    one, card = entry.run.contestant, entry.run.card
+    one, card = entry.run.system, entry.run.card
     return {
         **plain,
         "model": without_secret(one.model),
@@ -65,7 +65,7 @@ def _plain_entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _plain_means(entry: Entry) -> dict[str, Any]:
+def _plain_means(entry: SystemResult) -> dict[str, Any]:
     return {
         "name": entry.name,
         "means": {name: _plain(mean) for name, mean in entry.means.items()},

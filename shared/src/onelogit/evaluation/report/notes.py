@@ -12,9 +12,9 @@ ORDER_ONLY = "A score orders the documents of a query; it is no probability that
 
 def warnings(evaluation: Evaluation) -> Iterator[str]:
     """What may mislead who overlooks it."""
-    if any(is_demo(entry.run.contestant.model) for entry in evaluation.contestants if entry.run is not None):
+    if any(is_demo(entry.run.system.model) for entry in evaluation.systems if entry.run is not None):
         yield DEMO_NOTE
-    for entry in evaluation.contestants:
+    for entry in evaluation.systems:
         if entry.run is not None and is_non_commercial(entry.run.card.licence):
             yield f"{entry.name} is licensed {entry.run.card.licence}: not for commercial use."
     count = len(evaluation.queries)
@@ -38,7 +38,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         yield f"Passed over (--skip-bad): {kind}, {skipped.count:,}; the first is {skipped.first}."
     if any(pairing.p_mrr is not None for pairing in evaluation.pairings):
         yield "Figures are by the labels of the first instruction; those that changed count for p-MRR alone."
-    for entry in evaluation.contestants:
+    for entry in evaluation.systems:
         if entry.cut_count:
             yield f"{entry.name}: {entry.cut_count:,} documents were cut at their end to fit."
 

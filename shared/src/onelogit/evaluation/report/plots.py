@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onelogit.evaluation.evaluation import Entry, Evaluation
+from onelogit.evaluation.evaluation import Evaluation, SystemResult
 from onelogit.evaluation.report.notes import queries
 from onelogit.io.outputs import figure_in
 from onelogit.io.text_files import shortened
@@ -34,7 +34,7 @@ def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> Non
         _draw(figure, panels, evaluation)
 
 
-def _draw(figure: "Figure", panels: Sequence[tuple[str, int, Sequence[Entry]]], evaluation: Evaluation) -> None:
+def _draw(figure: "Figure", panels: Sequence[tuple[str, int, Sequence[SystemResult]]], evaluation: Evaluation) -> None:
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, count, entries) in zip(all_axes, panels, strict=True):
         _draw_panel(axes, entries, evaluation.main)
@@ -49,7 +49,7 @@ def _draw(figure: "Figure", panels: Sequence[tuple[str, int, Sequence[Entry]]], 
     )
 
 
-def _draw_panel(axes: "Axes", entries: Sequence[Entry], measure: str) -> None:
+def _draw_panel(axes: "Axes", entries: Sequence[SystemResult], measure: str) -> None:
     axes.axvline(entries[0].means[measure].value, color="#c9ced5", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for place, entry in enumerate(entries):
         mean = entry.means[measure]

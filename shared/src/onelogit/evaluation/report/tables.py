@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onelogit.evaluation.bootstrap import Mean
-from onelogit.evaluation.evaluation import Entry, Evaluation
+from onelogit.evaluation.evaluation import Evaluation, SystemResult
 from onelogit.evaluation.metrics import Measure
 from onelogit.evaluation.report.notes import ORDER_ONLY, queries, remarks, warnings
 
@@ -66,7 +66,7 @@ def _comparison(evaluation: Evaluation, measures: Sequence[Measure], between: st
     return table
 
 
-def _main_cells(entry: Entry, main: str, *, is_first: bool) -> tuple[str, str, str]:
+def _main_cells(entry: SystemResult, main: str, *, is_first: bool) -> tuple[str, str, str]:
     difference = "-" if is_first else _coloured(entry.differences[main])
     return (escape(entry.name), f"{entry.means[main].value:.3f}", difference)
 
