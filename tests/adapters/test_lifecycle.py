@@ -334,7 +334,7 @@ def test_an_option_in_two_places_is_refused(framework: Adapter, model: str):
 def test_a_wrong_recipe_is_a_clear_error(framework: Adapter, model: str):
     adapter = make(framework, model, options={"recipe": {"family": "mine", "read_out": {True: True}}})
 
-    with pytest.raises(ValueError, match="put true, false, yes and no into quotes"):
+    with pytest.raises(ValueError, match="put true, false, yes and no in quotes"):
         framework.run(adapter, QUERY, framework.documents(TEXTS))
 
 

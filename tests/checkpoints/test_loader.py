@@ -17,7 +17,7 @@ from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, 
 from onelogit.checkpoints.device import find_device, find_dtype
 from onelogit.checkpoints.loader import token_id
 from onelogit.local import reranker as reranker_module
-from onelogit.recipes.families import QWEN3_TEMPLATE
+from onelogit.recipes.templates import QWEN3_TEMPLATE
 from support.tiny import Tiny
 
 NAME = "Qwen3-Reranker-tiny"

@@ -12,7 +12,7 @@ from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, Unsupport
 from onelogit.checkpoints.metadata import declared_licence
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.prompts.template import compile_prompt
-from onelogit.recipes.families import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
+from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from support.declarations import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
 from support.reference import causal_logit, prompt_ids
 from support.tiny import Tiny

@@ -28,7 +28,7 @@ from onelogit.checkpoints.module_chain import find_chain
 from onelogit.cli.main import main
 from onelogit.conversion.head import Float32Head
 from onelogit.conversion.pooled import PooledClassifier
-from onelogit.recipes.families import QWEN3_TEMPLATE
+from onelogit.recipes.templates import QWEN3_TEMPLATE
 from support.tiny import _SHAPE, byte_level_tokenizer, pair_tokenizer
 
 QUERY = "What is the capital of China?"

@@ -10,7 +10,8 @@ from tokenizers import pre_tokenizers
 from onelogit import InputError, Recipe, RecipeError
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.template import compile_prompt
-from onelogit.recipes.families import CTXL_TEMPLATE, FAMILIES, MXBAI_TEMPLATE, QWEN3_TEMPLATE
+from onelogit.recipes.families import FAMILIES
+from onelogit.recipes.templates import CTXL_TEMPLATE, MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from support.reference import prompt_ids
 from support.tiny import (
     ARCHITECTURE_OF_FAMILY,

@@ -7,7 +7,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import Recipe, RecipeError
 from onelogit.prompts.template import compile_prompt
-from onelogit.recipes.families import FAMILIES, QWEN3_TEMPLATE
+from onelogit.recipes.families import FAMILIES
+from onelogit.recipes.templates import QWEN3_TEMPLATE
 
 
 @given(query=st.text(), document=st.text(), instruction=st.text(min_size=1), family=st.sampled_from(FAMILIES))

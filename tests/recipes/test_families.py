@@ -1,4 +1,4 @@
-"""Every family's prompt, byte for byte, and the facts that stand beside it."""
+"""The prompt of every family, byte for byte, and the other facts in its recipe."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ QUERY = "What is the capital of China?"
 DOCUMENT = "The capital of China is Beijing."
 INSTRUCTION = "Prefer official sources."
 
-# Length in bytes and the beginning of the sha256, taken from the families' own code and cards.
-ORACLE = {
+# Length in bytes and the first digits of the sha256, from the families' reference code and model cards.
+EXPECTED_PROMPTS = {
     ("ctxl-rerank-v2", None): (165, "a3d4f0ce3cc043a7"),
     ("ctxl-rerank-v2", INSTRUCTION): (190, "1a1cb01226893d71"),
     ("qwen3-reranker", None): (412, "a534f4970e1db52f"),
@@ -34,15 +34,15 @@ def recipe_of(family: str) -> Recipe:
     return next(recipe for recipe in FAMILIES if recipe.family == family)
 
 
-@pytest.mark.parametrize(("family", "instruction"), ORACLE)
+@pytest.mark.parametrize(("family", "instruction"), EXPECTED_PROMPTS)
 def test_the_prompt_is_byte_exact(family: str, instruction: str | None):
     prompt = prompt_text(recipe_of(family), QUERY, DOCUMENT, instruction).encode()
 
-    assert (len(prompt), hashlib.sha256(prompt).hexdigest()[:16]) == ORACLE[family, instruction]
+    assert (len(prompt), hashlib.sha256(prompt).hexdigest()[:16]) == EXPECTED_PROMPTS[family, instruction]
 
 
-def test_every_family_stands_in_the_oracle(family: Recipe):
-    assert (family.family, None) in ORACLE or family.family == "prism-reranker"
+def test_every_family_has_an_expected_prompt(family: Recipe):
+    assert (family.family, None) in EXPECTED_PROMPTS or family.family == "prism-reranker"
 
 
 def test_the_prompt_of_prism_is_byte_exact():
@@ -62,7 +62,7 @@ def test_the_prompt_of_prism_is_byte_exact():
     )
 
 
-def test_zerank_2_with_an_instruction_has_the_form_of_its_template():
+def test_the_prompt_of_zerank_2_with_an_instruction_is_byte_exact():
     prompt = prompt_text(recipe_of("zerank-2"), f" {QUERY} ", f"\n{DOCUMENT}\n", INSTRUCTION)
 
     assert prompt == (
@@ -71,7 +71,7 @@ def test_zerank_2_with_an_instruction_has_the_form_of_its_template():
     )
 
 
-def test_the_qwen3_template_is_the_hubs_file():
+def test_the_qwen3_template_is_the_file_on_the_hub():
     assert len(recipe_of("qwen3-reranker").chat_template) == 741
 
 
@@ -85,9 +85,9 @@ def test_a_template_renders_in_transformers_as_it_does_here(family: Recipe):
     assert rendered == prompt_text(family, QUERY, DOCUMENT)
 
 
-def test_every_family_names_its_source_and_licence(family: Recipe):
+def test_every_family_has_a_source_and_a_licence(family: Recipe):
     assert family.source.startswith("https://")
-    assert family.licence or family.family in ("kure-reranker", "coreb-code-reranker")  # only their cards know
+    assert family.licence or family.family in ("kure-reranker", "coreb-code-reranker")  # their model cards name it
     assert family.models
 
 
@@ -105,41 +105,41 @@ def test_every_family_names_its_source_and_licence(family: Recipe):
         ("zeroentropy/zerank-2-reranker", "zerank-2"),
     ],
 )
-def test_the_table_knows_a_model_by_its_id_or_name(model: str, family: str):
+def test_a_family_is_found_by_a_models_id_or_name(model: str, family: str):
     assert resolve_recipe(model, {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}'}).recipe.family == family
 
 
-def test_the_table_knows_a_fine_tune_by_its_base_model():
+def test_the_family_of_a_fine_tune_is_found_by_its_base_model():
     card = "---\nbase_model:\n- Qwen/Qwen3-Reranker-0.6B\nlicense: mit\n---\n# My model\n"
     texts = {"config.json": '{"architectures": ["Qwen3ForCausalLM"]}', "README.md": card}
 
     assert resolve_recipe("me/my-reranker", texts).recipe.family == "qwen3-reranker"
 
 
-def test_a_recipe_is_plain_data_and_back(family: Recipe):
+def test_a_recipe_survives_the_conversion_to_plain_data_and_back(family: Recipe):
     plain = recipe_fields(family)
 
     assert recipe_from(json.loads(json.dumps(plain))) == family
-    assert "max_tokens" not in recipe_fields(FAMILIES[0])  # as by default
+    assert "max_tokens" not in recipe_fields(FAMILIES[0])  # a default value is left out
 
 
-WHOLE = {"family": "mine", "chat_template": None, "read_out": {"true": "yes"}, "source": "this test"}
+VALID = {"family": "mine", "chat_template": None, "read_out": {"true": "yes"}, "source": "this test"}
 
 
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"family": "mine"}, "'read_out' is wrong with this recipe; its fields are family, chat_template"),
+        ({"family": "mine"}, "'chat_template', 'read_out', and 'source'. The fields of a recipe are family,"),
         ({"family": "mine", "read_out": None, "colour": 1}, "colour"),
         ({"family": "mine", "read_out": {}}, "missing 1 required"),
-        ({"family": "mine", "read_out": {"true": True}}, "true=True is wrong"),
-        (WHOLE | {"activation": "softmax"}, "activation='softmax' is wrong"),
-        (WHOLE | {"max_tokens": "512"}, "max_tokens='512' is wrong"),
-        (WHOLE | {"models": "abc"}, "models='abc' is wrong"),
-        (WHOLE | {"adds_special_tokens": "no"}, "adds_special_tokens='no' is wrong"),
-        ({"family": "mine", "read_out": {True: True}}, "put true, false, yes and no into quotes"),
+        ({"family": "mine", "read_out": {"true": True}}, "invalid recipe: true cannot be True"),
+        (VALID | {"activation": "softmax"}, "activation cannot be 'softmax'"),
+        (VALID | {"max_tokens": "512"}, "max_tokens cannot be '512'"),
+        (VALID | {"models": "abc"}, "models cannot be 'abc'"),
+        (VALID | {"adds_special_tokens": "no"}, "adds_special_tokens cannot be 'no'"),
+        ({"family": "mine", "read_out": {True: True}}, "put true, false, yes and no in quotes"),
     ],
 )
-def test_plain_data_that_are_no_recipe_say_what_one_is(plain: dict[str, object], message: str):
+def test_an_invalid_recipe_is_refused_with_the_names_of_the_fields(plain: dict[str, object], message: str):
     with pytest.raises(RecipeError, match=message):
         recipe_from(plain)

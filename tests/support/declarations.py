@@ -1,6 +1,6 @@
 """The files by which a checkpoint declares itself to Sentence Transformers, as published models carry them."""
 
-from onelogit.recipes.families import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
+from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"

@@ -3,7 +3,7 @@
 import torch
 
 from onelogit.prompts.template import compile_prompt
-from onelogit.recipes.families import ReadOut, Recipe
+from onelogit.recipes.recipe import ReadOut, Recipe
 from support.tiny import Tiny
 
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         plain_options,
     )
     from onelogit.ranking import Ranked
-    from onelogit.recipes.families import FAMILIES, ReadOut, Recipe, recipe_fields, recipe_from
+    from onelogit.recipes.families import FAMILIES
+    from onelogit.recipes.recipe import ReadOut, Recipe, recipe_fields, recipe_from
     from onelogit.registry import open_reranker
     from onelogit.remote.reranker import RemoteReranker
     from onelogit.validation import check_top_n
@@ -69,10 +70,10 @@ _HOMES = {
     "adapter_options": "options",
     "plain_options": "options",
     "FAMILIES": "recipes.families",
-    "ReadOut": "recipes.families",
-    "Recipe": "recipes.families",
-    "recipe_fields": "recipes.families",
-    "recipe_from": "recipes.families",
+    "ReadOut": "recipes.recipe",
+    "Recipe": "recipes.recipe",
+    "recipe_fields": "recipes.recipe",
+    "recipe_from": "recipes.recipe",
     "Reranker": "local.reranker",
     "Ranked": "ranking",
     "check_top_n": "validation",

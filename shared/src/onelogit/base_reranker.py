@@ -9,7 +9,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from tqdm.auto import tqdm
 
 from onelogit.ranking import Ranked, rank_logits
-from onelogit.recipes.families import Activation
+from onelogit.recipes.recipe import Activation
 from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_documents, checked_pairs
 
 Pairs = Sequence[tuple[str, str]]

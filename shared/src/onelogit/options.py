@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
 from onelogit.quantisation import check_quantisation, plain_quantisation
-from onelogit.recipes.families import Activation, Recipe, recipe_fields
+from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 
 Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
 LongDocuments = Literal["cut", "chunk_max"]

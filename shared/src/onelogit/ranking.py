@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import NamedTuple, Protocol, Self
 
 from onelogit.errors import LogitError
-from onelogit.recipes.families import Activation
+from onelogit.recipes.recipe import Activation
 
 
 class Ranked(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from onelogit.errors import InputError
-from onelogit.recipes.families import Recipe, recipe_from
+from onelogit.recipes.recipe import Recipe, recipe_from
 
 Choice = TypeVar("Choice", bound=str | None)
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, cast
 from typing_extensions import TypedDict
 
 from onelogit.ranking import Ranked, to_score
-from onelogit.recipes.families import Activation
+from onelogit.recipes.recipe import Activation
 from onelogit.validation import check_score_threshold, check_top_n, checked_choice
 
 OnError = Literal["raise", "keep_order"]

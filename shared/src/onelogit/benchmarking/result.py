@@ -8,7 +8,7 @@ from onelogit.benchmarking.latency import calls_for
 from onelogit.benchmarking.runner import BUSY, Measured
 from onelogit.benchmarking.targets import Facts, Memory
 from onelogit.options import DEMO_NOTE, is_demo
-from onelogit.recipes.families import is_non_commercial
+from onelogit.recipes.recipe import is_non_commercial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from onelogit.bulk.input_rows import ScoringPair
 from onelogit.errors import InputError, LogitError
 from onelogit.ranking import to_score
-from onelogit.recipes.families import Activation
+from onelogit.recipes.recipe import Activation
 
 if TYPE_CHECKING:
     from onelogit.registry import AnyReranker

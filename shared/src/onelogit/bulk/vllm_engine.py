@@ -25,7 +25,7 @@ from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.load_encoder import PromptWriter, read_prompt_writer
 from onelogit.errors import InputError
 from onelogit.options import OpenOptions
-from onelogit.recipes.families import Recipe
+from onelogit.recipes.recipe import Recipe
 
 _ROWS_TOGETHER = 256  # in a batch of vLLM's stage, which has several of them in flight
 _KEPT = ("number", "pairs", "place", "query_id", "document_id", "query")

@@ -8,7 +8,7 @@ from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.checkpoints.tokenizer_file import read_tokenizer
 from onelogit.options import LongDocuments, OpenOptions
 from onelogit.prompts.encoder import Encoder
-from onelogit.recipes.families import Recipe
+from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_choice, checked_max_tokens, checked_recipe
 
 

@@ -17,7 +17,7 @@ from onelogit.checkpoints.weights import first_line, load_model
 from onelogit.conversion.pooled import read_layers
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
 from onelogit.options import LoadOptions
-from onelogit.recipes.families import ReadOut, Recipe, is_non_commercial
+from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
 from onelogit.validation import checked_recipe
 
 logger = logging.getLogger(__name__)

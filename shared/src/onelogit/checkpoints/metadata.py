@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
-from onelogit.recipes.families import Activation, ReadOut
+from onelogit.recipes.recipe import Activation, ReadOut
 
 Texts = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""

@@ -18,9 +18,9 @@ from onelogit.checkpoints.metadata import (
 from onelogit.checkpoints.module_chain import find_chain
 from onelogit.errors import RecipeError, UnsupportedModelError
 from onelogit.prompts.template import takes_instruction
-from onelogit.recipes.families import DEFAULT_MAX_TOKENS, FAMILIES, Recipe
+from onelogit.recipes.families import FAMILIES, UNSUPPORTED
+from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 from onelogit.recipes.templates import PLAIN_TEMPLATE
-from onelogit.recipes.unsupported import UNSUPPORTED
 
 _NATIVE = "ForSequenceClassification"
 

@@ -10,7 +10,7 @@ from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LoadOptions, OpenOptions, Protocol, check_place, is_url
-from onelogit.recipes.families import Activation, ReadOut, Recipe
+from onelogit.recipes.recipe import Activation, ReadOut, Recipe
 from onelogit.validation import checked_path, checked_recipe
 
 METHODS = ("from_2_way_softmax", "no_post_processing")

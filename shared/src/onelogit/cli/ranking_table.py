@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onelogit.ranking import Ranked
-from onelogit.recipes.families import is_non_commercial
+from onelogit.recipes.recipe import is_non_commercial
 
 if TYPE_CHECKING:
     from onelogit.registry import AnyReranker

@@ -11,7 +11,8 @@ from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.cli.model_options import add_json_option, add_revision_option
 from onelogit.cli.output import print_json
-from onelogit.recipes.families import FAMILIES, ReadOut, Recipe
+from onelogit.recipes.families import FAMILIES
+from onelogit.recipes.recipe import ReadOut, Recipe
 
 SUMMARY = "the families that are known, or what would be used for a model, and which file said so"
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from onelogit.errors import UnsupportedModelError
-from onelogit.recipes.families import ReadOut
+from onelogit.recipes.recipe import ReadOut
 
 
 class Float32Head(nn.Linear):

@@ -26,7 +26,7 @@ from onelogit.export.probe import PROBE_FILE
 from onelogit.export.saving import save_classifier, saved_dtype
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.tokenizer import added_ids, without_limits
-from onelogit.recipes.families import Recipe
+from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_path
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 from onelogit.errors import RecipeError
 from onelogit.prompts.template import compile_prompt, takes_instruction
-from onelogit.recipes.families import Activation, Recipe
+from onelogit.recipes.recipe import Activation, Recipe
 
 ACTIVATION_CLASSES: dict[Activation, str] = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",

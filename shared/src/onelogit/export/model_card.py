@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import yaml
 
-from onelogit.recipes.families import ReadOut, Recipe
+from onelogit.recipes.recipe import ReadOut, Recipe
 
 
 class Serving(NamedTuple):

@@ -10,7 +10,7 @@ from onelogit.checkpoints.weights import load_model
 from onelogit.conversion.head import Head, sequence_classifier
 from onelogit.export.exporter import Conversion, export
 from onelogit.options import LoadOptions
-from onelogit.recipes.families import DEFAULT_MAX_TOKENS, Recipe
+from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 
 
 def save_labels(

@@ -16,7 +16,7 @@ from onelogit.engine.scheduler import in_passing_thread
 from onelogit.export.exporter import PROBE_PAIRS, Conversion, Probe, export, open_cross_encoder
 from onelogit.local.scorer import LocalScorer
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options, scoring_options
-from onelogit.recipes.families import Activation, Recipe
+from onelogit.recipes.recipe import Activation, Recipe
 from onelogit.validation import (
     checked_choice,
 )

@@ -17,7 +17,7 @@ from onelogit.options import LongDocuments, ScoringOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import Rows
 from onelogit.ranking import best_logits
-from onelogit.recipes.families import Recipe
+from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_choice, checked_count, checked_max_tokens
 
 logger = logging.getLogger(__name__)

@@ -1,11 +1,8 @@
-"""Recipe, its form as plain data, and the table of families: facts with their sources, no code that acts on them."""
+"""The supported model families and the known unsupported models: facts with their sources, no code that uses them."""
 
-import re
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, replace
 
-from onelogit.errors import RecipeError
+from onelogit.recipes.recipe import ReadOut, Recipe
 from onelogit.recipes.templates import (
     BGE_GEMMA_TEMPLATE,
     CTXL_TEMPLATE,
@@ -17,113 +14,6 @@ from onelogit.recipes.templates import (
     ZERANK_1_TEMPLATE,
     ZERANK_2_TEMPLATE,
 )
-
-Activation = Literal["sigmoid", "identity"]
-
-DEFAULT_MAX_TOKENS = 8192
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOut:
-    """Which rows of the language-model head make the logit, and how.
-
-    The logit is `scale * (head[true] - head[false])` at the prompt's last token,
-    or `scale * head[true]` where `false` is None. A token is given by its id, or by its text
-    where ids differ between the tokenizers of one family; a text must be exactly one token.
-    """
-
-    true: int | str
-    false: int | str | None = None
-    scale: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """All that has to be known of a model to rerank with it.
-
-    Attributes:
-        family: a short name, for logs and errors.
-        chat_template: jinja, as Sentence Transformers declares it: messages with the roles `query` and `document`,
-            and `system` for an instruction. `{{ seam }}` renders empty and marks a place where the family's
-            reference code ends one tokenizer call and begins the next. None where query and document go to the
-            tokenizer as a pair, as encoders take them.
-        read_out: the head rows that make the logit; None where the checkpoint has a one-logit head of its own.
-        activation: turns the logit into the score that the model's card publishes.
-        default_instruction: used where the caller gives none; None for no instruction.
-        adds_special_tokens: whether the tokenizer's own first and last tokens stand around a prompt that does not
-            begin with the first one already; the references differ in this.
-        max_tokens: the longest prompt that the card stands for, in tokens.
-        licence: SPDX-like identifier; the model card's own word wins over this one.
-        models: hub ids known to follow this recipe.
-        name_pattern: regular expression, matched without case against the last part of an id or path.
-        source: where these facts can be checked.
-    """
-
-    family: str
-    chat_template: str | None
-    read_out: ReadOut | None
-    source: str
-    activation: Activation = "identity"
-    default_instruction: str | None = None
-    adds_special_tokens: bool = True
-    max_tokens: int = DEFAULT_MAX_TOKENS
-    licence: str | None = None
-    models: tuple[str, ...] = ()
-    name_pattern: str | None = None
-
-
-def recipe_fields(recipe: Recipe | ReadOut) -> dict[str, Any]:
-    """A recipe as plain data, which YAML and JSON can hold: the fields that are not as by default."""
-    plain = {}
-    for field in fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.default is MISSING or value != field.default:
-            plain[field.name] = recipe_fields(value) if isinstance(value, ReadOut) else value
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
-
-
-def recipe_from(plain: Mapping[str, Any]) -> Recipe:
-    """The recipe that `recipe_fields` described.
-
-    Raises:
-        RecipeError: a field is missing or unknown.
-    """
-    try:
-        given = plain["read_out"]
-        read_out = None if given is None else ReadOut(**_checked_types(ReadOut, given))
-        models = (
-            tuple(plain.get("models", ())) if isinstance(plain.get("models", ()), list | tuple) else plain["models"]
-        )
-        return Recipe(**_checked_types(Recipe, {**plain, "read_out": read_out, "models": models}))
-    except (KeyError, TypeError) as error:
-        names = ", ".join(field.name for field in fields(Recipe))
-        raise RecipeError(
-            f"{error} is wrong with this recipe; its fields are {names}, and those of read_out true, false, scale. "
-            "In YAML, put true, false, yes and no into quotes"
-        ) from error
-
-
-def _checked_types(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, hint in get_type_hints(kind).items():
-        if name in values and not _fits(values[name], hint):
-            raise TypeError(f"{name}={values[name]!r}")
-    return values
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
-    kinds = get_args(hint) or (hint,)
-    is_flag = isinstance(value, bool) and bool not in kinds  # which Python counts among the numbers
-    return not is_flag and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
-
-
-def is_non_commercial(licence: str | None) -> bool:
-    """Whether a licence, by its name, is for use that is not commercial."""
-    return licence is not None and re.search(r"\bnc\b|non-?commercial", licence.lower().replace("_", "-")) is not None
-
 
 _QWEN3_RERANKER = Recipe(
     family="qwen3-reranker",
@@ -231,5 +121,69 @@ FAMILIES = (
         models=("zeroentropy/zerank-2-reranker", "zeroentropy/zerank-2"),
         name_pattern=r"zerank-2(-reranker)?(-seq)?$",
         source="https://huggingface.co/zeroentropy/zerank-2-reranker",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsupported:
+    """Models that cannot be converted to a one-logit classifier, with the reason for the error message.
+
+    Attributes:
+        pattern: regular expression, matched case-insensitively against the architecture and the model's name.
+        reason: a clause that completes "it has no one-logit form:".
+        alternative: a sentence that says what to use instead.
+    """
+
+    pattern: str
+    reason: str
+    alternative: str
+
+
+UNSUPPORTED = (
+    Unsupported(
+        pattern=r"^JinaForRanking|jina-reranker-v3",
+        reason="it ranks all documents of a list in one prompt, by the cosine of projected tokens",
+        alternative="Run it with its own code (model.rerank), or use a pointwise model such as Qwen3-Reranker",
+    ),
+    Unsupported(
+        pattern=r"^JinaVL|jina-reranker-m0",
+        reason="it is a vision-language model with a two-layer head",
+        alternative="Run it with its own code (model.compute_score)",
+    ),
+    Unsupported(
+        pattern=r"^LayerWiseMiniCPM|minicpm-layerwise",
+        reason="it has one head for each layer, in custom code",
+        alternative="Use BAAI/bge-reranker-v2-gemma, or run it with FlagEmbedding",
+    ),
+    Unsupported(
+        pattern=r"^CostWiseGemma|gemma2-lightweight",
+        reason="it has one head for each layer and merges tokens between layers",
+        alternative="Use BAAI/bge-reranker-v2-gemma, or run it with FlagEmbedding",
+    ),
+    Unsupported(
+        pattern=r"^Querit| Querit",
+        reason="it uses a custom attention mask and a head at its [CLS] token",
+        alternative="Run it with its own code",
+    ),
+    Unsupported(
+        pattern=r"T5Gemma|KaLM-Reranker",
+        reason="it is an encoder-decoder",
+        alternative="Run it with its own code",
+    ),
+    Unsupported(
+        pattern=r"Bidirectional|nemotron.*rerank",
+        reason="it attends in both directions, in custom code",
+        alternative="Run it with trust_remote_code=True in transformers, or serve it with vLLM",
+    ),
+    Unsupported(
+        pattern=r"ForConditionalGeneration|Qwen3-VL-Reranker|LightOn-rerank-PW",
+        reason="it is a multimodal model, and its text backbone is not converted",
+        alternative="Run it with sentence_transformers.CrossEncoder",
+    ),
+    Unsupported(
+        pattern=r"LightOn-rerank-LW|ListConRanker",
+        reason="it ranks a list as a whole",
+        alternative="Use a pointwise model such as Qwen3-Reranker",
     ),
 )

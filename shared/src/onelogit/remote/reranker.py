@@ -6,7 +6,7 @@ from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
 from onelogit.options import OpenOptions, RemoteOptions, check_options, without_secrets
-from onelogit.recipes.families import Activation
+from onelogit.recipes.recipe import Activation
 from onelogit.remote.scorer import RemoteScorer
 from onelogit.validation import checked_choice
 

@@ -17,7 +17,7 @@ from onelogit.export.probe import ProbeFile, diagnose, largest_difference, long_
 from onelogit.options import OpenOptions, Protocol, RemoteOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
-from onelogit.recipes.families import Recipe
+from onelogit.recipes.recipe import Recipe
 from onelogit.remote.client import Client, ClientLimits
 from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
 from onelogit.remote.request_builder import RequestBuilder

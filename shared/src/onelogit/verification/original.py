@@ -29,7 +29,7 @@ from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.errors import RecipeError
 from onelogit.io.progress import tracked, waiting
 from onelogit.options import LoadOptions
-from onelogit.recipes.families import Recipe
+from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_recipe
 from onelogit.verification.modular import Modular
 from onelogit.verification.sample_pairs import SamplePair

@@ -16,7 +16,7 @@ from onelogit.evaluation.report.examples import changes, stories
 from onelogit.evaluation.report.notes import ORDER_ONLY, queries, remarks, warnings
 from onelogit.evaluation.systems import without_secret
 from onelogit.io.outputs import versions
-from onelogit.recipes.families import is_non_commercial
+from onelogit.recipes.recipe import is_non_commercial
 
 _HERE = Path(__file__).parent
 _BARS = 160

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from onelogit.evaluation.evaluation import Evaluation
 from onelogit.options import DEMO_NOTE, is_demo
-from onelogit.recipes.families import is_non_commercial
+from onelogit.recipes.recipe import is_non_commercial
 
 _FEW = 50
 ORDER_ONLY = "A score orders the documents of a query; it is no probability that one is relevant, or true."

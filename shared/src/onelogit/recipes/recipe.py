@@ -1,0 +1,112 @@
+"""What a model needs to be used as a reranker, as a `Recipe`; and recipes as plain data and back."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from onelogit.errors import RecipeError
+
+Activation = Literal["sigmoid", "identity"]
+
+DEFAULT_MAX_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOut:
+    """How the logit is computed from rows of the language-model head.
+
+    The logit is `scale * (head[true] - head[false])` at the prompt's last token, or `scale * head[true]` if `false` is
+    None. A token is given by its id, or by its text if the ids differ between the tokenizers of one family; a text must
+    be exactly one token.
+    """
+
+    true: int | str
+    false: int | str | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything needed to rerank with a model.
+
+    Attributes:
+        family: a short name, for logs and errors.
+        chat_template: jinja in the form of Sentence Transformers: messages with the roles `query` and `document`, and
+            `system` for an instruction. `{{ seam }}` renders empty; it marks a place where the family's reference code
+            ends one tokenizer call and begins the next. None if query and document go to the tokenizer as a pair, as
+            for encoders.
+        read_out: the head rows that make the logit; None if the checkpoint already has a one-logit head.
+        activation: turns the logit into the score that the model card publishes.
+        default_instruction: used if the caller gives none; None for no instruction.
+        adds_special_tokens: whether the tokenizer's first and last special tokens are put around a prompt that does not
+            already begin with the first one; the reference implementations differ in this.
+        max_tokens: the longest prompt that the model card supports.
+        licence: SPDX-like identifier; the model card takes precedence.
+        models: hub ids known to follow this recipe.
+        name_pattern: regular expression, matched case-insensitively against the last part of an id or path.
+        source: where these facts can be checked.
+    """
+
+    family: str
+    chat_template: str | None
+    read_out: ReadOut | None
+    source: str
+    activation: Activation = "identity"
+    default_instruction: str | None = None
+    adds_special_tokens: bool = True
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    licence: str | None = None
+    models: tuple[str, ...] = ()
+    name_pattern: str | None = None
+
+
+def recipe_fields(recipe: Recipe | ReadOut) -> dict[str, Any]:
+    """The recipe as plain data for YAML or JSON, without the fields that have their default value."""
+    plain = {}
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.default is MISSING or value != field.default:
+            plain[field.name] = recipe_fields(value) if isinstance(value, ReadOut) else value
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def recipe_from(plain: Mapping[str, Any]) -> Recipe:
+    """The recipe from the output of `recipe_fields`.
+
+    Raises:
+        RecipeError: a field is missing, unknown or of the wrong type.
+    """
+    try:
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        if values.get("read_out") is not None:
+            values["read_out"] = ReadOut(**_checked_types(ReadOut, values["read_out"]))
+        return Recipe(**_checked_types(Recipe, values))
+    except TypeError as error:
+        names = ", ".join(field.name for field in fields(Recipe))
+        raise RecipeError(
+            f"invalid recipe: {error}. The fields of a recipe are {names}; the fields of read_out are true, false and "
+            "scale. In YAML, put true, false, yes and no in quotes"
+        ) from error
+
+
+def _checked_types(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, hint in get_type_hints(kind).items():
+        if name in values and not _fits(values[name], hint):
+            raise TypeError(f"{name} cannot be {values[name]!r}")
+    return values
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    kinds = get_args(hint) or (hint,)
+    is_flag = isinstance(value, bool) and bool not in kinds  # bool is a subclass of int
+    return not is_flag and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
+
+
+def is_non_commercial(licence: str | None) -> bool:
+    """Whether the licence identifier names a non-commercial licence."""
+    return licence is not None and re.search(r"\bnc\b|non-?commercial", licence.lower().replace("_", "-")) is not None
