@@ -115,7 +115,7 @@ def test_a_checkpoint_with_vllm_fields_scores_as_its_causal_model(checkpoint: Ca
     ],
 )
 def test_families_that_cannot_convert_are_refused_by_name_with_a_way_out(model: str, architecture: str):
-    with pytest.raises(UnsupportedModelError, match=r"has no one-logit form: it .*\. (Run|Take) "):
+    with pytest.raises(UnsupportedModelError, match=r"has no one-logit form: it .*\. (Run|Use) "):
         resolve_recipe(model, texts(architecture))
 
 
