@@ -12,6 +12,8 @@ from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 
 Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
 LongDocuments = Literal["cut", "chunk_max"]
+API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
+"""The environment variable that holds a server's API key."""
 DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
 """The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
 DEMO_NOTE = (

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.options import OpenOptions, check_place, is_url, plain_options
+from onelogit.options import API_KEY_VARIABLE, OpenOptions, check_place, is_url, plain_options
 from onelogit.recipes.recipe import recipe_fields
-from onelogit.remote.scorer import API_KEY_VARIABLE
 from onelogit.validation import checked_path, checked_recipe
 
 # What says where, how fast and who may, but not what.

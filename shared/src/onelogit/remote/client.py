@@ -138,6 +138,15 @@ class Client:
         async with self._deadline(path):
             return await self._ask("GET", path, None)
 
+    async def list_models(self) -> list[str]:
+        """The names in the server's list of models; empty if it has no such list."""
+        try:
+            return [str(each["id"]) for each in (await self.get("/v1/models"))["data"]]
+        except RetryableError:
+            raise
+        except (ServerError, KeyError, TypeError):
+            return []
+
     def close(self) -> None:
         """End the wire's thread and connections; what still waits ends with an error."""
         with self._guard():

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -14,14 +14,13 @@ from onelogit.checkpoints.load_encoder import read_prompt_writer
 from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
 from onelogit.export.probe import ProbeFile, diagnose, largest_difference, long_pairs, read_probe, within, wrong_prompts
-from onelogit.options import OpenOptions, Protocol, RemoteOptions
+from onelogit.options import API_KEY_VARIABLE, OpenOptions, Protocol, RemoteOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.recipe import Recipe
 from onelogit.remote.client import Client, ClientLimits
 from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
 from onelogit.remote.request_builder import RequestBuilder
-from onelogit.remote.served import listed_models, served_name
 from onelogit.validation import check_text, checked_choice, checked_count
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-API_KEY_VARIABLE = "ONELOGIT_API_KEY"
 _PAIRS_A_REQUEST = 32  # as many as TEI takes by default
 
 
@@ -156,9 +154,17 @@ class RemoteScorer:
     async def _find_served_name(self) -> str | None:
         """What the server calls the model: as the caller says, or as the server does; None where it needs no name."""
         if self._served_name is None and self.protocol != "tei":
-            listed = await listed_models(self.client)
-            self._served_name = served_name(listed, self._model, self.template, self.client)
+            self._served_name = self._choose_served_name(await self.client.list_models())
         return self._served_name or None
+
+    def _choose_served_name(self, listed: Sequence[str]) -> str:
+        """The name in the server's list; "" if the server lists none. With template="server" the list may lack it."""
+        if self._model is not None and (self._model in listed or (self.template == "server" and len(listed) != 1)):
+            return self._model
+        if len(listed) > 1:
+            names = self.client.shown(", ".join(listed[:20]))
+            raise InputError(f"{self.client.url} serves {names}: name one as served_name")
+        return listed[0] if listed else ""
 
     async def _prove_instruction(self, instruction: str | None) -> None:
         """Refuse to go on where a server that writes the prompts does not write instructions into them."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from onelogit.errors import ServerError
 from onelogit.remote.client import Client, ClientLimits
 from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
-from onelogit.remote.served import listed_models
 
 _LIMITS = ClientLimits(timeout_s=600.0)
 _ROWS_A_REQUEST = 16
@@ -30,7 +29,7 @@ def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
 
 async def _ask(client: Client, rows: Sequence[Sequence[int]]) -> list[float]:
     protocol_spec = PROTOCOLS["vllm-tokens"]
-    models = await listed_models(client)
+    models = await client.list_models()
     if not models:
         raise ServerError(f"{client.url}/v1/models names no model: it is no vLLM server")
     parts = [rows[start : start + _ROWS_A_REQUEST] for start in range(0, len(rows), _ROWS_A_REQUEST)]
