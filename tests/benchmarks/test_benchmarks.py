@@ -81,7 +81,8 @@ def test_a_run_holds_everyone_against_the_causal_model(tmp_path: Path):
 
 
 def test_what_a_client_costs_is_measured_for_each_way_to_ask(tmp_path: Path):
-    command = [sys.executable, FOLDER / "wire.py", "--rounds", "1", "--documents", "3", "--out", tmp_path / "run.json"]
+    command = [sys.executable, FOLDER / "client_cost.py", "--rounds", "1", "--documents", "3"]
+    command += ["--out", tmp_path / "run.json"]
 
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
 

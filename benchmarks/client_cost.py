@@ -3,7 +3,7 @@
 The parts by themselves (writing and tokenising prompts, building requests, reading answers), and `RemoteReranker` as a
 whole, asking a server in another process that answers at once. No model is loaded: only its small files are read.
 
-    python benchmarks/wire.py --model FOLDER --data DIR
+    python benchmarks/client_cost.py --model FOLDER --data DIR
 """
 
 import argparse
