@@ -20,6 +20,8 @@ from texts import Texts
 from torch._dynamo.utils import counters
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from onelogit.errors import first_line
+
 COMPILING_S = 60  # left at least, or nothing is compiled any more
 QUERY_TOKENS = 8
 SMALL, LARGE, DOCUMENT_FIRST = "qwen3-0.6b", "qwen3-4b", "ctxl-1b"
@@ -176,7 +178,7 @@ class DeviceBench:
             except Exception as error:  # out of memory, or whatever a peer has to say; the others go on
                 if each == ONELOGIT:
                     raise
-                self.note(name, each, f"{type(error).__name__}: {error}".splitlines()[0])
+                self.note(name, each, f"{type(error).__name__}: {first_line(error)}")
                 del self._entrants[name, each]
                 calls.pop(each, None)
         graphs = counters["stats"]["unique_graphs"]

@@ -14,6 +14,7 @@ from onelogit import Reranker
 from onelogit.engine.attention.flash_varlen import has_flash_varlen
 from onelogit.engine.attention.hooks import attends_over_prefix_tree
 from onelogit.engine.forward import TokenRow
+from onelogit.errors import first_line
 
 HEAD_ALONE = "Sentence Transformers, head alone"
 UNPADDED = "Sentence Transformers, unpadded"
@@ -31,7 +32,7 @@ def enter(name: str, lineup: Lineup) -> Entrant:
     except Absent:
         raise
     except Exception as error:  # compilers and optional packages fail in ways of their own; the run goes on
-        raise Absent(f"{type(error).__name__}: {error}".strip().splitlines()[0]) from error
+        raise Absent(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def of_reranker(lineup: Lineup, reranker: Reranker) -> Entrant:

@@ -30,6 +30,7 @@ from transformers import AutoTokenizer
 from versions import MEASURED
 
 from onelogit import DEMO_MODEL
+from onelogit.errors import first_line
 from onelogit.io.outputs import versions
 
 
@@ -95,7 +96,7 @@ def _part(bench: DeviceBench, name: str) -> tuple[Any, str]:
         return None, str(reason)
     except Exception as error:  # whatever a device has to say; the other parts go on
         print(f"  failed: {error!r}", file=sys.stderr, flush=True)
-        return None, f"failed: {type(error).__name__}: {error}".splitlines()[0]
+        return None, f"failed: {type(error).__name__}: {first_line(error)}"
 
 
 def report(result: dict[str, Any]) -> None:
@@ -141,7 +142,7 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise argparse.ArgumentTypeError(str(error).splitlines()[0]) from error
+        raise argparse.ArgumentTypeError(first_line(error)) from error
 
 
 def parse() -> argparse.Namespace:

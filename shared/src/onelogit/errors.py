@@ -36,3 +36,8 @@ class LogitError(OnelogitError):
 
 class ServerError(OnelogitError):
     """A server that cannot be reached, or answers with something other than what was asked for."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without the advice that libraries add below it."""
+    return str(error).strip().partition("\n")[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from onelogit.errors import OnelogitError
+from onelogit.errors import OnelogitError, first_line
 
 _MOST_WAIT_S = 5
 
@@ -116,8 +116,7 @@ def _outcome(work: Callable[[], object]) -> tuple[object, OnelogitError | None]:
     except OnelogitError as error:
         return None, error
     except Exception as error:  # whatever a library raises: over there, it is no bug of this process
-        first_line = str(error).strip().partition("\n")[0]
-        return None, OnelogitError(f"{type(error).__name__}: {first_line}")
+        return None, OnelogitError(f"{type(error).__name__}: {first_line(error)}")
 
 
 def _send(connection: Connection, answer: object, error: OnelogitError | None) -> None:

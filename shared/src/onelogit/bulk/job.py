@@ -12,12 +12,12 @@ from typing_extensions import Unpack
 
 from onelogit.bulk.input_rows import ScoringPair, pairs_of
 from onelogit.bulk.output_folder import RunFolder, RunRecord, part_of_shard
-from onelogit.bulk.part_files import first_line, read_part, row_count, scored_table, write_part
+from onelogit.bulk.part_files import read_part, row_count, scored_table, write_part
 from onelogit.bulk.ranking import grouped_tables, rank_table
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.shards import Plan, Shard, ShardReader, plan_shards
 from onelogit.checkpoints.fingerprint import model_label, sent_name, sent_options
-from onelogit.errors import InputError, OnelogitError
+from onelogit.errors import InputError, OnelogitError, first_line
 from onelogit.io.progress import progress_bar, waiting
 from onelogit.options import OpenOptions
 from onelogit.registry import open_reranker

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from onelogit.bulk.input_rows import ScoringPair
 from onelogit.bulk.scoring import Scored
-from onelogit.errors import OnelogitError
+from onelogit.errors import OnelogitError, first_line
 
 # What is known of a pair once it is scored, and all that ranking needs.
 SCORED = pyarrow.schema(
@@ -135,11 +135,6 @@ def draft_of(path: Path) -> Iterator[Path]:
         raise OnelogitError(f"{path} cannot be written ({said}); once it can, run the same command again") from error
     finally:
         draft.unlink(missing_ok=True)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without what libraries add below."""
-    return str(error).partition("\n")[0]
 
 
 def _keep(path: Path) -> None:

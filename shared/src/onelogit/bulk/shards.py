@@ -9,8 +9,7 @@ import pyarrow
 from pyarrow import parquet
 
 from onelogit.bulk.input_rows import COLUMNS, NEEDED
-from onelogit.bulk.part_files import first_line
-from onelogit.errors import InputError
+from onelogit.errors import InputError, first_line
 from onelogit.io.text_files import TextLine, opened
 
 KINDS = (".parquet", ".jsonl", ".jsonl.gz")

@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from onelogit.errors import CheckpointError, InputError
+from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.validation import checked_path
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
@@ -50,7 +50,7 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
             f"the model {name!r} is neither a folder here nor found on the hub; check the spelling, log in for a gated "
-            f"model, or download it first where there is no network ({str(error).strip().partition(chr(10))[0]})"
+            f"model, or download it first where there is no network ({first_line(error)})"
             f"{_left_aside(Path(name))}"
         ) from error
 
@@ -66,8 +66,9 @@ def _snapshot(name: str, **options: Any) -> str:
         with suppress(LocalEntryNotFoundError):
             if not is_of_the_disk:  # of a full one, half a model is here
                 return str(snapshot_download(name, **options, local_files_only=True))
-        said = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"the model {name!r} cannot be fetched ({type(error).__name__}: {said})") from error
+        raise CheckpointError(
+            f"the model {name!r} cannot be fetched ({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def _left_aside(folder: Path) -> str:

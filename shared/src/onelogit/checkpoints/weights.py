@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Pretrain
 
 from onelogit.checkpoints.device import find_device, find_device_map, find_dtype, is_quantised
 from onelogit.checkpoints.head_weights import stored_dtype
-from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
+from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, first_line
 from onelogit.options import LoadOptions
 
 
@@ -104,8 +104,3 @@ def _without_load_report() -> Iterator[None]:
         yield
     finally:
         reporter.removeFilter(is_wanted)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the advice that transformers adds below."""
-    return str(error).strip().partition("\n")[0]

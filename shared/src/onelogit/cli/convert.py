@@ -18,7 +18,7 @@ from onelogit.cli.model_options import (
 )
 from onelogit.cli.output import print_json
 from onelogit.cli.verify import check_measuring
-from onelogit.errors import CheckpointError, InputError
+from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.export.model_card import serving
 from onelogit.io.progress import waiting
 from onelogit.validation import checked_path
@@ -131,8 +131,9 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
         hub.create_repo(hub_id, private=is_private, exist_ok=True)
         hub.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Conversion by onelogit")
     except Exception as error:  # whatever the hub's client or its transport raises
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{folder} is written, but cannot be uploaded to {hub_id!r}: {reason}") from error
+        raise CheckpointError(
+            f"{folder} is written, but cannot be uploaded to {hub_id!r}: {first_line(error)}"
+        ) from error
 
 
 def _report(options: argparse.Namespace, labels: int) -> None:

@@ -9,7 +9,6 @@ import logging
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from onelogit.checkpoints.weights import first_line
 from onelogit.engine.attention.hooks import (
     disable_prefix_tree_attention,
     enable_prefix_tree_attention,
@@ -20,7 +19,7 @@ from onelogit.engine.compiled import can_be_compiled, compile_layers, stop_compi
 from onelogit.engine.forward import TokenRow, context_for, read_padded, run_prefix_tree
 from onelogit.engine.fused_ops import fuse
 from onelogit.engine.prefix_tree import Cursor, next_batch
-from onelogit.errors import OnelogitError
+from onelogit.errors import OnelogitError, first_line
 
 logger = logging.getLogger(__name__)
 
