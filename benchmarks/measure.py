@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from contestants import Ready
 from counting import Work, counted
 from processes import Contestant
-from scipy.stats import kendalltau
+
+from onelogit.ranking import kendall_tau
 
 NOISY_SPREAD = 0.3  # of a ratio, (max - min) / median
 WAKING = "Good morning."
@@ -93,7 +94,7 @@ def summarise(times: dict[str, Times], calls: Sequence[Call]) -> dict[str, Any]:
     }
 
 
-def agreement(logits: Sequence[float], truth: Sequence[float]) -> dict[str, float]:
+def agreement(logits: Sequence[float], truth: Sequence[float]) -> dict[str, float | None]:
     """How far logits are from the truth, and whether they put documents into the same order.
 
     Returns:
@@ -102,7 +103,7 @@ def agreement(logits: Sequence[float], truth: Sequence[float]) -> dict[str, floa
     errors = [abs(mine - true) for mine, true in zip(logits, truth, strict=True)]
     return {
         "max_error": max(errors),
-        "kendall_tau": float(kendalltau(logits, truth).statistic) if len(truth) > 1 else 1.0,
+        "kendall_tau": kendall_tau(logits, truth) if len(truth) > 1 else 1.0,
         "spread_of_truth": statistics.pstdev(truth),
     }
 

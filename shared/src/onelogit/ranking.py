@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple, Protocol, Self
 
-from onelogit.errors import LogitError
+from onelogit.errors import InputError, LogitError
 from onelogit.recipes.recipe import Activation
 
 
@@ -106,3 +106,21 @@ def check_logit(logit: float, index: int) -> None:
     """
     if not math.isfinite(logit):
         raise LogitError(f"the logit of document {index} is {logit}; try dtype='float32'")
+
+
+def kendall_tau(before: Sequence[float], after: Sequence[float]) -> float | None:
+    """Kendall's tau-b of two lists of logits for the same documents: 1 for the same order, -1 for the reverse.
+
+    Returns:
+        None if either list has fewer than two different logits.
+
+    Raises:
+        InputError: scipy is not installed.
+    """
+    if len(set(before)) < 2 or len(set(after)) < 2:
+        return None
+    try:
+        from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415  an optional dependency
+    except ImportError as error:
+        raise InputError("Kendall's tau needs scipy: pip install 'onelogit[measure]'") from error
+    return float(kendalltau(before, after).statistic)

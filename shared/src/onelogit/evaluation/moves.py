@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from onelogit.evaluation.data.dataset import JudgedQuery
 from onelogit.evaluation.metrics import by_logit
+from onelogit.ranking import kendall_tau
 
 _ROWS_AT_ONCE = 256
 
@@ -34,7 +35,7 @@ def move(query: JudgedQuery, before: Sequence[float], after: Sequence[float]) ->
     if len(before) < 2:
         return None
     orders = [by_logit(query, logits) for logits in (before, after)]
-    return Move(_flipped(before, after), _kendall_tau(before, after), p_mrr(query, *orders))
+    return Move(_flipped(before, after), kendall_tau(before, after), p_mrr(query, *orders))
 
 
 def p_mrr(query: JudgedQuery, before: Sequence[str], after: Sequence[str]) -> float | None:
@@ -82,11 +83,3 @@ def _flipped(before: Sequence[float], after: Sequence[float]) -> float:
         signs = np.sign(old[rows, None] - old) * np.sign(new[rows, None] - new)
         flipped += int((signs < 0).sum())
     return flipped / (count * (count - 1))  # each pair was seen from both of its sides
-
-
-def _kendall_tau(before: Sequence[float], after: Sequence[float]) -> float | None:
-    from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415  comes with the extra
-
-    if len(set(before)) < 2 or len(set(after)) < 2:
-        return None
-    return float(kendalltau(before, after).statistic)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from onelogit.errors import InputError
+from onelogit.ranking import kendall_tau
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def compare(name: str, original: Sequence[float], logits: Sequence[float], queri
         logits=tuple(logits),
         largest_difference=max(differences),
         mean_difference=sum(differences) / len(differences),
-        kendall_tau=_kendall_tau(original, logits),
+        kendall_tau=kendall_tau(original, logits),
         top_5_overlap=top_overlap(original, logits, queries, 5),
         top_10_overlap=top_overlap(original, logits, queries, 10),
         ties_in_float32=_tied_count(logits),
@@ -84,16 +84,6 @@ def top_overlap(original: Sequence[float], logits: Sequence[float], queries: Seq
 
 def _best(logits: Sequence[float], pairs: Sequence[int], top_n: int) -> set[int]:
     return set(sorted(pairs, key=lambda index: -logits[index])[:top_n])
-
-
-def _kendall_tau(original: Sequence[float], logits: Sequence[float]) -> float | None:
-    if len(set(original)) < 2 or len(set(logits)) < 2:
-        return None
-    try:
-        from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415  only measuring needs it
-    except ImportError as error:
-        raise InputError("Kendall's tau needs scipy: pip install onelogit[measure]") from error
-    return float(kendalltau(original, logits).statistic)
 
 
 def _tied_count(logits: Sequence[float]) -> int:
