@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from checkpoints import random_model, recipe_with_ids
 from onelogit import Recipe, Reranker
-from onelogit.conversion.head import Head, one_logit_head, sequence_classifier
+from onelogit.conversion.classifier import sequence_classifier
+from onelogit.conversion.head import Head, one_logit_head
 
 
 class Entrant(NamedTuple):

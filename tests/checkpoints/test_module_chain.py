@@ -26,8 +26,8 @@ from transformers import (
 from onelogit import CheckpointError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.module_chain import find_chain
 from onelogit.cli.main import main
+from onelogit.conversion.classifier import PooledClassifier
 from onelogit.conversion.head import Float32Head
-from onelogit.conversion.pooled import PooledClassifier
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 from support.tiny import _SHAPE, byte_level_tokenizer, pair_tokenizer
 

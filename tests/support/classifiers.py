@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from onelogit.conversion.head import Head, sequence_classifier
+from onelogit.conversion.classifier import sequence_classifier
+from onelogit.conversion.head import Head
 from onelogit.engine.attention import hooks
 from onelogit.engine.forward import TokenRow
 

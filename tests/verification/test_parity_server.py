@@ -7,9 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from onelogit import LoadOptions, Reranker, ServerError
-from onelogit.verification.parity import measure_parity
+from onelogit.verification.parity import measure_parity, server_logits
 from onelogit.verification.sample_pairs import SamplePair
-from onelogit.verification.server import server_logits
 from support.servers import Answer, Served, serving
 from support.tiny import Tiny
 

@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
 
 from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.module_chain import Chain, Dense, LayerNorm
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -92,3 +95,37 @@ def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
     if not taken.is_floating_point() or taken.element_size() < 2:
         raise UnsupportedModelError(f"{key} is quantised ({taken.dtype}); take the unquantised checkpoint")
     return taken
+
+
+def read_layers(folder: Path, chain: Chain) -> nn.Sequential:
+    """The layers of a chain with their weights, in float32.
+
+    Raises:
+        CheckpointError: a module's file is missing, damaged, or holds other tensors than its config.json names.
+    """
+    layers: list[nn.Module] = []
+    for step in chain.steps:
+        layers.append(_read_layer(folder / step.folder, step))
+        if isinstance(step, Dense) and step.activation != "Identity":
+            layers.append(getattr(nn, step.activation)())
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def _read_layer(folder: Path, step: Dense | LayerNorm) -> nn.Module:
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise CheckpointError(f"{folder} holds no weights (model.safetensors); pickled ones (.bin) are not read")
+    layer: nn.Module
+    if isinstance(step, Dense):
+        layer = nn.Linear(step.inputs, step.outputs, bias=step.has_bias, device="meta")
+    else:
+        layer = nn.LayerNorm(step.inputs, device="meta")
+    try:
+        # The modules name their one layer, which is not our business: linear.weight, norm.bias.
+        tensors = {name.rpartition(".")[2]: tensor.float() for name, tensor in load_file(file).items()}
+        layer.load_state_dict(tensors, assign=True)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{file} does not hold what its config.json names: {error}") from error
+    return layer

@@ -9,13 +9,12 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.checkpoints.device import find_device, find_dtype
-from onelogit.checkpoints.head_weights import HeadRows, read_head_rows
+from onelogit.checkpoints.head_weights import HeadRows, read_head_rows, read_layers
 from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
 from onelogit.checkpoints.module_chain import Chain, find_chain
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.checkpoints.weights import first_line, load_model
-from onelogit.conversion.pooled import read_layers
-from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError
+from onelogit.checkpoints.weights import load_model
+from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError, first_line
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
 from onelogit.validation import checked_recipe

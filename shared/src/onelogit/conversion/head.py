@@ -4,14 +4,10 @@ A language model's logits are `hidden @ head.T`. The logit that a reranker reads
 the difference of two: so that row alone, as the head of a sequence classifier, gives the same number.
 """
 
-from copy import deepcopy
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from onelogit.errors import UnsupportedModelError
 from onelogit.recipes.recipe import ReadOut
 
 
@@ -35,9 +31,6 @@ def float32_head(weight: Tensor, bias: Tensor | None) -> Float32Head:
     if bias is not None:
         head.bias = nn.Parameter(bias, requires_grad=False)
     return head
-
-
-_CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")
 
 
 class Head(NamedTuple):
@@ -68,51 +61,6 @@ def one_logit_head(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None
     return Head(_difference(weight) * scale, None if bias is None else _difference(bias) * scale)
 
 
-def position_limit(classifier: PreTrainedModel) -> int | None:
-    """How many tokens the model can place; None where it sets no limit.
-
-    RoBERTa's kind begins to count behind the padding index, and so has fewer places than embeddings.
-    """
-    for name, module in classifier.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    limit = getattr(classifier.config, "max_position_embeddings", None)
-    return None if limit is None else int(limit)
-
-
 def _difference(rows: Tensor) -> Tensor:
     rows = rows.float()
     return rows[:1] - rows[1:] if len(rows) == 2 else rows
-
-
-def sequence_classifier(backbone: PreTrainedModel, head: Head, pad_token_id: int) -> PreTrainedModel:
-    """The `...ForSequenceClassification` of the backbone's architecture, around the backbone itself.
-
-    Nothing is copied: the classifier holds the given backbone, and `head` as its only other weight.
-
-    Args:
-        backbone: a decoder without a head.
-        head: one logit for a reranker; several make as many labels.
-        pad_token_id: transformers' own forward finds the last token by it.
-
-    Raises:
-        UnsupportedModelError: transformers has no sequence classifier for this architecture.
-    """
-    config = deepcopy(backbone.config)
-    config.num_labels = len(head.weight)
-    config.pad_token_id = pad_token_id
-    for each in (config, config.get_text_config()):
-        for field in _CONVERSION_FIELDS:  # they ask for what is now done
-            if hasattr(each, field):
-                delattr(each, field)
-    try:
-        with torch.device("meta"):
-            classifier = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise UnsupportedModelError(f"transformers has no sequence classifier for {config.model_type!r}") from error
-    classifier.config.architectures = [type(classifier).__name__]
-    setattr(classifier, classifier.base_model_prefix, backbone)
-    classifier.score = float32_head(
-        head.weight.to(backbone.device), None if head.bias is None else head.bias.to(backbone.device)
-    )
-    return classifier.eval()  # type: ignore[no-any-return]

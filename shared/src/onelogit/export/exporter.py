@@ -14,16 +14,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.checkpoints.device import is_quantised
-from onelogit.conversion.pooled import PooledClassifier
+from onelogit.conversion.classifier import PooledClassifier
+from onelogit.conversion.head import Float32Head
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
 from onelogit.export.metadata import ACTIVATION_CLASSES, sentence_transformers_files, served_template
 from onelogit.export.model_card import public_name, write_model_card
 from onelogit.export.probe import PROBE_FILE
-from onelogit.export.saving import save_classifier, saved_dtype
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.tokenizer import added_ids, without_limits
 from onelogit.recipes.recipe import Recipe
@@ -179,7 +181,7 @@ def _let_others_read(folder: Path) -> None:
 
 def _write(conversion: Conversion, folder: Path, name: str) -> None:
     recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
-    save_classifier(conversion.classifier, folder)
+    _save_classifier(conversion.classifier, folder)
     activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
     # Of a pair, vLLM asks the tokenizer where this is not said.
     joins_plainly = {} if recipe.chat_template is None and labels == 1 else {"use_sep_token": False}
@@ -190,6 +192,42 @@ def _write(conversion: Conversion, folder: Path, name: str) -> None:
     _write_json(folder / PROBE_FILE, _probe_file(conversion))
     card = write_model_card(recipe, conversion.source, name, labels)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _saved_dtype(classifier: PreTrainedModel) -> torch.dtype:
+    """The classifier's own dtype; the half precision it was stored in where the device computes that as float32."""
+    dtype, stored = classifier.dtype, classifier.config.dtype
+    if dtype != torch.float32 or not isinstance(stored, torch.dtype) or stored.itemsize != 2:
+        return dtype
+    return stored if _holds(stored, classifier) else dtype
+
+
+def _holds(half: torch.dtype, classifier: PreTrainedModel) -> bool:
+    """Whether the backbone's weights are still those that were stored: training would have changed them."""
+    return all(torch.equal(weight.to(half).to(weight.dtype), weight) for weight in classifier.base_model.parameters())
+
+
+def _save_classifier(classifier: PreTrainedModel, folder: Path) -> None:
+    """Write `config.json` and safetensors; a head of ours stays in float32. The classifier is not changed."""
+    config, dtype = classifier.config, _saved_dtype(classifier)
+    if dtype == classifier.dtype:
+        classifier.save_pretrained(folder)
+        return
+    classifier.save_pretrained(folder, state_dict=_tensors_in(dtype, classifier))
+    config.dtype = dtype  # transformers has put down the one it found
+    config.save_pretrained(folder)
+
+
+def _tensors_in(dtype: torch.dtype, classifier: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights in a half precision where that holds them exactly: it does all that were stored in it."""
+    heads = [part for part in classifier.modules() if isinstance(part, Float32Head)]
+    kept = {id(weight) for head in heads for weight in head.parameters()}
+    tensors = {}
+    for name, tensor in classifier.state_dict(keep_vars=True).items():
+        half = tensor.detach().to(dtype)
+        is_exact = id(tensor) not in kept and torch.equal(half.float(), tensor)
+        tensors[name] = half if is_exact else tensor.detach()
+    return tensors
 
 
 def _write_tokenizer(conversion: Conversion, folder: Path) -> None:
@@ -225,7 +263,7 @@ def _with_special_tokens(
 
 
 def _probe_file(conversion: Conversion) -> dict[str, Any]:
-    dtype = str(saved_dtype(conversion.classifier)).removeprefix("torch.")
+    dtype = str(_saved_dtype(conversion.classifier)).removeprefix("torch.")
     return {
         "source": public_name(conversion.source),
         "family": conversion.recipe.family,

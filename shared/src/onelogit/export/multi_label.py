@@ -7,7 +7,8 @@ from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id, token_id
 from onelogit.checkpoints.metadata import declared_licence
 from onelogit.checkpoints.weights import load_model
-from onelogit.conversion.head import Head, sequence_classifier
+from onelogit.conversion.classifier import sequence_classifier
+from onelogit.conversion.head import Head
 from onelogit.export.exporter import Conversion, export
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe

@@ -44,8 +44,8 @@ class Reranker(BaseReranker[LocalScorer]):
     forest. Also a context manager that closes itself.
 
     Args:
-        classifier: a one-logit sequence classifier, as `conversion.head.sequence_classifier` makes it. It learns to
-            attend over shared prefixes; other code may go on using it.
+        classifier: a one-logit sequence classifier, as `conversion.classifier.sequence_classifier` makes it. It learns
+            to attend over shared prefixes; other code may go on using it.
         tokenizer: with a fast backend; it is not changed.
         recipe: the prompt and the scale of the score.
         name: what the model is called, for people.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.base_reranker import Progress, progress_of
-from onelogit.conversion.head import position_limit
+from onelogit.conversion.classifier import position_limit
 from onelogit.engine.forward import TokenRow, token_rows
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Call, Scheduler, in_passing_thread

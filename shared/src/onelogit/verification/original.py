@@ -10,15 +10,17 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit.checkpoints.device import find_device_map, is_quantised
@@ -26,13 +28,15 @@ from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.loader import load_config
 from onelogit.checkpoints.module_chain import find_chain
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.errors import RecipeError
+from onelogit.errors import InputError, RecipeError
 from onelogit.io.progress import tracked, waiting
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_recipe
-from onelogit.verification.modular import Modular
 from onelogit.verification.sample_pairs import SamplePair
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 Inputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
 
@@ -197,6 +201,52 @@ class Original:
         if len(ids) != 1:
             raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
         return ids[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Modular:
+    """A `CrossEncoder` with the manners of a classifier of transformers."""
+
+    cross_encoder: "CrossEncoder"
+
+    @classmethod
+    def load(cls, folder: Path, device: str, model_options: dict[str, Any], *, trust_remote_code: bool) -> Self:
+        """The chain in a folder.
+
+        Args:
+            folder: the checkpoint.
+            device: where to compute.
+            model_options: for the backbone, passed on to transformers.
+            trust_remote_code: let the checkpoint's own Python code run.
+
+        Raises:
+            InputError: Sentence Transformers is not installed.
+        """
+        try:
+            from sentence_transformers import CrossEncoder  # noqa: PLC0415  heavy, and needed for no other original
+        except ImportError as error:
+            raise InputError(
+                "the original is a chain of modules, to be run by Sentence Transformers: "
+                "pip install sentence-transformers"
+            ) from error
+        options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+        return cls(CrossEncoder(str(folder), model_kwargs=model_options, **options).eval())
+
+    @property
+    def device(self) -> torch.device:
+        return self.cross_encoder.device
+
+    @property
+    def config(self) -> PretrainedConfig:
+        backbone: Any = self.cross_encoder[0]
+        config: PretrainedConfig = backbone.model.config
+        return config
+
+    def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
+        """The logit of each row, shape (rows, 1), before any activation."""
+        return SequenceClassifierOutput(logits=self.cross_encoder(inputs)["scores"])
+
+    __call__ = forward
 
 
 def _exact_dtype(folder: Path, options: LoadOptions) -> str:
