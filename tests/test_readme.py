@@ -19,7 +19,7 @@ from llama_index.core.llms import MockLLM
 
 from onelogit import DEMO_MODEL, Reranker
 from onelogit.cli.main import _parsed
-from support.servers import Served, serving
+from support.servers import FakeServer, serving
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "shared" / "README.md", *sorted((ROOT / "packages").glob("*/README.md"))]
@@ -51,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     folder = tmp_path_factory.mktemp("exports") / "qwen3-reranker-classifier"
     with Reranker.load(DEMO_MODEL) as reranker:
         reranker.save(folder)
-        with serving(Served(reranker=reranker)) as server:
+        with serving(FakeServer(reranker=reranker)) as server:
             yield {"http://127.0.0.1:8000": server.url, '"qwen3-reranker-classifier"': repr(str(folder))}
 
 

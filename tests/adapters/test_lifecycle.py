@@ -25,7 +25,7 @@ from onelogit import (
 from onelogit.recipes.families import FAMILIES
 from onelogit.registry import find_reranker
 from support.adapters import ADAPTERS, Adapter, Haystack, make
-from support.servers import Served, serving
+from support.servers import FakeServer, serving
 from support.tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -264,7 +264,7 @@ def test_a_server_takes_the_place_of_a_local_model(
 ):
     monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
     options = {} if protocol == "vllm-tokens" else {"template": "client"}
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         key = framework.secret("ONELOGIT_API_KEY", SECRET)
         adapter = make(framework, model, 2, url=server.url, protocol=protocol, api_key=key, options=options)
         documents = framework.documents(TEXTS)
@@ -277,12 +277,12 @@ def test_a_server_takes_the_place_of_a_local_model(
         assert [r.logit for r in results] == pytest.approx([r.logit for r in expected], abs=1e-5)
         assert asyncio.run(framework.arun(adapter, QUERY, documents)) == results
         assert framework.run(again, QUERY, documents) == results
-        assert {headers["Authorization"] for headers in server.heard.headers} == {f"Bearer {SECRET}"}
+        assert {headers["Authorization"] for headers in server.requests.headers} == {f"Bearer {SECRET}"}
         assert SECRET not in framework.dumped(adapter) + repr(adapter)
 
 
 def test_a_remote_reranker_can_be_used_as_it_is(framework: Adapter, model: str, reranker: Reranker):
-    with serving(Served(reranker=reranker)) as server, RemoteReranker(server.url, model, api_key=SECRET) as remote:
+    with serving(FakeServer(reranker=reranker)) as server, RemoteReranker(server.url, model, api_key=SECRET) as remote:
         adapter = framework.kind.from_reranker(remote)
 
         framework.run(adapter, QUERY, framework.documents(TEXTS))

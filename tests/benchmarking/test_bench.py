@@ -29,7 +29,7 @@ from onelogit.errors import InputError
 from onelogit.io.text_files import Texts
 from onelogit.options import DEMO_NOTE
 from support.doomed import Doomed
-from support.servers import Answer, Body, Served, serving
+from support.servers import Body, FakeServer, Response, serving
 from support.terminal import in_terminal
 from support.tiny import Tiny, byte_level_tokenizer
 
@@ -446,7 +446,7 @@ def test_both_are_measured_on_the_same_weights_and_agree(capsys: pytest.CaptureF
 
 
 def test_a_server_is_measured_by_its_url(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
-    with Reranker.load(tiny_qwen.folder) as reranker, serving(Served(reranker=reranker)) as server:
+    with Reranker.load(tiny_qwen.folder) as reranker, serving(FakeServer(reranker=reranker)) as server:
         arguments = ["--candidates", "2", "--lengths", "9", "--repeats", "2", "--json"]
         code = main(["bench", str(tiny_qwen.folder), "--url", server.url, *arguments])
 
@@ -456,7 +456,7 @@ def test_a_server_is_measured_by_its_url(capsys: pytest.CaptureFixture[str], tin
     assert told["facts"]["device"] is None
     assert told["facts"]["memory"] == {}
     assert told["cases"][0]["contestants"][0]["tokens_per_s"] > 0
-    assert len(server.heard.bodies) >= 2
+    assert len(server.requests.bodies) >= 2
 
 
 def test_a_length_that_leaves_no_room_or_that_nobody_can_count_is_refused():
@@ -490,12 +490,12 @@ def test_our_errors_stay_ours_over_there_and_those_of_others_become_one_line():
 
 def test_ctrl_c_in_mid_run_ends_everything_and_leaves_the_terminal_as_it_was(tiny_qwen: Tiny):
     with Reranker.load(tiny_qwen.folder) as reranker:
-        served, sevens = Served(reranker=reranker), iter([0.0, *[60.0] * 9])
+        served, sevens = FakeServer(reranker=reranker), iter([0.0, *[60.0] * 9])
 
-        def slow(path: str, body: Body | None) -> Answer:
+        def slow(path: str, body: Body | None) -> Response:
             """The second call with seven documents never ends: the first one warms up."""
-            after_s = next(sevens) if body is not None and len(body["input"]) == 7 else 0.0
-            return replace(served(path, body), after_s=after_s)
+            delay_s = next(sevens) if body is not None and len(body["input"]) == 7 else 0.0
+            return replace(served(path, body), delay_s=delay_s)
 
         with serving(slow) as server:
             arguments = ["bench", tiny_qwen.folder, "--url", server.url, "--candidates", "7", "--seconds", "600"]

@@ -21,7 +21,7 @@ from onelogit.bulk import rerank
 from onelogit.bulk.job import Done, Engine, Outcome, Work, run
 from onelogit.bulk.shards import Shard
 from support.bulk_rows import Row, expected_results, pair_rows, query_rows, ranking, results, write_jsonl, write_parquet
-from support.servers import Answer, Body, Served, serving
+from support.servers import Body, FakeServer, Response, serving
 
 pytestmark = pytest.mark.ray
 
@@ -137,7 +137,7 @@ def test_a_dataset_of_pairs_is_ranked_by_query_and_may_be_scored_by_a_server(clu
     rows = query_rows(12, 5)
     pairs = ray.data.from_items(pair_rows(rows), override_num_blocks=3)
 
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         found = rerank(pairs, DEMO_MODEL, url=server.url).take_all()
 
     assert sorted(ranking(found), key=lambda row: (int(row[0][1:]), row[2])) == expected_results(reranker, rows)
@@ -235,12 +235,12 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
     """
     rows = query_rows(150, 2)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
-    served = Served(reranker=reranker)
+    served = FakeServer(reranker=reranker)
     done: list[Done] = []
     left: list[int] = []
 
-    def respond(path: str, body: Body | None) -> Answer:
-        return replace(served(path, body), after_s=0.0 if left else 0.4)
+    def respond(path: str, body: Body | None) -> Response:
+        return replace(served(path, body), delay_s=0.0 if left else 0.4)
 
     def watch(each: Done) -> None:
         done.append(each)

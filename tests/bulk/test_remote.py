@@ -11,7 +11,7 @@ from onelogit.bulk.job import Outcome, run
 from onelogit.checkpoints.fingerprint import model_label, sent_options
 from onelogit.cli.main import main
 from support.bulk_rows import expected_results, query_rows, ranking, results, write_jsonl
-from support.servers import Answer, Served, serving
+from support.servers import FakeServer, Response, serving
 from support.tiny import Tiny
 
 ROWS = query_rows(3, 4)
@@ -29,20 +29,20 @@ def model(tiny_qwen: Tiny) -> str:
 
 
 def test_a_server_gives_the_rows_that_its_model_gives(reranker: Reranker, model: str, source: Path, tmp_path: Path):
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         outcome = run(source, tmp_path / "out", model, url=server.url, api_key=SECRET)
 
     assert outcome == Outcome(pairs=16, errors=4)
     fine = [row for row in results(tmp_path / "out") if row["error"] is None]
     assert ranking(fine) == expected_results(reranker, ROWS)
-    assert server.heard.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert server.requests.headers[0]["Authorization"] == f"Bearer {SECRET}"
     assert all(SECRET.encode() not in file.read_bytes() for file in (tmp_path / "out").iterdir())
 
 
 def test_the_command_asks_a_server_that_writes_the_prompts(
     reranker: Reranker, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         arguments = [str(source), str(tmp_path / "out"), "--url", server.url, "--protocol", "rerank"]
         code = main(["bulk", *arguments, "--template", "server", "--json"])
 
@@ -55,11 +55,11 @@ def test_the_command_asks_a_server_that_writes_the_prompts(
 def test_a_server_that_is_away_ends_the_run_and_not_its_rows(
     reranker: Reranker, model: str, source: Path, tmp_path: Path
 ):
-    answers = Served(reranker=reranker)
+    answers = FakeServer(reranker=reranker)
     is_up = True
 
-    def respond(path: str, body: Any) -> Answer:
-        return answers(path, body) if is_up or body is None else Answer(code=503)
+    def respond(path: str, body: Any) -> Response:
+        return answers(path, body) if is_up or body is None else Response(code=503)
 
     with serving(respond) as server:
         said: dict[str, Any] = {"url": server.url, "attempts": 1, "slice_rows": 1}

@@ -17,7 +17,7 @@ from rich.console import Console
 from onelogit import DEMO_MODEL, Ranked, Reranker
 from onelogit.cli.main import main
 from onelogit.cli.ranking_table import ranking_table, shares_of, shown
-from support.servers import Served, serving
+from support.servers import FakeServer, serving
 from support.terminal import in_terminal
 from support.tiny import Tiny
 
@@ -44,7 +44,7 @@ def demo() -> Reranker:
 @pytest.fixture(scope="module")
 def served(tiny_qwen: Tiny) -> Iterator[list[str]]:
     """Arguments that have a server score: a process that asks it loads no torch, and is there at once."""
-    with Reranker.load(tiny_qwen.folder) as reranker, serving(Served(reranker=reranker)) as server:
+    with Reranker.load(tiny_qwen.folder) as reranker, serving(FakeServer(reranker=reranker)) as server:
         yield ["--model", str(tiny_qwen.folder), "--url", server.url]
 
 
@@ -147,7 +147,7 @@ def test_between_pipes_nothing_but_lines_is_written_and_one_that_closes_early_is
 
 
 def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
-    with Reranker.load(tiny_qwen.folder) as reranker, serving(Served(reranker=reranker)) as server:
+    with Reranker.load(tiny_qwen.folder) as reranker, serving(FakeServer(reranker=reranker)) as server:
         lines = ranked_lines(capsys, QUERY, *DOCUMENTS, "--model", tiny_qwen.folder, "--url", server.url)
         by_template = ranked_lines(
             capsys, QUERY, *DOCUMENTS, "--model", server.url, "--protocol", "rerank", "--template", "server"

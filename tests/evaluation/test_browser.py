@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.hostile import SCRIPT, write_hostile_page
-from support.servers import LOST, Answer, serving
+from support.servers import NOT_FOUND, Response, serving
 
 pytestmark = pytest.mark.browser
 
@@ -141,9 +141,9 @@ def test_the_policy_keeps_an_intruder_from_the_network(browser: object, file: Pa
     """Even what would get past the escaping could ask for nothing."""
     asked: list[str] = []
 
-    def note(path: str, body: object) -> Answer:
+    def note(path: str, body: object) -> Response:
         asked.append(path)
-        return LOST
+        return NOT_FOUND
 
     with serving(note) as server:
         page = browser.new_page()  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from onelogit.io import progress
 from onelogit.options import DEMO_NOTE
 from support.judged_data import list_row, write_beir, write_lines, write_run
 from support.prepared import Process
-from support.servers import Served, serving
+from support.servers import FakeServer, serving
 from support.tiny import Tiny
 
 ROOT = Path(__file__).parents[2]
@@ -238,7 +238,7 @@ def test_lists_are_ranked_against_their_own_order(tmp_path: Path):
 
 
 def test_a_servers_logits_are_those_of_its_model(folder: Path, reranker: Reranker, tiny_qwen: Tiny):
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         served = evaluated(tiny_qwen.folder, "--url", server.url, "--data", folder, "--report", "served.html")
         evaluated(tiny_qwen.folder, "--data", folder, "--output", "local")
         asked = ["--protocol", "rerank", "--template", "server", "--output", "texts"]
@@ -260,7 +260,7 @@ def test_a_template_is_for_prompts_that_are_written_here_whoever_scores(
 ):
     template = tmp_path / "short.jinja"
     template.write_text("{{ messages[0].content }} {{ messages[-2].content }} {{ messages[-1].content }}", "utf-8")
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         asked = ["--data", folder, "--chat-template", template]
         evaluated(tiny_qwen.folder, *asked, "--url", server.url)
         evaluated(tiny_qwen.folder, *asked, "--output", "local")
@@ -274,7 +274,7 @@ def test_servers_and_models_of_this_machine_take_their_own_of_the_options(
     folder: Path, reranker: Reranker, tiny_qwen: Tiny
 ):
     own = ["--dtype", "float32", "--protocol", "rerank", "--template", "server"]
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         evaluated(tiny_qwen.folder, server.url, "--data", folder, *own)
 
     local, served = (lines_of(f"evaluation/run-0{number}.jsonl")[1:] for number in (1, 2))
@@ -285,7 +285,7 @@ def test_servers_and_models_of_this_machine_take_their_own_of_the_options(
 def test_a_server_that_never_answered_leaves_no_run(
     folder: Path, reranker: Reranker, tiny_qwen: Tiny, capsys: pytest.CaptureFixture[str]
 ):
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         url = server.url
     asked = [tiny_qwen.folder, "--data", folder]
 
@@ -298,7 +298,7 @@ def test_another_server_is_not_gone_on_with(
     folder: Path, reranker: Reranker, tiny_qwen: Tiny, capsys: pytest.CaptureFixture[str]
 ):
     asked = [tiny_qwen.folder, "--data", folder]
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         evaluated(*asked, "--url", server.url)
     capsys.readouterr()
 

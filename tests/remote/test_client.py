@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState
 from onelogit import DEMO_MODEL, OnelogitError, RemoteReranker, ServerError
 from onelogit.remote import client as wire_module
 from onelogit.remote import http_errors as refusal_module
-from support.servers import LOST, Answer, Server, serving
+from support.servers import NOT_FOUND, Response, Server, serving
 
 QUERY = "What is the capital of China?"
 TEXTS = [f"document {n}" for n in range(6)]
@@ -36,15 +36,15 @@ def classified(body: dict[str, Any]) -> dict[str, Any]:
     return {"data": [{"index": i, "probs": [float(len(row))]} for i, row in enumerate(body["input"])]}
 
 
-def good(body: dict[str, Any] | None) -> Answer:
-    return LOST if body is None else Answer(content=classified(body))
+def good(body: dict[str, Any] | None) -> Response:
+    return NOT_FOUND if body is None else Response(content=classified(body))
 
 
 def remote(server: Server, **options: Any) -> RemoteReranker:
     return RemoteReranker(server.url, DEMO_MODEL, **{"timeout_s": 20, **options})
 
 
-def failing(answer: Answer, times: float = math.inf) -> Any:
+def failing(answer: Response, times: float = math.inf) -> Any:
     """Answers POSTs so many times with this, and then well."""
     count = itertools.count()
     return lambda path, body: answer if body is not None and next(count) < times else good(body)
@@ -52,37 +52,37 @@ def failing(answer: Answer, times: float = math.inf) -> Any:
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, 529])
 def test_what_may_heal_is_asked_again(code: int):
-    with serving(failing(Answer(code=code, content={"error": "later"}), 2)) as server, remote(server) as reranker:
+    with serving(failing(Response(code=code, content={"error": "later"}), 2)) as server, remote(server) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)
 
-    assert len(server.heard.paths) == 3
+    assert len(server.requests.paths) == 3
 
 
 def test_a_reset_connection_is_asked_again():
-    with serving(failing(Answer(is_reset=True), 2)) as server, remote(server) as reranker:
+    with serving(failing(Response(is_reset=True), 2)) as server, remote(server) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 413, 422])
 def test_what_cannot_heal_is_not_asked_again(code: int):
-    with serving(failing(Answer(code=code, content={"detail": "no"}))) as server, remote(server) as reranker:
+    with serving(failing(Response(code=code, content={"detail": "no"}))) as server, remote(server) as reranker:
         with pytest.raises(ServerError, match=rf"answered {code}: no"):
             reranker.logits(QUERY, TEXTS)
 
-    assert len(server.heard.paths) == 1
+    assert len(server.requests.paths) == 1
 
 
 def test_attempts_end_and_the_error_says_what_the_server_said():
-    answer = Answer(code=500, content={"error": {"message": "EngineCore encountered an issue", "code": 500}})
+    answer = Response(code=500, content={"error": {"message": "EngineCore encountered an issue", "code": 500}})
     with serving(failing(answer)) as server, remote(server, attempts=3) as reranker:
         with pytest.raises(ServerError, match="answered 500: EngineCore encountered an issue"):
             reranker.logits(QUERY, TEXTS)
 
-    assert len(server.heard.paths) == 3
+    assert len(server.requests.paths) == 3
 
 
 def test_the_servers_own_wait_is_kept():
-    answer = Answer(code=429, content={"error": "slow down"}, headers={"Retry-After": "0.4"})
+    answer = Response(code=429, content={"error": "slow down"}, headers={"Retry-After": "0.4"})
     with serving(failing(answer, 1)) as server, remote(server) as reranker:
         start = time.monotonic()
         reranker.logits(QUERY, TEXTS)
@@ -92,14 +92,14 @@ def test_the_servers_own_wait_is_kept():
 
 @pytest.mark.parametrize("wait", ["nan", "inf", "-inf", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "", "soon"])
 def test_a_wait_that_is_no_number_of_seconds_is_the_usual_one(wait: str):
-    answer = Answer(code=503, content={"error": "busy"}, headers={"Retry-After": wait})
+    answer = Response(code=503, content={"error": "busy"}, headers={"Retry-After": wait})
     with serving(failing(answer, 1)) as server, remote(server, timeout_s=2) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)
 
 
 def test_a_servers_wait_is_not_believed_beyond_all_measure(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(refusal_module, "LONGEST_WAIT_S", 0.05)
-    answer = Answer(code=503, content={"error": "busy"}, headers={"Retry-After": "86400"})
+    answer = Response(code=503, content={"error": "busy"}, headers={"Retry-After": "86400"})
     with serving(failing(answer, 1)) as server, remote(server, timeout_s=5) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)
 
@@ -119,7 +119,10 @@ def test_clients_do_not_come_back_in_step(asked: float):
 
 
 def test_an_answer_that_comes_byte_by_byte_is_cut_at_the_deadline():
-    with serving(failing(Answer(content=[0] * 100, drip_s=0.05))) as server, remote(server, timeout_s=0.3) as reranker:
+    with (
+        serving(failing(Response(content=[0] * 100, byte_delay_s=0.05))) as server,
+        remote(server, timeout_s=0.3) as reranker,
+    ):
         start = time.monotonic()
         with pytest.raises(ServerError, match="took longer"):
             reranker.logits(QUERY, TEXTS)
@@ -128,16 +131,16 @@ def test_an_answer_that_comes_byte_by_byte_is_cut_at_the_deadline():
 
 def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(wire_module, "_MOST_BYTES", 2**20)
-    bomb = Answer(raw=gzip.compress(b" " * (5 * 2**20)), headers={"Content-Encoding": "gzip"})
+    bomb = Response(raw=gzip.compress(b" " * (5 * 2**20)), headers={"Content-Encoding": "gzip"})
     with serving(failing(bomb)) as server, remote(server) as reranker:
         with pytest.raises(ServerError, match="more than 1 MiB, which cannot be scores"):
             reranker.logits(QUERY, TEXTS)
 
-    assert len(server.heard.paths) == 1
+    assert len(server.requests.paths) == 1
 
 
 def test_an_answer_that_cannot_be_unpacked_is_an_error():
-    broken = Answer(raw=b"no gzip", headers={"Content-Encoding": "gzip"})
+    broken = Response(raw=b"no gzip", headers={"Content-Encoding": "gzip"})
     with serving(failing(broken)) as server, remote(server) as reranker:
         with pytest.raises(ServerError, match="cannot be asked or understood"):
             reranker.logits(QUERY, TEXTS)
@@ -145,13 +148,13 @@ def test_an_answer_that_cannot_be_unpacked_is_an_error():
 
 def test_a_refusal_that_is_no_json_is_shown_as_it_is():
     for raw, said in [(b"<html>Bad", "400: <html>Bad"), (b"[" * 100_000, r"400: \[\[\["), (b"\xff", "400: \ufffd")]:
-        with serving(failing(Answer(code=400, raw=raw))) as server, remote(server) as reranker:
+        with serving(failing(Response(code=400, raw=raw))) as server, remote(server) as reranker:
             with pytest.raises(ServerError, match=said):
                 reranker.logits(QUERY, TEXTS)
 
 
 def test_a_request_that_hangs_is_cut_at_the_deadline():
-    with serving(failing(Answer(after_s=3))) as server, remote(server, timeout_s=0.3) as reranker:
+    with serving(failing(Response(delay_s=3))) as server, remote(server, timeout_s=0.3) as reranker:
         start = time.monotonic()
         with pytest.raises(ServerError, match=r"took longer than timeout_s=0\.3"):
             reranker.logits(QUERY, TEXTS)
@@ -159,7 +162,7 @@ def test_a_request_that_hangs_is_cut_at_the_deadline():
 
 
 def test_retries_end_at_the_deadline_too():
-    answer = Answer(code=503, content={"error": "busy"}, headers={"Retry-After": "9"})
+    answer = Response(code=503, content={"error": "busy"}, headers={"Retry-After": "9"})
     with serving(failing(answer)) as server, remote(server, timeout_s=0.3) as reranker:
         start = time.monotonic()
         with pytest.raises(ServerError, match="took longer"):
@@ -177,23 +180,23 @@ def test_nobody_there_is_one_clear_error():
 
 
 def test_a_redirect_is_not_followed():
-    answer = Answer(code=302, content={}, headers={"Location": "http://127.0.0.1:1/elsewhere"})
+    answer = Response(code=302, content={}, headers={"Location": "http://127.0.0.1:1/elsewhere"})
     with serving(failing(answer)) as server, remote(server, api_key="k") as reranker:
         with pytest.raises(ServerError, match="redirects are not followed"):
             reranker.logits(QUERY, TEXTS)
 
-    assert server.heard.paths == ["/classify"]
+    assert server.requests.paths == ["/classify"]
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_a_redirect_is_not_followed_by_a_client_that_would(library: Any):
-    answer = Answer(code=307, content={}, headers={"Location": "/elsewhere"})
+    answer = Response(code=307, content={}, headers={"Location": "/elsewhere"})
     with serving(failing(answer, 1)) as server:
         with remote(server, api_key="k", client=library.AsyncClient(follow_redirects=True)) as reranker:
             with pytest.raises(ServerError, match="redirects are not followed"):
                 reranker.logits(QUERY, TEXTS)
 
-    assert server.heard.paths == ["/classify"]
+    assert server.requests.paths == ["/classify"]
 
 
 BROKEN: dict[str, tuple[object, str]] = {
@@ -213,7 +216,7 @@ BROKEN: dict[str, tuple[object, str]] = {
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=list(BROKEN))
 def test_results_are_believed_only_if_each_is_there_once_and_finite(content: object, message: str):
-    with serving(failing(Answer(content=content))) as server, remote(server) as reranker:
+    with serving(failing(Response(content=content))) as server, remote(server) as reranker:
         with pytest.raises(ServerError, match=message):
             reranker.logits(QUERY, TEXTS)
 
@@ -233,7 +236,7 @@ def test_results_are_believed_only_if_each_is_there_once_and_finite(content: obj
     ],
 )
 def test_what_is_no_number_or_no_json_is_not_believed(raw: bytes, message: str):
-    with serving(failing(Answer(raw=raw))) as server, remote(server) as reranker:
+    with serving(failing(Response(raw=raw))) as server, remote(server) as reranker:
         with pytest.raises(ServerError, match=message) as raised:
             reranker.logits(QUERY, TEXTS[:1])
 
@@ -241,8 +244,8 @@ def test_what_is_no_number_or_no_json_is_not_believed(raw: bytes, message: str):
 
 
 def test_results_in_another_order_find_their_places():
-    def shuffled(path: str, body: dict[str, Any] | None) -> Answer:
-        return LOST if body is None else Answer(content={"data": classified(body)["data"][::-1]})
+    def shuffled(path: str, body: dict[str, Any] | None) -> Response:
+        return NOT_FOUND if body is None else Response(content={"data": classified(body)["data"][::-1]})
 
     texts = ["a", "a a a a", "a a"]
     with serving(shuffled) as server, remote(server) as reranker:
@@ -254,11 +257,13 @@ def test_results_in_another_order_find_their_places():
 def test_the_first_failure_ends_the_other_requests():
     count = itertools.count()
 
-    def one_fails(path: str, body: dict[str, Any] | None) -> Answer:
+    def one_fails(path: str, body: dict[str, Any] | None) -> Response:
         if body is None:
-            return LOST
+            return NOT_FOUND
         place = next(count)
-        return Answer(code=400, content={"error": "no"}) if place == 0 else Answer(content=classified(body), after_s=5)
+        return (
+            Response(code=400, content={"error": "no"}) if place == 0 else Response(content=classified(body), delay_s=5)
+        )
 
     with serving(one_fails) as server, remote(server, pairs_a_request=1, requests_at_once=2) as reranker:
         start = time.monotonic()
@@ -266,7 +271,7 @@ def test_the_first_failure_ends_the_other_requests():
             reranker.logits(QUERY, TEXTS)
 
         assert time.monotonic() - start < 4
-        assert len(server.heard.paths) < len(TEXTS)
+        assert len(server.requests.paths) < len(TEXTS)
 
 
 async def test_a_cancelled_call_ends_its_requests_and_leaves_others_alone():
@@ -280,14 +285,14 @@ async def test_a_cancelled_call_ends_its_requests_and_leaves_others_alone():
                 await cancelled
 
             assert len(await kept) == 1
-            assert len(server.heard.paths) <= 3
+            assert len(server.requests.paths) <= 3
 
 
 def test_closing_ends_a_call_of_another_thread_with_an_error():
-    with serving(failing(Answer(after_s=3))) as server, remote(server) as reranker:
+    with serving(failing(Response(delay_s=3))) as server, remote(server) as reranker:
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(reranker.logits, QUERY, TEXTS)
-            while not server.heard.paths:
+            while not server.requests.paths:
                 time.sleep(0.01)
             start = time.monotonic()
             reranker.close()
@@ -298,9 +303,9 @@ def test_closing_ends_a_call_of_another_thread_with_an_error():
 
 
 async def test_closing_does_not_pass_for_cancelling_the_task_that_waits():
-    with serving(failing(Answer(after_s=3))) as server, remote(server) as reranker:
+    with serving(failing(Response(delay_s=3))) as server, remote(server) as reranker:
         waiting = asyncio.ensure_future(reranker.arank(QUERY, TEXTS))
-        while not server.heard.paths:
+        while not server.requests.paths:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(reranker.close)
         with pytest.raises(OnelogitError, match="was closed while a call waited"):
@@ -310,11 +315,11 @@ async def test_closing_does_not_pass_for_cancelling_the_task_that_waits():
 
 
 def test_an_interrupt_ends_the_requests_of_the_call_that_waits():
-    slow_once = failing(Answer(after_s=3), 1)
+    slow_once = failing(Response(delay_s=3), 1)
     with serving(slow_once) as server, remote(server, requests_at_once=1) as reranker:
 
         def interrupt() -> None:
-            while not server.heard.paths:
+            while not server.requests.paths:
                 time.sleep(0.01)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
@@ -356,8 +361,8 @@ assert remote.logits("q", ["a", "b b"]) == expected
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def slow(body: dict[str, Any]) -> Answer:
-    return Answer(content=classified(body), after_s=0.1)
+def slow(body: dict[str, Any]) -> Response:
+    return Response(content=classified(body), delay_s=0.1)
 
 
 async def test_the_event_loop_goes_on_while_a_server_is_slow():
@@ -373,7 +378,7 @@ async def test_the_event_loop_goes_on_while_a_server_is_slow():
 
 @pytest.fixture
 def busy() -> Iterator[Server]:
-    with serving(failing(Answer(code=429, content={"error": "busy"}), 24)) as server:
+    with serving(failing(Response(code=429, content={"error": "busy"}), 24)) as server:
         yield server
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onelogit import DEMO_MODEL, InputError, OnelogitError, RemoteReranker, ServerError
-from support.servers import Answer, serving
+from support.servers import Response, serving
 
 QUERY = "What is the capital of China?"
 SECRET = "sk-a-secret-that-nobody-may-read"
@@ -98,17 +98,17 @@ def test_a_header_that_cannot_be_sent_is_refused_and_not_shown(headers: Any, sai
     assert SECRET not in everything_shown(refused.value)
 
 
-def classified(body: Any) -> Answer:
-    return Answer(content={"data": [{"index": i, "probs": [1.0]} for i, _ in enumerate(body["input"])]})
+def classified(body: Any) -> Response:
+    return Response(content={"data": [{"index": i, "probs": [1.0]} for i, _ in enumerate(body["input"])]})
 
 
 def test_headers_are_sent_and_the_key_counts_more_than_one_of_them():
     headers = {"authorization": "Basic eA==", "X-Route": "gpu 1", "X-Nothing": ""}
-    with serving(lambda path, body: classified(body) if body else Answer(code=404)) as server:
+    with serving(lambda path, body: classified(body) if body else Response(code=404)) as server:
         with RemoteReranker(server.url, DEMO_MODEL, headers=headers, api_key=SECRET) as remote:
             remote.logits(QUERY, ["a"])
 
-    heard = {name.lower(): value for name, value in server.heard.headers[0].items()}
+    heard = {name.lower(): value for name, value in server.requests.headers[0].items()}
     assert heard["authorization"] == f"Bearer {SECRET}"
     assert (heard["x-route"], heard["x-nothing"]) == ("gpu 1", "")
 
@@ -121,21 +121,21 @@ def test_headers_are_sent_and_the_key_counts_more_than_one_of_them():
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(code=401, content={"error": f"no such key: {SECRET}"}),
-        Answer(code=400, content={"detail": [{"headers": f"Bearer {SECRET}"}]}),
-        Answer(code=503, content=SECRET),
-        Answer(code=302, raw=SECRET.encode(), headers={"Location": f"http://127.0.0.1:1/{SECRET}"}),
-        Answer(raw=f"<html>{SECRET}".encode()),
-        Answer(is_reset=True),
-        Answer(raw=SECRET.encode(), headers={"Content-Encoding": "gzip"}),
-        Answer(content={"data": []}),
-        Answer(content={"data": [{"index": 0, "probs": [SECRET]}]}),
-        Answer(content={"data": [{"index": 0, "probs": [[SECRET]]}]}),
-        Answer(content={"data": [{"index": SECRET, "probs": [1.0]}]}),
+        Response(code=401, content={"error": f"no such key: {SECRET}"}),
+        Response(code=400, content={"detail": [{"headers": f"Bearer {SECRET}"}]}),
+        Response(code=503, content=SECRET),
+        Response(code=302, raw=SECRET.encode(), headers={"Location": f"http://127.0.0.1:1/{SECRET}"}),
+        Response(raw=f"<html>{SECRET}".encode()),
+        Response(is_reset=True),
+        Response(raw=SECRET.encode(), headers={"Content-Encoding": "gzip"}),
+        Response(content={"data": []}),
+        Response(content={"data": [{"index": 0, "probs": [SECRET]}]}),
+        Response(content={"data": [{"index": 0, "probs": [[SECRET]]}]}),
+        Response(content={"data": [{"index": SECRET, "probs": [1.0]}]}),
     ],
     ids=lambda answer: f"{answer.code}-{str(answer.headers or answer.raw)[2:5]}",
 )
-def test_no_error_shows_a_secret_whatever_the_server_says(let_in: dict[str, Any], answer: Answer):
+def test_no_error_shows_a_secret_whatever_the_server_says(let_in: dict[str, Any], answer: Response):
     with serving(lambda path, body: answer) as server:
         with RemoteReranker(server.url, DEMO_MODEL, attempts=1, served_name="m", **let_in) as remote:
             with pytest.raises(OnelogitError) as raised:
@@ -146,7 +146,7 @@ def test_no_error_shows_a_secret_whatever_the_server_says(let_in: dict[str, Any]
 
 
 def test_no_list_of_a_servers_models_shows_a_secret():
-    listed = Answer(content={"data": [{"id": SECRET}, {"id": "another"}]})
+    listed = Response(content={"data": [{"id": SECRET}, {"id": "another"}]})
     with serving(lambda path, body: listed) as server:
         with RemoteReranker(server.url, DEMO_MODEL, attempts=1, api_key=SECRET) as remote:
             with pytest.raises(OnelogitError, match="another: name one") as raised:
@@ -157,7 +157,7 @@ def test_no_list_of_a_servers_models_shows_a_secret():
 
 def test_what_a_server_says_is_one_line_of_a_few_words():
     said = "no\r\n\x1b[31m" + "x" * 9999
-    with serving(lambda path, body: Answer(code=400, content={"error": said})) as server:
+    with serving(lambda path, body: Response(code=400, content={"error": said})) as server:
         with (
             RemoteReranker(server.url, DEMO_MODEL) as remote,
             pytest.raises(ServerError, match="answered 400") as raised,

@@ -27,7 +27,7 @@ from onelogit import (
     open_reranker,
 )
 from onelogit.recipes.families import FAMILIES
-from support.servers import LOST, Answer, Served, serving
+from support.servers import NOT_FOUND, FakeServer, Response, serving
 from support.tiny import ARCHITECTURE_OF_FAMILY, Tiny, causal_checkpoint
 
 QUERY = "What is the capital of China?"
@@ -39,8 +39,8 @@ PROTOCOLS: list[dict[str, Any]] = [
 ]
 
 
-def served(local: Reranker, options: dict[str, Any]) -> Served:
-    return Served(reranker=local, is_sglang=options["protocol"] == "sglang")
+def served(local: Reranker, options: dict[str, Any]) -> FakeServer:
+    return FakeServer(reranker=local, protocol=options["protocol"])
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_every_protocol_gives_the_local_logits_in_the_given_order(local: Reranke
 
 
 def test_tokens_are_safe_from_control_tokens_in_a_text(local: Reranker, model: str):
-    with serving(Served(reranker=local)) as server, RemoteReranker(server.url, model) as remote:
+    with serving(FakeServer(reranker=local)) as server, RemoteReranker(server.url, model) as remote:
         assert remote.logits(QUERY, TEXTS) == pytest.approx(local.logits(QUERY, TEXTS), abs=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_pairs_of_any_queries_keep_their_order(local: Reranker, model: str):
 @pytest.mark.parametrize("options", [PROTOCOLS[0], PROTOCOLS[1], PROTOCOLS[2]])
 def test_an_instruction_reaches_the_model(local: Reranker, model: str, options: dict[str, Any]):
     expected = pytest.approx(local.logits(QUERY, TEXTS[:3], "Find lies."), abs=1e-5)
-    with serving(Served(reranker=local)) as server:
+    with serving(FakeServer(reranker=local)) as server:
         with RemoteReranker(server.url, model, **options) as remote:
             assert remote.logits(QUERY, TEXTS[:3], "Find lies.") == expected
         with RemoteReranker(server.url, model, instruction="Find lies.", **options) as remote:
@@ -101,7 +101,7 @@ def test_an_instruction_reaches_the_model(local: Reranker, model: str, options: 
 
 
 def test_an_instruction_that_would_be_ignored_is_an_error(local: Reranker, model: str):
-    with serving(Served(reranker=local, has_template=False)) as server:
+    with serving(FakeServer(reranker=local, has_template=False)) as server:
         with RemoteReranker(server.url, model, protocol="rerank", template="server") as remote:
             with pytest.raises(InputError, match="it would be ignored"):
                 remote.logits(QUERY, TEXTS[:3], "Find lies.")
@@ -119,28 +119,28 @@ def test_long_documents_are_cut_or_read_in_chunks_here(
     fit: dict[str, Any] = {"max_tokens": 300, "long_documents": long_documents}
     with Reranker.load(model, **fit) as reranker:
         expected = reranker.logits(QUERY, texts)
-    with serving(Served(reranker=local)) as server, RemoteReranker(server.url, model, **options, **fit) as remote:
+    with serving(FakeServer(reranker=local)) as server, RemoteReranker(server.url, model, **options, **fit) as remote:
         # A server that tokenises by itself may read the last characters before a cut differently.
         near = 1e-5 if options["protocol"] == "vllm-tokens" else 0.05
         assert remote.logits(QUERY, texts) == pytest.approx(expected, abs=near)
 
 
 def test_a_hosted_model_gives_its_scores_as_they_are(local: Reranker):
-    hosted = Served(reranker=local, is_activated=True, names=("rerank-a", "rerank-b"))
+    hosted = FakeServer(reranker=local, is_activated=True, model_names=("rerank-a", "rerank-b"))
     options: dict[str, Any] = {"protocol": "rerank", "template": "server", "raw_logits": False}
     with serving(hosted) as server, RemoteReranker(server.url, "rerank-b", api_key=SECRET, **options) as remote:
         ranking = remote.rank(QUERY, TEXTS[:3])
 
     assert all(0 < ranked.score == ranked.logit < 1 for ranked in ranking)
-    assert {body["model"] for body in server.heard.bodies} == {"rerank-b"}
-    assert "raw_scores" not in server.heard.bodies[0]
-    assert server.heard.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert {body["model"] for body in server.requests.bodies} == {"rerank-b"}
+    assert "raw_scores" not in server.requests.bodies[0]
+    assert server.requests.headers[0]["Authorization"] == f"Bearer {SECRET}"
     assert remote.licence is None
 
 
 def test_the_scale_of_a_known_model_is_its_cards(local: Reranker):
     options: dict[str, Any] = {"protocol": "rerank", "template": "server"}
-    with serving(Served(reranker=local)) as server:
+    with serving(FakeServer(reranker=local)) as server:
         with RemoteReranker(server.url, "Qwen/Qwen3-Reranker-0.6B", **options) as remote:
             assert 0 < remote.rank(QUERY, TEXTS)[0].score < 1
         with RemoteReranker(server.url, **options) as remote:
@@ -192,10 +192,10 @@ def test_a_check_passes_where_the_server_is_sane(local: Reranker, exported: str)
 
 def test_a_check_knows_of_an_activation_that_stays_on(local: Reranker, exported: str):
     options: dict[str, Any] = {"protocol": "rerank", "template": "server", "raw_logits": False, "max_tokens": 300}
-    with serving(Served(reranker=local, is_activated=True)) as server:
+    with serving(FakeServer(reranker=local, is_activated=True)) as server:
         with RemoteReranker(server.url, exported, **options) as remote:
             assert remote.check() < 1e-5
-    with serving(Served(reranker=local, is_activated=True, wrong=lambda logit: -logit)) as server:
+    with serving(FakeServer(reranker=local, is_activated=True, change=lambda logit: -logit)) as server:
         with RemoteReranker(server.url, exported, **options) as remote, pytest.raises(ServerError, match="gives"):
             remote.check()
 
@@ -204,21 +204,21 @@ def test_a_check_knows_of_an_activation_that_stays_on(local: Reranker, exported:
     ("change", "reason"),
     [
         ({"is_activated": True}, "these are sigmoids; its activation is on"),
-        ({"wrong": lambda logit: logit * 1e22}, "its head is not initialised"),
-        ({"wrong": lambda logit: 0.5}, "its head is not initialised"),
-        ({"wrong": lambda logit: logit / 10}, "cosines of embeddings"),
-        ({"wrong": lambda logit: logit + 3}, "another model"),
+        ({"change": lambda logit: logit * 1e22}, "its head is not initialised"),
+        ({"change": lambda logit: 0.5}, "its head is not initialised"),
+        ({"change": lambda logit: logit / 10}, "cosines of embeddings"),
+        ({"change": lambda logit: logit + 3}, "another model"),
     ],
 )
 def test_a_check_says_what_is_wrong(local: Reranker, exported: str, change: dict[str, Any], reason: str):
-    with serving(Served(reranker=local, **change)) as server, RemoteReranker(server.url, exported) as remote:
+    with serving(FakeServer(reranker=local, **change)) as server, RemoteReranker(server.url, exported) as remote:
         with pytest.raises(ServerError, match=reason):
             remote.check()
 
 
 @pytest.mark.parametrize("protocol", ["rerank", "tei"])
 def test_a_check_finds_a_prompt_that_is_missing(local: Reranker, exported: str, protocol: Any):
-    with serving(Served(reranker=local, has_template=False)) as server:
+    with serving(FakeServer(reranker=local, has_template=False)) as server:
         with RemoteReranker(server.url, exported, protocol=protocol, template="server") as remote:
             with pytest.raises(ServerError, match="writes no prompt around query and document"):
                 remote.check()
@@ -226,7 +226,7 @@ def test_a_check_finds_a_prompt_that_is_missing(local: Reranker, exported: str, 
 
 @pytest.mark.parametrize("options", [PROTOCOLS[0], PROTOCOLS[1], PROTOCOLS[2]])
 def test_a_check_finds_a_server_that_truncates(local: Reranker, exported: str, options: dict[str, Any]):
-    with serving(Served(reranker=local, most_tokens=400)) as server:
+    with serving(FakeServer(reranker=local, max_tokens=400)) as server:
         with RemoteReranker(server.url, exported, max_tokens=400, **options) as remote:
             remote.check()
         with RemoteReranker(server.url, exported, max_tokens=500, **options) as remote:
@@ -241,7 +241,7 @@ def test_a_check_finds_a_second_bos_token(tmp_path: Path):
     with Reranker.load(folder) as reranker:
         reranker.save(tmp_path / "export")
         bos = reranker._scorer.tokenizer.bos_token_id
-        with serving(Served(reranker=reranker, before=[bos])) as server:
+        with serving(FakeServer(reranker=reranker, extra_ids=[bos])) as server:
             options: dict[str, Any] = {"protocol": "rerank", "template": "server"}
             with RemoteReranker(server.url, str(tmp_path / "export"), **options) as remote:
                 with pytest.raises(ServerError, match="second BOS token"):
@@ -249,11 +249,11 @@ def test_a_check_finds_a_second_bos_token(tmp_path: Path):
 
 
 def test_tei_is_told_not_to_truncate(local: Reranker, model: str):
-    with serving(Served(reranker=local)) as server:
+    with serving(FakeServer(reranker=local)) as server:
         with RemoteReranker(server.url, model, protocol="tei", template="server") as remote:
             remote.logits(QUERY, ["a"])
 
-    assert server.heard.bodies[0]["truncate"] is False
+    assert server.requests.bodies[0]["truncate"] is False
 
 
 def test_a_check_needs_a_prompt_that_is_not_cut(exported: str):
@@ -295,13 +295,16 @@ def test_a_model_that_is_not_there_is_the_cores_error():
 
 
 def test_a_wrong_name_or_path_is_one_clear_error(local: Reranker, model: str):
-    with serving(Served(reranker=local)) as server, RemoteReranker(server.url, model, served_name="nope") as remote:
+    with serving(FakeServer(reranker=local)) as server, RemoteReranker(server.url, model, served_name="nope") as remote:
         with pytest.raises(ServerError, match="The model `nope` does not exist"):
             remote.logits(QUERY, TEXTS)
-    with serving(Served(reranker=local, names=("a", "b"))) as server, RemoteReranker(server.url, model) as remote:
+    with (
+        serving(FakeServer(reranker=local, model_names=("a", "b"))) as server,
+        RemoteReranker(server.url, model) as remote,
+    ):
         with pytest.raises(InputError, match="serves a, b: name one as served_name"):
             remote.logits(QUERY, TEXTS)
-    with serving(lambda path, body: LOST) as server, RemoteReranker(server.url, model) as remote:
+    with serving(lambda path, body: NOT_FOUND) as server, RemoteReranker(server.url, model) as remote:
         with pytest.raises(ServerError, match="404: Not Found .*a classifier with one label"):
             remote.logits(QUERY, TEXTS)
 
@@ -309,24 +312,24 @@ def test_a_wrong_name_or_path_is_one_clear_error(local: Reranker, model: str):
 def test_a_key_is_nowhere_but_in_the_header(local: Reranker, model: str, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
 
-    def refuse(path: str, body: Any) -> Answer:
-        return Answer(code=401, content={"error": f"no such key: {SECRET}"})
+    def refuse(path: str, body: Any) -> Response:
+        return Response(code=401, content={"error": f"no such key: {SECRET}"})
 
     with serving(refuse) as server, RemoteReranker(server.url, model, api_key=SECRET) as remote:
         with pytest.raises(ServerError, match=r"401: no such key: \*\*\* .*API key") as refused:
             remote.logits(QUERY, TEXTS)
 
-    assert server.heard.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert server.requests.headers[0]["Authorization"] == f"Bearer {SECRET}"
     shown = [repr(remote), str(refused.value), caplog.text, str(remote.options), repr(refused.value.__cause__)]
     assert not any(SECRET in each for each in shown)
 
 
 def test_a_key_may_come_from_the_environment(local: Reranker, model: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
-    with serving(Served(reranker=local)) as server, RemoteReranker(server.url, model) as remote:
+    with serving(FakeServer(reranker=local)) as server, RemoteReranker(server.url, model) as remote:
         remote.logits(QUERY, TEXTS)
 
-    assert server.heard.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert server.requests.headers[0]["Authorization"] == f"Bearer {SECRET}"
 
 
 @pytest.mark.parametrize(
@@ -349,15 +352,15 @@ def test_a_key_over_plain_http_to_elsewhere_is_warned_of(url: str, is_warned: bo
 
 
 def test_threads_and_event_loops_share_one_client(local: Reranker, model: str):
-    with serving(Served(reranker=local)) as server, RemoteReranker(server.url, model, requests_at_once=3) as remote:
+    with serving(FakeServer(reranker=local)) as server, RemoteReranker(server.url, model, requests_at_once=3) as remote:
         expected = remote.logits(QUERY, TEXTS)
         ask = [lambda: remote.logits(QUERY, TEXTS), lambda: asyncio.run(_alogits(remote))]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda n: ask[n % 2](), range(16)))
 
     assert answers == [expected] * 16
-    assert server.heard.most_at_once <= 3
-    assert len(server.heard.connections) <= 3
+    assert server.requests.max_concurrent <= 3
+    assert len(server.requests.connections) <= 3
 
 
 async def _alogits(remote: RemoteReranker) -> list[float]:
@@ -368,15 +371,15 @@ async def _alogits(remote: RemoteReranker) -> list[float]:
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_a_client_of_ones_own_is_used_and_closed_in_the_end(local: Reranker, model: str, library: Any):
     client = library.AsyncClient(headers={"X-Mine": "yes"})
-    with serving(Served(reranker=local)) as server, RemoteReranker(server.url, model, client=client) as remote:
+    with serving(FakeServer(reranker=local)) as server, RemoteReranker(server.url, model, client=client) as remote:
         remote.logits(QUERY, TEXTS)
 
-    assert server.heard.headers[0]["X-Mine"] == "yes"
+    assert server.requests.headers[0]["X-Mine"] == "yes"
     assert client.is_closed
 
 
 def test_a_closed_one_says_so_and_lets_its_thread_go(local: Reranker, model: str):
-    with serving(Served(reranker=local)) as server:
+    with serving(FakeServer(reranker=local)) as server:
         before = set(threading.enumerate())
         remote = RemoteReranker(server.url, model)
         remote.logits(QUERY, TEXTS)
@@ -390,7 +393,7 @@ def test_a_closed_one_says_so_and_lets_its_thread_go(local: Reranker, model: str
 
 
 def test_one_that_nobody_holds_lets_its_thread_go(local: Reranker, model: str):
-    with serving(Served(reranker=local)) as server:
+    with serving(FakeServer(reranker=local)) as server:
         before = set(threading.enumerate())
         remote = RemoteReranker(server.url, model)
         remote.logits(QUERY, TEXTS)
@@ -409,11 +412,11 @@ def test_any_texts_in_any_requests_keep_their_places(
 ):
     texts = [text.encode("utf-8", "ignore").decode() for text in texts]
 
-    def by_length(path: str, body: Any) -> Answer:
+    def by_length(path: str, body: Any) -> Response:
         if body is None:
-            return LOST
+            return NOT_FOUND
         data = [{"index": i, "probs": [float(sum(row) % 9973)]} for i, row in enumerate(body["input"])]
-        return Answer(content={"data": data[::-1]})
+        return Response(content={"data": data[::-1]})
 
     with serving(by_length) as server, RemoteReranker(server.url, model, pairs_a_request=pairs_a_request) as remote:
         rows = local._scorer.rows([(QUERY, text) for text in texts]).rows

@@ -1,9 +1,9 @@
-"""Small servers on this machine: ones that answer as others were recorded to answer, and ones that misbehave."""
+"""Small HTTP servers on this machine: some answer as real rerank servers were recorded to answer, others misbehave."""
 
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,54 +13,67 @@ from typing import Any
 import torch
 
 from onelogit import Reranker
+from onelogit.options import Protocol
 from onelogit.ranking import to_score
+from onelogit.remote.protocols import PROTOCOLS
 
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a server says; `raw` in place of JSON, a byte each `drip_s`, nothing where it resets the connection."""
+class Response:
+    """An HTTP response of a test server.
+
+    Attributes:
+        content: sent as JSON.
+        raw: sent in place of `content`.
+        delay_s: seconds before the response.
+        byte_delay_s: seconds after each byte of it.
+        is_reset: reset the connection and send nothing.
+    """
 
     code: int = 200
     content: object = None
     raw: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    after_s: float = 0.0
-    drip_s: float = 0.0
+    delay_s: float = 0.0
+    byte_delay_s: float = 0.0
     is_reset: bool = False
 
 
+NOT_FOUND = Response(code=404, content={"detail": "Not Found"})
+
+
 @dataclass(slots=True)
-class Heard:
-    """What a server was asked, in the order of arrival, and how many requests it had at once at most."""
+class RequestLog:
+    """All POST requests, in the order of arrival, and how many the server handled concurrently."""
 
     paths: list[str] = field(default_factory=list)
     bodies: list[Body] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     connections: set[tuple[str, int]] = field(default_factory=set)
-    at_once: int = 0
-    most_at_once: int = 0
+    concurrent: int = 0
+    max_concurrent: int = 0
     lock: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     url: str
-    heard: Heard
+    requests: RequestLog
 
 
-Respond = Callable[[str, Body | None], Answer]
+Respond = Callable[[str, Body | None], Response]
 
 
 @contextmanager
 def serving(respond: Respond) -> Iterator[Server]:
-    """A server for as long as the block lasts.
+    """Run a server until the block ends.
 
     Args:
-        respond: (path, body; None for a GET) -> its answer.
+        respond: (path, body) -> response; the body is None for a GET.
     """
-    heard = Heard()
+    requests = RequestLog()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -70,38 +83,38 @@ def serving(respond: Respond) -> Iterator[Server]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with heard.lock:
-                heard.paths.append(self.path)
-                heard.bodies.append(body)
-                heard.headers.append(dict(self.headers))
-                heard.connections.add(self.client_address)
-                heard.at_once += 1
-                heard.most_at_once = max(heard.most_at_once, heard.at_once)
+            with requests.lock:
+                requests.paths.append(self.path)
+                requests.bodies.append(body)
+                requests.headers.append(dict(self.headers))
+                requests.connections.add(self.client_address)
+                requests.concurrent += 1
+                requests.max_concurrent = max(requests.max_concurrent, requests.concurrent)
             try:
-                answer = respond(self.path, body)
-                time.sleep(answer.after_s)
+                response = respond(self.path, body)
+                time.sleep(response.delay_s)
             finally:
-                with heard.lock:
-                    heard.at_once -= 1
-            self._send(answer)
+                with requests.lock:
+                    requests.concurrent -= 1
+            self._send(response)
 
-        def _send(self, answer: Answer) -> None:
-            if answer.is_reset:
+        def _send(self, response: Response) -> None:
+            if response.is_reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 self.close_connection = True
                 return
-            content = json.dumps(answer.content).encode() if answer.raw is None else answer.raw
+            content = json.dumps(response.content).encode() if response.raw is None else response.raw
             try:
-                self.send_response(answer.code)
-                for name, value in answer.headers.items():
+                self.send_response(response.code)
+                for name, value in response.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                for part in [content[i : i + 1] for i in range(len(content))] if answer.drip_s else [content]:
+                for part in [content[i : i + 1] for i in range(len(content))] if response.byte_delay_s else [content]:
                     self.wfile.write(part)
-                    time.sleep(answer.drip_s)
+                    time.sleep(response.byte_delay_s)
             except OSError:
-                pass  # the client has gone
+                pass  # the client has disconnected
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -112,75 +125,91 @@ def serving(respond: Respond) -> Iterator[Server]:
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield Server(f"http://127.0.0.1:{server.server_port}", heard)
+        yield Server(f"http://127.0.0.1:{server.server_port}", requests)
     finally:
         server.shutdown()
         thread.join(timeout=10)
         server.server_close()
 
 
+def _classifications(numbers: Sequence[float]) -> object:
+    data = [{"index": i, "label": "LABEL_0", "probs": [n], "num_classes": 1} for i, n in enumerate(numbers)]
+    return {"object": "list", "data": data[::-1]}
+
+
+def _sorted_results(numbers: Sequence[float]) -> object:
+    results = [{"index": i, "relevance_score": n} for i, n in enumerate(numbers)]
+    return {"results": sorted(results, key=lambda each: -each["relevance_score"])}
+
+
+def _reversed_scores(numbers: Sequence[float]) -> object:
+    return [{"index": i, "score": n} for i, n in enumerate(numbers)][::-1]
+
+
+RESPONSE_OF_PROTOCOL: Mapping[Protocol, Callable[[Sequence[float]], object]] = {
+    "vllm-tokens": _classifications,
+    "rerank": _sorted_results,
+    "tei": _reversed_scores,
+    "sglang": _reversed_scores,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """A reranker behind the protocols of other servers.
+class FakeServer:
+    """Responds as a rerank server would, with the logits of a local reranker. Pass it to `serving`.
 
     Attributes:
-        has_template: write the model's prompt around query and document; else they are joined as they come.
-        is_activated: give sigmoids whatever is asked.
-        names: of the models that it lists.
-        wrong: exchanges each number.
-        before: ids that it puts before each row.
-        most_tokens: of each row; it cuts the rest off without a word.
-        is_sglang: answer in its form.
+        protocol: for a path that several protocols have in common.
+        has_template: write the model's prompt around query and document; False joins them as they are.
+        is_activated: return sigmoids, whatever the request says.
+        model_names: the models that it lists.
+        change: applied to each logit.
+        extra_ids: token ids before each row.
+        max_tokens: longer rows are truncated silently.
     """
 
     reranker: Reranker
+    protocol: Protocol = "rerank"
     has_template: bool = True
     is_activated: bool = False
-    names: Sequence[str] = ("tiny",)
-    is_sglang: bool = False
-    wrong: Callable[[float], float] = float
-    before: Sequence[int] = ()
-    most_tokens: int | None = None
+    model_names: Sequence[str] = ("tiny",)
+    change: Callable[[float], float] = float
+    extra_ids: Sequence[int] = ()
+    max_tokens: int | None = None
 
-    def __call__(self, path: str, body: Body | None) -> Answer:
+    def __call__(self, path: str, body: Body | None) -> Response:
         if body is None:
-            return Answer(content={"data": [{"id": name} for name in self.names]}) if path == "/v1/models" else LOST
-        if body.get("model", self.names[0] if self.names else None) not in (*self.names, None):
+            models = {"data": [{"id": name} for name in self.model_names]}
+            return Response(content=models) if path == "/v1/models" else NOT_FOUND
+        if body.get("model", self.model_names[0] if self.model_names else None) not in (*self.model_names, None):
             error = {"message": f"The model `{body['model']}` does not exist.", "type": "NotFoundError", "code": 404}
-            return Answer(code=404, content={"error": error})
-        return self._scored(path, body)
+            return Response(code=404, content={"error": error})
+        protocol = self.protocol
+        if PROTOCOLS[protocol].path != path:
+            protocol = next(name for name, spec in PROTOCOLS.items() if spec.path == path)
+        return Response(content=RESPONSE_OF_PROTOCOL[protocol](self._numbers(self._rows(body), self._is_raw(body))))
 
-    def _scored(self, path: str, body: Body) -> Answer:
-        if path == "/classify":
-            numbers = self._numbers([*body["input"]], is_raw=not body["use_activation"])
-            data = [{"index": i, "label": "LABEL_0", "probs": [n], "num_classes": 1} for i, n in enumerate(numbers)]
-            return Answer(content={"object": "list", "data": data[::-1]})
-        texts = body.get("texts", body.get("documents"))
-        is_raw = self.is_sglang or body.get("raw_scores", body.get("use_activation") is False)
+    def _is_raw(self, body: Body) -> bool:
+        return self.protocol == "sglang" or body.get("raw_scores", body.get("use_activation") is False)
+
+    def _rows(self, body: Body) -> Sequence[Sequence[int]]:
+        if "input" in body:
+            return body["input"]
         instruction = body.get("instruction", body.get("instruct"))
-        numbers = self._numbers([self._row(body["query"], text, instruction) for text in texts], is_raw=is_raw)
-        if path == "/rerank":
-            return Answer(content=[{"index": i, "score": n} for i, n in enumerate(numbers)][::-1])
-        if self.is_sglang:
-            return Answer(content=[{"index": i, "score": n} for i, n in enumerate(numbers)][::-1])
-        results = [{"index": i, "relevance_score": n} for i, n in enumerate(numbers)]
-        return Answer(content={"results": sorted(results, key=lambda each: -each["relevance_score"])})
+        return [self._row(body["query"], text, instruction) for text in body.get("texts", body.get("documents"))]
 
     def _row(self, query: str, document: str, instruction: str | None) -> list[int]:
         if self.has_template and query:
             (row,) = self.reranker._scorer.rows([(query, document)], instruction).rows
         else:
             row = self.reranker._scorer.tokenizer(query + document)["input_ids"]
-        return [*self.before, *row]
+        return [*self.extra_ids, *row]
 
-    def _numbers(self, rows: Sequence[Sequence[int]], *, is_raw: bool) -> list[float]:
+    def _numbers(self, rows: Sequence[Sequence[int]], is_raw: bool) -> list[float]:
         with torch.inference_mode():
             logits = [
-                self.reranker.classifier(input_ids=torch.tensor([[*row[: self.most_tokens]]])).logits.item()
+                self.reranker.classifier(input_ids=torch.tensor([[*row[: self.max_tokens]]])).logits.item()
                 for row in rows
             ]
         activation = "identity" if is_raw and not self.is_activated else "sigmoid"
-        return [to_score(self.wrong(logit), activation) for logit in logits]
-
-
-LOST = Answer(code=404, content={"detail": "Not Found"})
+        return [to_score(self.change(logit), activation) for logit in logits]

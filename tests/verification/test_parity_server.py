@@ -9,7 +9,7 @@ import pytest
 from onelogit import LoadOptions, Reranker, ServerError
 from onelogit.verification.parity import measure_parity, server_logits
 from onelogit.verification.sample_pairs import SamplePair
-from support.servers import Answer, Served, serving
+from support.servers import FakeServer, Response, serving
 from support.tiny import Tiny
 
 PAIRS = [SamplePair("What is it?", text) for text in ("It is this.", "It is that. " * 8, "서울", "")]
@@ -19,14 +19,14 @@ CPU: LoadOptions = {"device": "cpu"}
 @contextmanager
 def answering(content: object, code: int = 200, models: object = None) -> Iterator[str]:
     """A server that lists a model, and gives every request this answer; bytes as they are."""
-    listed = Answer(content={"data": [{"id": "tiny"}]} if models is None else models)
-    answer = Answer(code=code, raw=content) if isinstance(content, bytes) else Answer(code=code, content=content)
+    listed = Response(content={"data": [{"id": "tiny"}]} if models is None else models)
+    answer = Response(code=code, raw=content) if isinstance(content, bytes) else Response(code=code, content=content)
     with serving(lambda path, body: listed if body is None else answer) as server:
         yield server.url
 
 
 def test_a_server_of_the_conversion_agrees(tiny_qwen: Tiny, reranker: Reranker):
-    with serving(Served(reranker=reranker)) as server:
+    with serving(FakeServer(reranker=reranker)) as server:
         parity = measure_parity(str(tiny_qwen.folder), PAIRS, CPU, against=server.url)
 
     assert parity.agrees
@@ -34,15 +34,17 @@ def test_a_server_of_the_conversion_agrees(tiny_qwen: Tiny, reranker: Reranker):
 
 
 def test_a_server_of_something_else_is_found_out(tiny_qwen: Tiny, reranker: Reranker):
-    with serving(Served(reranker=reranker, wrong=lambda logit: logit + 0.01)) as server:
+    with serving(FakeServer(reranker=reranker, change=lambda logit: logit + 0.01)) as server:
         assert not measure_parity(str(tiny_qwen.folder), PAIRS, CPU, against=server.url).agrees
 
 
 def test_many_rows_come_back_in_order():
-    def answer(path: str, body: dict | None) -> Answer:
+    def answer(path: str, body: dict | None) -> Response:
         if body is None:
-            return Answer(content={"data": [{"id": "tiny"}]})
-        return Answer(content={"data": [{"index": i, "probs": [float(row[0])]} for i, row in enumerate(body["input"])]})
+            return Response(content={"data": [{"id": "tiny"}]})
+        return Response(
+            content={"data": [{"index": i, "probs": [float(row[0])]} for i, row in enumerate(body["input"])]}
+        )
 
     with serving(answer) as server:
         assert server_logits(f"{server.url}/", [[n, 7] for n in range(50)]) == [float(n) for n in range(50)]
