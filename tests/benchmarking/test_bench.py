@@ -407,7 +407,7 @@ def test_a_peer_that_is_not_installed_or_cannot_be_asked_is_refused(
 ):
     compared = ("--compare", "sentence-transformers")
     assert "both in this machine" in failure(capsys, "http://127.0.0.1:9", *compared)
-    monkeypatch.setattr("onelogit.cli.bench.find_spec", lambda name: None)
+    monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None)
     assert "pip install 'sentence-transformers>=5.4'" in failure(capsys, DEMO_MODEL, *compared)
 
 

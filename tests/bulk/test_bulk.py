@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from onelogit import DEMO_MODEL, InputError, LogitError, OnelogitError, Reranker
-from onelogit.bulk import check_installed, job, shards
+from onelogit.bulk import job, shards
 from onelogit.bulk import ranking as ranking_stage
 from onelogit.bulk.input_rows import ScoringPair, pairs_of
 from onelogit.bulk.job import Done, Outcome, Work, run
@@ -31,6 +31,7 @@ from onelogit.bulk.ranking import rank_table
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.shards import Shard, ShardReader, plan_shards
 from onelogit.cli.main import main
+from onelogit.errors import check_packages
 from onelogit.options import DEMO_NOTE
 from onelogit.recipes.families import FAMILIES
 from support.bulk_rows import (
@@ -835,12 +836,12 @@ def test_errors_are_one_line(
 def test_a_missing_package_is_named_with_what_brings_it(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("onelogit.bulk.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None if name == package else object())
 
     assert bulk("in", "out", "--model", "m", "--workers", 1) == 2
     assert f"this needs {package}: pip install '{extra}'" in capsys.readouterr().err
     with pytest.raises(InputError, match=package):
-        check_installed("pyarrow", "ray")
+        check_packages("pyarrow", "ray")
 
 
 def test_neither_ray_nor_pyarrow_is_loaded_before_it_is_used():

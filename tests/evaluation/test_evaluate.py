@@ -672,8 +672,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_scored(
 def test_a_package_that_is_missing_is_named_with_its_extra(
     package: str, extra: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
-    monkeypatch.setattr("onelogit.io.outputs.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None if name == package else object())
     monkeypatch.setitem(sys.modules, package, None)
 
     assert f"pip install 'onelogit[{extra}]'" in failure(capsys, DEMO_MODEL, "--data", folder)

@@ -9,6 +9,22 @@ OnelogitError
 └── ServerError         a server that is not there, or answers otherwise than asked
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from shlex import quote
+
+_DISTRIBUTIONS = {
+    "bm25s": "onelogit[evaluate]",
+    "ir_measures": "onelogit[evaluate]",
+    "matplotlib": "onelogit[plot]",
+    "pyarrow": "onelogit[bulk]",
+    "ray": "onelogit[ray]",
+    "scipy": "onelogit[measure]",
+    "sentence_transformers": "sentence-transformers>=5.4",
+    "vllm": "ray[llm]",
+}
+
 
 class OnelogitError(Exception):
     """Whatever onelogit raises on purpose; catch this to catch them all."""
@@ -41,3 +57,37 @@ class ServerError(OnelogitError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without the advice that libraries add below it."""
     return str(error).strip().partition("\n")[0]
+
+
+def check_packages(*packages: str, install: str | None = None) -> None:
+    """Check that optional packages are installed, without importing them.
+
+    Args:
+        packages: import names.
+        install: the distribution to install instead of the usual one.
+
+    Raises:
+        InputError: a package is missing; the message says how to install it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise _missing(package, install)
+
+
+@contextmanager
+def optional_import(package: str, *, alternative: str | None = None) -> Iterator[None]:
+    """Turn an ImportError of the block, which imports an optional package, into an InputError that says how to get it.
+
+    Args:
+        package: import name.
+        alternative: what the user can do instead of installing it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise _missing(package, alternative=alternative) from error
+
+
+def _missing(package: str, install: str | None = None, alternative: str | None = None) -> InputError:
+    command = f"pip install {quote(install or _DISTRIBUTIONS[package])}"
+    return InputError(f"this needs {package}: {command}{f', or {alternative}' if alternative else ''}")

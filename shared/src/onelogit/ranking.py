@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple, Protocol, Self
 
-from onelogit.errors import InputError, LogitError
+from onelogit.errors import LogitError, optional_import
 from onelogit.recipes.recipe import Activation
 
 
@@ -119,8 +119,6 @@ def kendall_tau(before: Sequence[float], after: Sequence[float]) -> float | None
     """
     if len(set(before)) < 2 or len(set(after)) < 2:
         return None
-    try:
-        from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415  an optional dependency
-    except ImportError as error:
-        raise InputError("Kendall's tau needs scipy: pip install 'onelogit[measure]'") from error
+    with optional_import("scipy"):
+        from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415
     return float(kendalltau(before, after).statistic)

@@ -3,29 +3,15 @@
 Ray and pyarrow are imported when they are used, and not before.
 """
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from typing_extensions import Unpack
 
-from onelogit.errors import InputError
+from onelogit.errors import check_packages
 from onelogit.options import OpenOptions
 
 if TYPE_CHECKING:
     from ray.data import Dataset
-
-_WAYS = {"pyarrow": "'onelogit[bulk]'", "ray": "'onelogit[ray]'", "vllm": "'ray[llm]'"}
-
-
-def check_installed(*packages: str) -> None:
-    """Refuse before anything is read what would fail for want of a package.
-
-    Raises:
-        InputError: naming what brings it.
-    """
-    for package in packages:
-        if find_spec(package) is None:
-            raise InputError(f"this needs {package}: pip install {_WAYS[package]}")
 
 
 def rerank(
@@ -58,7 +44,7 @@ def rerank(
         InputError: Ray is not installed, or an option is unknown.
         OnelogitError: the model is not found, or not known.
     """
-    check_installed("ray", "pyarrow")
+    check_packages("ray", "pyarrow")
     from onelogit.bulk.datasets import reranked  # noqa: PLC0415  loads Ray
     from onelogit.bulk.ray_engine import Pool  # noqa: PLC0415
 

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,7 @@ from onelogit.cli.model_options import (
     open_options,
 )
 from onelogit.cli.output import print_json
-from onelogit.errors import InputError
+from onelogit.errors import InputError, check_packages
 from onelogit.io.outputs import check_plot
 from onelogit.io.text_files import STDIN, Texts, read_texts
 from onelogit.options import OpenOptions, check_place
@@ -114,8 +113,8 @@ def _check(options: argparse.Namespace, place: Named) -> None:
         raise InputError(f"--seconds must be a number above 0, not {options.seconds}")
     if options.compare is not None and place.url is not None:
         raise InputError("--compare runs both in this machine: name a model, not a server")
-    if options.compare is not None and find_spec("sentence_transformers") is None:
-        raise InputError("--compare sentence-transformers needs it: pip install 'sentence-transformers>=5.4'")
+    if options.compare is not None:
+        check_packages("sentence_transformers")
     if options.plot is not None:
         check_plot(options.plot)
 

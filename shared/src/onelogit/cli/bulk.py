@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onelogit.bulk import check_installed
 from onelogit.cli.model_options import (
     Named,
     add_json_option,
@@ -15,7 +14,7 @@ from onelogit.cli.model_options import (
     open_options,
 )
 from onelogit.cli.output import mention_demo, print_json, say
-from onelogit.errors import InputError
+from onelogit.errors import InputError, check_packages
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     """Score, rank, write, say how much."""
     place = named(options.model, options.url)
     _check(options, place)
-    check_installed("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
+    check_packages("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
     from onelogit.bulk.job import run as run_job  # noqa: PLC0415  loads pyarrow
 
     try:
@@ -102,7 +101,7 @@ def _engine(options: argparse.Namespace) -> "Engine":
     pool = Pool(options.workers or 1, options.cpus_per_worker, options.gpus_per_worker)
     if options.engine != "vllm":
         return score_on_ray(pool, options.ray_address)
-    check_installed("vllm")
+    check_packages("vllm")
     from onelogit.bulk.vllm_engine import score_by_vllm  # noqa: PLC0415
 
     return score_by_vllm(pool, options.ray_address)

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from onelogit.cli.model_options import add_json_option, add_model_options, fetch, load_options
 from onelogit.cli.output import mention_demo, print_json
-from onelogit.io.outputs import check_package, check_plot
+from onelogit.errors import check_packages
+from onelogit.io.outputs import check_plot
 
 SUMMARY = "compare the logits of a model with those of its conversion; exit code 1 where they disagree"
 
@@ -30,7 +31,7 @@ def check_measuring(plot: Path | None) -> None:
     Raises:
         InputError: a package is missing, or the picture cannot be written there.
     """
-    check_package("scipy", "measure")
+    check_packages("scipy")
     if plot is not None:
         check_plot(plot)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, optional_import
 from onelogit.evaluation.data.dataset import DataSet, JudgedQuery
 from onelogit.io.progress import is_shown
 
@@ -27,10 +27,8 @@ def _found_by_bm25(data: DataSet, most: int) -> list[JudgedQuery]:
 
     Words are as bm25s splits them: at spaces and punctuation, and without those of one letter.
     """
-    try:
-        import bm25s  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise InputError("BM25 needs bm25s: pip install 'onelogit[evaluate]', or pass --run") from error
+    with optional_import("bm25s", alternative="pass --run"):
+        import bm25s  # noqa: PLC0415
     ids = [*data.documents]
     shows = is_shown()
     tokens = bm25s.tokenize([*data.documents.values()], stopwords=None, show_progress=shows, leave=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, check_packages
 from onelogit.evaluation.bm25 import with_candidates
 from onelogit.evaluation.data.bad_lines import Faults
 from onelogit.evaluation.data.beir import read_beir, with_run
@@ -23,11 +23,10 @@ from onelogit.evaluation.scoring import paths, score
 from onelogit.evaluation.slices import groups
 from onelogit.evaluation.systems import check_fields, systems
 from onelogit.io.folder_lock import locked
-from onelogit.io.outputs import check_package, check_plot, check_writable
+from onelogit.io.outputs import check_plot, check_writable
 from onelogit.options import OpenOptions
 from onelogit.validation import check_text, checked_count
 
-_NEEDED = {"ir_measures": "evaluate", "scipy": "evaluate"}
 FIGURES, PER_QUERY = "figures.json", "per-query.jsonl"
 
 
@@ -139,8 +138,7 @@ def read_data(job: EvaluationSpec, faults: Faults) -> DataSet:
 
 def _check(job: EvaluationSpec) -> None:
     """Refuse at once what would fail after hours."""
-    for package, extra in _NEEDED.items():
-        check_package(package, extra)
+    check_packages("ir_measures", "scipy", install="onelogit[evaluate]")
     checked_count("--candidates", job.candidates)
     checked_count("--seed", job.seed, least=0)
     for instruction in job.instructions:

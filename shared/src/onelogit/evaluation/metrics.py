@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, optional_import
 from onelogit.evaluation.data.dataset import JudgedQuery
 from onelogit.validation import checked_count
 
@@ -53,10 +53,8 @@ def figures(queries: Sequence[JudgedQuery], orders: Sequence[Order], wanted: Seq
     Raises:
         InputError: ir_measures is not installed.
     """
-    try:
-        import ir_measures  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise InputError("measuring needs ir_measures: pip install 'onelogit[evaluate]'") from error
+    with optional_import("ir_measures"):
+        import ir_measures  # noqa: PLC0415
     found: MetricValues = {measure.name: [0.0] * len(queries) for measure in wanted}
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         part = range(start, min(start + _QUERIES_AT_ONCE, len(queries)))

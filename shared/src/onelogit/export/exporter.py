@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from onelogit.checkpoints.device import is_quantised
 from onelogit.conversion.classifier import PooledClassifier
 from onelogit.conversion.head import Float32Head
-from onelogit.errors import CheckpointError, InputError, UnsupportedModelError
+from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, optional_import
 from onelogit.export.metadata import ACTIVATION_CLASSES, sentence_transformers_files, served_template
 from onelogit.export.model_card import public_name, write_model_card
 from onelogit.export.probe import PROBE_FILE
@@ -121,10 +121,8 @@ def open_cross_encoder(conversion: Conversion) -> "CrossEncoder":
     Raises:
         InputError: Sentence Transformers is not installed.
     """
-    try:
-        from sentence_transformers import CrossEncoder  # noqa: PLC0415  heavy, and not needed for anything else
-    except ImportError as error:
-        raise InputError("as_cross_encoder needs Sentence Transformers: pip install sentence-transformers") from error
+    with optional_import("sentence_transformers"):
+        from sentence_transformers import CrossEncoder  # noqa: PLC0415
     with TemporaryDirectory() as folder:
         export(conversion, Path(folder) / "model")
         opened: CrossEncoder = CrossEncoder(str(Path(folder) / "model"), device=str(conversion.classifier.device))

@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, check_packages, optional_import
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,16 +17,6 @@ if TYPE_CHECKING:
 _PICTURES = (".png", ".svg", ".pdf")
 # In the order of preference; matplotlib takes what one lacks from the next.
 _FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
-
-
-def check_package(package: str, extra: str) -> None:
-    """Refuse to begin without it.
-
-    Raises:
-        InputError: naming the extra that brings it.
-    """
-    if find_spec(package) is None:
-        raise InputError(f"this needs {package}: pip install 'onelogit[{extra}]'")
 
 
 def check_plot(plot: Path, made: Path | None = None) -> None:
@@ -40,7 +29,7 @@ def check_plot(plot: Path, made: Path | None = None) -> None:
     Raises:
         InputError: matplotlib is missing, the ending is none of a picture, or it cannot stand there.
     """
-    check_package("matplotlib", "plot")
+    check_packages("matplotlib")
     if plot.suffix.lower() not in _PICTURES:
         raise InputError(f"--plot {plot} must end in {', '.join(_PICTURES)}")
     check_writable(plot, "--plot", made)
@@ -87,12 +76,10 @@ def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iter
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
     """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415  an extra: most users never plot
+    with optional_import("matplotlib"):
+        import matplotlib as mpl  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
         from matplotlib.font_manager import fontManager  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError("plotting needs matplotlib: pip install 'onelogit[plot]'") from error
     present = {font.name for font in fontManager.ttflist}
     fonts = [font for font in _FONTS if font in present]
     # No mathematics: a name may hold two dollar signs.

@@ -28,7 +28,7 @@ from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.loader import load_config
 from onelogit.checkpoints.module_chain import find_chain
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.errors import InputError, RecipeError
+from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import Recipe
@@ -222,13 +222,8 @@ class Modular:
         Raises:
             InputError: Sentence Transformers is not installed.
         """
-        try:
-            from sentence_transformers import CrossEncoder  # noqa: PLC0415  heavy, and needed for no other original
-        except ImportError as error:
-            raise InputError(
-                "the original is a chain of modules, to be run by Sentence Transformers: "
-                "pip install sentence-transformers"
-            ) from error
+        with optional_import("sentence_transformers"):
+            from sentence_transformers import CrossEncoder  # noqa: PLC0415
         options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
         return cls(CrossEncoder(str(folder), model_kwargs=model_options, **options).eval())
 
