@@ -13,7 +13,7 @@ from onelogit.evaluation.data.bad_lines import Faults
 from onelogit.evaluation.data.beir import read_beir, with_run
 from onelogit.evaluation.data.dataset import DataSet
 from onelogit.evaluation.data.jsonl import read_lists
-from onelogit.evaluation.slices import groups
+from onelogit.evaluation.evaluation import groups
 from onelogit.io.text_files import read_lines, shortened
 from support.judged_data import CORPUS, LABELS, QUERIES, list_row, write_beir, write_lines, write_run
 

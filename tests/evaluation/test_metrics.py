@@ -12,7 +12,7 @@ from onelogit import InputError
 from onelogit.evaluation.bootstrap import intervals
 from onelogit.evaluation.data.dataset import JudgedQuery
 from onelogit.evaluation.metrics import by_logit, figures, measures, shuffled
-from onelogit.evaluation.moves import move, p_mrr
+from onelogit.evaluation.pairwise import move, p_mrr
 
 
 def judged(labels: dict[str, int], found: str = "abcdef", changed: dict[str, int] | None = None) -> JudgedQuery:

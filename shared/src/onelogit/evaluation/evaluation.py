@@ -11,11 +11,16 @@ from onelogit.evaluation.data.dataset import DataSet, JudgedQuery
 from onelogit.evaluation.metrics import Measure, MetricValues, Order, by_logit, figures, mean_of, shuffled
 from onelogit.evaluation.pairwise import Pairing, logits_of, pair
 from onelogit.evaluation.scoring import SystemRun
-from onelogit.evaluation.slices import Groups, groups
 from onelogit.evaluation.systems import FIRST, RANDOM
 
 RANDOM_ORDERS = 5
 _ALL_CANDIDATES = Measure("candidates", "R", 2**31)
+LENGTH = "length"
+_MOST_GROUPS = 50
+_THIRDS = ("short", "middle", "long")
+_NOT_GIVEN = "(not given)"
+
+Groups = dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,3 +224,39 @@ def _compared(all_figures: Sequence[MetricValues], seed: int) -> tuple[list[dict
     width = len(first)
     rows = [dict(zip(first, found[start : start + width], strict=True)) for start in range(0, len(found), width)]
     return rows[: len(all_figures)], rows[len(all_figures) :]
+
+
+def groups(queries: Sequence[JudgedQuery], documents: Mapping[str, str], column: str) -> Groups:
+    """The places of the queries in each group, by what the column says.
+
+    Args:
+        queries: at least one.
+        documents: text by id.
+        column: a field of the queries; or "length" where they have no such field: three equal parts by the length of
+            the longest relevant document in characters.
+
+    Raises:
+        InputError: no query has the field, or it tells nearly all of them apart.
+    """
+    if not any(column in query.fields for query in queries):
+        if column == LENGTH:
+            return _by_length(queries, documents)
+        known = sorted({name for query in queries for name in query.fields})
+        raise InputError(f"no query has the field {column!r}; there are {', '.join([*known, LENGTH])}")
+    found: Groups = {}
+    for place, query in enumerate(queries):
+        found.setdefault(query.fields.get(column, _NOT_GIVEN), []).append(place)
+    if len(found) > _MOST_GROUPS:
+        raise InputError(f"{column!r} splits the queries into {len(found)} groups, which are more than {_MOST_GROUPS}")
+    return dict(sorted(found.items()))
+
+
+def _by_length(queries: Sequence[JudgedQuery], documents: Mapping[str, str]) -> Groups:
+    lengths = [max(len(documents[id]) for id in query.relevant) for query in queries]
+    order = sorted(range(len(queries)), key=lambda place: lengths[place])
+    found: Groups = {}
+    for number, name in enumerate(_THIRDS):
+        part = order[len(order) * number // 3 : len(order) * (number + 1) // 3]
+        if part:
+            found[f"{name} ({lengths[part[0]]:,} to {lengths[part[-1]]:,} characters)"] = sorted(part)
+    return found

@@ -12,7 +12,7 @@ from onelogit.evaluation.data.bad_lines import Faults
 from onelogit.evaluation.data.beir import read_beir, with_run
 from onelogit.evaluation.data.dataset import DataSet
 from onelogit.evaluation.data.jsonl import read_lists
-from onelogit.evaluation.evaluation import Evaluation, evaluate
+from onelogit.evaluation.evaluation import Evaluation, evaluate, groups
 from onelogit.evaluation.metrics import measures
 from onelogit.evaluation.pairwise import check_pairs
 from onelogit.evaluation.report.html_report import write_page
@@ -20,7 +20,6 @@ from onelogit.evaluation.report.json_report import lines_of_queries, plain_evalu
 from onelogit.evaluation.report.plots import plot_evaluation
 from onelogit.evaluation.run_file import check_ours
 from onelogit.evaluation.scoring import paths, score
-from onelogit.evaluation.slices import groups
 from onelogit.evaluation.systems import check_fields, systems
 from onelogit.io.folder_lock import locked
 from onelogit.io.outputs import check_plot, check_writable

@@ -6,7 +6,7 @@ from typing import Any
 
 from onelogit.evaluation.bootstrap import Mean
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
-from onelogit.evaluation.moves import Move
+from onelogit.evaluation.pairwise import Move
 from onelogit.evaluation.report.notes import remarks, warnings
 from onelogit.evaluation.systems import without_secret
 
