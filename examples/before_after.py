@@ -1,6 +1,6 @@
-"""What the three before-and-after examples share: the data, a stand-in for an embedding model, measures, a table.
+"""Shared code of the three before-and-after examples: data, a stand-in for an embedding model, measures and a table.
 
-They need `pip install ir-measures` besides their framework and its adapter.
+The examples need `pip install ir-measures`, their framework, and its adapter.
 """
 
 import argparse
@@ -20,24 +20,24 @@ from onelogit import DEMO_MODEL
 DATA = Path(__file__).parent / "data"
 MEASURES = {"nDCG@5": nDCG @ 5, "MRR@5": RR @ 5, "answer on top": P @ 1}
 WIDTH = 512
-DEMO_NOTE = "This is the demo model: its order means nothing, and so do these figures. Name a real one with --model."
+DEMO_NOTE = "This is the demo model: its ranking means nothing, nor do these results. Use a real model with --model."
 
-Search = Callable[[str], list[str]]  # a question -> ids of passages, the best first
+Search = Callable[[str], list[str]]  # a question -> passage ids, best first
 
 
 def parse(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--model", default=DEMO_MODEL, help="hub id or folder of a reranker; a demo model if left out")
+    parser.add_argument("--model", default=DEMO_MODEL, help="hub id or folder of a reranker (default: the demo model)")
     return parser.parse_args()
 
 
 def read_passages() -> dict[str, str]:
-    """Text by id."""
+    """The passages' texts by id."""
     return {line["id"]: line["text"] for line in _read_lines("passages.jsonl")}
 
 
 def embed(text: str) -> list[float]:
-    """A vector of unit length: how often each three letters stand in a row, hashed. In place of an embedding model."""
+    """A stand-in for an embedding model: a unit vector of hashed counts of letter trigrams."""
     text = f" {' '.join(text.lower().split())} "
     vector = [0.0] * WIDTH
     for start in range(len(text) - 2):
@@ -47,16 +47,16 @@ def embed(text: str) -> list[float]:
 
 
 def compare(framework: str, model: str, before: Search, after: Search) -> None:
-    """Ask every question of both, and print what ir_measures says."""
-    figures = {"retriever alone": evaluate(before), "and onelogit": evaluate(after)}
+    """Run all questions through both searches, and print their measures."""
+    results = {"retriever alone": evaluate(before), "and onelogit": evaluate(after)}
     console = Console()
-    console.print(table(framework, figures))
+    console.print(table(framework, results))
     if model == DEMO_MODEL:
         console.print(DEMO_NOTE, highlight=False)
 
 
 def evaluate(search: Search) -> dict[str, float]:
-    """The mean of each measure over the questions."""
+    """The mean of each measure over all questions."""
     questions = _read_lines("questions.jsonl")
     answers = {line["question"]: {line["answer"]: 1} for line in questions}
     run = {question: _descending(search(question)) for question in answers}
@@ -64,18 +64,18 @@ def evaluate(search: Search) -> dict[str, float]:
     return {name: found[measure] for name, measure in MEASURES.items()}
 
 
-def table(framework: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
+def table(framework: str, results: Mapping[str, Mapping[str, float]]) -> Table:
     rows = Table(title=f"{framework}: six questions, twelve passages", title_justify="left")
     rows.add_column("")
     for name in MEASURES:
         rows.add_column(name, justify="right")
-    for name, measured in figures.items():
+    for name, measured in results.items():
         rows.add_row(name, *(f"{value:.3f}" for value in measured.values()))
     return rows
 
 
 def _descending(ids: list[str]) -> dict[str, float]:
-    """The order as ir_measures takes it: a number for each id, the greatest first."""
+    """A score for each id that gives ir_measures this order: the first is the greatest."""
     return {id: -float(place) for place, id in enumerate(ids)}
 
 

@@ -1,7 +1,7 @@
-"""Real questions over a dozen real passages: the retriever's order, and the order after reranking, four ways.
+"""Rerank passages for real questions with onelogit itself, LangChain, LlamaIndex and Haystack, and compare the results.
 
-BM25 finds candidates; the core, LangChain, LlamaIndex and Haystack rerank them with the model that comes with
-onelogit. It must be the same order with the same logits every time, and the exit code says so.
+BM25 finds the candidates, and the included demo model reranks them. The exit code is 1 if the order or the logits
+differ between the four.
 """
 
 import json
@@ -36,7 +36,7 @@ def read_lines(name: str) -> list[dict[str, str]]:
 
 
 def find_candidates(question: str, passages: Passages) -> Passages:
-    """What a first stage gives: every passage that shares a word with the question, best BM25 first."""
+    """The first stage: all passages that share a word with the question, by BM25 score, best first."""
     store = InMemoryDocumentStore()
     store.write_documents([HaystackDocument(id=id, content=text) for id, text in passages.items()])
     found = InMemoryBM25Retriever(store, top_k=len(passages)).run(query=question)["documents"]
@@ -49,7 +49,7 @@ def with_the_core(reranker: Reranker, question: str, candidates: Passages) -> Ra
 
 
 class Candidates(BaseRetriever):
-    """A LangChain retriever that has found these passages."""
+    """A LangChain retriever that returns the given passages."""
 
     candidates: Passages
 
@@ -99,25 +99,25 @@ def table(question: str, answer: str, candidates: Passages, ranking: Ranking) ->
 
 def main() -> int:
     console = Console()
-    reranker = open_reranker(DEMO_MODEL)  # while it is kept, the adapters below share its weights
+    reranker = open_reranker(DEMO_MODEL)  # the adapters below share its weights as long as it exists
     console.print(
-        "The passage that answers is marked [bold green]*[/]. A score orders passages; it is no probability.\n"
+        "[bold green]*[/] marks the passage with the answer. Scores are for ordering; they are not probabilities.\n"
     )
     passages = {line["id"]: line["text"] for line in read_lines("passages.jsonl")}
-    ways = {"LangChain": with_langchain, "LlamaIndex": with_llama_index, "Haystack": with_haystack}
+    frameworks = {"LangChain": with_langchain, "LlamaIndex": with_llama_index, "Haystack": with_haystack}
     differing = set()
-    moves = []
+    places = []
     for line in read_lines("questions.jsonl"):
         question, answer = line["question"], line["answer"]
         candidates = find_candidates(question, passages)
         ranking = with_the_core(reranker, question, candidates)
-        differing |= {name for name, rank in ways.items() if rank(question, candidates) != ranking}
-        moves.append((list(candidates).index(answer) + 1, [id for id, *_ in ranking].index(answer) + 1))
+        differing |= {name for name, rank in frameworks.items() if rank(question, candidates) != ranking}
+        places.append((list(candidates).index(answer) + 1, [id for id, *_ in ranking].index(answer) + 1))
         console.print(table(question, answer, candidates, ranking), "")
     if differing:
-        console.print(f"[bold red]Another order or other logits than the core's: {', '.join(sorted(differing))}")
+        console.print(f"[bold red]The order or the logits differ from the core's: {', '.join(sorted(differing))}")
         return 1
-    before, after = (sum(1 / places[side] for places in moves) / len(moves) for side in (0, 1))
+    before, after = (sum(1 / pair[side] for pair in places) / len(places) for side in (0, 1))
     console.print("The core, LangChain, LlamaIndex and Haystack gave the same order with the same logits each time.")
     console.print(f"Mean reciprocal rank of the answer: {before:.2f} before, {after:.2f} after.")
     return 0

@@ -1,4 +1,4 @@
-"""A Haystack pipeline, measured before and after a reranker is put behind its retriever.
+"""Measure a Haystack pipeline with and without a reranker.
 
 python examples/haystack_before_after.py [--model Qwen/Qwen3-Reranker-0.6B]
 """
@@ -12,7 +12,7 @@ from haystack_integrations.components.rankers.onelogit import OnelogitRanker
 
 
 def build_pipeline(model: str | None) -> Pipeline:
-    """Without a ranker where no model is named."""
+    """A pipeline with a retriever and, if a model is given, a ranker."""
     store = InMemoryDocumentStore()
     store.write_documents([Document(id=id, content=text) for id, text in read_passages().items()])
     pipeline = Pipeline()
@@ -24,9 +24,9 @@ def build_pipeline(model: str | None) -> Pipeline:
 
 
 def ids(pipeline: Pipeline, last: str, question: str) -> list[str]:
-    """Of what the last component gives."""
-    asked = {name: {"query": question} for name in ("retriever", last)}
-    return [document.id for document in pipeline.run(asked)[last]["documents"]]
+    """The ids of the documents that the component `last` returns."""
+    inputs = {name: {"query": question} for name in ("retriever", last)}
+    return [document.id for document in pipeline.run(inputs)[last]["documents"]]
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Ask the passages of this folder: python examples/haystack_rag.py "What did Genghis Khan forbid?" [MODEL]
+"""Answer a question from the example passages: python examples/haystack_rag.py "What did Genghis Khan forbid?" [MODEL]
 
-Needs OPENAI_API_KEY; OPENAI_BASE_URL names another server that speaks the protocol.
+Needs OPENAI_API_KEY. Set OPENAI_BASE_URL to use another server with the same API.
 """
 
 import json
@@ -16,16 +16,16 @@ FOLDER = Path(__file__).parent
 
 
 def load_pipeline(model: str | None) -> Pipeline:
-    """The pipeline of the YAML file, with another reranker where one is named."""
-    described = yaml.safe_load((FOLDER / "haystack_rag.yaml").read_text(encoding="utf-8"))
+    """The pipeline of the YAML file, with another reranker if `model` is given."""
+    definition = yaml.safe_load((FOLDER / "haystack_rag.yaml").read_text(encoding="utf-8"))
     if model is not None:
-        described["components"]["ranker"]["init_parameters"]["model"] = model
-    described["components"]["llm"]["init_parameters"]["api_base_url"] = os.environ.get("OPENAI_BASE_URL")
-    return Pipeline.loads(yaml.safe_dump(described))
+        definition["components"]["ranker"]["init_parameters"]["model"] = model
+    definition["components"]["llm"]["init_parameters"]["api_base_url"] = os.environ.get("OPENAI_BASE_URL")
+    return Pipeline.loads(yaml.safe_dump(definition))
 
 
 def write_passages() -> None:
-    """Fill the store that the pipeline reads."""
+    """Fill the document store of the pipeline."""
     store = InMemoryDocumentStore(index="passages")
     lines = (FOLDER / "data" / "passages.jsonl").read_text(encoding="utf-8").splitlines()
     if store.count_documents() == 0:

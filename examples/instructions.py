@@ -1,10 +1,10 @@
-"""A Korean and an English instruction compared on Korean, English and mixed documents, from the command to the page.
+"""Compare a Korean and an English instruction on Korean, English and mixed documents, and write an HTML report.
 
-    python examples/instructions.py                                  # the model that comes with onelogit
-    python examples/instructions.py Qwen/Qwen3-Reranker-0.6B         # one that means it
+    python examples/instructions.py                                  # the included demo model
+    python examples/instructions.py Qwen/Qwen3-Reranker-0.6B         # a real model
 
 The Korean instruction asks for answers in any language, the English one for answers in English only. The demo model was
-trained on neither: with it, all figures are meaningless, and the point is how they are made.
+not trained on either: its results are meaningless, and only show how the comparison works.
 """
 
 import sys
@@ -20,10 +20,10 @@ ENGLISH = "Find the documents that answer the question. Only documents written i
 
 def main(model: str = DEMO_MODEL, folder: str = "instructions") -> int:
     if model == DEMO_MODEL:
-        print("With the demo model, quality figures are meaningless. Name another model to learn something.\n")
+        print("The results of the demo model are meaningless. Pass a real model for results that count.\n")
     options = ["--instruction", KOREAN, "--instruction", ENGLISH, "--pairwise", "--slice", "language", "-k", "3"]
-    written = ["--output", folder, "--resume", "--report", f"{folder}/report.html"]
-    code = onelogit(["evaluate", model, "--data", str(DATA), *options, *written])
+    output = ["--output", folder, "--resume", "--report", f"{folder}/report.html"]
+    code = onelogit(["evaluate", model, "--data", str(DATA), *options, *output])
     if code == 0:
         print(f"\nNow open {folder}/report.html: it shows which documents moved.")
     return code

@@ -1,4 +1,4 @@
-"""A LangChain retriever, measured before and after a reranker is put around it.
+"""Measure a LangChain retriever with and without a reranker.
 
 python examples/langchain_before_after.py [--model Qwen/Qwen3-Reranker-0.6B]
 """
@@ -13,7 +13,7 @@ from langchain_onelogit import OnelogitRerank
 
 
 class LetterEmbeddings(Embeddings):
-    """Yours is a model."""
+    """Stands in for your embedding model."""
 
     def embed_query(self, text: str) -> list[float]:
         return embed(text)

@@ -1,4 +1,4 @@
-"""A LlamaIndex query engine, measured before and after a reranker is put into it.
+"""Measure a LlamaIndex query engine with and without a reranker.
 
 python examples/llama_index_before_after.py [--model Qwen/Qwen3-Reranker-0.6B]
 """
@@ -14,7 +14,7 @@ from llama_index.postprocessor.onelogit_rerank import OnelogitRerank
 
 
 class LetterEmbedding(BaseEmbedding):
-    """Yours is a model."""
+    """Stands in for your embedding model."""
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return embed(text)
@@ -38,7 +38,7 @@ def ids(engine: BaseQueryEngine, question: str) -> list[str]:
 def main() -> None:
     model = parse(__doc__).model
     index = build_index()
-    # Only the sources of its answers count here: the language model may be one that repeats the prompt.
+    # Only the source nodes are measured, so the language model can be a mock that repeats the prompt.
     options = {"similarity_top_k": 10, "llm": MockLLM()}
     before = index.as_query_engine(**options)
     after = index.as_query_engine(**options, node_postprocessors=[OnelogitRerank(model=model, top_n=10)])

@@ -693,7 +693,7 @@ def test_the_korean_and_english_example_runs_end_to_end(tmp_path: Path, capsys: 
     assert names["main"]() == 0  # type: ignore[operator]
 
     printed = capsys.readouterr().out
-    assert printed.startswith("With the demo model, quality figures are meaningless.")
+    assert printed.startswith("The results of the demo model are meaningless.")
     assert "nDCG@3 by language" in printed
     figures = json.loads(Path("instructions/figures.json").read_text("utf-8"))
     assert [part["name"] for part in figures["slices"]] == ["en", "ko", "ko-en"]

@@ -1,4 +1,4 @@
-"""The examples that measure a chain before and after the reranker run, with their frameworks and ir_measures."""
+"""The before-and-after examples run with their frameworks and ir_measures."""
 
 import re
 import runpy
@@ -16,7 +16,7 @@ FRAMEWORKS = {"langchain": "LangChain", "llama_index": "LlamaIndex", "haystack":
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_weights():
-    return open_reranker(DEMO_MODEL)  # while it is kept, the examples share it
+    return open_reranker(DEMO_MODEL)  # the examples share it as long as it exists
 
 
 def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -25,37 +25,37 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
-def figures(printed: str, row: str) -> list[float]:
+def measures(printed: str, row: str) -> list[float]:
     line = next(line for line in printed.splitlines() if row in line)
     return [float(number) for number in re.findall(r"\d\.\d{3}", line)]
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_chain_is_measured_before_and_after(
+def test_a_pipeline_is_measured_with_and_without_the_reranker(
     framework: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     run(f"{framework}_before_after", monkeypatch)
 
     printed = capsys.readouterr().out
-    before, after = figures(printed, "retriever alone"), figures(printed, "and onelogit")
+    before, after = measures(printed, "retriever alone"), measures(printed, "and onelogit")
     assert FRAMEWORKS[framework] in printed
     assert len(before) == len(after) == 3
     assert before != after
     assert min(after) > max(before)  # on these questions, which the demo model was not trained on
-    assert "its order means nothing" in printed
+    assert "its ranking means nothing" in printed
 
 
-def test_another_model_is_named_and_not_called_the_demo_model(
+def test_the_demo_note_is_not_printed_for_another_model(
     tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     run("haystack_before_after", monkeypatch, "--model", str(tiny_qwen.folder))
 
     printed = capsys.readouterr().out
     assert "means nothing" not in printed
-    assert figures(printed, "and onelogit")
+    assert measures(printed, "and onelogit")
 
 
-def test_a_better_order_has_higher_figures(monkeypatch: pytest.MonkeyPatch):
+def test_the_best_order_has_the_highest_measures_and_the_worst_the_lowest(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     import before_after
 

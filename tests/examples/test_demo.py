@@ -1,4 +1,4 @@
-"""The model that comes along: small, declared, trained, and the same number for everyone who loads it."""
+"""The demo model: small, trained, licensed, and with the same logits in onelogit, transformers and CrossEncoder."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def demo() -> Reranker:
     return Reranker.load(DEMO_MODEL, dtype="float32")
 
 
-def test_its_logit_is_its_causal_models(demo: Reranker):
+def test_its_logit_equals_its_causal_models(demo: Reranker):
     model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
     yes, no = (tokenizer.encode(word, add_special_tokens=False) for word in ("yes", "no"))
@@ -38,7 +38,7 @@ def test_its_logit_is_its_causal_models(demo: Reranker):
         assert logit == pytest.approx(float(logits[yes[0]] - logits[no[0]]), abs=1e-5)
 
 
-def test_its_declaration_is_read_alike_by_sentence_transformers(demo: Reranker):
+def test_sentence_transformers_reads_the_same_recipe_and_gives_the_same_scores(demo: Reranker):
     theirs = CrossEncoder(DEMO_MODEL, device="cpu", model_kwargs={"dtype": "float32"})
 
     scores = theirs.predict([(QUERY, document) for document in DOCUMENTS])
@@ -47,8 +47,8 @@ def test_its_declaration_is_read_alike_by_sentence_transformers(demo: Reranker):
     assert demo.recipe.chat_template == QWEN3_TEMPLATE
 
 
-def test_it_has_learned_something(demo: Reranker):
-    """Real questions and passages that it was not trained on: it does better than the order they are stored in."""
+def test_it_answers_real_questions_better_than_chance(demo: Reranker):
+    """The questions and passages are not among its training data."""
     lines = {
         name: [json.loads(line) for line in (ROOT / "examples" / "data" / name).read_text("utf-8").splitlines()]
         for name in ("passages.jsonl", "questions.jsonl")
@@ -56,32 +56,30 @@ def test_it_has_learned_something(demo: Reranker):
     passages = {line["id"]: line["text"] for line in lines["passages.jsonl"]}
     ids = list(passages)
 
-    firsts = [
-        ids[demo.rank(line["question"], passages.values(), top_n=1)[0].index] for line in lines["questions.jsonl"]
-    ]
+    best = [ids[demo.rank(line["question"], passages.values(), top_n=1)[0].index] for line in lines["questions.jsonl"]]
 
-    right = sum(first == line["answer"] for first, line in zip(firsts, lines["questions.jsonl"], strict=True))
-    assert right >= 4  # of 6; by chance it would be half of one
+    right = sum(first == line["answer"] for first, line in zip(best, lines["questions.jsonl"], strict=True))
+    assert right >= 4  # of 6; 0.5 by chance
 
 
-def test_it_is_small_and_carries_its_licence():
+def test_it_is_small_and_includes_its_licence():
     assert sum(file.stat().st_size for file in FOLDER.rglob("*")) <= 5_000_000
     assert "CC BY-SA 4.0" in (FOLDER / "README.md").read_text("utf-8")
     assert "creativecommons.org/licenses/by-sa/4.0" in (FOLDER / "NOTICE").read_text("utf-8")
     assert Reranker.load(DEMO_MODEL).licence == "cc-by-sa-4.0"
 
 
-def test_its_card_says_how_good_it_is_and_that_it_is_for_demos_only():
+def test_its_card_states_its_quality_and_that_it_is_for_demos_only():
     card = (FOLDER / "README.md").read_text("utf-8")
-    figures = {
+    results = {
         name: float(value) for name, value in re.findall(r"\| (BM25|random|this model)[^|]*\| (0\.\d+) \|", card)
     }
 
     assert "For demos and tests only" in card
-    assert set(figures) == {"BM25", "random", "this model"}
+    assert set(results) == {"BM25", "random", "this model"}
 
 
-def test_the_example_runs_and_all_frameworks_agree():
+def test_the_demo_runs_and_all_frameworks_agree():
     ran = run(["examples/demo.py"], folder=ROOT)
 
     assert ran.returncode == 0, ran.stderr
