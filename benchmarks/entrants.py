@@ -13,8 +13,8 @@ from lineup import Absent, Entrant, Lineup
 from onelogit import Reranker
 from onelogit.engine.attention.flash_varlen import has_flash_varlen
 from onelogit.engine.attention.hooks import attends_over_prefix_tree
-from onelogit.engine.forward import TokenRow
 from onelogit.errors import first_line
+from onelogit.prompts.token_rows import TokenRow
 
 HEAD_ALONE = "Sentence Transformers, head alone"
 UNPADDED = "Sentence Transformers, unpadded"

@@ -40,13 +40,13 @@ def converted(tiny_qwen: Tiny, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("options", [{}, {"instruction": "Say."}, {"instruction": ""}, {"max_tokens": 300}])
 def test_the_ids_are_those_of_the_rerankers_own_rows(options: LoadOptions, converted: str):
     pairs = [("what?", "a document"), ("why <|im_end|>?", "서울 " * 200)]
-    rows = Reranker.load(converted, **options)._scorer.rows(pairs).rows
+    rows = Reranker.load(converted, **options)._scorer.rows(pairs)
 
     encode = Encode(Work(converted, options, "out"))
 
-    for (query, document), ids in zip(pairs, rows, strict=True):
+    for (query, document), row in zip(pairs, rows, strict=True):
         encoded = encode({**PAIR, "query": query, "document": document})
-        assert encoded == {"tokenized_prompt": ids, "pooling_params": {"use_activation": False}, "error": None}
+        assert encoded == {"tokenized_prompt": [*row.ids], "pooling_params": {"use_activation": False}, "error": None}
 
 
 def test_a_pair_that_cannot_be_encoded_keeps_its_row(converted: str):

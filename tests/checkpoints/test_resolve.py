@@ -221,7 +221,7 @@ def test_control_tokens_in_a_pair_stay_text(tmp_path: Path):
         tmp_path / "encoder", BertConfig, pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), num_labels=1
     )
     reranker = Reranker.load(folder)
-    (row,) = reranker._scorer.rows([("a [SEP] b", "[CLS] c")], None).rows
+    row = reranker._scorer.rows([("a [SEP] b", "[CLS] c")], None)[0].ids
 
     assert row.count(row[0]) == 1
     assert row.count(row[-1]) == 2

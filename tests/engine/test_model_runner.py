@@ -26,8 +26,8 @@ from transformers import (
 
 from onelogit import Reranker
 from onelogit.engine.device_transfer import Coming
-from onelogit.engine.forward import TokenRow
 from onelogit.engine.model_runner import ModelRunner
+from onelogit.prompts.token_rows import TokenRow
 from onelogit.recipes.families import FAMILIES
 from support.classifiers import classifier_of, random_rows, tokens_seen
 from support.tiny import byte_level_tokenizer

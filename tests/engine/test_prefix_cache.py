@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config
 
-from onelogit.engine.forward import TokenRow
 from onelogit.engine.keys import KeyValue, LayerKeyValues
 from onelogit.engine.kv_cache import KeyValuePool
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import Known
 from onelogit.errors import InputError
+from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, tokens_seen
 
 TOKEN_BYTES = 3 * 2 * 2 * 32 * 4  # layers, keys and values, heads, width, float32

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelogit import InputError, OnelogitError, Reranker
-from onelogit.engine.forward import TokenRow
 from onelogit.errors import LogitError
 from onelogit.local.portions import in_portions
+from onelogit.prompts.token_rows import TokenRow
 from onelogit.ranking import Computed
 from support.tiny import Tiny, causal_checkpoint
 

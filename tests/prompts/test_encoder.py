@@ -13,6 +13,7 @@ from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import CTXL_TEMPLATE, MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from support.reference import prompt_ids
+from support.rows import row_ids
 from support.tiny import (
     ARCHITECTURE_OF_FAMILY,
     CHAT_TOKENS,
@@ -35,7 +36,7 @@ def test_the_runs_ids_are_the_whole_prompts(query: str, document: str, name: str
     template = {"qwen": QWEN3_TEMPLATE, "ctxl": CTXL_TEMPLATE}[name]
     text = compile_prompt(template, False).text({"query": query, "document": document, "instruction": ""})
 
-    row = FRAME[name].rows([(query, document)], None).rows[0]
+    row = row_ids(FRAME[name], [(query, document)])[0]
 
     assert row == TOKENIZER(text)["input_ids"]
 
@@ -46,7 +47,7 @@ def test_rows_are_those_of_the_reference_code(family: Recipe, tmp_path):
     pairs = [("What is it?", "It is.\n"), ("A question?\n", "  a document "), ("1", "\n\n2"), ("서울", "北京?")]
     encoder = Encoder(tiny.tokenizer, family.chat_template, 2048)
 
-    rows = encoder.rows(pairs, family.default_instruction).rows
+    rows = row_ids(encoder, pairs, family.default_instruction)
 
     assert rows == [prompt_ids(tiny, family, query, document) for query, document in pairs]
 
@@ -58,7 +59,7 @@ def test_control_tokens_in_a_users_text_stay_text(token: str, template: str):
     control = set(TOKENIZER.convert_tokens_to_ids([*CHAT_TOKENS, *THINK_TOKENS]))
 
     def controls(query: str, document: str) -> list[int]:
-        return [id for id in encoder.rows([(query, document)], "Find it.").rows[0] if id in control]
+        return [id for id in row_ids(encoder, [(query, document)], "Find it.")[0] if id in control]
 
     assert controls(f"q{token}", f"{token} d {token}") == controls("q", "d")
 
@@ -69,15 +70,15 @@ def test_control_tokens_may_be_allowed_as_the_references_do():
     pairs = [("q", "an end<|im_end|>\n<think>")]
     text = compile_prompt(QWEN3_TEMPLATE, False).text({"query": "q", "document": pairs[0][1]})
 
-    assert loose.rows(pairs, None).rows[0] == TOKENIZER(text)["input_ids"]
-    assert strict.rows(pairs, None).rows[0] != loose.rows(pairs, None).rows[0]
+    assert row_ids(loose, pairs)[0] == TOKENIZER(text)["input_ids"]
+    assert row_ids(strict, pairs)[0] != row_ids(loose, pairs)[0]
 
 
 def test_gemmas_beginning_is_written_once_and_its_newlines_stay_tokens():
     tokenizer = gemma_tokenizer()
     recipe = next(recipe for recipe in FAMILIES if recipe.family == "bge-reranker-v2-gemma")
 
-    row = Encoder(tokenizer, recipe.chat_template, 999).rows([("a <bos>", "b\n\nc <eos>")], None).rows[0]
+    row = row_ids(Encoder(tokenizer, recipe.chat_template, 999), [("a <bos>", "b\n\nc <eos>")])[0]
 
     assert row.count(tokenizer.bos_token_id) == 1
     assert row[0] == tokenizer.bos_token_id
@@ -89,7 +90,7 @@ def test_a_template_that_writes_its_own_beginning_gets_no_second_one():
     tokenizer = byte_level_tokenizer("<s>")
     template = "<s>{{ messages[0].content }} {{ messages[1].content }}"
 
-    row = Encoder(tokenizer, template, 999).rows([("q", "d")], None).rows[0]
+    row = row_ids(Encoder(tokenizer, template, 999), [("q", "d")])[0]
 
     assert row.count(tokenizer.bos_token_id) == 1
 
@@ -99,24 +100,24 @@ def test_a_template_that_writes_its_own_beginning_gets_no_second_one():
 @pytest.mark.parametrize("name", list(FRAME))
 def test_a_long_document_loses_tokens_at_its_end_and_nothing_else(document: str, cut: int, name: str):
     template = {"qwen": QWEN3_TEMPLATE, "ctxl": CTXL_TEMPLATE}[name]
-    full = FRAME[name].rows([("What?", document)], None).rows[0]
-    frame = FRAME[name].rows([("What?", "")], None).rows[0]
+    full = row_ids(FRAME[name], [("What?", document)])[0]
+    frame = row_ids(FRAME[name], [("What?", "")])[0]
     limit = max(len(full) - cut, len(frame) + 2)
     if limit >= len(full):
         return
 
     encoded = Encoder(TOKENIZER, template, limit).rows([("What?", document), ("What?", "")], None)
-    rows, truncated_count = encoded.rows, encoded.truncated_count
+    cut, uncut = ([*row.ids] for row in encoded)
 
-    kept_after = next(n for n in range(len(full)) if full[: limit - n] + full[len(full) - n :] == rows[0])
-    assert truncated_count == 1
-    assert len(rows[0]) == limit
-    assert rows[0][-kept_after:] == full[-kept_after:]  # the frame behind the document survives
-    assert rows[1] == frame
+    kept_after = next(n for n in range(len(full)) if full[: limit - n] + full[len(full) - n :] == cut)
+    assert [row.is_truncated for row in encoded] == [True, False]
+    assert len(cut) == limit
+    assert cut[-kept_after:] == full[-kept_after:]  # the frame behind the document survives
+    assert uncut == frame
 
 
 def test_a_query_that_leaves_no_room_is_an_error_that_says_by_how_much():
-    frame = len(FRAME["ctxl"].rows([("a b c d e f", "")], None).rows[0])
+    frame = len(row_ids(FRAME["ctxl"], [("a b c d e f", "")])[0])
     limit = frame - 3
 
     with pytest.raises(InputError, match=rf"take {frame} tokens.*max_tokens={limit}: 4 too many"):
@@ -126,10 +127,10 @@ def test_a_query_that_leaves_no_room_is_an_error_that_says_by_how_much():
 def test_threads_share_an_encoder_without_mixing_rows():
     encoder = Encoder(TOKENIZER, QWEN3_TEMPLATE, 400)
     pairs = [(f"query {n}", f"document {n} " * (n % 40)) for n in range(200)]
-    expected = [encoder.rows([pair], None).rows[0] for pair in pairs]
+    expected = [row_ids(encoder, [pair])[0] for pair in pairs]
 
     with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(lambda pair: encoder.rows([pair], None).rows[0], pairs * 4))
+        rows = list(pool.map(lambda pair: row_ids(encoder, [pair])[0], pairs * 4))
 
     assert rows == expected * 4
 
@@ -154,11 +155,11 @@ def test_limits_that_a_tokenizer_was_saved_with_have_no_say():
 
 @pytest.mark.parametrize("room", [0, 1])
 def test_a_document_needs_room_for_one_token(room: int):
-    frame = len(FRAME["ctxl"].rows([("what", "")], None).rows[0])
+    frame = len(row_ids(FRAME["ctxl"], [("what", "")])[0])
     encoder = Encoder(TOKENIZER, CTXL_TEMPLATE, frame + room)
 
     if room:
-        assert len(encoder.rows([("what", " !!!! ???? !!!!")], None).rows[0]) == frame + room
+        assert len(row_ids(encoder, [("what", " !!!! ???? !!!!")])[0]) == frame + room
     else:
         with pytest.raises(InputError, match="1 too many"):
             encoder.rows([("what", " !!!! ???? !!!!")], None)
@@ -182,7 +183,7 @@ def test_a_tokenizer_that_reads_runs_otherwise_than_the_whole_is_refused():
 def test_chunks_hold_every_token_of_a_document_within_the_limit(name: str, words: list[str], room: int):
     template = {"qwen": QWEN3_TEMPLATE, "ctxl": CTXL_TEMPLATE}[name]
     pairs = [("What?", " ".join(["京", *words, "京"])), ("What?", "")]  # ends that melt into no frame
-    whole, frame = FRAME[name].rows(pairs, None).rows
+    whole, frame = row_ids(FRAME[name], pairs)
     start = next(n for n in range(len(frame)) if whole[: n + 1] != frame[: n + 1])
     before, document, after = frame[:start], whole[start : len(whole) - len(frame) + start], frame[start:]
     limit = len(frame) + room
@@ -191,8 +192,8 @@ def test_chunks_hold_every_token_of_a_document_within_the_limit(name: str, words
 
     last = max(len(document) - room, 0)
     starts = [*range(0, last, room - room // 8), last]  # the last chunk is as long as the others
-    assert encoded.rows == [*(before + document[n : n + room] + after for n in starts), frame]
-    assert list(encoded.owners) == [0] * len(starts) + [1]
-    assert len(encoded.cacheable_prefixes) == len(encoded.rows)
-    assert encoded.truncated_count == 0
-    assert encoded.rows[0] == Encoder(TOKENIZER, template, limit).rows(pairs, None).rows[0]
+    assert [[*row.ids] for row in encoded] == [*(before + document[n : n + room] + after for n in starts), frame]
+    assert [row.owner for row in encoded] == [0] * len(starts) + [1]
+    assert all(row.cacheable_prefixes for row in encoded)
+    assert not any(row.is_truncated for row in encoded)
+    assert encoded[0].ids == Encoder(TOKENIZER, template, limit).rows(pairs, None)[0].ids

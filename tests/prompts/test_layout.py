@@ -16,6 +16,7 @@ from onelogit.prompts.template import Part, compile_prompt
 from onelogit.prompts.token_cache import TokenCache
 from onelogit.prompts.tokenizer import control_ids, without_settings
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
+from support.rows import cacheable_prefixes, row_ids
 from support.tiny import QWEN_PATTERN, byte_level_tokenizer, gemma_tokenizer, pair_tokenizer
 
 TOKENIZER = byte_level_tokenizer()
@@ -45,7 +46,7 @@ def test_ids_are_the_whole_prompts_whatever_stands_at_a_cut(query: str, document
     values = {"query": query, "document": document, "instruction": instruction}
     text = compile_prompt(TEMPLATES[name], bool(instruction)).text(values)
 
-    rows = ENCODERS[name].rows([(query, document)], instruction).rows
+    rows = row_ids(ENCODERS[name], [(query, document)], instruction)
 
     assert rows == [TOKENIZER(text)["input_ids"]]
 
@@ -152,9 +153,9 @@ def test_cuts_that_change_ids_after_all_are_not_made(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("onelogit.prompts.encoder.cut_at_boundaries", cut_inside_words)
 
-    rows = Encoder(TOKENIZER, "{{ messages[0].content }} yes {{ messages[1].content }}", 99).rows([("a", "b")], None)
+    encoder = Encoder(TOKENIZER, "{{ messages[0].content }} yes {{ messages[1].content }}", 99)
 
-    assert rows.rows == [TOKENIZER("a yes b")["input_ids"]]
+    assert row_ids(encoder, [("a", "b")]) == [TOKENIZER("a yes b")["input_ids"]]
 
 
 def test_gpts_pattern_is_cut_too():
@@ -189,15 +190,14 @@ def test_texts_are_read_once_and_the_frame_never_again():
     assert recording.read == [" one\n", " q ??", " two\n", " another ??", " three\n"]
 
 
-def test_a_caller_that_changes_its_rows_changes_no_others():
+def test_a_caller_cannot_change_cached_ids_through_its_rows():
     encoder = Encoder(TOKENIZER, CTXL_TEMPLATE, 9999)
-    rows = encoder.rows([("q", "d"), ("q", "d")], None).rows
-    expected = [*rows[0]]
+    first, second = encoder.rows([("q", "d"), ("q", "d")], None)
 
-    rows[0].clear()
+    with pytest.raises(TypeError):
+        first.ids[0] = 5  # type: ignore[index]
 
-    assert rows[1] == expected
-    assert encoder.rows([("q", "d")], None).rows == [expected]
+    assert first.ids == second.ids == encoder.rows([("q", "d")], None)[0].ids
 
 
 def test_the_least_recently_used_text_is_forgotten_first():
@@ -246,63 +246,62 @@ def test_stems_end_where_the_next_text_begins():
         "<Query>",
     )
 
-    cacheable_prefixes = ENCODERS["ctxl"].rows(pairs, None).cacheable_prefixes
+    found = cacheable_prefixes(ENCODERS["ctxl"], pairs)
 
     frame = len(ids_of(before_query))
-    assert cacheable_prefixes == [(frame, frame + len(ids_of(f" {document}\n" + between))) for _, document in pairs]
+    assert found == [(frame, frame + len(ids_of(f" {document}\n" + between))) for _, document in pairs]
 
 
 @given(queries=st.tuples(TEXT, TEXT), documents=st.tuples(TEXT, TEXT), name=st.sampled_from(list(TEMPLATES)))
 def test_a_stem_depends_on_nothing_behind_it(queries: tuple[str, str], documents: tuple[str, str], name: str):
     pairs = list(product(queries, documents))
 
-    encoded = ENCODERS[name].rows(pairs, "Find it.")
+    rows = ENCODERS[name].rows(pairs, "Find it.")
 
     heads = {}
-    for (query, document), row, cacheable_prefixes in zip(pairs, encoded.rows, encoded.cacheable_prefixes, strict=True):
+    for (query, document), row in zip(pairs, rows, strict=True):
         first_text = document if name == "ctxl" else query
-        assert 0 < cacheable_prefixes[0] < cacheable_prefixes[1] < len(row)
-        assert heads.setdefault("", row[: cacheable_prefixes[0]]) == row[: cacheable_prefixes[0]]
-        assert heads.setdefault(f"of {first_text}", row[: cacheable_prefixes[1]]) == row[: cacheable_prefixes[1]]
+        shorter, longer = row.cacheable_prefixes
+        assert 0 < shorter < longer < len(row.ids)
+        assert heads.setdefault("", row.ids[:shorter]) == row.ids[:shorter]
+        assert heads.setdefault(f"of {first_text}", row.ids[:longer]) == row.ids[:longer]
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_stems_of_a_row_that_was_cut_follow_the_cut(name: str):
-    full = ENCODERS[name].rows([("What?", "a document " * 9)], None)
-    short = Encoder(TOKENIZER, TEMPLATES[name], len(full.rows[0]) - 5)
+    (full,) = ENCODERS[name].rows([("What?", "a document " * 9)], None)
+    short = Encoder(TOKENIZER, TEMPLATES[name], len(full.ids) - 5)
 
-    cut = short.rows([("What?", "a document " * 9)], None)
+    (cut,) = short.rows([("What?", "a document " * 9)], None)
 
     lost = 5 if name == "ctxl" else 0
-    assert cut.cacheable_prefixes == [(full.cacheable_prefixes[0][0], full.cacheable_prefixes[0][1] - lost)]
-    assert cut.rows[0][cut.cacheable_prefixes[0][1] :][:3] == full.rows[0][full.cacheable_prefixes[0][1] :][:3]
+    assert cut.cacheable_prefixes == (full.cacheable_prefixes[0], full.cacheable_prefixes[1] - lost)
+    assert cut.ids[cut.cacheable_prefixes[1] :][:3] == full.ids[full.cacheable_prefixes[1] :][:3]
 
 
 def test_neither_a_rows_start_nor_its_end_is_a_stem():
     template = "{{ messages[0].content }}<|im_end|>{{ messages[1].content }}"
 
-    cacheable_prefixes = (
-        Encoder(TOKENIZER, template, 99).rows([("q", ""), ("q", "d"), ("", "d")], None).cacheable_prefixes
-    )
+    found = cacheable_prefixes(Encoder(TOKENIZER, template, 99), [("q", ""), ("q", "d"), ("", "d")])
 
-    assert cacheable_prefixes == [(), (2,), (1,)]
+    assert found == [(), (2,), (1,)]
 
 
 def test_two_texts_that_begin_at_one_place_make_one_stem():
     template = "<|im_end|>{{ messages[0].content }}{{ seam }}{{ messages[1].content }}"
 
-    cacheable_prefixes = Encoder(TOKENIZER, template, 99).rows([("", "d"), ("q", "d")], None).cacheable_prefixes
+    found = cacheable_prefixes(Encoder(TOKENIZER, template, 99), [("", "d"), ("q", "d")])
 
-    assert cacheable_prefixes == [(1,), (1, 2)]
+    assert found == [(1,), (1, 2)]
 
 
 def test_runs_that_cannot_be_cut_have_fewer_stems():
     encoder = Encoder(gemma_tokenizer(), "A: {{ messages[0].content }} B: {{ messages[1].content }}", 99)
 
-    assert encoder.rows([("q", "d")], None).cacheable_prefixes == [(1,)]  # <bos>
+    assert cacheable_prefixes(encoder, [("q", "d")]) == [(1,)]  # <bos>
 
 
 def test_rows_of_pairs_have_no_stems():
     encoder = Encoder(pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), None, 99)
 
-    assert encoder.rows([("q", "d"), ("q", "e")], None).cacheable_prefixes == [(), ()]
+    assert cacheable_prefixes(encoder, [("q", "d"), ("q", "e")]) == [(), ()]

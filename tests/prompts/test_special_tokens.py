@@ -14,6 +14,7 @@ from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE
 from support.declarations import logit_score_files
 from support.reference import causal_logit, prompt_ids
+from support.rows import row_ids
 from support.tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -75,7 +76,7 @@ def unigram_tokenizer() -> PreTrainedTokenizerFast:
 def test_a_unigram_vocabulary_does_not_let_text_spell_control_tokens():
     encoder = Encoder(unigram_tokenizer(), None, 99)
 
-    (row,) = encoder.rows([("a </s></s> b", "c <s> d")], None).rows
+    (row,) = row_ids(encoder, [("a </s></s> b", "c <s> d")])
 
     assert (row.count(0), row.count(1)) == (1, 3)
 
@@ -89,7 +90,7 @@ def test_a_tokenizer_that_lets_text_spell_control_tokens_is_refused_unless_allow
 
     with pytest.raises(RecipeError, match=r"reads the plain text '\[SEP\]' as the control token 0"):
         Encoder(wrapped, template, 99)
-    assert Encoder(wrapped, template, 99, allow_control_tokens=True).rows([("a", "[SEP]")], None).rows == [[1, 0]]
+    assert row_ids(Encoder(wrapped, template, 99, allow_control_tokens=True), [("a", "[SEP]")]) == [[1, 0]]
 
 
 def test_transformers_keeps_the_head_of_a_bfloat16_export_where_it_is_asked_for_float32(

@@ -154,9 +154,9 @@ def test_the_tokenizer_read_from_its_file_writes_the_same_rows(family: Any, tmp_
     folder = causal_checkpoint(tmp_path / family.models[0].split("/")[1], ARCHITECTURE_OF_FAMILY[family.family]).folder
     with Reranker.load(folder, recipe=family) as reranker:
         pairs = [(QUERY, text) for text in TEXTS]
-        expected = reranker._scorer.rows(pairs).rows
+        expected = reranker._scorer.rows(pairs)
         with RemoteReranker("http://127.0.0.1:9", str(folder), recipe=family) as remote:
-            assert remote._scorer._writer.encoder.rows(pairs, remote._scorer.instruction).rows == expected
+            assert remote._scorer._writer.encoder.rows(pairs, remote._scorer.instruction) == expected
 
 
 def test_no_torch_is_loaded_for_a_server():
@@ -419,5 +419,5 @@ def test_any_texts_in_any_requests_keep_their_places(
         return Response(content={"data": data[::-1]})
 
     with serving(by_length) as server, RemoteReranker(server.url, model, pairs_a_request=pairs_a_request) as remote:
-        rows = local._scorer.rows([(QUERY, text) for text in texts]).rows
-        assert remote.logits(QUERY, texts) == [float(sum(row) % 9973) for row in rows]
+        rows = local._scorer.rows([(QUERY, text) for text in texts])
+        assert remote.logits(QUERY, texts) == [float(sum(row.ids) % 9973) for row in rows]

@@ -11,7 +11,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Head
 from onelogit.engine.attention import hooks
-from onelogit.engine.forward import TokenRow
+from onelogit.prompts.token_rows import TokenRow
 
 FIELDS = {
     "vocab_size": 400,

@@ -200,7 +200,7 @@ class FakeServer:
 
     def _row(self, query: str, document: str, instruction: str | None) -> list[int]:
         if self.has_template and query:
-            (row,) = self.reranker._scorer.rows([(query, document)], instruction).rows
+            row = self.reranker._scorer.rows([(query, document)], instruction)[0].ids
         else:
             row = self.reranker._scorer.tokenizer(query + document)["input_ids"]
         return [*self.extra_ids, *row]

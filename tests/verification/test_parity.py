@@ -14,7 +14,7 @@ from transformers import BertConfig, PreTrainedModel
 
 from onelogit import DEMO_MODEL, InputError, LoadOptions, Recipe, Reranker
 from onelogit.prompts.encoder import Encoder
-from onelogit.prompts.token_rows import Rows
+from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.comparison import compare, top_overlap
 from onelogit.verification.converted import _pad_difference, is_frame_kept
 from onelogit.verification.original import Original
@@ -160,7 +160,7 @@ def test_a_cut_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen
     class Careless(Encoder):
         def rows(self, pairs, instruction):
             uncut = Encoder(tiny_qwen.tokenizer, original.recipe.chat_template, 10**9).rows(pairs, instruction)
-            return Rows([row[kept][: self.max_tokens] for row in uncut.rows], uncut.owners, len(pairs))
+            return [TokenRow(row.ids[kept][: self.max_tokens]) for row in uncut]
 
     original = Original.find(str(tiny_qwen.folder), CPU)
     encoder, careless = (kind(tiny_qwen.tokenizer, original.recipe.chat_template, 600) for kind in (Encoder, Careless))

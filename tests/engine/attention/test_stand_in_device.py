@@ -15,8 +15,8 @@ from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Pretraine
 
 from onelogit.engine.attention import flash_varlen, sdpa
 from onelogit.engine.attention.flash_varlen import has_flash_varlen
-from onelogit.engine.forward import TokenRow
 from onelogit.engine.model_runner import ModelRunner
+from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, random_rows
 from support.far import VARLEN, Far, World, far_devices, send
 

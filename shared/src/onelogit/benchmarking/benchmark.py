@@ -138,7 +138,7 @@ def _reader(asked: BenchmarkSpec, facts: Facts) -> _Reader:
 
     def count(query: str, documents: Sequence[str]) -> Counted:
         rows = writer.encoder.rows([(query, document) for document in documents], writer.instruction)
-        return Counted(sum(map(len, rows.rows)), rows.truncated_count)
+        return Counted(sum(len(row.ids) for row in rows), sum(row.is_truncated for row in rows))
 
     folder = find_folder(model, with_weights=False, revision=options.get("revision"))
     return _Reader(count, read_tokenizer(folder, writer.texts).backend_tokenizer)

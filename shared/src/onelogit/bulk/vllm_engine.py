@@ -85,7 +85,8 @@ class Encode:
         ids, error = _NO_PROMPT, row["error"]
         if error is None:
             try:
-                ids = [*self._writer.encoder.rows([(row["query"], row["document"])], self._writer.instruction).rows[0]]
+                rows = self._writer.encoder.rows([(row["query"], row["document"])], self._writer.instruction)
+                ids = [*rows[0].ids]
             except InputError as fault:
                 error = str(fault)
         return {"tokenized_prompt": ids, "pooling_params": {"use_activation": False}, "error": error}

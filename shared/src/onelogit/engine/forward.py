@@ -1,7 +1,6 @@
 """One batch of rows -> its hidden states or logits, in one pass through a model, on the model's device."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,31 +13,7 @@ from onelogit.engine.attention.sdpa import rounded
 from onelogit.engine.device_transfer import tensor_on
 from onelogit.engine.keys import LayerKeyValues
 from onelogit.engine.prefix_tree import Batch, Cursor, next_batch
-from onelogit.prompts.token_rows import Rows
-
-
-class TokenRow(NamedTuple):
-    """One prompt.
-
-    Attributes:
-        ids: its tokens; at least one.
-        second_start: where its second text begins, for a classifier that is told by token_type_ids.
-        cacheable_prefixes: lengths of those prefixes that other rows may share, ascending, in tokens.
-    """
-
-    ids: tuple[int, ...]
-    second_start: int = 0
-    cacheable_prefixes: tuple[int, ...] = ()
-
-
-def token_rows(rows: Rows) -> list[TokenRow]:
-    """What the encoder wrote, row by row."""
-    starts = [0] * len(rows.rows) if rows.second_starts is None else rows.second_starts
-    cacheable_prefixes = rows.cacheable_prefixes or [()] * len(rows.rows)
-    return [
-        TokenRow(tuple(ids), start, prefix)
-        for ids, start, prefix in zip(rows.rows, starts, cacheable_prefixes, strict=True)
-    ]
+from onelogit.prompts.token_rows import TokenRow
 
 
 def has_own_head(classifier: PreTrainedModel) -> bool:

@@ -14,7 +14,6 @@ from onelogit.engine.attention.context import AttentionContext
 from onelogit.engine.attention.hooks import attends_over_prefix_tree, rotates_by_length
 from onelogit.engine.device_transfer import Coming
 from onelogit.engine.forward import (
-    TokenRow,
     classify,
     context_for,
     has_own_head,
@@ -29,6 +28,7 @@ from onelogit.engine.optimize import prepare
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import Cursor, next_batch
 from onelogit.errors import InputError
+from onelogit.prompts.token_rows import TokenRow
 from onelogit.ranking import Computed, Launched
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,11 @@ from onelogit.engine.attention.hooks import (
     may_share_prefixes,
 )
 from onelogit.engine.compiled import can_be_compiled, compile_layers, stop_compiling
-from onelogit.engine.forward import TokenRow, context_for, read_padded, run_prefix_tree
+from onelogit.engine.forward import context_for, read_padded, run_prefix_tree
 from onelogit.engine.fused_ops import fuse
 from onelogit.engine.prefix_tree import Cursor, next_batch
 from onelogit.errors import OnelogitError, first_line
+from onelogit.prompts.token_rows import TokenRow
 
 logger = logging.getLogger(__name__)
 

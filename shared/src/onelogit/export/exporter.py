@@ -47,7 +47,7 @@ class Probe(NamedTuple):
 
     query: str
     document: str
-    token_ids: list[int]
+    token_ids: tuple[int, ...]
     logit: float
 
 

@@ -103,7 +103,7 @@ def long_pairs(probe: ProbeFile, encoder: Encoder) -> list[tuple[str, str]]:
     while words:
         pairs = [(query, f"{'word ' * words}{end}") for end in ends]
         rows = encoder.rows(pairs, probe.instruction)
-        if not rows.truncated_count and len(rows.rows) == len(pairs):
+        if len(rows) == len(pairs) and not any(row.is_truncated for row in rows):
             return pairs
         words = words * 7 // 8
     return []

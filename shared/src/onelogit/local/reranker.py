@@ -154,12 +154,12 @@ class Reranker(BaseReranker[LocalScorer]):
 
     def _conversion(self) -> Conversion:
         scorer, instruction = self._scorer, self._scorer.instruction
-        rows, logits = scorer.rows(PROBE_PAIRS).rows, scorer.logits(PROBE_PAIRS)
+        rows, logits = scorer.rows(PROBE_PAIRS), scorer.logits(PROBE_PAIRS)
         return Conversion(
             classifier=scorer.classifier,
             tokenizer=scorer.tokenizer,
             recipe=replace(self.recipe, activation=self.activation, default_instruction=instruction or None),
             source=self.name,
             max_tokens=scorer.max_tokens,
-            probes=[Probe(*pair, row, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
+            probes=[Probe(*pair, row.ids, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
         )

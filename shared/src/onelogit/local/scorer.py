@@ -8,14 +8,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.base_reranker import Progress, progress_of
 from onelogit.conversion.classifier import position_limit
-from onelogit.engine.forward import TokenRow, token_rows
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Call, Scheduler, in_passing_thread
 from onelogit.errors import InputError, OnelogitError
 from onelogit.local.portions import in_portions
 from onelogit.options import LongDocuments, ScoringOptions
 from onelogit.prompts.encoder import Encoder
-from onelogit.prompts.token_rows import Rows
+from onelogit.prompts.token_rows import TokenRow
 from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_choice, checked_count, checked_max_tokens
@@ -96,7 +95,7 @@ class LocalScorer:
         self._classifier = None
         self._scheduler.close()
 
-    def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None = None) -> Rows:
+    def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None = None) -> list[TokenRow]:
         """The rows of token ids that the classifier reads.
 
         Args:
@@ -145,9 +144,9 @@ class LocalScorer:
             if call.is_over:
                 return owners
             rows = self.rows([pairs[place] for place in places], instruction)
-            call.add(token_rows(rows))
-            owners += [places[owner] for owner in rows.owners]
-            truncated_count += rows.truncated_count
+            call.add(rows)
+            owners += [places[row.owner] for row in rows]
+            truncated_count += sum(row.is_truncated for row in rows)
         if truncated_count:
             cut = "%d of %d documents were cut at their end to fit max_tokens=%d"
             logger.warning(cut, truncated_count, len(pairs), self.max_tokens)

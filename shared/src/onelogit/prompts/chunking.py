@@ -6,7 +6,6 @@ from typing import NamedTuple
 from tokenizers import Encoding
 
 from onelogit.errors import InputError
-from onelogit.prompts.tokenizer import Row
 
 _OVERLAP = 8  # a chunk begins with this part of the one before, lest a passage on the seam be read in halves only
 
@@ -20,7 +19,7 @@ class Chunk(NamedTuple):
         end: where it ends.
     """
 
-    ids: Row
+    ids: list[int]
     start: int
     end: int
 

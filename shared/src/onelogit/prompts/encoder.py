@@ -7,7 +7,7 @@ settings are shared state, and threads that differ in them corrupt each other's 
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from onelogit.errors import InputError, RecipeError
@@ -16,8 +16,8 @@ from onelogit.prompts.chunking import Chunk, cut_into_chunks
 from onelogit.prompts.layout import Layout, Piece, Values, lay_out, lay_out_pair, split_at_control_tokens
 from onelogit.prompts.template import Part, Prompt, compile_prompt, takes_instruction
 from onelogit.prompts.token_cache import TokenCache
-from onelogit.prompts.token_rows import HasBackend, Prompts, Rows
-from onelogit.prompts.tokenizer import Row, added_ids, control_ids, without_limits, without_settings
+from onelogit.prompts.token_rows import PromptText, TokenRow
+from onelogit.prompts.tokenizer import FastTokenizer, added_ids, control_ids, without_limits, without_settings
 from onelogit.validation import check_text
 
 _RECENT_BYTES = 8 * 2**20  # some 5,000 passages of 150 tokens
@@ -49,7 +49,7 @@ class Encoder:
 
     def __init__(
         self,
-        tokenizer: HasBackend,
+        tokenizer: FastTokenizer,
         chat_template: str | None,
         max_tokens: int,
         *,
@@ -104,11 +104,11 @@ class Encoder:
         """The tokenizer's first token; None where it has none."""
         return self._backend.token_to_id(self._bos) if self._bos else None
 
-    def plain_ids(self, text: str) -> Row:
+    def plain_ids(self, text: str) -> list[int]:
         """A text without any prompt, as the tokenizer reads it by itself."""
         return list(self._backend.encode(text).ids)
 
-    def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Rows:
+    def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[TokenRow]:
         """One row for each (query, document), or more for a document in chunks.
 
         Args:
@@ -120,24 +120,21 @@ class Encoder:
         """
         layout = self._layout(bool(instruction))
         values = _values(pairs, instruction)
-        whole = self._run_ids(layout, values)
-        chunks = self._chunks(layout, values, whole)
-        place = layout.document_span_index
-        read = [
-            (index, [*ids[:place], document, *ids[place + 1 :]])
-            for index, ids in enumerate(whole)
-            for document in ([chunk.ids for chunk in chunks[index]] if index in chunks else [ids[place]])
+        run_ids = self._run_ids(layout, values)
+        chunks = self._chunks(layout, values, run_ids)
+        return [
+            TokenRow(
+                layout.join(ids),
+                layout.starts(ids)[1] if self._has_types else 0,
+                layout.cacheable_prefixes(ids),
+                owner,
+                is_truncated=owner in chunks and not self._has_chunks,
+            )
+            for owner, whole in enumerate(run_ids)
+            for ids in ([layout.with_document(whole, chunk.ids) for chunk in chunks.get(owner, ())] or [whole])
         ]
-        run_ids = [ids for _, ids in read]
-        return Rows(
-            rows=[layout.join(ids) for ids in run_ids],
-            owners=[index for index, _ in read],
-            truncated_count=self._count_truncated(chunks),
-            second_starts=[layout.starts(ids)[1] for ids in run_ids] if self._has_types else None,
-            cacheable_prefixes=[layout.cacheable_prefixes(ids) for ids in run_ids],
-        )
 
-    def prompts(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Prompts:
+    def prompts(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[PromptText]:
         """The same as text, for a server that tokenises by itself; control tokens in a caller's text act there.
 
         The tokenizer's own first and last tokens are left to the server.
@@ -151,18 +148,18 @@ class Encoder:
         layout, prompt = self._layout(bool(instruction)), compile_prompt(self._chat_template, bool(instruction))
         values = _values(pairs, instruction)
         chunks = self._chunks(layout, values, self._run_ids(layout, values))
-        place = layout.document_span_index
-        read = [
-            (index, {**value, "document": document})
-            for index, value in enumerate(values)
+        return [
+            PromptText(
+                prompt.text({**value, "document": document}).removeprefix(self._bos),
+                owner,
+                is_truncated=owner in chunks and not self._has_chunks,
+            )
+            for owner, value in enumerate(values)
             for document in (
-                [layout.texts(value)[place][chunk.start : chunk.end] for chunk in chunks[index]]
-                if index in chunks
-                else [value["document"]]
+                [layout.document_text(value, chunk.start, chunk.end) for chunk in chunks.get(owner, ())]
+                or [value["document"]]
             )
         ]
-        texts = [prompt.text(value).removeprefix(self._bos) for _, value in read]
-        return Prompts(texts, [index for index, _ in read], self._count_truncated(chunks))
 
     def _lay_out(self, has_instruction: bool) -> Layout:
         """The layout with the shortest runs that give the ids of the longest."""
@@ -182,7 +179,7 @@ class Encoder:
             return pieces  # the template writes the beginning itself
         return [*self._first_ids, *pieces, *self._last_ids]
 
-    def _uncut_rows(self, layout: Layout, values: Iterable[Values]) -> list[Row]:
+    def _uncut_rows(self, layout: Layout, values: Iterable[Values]) -> list[tuple[int, ...]]:
         return [layout.join(ids) for ids in self._run_ids(layout, values)]
 
     def _run_ids(self, layout: Layout, values: Iterable[Values]) -> list[list[Sequence[int]]]:
@@ -212,9 +209,6 @@ class Encoder:
             chunks[index] = [*parts] if self._has_chunks else [next(parts)]
         return chunks
 
-    def _count_truncated(self, chunks: Mapping[int, object]) -> int:
-        return 0 if self._has_chunks else len(chunks)
-
     def _check_runs(self) -> None:
         """Prove on one prompt that reading it in runs gives the ids of the whole."""
         values = _PROBES[0]
@@ -228,9 +222,9 @@ class Encoder:
             is_begun = bool(self._bos) and text.startswith(self._bos)
             whole = self._backend.encode(text, add_special_tokens=self._adds_special_tokens and not is_begun).ids
         (row,) = self._uncut_rows(self._layout(self.takes_instruction()), [values])
-        if row != whole:
+        if [*row] != whole:
             raise RecipeError(
-                f"this tokenizer reads a prompt differently when it is cut at its control tokens: {row}, not {whole}"
+                f"this tokenizer reads a prompt differently when it is cut at its control tokens: {[*row]}, not {whole}"
             )
 
     def _check_control_tokens(self) -> None:

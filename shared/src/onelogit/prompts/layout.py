@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from onelogit.prompts.boundaries import Run
 from onelogit.prompts.template import Field, Part, Prompt, fill
-from onelogit.prompts.tokenizer import Row, any_of
+from onelogit.prompts.tokenizer import any_of
 
 Piece = int | Run
 Values = Mapping[Field, str]
@@ -43,7 +43,7 @@ class Layout:
         """The text of each run, in order."""
         return [_text(run, values) for run in self.runs]
 
-    def join(self, run_ids: Sequence[Iterable[int]]) -> Row:
+    def join(self, run_ids: Sequence[Iterable[int]]) -> tuple[int, ...]:
         """One row.
 
         Args:
@@ -53,7 +53,11 @@ class Layout:
         for ids, frame in zip(run_ids, self.frames[1:], strict=True):
             row += ids
             row += frame
-        return row
+        return tuple(row)
+
+    def with_document(self, run_ids: Sequence[Sequence[int]], document: Sequence[int]) -> list[Sequence[int]]:
+        """The ids of each run, with others in place of the document's run."""
+        return [document if index == self.document_span_index else ids for index, ids in enumerate(run_ids)]
 
     def starts(self, run_ids: Sequence[Sequence[int]]) -> list[int]:
         """Where each run begins in the row, and where the row ends, in tokens."""
@@ -65,10 +69,14 @@ class Layout:
         return starts
 
     def cacheable_prefixes(self, run_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
-        """Where a row can be cut, in tokens from its start, ascending; see `encode.Rows`."""
+        """Where a row can be cut, in tokens from its start, ascending; see `TokenRow`."""
         *starts, end = self.starts(run_ids)
         places = [start for run, start in enumerate(starts) if run in self.cacheable_spans]
         return tuple(dict.fromkeys(place for place in places if 0 < place < end))
+
+    def document_text(self, values: Values, start: int, end: int) -> str:
+        """A part of the text of the document's run."""
+        return _text(self.runs[self.document_span_index], values)[start:end]
 
     def document_span(self, values: Values) -> tuple[int, int]:
         """Where the document stands in the text of its run, in characters."""

@@ -2,11 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from tokenizers import Tokenizer
 
-Row = list[int]
+
+class FastTokenizer(Protocol):
+    """What prompts need of a tokenizer: one of transformers with a fast backend, or the result of `read_tokenizer`."""
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def bos_token(self) -> str | None: ...
+
+    @property
+    def model_input_names(self) -> Sequence[str]: ...
 
 
 def without_limits(backend: Tokenizer) -> Tokenizer:
@@ -51,7 +63,7 @@ def without_settings(backend: Tokenizer, removed: Iterable[str]) -> Tokenizer:
     return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))
 
 
-def added_ids(backend: Tokenizer) -> tuple[Row, Row]:
+def added_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and after a text."""
     bare = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids

@@ -78,7 +78,9 @@ def recipe_from(plain: Mapping[str, Any]) -> Recipe:
         RecipeError: a field is missing, unknown or of the wrong type.
     """
     try:
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
         if values.get("read_out") is not None:
             values["read_out"] = ReadOut(**_checked_types(ReadOut, values["read_out"]))
         return Recipe(**_checked_types(Recipe, values))

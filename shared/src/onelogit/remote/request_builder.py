@@ -61,9 +61,11 @@ class RequestBuilder:
             return self._request(asks, range(len(pairs)))
         if self.sends_tokens:
             rows = self.encoder.rows(pairs, instruction)
-            return self._request([replace(one, rows=part) for part in self._parts(rows.rows)], rows.owners)
+            requests = [replace(one, rows=part) for part in self._parts([row.ids for row in rows])]
+            return self._request(requests, [row.owner for row in rows])
         prompts = self.encoder.prompts(pairs, instruction)
-        return self._request([replace(one, documents=part) for part in self._parts(prompts.texts)], prompts.owners)
+        requests = [replace(one, documents=part) for part in self._parts([prompt.text for prompt in prompts])]
+        return self._request(requests, [prompt.owner for prompt in prompts])
 
     def _parts(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         most = self.pairs_a_request

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from onelogit.engine.forward import token_rows
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.io.progress import tracked, waiting
 from onelogit.local.reranker import Reranker
 from onelogit.options import LoadOptions
 from onelogit.prompts.encoder import Encoder
-from onelogit.prompts.token_rows import Rows
-from onelogit.prompts.tokenizer import Row
+from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.original import Original
 from onelogit.verification.sample_pairs import SamplePair
 
@@ -32,7 +30,7 @@ class Converted(NamedTuple):
     """
 
     logits: list[float]
-    rows: Rows
+    rows: list[TokenRow]
     max_tokens: int
     device: str
     pad_difference: float
@@ -94,7 +92,7 @@ def is_frame_kept(encoder: Encoder, original: Original, query: str) -> bool:
     what the prompt has in front of the document and behind it.
     """
     endless = SamplePair(query, "A document that does not end. " * encoder.max_tokens + "Here.")
-    (row,) = encoder.rows([(endless.query, endless.document)], original.instruction).rows
+    row = encoder.rows([(endless.query, endless.document)], original.instruction)[0].ids
     uncut = original.inputs(endless)["input_ids"]
     frame = original.inputs(SamplePair(query, ""))["input_ids"]
     begun, ended = _shared(row, uncut), _shared(row[::-1], uncut[::-1])
@@ -106,18 +104,16 @@ def is_frame_kept(encoder: Encoder, original: Original, query: str) -> bool:
     )
 
 
-def _shared(row: Row, other: Row) -> int:
+def _shared(row: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two rows have in common from the first on."""
     pairs = enumerate(zip(row, other, strict=False))
     return next((place for place, (ours, theirs) in pairs if ours != theirs), min(len(row), len(other)))
 
 
-def _pad_difference(reranker: Reranker, rows: Rows) -> float:
+def _pad_difference(reranker: Reranker, rows: Sequence[TokenRow]) -> float:
     """Over rows from the longest to the shortest, so that padding is as much as it can be."""
-    by_length = sorted(range(len(rows.rows)), key=lambda index: -len(rows.rows[index]))
-    chosen = [*by_length[:: max(1, len(by_length) // _PADDED_ROWS)], by_length[-1]]
-    every = token_rows(rows)
-    some = [every[index] for index in chosen]
+    by_length = sorted(rows, key=lambda row: -len(row.ids))
+    some = [*by_length[:: max(1, len(by_length) // _PADDED_ROWS)], by_length[-1]]
     forward = ModelRunner(reranker.classifier, len(some[0].ids) * len(some))
     forward.shares_prefixes = False  # the logits above were read as a forest; this is about padding
     together, alone = forward.logits(some), [forward.logits([row])[0] for row in some]

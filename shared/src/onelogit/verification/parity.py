@@ -13,7 +13,7 @@ import torch
 from onelogit.errors import InputError, ServerError
 from onelogit.options import LoadOptions, is_url
 from onelogit.prompts.template import compile_prompt
-from onelogit.prompts.token_rows import Rows
+from onelogit.prompts.token_rows import TokenRow
 from onelogit.remote.client import Client, ClientLimits
 from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
 from onelogit.verification.comparison import Comparison, compare
@@ -195,19 +195,16 @@ def _let_go(options: LoadOptions) -> None:
 
 def _original_rows(original: Original, pairs: Sequence[SamplePair], converted: Converted) -> _OriginalRows:
     inputs = [original.inputs(pair) for pair in pairs]
-    equal_count = sum(ids["input_ids"] == row for ids, row in zip(inputs, converted.rows.rows, strict=True))
+    equal_count = sum(tuple(ids["input_ids"]) == row.ids for ids, row in zip(inputs, converted.rows, strict=True))
     cut = [index for index, ids in enumerate(inputs) if len(ids["input_ids"]) > converted.max_tokens]
     for index in cut:
-        inputs[index] = _cut_inputs(converted.rows, index)
+        inputs[index] = _cut_inputs(converted.rows[index])
     return _OriginalRows(inputs, equal_count, len(cut))
 
 
-def _cut_inputs(rows: Rows, index: int) -> Inputs:
-    row = rows.rows[index]
-    if rows.second_starts is None:
-        return {"input_ids": row}
-    start = rows.second_starts[index]
-    return {"input_ids": row, "token_type_ids": [0] * start + [1] * (len(row) - start)}
+def _cut_inputs(row: TokenRow) -> Inputs:
+    ids, start = [*row.ids], row.second_start
+    return {"input_ids": ids} | ({"token_type_ids": [0] * start + [1] * (len(ids) - start)} if start else {})
 
 
 def _count_equal_prompts(original: Original, pairs: Sequence[SamplePair]) -> int | None:
