@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from onelogit.recipes.recipe import ReadOut, Recipe
 
@@ -98,14 +98,14 @@ def _wrapped(text: str) -> str:
 
 
 def _front_matter(recipe: Recipe, source: str, labels: int) -> str:
-    fields = {
-        "base_model": source if is_hub_id(source) else None,
-        "license": recipe.licence,
-        "library_name": "sentence-transformers" if labels == 1 else "transformers",
-        "pipeline_tag": "text-ranking" if labels == 1 else "text-classification",
-        "tags": [*(["cross-encoder", "reranker"] if labels == 1 else []), "text-classification", "onelogit"],
-    }
-    return yaml.safe_dump({key: value for key, value in fields.items() if value is not None}, sort_keys=False).strip()
+    is_reranker = labels == 1
+    return ModelCardData(
+        base_model=source if is_hub_id(source) else None,
+        license=recipe.licence,
+        library_name="sentence-transformers" if is_reranker else "transformers",
+        pipeline_tag="text-ranking" if is_reranker else "text-classification",
+        tags=[*(["cross-encoder", "reranker"] if is_reranker else []), "text-classification", "onelogit"],
+    ).to_yaml()
 
 
 def _reranker_text(recipe: Recipe, origin: str) -> str:
