@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from onelogit.bulk.part_files import draft_of, is_whole
-from onelogit.errors import InputError
+from onelogit.bulk.part_files import WRITE_ADVICE, is_whole
+from onelogit.errors import InputError, OnelogitError
+from onelogit.io.atomic_write import atomic_file
 from onelogit.io.folder_lock import locked
 
 
@@ -80,8 +81,8 @@ class RunFolder:
 
     def write(self, run: RunRecord) -> None:
         """Write down what the run is."""
-        with draft_of(self._note) as draft:
-            draft.write_text(json.dumps(asdict(run)), encoding="utf-8")
+        with atomic_file(self._note, OnelogitError, advice=WRITE_ADVICE) as temporary:
+            temporary.write_text(json.dumps(asdict(run)), encoding="utf-8")
 
     def scored_slices(self) -> set[int]:
         """The numbers of the slices that are scored, and whose parts are whole."""

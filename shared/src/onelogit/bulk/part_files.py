@@ -1,12 +1,10 @@
 """Scored pairs <-> Parquet files, each of which stands whole under its name or not at all."""
 
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow
 from pyarrow import parquet
@@ -14,6 +12,9 @@ from pyarrow import parquet
 from onelogit.bulk.input_rows import ScoringPair
 from onelogit.bulk.scoring import Scored
 from onelogit.errors import OnelogitError, first_line
+from onelogit.io.atomic_write import atomic_file
+
+WRITE_ADVICE = "; once it can, run the same command again"
 
 # What is known of a pair once it is scored, and all that ranking needs.
 SCORED = pyarrow.schema(
@@ -109,35 +110,10 @@ def _told(path: Path, remove: Path) -> Iterator[None]:
 
 
 def write_part(table: Any, path: Path) -> None:
-    """Write a table. Who is killed meanwhile leaves nothing under the name, and who writes it again, the same.
+    """Write a table to a file that appears under its name only once it is complete; the same table gives the same file.
 
     Raises:
         OnelogitError: it cannot be written.
     """
-    with draft_of(path) as draft:
-        parquet.write_table(table, draft, compression="zstd")
-        _keep(draft)
-
-
-@contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
-    """Another name to write a file under, which it loses for its own once the block has ended.
-
-    Raises:
-        OnelogitError: it cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        yield draft
-        draft.replace(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        raise OnelogitError(f"{path} cannot be written ({said}); once it can, run the same command again") from error
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _keep(path: Path) -> None:
-    """Have the disk hold what is written: else a machine that goes down may keep the name and lose what it names."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+    with atomic_file(path, OnelogitError, pyarrow.ArrowException, advice=WRITE_ADVICE) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")

@@ -1,7 +1,6 @@
 """What is asked of `onelogit evaluate` -> data read, contestants scored, and all that is written of it."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from onelogit.evaluation.report.plots import plot_evaluation
 from onelogit.evaluation.run_file import check_ours
 from onelogit.evaluation.scoring import paths, score
 from onelogit.evaluation.systems import check_fields, systems
+from onelogit.io.atomic_write import atomic_file
 from onelogit.io.folder_lock import locked
 from onelogit.io.outputs import check_plot, check_writable
 from onelogit.options import OpenOptions
@@ -184,11 +184,5 @@ def _claim(job: EvaluationSpec, count: int) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """The whole file, or the one that was there."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(text.encode("utf-8", "replace"))
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    with atomic_file(path, InputError) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "replace"))

@@ -6,12 +6,10 @@ chat template) and vLLM from 0.33 on, which reads the files of the latter. It ap
 
 import copy
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -26,6 +24,7 @@ from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, 
 from onelogit.export.metadata import ACTIVATION_CLASSES, sentence_transformers_files, served_template
 from onelogit.export.model_card import public_name, write_model_card
 from onelogit.export.probe import PROBE_FILE
+from onelogit.io.atomic_write import atomic_folder
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.tokenizer import added_ids, without_limits
 from onelogit.recipes.recipe import Recipe
@@ -102,17 +101,8 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
         raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers do not read")
     folder = checked_path(folder).absolute()
     check_target(folder, conversion.source, is_overwriting=is_overwriting)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            _write(conversion, partial, folder.name)
-            _let_others_read(partial)
-            _put_in_place(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be written: {error}") from error
+    with atomic_folder(folder, CheckpointError, SafetensorError) as temporary:
+        _write(conversion, temporary, folder.name)
 
 
 def open_cross_encoder(conversion: Conversion) -> "CrossEncoder":
@@ -145,36 +135,6 @@ def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
         raise InputError(f"{folder} is the model that is converted; name another folder")
     if any(folder.iterdir()) and not (folder / PROBE_FILE).is_file():
         raise InputError(f"{folder} is no earlier export (it has no {PROBE_FILE}); only such a folder is overwritten")
-
-
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename, the earlier export out of the way first, and back again where that fails.
-
-    A process that is killed between the two renames leaves the earlier export beside its place, under a name that
-    begins with a dot; whoever looks for it is told (`files.find_folder`).
-    """
-    if not folder.exists():
-        partial.rename(folder)
-        return
-    beside = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        folder.rename(beside / folder.name)
-        try:
-            partial.rename(folder)
-        except OSError:
-            (beside / folder.name).rename(folder)
-            raise
-    finally:
-        if folder.exists():
-            shutil.rmtree(beside, ignore_errors=True)
-
-
-def _let_others_read(folder: Path) -> None:
-    """The modes that other programs give to new files: temporary folders and safetensors are the owner's alone."""
-    os.umask(mask := os.umask(0))
-    folder.chmod(0o777 & ~mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
 
 
 def _write(conversion: Conversion, folder: Path, name: str) -> None:

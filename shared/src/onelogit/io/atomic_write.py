@@ -1,0 +1,105 @@
+"""A path -> the file or folder that is written to it, which appears under its name only once it is complete.
+
+It is written beside its target under a name that begins with a dot, and renamed. A process that is killed leaves
+nothing incomplete under the target's name.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import mkdtemp
+from uuid import uuid4
+
+from onelogit.errors import OnelogitError, first_line
+
+
+@contextmanager
+def atomic_file(
+    path: Path, error_class: type[OnelogitError], *library_errors: type[Exception], advice: str = ""
+) -> Iterator[Path]:
+    """A temporary path to write a file to; it replaces the file at `path` after the block, flushed to the disk.
+
+    Args:
+        path: of the file; its folder exists.
+        error_class: the class of the error to raise.
+        library_errors: what the block raises for a failed write, besides OSError.
+        advice: the end of the error's message.
+
+    Raises:
+        OnelogitError: an `error_class`, if the file cannot be written; whatever was at `path` is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:  # else a power failure could keep the name and lose the content
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except (OSError, *library_errors) as error:
+        raise _failure(path, error, error_class, advice) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, error_class: type[OnelogitError], *library_errors: type[Exception]) -> Iterator[Path]:
+    """A temporary folder to write files to; it replaces the folder at `path`, if there is one, after the block.
+
+    Its modes and those of its files are the ones that the umask gives to new files.
+
+    Args:
+        path: of the folder; its parents are created.
+        error_class: as in `atomic_file`.
+        library_errors: as in `atomic_file`.
+
+    Raises:
+        OnelogitError: as in `atomic_file`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            yield temporary
+            _reset_modes(temporary)
+            _replace_folder(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except (OSError, *library_errors) as error:
+        raise _failure(path, error, error_class) from error
+
+
+def _failure(path: Path, error: Exception, error_class: type[OnelogitError], advice: str = "") -> OnelogitError:
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return error_class(f"{path} cannot be written ({reason}){advice}")
+
+
+def _reset_modes(folder: Path) -> None:
+    """Temporary folders and files written by safetensors are readable by their owner only."""
+    os.umask(mask := os.umask(0))
+    folder.chmod(0o777 & ~mask)
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~mask)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Move the existing folder aside, rename the new one, and move the old one back if that fails.
+
+    A process that is killed between the two renames leaves the old folder at `.NAME-*/NAME` beside its place, where
+    `checkpoints.hub` finds it.
+    """
+    if not path.exists():
+        new.rename(path)
+        return
+    aside = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        path.rename(aside / path.name)
+        try:
+            new.rename(path)
+        except OSError:
+            (aside / path.name).rename(path)
+            raise
+    finally:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)

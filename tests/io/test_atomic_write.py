@@ -1,0 +1,55 @@
+"""Files and folders that appear only once they are complete."""
+
+from pathlib import Path
+
+import pytest
+
+from onelogit.errors import CheckpointError, InputError
+from onelogit.io.atomic_write import atomic_file, atomic_folder
+
+
+def names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+def test_a_file_replaces_the_earlier_one_after_the_block(tmp_path: Path):
+    (tmp_path / "file").write_text("old")
+
+    with atomic_file(tmp_path / "file", InputError) as temporary:
+        temporary.write_text("new")
+        assert (tmp_path / "file").read_text() == "old"
+
+    assert (tmp_path / "file").read_text() == "new"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ZeroDivisionError("a bug")])
+def test_a_block_that_fails_leaves_the_earlier_file(error: Exception, tmp_path: Path):
+    (tmp_path / "file").write_text("old")
+
+    with (
+        pytest.raises((InputError, ZeroDivisionError), match=r"cannot be written \(No space left|a bug"),
+        atomic_file(tmp_path / "file", InputError) as temporary,
+    ):
+        temporary.write_text("half")
+        raise error
+
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_of_a_library_is_reported_with_the_advice(tmp_path: Path):
+    with (
+        pytest.raises(InputError, match=r"file cannot be written \(disk is odd\); try again"),
+        atomic_file(tmp_path / "file", InputError, KeyError, ValueError, advice="; try again"),
+    ):
+        raise ValueError("disk is odd\nand more")
+
+
+def test_a_folder_replaces_the_earlier_one_and_its_parents_are_created(tmp_path: Path):
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "parent" / "folder", CheckpointError) as temporary:
+            (temporary / content).write_text(content)
+
+    assert names(tmp_path / "parent") == ["folder"]
+    assert names(tmp_path / "parent" / "folder") == ["new"]
