@@ -1,1 +1,1 @@
-"""How fast a reranker is where it will run: calls of many sizes, timed, and what the times allow to be said."""
+"""Latency and throughput of a reranker on the machine that will run it, and how far the numbers can be trusted."""

@@ -1,4 +1,4 @@
-"""A model, texts and cases -> a Result: everyone loaded in a process of its own, and measured in turn."""
+"""A model, texts and cases -> a Result. Each target has a process of its own, and they are measured by turns."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,11 +9,11 @@ from typing import NamedTuple, cast
 
 from tokenizers import Tokenizer
 
+from onelogit.benchmarking.machine import load_per_core
 from onelogit.benchmarking.result import Result
-from onelogit.benchmarking.runner import Budget, Case, Count, Counted, Runner, load_before
-from onelogit.benchmarking.targets import Facts, Peer, Target, Timed
-from onelogit.benchmarking.text_supply import Supply
-from onelogit.benchmarking.worker_process import Child
+from onelogit.benchmarking.runner import Budget, Case, CountTokens, PromptCount, Runner
+from onelogit.benchmarking.targets import OnelogitTarget, SentenceTransformersTarget, TargetFacts, TargetProcess
+from onelogit.benchmarking.text_supply import TextSupply
 from onelogit.checkpoints.hub import find_folder
 from onelogit.checkpoints.load_encoder import read_prompt_writer
 from onelogit.checkpoints.tokenizer_file import read_tokenizer
@@ -22,24 +22,24 @@ from onelogit.io.progress import progress_bar, waiting
 from onelogit.io.text_files import Texts
 from onelogit.options import OpenOptions, is_url
 
-OURS = "onelogit"
-PEER = "Sentence Transformers"
+ONELOGIT = "onelogit"
+SENTENCE_TRANSFORMERS = "Sentence Transformers"
 _REFRESHES_PER_S = 2  # drawing takes time from what is measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkSpec:
-    """What is to be measured.
+    """What to measure.
 
     Attributes:
-        model: hub id or path, or the URL of a server alone, with options as `open_reranker` takes them.
-        options: see `model`.
-        cases: in this order.
-        texts: one document and one query at least.
+        model: hub id, path, or the URL of a server, as `open_reranker` takes it.
+        options: for `open_reranker`.
+        cases: measured in this order.
+        texts: at least one document and one query.
         texts_name: for people.
-        limits: of the run.
-        is_warm: the same documents in each call of a case.
-        is_compared: Sentence Transformers runs beside it, on a copy of the model in a temporary folder.
+        budget: of time and calls.
+        is_warm: use the same documents in each call of a case.
+        is_compared: also measure Sentence Transformers, on an export of the model in a temporary folder.
     """
 
     model: str
@@ -47,113 +47,100 @@ class BenchmarkSpec:
     cases: Sequence[Case]
     texts: Texts
     texts_name: str
-    limits: Budget
+    budget: Budget
     is_warm: bool = False
     is_compared: bool = False
 
 
-class _Reader(NamedTuple):
-    """Knows the model's tokens without its weights; nothing of a server whose model is not named."""
+class _TokenCounter(NamedTuple):
+    """Counts a model's tokens without loading its weights. For a server whose model is not named, it counts nothing."""
 
-    count_tokens: Count
+    count_tokens: CountTokens
     tokenizer: Tokenizer | None
 
 
-def measure(asked: BenchmarkSpec) -> Result:
-    """Load, measure, end.
+def run_benchmark(spec: BenchmarkSpec) -> Result:
+    """Load the targets, measure them, and end their processes.
 
     Raises:
-        InputError: a length that does not fit the model, or that nobody can count.
-        OnelogitError: as `open_reranker`, or a process that died.
+        InputError: a document length is too large for the model, or its tokenizer is not known.
+        OnelogitError: as `open_reranker`; or a process ended.
     """
-    load = load_before()
+    load_before = load_per_core()
     with ExitStack() as stack:
-        children = _open(asked, stack)
-        facts: Facts = children[0].ask("facts")
-        reader = _reader(asked, facts)
-        check_lengths(asked.cases, facts.max_tokens, has_tokenizer=reader.tokenizer is not None)
-        supply = Supply(asked.texts, reader.tokenizer)
-        with progress_bar("measuring", asked.limits.seconds, refreshes_per_s=_REFRESHES_PER_S) as advance:
+        processes = _open_targets(spec, stack)
+        facts: TargetFacts = processes[0].call("facts")
+        counter = _token_counter(spec, facts)
+        check_lengths(spec.cases, facts.max_tokens, has_tokenizer=counter.tokenizer is not None)
+        supply = TextSupply(spec.texts, counter.tokenizer)
+        with progress_bar("measuring", spec.budget.seconds, refreshes_per_s=_REFRESHES_PER_S) as advance:
             cases = Runner(
-                targets=[_Asking(child) for child in children],
+                targets=processes,
                 supply=supply,
-                count=reader.count_tokens,
-                limits=asked.limits,
-                is_warm=asked.is_warm,
+                count_tokens=counter.count_tokens,
+                budget=spec.budget,
+                is_warm=spec.is_warm,
                 report=advance,
-            ).measure(asked.cases)
-        memory = {child.name: child.ask("memory") for child in children}
+            ).measure(spec.cases)
+        memory = {process.name: process.call("memory") for process in processes}
     return Result(
-        model=asked.model,
-        server=asked.model if is_url(asked.model) else asked.options.get("url"),
+        model=spec.model,
+        server=spec.model if is_url(spec.model) else spec.options.get("url"),
         facts=facts,
-        memory={name: each for name, each in memory.items() if each is not None},
-        texts=asked.texts_name,
+        memory={name: used for name, used in memory.items() if used is not None},
+        texts=spec.texts_name,
         documents_as_given=supply.as_given,
         documents_made_up=supply.made_up,
-        is_warm=asked.is_warm,
-        seconds=asked.limits.seconds,
-        load_before=load,
+        is_warm=spec.is_warm,
+        seconds=spec.budget.seconds,
+        load_before=load_before,
         cases=tuple(cases),
     )
 
 
-class _Asking:
-    """A contestant in its process."""
-
-    def __init__(self, child: Child) -> None:
-        self.name = child.name
-        self._child = child
-
-    def time(self, query: str, documents: Sequence[str]) -> Timed:
-        timed: Timed = self._child.ask("time", query, documents)
-        return timed
-
-
-def _open(asked: BenchmarkSpec, stack: ExitStack) -> list[Child]:
-    """Everyone, loaded and warm; their processes end with the stack."""
-    copy = None
-    if asked.is_compared:
-        copy = str(Path(stack.enter_context(TemporaryDirectory(prefix="onelogit-bench-"))) / "model")
-    with waiting(f"loading {asked.model}"):
-        ours = Child(OURS, Target, asked.model, asked.options, copy)
+def _open_targets(spec: BenchmarkSpec, stack: ExitStack) -> list[TargetProcess]:
+    """The targets, loaded and warm; closing the stack ends their processes."""
+    export = None
+    if spec.is_compared:
+        export = str(Path(stack.enter_context(TemporaryDirectory(prefix="onelogit-bench-"))) / "model")
+    with waiting(f"loading {spec.model}"):
+        ours = TargetProcess(ONELOGIT, OnelogitTarget, spec.model, spec.options, export)
         stack.callback(ours.close)
-    if copy is None:
+    if export is None:
         return [ours]
-    facts: Facts = ours.ask("facts")
-    with waiting(f"loading it in {PEER}"):
-        peer = Child(PEER, Peer, copy, facts.device, facts.dtype)
+    facts: TargetFacts = ours.call("facts")
+    with waiting(f"loading it in {SENTENCE_TRANSFORMERS}"):
+        peer = TargetProcess(SENTENCE_TRANSFORMERS, SentenceTransformersTarget, export, facts.device, facts.dtype)
         stack.callback(peer.close)
     return [ours, peer]
 
 
-def _reader(asked: BenchmarkSpec, facts: Facts) -> _Reader:
-    options = asked.options
-    model = asked.model
-    if is_url(model):
-        return _Reader(lambda _query, _documents: None, None)
+def _token_counter(spec: BenchmarkSpec, facts: TargetFacts) -> _TokenCounter:
+    if is_url(spec.model):
+        return _TokenCounter(lambda _query, _documents: None, None)
+    options = spec.options
     if facts.max_tokens is not None:
         options = cast("OpenOptions", {**options, "max_tokens": facts.max_tokens})
-    writer = read_prompt_writer(model, options)
+    writer = read_prompt_writer(spec.model, options)
 
-    def count(query: str, documents: Sequence[str]) -> Counted:
+    def count(query: str, documents: Sequence[str]) -> PromptCount:
         rows = writer.encoder.rows([(query, document) for document in documents], writer.instruction)
-        return Counted(sum(len(row.ids) for row in rows), sum(row.is_truncated for row in rows))
+        return PromptCount(sum(len(row.ids) for row in rows), sum(row.is_truncated for row in rows))
 
-    folder = find_folder(model, with_weights=False, revision=options.get("revision"))
-    return _Reader(count, read_tokenizer(folder, writer.texts).backend_tokenizer)
+    folder = find_folder(spec.model, with_weights=False, revision=options.get("revision"))
+    return _TokenCounter(count, read_tokenizer(folder, writer.texts).backend_tokenizer)
 
 
 def check_lengths(cases: Sequence[Case], max_tokens: int | None, *, has_tokenizer: bool) -> None:
-    """Refuse documents that could not be made, or would be cut.
+    """Refuse document lengths that cannot be measured in tokens or leave no room for a query.
 
     Raises:
         InputError: naming the length.
     """
     lengths = [case.document_tokens for case in cases if case.document_tokens is not None]
     if lengths and not has_tokenizer:
-        raise InputError("a length is in tokens, which only the model knows: name what the server serves, beside --url")
+        raise InputError("--lengths need the tokenizer of the model that the server serves: name the model, with --url")
     if lengths and max_tokens is not None and max(lengths) >= max_tokens:
         raise InputError(
-            f"documents of {max(lengths):,} tokens leave no room for a query: the longest prompt has {max_tokens:,}"
+            f"documents of {max(lengths):,} tokens leave no room for a query: a prompt has at most {max_tokens:,}"
         )

@@ -1,26 +1,14 @@
-"""Times of calls -> percentiles, throughput, ratios, and whether the machine was quiet. Plain Python numbers."""
+"""Durations of calls -> percentiles, throughput, ratios, and whether the machine was quiet. Plain Python numbers."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-NOISY_SPREAD = 0.3  # of its median; beyond it, something else ran
-
-
-class Times(NamedTuple):
-    """The calls of one contestant.
-
-    Attributes:
-        name: for people.
-        seconds: of each call, in order.
-    """
-
-    name: str
-    seconds: tuple[float, ...]
+NOISY_SPREAD = 0.3  # of the median; beyond it, something else was running
 
 
-class Ratio(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ratio:
     """How many times as fast, call by call: 2.0 is half the time."""
 
     median: float
@@ -30,19 +18,19 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySummary:
-    """What the times of one contestant say.
+    """The latency and throughput of one target in one case.
 
     Attributes:
-        name: for people.
-        calls: how many were timed.
-        p50_s, p95_s, p99_s: seconds of a call; None where too few calls were timed: see `percentile`.
-        least_s, greatest_s: the fastest call, and the slowest.
-        pairs_per_s: query-document pairs, the median over the calls.
-        tokens_per_s: of whole prompts, each counted by itself however much it shares, the median over the calls; None
-            where nobody here knows the tokenizer.
-        times_as_fast: how many times as fast the first contestant is; None for the first itself.
-        is_noisy: whether what a token costs, or else a pair, differs much between calls; or, for all but the first
-            contestant, the ratio to it. None for a single call.
+        name: of the target.
+        calls: number of timed calls.
+        p50_s, p95_s, p99_s: percentiles of a call's seconds; None after too few calls, see `percentile`.
+        least_s, greatest_s: seconds of the fastest and of the slowest call.
+        pairs_per_s: query-document pairs a second, the median over the calls.
+        tokens_per_s: tokens of whole prompts a second, the median over the calls. Tokens that prompts share count once
+            for each prompt. None if the tokenizer is not known.
+        times_as_fast: how many times as fast the first target is; None for the first target itself.
+        is_noisy: whether the cost of a token (of a pair, if tokens are not known) varies between calls; for all but the
+            first target, whether the ratio does. None for a single call.
     """
 
     name: str
@@ -58,23 +46,30 @@ class LatencySummary:
     is_noisy: bool | None
 
 
-def summarize(times: Times, first: Times, candidates: int, tokens: Sequence[int | None]) -> LatencySummary:
-    """The figures of one contestant.
+def summarize(
+    name: str,
+    seconds: Sequence[float],
+    candidates: int,
+    tokens: Sequence[int | None],
+    first_seconds: Sequence[float] | None = None,
+) -> LatencySummary:
+    """Summarize the calls to one target.
 
     Args:
-        times: its own.
-        first: those of the contestant that all are compared with; it may be the same.
+        name: of the target.
+        seconds: of each call.
         candidates: documents in each call.
-        tokens: of each call's prompts.
+        tokens: in the prompts of each call.
+        first_seconds: of the same calls to the target to compare with; None for that target itself.
     """
-    seconds = times.seconds
     known = [count for count in tokens if count is not None]
     amounts = known if len(known) == len(seconds) else [candidates] * len(seconds)
-    is_first = times.name == first.name
-    ratios = None if is_first else [theirs / ours for theirs, ours in zip(seconds, first.seconds, strict=True)]
     costs = [taken / amount for taken, amount in zip(seconds, amounts, strict=True)]
+    ratios = None
+    if first_seconds is not None:
+        ratios = [taken / first for taken, first in zip(seconds, first_seconds, strict=True)]
     return LatencySummary(
-        name=times.name,
+        name=name,
         calls=len(seconds),
         p50_s=percentile(seconds, 50),
         p95_s=percentile(seconds, 95),
@@ -89,10 +84,10 @@ def summarize(times: Times, first: Times, candidates: int, tokens: Sequence[int 
 
 
 def percentile(seconds: Sequence[float], percent: int) -> float | None:
-    """The time that so many per cent of the calls stay under, interpolated between the two nearest.
+    """The duration that so many per cent of the calls do not exceed, interpolated between the two nearest.
 
     Returns:
-        None for fewer calls than it takes for one of them to lie beyond: 2 for the median, 20 for p95, 100 for p99.
+        None if there are too few calls for one to lie beyond it: 2 are needed for the median, 20 for p95, 100 for p99.
     """
     if len(seconds) < calls_for(percent):
         return None
@@ -100,15 +95,14 @@ def percentile(seconds: Sequence[float], percent: int) -> float | None:
 
 
 def calls_for(percent: int) -> int:
-    """How many calls a percentile needs."""
+    """The number of calls that a percentile needs."""
     return -(-100 // (100 - percent))
 
 
 def is_noisy(values: Sequence[float]) -> bool | None:
-    """Whether values that should be equal are not; None for one alone.
+    """Whether values that should be equal vary by more than `NOISY_SPREAD` of their median; None for fewer than two.
 
-    With eight or more, their middle half counts, for one slow call in many is what p99 is there to show; with fewer,
-    all of them.
+    Of eight values or more only the middle half counts, because a rare slow call is what p99 shows.
     """
     if len(values) < 2:
         return None

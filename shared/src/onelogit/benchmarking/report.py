@@ -1,46 +1,48 @@
-"""What a run found -> a table for the terminal, a plot for a file."""
+"""A Result -> tables for the terminal, and a plot in a file."""
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from onelogit.benchmarking.latency import LatencySummary
 from onelogit.benchmarking.result import Result
-from onelogit.benchmarking.runner import Measured
+from onelogit.benchmarking.runner import CaseResult
 from onelogit.io.outputs import figure_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#ad1a72", "#937264", "#5a5a5a", "#c4a000")
+COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#ad1a72", "#937264", "#5a5a5a", "#c4a000")
 _MARKERS = "osD^v<>P"
-_STEPS = [step * 10.0**power for power in range(-4, 8) for step in (1, 2, 5)]
+_TICKS = [step * 10.0**power for power in range(-4, 8) for step in (1, 2, 5)]
 _NARROW = 64  # columns of a terminal
 
 
-class Titled(NamedTuple):
-    """A table and the line above it, which may be wider."""
+def tables_of(result: Result, width: int) -> list[tuple[str, Table]]:
+    """One table of times per target, with a row per case; for several targets, also tables of ratios.
 
-    title: str
-    table: Table
-
-
-def tables_of(result: Result, width: int) -> list[Titled]:
-    """A table for each contestant, a row a case; and where there are several, one of ratios.
+    A table's title stands beside it, because it may be wider than the table.
 
     Args:
-        result: what was measured.
-        width: of the terminal; a narrow one gets fewer columns.
+        result: of the benchmark.
+        width: of the terminal; in a narrow one, tables have fewer columns.
     """
     names = result.names
-    times = [Titled(name, _table_of_times(result, name, width)) for name in names]
-    ratios = [
-        Titled(f"{names[0]} is so many times as fast as {name}", _table_of_ratios(result, name)) for name in names[1:]
+    is_wide = width >= _NARROW
+    headers = ["calls", "p50", *(["p95", "p99"] if is_wide else []), "pairs/s", *(["tokens/s"] if is_wide else [])]
+    times = [(name, _table(result, name, headers, lambda each: _times(each, is_wide=is_wide))) for name in names]
+    if len(names) == 1:
+        return [(title_of(result), times[0][1])]
+    return times + [
+        (
+            f"How many times as fast {names[0]} is as {name}",
+            _table(result, name, ["median", "least", "greatest"], _ratio),
+        )
+        for name in names[1:]
     ]
-    return [Titled(title_of(result), times[0].table)] if not ratios else [*times, *ratios]
 
 
 def title_of(result: Result) -> str:
@@ -52,53 +54,21 @@ def title_of(result: Result) -> str:
     return f"{result.model}: {where}{name}"
 
 
-def _table_of_times(result: Result, name: str, width: int) -> Table:
-    is_wide = width >= _NARROW
-    headers = ["calls", "p50", *(["p95", "p99"] if is_wide else []), "pairs/s", *(["tokens/s"] if is_wide else [])]
-    table = _table(result, headers)
-    for case, figures in _found(result, name):
-        cells = _cells(figures)
-        table.add_row(*_begin(result, case), *(cells if is_wide else (*cells[:2], cells[4])))
-    return table
-
-
-def _table_of_ratios(result: Result, name: str) -> Table:
-    table = _table(result, ["median", "least", "greatest"])
-    for case, figures in _found(result, name):
-        table.add_row(*_begin(result, case), *(f"{each:.2f}" for each in figures.times_as_fast or ()))
-    return table
-
-
-def _found(result: Result, name: str) -> list[tuple[Measured, LatencySummary]]:
-    """The cases in which a contestant was measured, and its figures there."""
-    return [(case, each) for case in result.cases for each in case.targets if each.name == name]
-
-
-def _table(result: Result, headers: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("candidates", *(["length"] if result.has_lengths else []), *headers):
-        table.add_column(name, justify="right", overflow="fold")
-    return table
-
-
-def _begin(result: Result, case: Measured) -> list[str]:
-    return [f"{case.candidates:,}", *([f"{case.document_tokens:,}"] if result.has_lengths else [])]
-
-
 def lines_below(result: Result) -> list[str]:
-    """What stands below the table: memory, agreement, versions, licence."""
+    """What is printed below the tables: memory, agreement of logits, texts, versions, licence."""
     lines = [
-        f"Memory of {name}: {_bytes(memory.peak)} at most while scoring"
-        + ("" if memory.loaded is None else f", {_bytes(memory.loaded)} once loaded")
+        f"Memory of {name}: at most {_bytes(memory.peak)} while scoring"
+        + ("" if memory.loaded is None else f", {_bytes(memory.loaded)} after loading")
         for name, memory in result.memory.items()
     ]
     differences = [case.largest_difference for case in result.cases if case.largest_difference is not None]
     if differences:
-        lines.append(f"Largest difference of a logit between the two: {max(differences):.1e}")
+        lines.append(f"Largest difference between the logits of the two: {max(differences):.1e}")
     tokens = [case.prompt_tokens for case in result.cases if case.prompt_tokens is not None]
     if tokens:
-        lines.append(f"Tokens count whole prompts, {min(tokens):,.0f} to {max(tokens):,.0f} a pair on the average")
-    lines.append(f"Texts: {result.texts}; {'documents met again' if result.is_warm else 'no text scored twice'}")
+        lines.append(f"Tokens are of whole prompts: on average {min(tokens):,.0f} to {max(tokens):,.0f} per pair")
+    repeats = "the same documents in each call" if result.is_warm else "no text was scored twice"
+    lines.append(f"Texts: {result.texts}; {repeats}")
     versions = ", ".join(f"{name} {version}" for name, version in result.facts.versions.items())
     lines.append(f"Versions: {versions}")
     lines.append(f"Licence of the model: {result.facts.licence or 'see its card'}")
@@ -106,11 +76,11 @@ def lines_below(result: Result) -> list[str]:
 
 
 def plot_result(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write a plot: the time of a call, and pairs a second, against the candidates, or against their length.
+    """Write a plot of latency and throughput against the number of candidates or, if it is constant, their length.
 
     Args:
-        result: what was measured.
-        path: of the image; its ending says the format, such as .png or .svg.
+        result: of the benchmark.
+        path: of the image; its suffix, such as .png or .svg, selects the format.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
@@ -118,22 +88,58 @@ def plot_result(result: Result, path: str | os.PathLike[str]) -> None:
     with figure_in(path, 10, 4.4) as figure:
         left, right = figure.subplots(1, 2)
         by_length = len({case.candidates for case in result.cases}) == 1 and bool(result.cases[0].document_tokens)
-        for axes, label in ((left, "milliseconds a call"), (right, "pairs a second")):
+        for axes, label in ((left, "milliseconds per call"), (right, "pairs per second")):
             _draw(axes, result, by_length=by_length, is_time=axes is left)
-            axes.set_xlabel("tokens in a document" if by_length else "candidates in a call")
+            axes.set_xlabel("tokens per document" if by_length else "candidates per call")
             axes.set_ylabel(label)
         left.legend(frameon=False, fontsize=9)
         figure.suptitle(title_of(result), fontsize=11)
 
 
-def _cells(figures: LatencySummary) -> list[str]:
-    median = _seconds(figures.p50_s) if figures.calls > 1 else f"once {_seconds(figures.least_s)}"
-    tokens = "-" if figures.tokens_per_s is None else f"{figures.tokens_per_s:,.0f}"
-    beyond = [_seconds(each) for each in (figures.p95_s, figures.p99_s)]
-    return [f"{figures.calls}", median, *beyond, f"{figures.pairs_per_s:,.1f}", tokens]
+def format_log_axes(axes: "Axes", ticks: Sequence[int]) -> None:
+    """Make both axes logarithmic, with these ticks on the x axis, and 1, 2 and 5 times powers of ten on the y axis."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    bottom, top = axes.get_ylim()
+    axes.set_yticks([tick for tick in _TICKS if bottom <= tick <= top])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.grid(color="#ececec", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _seconds(seconds: float | None) -> str:
+def _table(
+    result: Result, name: str, headers: Sequence[str], cells: Callable[[LatencySummary], Sequence[str]]
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for header in ("candidates", *(["length"] if result.has_lengths else []), *headers):
+        table.add_column(header, justify="right", overflow="fold")
+    for case, summary in _summaries(result, name):
+        length = [f"{case.document_tokens:,}"] if result.has_lengths else []
+        table.add_row(f"{case.candidates:,}", *length, *cells(summary))
+    return table
+
+
+def _summaries(result: Result, name: str) -> Iterator[tuple[CaseResult, LatencySummary]]:
+    """The cases in which a target was measured."""
+    return ((case, each) for case in result.cases for each in case.targets if each.name == name)
+
+
+def _times(summary: LatencySummary, *, is_wide: bool) -> list[str]:
+    median = _duration(summary.p50_s) if summary.calls > 1 else f"once {_duration(summary.least_s)}"
+    beyond = [_duration(summary.p95_s), _duration(summary.p99_s)] if is_wide else []
+    tokens = [] if not is_wide else ["-" if summary.tokens_per_s is None else f"{summary.tokens_per_s:,.0f}"]
+    return [f"{summary.calls}", median, *beyond, f"{summary.pairs_per_s:,.1f}", *tokens]
+
+
+def _ratio(summary: LatencySummary) -> list[str]:
+    ratio = summary.times_as_fast
+    return [] if ratio is None else [f"{each:.2f}" for each in (ratio.median, ratio.least, ratio.greatest)]
+
+
+def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
@@ -144,39 +150,23 @@ def _bytes(count: int) -> str:
 
 
 def _draw(axes: "Axes", result: Result, *, by_length: bool, is_time: bool) -> None:
+    """Draw one line per target and, unless lengths are on the x axis, per length."""
+
+    def place(case: CaseResult) -> int:
+        return (case.document_tokens or 0) if by_length else case.candidates
+
     lengths = [None] if by_length else list(dict.fromkeys(case.document_tokens for case in result.cases))
-    series = [(name, length) for name in result.names for length in lengths]
-    for place, (name, length) in enumerate(series):
+    for index, (name, length) in enumerate((name, length) for name in result.names for length in lengths):
         points = [
-            _point(case, name, by_length=by_length) for case in result.cases if length in (None, case.document_tokens)
+            (place(case), each) for case, each in _summaries(result, name) if length in (None, case.document_tokens)
         ]
-        known = [point for point in points if point is not None]
-        places = [x for x, _ in known]
+        places = [x for x, _ in points]
         label = name if length is None else f"{name}, {length:,} tokens"
-        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
         if is_time:
-            low, high = ([1000 * getattr(each, end) for _, each in known] for end in ("least_s", "greatest_s"))
-            axes.fill_between(places, low, high, color=colour, alpha=0.1, linewidth=0)
-        values = [1000 * _middle(each) if is_time else each.pairs_per_s for _, each in known]
+            least, greatest = ([1000 * getattr(each, end) for _, each in points] for end in ("least_s", "greatest_s"))
+            axes.fill_between(places, least, greatest, color=colour, alpha=0.1, linewidth=0)
+        medians = [1000 * (each.least_s if each.p50_s is None else each.p50_s) for _, each in points]
+        values = medians if is_time else [each.pairs_per_s for _, each in points]
         axes.plot(places, values, marker=marker, markersize=5, linewidth=1.6, color=colour, label=label)
-    ticks = sorted({case.document_tokens or 0 if by_length else case.candidates for case in result.cases})
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
-    bottom, top = axes.get_ylim()
-    axes.set_yticks([tick for tick in _STEPS if bottom <= tick <= top])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.grid(color="#ececec", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _point(case: Measured, name: str, *, by_length: bool) -> tuple[int, LatencySummary] | None:
-    figures = next((each for each in case.targets if each.name == name), None)
-    place = case.document_tokens if by_length else case.candidates
-    return None if figures is None or place is None else (place, figures)
-
-
-def _middle(figures: LatencySummary) -> float:
-    return figures.least_s if figures.p50_s is None else figures.p50_s
+    format_log_axes(axes, sorted({place(case) for case in result.cases}))

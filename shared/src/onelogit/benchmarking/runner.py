@@ -1,75 +1,78 @@
-"""Contestants and texts -> times of calls of every size, taken in turn, within a budget of seconds."""
+"""Targets and texts -> the latency of calls of every size, measured by turns within a budget of seconds."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from onelogit.benchmarking.latency import LatencySummary, Times, summarize
-from onelogit.benchmarking.targets import Timed
-from onelogit.benchmarking.text_supply import Supply
+from onelogit.benchmarking.latency import LatencySummary, summarize
+from onelogit.benchmarking.targets import TimedCall
+from onelogit.benchmarking.text_supply import TextSupply
 
 _WARM_UP_DOCUMENTS = 32
-BUSY = 0.25  # programs a core that ran before the run began, the mean of a minute
-WAKING = "Good morning."
+WAKE_UP_TEXT = "Good morning."
+Item = TypeVar("Item")
 
 
 class Case(NamedTuple):
-    """A kind of call.
+    """A size of call.
 
     Attributes:
-        candidates: documents in it.
-        document_tokens: of each document, about; None for documents as long as the texts are.
+        candidates: documents in a call.
+        document_tokens: approximate tokens of each document; None to leave documents as they are.
     """
 
     candidates: int
     document_tokens: int | None = None
 
+    def __str__(self) -> str:
+        length = "" if self.document_tokens is None else f" of {self.document_tokens:,} tokens"
+        return f"{self.candidates:,} document{'s' if self.candidates > 1 else ''}{length}"
+
 
 class Budget(NamedTuple):
-    """How long it goes on.
+    """How long to measure.
 
     Attributes:
-        seconds: for all cases together; a call that has begun is ended.
-        repeats: calls of a case at most.
+        seconds: for all cases together; a call that has started is finished.
+        repeats: maximum number of calls per case.
     """
 
     seconds: float
     repeats: int
 
 
-class Counted(NamedTuple):
-    """The prompts of a call: their tokens, and how many documents were cut to fit."""
+class PromptCount(NamedTuple):
+    """The tokens in the prompts of a call, and how many documents were truncated to fit."""
 
     tokens: int
     cut: int
 
 
-class Timer(Protocol):
-    """A contestant, in this process or in another."""
+class TimedTarget(Protocol):
+    """A target in this process or in another."""
 
     name: str
 
-    def time(self, query: str, documents: Sequence[str]) -> Timed: ...
+    def time(self, query: str, documents: Sequence[str]) -> TimedCall: ...
 
 
-Count = Callable[[str, Sequence[str]], Counted | None]
+CountTokens = Callable[[str, Sequence[str]], PromptCount | None]
 Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A case, and what was found.
+class CaseResult:
+    """The results of a case.
 
     Attributes:
         candidates, document_tokens: as in `Case`.
-        prompt_tokens: of a pair's whole prompt, the mean; None where nobody here knows the tokenizer.
-        cut_documents: how many were cut to fit.
-        targets: in the given order; empty where the case was left out.
-        largest_difference: of a logit, between two contestants for the same pair; None for one contestant.
-        left_out: why no call was made; None where some were.
+        prompt_tokens: mean tokens of a whole prompt; None if the tokenizer is not known.
+        cut_documents: number of documents that were truncated to fit.
+        targets: one summary per target, in the given order; empty if the case was left out.
+        largest_difference: between the logits of two targets for the same pair; None for a single target.
+        left_out: why no call was made; None if there were calls.
     """
 
     candidates: int
@@ -81,130 +84,125 @@ class Measured:
     left_out: str | None = None
 
 
-class _Turn(NamedTuple):
-    """A call by everyone."""
+class _Round(NamedTuple):
+    """One call to each target."""
 
-    timed: list[Timed]
-    counted: Counted | None
+    calls: list[TimedCall]
+    prompts: PromptCount | None
 
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
-    """Measures cases, one after the other.
+    """Measures cases one after the other.
 
     Args:
-        targets: the first one is what the others are compared with.
-        supply: of texts.
-        count: tells the tokens of a call's prompts.
-        limits: how long it goes on.
-        is_warm: the same documents in each call of a case, with a new query each time; else no text comes twice.
-        report: told of each call's seconds, and of what comes next.
+        targets: the others are compared with the first one.
+        supply: of queries and documents.
+        count_tokens: (query, documents) -> tokens of the prompts.
+        budget: of time and calls.
+        is_warm: use the same documents in each call of a case, with a new query; otherwise no text is used twice.
+        report: called with the seconds since the last report and a description of the work in progress.
     """
 
-    targets: Sequence[Timer]
-    supply: Supply
-    count: Count
-    limits: Budget
+    targets: Sequence[TimedTarget]
+    supply: TextSupply
+    count_tokens: CountTokens
+    budget: Budget
     is_warm: bool = False
     report: Report = lambda _seconds, _description: None
 
-    def measure(self, cases: Sequence[Case]) -> list[Measured]:
-        """What was found of each case; of those that fit into the budget no more, why not."""
-        end = time.monotonic() + self.limits.seconds
-        found: list[Measured] = []
-        cost = math.inf  # seconds of a token, or of a document; the least so far, for small calls cost more
-        for place, case in enumerate(cases):
+    def measure(self, cases: Sequence[Case]) -> list[CaseResult]:
+        """One result per case. The first case is always measured; a later one is left out if it would take too long."""
+        end = time.monotonic() + self.budget.seconds
+        results: list[CaseResult] = []
+        cost = math.inf  # seconds per token or document; the least so far, because small calls cost more
+        for index, case in enumerate(cases):
             left = end - time.monotonic()
             amount = case.candidates * (case.document_tokens or 1)
-            expected = cost * amount
-            if found and expected > left:
-                found.append(_left_out(case, expected, left))
+            if results and cost * amount > left:
+                results.append(_left_out(case, cost * amount, left))
                 continue
-            turns = self._turns(case, left / (len(cases) - place))
-            cost = min(cost, *(sum(each.seconds for each in turn.timed) / amount for turn in turns))
-            found.append(self._summary(case, turns))
-        return found
+            rounds = self._rounds(case, left / (len(cases) - index))
+            cost = min(cost, *(sum(call.seconds for call in each.calls) / amount for each in rounds))
+            results.append(self._result(case, rounds))
+        return results
 
-    def _turns(self, case: Case, seconds: float) -> list[_Turn]:
-        """As many calls as fit into the seconds, one at least."""
+    def _rounds(self, case: Case, seconds: float) -> list[_Round]:
+        """As many rounds as fit into the seconds, at least one."""
         end = time.monotonic() + seconds
         documents = self.supply.documents(case.candidates, case.document_tokens) if self.is_warm else None
         self._warm_up(case, documents)
-        turns: list[_Turn] = []
+        rounds: list[_Round] = []
         longest = 0.0
-        while len(turns) < self.limits.repeats and (not turns or time.monotonic() + longest <= end):
-            begun = time.monotonic()
-            self.report(0, f"{_named(case)}, call {len(turns) + 1}")
-            turns.append(self._turn(case, documents, len(turns)))
-            longest = max(longest, time.monotonic() - begun)
-            self.report(time.monotonic() - begun, _named(case))
-        return turns
+        while len(rounds) < self.budget.repeats and (not rounds or time.monotonic() + longest <= end):
+            start = time.monotonic()
+            self.report(0, f"{case}, call {len(rounds) + 1}")
+            query = self.supply.query()
+            new = self.supply.documents(case.candidates, case.document_tokens) if documents is None else documents
+            calls = time_round(self.targets, query, new, len(rounds))
+            rounds.append(_Round(calls, self.count_tokens(query, new)))
+            longest = max(longest, time.monotonic() - start)
+            self.report(time.monotonic() - start, str(case))
+        return rounds
 
     def _warm_up(self, case: Case, documents: Sequence[str] | None) -> None:
-        """Let everyone see the size once; where it is to be warm, the documents themselves."""
+        """Call each target once with this size or, if the case is warm, with the documents themselves."""
         if documents is None:
             documents = self.supply.documents(min(case.candidates, _WARM_UP_DOCUMENTS), case.document_tokens)
         query = self.supply.query()
         for target in self.targets:
             target.time(query, documents)
 
-    def _turn(self, case: Case, documents: Sequence[str] | None, number: int) -> _Turn:
-        """One call by everyone, another one first each time."""
-        query = self.supply.query()
-        documents = self.supply.documents(case.candidates, case.document_tokens) if documents is None else documents
-        count = len(self.targets)
-        order = [(number + step) % count for step in range(count)]
-        timed = {place: self._awake(place, number).time(query, documents) for place in order}
-        return _Turn([timed[place] for place in range(count)], self.count(query, documents))
-
-    def _awake(self, place: int, number: int) -> Timer:
-        """A contestant, after a short call where it stood idle: a system may take its memory back meanwhile."""
-        target = self.targets[place]
-        if len(self.targets) > 1:
-            target.time(WAKING, [f"{WAKING} {number}"])
-        return target
-
-    def _summary(self, case: Case, turns: Sequence[_Turn]) -> Measured:
-        times = [
-            Times(target.name, tuple(turn.timed[place].seconds for turn in turns))
-            for place, target in enumerate(self.targets)
-        ]
-        counted = [turn.counted for turn in turns]
-        tokens = [None if each is None else each.tokens for each in counted]
-        known = [each for each in counted if each is not None]
-        return Measured(
+    def _result(self, case: Case, rounds: Sequence[_Round]) -> CaseResult:
+        seconds = [[each.calls[index].seconds for each in rounds] for index in range(len(self.targets))]
+        tokens = [None if each.prompts is None else each.prompts.tokens for each in rounds]
+        known = [each.prompts for each in rounds if each.prompts is not None]
+        return CaseResult(
             candidates=case.candidates,
             document_tokens=case.document_tokens,
             prompt_tokens=sum(each.tokens for each in known) / len(known) / case.candidates if known else None,
             cut_documents=sum(each.cut for each in known),
-            targets=tuple(summarize(each, times[0], case.candidates, tokens) for each in times),
-            largest_difference=_largest_difference(turns),
+            targets=tuple(
+                summarize(target.name, taken, case.candidates, tokens, seconds[0] if index else None)
+                for index, (target, taken) in enumerate(zip(self.targets, seconds, strict=True))
+            ),
+            largest_difference=_largest_difference(rounds),
         )
 
 
-def load_before() -> float | None:
-    """How many programs ran over the last minute, for each core; None where the system does not tell."""
-    try:
-        return os.getloadavg()[0] / (os.cpu_count() or 1)
-    except OSError:
-        return None
+def time_round(targets: Sequence[TimedTarget], query: str, documents: Sequence[str], number: int) -> list[TimedCall]:
+    """Time one call to each target; each round starts with another target.
+
+    With several targets, a short call that is not timed wakes each one first: while the others compute, the operating
+    system may reclaim an idle target's memory.
+
+    Returns:
+        One call per target, in the given order.
+    """
+    calls = {}
+    for target in rotated(targets, number):
+        if len(targets) > 1:
+            target.time(WAKE_UP_TEXT, [f"{WAKE_UP_TEXT} {number}"])
+        calls[target.name] = target.time(query, documents)
+    return [calls[target.name] for target in targets]
 
 
-def _named(case: Case) -> str:
-    length = "" if case.document_tokens is None else f" of {case.document_tokens:,} tokens"
-    return f"{case.candidates:,} document{'s' if case.candidates > 1 else ''}{length}"
+def rotated(items: Sequence[Item], number: int) -> list[Item]:
+    """The items in their order, but starting with another one for each number."""
+    start = number % len(items)
+    return [*items[start:], *items[:start]]
 
 
-def _left_out(case: Case, expected: float, left: float) -> Measured:
+def _left_out(case: Case, expected: float, left: float) -> CaseResult:
     reason = f"a call would take about {expected:.0f} s, and {max(0, left):.0f} s are left; give more --seconds"
-    return Measured(candidates=case.candidates, document_tokens=case.document_tokens, left_out=reason)
+    return CaseResult(candidates=case.candidates, document_tokens=case.document_tokens, left_out=reason)
 
 
-def _largest_difference(turns: Sequence[_Turn]) -> float | None:
+def _largest_difference(rounds: Sequence[_Round]) -> float | None:
     differences = [
-        abs(ours - theirs)
-        for turn in turns
-        for other in turn.timed[1:]
-        for ours, theirs in zip(turn.timed[0].logits, other.logits, strict=True)
+        abs(logit - reference)
+        for each in rounds
+        for other in each.calls[1:]
+        for reference, logit in zip(each.calls[0].logits, other.logits, strict=True)
     ]
     return max(differences, default=None)

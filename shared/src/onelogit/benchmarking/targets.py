@@ -1,13 +1,13 @@
-"""A model -> what can be timed: onelogit, a server, or Sentence Transformers on the same weights and prompts."""
+"""A model or a server -> a target whose calls can be timed, in this process or in a worker process."""
 
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from onelogit.benchmarking.machine import MemoryUse, peak_memory, processor_name, reset_peak_memory
+from onelogit.benchmarking.worker_process import WorkerProcess
 from onelogit.io.outputs import versions
 from onelogit.options import OpenOptions
 from onelogit.registry import open_reranker
@@ -17,28 +17,30 @@ if TYPE_CHECKING:
 
     from onelogit.local.reranker import Reranker
 
+Score = Callable[[str, Sequence[str]], list[float]]
 _LIBRARIES = ("onelogit", "torch", "transformers", "tokenizers", "sentence-transformers")
-_WARM_UP = (8, 1)  # documents
+_WARM_UP_DOCUMENTS = (8, 1)
 
 
-class Timed(NamedTuple):
-    """One call: how long it took, and what it gave."""
+class TimedCall(NamedTuple):
+    """The duration and the logits of one call."""
 
     seconds: float
     logits: list[float]
 
 
-class Facts(NamedTuple):
-    """What the figures depend on besides the model.
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """What the results depend on besides the model's name.
 
     Attributes:
-        device: such as "cpu" or "cuda:0"; None for a server, of which nothing is known.
-        device_name: of a GPU or a processor.
+        device: such as "cpu" or "cuda:0"; None for a server.
+        device_name: of the GPU or the processor.
         dtype: of the backbone.
-        max_tokens: the longest prompt; None for a server.
-        licence: the model's.
-        threads: that compute, on a CPU.
-        versions: of Python and of the libraries that took part.
+        max_tokens: of the longest prompt; None for a server.
+        licence: of the model.
+        threads: that PyTorch computes with on a CPU.
+        versions: of Python and of the libraries in use.
     """
 
     device: str | None
@@ -50,150 +52,97 @@ class Facts(NamedTuple):
     versions: dict[str, str]
 
 
-class Memory(NamedTuple):
-    """In bytes: resident in the process, or on a CUDA device what PyTorch holds there.
+class Target:
+    """Something that scores documents, warmed up.
 
-    Attributes:
-        loaded: once the model is loaded; None where the system does not tell.
-        peak: the most while it scored; on systems other than Linux, while it was loaded, too.
+    Args:
+        score: (query, documents) -> one logit per document.
+        device: on which it computes; None for a server.
     """
 
-    loaded: int | None
-    peak: int
+    def __init__(self, score: Score, device: "Device | None") -> None:
+        self._score = score
+        self._device = device
+        for count in _WARM_UP_DOCUMENTS:
+            score("warm up", [f"This only warms up, {count}, {number}." for number in range(count)])
+        self._loaded = None if device is None else reset_peak_memory(device)
+
+    def time(self, query: str, documents: Sequence[str]) -> TimedCall:
+        """Time one call by the wall clock. Its logits are Python floats, so the device has finished by then."""
+        start = time.perf_counter()
+        logits = self._score(query, documents)
+        return TimedCall(time.perf_counter() - start, logits)
+
+    def memory(self) -> MemoryUse | None:
+        """The memory used so far; None for a server, or if the system does not report it."""
+        peak = None if self._device is None else peak_memory(self._device)
+        return None if peak is None else MemoryUse(self._loaded, peak)
 
 
-class Target:
-    """A reranker of this process, or a server, loaded and warm.
+class OnelogitTarget(Target):
+    """A reranker in this process, or a server.
 
     Args:
         model_or_url: as `open_reranker` takes it.
-        options: for it.
-        export_to: a folder that a local model is written to, for another contestant; None for none.
+        options: for `open_reranker`.
+        export_to: a folder to which a local model is exported, for another target; None for no export.
     """
 
     def __init__(self, model_or_url: str, options: OpenOptions, export_to: str | None = None) -> None:
         self._reranker = open_reranker(model_or_url, **options)
         if export_to is not None:
             cast("Reranker", self._reranker).save(export_to)
-        self._score = self._reranker.logits
-        self._loaded = _warmed_up(self._score, self.device())
+        self._classifier = getattr(self._reranker, "classifier", None)  # a remote reranker has none
+        super().__init__(self._reranker.logits, None if self._classifier is None else self._classifier.device)
 
-    def device(self) -> "Device | None":
-        """Where it computes; None for a server."""
-        classifier = getattr(self._reranker, "classifier", None)
-        return None if classifier is None else classifier.device
-
-    def facts(self) -> Facts:
-        """See `Facts`."""
-        device, dtype = self.device(), None
-        if device is not None:
-            dtype = str(getattr(self._reranker, "classifier").dtype).removeprefix("torch.")  # noqa: B009  as above
-        return Facts(
+    def facts(self) -> TargetFacts:
+        """See `TargetFacts`."""
+        device = self._device
+        return TargetFacts(
             device=None if device is None else str(device),
             device_name=None if device is None else _device_name(device),
-            dtype=dtype,
+            dtype=None if self._classifier is None else str(self._classifier.dtype).removeprefix("torch."),
             max_tokens=getattr(self._reranker, "max_tokens", None),
             licence=self._reranker.licence,
             threads=_threads(device),
             versions=versions(_LIBRARIES),
         )
 
-    def time(self, query: str, documents: Sequence[str]) -> Timed:
-        """Score, by the clock."""
-        return timed(self._score, query, documents)
 
-    def memory(self) -> Memory | None:
-        """So far; None for a server."""
-        device = self.device()
-        return None if device is None or sys.platform == "win32" else Memory(self._loaded, _peak_bytes(device))
+class SentenceTransformersTarget(Target):
+    """Sentence Transformers' `CrossEncoder` on a folder that onelogit exported.
 
-
-class Peer:
-    """Sentence Transformers' `CrossEncoder` on the folder that onelogit wrote.
-
-    The same prompts and weights, at the peer's best: without a head over the whole vocabulary.
+    Prompts and weights are the same, and without the head over the whole vocabulary it is as fast as it can be.
 
     Args:
-        folder: an export.
-        device: where to compute.
+        folder: the export.
+        device: on which it computes.
         dtype: of the backbone.
     """
 
     def __init__(self, folder: str, device: str, dtype: str) -> None:
-        import torch  # noqa: PLC0415  not for who measures a server
+        import torch  # noqa: PLC0415  slow, and not needed to benchmark a server
         from sentence_transformers import CrossEncoder  # noqa: PLC0415  optional
 
-        self._model = CrossEncoder(folder, device=device)
-        self._identity = torch.nn.Identity()
-        wanted = getattr(torch, dtype)
-        if next(self._model.parameters()).dtype != wanted:
-            self._model.to(dtype=wanted)
-        self._device = torch.device(device)
-        self._loaded = _warmed_up(self._score, self._device)
+        model = CrossEncoder(folder, device=device)
+        wanted, identity = getattr(torch, dtype), torch.nn.Identity()
+        if next(model.parameters()).dtype != wanted:
+            model.to(dtype=wanted)
 
-    def time(self, query: str, documents: Sequence[str]) -> Timed:
-        """Score, by the clock."""
-        return timed(self._score, query, documents)
+        def score(query: str, documents: Sequence[str]) -> list[float]:
+            pairs = [(query, document) for document in documents]
+            return [float(each) for each in model.predict(pairs, show_progress_bar=False, activation_fn=identity)]
 
-    def memory(self) -> Memory | None:
-        """So far; None where the system does not tell."""
-        return None if sys.platform == "win32" else Memory(self._loaded, _peak_bytes(self._device))
-
-    def _score(self, query: str, documents: Sequence[str]) -> list[float]:
-        pairs = [(query, document) for document in documents]
-        logits = self._model.predict(pairs, show_progress_bar=False, activation_fn=self._identity)
-        return [float(logit) for logit in logits]
+        super().__init__(score, torch.device(device))
 
 
-def timed(score: Callable[[str, Sequence[str]], list[float]], query: str, documents: Sequence[str]) -> Timed:
-    """One call by the clock. Logits are numbers of the CPU: what computes them elsewhere has ended by then."""
-    start = time.perf_counter()
-    logits = score(query, documents)
-    return Timed(time.perf_counter() - start, logits)
+class TargetProcess(WorkerProcess):
+    """A `Target` in a process of its own. Takes the arguments of `WorkerProcess`."""
 
-
-def _warmed_up(score: Callable[[str, Sequence[str]], list[float]], device: "Device | None") -> int | None:
-    for count in _WARM_UP:
-        score("warm up", [f"This only warms up, {count}, {number}." for number in range(count)])
-    return None if device is None else _start_of_peak(device)
-
-
-def _start_of_peak(device: "Device") -> int | None:
-    """What is held now; from here on, the peak counts."""
-    if device.type == "cuda":
-        import torch  # noqa: PLC0415  as above
-
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    resident = _resident("VmRSS")
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except OSError:
-        return None
-    return resident
-
-
-def _peak_bytes(device: "Device") -> int:
-    if device.type == "cuda":
-        import torch  # noqa: PLC0415  as above
-
-        return torch.cuda.max_memory_allocated(device)
-    peak = _resident("VmHWM")
-    if peak is not None:
-        return peak
-    import resource  # noqa: PLC0415  Windows has none
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def _resident(name: str) -> int | None:
-    """A line of Linux's account of this process, in bytes: VmRSS is now, VmHWM the most."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
+    def time(self, query: str, documents: Sequence[str]) -> TimedCall:
+        """As `Target.time`; the time between the processes does not count."""
+        timed: TimedCall = self.call("time", query, documents)
+        return timed
 
 
 def _threads(device: "Device | None") -> int | None:
@@ -204,14 +153,9 @@ def _threads(device: "Device | None") -> int | None:
     return torch.get_num_threads()
 
 
-def _device_name(device: "Device") -> str | None:
+def _device_name(device: "Device") -> str:
     if device.type == "cuda":
         import torch  # noqa: PLC0415  as above
 
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"{next(names, platform.machine())}, {os.cpu_count()} cores"
+    return f"{processor_name()}, {os.cpu_count()} cores"

@@ -1,4 +1,8 @@
-"""What is measured, in a process of its own: what one keeps (memory, threads, compiled code) slows no other."""
+"""An object in a separate process, called from this one, so that targets do not share memory, threads or compiled code.
+
+OpenMP keeps a team of threads for each thread that has computed. Once there are more of them than cores, every barrier
+waits for the operating system instead of spinning, so targets in one process would slow each other down.
+"""
 
 import logging
 import signal
@@ -13,81 +17,83 @@ from tqdm import tqdm
 
 from onelogit.errors import OnelogitError, first_line
 
-_MOST_WAIT_S = 5
+_SHUTDOWN_TIMEOUT_S = 5
 
 
-class Child:
-    """An object that was made in another process, and is asked from here.
+class WorkerProcess:
+    """An object that is created in another process and called from this one.
 
     Args:
         name: for people.
-        make: a module's function or class, called over there; what it returns is asked.
-        *args: for it; plain data.
+        make: a module's function or class, called in the other process; it returns the object.
+        *args: for `make`; they are pickled.
 
     Raises:
-        OnelogitError: whatever `make` raises on purpose, and in its place for anything else.
+        OnelogitError: what `make` raised; any other exception arrives as one.
     """
 
     def __init__(self, name: str, make: Callable[..., object], *args: object) -> None:
         self.name = name
-        self._is_asked = True  # and has not answered
-        context = get_context("spawn")  # a fork would share the parent's threads and memory
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, args), daemon=True, name=f"onelogit {name}")
+        self._is_busy = True
+        context = get_context("spawn")  # a fork would share this process's threads and memory
+        self._connection, worker_connection = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(worker_connection, make, args), daemon=True, name=f"onelogit {name}"
+        )
         with _interrupts_ignored():
             self._process.start()
-        theirs.close()
+        worker_connection.close()
         try:
-            self._answer()
+            self._receive()
         except BaseException:
             self.close()
             raise
 
-    def ask(self, method: str, *args: object) -> Any:
-        """What a method of the object returns; its errors are raised here.
+    def call(self, method: str, *args: object) -> Any:
+        """Call a method of the object, and return or raise what it does.
 
         Raises:
-            OnelogitError: as the method, and where the process is gone.
+            OnelogitError: as the method; or the process has ended.
         """
-        self._is_asked = True
+        self._is_busy = True
         try:
             self._connection.send((method, args))
         except OSError:
-            raise self._gone() from None
-        return self._answer()
+            raise self._ended() from None
+        return self._receive()
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, even if it is busy."""
         self._connection.close()
-        if not self._is_asked:
-            self._process.join(_MOST_WAIT_S)  # it sees that nobody will ask, and ends in order
+        if not self._is_busy:
+            self._process.join(_SHUTDOWN_TIMEOUT_S)  # the closed connection tells it to exit
         self._process.terminate()
-        self._process.join(_MOST_WAIT_S)
+        self._process.join(_SHUTDOWN_TIMEOUT_S)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
         self._process.close()
 
-    def _answer(self) -> Any:
+    def _receive(self) -> Any:
         try:
-            answer, error = self._connection.recv()
+            result, error = self._connection.recv()
         except (EOFError, ConnectionError):
-            raise self._gone() from None
-        self._is_asked = False
+            raise self._ended() from None
+        self._is_busy = False
         if error is not None:
             raise error
-        return answer
+        return result
 
-    def _gone(self) -> OnelogitError:
-        self._process.join(_MOST_WAIT_S)
+    def _ended(self) -> OnelogitError:
+        self._process.join(_SHUTDOWN_TIMEOUT_S)
         code = self._process.exitcode
-        reason = "; was it killed for its memory?" if code == -signal.SIGKILL else ""
+        reason = "; the system may have killed it to free memory" if code == -signal.SIGKILL else ""
         return OnelogitError(f"the process of {self.name} ended with code {code}{reason}")
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """A process that starts now ignores Ctrl-C, which a terminal sends to all: this one ends the other."""
+    """Let a process that starts in the block ignore Ctrl-C, which a terminal sends to all: this one ends it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -99,7 +105,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _serve(connection: Connection, make: Callable[..., object], args: tuple[object, ...]) -> None:
-    _be_quiet()
+    tqdm.set_lock(threading.RLock())  # the default one is shared between processes, and stays locked if one is killed
+    silence_libraries()
     made, error = _outcome(lambda: make(*args))
     _send(connection, None, error)
     while error is None:
@@ -115,22 +122,21 @@ def _outcome(work: Callable[[], object]) -> tuple[object, OnelogitError | None]:
         return work(), None
     except OnelogitError as error:
         return None, error
-    except Exception as error:  # whatever a library raises: over there, it is no bug of this process
+    except Exception as error:  # a library's: it may not be picklable, and its traceback would not help
         return None, OnelogitError(f"{type(error).__name__}: {first_line(error)}")
 
 
-def _send(connection: Connection, answer: object, error: OnelogitError | None) -> None:
+def _send(connection: Connection, result: object, error: OnelogitError | None) -> None:
     try:
-        connection.send((answer, error))
+        connection.send((result, error))
     except OSError:
-        raise SystemExit(1) from None  # nobody is there any more
+        raise SystemExit(1) from None  # the other process has ended
 
 
-def _be_quiet() -> None:
-    """No bars and no warnings between the parent's."""
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+def silence_libraries() -> None:
+    """Turn off progress bars and warnings of transformers, Sentence Transformers and onelogit in this process."""
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415  slow to import
 
-    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and outlives one that is ended
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("sentence_transformers", "onelogit"):

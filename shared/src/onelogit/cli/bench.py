@@ -1,4 +1,4 @@
-"""`onelogit bench`: how fast a model or a server is, by number and length of documents, on the user's own texts."""
+"""`onelogit bench`: latency and throughput of a model or a server, by number and length of documents."""
 
 import argparse
 import math
@@ -30,61 +30,58 @@ if TYPE_CHECKING:
 
 SUMMARY = "latency and throughput by number and length of documents, on your texts and your machine"
 PEERS = ("sentence-transformers",)
-SAMPLE = "the sample that comes along (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md beside it)"
-_MOST_TEXTS = 100_000  # of a large corpus, the first are enough
+SAMPLE = "the included sample (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md beside it)"
+_MAX_TEXTS = 100_000  # enough for any benchmark; a corpus may have millions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("model", help="hub id or folder, or the URL of a server")
-    parser.add_argument(
-        "--candidates", metavar="N,N", default="1,10,100,1000", help="documents in a call; %(default)s where left out"
-    )
-    parser.add_argument("--lengths", metavar="N,N", help="tokens of a document; as the texts are where left out")
-    parser.add_argument(
-        "--texts", metavar="FILE|FOLDER", help="plain lines, JSONL, - for stdin, or BEIR; a small sample where left out"
-    )
-    parser.add_argument("--warm", action="store_true", help="the same documents in each call, with a new query")
-    parser.add_argument(
-        "--document-cache-bytes", type=int, metavar="N", help="keep documents between calls, for --warm"
-    )
-    parser.add_argument("--compare", choices=PEERS, help="run it beside, in turn, on a copy of the same weights")
-    parser.add_argument(
-        "--seconds", type=float, metavar="N", default=60, help="for all calls together; %(default)s where left out"
-    )
-    parser.add_argument(
-        "--repeats", type=int, metavar="N", default=100, help="calls of a kind at most; %(default)s where left out"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: time of a call, and throughput")
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("model", help="hub id or folder, or the URL of a server")
+    add("--candidates", metavar="N,N", default="1,10,100,1000", help="documents per call (default: %(default)s)")
+    add("--lengths", metavar="N,N", help="tokens per document (default: use the texts unchanged)")
+    add("--texts", metavar="FILE|FOLDER", help="plain lines, JSONL, - for stdin, or BEIR (default: a small sample)")
+    add("--warm", action="store_true", help="send the same documents in each call, with a new query")
+    add("--document-cache-bytes", type=int, metavar="N", help="cache documents between calls, for --warm")
+    add("--compare", choices=PEERS, help="also measure this library, by turns, on the same weights")
+    add("--seconds", type=float, metavar="N", default=60, help="time for all calls together (default: %(default)s)")
+    add("--repeats", type=int, metavar="N", default=100, help="maximum number of calls per size (default: %(default)s)")
+    add("--plot", type=Path, metavar="FILE", help="write a plot of latency and throughput")
     add_json_option(parser)
     add_server_options(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print, draw."""
+    """Measure, print, plot."""
     candidates = numbers_of(options.candidates, "--candidates")
     lengths = [None] if options.lengths is None else numbers_of(options.lengths, "--lengths")
     place = named(options.model, options.url)
     _check(options, place)
     texts = _texts(options.texts)
     opening = _opening(options, place)
-    from onelogit.benchmarking.benchmark import BenchmarkSpec, measure  # noqa: PLC0415  not for --help
+    from onelogit.benchmarking.benchmark import BenchmarkSpec, run_benchmark  # noqa: PLC0415  not for --help
+    from onelogit.benchmarking.report import plot_result  # noqa: PLC0415
     from onelogit.benchmarking.runner import Budget, Case  # noqa: PLC0415
 
-    result = measure(
+    result = run_benchmark(
         BenchmarkSpec(
             model=place.opened_as,
             options=opening,
             cases=[Case(count, length) for length, count in product(lengths, candidates)],
             texts=texts.texts,
             texts_name=texts.name,
-            limits=Budget(options.seconds, options.repeats),
+            budget=Budget(options.seconds, options.repeats),
             is_warm=options.warm,
             is_compared=options.compare is not None,
         )
     )
-    _put_out(result, options)
+    if options.json:
+        print_json(result.to_json())
+    else:
+        _print(result)
+    if options.plot is not None:
+        plot_result(result, options.plot)
     return 0
 
 
@@ -92,7 +89,7 @@ def numbers_of(text: str, option: str) -> list[int]:
     """The numbers of a list such as "1,10,100", ascending, each once.
 
     Raises:
-        InputError: one is no whole number from 1 up.
+        InputError: one is not a whole number from 1 up.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
@@ -106,13 +103,13 @@ class _NamedTexts(NamedTuple):
 
 
 def _check(options: argparse.Namespace, place: Named) -> None:
-    """Refuse before anything is loaded what would fail after it."""
+    """Refuse options that would fail only after the model is loaded."""
     checked_count("--repeats", options.repeats)
     checked_count("--document-cache-bytes", options.document_cache_bytes, least=0)
     if not (options.seconds > 0 and math.isfinite(options.seconds)):
         raise InputError(f"--seconds must be a number above 0, not {options.seconds}")
     if options.compare is not None and place.url is not None:
-        raise InputError("--compare runs both in this machine: name a model, not a server")
+        raise InputError("--compare runs both models on this machine: name a model, not a server")
     if options.compare is not None:
         check_packages("sentence_transformers")
     if options.plot is not None:
@@ -120,16 +117,16 @@ def _check(options: argparse.Namespace, place: Named) -> None:
 
 
 def _texts(path: str | None) -> _NamedTexts:
-    """The texts, with the sample's queries where there are none."""
+    """The given texts, or the sample; the sample's queries if the texts have none."""
     from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  not for --help
 
     sample = bundled_pairs()
     queries = list(dict.fromkeys(pair.query for pair in sample))
     if path is None:
         return _NamedTexts(Texts(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE)
-    texts, name = read_texts(path, _MOST_TEXTS), "stdin" if path == STDIN else path
+    texts, name = read_texts(path, _MAX_TEXTS), "stdin" if path == STDIN else path
     if not texts.documents:
-        raise InputError(f"{name} holds no documents")
+        raise InputError(f"{name} has no documents")
     return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), name)
 
 
@@ -143,29 +140,22 @@ def _opening(options: argparse.Namespace, place: Named) -> OpenOptions:
     return opening
 
 
-def _put_out(result: "Result", options: argparse.Namespace) -> None:
-    if options.json:
-        print_json(result.to_json())
-    else:
-        _print(result)
-    if options.plot is not None:
-        from onelogit.benchmarking.report import plot_result  # noqa: PLC0415  for a picture alone
-
-        plot_result(result, options.plot)
-
-
 def _print(result: "Result") -> None:
     from onelogit.benchmarking.report import lines_below, tables_of, title_of  # noqa: PLC0415  not for --help
     from onelogit.benchmarking.result import notes_of  # noqa: PLC0415
 
     console = Console()
+
+    def show(line: str, style: str) -> None:
+        console.print(line, style=style, highlight=False, markup=False)
+
     tables = tables_of(result, console.width)
     if len(tables) > 1:
-        console.print(title_of(result), style="bold", highlight=False, markup=False)
+        show(title_of(result), "bold")
     for title, table in tables:
-        console.print(title, style="bold", highlight=False, markup=False)
+        show(title, "bold")
         console.print(table)
     for line in lines_below(result):
-        console.print(line, style="dim", highlight=False, markup=False)
+        show(line, "dim")
     for note in notes_of(result):
-        console.print(note, style="yellow", highlight=False, markup=False)
+        show(note, "yellow")

@@ -1,12 +1,12 @@
-"""What a process of a benchmark may turn out to be. In a file of its own: a fresh process has to find it."""
+"""A target that fails, for a worker process. In a file of its own, because a new process has to import it."""
 
 import os
 import signal
 from collections.abc import Sequence
 
 
-class Doomed:
-    """Fails when it is asked to, and is killed when it is timed."""
+class FailingTarget:
+    """Raises in `fail`, and kills its process in `time`."""
 
     def time(self, query: str, documents: Sequence[str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
