@@ -1,10 +1,10 @@
-"""Progress bars: in a terminal one at a time, elsewhere none."""
+"""Progress bars: drawn in a terminal and removed afterwards; elsewhere none, and lines for the rows of a call."""
 
 from pathlib import Path
 
 import pytest
 
-from onelogit.io.progress import progress_bar, tracked, waiting
+from onelogit.io.progress import RowProgress, progress_bar, tracked, waiting
 from support.terminal import in_terminal
 from support.tiny import Tiny
 
@@ -18,6 +18,26 @@ print("others outside:", logging.is_progress_bar_enabled())
 print("items:", list(tracked([1, 2, 3], "going through")))
 with progress_bar("first", 2) as advance:
     advance(1, "second [red]")
+"""
+ROWS = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from onelogit.io.progress import RowProgress
+
+def score(total):
+    rows = RowProgress(is_shown=True)
+    rows(1)
+    with rows.shown(total):
+        both.wait()
+        rows(total - 2)
+        time.sleep(0.3)
+        both.wait()
+
+both = Barrier(2)
+with ThreadPoolExecutor(2) as threads:
+    list(threads.map(score, [20, 30]))
+print("loaded:", "transformers" in sys.modules)
 """
 COMMANDS = """
 import sys
@@ -33,16 +53,46 @@ print("codes:", main(["convert", model, "-o", folder + "/converted"]),
 def test_without_a_terminal_nothing_is_written(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes Rich believe that any file is a terminal
 
-    with waiting("waiting"), progress_bar("bar", 2) as advance:
+    rows = RowProgress(is_shown=False)
+    with waiting("waiting"), progress_bar("bar", 2) as advance, rows.shown(2):
         advance(1, "other")
+        rows(2)
     items = list(tracked([1, 2], "items"))
 
     assert items == [1, 2]
     assert capfd.readouterr() == ("", "")
 
 
+def test_without_a_terminal_rows_are_counted_in_lines(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for interval_s in (0, 999):
+        monkeypatch.setattr("onelogit.io.progress._LINE_INTERVAL_S", interval_s)
+        rows = RowProgress(is_shown=True)
+        rows(1)
+        with rows.shown(4):
+            rows(1)
+            rows(2)
+        rows(1)  # by a thread that learns later that its call is over
+
+    lines = [line.partition(" in ")[0] for line in capfd.readouterr().err.splitlines()]
+    assert lines[:3] == ["reranking: 25%, 1/4 rows", "reranking: 50%, 2/4 rows", "reranking: 100%, 4/4 rows"]
+    assert lines[3:] == ["reranking: 100%, 4/4 rows"]
+
+
+def test_in_a_terminal_the_rows_of_calls_in_several_threads_are_drawn_together_and_removed():
+    ran = in_terminal(["-c", ROWS])
+
+    assert ran.code == 0, ran.screen
+    assert "19/20" in ran.screen
+    assert "29/30" in ran.screen
+    assert ran.screen.count("\x1b[?25l") == 1  # one display hides the cursor, for both
+    assert ran.screen.endswith("\x1b[1A\x1b[2K\x1b[?25h\rloaded: False\r\n")
+
+
 @pytest.mark.parametrize("columns", [20, 80])
-def test_in_a_terminal_they_are_drawn_and_gone_and_hide_those_of_others_meanwhile(columns: int):
+def test_in_a_terminal_bars_are_drawn_and_removed_and_hide_the_bars_of_transformers_meanwhile(columns: int):
     ran = in_terminal(["-c", BARS], columns=columns, environment={"HF_HUB_DISABLE_PROGRESS_BARS": "0"})
 
     assert ran.code == 0
@@ -54,7 +104,7 @@ def test_in_a_terminal_they_are_drawn_and_gone_and_hide_those_of_others_meanwhil
         assert all(text in ran.screen for text in ("[bold]waiting[/] for it", "going through", "second [red]"))
 
 
-def test_commands_show_their_own_bars_and_none_of_transformers_within(tiny_qwen: Tiny, tmp_path: Path):
+def test_commands_show_their_own_bars_and_none_of_transformers(tiny_qwen: Tiny, tmp_path: Path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"query_id": "1", "document_id": "2", "query": "which?", "document": "this"}\n')
 

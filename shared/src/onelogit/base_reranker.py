@@ -1,12 +1,8 @@
 """What computes logits -> the doors through which it is asked: `rank`, `logits`, `pair_logits`, and `arank`."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
-
-from tqdm.auto import tqdm
 
 from onelogit.ranking import Ranked, rank_logits
 from onelogit.recipes.recipe import Activation
@@ -152,36 +148,3 @@ def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
     if documents:
         check_text(query, "the query", is_blank_allowed=False)
     return [(query, document) for document in documents]
-
-
-@contextmanager
-def progress_of(total: int, *, is_shown: bool) -> Iterator[Callable[[int], object] | None]:
-    """A progress bar over rows, and what moves it; nothing at all where none is shown."""
-    if not is_shown:
-        yield None
-        return
-    with tqdm(total=total, desc="reranking", unit="row") as bar:
-        yield bar.update
-
-
-class Progress:
-    """Counts what is done, and moves a bar by it as soon as there is one. Safe to share between threads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._done = 0
-        self._update: Callable[[int], object] | None = None
-
-    def __call__(self, count: int) -> None:
-        with self._lock:
-            if self._update is None:
-                self._done += count
-            else:
-                self._update(count)
-
-    def shown_by(self, update: Callable[[int], object] | None) -> None:
-        """Hand on what is done already, and from now on each count."""
-        with self._lock:
-            self._update = update
-            if update is not None and self._done:
-                update(self._done)

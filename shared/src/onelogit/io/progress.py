@@ -1,30 +1,44 @@
-"""Work that takes a while -> the same, with a bar or a spinner on stderr; where that is no terminal, nothing at all."""
+"""Long-running work -> the same work, with a rich progress bar or spinner on stderr while it runs."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 Item = TypeVar("Item")
+ShowCompleted = Callable[[int], object]  # takes the number of rows completed so far
+
+_LINE_INTERVAL_S = 10
 
 
 class Advance(Protocol):
-    """Moves a bar by an amount, and may give it another description."""
+    """Moves a bar by an amount, and optionally changes its description."""
 
     def __call__(self, amount: float, description: str | None = None) -> None: ...
 
 
 def is_shown() -> bool:
-    """Whether stderr is a terminal, so that somebody sees a bar."""
+    """Whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def tracked(items: Sequence[Item], description: str) -> Iterable[Item]:
-    """The items, with a bar while they are gone through."""
+    """Iterate over the items with a progress bar."""
     with progress_bar(description, len(items)) as advance:
         for item in items:
             yield item
@@ -33,54 +47,147 @@ def tracked(items: Sequence[Item], description: str) -> Iterable[Item]:
 
 @contextmanager
 def progress_bar(description: str, total: float, completed: int = 0, refreshes_per_s: float = 10) -> Iterator[Advance]:
-    """A bar while the block runs, gone afterwards.
+    """Show a bar while the block runs, and remove it afterwards. Show nothing if stderr is not a terminal.
 
     Args:
-        description: stands before it.
-        total: amount at its end.
-        completed: amount at its start.
-        refreshes_per_s: how often it is drawn anew; few where drawing would disturb what is measured.
+        description: text before the bar.
+        total: amount of work.
+        completed: amount already done.
+        refreshes_per_s: how often the bar is redrawn; lower it if drawing would disturb a measurement.
     """
-    columns = [*Progress.get_default_columns()]
-    with _progress(columns, refreshes_per_s) as progress:
-        task = progress.add_task(escape(description), total=total, completed=completed)
+    with _running_display(Progress.get_default_columns(), refreshes_per_s) as display:
+        task = display.add_task(escape(description), total=total, completed=completed)
 
         def advance(amount: float, description: str | None = None) -> None:
-            progress.update(task, advance=amount, description=None if description is None else escape(description))
+            display.update(task, advance=amount, description=None if description is None else escape(description))
 
         yield advance
 
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """A spinner and a clock while the block runs, gone afterwards: for work whose end is not known."""
-    with _progress([SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]) as progress:
-        progress.add_task(escape(description), total=None)
+    """Show a spinner and the elapsed time while the block runs, as `progress_bar` shows a bar."""
+    with _running_display([SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]) as display:
+        display.add_task(escape(description), total=None)
         yield
 
 
+class RowProgress:
+    """Counts completed rows, and shows the count once the total is known. Safe to share between threads.
+
+    Shown as a bar in a terminal or a notebook with ipywidgets; elsewhere as a line every ten seconds, and at the end.
+
+    Args:
+        is_shown: False to count only.
+    """
+
+    def __init__(self, *, is_shown: bool) -> None:
+        self._is_shown = is_shown
+        self._lock = Lock()
+        self._completed = 0
+        self._show: ShowCompleted | None = None
+
+    def __call__(self, count: int) -> None:
+        """Add to the number of completed rows."""
+        with self._lock:
+            self._completed += count
+            if self._show is not None:
+                self._show(self._completed)
+
+    @contextmanager
+    def shown(self, total: int) -> Iterator[None]:
+        """Show the rows completed before the block and during it, out of `total`."""
+        if not self._is_shown:
+            yield
+            return
+        is_drawn = is_shown() or (Console(stderr=True).is_jupyter and find_spec("ipywidgets") is not None)
+        with _row_bars.added(total) if is_drawn else _row_lines(total) as show:
+            with self._lock:
+                self._show = show
+                if self._completed:
+                    show(self._completed)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._show = None
+
+
+class _RowBars:
+    """One display for all calls that score at the same time: two displays would overwrite each other's lines."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._display: Progress | None = None
+
+    @contextmanager
+    def added(self, total: int) -> Iterator[ShowCompleted]:
+        """Show one more bar while the block runs."""
+        with self._lock:
+            if self._display is None:
+                self._display = _display([*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()])
+                self._display.start()
+            display = self._display
+            task = display.add_task("reranking", total=total)
+        try:
+            yield lambda completed: display.update(task, completed=completed)
+        finally:
+            with self._lock:
+                display.remove_task(task)
+                if not display.task_ids:
+                    display.stop()
+                    self._display = None
+
+
+_row_bars = _RowBars()
+
+
 @contextmanager
-def _progress(columns: Sequence[ProgressColumn], refreshes_per_s: float = 10) -> Iterator[Progress]:
+def _row_lines(total: int) -> Iterator[ShowCompleted]:
+    started = last_line = time.monotonic()
+
+    def show(completed: int) -> None:
+        nonlocal last_line
+        now = time.monotonic()
+        if sys.stderr is not None and (completed == total or now - last_line >= _LINE_INTERVAL_S):
+            last_line = now
+            share, elapsed_s = completed / total, now - started
+            sys.stderr.write(f"reranking: {share:.0%}, {completed}/{total} rows in {elapsed_s:.1f} s\n")
+
+    yield show
+
+
+def _display(
+    columns: Sequence[str | ProgressColumn], refreshes_per_s: float = 10, *, is_disabled: bool = False
+) -> Progress:
     for column in columns:
         if isinstance(column, BarColumn):
-            column.bar_width = 20  # leaves a narrow terminal room for the words
-    progress = Progress(
+            column.bar_width = 20  # leaves room for the text in a narrow terminal
+    return Progress(
         *columns,
         console=Console(stderr=True),
         transient=True,
-        disable=not is_shown(),
+        disable=is_disabled,
         refresh_per_second=refreshes_per_s,
     )
-    with _others_hidden(), progress:
-        yield progress
+
+
+@contextmanager
+def _running_display(columns: Sequence[str | ProgressColumn], refreshes_per_s: float = 10) -> Iterator[Progress]:
+    display = _display(columns, refreshes_per_s, is_disabled=not is_shown())
+    with _others_hidden(), display:
+        yield display
 
 
 @contextmanager
 def _others_hidden() -> Iterator[None]:
-    """Keep the bars of transformers and of the hub away meanwhile: two that draw on the same lines spoil both."""
-    from transformers.utils import logging  # noqa: PLC0415  not for who shows no bar
+    """Hide the bars of transformers and the hub meanwhile: they would overwrite the lines of ours."""
+    if not is_shown():
+        yield
+        return
+    from transformers.utils import logging  # noqa: PLC0415  slow to import
 
-    if not is_shown() or not logging.is_progress_bar_enabled():
+    if not logging.is_progress_bar_enabled():
         yield
         return
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from onelogit.base_reranker import Progress, progress_of
 from onelogit.conversion.classifier import position_limit
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Call, Scheduler, in_passing_thread
 from onelogit.errors import InputError, OnelogitError
+from onelogit.io.progress import RowProgress
 from onelogit.local.portions import in_portions
 from onelogit.options import LongDocuments, ScoringOptions
 from onelogit.prompts.encoder import Encoder
@@ -118,22 +118,20 @@ class LocalScorer:
             InputError: as `rows`.
             LogitError: the model gave NaN or an infinite number.
         """
-        done = Progress()
-        with Call(self._scheduler, done if progress else None) as call:
+        rows_done = RowProgress(is_shown=progress)
+        with Call(self._scheduler, rows_done if progress else None) as call:
             owners = self._ask(call, pairs, instruction)
-            with progress_of(len(owners), is_shown=progress) as update:
-                done.shown_by(update)
+            with rows_done.shown(len(owners)):
                 return best_logits(call.logits(), owners)
 
     async def alogits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
     ) -> list[float]:
         """`logits`, while the event loop goes on."""
-        done = Progress()
-        with Call(self._scheduler, done if progress else None) as call:
+        rows_done = RowProgress(is_shown=progress)
+        with Call(self._scheduler, rows_done if progress else None) as call:
             owners = await asyncio.to_thread(self._ask, call, pairs, instruction)
-            with progress_of(len(owners), is_shown=progress) as update:
-                done.shown_by(update)
+            with rows_done.shown(len(owners)):
                 return best_logits(await call.alogits(), owners)
 
     def _ask(self, call: Call[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[int]:

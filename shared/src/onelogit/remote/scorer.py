@@ -9,11 +9,12 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from onelogit.base_reranker import Pairs, progress_of
+from onelogit.base_reranker import Pairs
 from onelogit.checkpoints.load_encoder import read_prompt_writer
 from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
 from onelogit.export.probe import ProbeFile, diagnose, largest_difference, long_pairs, read_probe, within, wrong_prompts
+from onelogit.io.progress import RowProgress
 from onelogit.options import API_KEY_VARIABLE, OpenOptions, Protocol, RemoteOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
@@ -142,12 +143,13 @@ class RemoteScorer:
         await self._prove_instruction(said)
         one = ScoreRequest(model=await self._find_served_name(), raw=self._raw)
         asked = await asyncio.to_thread(self._asker.asked, pairs, said, one)
-        with progress_of(sum(asked.counts), is_shown=progress) as update:
+        rows_done = RowProgress(is_shown=progress)
+        with rows_done.shown(sum(asked.counts)):
             numbers = await self.client.ask_all(
                 self._spec.path,
                 asked.bodies,
                 lambda place, answer: read(self._spec, answer, asked.counts[place]),
-                lambda place: update and update(asked.counts[place]),
+                lambda place: rows_done(asked.counts[place]),
             )
         return best_logits([number for each in numbers for number in each], asked.owners)
 
