@@ -147,7 +147,7 @@ def test_one_file_is_many_blocks(cluster: Any, tmp_path: Path):
     """Ray reads it as one, whatever number of blocks is asked for, and one actor would get it."""
     import ray
 
-    from onelogit.bulk.datasets import in_blocks
+    from onelogit.bulk.ray_engine import in_blocks
 
     file = str(write_parquet(tmp_path / "in.parquet", query_rows(40, 2)))
 

@@ -45,7 +45,6 @@ def rerank(
         OnelogitError: the model is not found, or not known.
     """
     check_packages("ray", "pyarrow")
-    from onelogit.bulk.datasets import reranked  # noqa: PLC0415  loads Ray
-    from onelogit.bulk.ray_engine import Pool  # noqa: PLC0415
+    from onelogit.bulk.ray_engine import Pool, reranked_dataset  # noqa: PLC0415  loads Ray
 
-    return reranked(dataset, model, options, Pool(workers, cpus_per_worker, gpus_per_worker))
+    return reranked_dataset(dataset, model, options, Pool(workers, cpus_per_worker, gpus_per_worker))
