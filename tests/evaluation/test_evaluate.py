@@ -679,7 +679,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
 
 
 def test_a_second_process_does_not_write_into_the_same_folder(folder: Path, capsys: pytest.CaptureFixture[str]):
-    from onelogit.io.folder_lock import locked
+    from onelogit.io.outputs import locked
 
     with locked(Path("evaluation")):
         assert "another process is writing to evaluation" in failure(capsys, DEMO_MODEL, "--data", folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 from onelogit.bulk.part_files import WRITE_ADVICE, is_whole
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.atomic_write import atomic_file
-from onelogit.io.folder_lock import locked
+from onelogit.io.outputs import locked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

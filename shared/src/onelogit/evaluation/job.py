@@ -21,8 +21,7 @@ from onelogit.evaluation.run_file import check_ours
 from onelogit.evaluation.scoring import paths, score
 from onelogit.evaluation.systems import check_fields, systems
 from onelogit.io.atomic_write import atomic_file
-from onelogit.io.folder_lock import locked
-from onelogit.io.outputs import check_plot, check_writable
+from onelogit.io.outputs import check_plot, check_writable, locked
 from onelogit.options import OpenOptions
 from onelogit.validation import check_text, checked_count
 
@@ -145,9 +144,9 @@ def _check(job: EvaluationSpec) -> None:
     if job.is_resuming and job.is_overwriting:
         raise InputError("--resume keeps what is there, and --overwrite removes it: pass one of them")
     if job.plot is not None:
-        check_plot(job.plot, made=job.output)
+        check_plot(job.plot, created_folder=job.output)
     if job.report is not None:
-        check_writable(job.report, "--report", made=job.output)
+        check_writable(job.report, "--report", created_folder=job.output)
     _check_apart(job)
 
 

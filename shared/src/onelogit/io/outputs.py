@@ -1,75 +1,110 @@
-"""What is written in the end -> refused at once where it could not be; images in files; versions beside figures."""
+"""Output files and folders: checks before long work, a lock for a folder, plots, and versions for reports."""
 
+import logging
 import os
 import platform
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, SoftFileLock, Timeout, UnixFileLock
 
 from onelogit.errors import InputError, check_packages, optional_import
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PICTURES = (".png", ".svg", ".pdf")
-# In the order of preference; matplotlib takes what one lacks from the next.
+logger = logging.getLogger(__name__)
+
+_PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+# In order of preference; matplotlib takes glyphs that one font lacks from the next.
 _FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
 
 
-def check_plot(plot: Path, made: Path | None = None) -> None:
-    """Refuse a picture that could not be written in the end.
+def check_plot(plot: Path, created_folder: Path | None = None) -> None:
+    """Check that `--plot` can be written.
 
     Args:
         plot: the file.
-        made: see `check_writable`.
+        created_folder: see `check_writable`.
 
     Raises:
-        InputError: matplotlib is missing, the ending is none of a picture, or it cannot stand there.
+        InputError: matplotlib is not installed, the suffix is not one of an image, or the file cannot be written.
     """
     check_packages("matplotlib")
-    if plot.suffix.lower() not in _PICTURES:
-        raise InputError(f"--plot {plot} must end in {', '.join(_PICTURES)}")
-    check_writable(plot, "--plot", made)
+    if plot.suffix.lower() not in _PLOT_SUFFIXES:
+        raise InputError(f"--plot {plot} must end in {', '.join(_PLOT_SUFFIXES)}")
+    check_writable(plot, "--plot", created_folder)
 
 
-def check_writable(file: Path, option: str, made: Path | None = None) -> None:
-    """Refuse a file that could not be written in the end.
+def check_writable(file: Path, option: str, created_folder: Path | None = None) -> None:
+    """Check that a file can be written.
 
     Args:
-        file: to be written.
-        option: that names it.
-        made: a folder that will be made until then.
+        file: the file.
+        option: the option that names it.
+        created_folder: a folder that will be created before the file is written.
 
     Raises:
-        InputError: naming the option.
+        InputError: it cannot; the message names the option.
     """
     folder = file.absolute().parent
-    if made is not None and folder == made.absolute() and not folder.exists():
+    if created_folder is not None and folder == created_folder.absolute() and not folder.exists():
         return
     if file.is_dir() or not folder.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
-        raise InputError(f"{option} {file} cannot be written: name a file in a folder that is there and yours")
+        raise InputError(f"{option} {file} cannot be written: name a file in an existing folder that you can write to")
 
 
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Of Python, and of those distributions that are installed."""
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Create a folder if it is missing, and lock it against other processes while the block runs.
+
+    The lock is the file `.lock` in the folder, removed afterwards. The system releases the lock of a killed process.
+    On a file system without locks, filelock warns, and from 4.0 on locks by the existence of the file, which a process
+    killed on another host leaves behind.
+
+    Raises:
+        InputError: the folder cannot be created, or another process has locked it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        advice = f"; if it was killed, remove {lock.lock_file}" if isinstance(lock, SoftFileLock) else ""
+        raise InputError(f"another process is writing to {folder}; wait until it has ended{advice}") from error
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): start no second run with it", folder, error.strerror)
+    try:
+        yield
+    finally:
+        if lock.is_locked and isinstance(lock, UnixFileLock):  # filelock removes the files of other locks itself
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """The versions of Python and of the given distributions that are installed."""
     found = {"python": platform.python_version()}
-    for name in names:
-        try:
+    for name in distributions:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 @contextmanager
 def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iterator["Figure"]:
-    """A figure for the block to draw on, written when it has.
+    """A figure to draw on in the block, written when the block ends.
 
     Args:
-        path: of the image; its ending says the format, such as .png or .svg.
+        path: the image; its suffix, such as .png or .svg, selects the format.
         width: in inches.
         height: in inches.
 
@@ -80,12 +115,12 @@ def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iter
         import matplotlib as mpl  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
         from matplotlib.font_manager import fontManager  # noqa: PLC0415
-    present = {font.name for font in fontManager.ttflist}
-    fonts = [font for font in _FONTS if font in present]
-    # No mathematics: a name may hold two dollar signs.
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = [font for font in _FONTS if font in installed]
+    # A name with two dollar signs must not be parsed as mathematics.
     settings: Any = {"font.family": fonts, "svg.hashsalt": "onelogit", "text.parse_math": False}
     with mpl.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a machine may have no font for a script
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # not every machine has fonts for all scripts
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         try:
