@@ -9,7 +9,7 @@ from sentence_transformers import CrossEncoder
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
-from onelogit.checkpoints.metadata import declared_licence
+from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
@@ -211,7 +211,7 @@ def test_a_recipe_that_does_not_fit_the_architecture_is_refused(architecture: st
     ],
 )
 def test_the_licence_is_read_from_the_model_card(card: str, licence: str | None):
-    assert declared_licence({"README.md": card}) == licence
+    assert read_licence({"README.md": card}) == licence
 
 
 def test_the_families_of_the_table_are_the_promised_ones():

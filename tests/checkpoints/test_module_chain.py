@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from onelogit import CheckpointError, Reranker, UnsupportedModelError
-from onelogit.checkpoints.module_chain import find_chain
+from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.cli.main import main
 from onelogit.conversion.classifier import PooledClassifier
 from onelogit.conversion.head import Float32Head
@@ -262,7 +262,7 @@ def test_poolings_in_their_old_spelling_are_read(old: dict, mode: str):
     ]
     last = {"in_features": 4, "out_features": 1, "module_output_name": "scores"}
 
-    chain = find_chain(
+    chain = read_module_chain(
         {"modules.json": json.dumps(types), "1/config.json": json.dumps(config), "2/config.json": json.dumps(last)}
     )
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker, UnsupportedModelError
-from onelogit.export.metadata import served_template
+from onelogit.export.metadata import exported_template
 from onelogit.prompts.template import takes_instruction
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
@@ -158,7 +158,7 @@ def test_the_instruction_and_activation_that_were_chosen_are_saved(tiny_qwen: Ti
 )
 def test_a_request_without_an_instruction_gets_the_default_one(recipe: Recipe):
     """As vLLM renders it: an instruction comes as a variable, and no system message at all."""
-    template = served_template(recipe)
+    template = exported_template(recipe)
     assert template is not None
 
     ((silent,), _) = render_jinja_template([conversation("d")], chat_template=template)
@@ -173,7 +173,7 @@ def test_a_request_without_an_instruction_gets_the_default_one(recipe: Recipe):
 )
 def test_a_request_with_an_instruction_gets_it_however_it_is_told(recipe: Recipe):
     """vLLM passes the variable `instruction`, Sentence Transformers a system message."""
-    template = served_template(recipe)
+    template = exported_template(recipe)
     message = [{"role": "system", "content": "Find lies."}]
 
     ((variable,), _) = render_jinja_template([conversation("d")], chat_template=template, instruction="Find lies.")

@@ -17,8 +17,8 @@ from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.comparison import compare, top_overlap
 from onelogit.verification.converted import _pad_difference, is_frame_kept
-from onelogit.verification.original import Original
-from onelogit.verification.parity import Parity, measure_parity, tolerance_of
+from onelogit.verification.original import OriginalModel
+from onelogit.verification.parity import Parity, measure_parity, rounding_tolerance
 from onelogit.verification.report import parity_table, plot_parity
 from onelogit.verification.sample_pairs import SamplePair, bundled_pairs, read_pairs
 from support.declarations import logit_score_files
@@ -162,7 +162,7 @@ def test_a_cut_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen
             uncut = Encoder(tiny_qwen.tokenizer, original.recipe.chat_template, 10**9).rows(pairs, instruction)
             return [TokenRow(row.ids[kept][: self.max_tokens]) for row in uncut]
 
-    original = Original.find(str(tiny_qwen.folder), CPU)
+    original = OriginalModel.find(str(tiny_qwen.folder), CPU)
     encoder, careless = (kind(tiny_qwen.tokenizer, original.recipe.chat_template, 600) for kind in (Encoder, Careless))
 
     assert is_frame_kept(encoder, original, QUERY)
@@ -247,10 +247,10 @@ def test_documents_in_common_are_the_mean_over_queries():
 
 
 def test_the_tolerance_follows_the_size_of_the_logits():
-    assert tolerance_of("float32", 900.0, 28) == 1e-4
-    assert tolerance_of("bfloat16", 17.0, 4) == 5 * 16 / 128
-    assert tolerance_of("bfloat16", 31.0, 4) == tolerance_of("bfloat16", 16.0, 4)
-    assert tolerance_of("float16", 17.0, 4) == tolerance_of("bfloat16", 17.0, 4) / 8
+    assert rounding_tolerance("float32", 900.0, 28) == 1e-4
+    assert rounding_tolerance("bfloat16", 17.0, 4) == 5 * 16 / 128
+    assert rounding_tolerance("bfloat16", 31.0, 4) == rounding_tolerance("bfloat16", 16.0, 4)
+    assert rounding_tolerance("float16", 17.0, 4) == rounding_tolerance("bfloat16", 17.0, 4) / 8
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from onelogit.checkpoints.hub import files_of_tensors
-from onelogit.checkpoints.module_chain import Chain, Dense, LayerNorm
+from onelogit.checkpoints.module_chain import DenseLayer, ModuleChain, NormLayer
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -97,7 +97,7 @@ def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
     return taken
 
 
-def read_layers(folder: Path, chain: Chain) -> nn.Sequential:
+def read_module_layers(folder: Path, chain: ModuleChain) -> nn.Sequential:
     """The layers of a chain with their weights, in float32.
 
     Raises:
@@ -106,17 +106,17 @@ def read_layers(folder: Path, chain: Chain) -> nn.Sequential:
     layers: list[nn.Module] = []
     for step in chain.steps:
         layers.append(_read_layer(folder / step.folder, step))
-        if isinstance(step, Dense) and step.activation != "Identity":
+        if isinstance(step, DenseLayer) and step.activation != "Identity":
             layers.append(getattr(nn, step.activation)())
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
-def _read_layer(folder: Path, step: Dense | LayerNorm) -> nn.Module:
+def _read_layer(folder: Path, step: DenseLayer | NormLayer) -> nn.Module:
     file = folder / "model.safetensors"
     if not file.is_file():
         raise CheckpointError(f"{folder} holds no weights (model.safetensors); pickled ones (.bin) are not read")
     layer: nn.Module
-    if isinstance(step, Dense):
+    if isinstance(step, DenseLayer):
         layer = nn.Linear(step.inputs, step.outputs, bias=step.has_bias, device="meta")
     else:
         layer = nn.LayerNorm(step.inputs, device="meta")

@@ -9,9 +9,9 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.checkpoints.device import find_device, find_dtype
-from onelogit.checkpoints.head_weights import HeadRows, read_head_rows, read_layers
+from onelogit.checkpoints.head_weights import HeadRows, read_head_rows, read_module_layers
 from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
-from onelogit.checkpoints.module_chain import Chain, find_chain
+from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.checkpoints.weights import load_model
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError, first_line
@@ -42,7 +42,7 @@ class Checkpoint:
 
     model: PreTrainedModel
     head_rows: HeadRows | None
-    chain: Chain | None
+    chain: ModuleChain | None
     layers: nn.Sequential | None
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
@@ -66,7 +66,7 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     folder = find_folder(name, with_weights=False, revision=revision, token=token)
     texts = read_texts(folder)
     recipe = resolve_recipe(name, texts, given).recipe
-    chain = find_chain(texts)
+    chain = read_module_chain(texts)
     _mention_licence(name, recipe.licence)
     config = load_config(folder, options)
     tokenizer = load_tokenizer(folder, options)
@@ -74,7 +74,7 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
     folder = find_folder(name, with_weights=True, revision=revision, token=token)
     files_of_tensors(folder)  # refuses what is missing or damaged before transformers sees it
     head_rows = None
-    layers = None if chain is None else read_layers(folder, chain)
+    layers = None if chain is None else read_module_layers(folder, chain)
     if recipe.chat_template is not None and chain is None:
         _refuse_changed_logits(name, config, recipe.read_out)
         ids = None if recipe.read_out is None else _ids(recipe.read_out)

@@ -11,7 +11,7 @@ import yaml
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 from onelogit.recipes.recipe import Activation, ReadOut
 
-Texts = Mapping[str, str]
+SmallFiles = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""
 
 _READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
@@ -31,7 +31,7 @@ _STRUCTURING = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
+class RerankerMetadata:
     """What a checkpoint's files say of it; None for what they do not say.
 
     Attributes:
@@ -51,7 +51,7 @@ class Declaration:
     adds_special_tokens: bool = True
 
 
-def from_sentence_transformers(texts: Texts) -> Declaration | None:
+def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata | None:
     """What `modules.json` and the files it points to declare; None where there is no such file.
 
     Raises:
@@ -60,10 +60,10 @@ def from_sentence_transformers(texts: Texts) -> Declaration | None:
 
     Source: sentence_transformers 6.2, base/model.py and cross_encoder/modules/logit_score.py.
     """
-    modules = parse(texts, "modules.json", kind=list)
+    modules = parse_json(texts, "modules.json", kind=list)
     if not modules:
         return None
-    settings = parse(texts, "config_sentence_transformers.json")
+    settings = parse_json(texts, "config_sentence_transformers.json")
     if settings.get("model_type") == "SentenceTransformer":
         raise UnsupportedModelError("it is an embedding model, which reads a query and a document apart")
     if not all(isinstance(module, dict) for module in modules):
@@ -77,19 +77,19 @@ def from_sentence_transformers(texts: Texts) -> Declaration | None:
             f"modules.json chains {' -> '.join(names)}, which is no single read-out; "
             "sentence_transformers.CrossEncoder can run it"
         )
-    return Declaration(
+    return RerankerMetadata(
         files=f"modules.json: {' -> '.join(names)}",
         read_out=_logit_score(texts, folders[1]) if is_read_out else None,
         chat_template=_chat_template(texts, folders[0]),
         default_instruction=_default_instruction(settings, is_native=not is_read_out),
-        activation=declared_activation(texts),
-        max_tokens=parse(texts, join(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
+        activation=read_activation(texts),
+        max_tokens=parse_json(texts, join_path(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
         tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
         adds_special_tokens=False,  # as transformers' chat templates, which write what they need
     )
 
 
-def from_vllm(texts: Texts) -> Declaration | None:
+def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
     """What the fields of `config.json` declare by which vLLM converts; None where there are none.
 
     Raises:
@@ -97,7 +97,7 @@ def from_vllm(texts: Texts) -> Declaration | None:
 
     Source: vllm 0.33, config/model.py and model_executor/models/adapters.py.
     """
-    config = parse(texts, "config.json")
+    config = parse_json(texts, "config.json")
     config = {**(config.get("text_config") or {}), **config}
     tokens, method = config.get("classifier_from_token"), config.get("method")
     if config.get("is_original_qwen3_reranker"):
@@ -110,15 +110,15 @@ def from_vllm(texts: Texts) -> Declaration | None:
         read_out = ReadOut(true=tokens[0])
     else:
         raise RecipeError(f"config.json asks for {method!r} of {tokens}, which is no single logit")
-    return Declaration(
+    return RerankerMetadata(
         files=f"config.json: classifier_from_token {tokens}, {method}",
         read_out=read_out,
-        chat_template=_named_template(texts, "", parse(texts, "tokenizer_config.json"), None),
-        activation=declared_activation(texts),
+        chat_template=_named_template(texts, "", parse_json(texts, "tokenizer_config.json"), None),
+        activation=read_activation(texts),
     )
 
 
-def model_card(texts: Texts) -> dict[str, Any]:
+def read_model_card(texts: SmallFiles) -> dict[str, Any]:
     """The front matter of README.md; empty where there is none that can be read."""
     match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", texts.get("README.md", ""), re.DOTALL)
     if match is None:
@@ -130,9 +130,9 @@ def model_card(texts: Texts) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def declared_licence(texts: Texts) -> str | None:
+def read_licence(texts: SmallFiles) -> str | None:
     """The licence that the model card names, or None."""
-    card = model_card(texts)
+    card = read_model_card(texts)
     licence = card.get("license_name") if card.get("license") == "other" else None
     licence = card.get("license") if licence is None else licence
     if isinstance(licence, list):
@@ -140,15 +140,15 @@ def declared_licence(texts: Texts) -> str | None:
     return None if licence is None else str(licence)
 
 
-def declared_activation(texts: Texts) -> Activation | None:
+def read_activation(texts: SmallFiles) -> Activation | None:
     """The activation that the files name for Sentence Transformers, from its newest place to its oldest.
 
     Raises:
         RecipeError: it is neither a sigmoid nor the identity.
     """
-    config = parse(texts, "config.json")
+    config = parse_json(texts, "config.json")
     path = (
-        parse(texts, "config_sentence_transformers.json").get("activation_fn")
+        parse_json(texts, "config_sentence_transformers.json").get("activation_fn")
         or (config.get("sentence_transformers") or {}).get("activation_fn")
         or config.get("sbert_ce_default_activation_function")
     )
@@ -160,14 +160,14 @@ def declared_activation(texts: Texts) -> Activation | None:
     return _ACTIVATIONS[name]
 
 
-def tokenizer_max_tokens(texts: Texts, folder: str = "") -> int | None:
+def tokenizer_max_tokens(texts: SmallFiles, folder: str = "") -> int | None:
     """The longest input that the tokenizer names, in tokens."""
-    declared = parse(texts, join(folder, "tokenizer_config.json")).get("model_max_length")
+    declared = parse_json(texts, join_path(folder, "tokenizer_config.json")).get("model_max_length")
     # Tokenizers without a limit of their own carry 1e30 here.
     return int(declared) if declared is not None and declared < 10**9 else None
 
 
-def parse(texts: Texts, path: str, kind: type = dict) -> Any:
+def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
     """The parsed JSON file, or an empty `kind` where there is no such file.
 
     Raises:
@@ -191,24 +191,24 @@ def _default_instruction(settings: dict[str, Any], *, is_native: bool) -> str | 
     return (prompts or {}).get(settings.get("default_prompt_name"))
 
 
-def _logit_score(texts: Texts, folder: str) -> ReadOut:
-    path = join(folder, "config.json")
-    ids = parse(texts, path)
+def _logit_score(texts: SmallFiles, folder: str) -> ReadOut:
+    path = join_path(folder, "config.json")
+    ids = parse_json(texts, path)
     true, false = ids.get("true_token_id"), ids.get("false_token_id")
     if type(true) is not int or type(false) not in (int, type(None)):
         raise RecipeError(f"{path} must name true_token_id, a whole number, but has {ids}")
     return ReadOut(true=true, false=false)
 
 
-def _chat_template(texts: Texts, folder: str) -> str | None:
-    settings = parse(texts, join(folder, "sentence_bert_config.json"))
+def _chat_template(texts: SmallFiles, folder: str) -> str | None:
+    settings = parse_json(texts, join_path(folder, "sentence_bert_config.json"))
     forms = settings.get("modality_config") or {}
     if "message" not in forms:
         return None
     variables = dict((settings.get("processing_kwargs") or {}).get("chat_template") or {})
     variables.pop("restore_suffix", None)
     name = variables.pop("chat_template", None)
-    tokenizer_settings = parse(texts, join(folder, "tokenizer_config.json"))
+    tokenizer_settings = parse_json(texts, join_path(folder, "tokenizer_config.json"))
     template = _named_template(texts, folder, tokenizer_settings, name)
     if template is None:
         return None
@@ -220,17 +220,17 @@ def _chat_template(texts: Texts, folder: str) -> str | None:
     return f"{setting}{_STRUCTURING if forms['message'].get('format') == 'structured' else ''}{template}"
 
 
-def _named_template(texts: Texts, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:
-    if name is not None and join(folder, f"additional_chat_templates/{name}.jinja") in texts:
-        return texts[join(folder, f"additional_chat_templates/{name}.jinja")]
-    if name is None and join(folder, "chat_template.jinja") in texts:
-        return texts[join(folder, "chat_template.jinja")]
+def _named_template(texts: SmallFiles, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:
+    if name is not None and join_path(folder, f"additional_chat_templates/{name}.jinja") in texts:
+        return texts[join_path(folder, f"additional_chat_templates/{name}.jinja")]
+    if name is None and join_path(folder, "chat_template.jinja") in texts:
+        return texts[join_path(folder, "chat_template.jinja")]
     template = tokenizer_settings.get("chat_template")
     if isinstance(template, list):
         return {entry["name"]: entry["template"] for entry in template}.get("default" if name is None else name)
     return template if name is None else None
 
 
-def join(folder: str, name: str) -> str:
+def join_path(folder: str, name: str) -> str:
     """The path of a file in a module's folder, which is "" for the checkpoint's own."""
     return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else name

@@ -7,7 +7,7 @@ LayerNorm, the last Dense with one output (cross-encoder/ettin-reranker-*).
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from onelogit.checkpoints.metadata import Texts, join, parse
+from onelogit.checkpoints.metadata import SmallFiles, join_path, parse_json
 from onelogit.errors import UnsupportedModelError
 
 Pooling = Literal["cls", "mean", "lasttoken"]
@@ -22,7 +22,7 @@ _OLD_POOLINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dense:
+class DenseLayer:
     """A linear layer and an activation, a class of `torch.nn` by name; the tensors stand in `folder`."""
 
     folder: str
@@ -33,7 +33,7 @@ class Dense:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerNorm:
+class NormLayer:
     """A layer normalisation with torch's own epsilon; its tensors stand in `folder`."""
 
     folder: str
@@ -41,14 +41,14 @@ class LayerNorm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class ModuleChain:
     """A head as modules: the hidden states are pooled into one, which the steps turn into one logit, in order."""
 
     pooling: Pooling
-    steps: tuple[Dense | LayerNorm, ...]
+    steps: tuple[DenseLayer | NormLayer, ...]
 
 
-def find_chain(texts: Texts) -> Chain | None:
+def read_module_chain(texts: SmallFiles) -> ModuleChain | None:
     """The chain that `modules.json` and the files it points to declare; None for a checkpoint without one.
 
     Raises:
@@ -56,34 +56,34 @@ def find_chain(texts: Texts) -> Chain | None:
 
     Source: sentence_transformers 6.2, sentence_transformer/modules/{pooling,layer_norm}.py, base/modules/dense.py.
     """
-    modules = parse(texts, "modules.json", kind=list)
+    modules = parse_json(texts, "modules.json", kind=list)
     if len(modules) < 2 or _kind(modules[1]) != "Pooling":
         return None
     steps = []
     for module in modules[2:]:
         folder = str(module.get("path", ""))
-        config = parse(texts, join(folder, "config.json"))
+        config = parse_json(texts, join_path(folder, "config.json"))
         is_last = module is modules[-1]
         steps.append(_dense(folder, config, is_last) if _kind(module) == "Dense" else _norm(folder, config, is_last))
     if not steps:
         raise _unsupported("it ends in a pooled state, and no score")
     _check_transformer(texts, str(modules[0].get("path", "")))
-    return Chain(pooling=_pooling(texts, str(modules[1].get("path", ""))), steps=tuple(steps))
+    return ModuleChain(pooling=_pooling(texts, str(modules[1].get("path", ""))), steps=tuple(steps))
 
 
 def _kind(module: dict[str, Any]) -> str:
     return str(module.get("type", "")).rpartition(".")[2]
 
 
-def _check_transformer(texts: Texts, folder: str) -> None:
-    settings = parse(texts, join(folder, "sentence_bert_config.json"))
+def _check_transformer(texts: SmallFiles, folder: str) -> None:
+    settings = parse_json(texts, join_path(folder, "sentence_bert_config.json"))
     outputs = {form.get("method_output_name") for form in (settings.get("modality_config") or {}).values()}
     if not outputs <= {None, "last_hidden_state"}:
         raise _unsupported(f"its backbone hands on {sorted(map(str, outputs))}, not the last hidden state")
 
 
-def _pooling(texts: Texts, folder: str) -> Pooling:
-    config = parse(texts, join(folder, "config.json"))
+def _pooling(texts: SmallFiles, folder: str) -> Pooling:
+    config = parse_json(texts, join_path(folder, "config.json"))
     old = [mode for mode, is_on in config.items() if mode.startswith("pooling_mode_") and is_on]
     mode: Any = config.get("pooling_mode", [_OLD_POOLINGS.get(each, each) for each in old] or "mean")
     mode = mode[0] if isinstance(mode, list) and len(mode) == 1 else mode
@@ -92,7 +92,7 @@ def _pooling(texts: Texts, folder: str) -> Pooling:
     return mode  # type: ignore[no-any-return]
 
 
-def _dense(folder: str, config: dict[str, Any], is_last: bool) -> Dense:
+def _dense(folder: str, config: dict[str, Any], is_last: bool) -> DenseLayer:
     source = config.get("module_input_name", _STATE)
     target = config.get("module_output_name") or source
     if source != _STATE or target != ("scores" if is_last else _STATE) or config.get("use_residual"):
@@ -103,7 +103,7 @@ def _dense(folder: str, config: dict[str, Any], is_last: bool) -> Dense:
     activation = path.rpartition(".")[2]
     if not path.startswith("torch.nn.") or activation not in _ACTIVATIONS:
         raise _unsupported(f"{folder} has the activation {path!r}, which is none of {', '.join(_ACTIVATIONS)}")
-    return Dense(
+    return DenseLayer(
         folder=folder,
         inputs=_whole(folder, config, "in_features"),
         outputs=_whole(folder, config, "out_features"),
@@ -112,10 +112,10 @@ def _dense(folder: str, config: dict[str, Any], is_last: bool) -> Dense:
     )
 
 
-def _norm(folder: str, config: dict[str, Any], is_last: bool) -> LayerNorm:
+def _norm(folder: str, config: dict[str, Any], is_last: bool) -> NormLayer:
     if is_last:
         raise _unsupported("it ends in a LayerNorm, and no score")
-    return LayerNorm(folder=folder, inputs=_whole(folder, config, "dimension"))
+    return NormLayer(folder=folder, inputs=_whole(folder, config, "dimension"))
 
 
 def _whole(folder: str, config: dict[str, Any], name: str) -> int:

@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from onelogit.checkpoints.metadata import (
-    Declaration,
-    Texts,
-    declared_activation,
-    declared_licence,
-    from_sentence_transformers,
-    from_vllm,
-    model_card,
-    parse,
+    RerankerMetadata,
+    SmallFiles,
+    parse_json,
+    read_activation,
+    read_licence,
+    read_model_card,
+    read_sentence_transformers_metadata,
+    read_vllm_metadata,
     tokenizer_max_tokens,
 )
-from onelogit.checkpoints.module_chain import find_chain
+from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.errors import RecipeError, UnsupportedModelError
 from onelogit.prompts.template import takes_instruction
 from onelogit.recipes.families import FAMILIES, UNSUPPORTED
@@ -32,7 +32,7 @@ class ResolvedRecipe(NamedTuple):
     because: str
 
 
-def resolve_recipe(model: str, texts: Texts, recipe: Recipe | None = None) -> ResolvedRecipe:
+def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) -> ResolvedRecipe:
     """The recipe of a model.
 
     In this order: what the caller passes; the files for Sentence Transformers; the fields for vLLM; a native
@@ -60,21 +60,21 @@ def resolve_recipe(model: str, texts: Texts, recipe: Recipe | None = None) -> Re
         raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
     except RecipeError as error:
         raise RecipeError(f"{model!r}: {error}") from error
-    is_native = _has_head(texts) and from_vllm(texts) is None
+    is_native = _has_head(texts) and read_vllm_metadata(texts) is None
     if is_native and found.recipe.read_out is not None:
         raise RecipeError(f"{model!r} is a {architecture} with a head of its own: its recipe needs read_out=None")
     if not is_native and found.recipe.read_out is None:
         raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no head of its own")
-    licence = declared_licence(texts)
+    licence = read_licence(texts)
     return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
 
 
-def _resolve(model: str, texts: Texts) -> ResolvedRecipe:
+def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
     known = _from_table(model, texts)
     is_native = _has_head(texts)
-    declared = from_sentence_transformers(texts)
+    declared = read_sentence_transformers_metadata(texts)
     if declared is None:
-        declared = _without_template_for_chat(from_vllm(texts))
+        declared = _without_template_for_chat(read_vllm_metadata(texts))
     if declared is not None and (declared.chat_template is not None or known is not None or is_native):
         return _merge(model, declared, known)
     if declared is not None:
@@ -87,7 +87,7 @@ def _resolve(model: str, texts: Texts) -> ResolvedRecipe:
     raise RecipeError(_unknown_message(_architecture(texts)))
 
 
-def _without_template_for_chat(declared: Declaration | None) -> Declaration | None:
+def _without_template_for_chat(declared: RerankerMetadata | None) -> RerankerMetadata | None:
     """A language model's own chat template stands in the same place as a reranker's: keep only the latter."""
     if declared is None or declared.chat_template is None:
         return declared
@@ -98,19 +98,19 @@ def _without_template_for_chat(declared: Declaration | None) -> Declaration | No
     return declared
 
 
-def _native_head(texts: Texts) -> Declaration:
-    config = parse(texts, "config.json")
+def _native_head(texts: SmallFiles) -> RerankerMetadata:
+    config = parse_json(texts, "config.json")
     joins_plainly = config.get("use_sep_token", config.get("use_pad_token")) is False
-    return Declaration(
+    return RerankerMetadata(
         files=f"config.json: {_architecture(texts)}",
         read_out=None,
         chat_template=PLAIN_TEMPLATE if joins_plainly else None,
-        activation=declared_activation(texts),
+        activation=read_activation(texts),
         tokenizer_max_tokens=tokenizer_max_tokens(texts),
     )
 
 
-def _merge(model: str, declared: Declaration, known: ResolvedRecipe | None) -> ResolvedRecipe:
+def _merge(model: str, declared: RerankerMetadata, known: ResolvedRecipe | None) -> ResolvedRecipe:
     """The declaration, with what it leaves out from the table, or else the defaults of Sentence Transformers."""
     if known is None:
         limits = (declared.max_tokens, declared.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
@@ -145,8 +145,8 @@ def known_recipe(name: str) -> Recipe | None:
     return None if found is None else found.recipe
 
 
-def _from_table(model: str, texts: Texts) -> ResolvedRecipe | None:
-    named = model_card(texts).get("base_model")
+def _from_table(model: str, texts: SmallFiles) -> ResolvedRecipe | None:
+    named = read_model_card(texts).get("base_model")
     bases = [str(base) for base in named] if isinstance(named, list) else [] if named is None else [str(named)]
     for name, because in [(model, "its id"), *((base, f"its base model {base}") for base in bases)]:
         for recipe in FAMILIES:
@@ -166,18 +166,18 @@ def _last_part(name: str) -> str:
     return parts[-1] if cached is None else cached.rpartition("--")[2]
 
 
-def _architecture(texts: Texts) -> str:
-    architectures = parse(texts, "config.json").get("architectures") or []
+def _architecture(texts: SmallFiles) -> str:
+    architectures = parse_json(texts, "config.json").get("architectures") or []
     return str(architectures[0]) if architectures else ""
 
 
-def _has_head(texts: Texts) -> bool:
+def _has_head(texts: SmallFiles) -> bool:
     """Whether the checkpoint brings a classification head: in its architecture, or as modules behind it."""
-    return _architecture(texts).endswith(_NATIVE) or find_chain(texts) is not None
+    return _architecture(texts).endswith(_NATIVE) or read_module_chain(texts) is not None
 
 
-def _refuse_unsupported(model: str, architecture: str, texts: Texts) -> None:
-    config: dict[str, Any] = parse(texts, "config.json")
+def _refuse_unsupported(model: str, architecture: str, texts: SmallFiles) -> None:
+    config: dict[str, Any] = parse_json(texts, "config.json")
     for unsupported in UNSUPPORTED:
         if re.search(unsupported.pattern, f"{architecture} {_last_part(model)}", re.IGNORECASE):
             raise UnsupportedModelError(

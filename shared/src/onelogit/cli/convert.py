@@ -17,9 +17,9 @@ from onelogit.cli.model_options import (
     options_without_recipe,
 )
 from onelogit.cli.output import print_json
-from onelogit.cli.verify import check_measuring
+from onelogit.cli.verify import check_requirements
 from onelogit.errors import CheckpointError, InputError, first_line
-from onelogit.export.model_card import serving
+from onelogit.export.model_card import usage_examples
 from onelogit.io.progress import waiting
 from onelogit.validation import checked_path
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     if labels > 1:
         _check_labels(options, tokens or [])
     elif options.verify:
-        check_measuring(None)
+        check_requirements(None)
     _save(model, options, tokens if labels > 1 else None)
     if options.verify:
         _verify(model, options)
@@ -139,7 +139,7 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
 def _report(options: argparse.Namespace, labels: int) -> None:
     recipe = resolve_recipe(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
     has_prompt = recipe is not None and recipe.chat_template is not None
-    used = serving(str(options.output), has_prompt=has_prompt, labels=labels)
+    used = usage_examples(str(options.output), has_prompt=has_prompt, labels=labels)
     if options.json:
         print_json({"folder": str(options.output), "labels": labels, **used._asdict()})
         return

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, default_dtype="float32")
 
 
-def check_measuring(plot: Path | None) -> None:
+def check_requirements(plot: Path | None) -> None:
     """Refuse before anything is loaded what would fail after it.
 
     Raises:
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from onelogit.verification.report import parity_table, plot_parity  # noqa: PLC0415
     from onelogit.verification.sample_pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch
 
-    check_measuring(options.plot)
+    check_requirements(options.plot)
     pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)
     loading = load_options(options, options.model)
     fetch(options.model, loading)

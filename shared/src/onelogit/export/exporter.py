@@ -21,7 +21,7 @@ from onelogit.checkpoints.device import is_quantised
 from onelogit.conversion.classifier import PooledClassifier
 from onelogit.conversion.head import Float32Head
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, optional_import
-from onelogit.export.metadata import ACTIVATION_CLASSES, sentence_transformers_files, served_template
+from onelogit.export.metadata import ACTIVATION_CLASSES, exported_template, sentence_transformers_files
 from onelogit.export.model_card import public_name, write_model_card
 from onelogit.export.probe import PROBE_FILE
 from onelogit.io.atomic_write import atomic_folder
@@ -51,7 +51,7 @@ class Probe(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
+class ExportContents:
     """What an exported folder is made of.
 
     Attributes:
@@ -71,7 +71,7 @@ class Conversion:
     probes: Sequence[Probe]
 
 
-def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False) -> None:
+def export(conversion: ExportContents, folder: Path, *, is_overwriting: bool = False) -> None:
     """Write the folder, complete, under its final name.
 
     Args:
@@ -105,7 +105,7 @@ def export(conversion: Conversion, folder: Path, *, is_overwriting: bool = False
         _write(conversion, temporary, folder.name)
 
 
-def open_cross_encoder(conversion: Conversion) -> "CrossEncoder":
+def open_cross_encoder(conversion: ExportContents) -> "CrossEncoder":
     """A `sentence_transformers.CrossEncoder` of the conversion, by way of a folder that is gone afterwards.
 
     Raises:
@@ -137,7 +137,7 @@ def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
         raise InputError(f"{folder} is no earlier export (it has no {PROBE_FILE}); only such a folder is overwritten")
 
 
-def _write(conversion: Conversion, folder: Path, name: str) -> None:
+def _write(conversion: ExportContents, folder: Path, name: str) -> None:
     recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
     _save_classifier(conversion.classifier, folder)
     activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
@@ -188,14 +188,14 @@ def _tensors_in(dtype: torch.dtype, classifier: PreTrainedModel) -> dict[str, Te
     return tensors
 
 
-def _write_tokenizer(conversion: Conversion, folder: Path) -> None:
+def _write_tokenizer(conversion: ExportContents, folder: Path) -> None:
     tokenizer = copy.deepcopy(conversion.tokenizer)
     tokenizer.chat_template = None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     side = "right" if conversion.recipe.chat_template is None else "left"
     settings: dict[str, Any] = {"padding_side": side, "model_max_length": conversion.max_tokens}
-    template = served_template(conversion.recipe)
+    template = exported_template(conversion.recipe)
     first, last = added_ids(without_limits(tokenizer.backend_tokenizer))
     if template is not None and (first or last):
         # Sentence Transformers adds no special tokens to a rendered template, vLLM does: so the template writes them,
@@ -220,7 +220,7 @@ def _with_special_tokens(
     return f"{before}{template.removesuffix(chr(10))}{after}" if after else f"{before}{template}"
 
 
-def _probe_file(conversion: Conversion) -> dict[str, Any]:
+def _probe_file(conversion: ExportContents) -> dict[str, Any]:
     dtype = str(_saved_dtype(conversion.classifier)).removeprefix("torch.")
     return {
         "source": public_name(conversion.source),

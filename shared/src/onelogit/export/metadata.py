@@ -14,7 +14,7 @@ ACTIVATION_CLASSES: dict[Activation, str] = {
 }
 
 
-def served_template(recipe: Recipe) -> str | None:
+def exported_template(recipe: Recipe) -> str | None:
     """The recipe's chat template, so that a request's instruction is read, and one without gets the default one.
 
     vLLM passes an instruction as the variable `instruction`, and none where a request has none; Sentence Transformers

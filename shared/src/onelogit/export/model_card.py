@@ -10,7 +10,7 @@ from huggingface_hub import ModelCardData
 from onelogit.recipes.recipe import ReadOut, Recipe
 
 
-class Serving(NamedTuple):
+class UsageExamples(NamedTuple):
     """Three ways to use an exported folder, as code or a command to paste."""
 
     transformers: str
@@ -29,7 +29,7 @@ def is_hub_id(source: str) -> bool:
     return has_form and not Path(source).is_dir()
 
 
-def serving(folder: str, *, has_prompt: bool, labels: int = 1) -> Serving:
+def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageExamples:
     """How the folder is used, filled in.
 
     Args:
@@ -53,7 +53,7 @@ def serving(folder: str, *, has_prompt: bool, labels: int = 1) -> Serving:
         lines += ['inputs = tokenizer(prompt, return_tensors="pt")  # the prompt is yours to write']
     older = f"  # before vLLM 0.33 add: --chat-template {folder}/chat_template.jinja" if has_prompt else ""
     predict = "[(query, document) for document in documents]" if labels == 1 else "[prompt]"
-    return Serving(
+    return UsageExamples(
         transformers="\n".join([*lines, f"{'logit' if labels == 1 else 'logits'} = model(**inputs).logits[0]"]),
         sentence_transformers=(
             "from sentence_transformers import CrossEncoder\n\n"
@@ -75,7 +75,7 @@ def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) ->
     """
     model = public_name(source)
     origin = f"[{model}](https://huggingface.co/{model})" if is_hub_id(source) else f"`{model}`"
-    used = serving(name, has_prompt=recipe.chat_template is not None, labels=labels)
+    used = usage_examples(name, has_prompt=recipe.chat_template is not None, labels=labels)
     paths = "`/rerank` and `/score`" if labels == 1 else "`/classify`"
     licence = "see its model card" if recipe.licence is None else recipe.licence
     texts = [_reranker_text(recipe, origin) if labels == 1 else _labels_text(origin, labels)]

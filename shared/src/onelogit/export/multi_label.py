@@ -5,11 +5,11 @@ from pathlib import Path
 from onelogit.checkpoints.head_weights import read_head_rows
 from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id, token_id
-from onelogit.checkpoints.metadata import declared_licence
+from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.weights import load_model
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Head
-from onelogit.export.exporter import Conversion, export
+from onelogit.export.exporter import ExportContents, export
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 
@@ -45,11 +45,11 @@ def save_labels(
         family="several labels",
         chat_template=None,
         read_out=None,
-        licence=declared_licence(read_texts(source)),
+        licence=read_licence(read_texts(source)),
         source="tokens named by the caller",
     )
     limit = getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS)
-    conversion = Conversion(
+    conversion = ExportContents(
         classifier=classifier, tokenizer=tokenizer, recipe=recipe, source=model, max_tokens=limit, probes=[]
     )
     export(conversion, folder, is_overwriting=is_overwriting)

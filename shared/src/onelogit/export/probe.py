@@ -62,7 +62,7 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
         raise CheckpointError(f"{PROBE_FILE} in {folder} is damaged: {error!r}") from error
 
 
-def within(probe: ProbeFile, max_tokens: int) -> ProbeFile:
+def without_truncated(probe: ProbeFile, max_tokens: int) -> ProbeFile:
     """Those of its prompts that are not cut.
 
     Raises:

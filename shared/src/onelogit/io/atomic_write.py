@@ -19,45 +19,37 @@ from onelogit.errors import OnelogitError, first_line
 def atomic_file(
     path: Path, error_class: type[OnelogitError], *library_errors: type[Exception], advice: str = ""
 ) -> Iterator[Path]:
-    """A temporary path to write a file to; it replaces the file at `path` after the block, flushed to the disk.
+    """A temporary path to write a file to; after the block, it is flushed to the disk and replaces the file at `path`.
 
     Args:
         path: of the file; its folder exists.
-        error_class: the class of the error to raise.
-        library_errors: what the block raises for a failed write, besides OSError.
+        error_class: what to raise if the file cannot be written.
+        library_errors: what the block may raise for a failed write, besides OSError.
         advice: the end of the error's message.
 
     Raises:
-        OnelogitError: an `error_class`, if the file cannot be written; whatever was at `path` is unchanged.
+        OnelogitError: an `error_class`; whatever was at `path` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as stream:  # else a power failure could keep the name and lose the content
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except (OSError, *library_errors) as error:
-        raise _failure(path, error, error_class, advice) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with _failures_as(error_class, path, library_errors, advice):
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:  # else a power failure could keep the name and lose the content
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path, error_class: type[OnelogitError], *library_errors: type[Exception]) -> Iterator[Path]:
-    """A temporary folder to write files to; it replaces the folder at `path`, if there is one, after the block.
+    """A temporary folder to write files to; after the block, it replaces the folder at `path`, if there is one.
 
-    Its modes and those of its files are the ones that the umask gives to new files.
-
-    Args:
-        path: of the folder; its parents are created.
-        error_class: as in `atomic_file`.
-        library_errors: as in `atomic_file`.
-
-    Raises:
-        OnelogitError: as in `atomic_file`.
+    The umask decides the modes of the folder and its files. The parents of `path` are created. Arguments and errors are
+    those of `atomic_file`.
     """
-    try:
+    with _failures_as(error_class, path, library_errors):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
@@ -66,13 +58,18 @@ def atomic_folder(path: Path, error_class: type[OnelogitError], *library_errors:
             _replace_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, *library_errors) as error:
-        raise _failure(path, error, error_class) from error
 
 
-def _failure(path: Path, error: Exception, error_class: type[OnelogitError], advice: str = "") -> OnelogitError:
-    reason = getattr(error, "strerror", None) or first_line(error)
-    return error_class(f"{path} cannot be written ({reason}){advice}")
+@contextmanager
+def _failures_as(
+    error_class: type[OnelogitError], path: Path, library_errors: tuple[type[Exception], ...], advice: str = ""
+) -> Iterator[None]:
+    failures: tuple[type[Exception], ...] = (OSError, *library_errors)
+    try:
+        yield
+    except failures as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise error_class(f"{path} cannot be written ({reason}){advice}") from error
 
 
 def _reset_modes(folder: Path) -> None:

@@ -13,7 +13,7 @@ from onelogit.base_reranker import BaseReranker
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.conversion.classifier import build_classifier
 from onelogit.engine.scheduler import in_passing_thread
-from onelogit.export.exporter import PROBE_PAIRS, Conversion, Probe, export, open_cross_encoder
+from onelogit.export.exporter import PROBE_PAIRS, ExportContents, Probe, export, open_cross_encoder
 from onelogit.local.scorer import LocalScorer
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options, scoring_options
 from onelogit.recipes.recipe import Activation, Recipe
@@ -136,7 +136,7 @@ class Reranker(BaseReranker[LocalScorer]):
             CheckpointError: it cannot be written; what stood there still stands.
             UnsupportedModelError: it is quantised, or has a head that transformers has no class for.
         """
-        export(self._conversion(), Path(path), is_overwriting=force)
+        export(self._export_contents(), Path(path), is_overwriting=force)
 
     def as_cross_encoder(self) -> "CrossEncoder":
         """The same model as a `sentence_transformers.CrossEncoder`, for code that wants one.
@@ -147,15 +147,15 @@ class Reranker(BaseReranker[LocalScorer]):
             InputError: Sentence Transformers is not installed.
             UnsupportedModelError: as `save`.
         """
-        return open_cross_encoder(self._conversion())
+        return open_cross_encoder(self._export_contents())
 
     def __repr__(self) -> str:
         return f"Reranker(family={self.recipe.family!r}, device={self.device!r}, max_tokens={self.max_tokens})"
 
-    def _conversion(self) -> Conversion:
+    def _export_contents(self) -> ExportContents:
         scorer, instruction = self._scorer, self._scorer.instruction
         rows, logits = scorer.rows(PROBE_PAIRS), scorer.logits(PROBE_PAIRS)
-        return Conversion(
+        return ExportContents(
             classifier=scorer.classifier,
             tokenizer=scorer.tokenizer,
             recipe=replace(self.recipe, activation=self.activation, default_instruction=instruction or None),

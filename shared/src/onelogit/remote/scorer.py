@@ -13,7 +13,15 @@ from onelogit.base_reranker import Pairs
 from onelogit.checkpoints.load_encoder import read_prompt_writer
 from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
-from onelogit.export.probe import ProbeFile, diagnose, largest_difference, long_pairs, read_probe, within, wrong_prompts
+from onelogit.export.probe import (
+    ProbeFile,
+    diagnose,
+    largest_difference,
+    long_pairs,
+    read_probe,
+    without_truncated,
+    wrong_prompts,
+)
 from onelogit.io.progress import RowProgress
 from onelogit.options import API_KEY_VARIABLE, OpenOptions, Protocol, RemoteOptions
 from onelogit.prompts.encoder import Encoder
@@ -94,7 +102,7 @@ class RemoteScorer:
     def check(self) -> float:
         """See `RemoteReranker.check`."""
         writer = self._read_writer()
-        probe = within(read_probe(writer.texts, self._model), writer.encoder.max_tokens)
+        probe = without_truncated(read_probe(writer.texts, self._model), writer.encoder.max_tokens)
         if not self._raw:  # a server that leaves its activation on
             probe = probe._replace(logits=[to_score(logit, "sigmoid") for logit in probe.logits])
         return _waited(self.client.run(self._check, probe, writer.encoder))

@@ -10,14 +10,14 @@ from onelogit.local.reranker import Reranker
 from onelogit.options import LoadOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
-from onelogit.verification.original import Original
+from onelogit.verification.original import OriginalModel
 from onelogit.verification.sample_pairs import SamplePair
 
 _PAIRS_AT_ONCE = 16
 _PADDED_ROWS = 8
 
 
-class Converted(NamedTuple):
+class ConversionResult(NamedTuple):
     """What the conversion gives for the pairs, in their order.
 
     Attributes:
@@ -37,14 +37,14 @@ class Converted(NamedTuple):
     is_frame_kept: bool
 
 
-def measure_converted(original: Original, pairs: Sequence[SamplePair], options: LoadOptions) -> Converted:
+def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair], options: LoadOptions) -> ConversionResult:
     """The conversion of an original, loaded for this call.
 
     Raises:
         OnelogitError: as `Reranker.load`.
     """
-    with loaded(original.model, options) as reranker:
-        logits = score(reranker, pairs, "converted")
+    with loaded_reranker(original.model, options) as reranker:
+        logits = score_pairs(reranker, pairs, "converted")
         allow_control_tokens = options.get("allow_control_tokens", False)
         template, max_tokens = reranker.recipe.chat_template, reranker.max_tokens
         encoder = Encoder(
@@ -55,7 +55,7 @@ def measure_converted(original: Original, pairs: Sequence[SamplePair], options: 
             allow_control_tokens=allow_control_tokens,
         )
         rows = encoder.rows([(pair.query, pair.document) for pair in pairs], original.instruction)
-        return Converted(
+        return ConversionResult(
             logits=logits,
             rows=rows,
             max_tokens=max_tokens,
@@ -66,7 +66,7 @@ def measure_converted(original: Original, pairs: Sequence[SamplePair], options: 
 
 
 @contextmanager
-def loaded(model: str, options: LoadOptions) -> Iterator[Reranker]:
+def loaded_reranker(model: str, options: LoadOptions) -> Iterator[Reranker]:
     """The conversion while the block runs; a spinner until it is there.
 
     Raises:
@@ -78,14 +78,14 @@ def loaded(model: str, options: LoadOptions) -> Iterator[Reranker]:
         yield reranker
 
 
-def score(reranker: Reranker, pairs: Sequence[SamplePair], name: str) -> list[float]:
+def score_pairs(reranker: Reranker, pairs: Sequence[SamplePair], name: str) -> list[float]:
     """The logit of each pair, a few at a time, with a progress bar of that name."""
     starts = range(0, len(pairs), _PAIRS_AT_ONCE)
     chunks = [[(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_AT_ONCE]] for start in starts]
     return [logit for chunk in tracked(chunks, name) for logit in reranker.pair_logits(chunk)]
 
 
-def is_frame_kept(encoder: Encoder, original: Original, query: str) -> bool:
+def is_frame_kept(encoder: Encoder, original: OriginalModel, query: str) -> bool:
     """Whether a document far too long loses its end and nothing else.
 
     The row must have exactly `max_tokens` tokens: a beginning of the uncut row and an end of it, which hold at least

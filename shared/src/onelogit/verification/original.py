@@ -26,7 +26,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from onelogit.checkpoints.device import find_device_map, is_quantised
 from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.loader import load_config
-from onelogit.checkpoints.module_chain import find_chain
+from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
@@ -38,7 +38,7 @@ from onelogit.verification.sample_pairs import SamplePair
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-Inputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
+ModelInputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
 
 _SEAM = "\ue0f2"  # a private-use character, which no prompt holds
 _PASSED_ON = ("attn_implementation", "quantization_config")
@@ -59,7 +59,7 @@ class OriginalLogits(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Original:
+class OriginalModel:
     """A checkpoint with its recipe and its tokenizer; its weights are in memory only while `logits` runs.
 
     Attributes:
@@ -103,7 +103,7 @@ class Original:
             tokenizer=tokenizer,
             instruction=instruction,
             options={**options, "dtype": options.get("dtype") or _exact_dtype(folder, options)},
-            is_chain=find_chain(texts) is not None,
+            is_chain=read_module_chain(texts) is not None,
         )
 
     def text(self, pair: SamplePair) -> str | None:
@@ -111,7 +111,7 @@ class Original:
         segments = self._segments(pair)
         return None if segments is None else "".join(segments)
 
-    def inputs(self, pair: SamplePair) -> Inputs:
+    def inputs(self, pair: SamplePair) -> ModelInputs:
         """The model's arguments for one pair, never cut.
 
         A text is tokenised whole; where the family's reference code ends one tokenizer call and begins the next, each
@@ -132,7 +132,7 @@ class Original:
         return {"input_ids": [id for segment in ids for id in segment]}
 
     @torch.inference_mode()
-    def logits(self, rows: Sequence[Inputs], device: str, name: str) -> OriginalLogits:
+    def logits(self, rows: Sequence[ModelInputs], device: str, name: str) -> OriginalLogits:
         """The logit of each row, from the model with its whole head, loaded for this call.
 
         Args:
@@ -180,7 +180,9 @@ class Original:
         trusts = options.get("trust_remote_code", False)
         device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
         if self.is_chain:
-            return Modular.load(folder, device, {**passed_on, "device_map": device_map}, trust_remote_code=trusts)
+            return CrossEncoderClassifier.load(
+                folder, device, {**passed_on, "device_map": device_map}, trust_remote_code=trusts
+            )
         model = kind.from_pretrained(folder, trust_remote_code=trusts, device_map=device_map, **passed_on)
         if device_map is None:
             model.to(device)
@@ -204,7 +206,7 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class Modular:
+class CrossEncoderClassifier:
     """A `CrossEncoder` with the manners of a classifier of transformers."""
 
     cross_encoder: "CrossEncoder"

@@ -17,8 +17,8 @@ from onelogit.prompts.token_rows import TokenRow
 from onelogit.remote.client import Client, ClientLimits
 from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
 from onelogit.verification.comparison import Comparison, compare
-from onelogit.verification.converted import Converted, loaded, measure_converted, score
-from onelogit.verification.original import Inputs, Original
+from onelogit.verification.converted import ConversionResult, loaded_reranker, measure_conversion, score_pairs
+from onelogit.verification.original import ModelInputs, OriginalModel
 from onelogit.verification.sample_pairs import SamplePair
 
 _LIMITS = ClientLimits(timeout_s=600.0)
@@ -91,7 +91,7 @@ class Parity:
 class _OriginalRows(NamedTuple):
     """What the original is given: its own rows, but the conversion's where those had to be cut."""
 
-    inputs: list[Inputs]
+    inputs: list[ModelInputs]
     equal_count: int
     truncated_count: int
 
@@ -116,13 +116,15 @@ def measure_parity(model: str, pairs: Sequence[SamplePair], options: LoadOptions
     """
     if not pairs:
         raise InputError("there are no pairs to measure with")
-    original = Original.find(model, options)
+    original = OriginalModel.find(model, options)
     # The conversion first: what cannot be loaded is refused in onelogit's own words.
-    converted = measure_converted(original, pairs, original.options)
+    converted = measure_conversion(original, pairs, original.options)
     return _held_against(original, converted, pairs, against)
 
 
-def _held_against(original: Original, converted: Converted, pairs: Sequence[SamplePair], against: str | None) -> Parity:
+def _held_against(
+    original: OriginalModel, converted: ConversionResult, pairs: Sequence[SamplePair], against: str | None
+) -> Parity:
     """The conversion, and a second folder or a server, beside the original, which is loaded for this call."""
     rows, dtype = _original_rows(original, pairs, converted), str(original.options["dtype"])
     _let_go(original.options)
@@ -140,7 +142,7 @@ def _held_against(original: Original, converted: Converted, pairs: Sequence[Samp
         original_logits=tuple(reference.logits),
         converted=ours,
         against=tuple(others),
-        tolerance=tolerance_of(dtype, reference.largest_term, reference.layer_count),
+        tolerance=rounding_tolerance(dtype, reference.largest_term, reference.layer_count),
         prompts_equal=_count_equal_prompts(original, pairs),
         rows_equal=rows.equal_count,
         truncated_count=rows.truncated_count,
@@ -149,7 +151,7 @@ def _held_against(original: Original, converted: Converted, pairs: Sequence[Samp
     )
 
 
-def tolerance_of(dtype: str, largest_term: float, layer_count: int) -> float:
+def rounding_tolerance(dtype: str, largest_term: float, layer_count: int) -> float:
     """The largest difference of two logits that rounding explains.
 
     Args:
@@ -170,7 +172,7 @@ def tolerance_of(dtype: str, largest_term: float, layer_count: int) -> float:
 
 
 def _second_logits(
-    against: str, pairs: Sequence[SamplePair], rows: Sequence[Inputs], device: str, options: LoadOptions
+    against: str, pairs: Sequence[SamplePair], rows: Sequence[ModelInputs], device: str, options: LoadOptions
 ) -> dict[str, list[float]]:
     """Logits of a second folder by who read it: onelogit, by what the folder declares, and transformers alone."""
     if is_url(against):
@@ -180,11 +182,11 @@ def _second_logits(
     options.pop("revision", None)
     ours, theirs = (f"{Path(against).name} by {reader}" for reader in ("onelogit", "transformers"))
     _let_go(options)
-    with loaded(against, options) as reranker:
-        logits = score(reranker, pairs, ours)
+    with loaded_reranker(against, options) as reranker:
+        logits = score_pairs(reranker, pairs, ours)
     del reranker
     _let_go(options)
-    return {ours: logits, theirs: Original.find(against, options).logits(rows, device, theirs).logits}
+    return {ours: logits, theirs: OriginalModel.find(against, options).logits(rows, device, theirs).logits}
 
 
 def _let_go(options: LoadOptions) -> None:
@@ -193,7 +195,7 @@ def _let_go(options: LoadOptions) -> None:
         gc.collect()
 
 
-def _original_rows(original: Original, pairs: Sequence[SamplePair], converted: Converted) -> _OriginalRows:
+def _original_rows(original: OriginalModel, pairs: Sequence[SamplePair], converted: ConversionResult) -> _OriginalRows:
     inputs = [original.inputs(pair) for pair in pairs]
     equal_count = sum(tuple(ids["input_ids"]) == row.ids for ids, row in zip(inputs, converted.rows, strict=True))
     cut = [index for index, ids in enumerate(inputs) if len(ids["input_ids"]) > converted.max_tokens]
@@ -202,12 +204,12 @@ def _original_rows(original: Original, pairs: Sequence[SamplePair], converted: C
     return _OriginalRows(inputs, equal_count, len(cut))
 
 
-def _cut_inputs(row: TokenRow) -> Inputs:
+def _cut_inputs(row: TokenRow) -> ModelInputs:
     ids, start = [*row.ids], row.second_start
     return {"input_ids": ids} | ({"token_type_ids": [0] * start + [1] * (len(ids) - start)} if start else {})
 
 
-def _count_equal_prompts(original: Original, pairs: Sequence[SamplePair]) -> int | None:
+def _count_equal_prompts(original: OriginalModel, pairs: Sequence[SamplePair]) -> int | None:
     if original.recipe.chat_template is None:
         return None
     instruction = original.instruction or ""
