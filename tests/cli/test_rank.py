@@ -163,7 +163,7 @@ def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_q
     ("arguments", "complaint"),
     [
         ((" ", "a"), "the query is empty"),
-        ((QUERY, "a", "--top-n", "0"), "--top-n must be a whole number from 1 up"),
+        ((QUERY, "a", "--top-n", "0"), "--top-n must be an integer of at least 1"),
         ((QUERY, "--documents", "/nowhere/file"), "/nowhere/file cannot be read"),
         ((QUERY, "--documents", os.devnull), "there are no documents in /dev/null"),
         ((QUERY, "--documents", "/"), "/ has no corpus.jsonl: name a file of texts, or a folder"),
@@ -176,7 +176,7 @@ def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_q
         ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template is for prompts that are written"),
         ((), "the following arguments are required: query; see onelogit rank --help"),
         ((QUERY, "a", "--device", "quantum"), "unknown device"),
-        ((QUERY, "a", "--max-tokens", "0"), "max_tokens must be a whole number from 1 up, not 0"),
+        ((QUERY, "a", "--max-tokens", "0"), "max_tokens must be an integer of at least 1, not 0"),
         ((QUERY, "a\udcff"), "half a character"),
     ],
 )

@@ -618,9 +618,9 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
     ("arguments", "said"),
     [
         (["--data", "nowhere"], "there is no nowhere: name a folder in BEIR form, or a JSONL file"),
-        (["--data", "data", "-k", "0"], "-k must be a whole number from 1 up, not 0"),
-        (["--data", "data", "--candidates", "0"], "--candidates must be a whole number from 1 up"),
-        (["--data", "data", "--seed", "-1"], "--seed must be a whole number from 0 up"),
+        (["--data", "data", "-k", "0"], "-k must be an integer of at least 1, not 0"),
+        (["--data", "data", "--candidates", "0"], "--candidates must be an integer of at least 1"),
+        (["--data", "data", "--seed", "-1"], "--seed must be an integer of at least 0"),
         (["--data", "data", "--plot", "plot.txt"], "--plot plot.txt must end in .png, .svg, .pdf"),
         (["--data", "data", "--plot", "nowhere/x.png"], "--plot nowhere/x.png cannot be written: name a file in a"),
         (["--data", "data", "--report", "data"], "--report data cannot be written"),

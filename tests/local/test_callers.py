@@ -149,7 +149,7 @@ def test_documents_met_again_are_not_computed_again(checkpoint: Callable[..., Ti
 
 @pytest.mark.parametrize("option", ["document_cache_bytes", "document_cache_host_bytes"])
 def test_a_cache_smaller_than_nothing_is_refused(option: str, tiny_qwen: Tiny):
-    with pytest.raises(ValueError, match=f"{option} must be a whole number from 0 up, not -1"):
+    with pytest.raises(ValueError, match=f"{option} must be an integer of at least 0, not -1"):
         Reranker.load(tiny_qwen.folder, **{option: -1})
 
 

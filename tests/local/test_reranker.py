@@ -101,7 +101,7 @@ def test_an_instruction_that_would_be_ignored_is_an_error(tiny_qwen: Tiny, templ
         (QUERY, {"a document"}, "must be a list of strings, not a set"),
         (QUERY, None, "must be a list of strings, not a NoneType"),
         (QUERY, b"bytes", "must be a list of strings, not a bytes"),
-        (QUERY, ["half \ud83d"], "document 0 holds half a character"),
+        (QUERY, ["half \ud83d"], "document 0 contains half a character"),
         ("long " * 5000, DOCUMENTS, "leaves no room for a document in max_tokens=2048"),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_pair_that_is_none_is_refused(pair: object, reranker: Reranker):
 
 @pytest.mark.parametrize("top_n", [0, -3, "2", 1.0])
 def test_a_top_n_below_one_is_refused(top_n: object, reranker: Reranker):
-    with pytest.raises(InputError, match=f"top_n must be a whole number from 1 up, or None for all, not {top_n!r}"):
+    with pytest.raises(InputError, match=f"top_n must be an integer of at least 1, or None for all, not {top_n!r}"):
         reranker.rank(QUERY, DOCUMENTS, top_n=top_n)  # type: ignore[arg-type]
 
 

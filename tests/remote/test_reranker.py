@@ -277,7 +277,7 @@ def test_a_check_needs_an_export(model: str):
         ("http://a", {"timeout_s": "5"}, "above 0, not '5'"),
         ("http://a", {"timeout_s": True}, "above 0"),
         ("http://a", {"timeout_s": float("nan")}, "above 0"),
-        ("http://a", {"attempts": 0}, "from 1 up"),
+        ("http://a", {"attempts": 0}, "at least 1"),
         ("http://a", {"topn": 1}, "unknown option 'topn'"),
         ("http://a", {"device": "cpu"}, "unknown option 'device'"),
     ],

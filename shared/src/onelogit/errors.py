@@ -1,12 +1,12 @@
-"""The error tree: everything that onelogit raises on purpose.
+"""The exceptions of onelogit.
 
 OnelogitError
-├── InputError          an argument of the caller; also a ValueError
-├── RecipeError         a model whose recipe is unknown, or does not fit it; also a ValueError
-│   └── UnsupportedModelError   a model that no one-logit classifier can stand for
-├── CheckpointError     files that are missing, damaged, or in a form that is not read
-├── LogitError          a logit that is not a finite number
-└── ServerError         a server that is not there, or answers otherwise than asked
+├── InputError                  an invalid argument; also a ValueError
+├── RecipeError                 no recipe for a model, or one that does not fit it; also a ValueError
+│   └── UnsupportedModelError   a model that cannot be expressed as a one-logit classifier
+├── CheckpointError             files that are missing, damaged, or in an unsupported format
+├── LogitError                  a logit that is not a finite number
+└── ServerError                 a server that cannot be reached, or gives an unexpected response
 """
 
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ _DISTRIBUTIONS = {
 
 
 class OnelogitError(Exception):
-    """Whatever onelogit raises on purpose; catch this to catch them all."""
+    """The base class of all exceptions of onelogit."""
 
 
 class InputError(OnelogitError, ValueError):
-    """An argument that cannot be used: a query, a document, a limit or an option."""
+    """An argument is invalid: a query, a document, a limit or an option."""
 
 
 class RecipeError(OnelogitError, ValueError):
@@ -39,19 +39,19 @@ class RecipeError(OnelogitError, ValueError):
 
 
 class UnsupportedModelError(RecipeError):
-    """A model whose relevance is not one linear read-out of its last hidden state."""
+    """The model's relevance is not a single linear function of its last hidden state."""
 
 
 class CheckpointError(OnelogitError):
-    """A checkpoint that is not there, lacks weights, is damaged, or is in a format that is not read."""
+    """A checkpoint does not exist, lacks weights, is damaged, or has an unsupported format."""
 
 
 class LogitError(OnelogitError):
-    """A logit that is NaN or infinite: the model, not the caller, went wrong."""
+    """A logit is NaN or infinite; the cause is the model, not the caller."""
 
 
 class ServerError(OnelogitError):
-    """A server that cannot be reached, or answers with something other than what was asked for."""
+    """A server cannot be reached, or gives an unexpected response."""
 
 
 def first_line(error: BaseException) -> str:

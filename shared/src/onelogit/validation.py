@@ -1,4 +1,4 @@
-"""A caller's arguments -> the same, or one clear error: what is wrong, the value, the limit, the way out."""
+"""Arguments of a caller -> the same, checked; an InputError names the argument, its value and what is allowed."""
 
 import os
 from collections.abc import Iterable, Mapping, Set
@@ -13,10 +13,10 @@ Choice = TypeVar("Choice", bound=str | None)
 
 
 def checked_documents(documents: Iterable[str]) -> list[str]:
-    """The documents as a list.
+    """Return the documents as a list.
 
     Raises:
-        InputError: they have no order, or one is no string.
+        InputError: they have no order (a set or a mapping), or one is not a string.
     """
     if isinstance(documents, str):
         raise InputError("documents must be a list of strings, not one string; pass [document]")
@@ -27,10 +27,10 @@ def checked_documents(documents: Iterable[str]) -> list[str]:
 
 
 def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs as a list.
+    """Return the pairs as a list.
 
     Raises:
-        InputError: one is no pair of a query, which is not blank, and a document.
+        InputError: an item is not a pair of a query and a document, or a query is blank.
     """
     checked = []
     for index, pair in enumerate(_checked_list(pairs, "pairs", "(query, document)")):
@@ -44,81 +44,108 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _checked_list(values: Iterable[Any], name: str, content: str) -> list[Any]:
-    # A set has no order for an index to mean, and a mapping would give its keys.
+    # A set has no order to index by, and a mapping would give its keys.
     if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
         raise InputError(f"{name} must be a list of {content}, not a {type(values).__name__}")
     return list(values)
 
 
 def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
-    """Refuse what is no text, or blank where that is not allowed.
+    """Check that `text` is a string that UTF-8 can encode; `name` is its name in error messages.
 
     Raises:
-        InputError: under the `name` that the caller knows it by.
+        InputError: it is not, or it is blank although `is_blank_allowed` is False.
     """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, not {type(text).__name__}")
     if not is_blank_allowed and not text.strip():
-        raise InputError(f"{name} is empty ({text!r}): there is nothing to rank by")
+        raise InputError(f"{name} is empty ({text!r}); it must contain text")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{name} holds half a character (a lone surrogate) at position {error.start}") from error
+        raise InputError(f"{name} contains half a character (a lone surrogate) at position {error.start}") from error
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """The path, with `~` in front as somebody's home.
+    """Return the path with a leading `~` or `~user` expanded.
 
     Raises:
-        InputError: there is nobody of that name.
+        InputError: there is no such user.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{os.fspath(path)!r} begins with the home of somebody who has none here") from error
+        raise InputError(f"cannot expand {os.fspath(path)!r}: no such user") from error
 
 
 def checked_max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int | None) -> int:
-    """The caller's limit, or else the recipe's or the model's, whichever is shorter.
+    """Return the caller's limit, or by default the smaller of the recipe's and the model's limits.
 
     Raises:
-        InputError: it is no count, or more than the model can place.
+        InputError: the limit is not a positive integer, or exceeds the model's.
     """
     checked_count("max_tokens", max_tokens)
     if max_tokens is None:
         return recipe.max_tokens if model_limit is None else min(recipe.max_tokens, model_limit)
     if model_limit is not None and max_tokens > model_limit:
-        raise InputError(f"max_tokens={max_tokens} is more than the {model_limit} tokens that the model can place")
+        raise InputError(f"max_tokens={max_tokens} exceeds the {model_limit} tokens that the model supports")
     return max_tokens
 
 
 def checked_count(name: str, value: int | None, least: int = 1) -> int | None:
-    """The value itself.
+    """Return the value.
 
     Raises:
-        InputError: it is neither None nor a whole number from `least` up.
+        InputError: it is neither None nor an integer of at least `least`.
     """
-    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < least):
-        raise InputError(f"{name} must be a whole number from {least} up, not {value!r}")
+    if not _is_count(value, least):
+        raise InputError(f"{name} must be an integer of at least {least}, not {value!r}")
     return value
 
 
-def checked_choice(name: str, value: Choice, choices: object) -> Choice:
-    """The value itself, where it is None or one of those that the `Literal` type `choices` lists.
+def check_top_n(top_n: object, name: str = "top_n") -> None:
+    """Check that `top_n` is None or an integer of at least 1; `name` is its name in error messages.
 
     Raises:
-        InputError: with the value, under the `name` that the caller knows it by.
+        InputError: it is neither.
+    """
+    if not _is_count(top_n, least=1):
+        raise InputError(f"{name} must be an integer of at least 1, or None for all, not {top_n!r}")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return value is None or (isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least)
+
+
+def check_score_threshold(score_threshold: object) -> None:
+    """Check that the threshold is None or a number other than NaN.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if score_threshold is None:
+        return
+    is_number = isinstance(score_threshold, Real) and not isinstance(score_threshold, bool)
+    if not is_number or score_threshold != score_threshold:  # noqa: PLR0124  only NaN differs from itself
+        raise InputError(f"score_threshold must be a number, or None for all documents, not {score_threshold!r}")
+
+
+def checked_choice(name: str, value: Choice, choices: object) -> Choice:
+    """Return the value if it is None or one of the values of the `Literal` type `choices`.
+
+    Raises:
+        InputError: it is another value.
     """
     if value is not None and value not in get_args(choices):
-        raise InputError(f"unknown {name} {value!r}; it is one of {', '.join(get_args(choices))}")
+        raise InputError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}")
     return value
 
 
 def checked_recipe(recipe: Recipe | Mapping[str, Any] | None) -> Recipe | None:
-    """The recipe, made of its plain data where it is given so.
+    """Return the recipe; a dictionary of its fields becomes a Recipe.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is of another type.
         RecipeError: as `recipe_from`.
     """
     if isinstance(recipe, Mapping):
@@ -126,26 +153,3 @@ def checked_recipe(recipe: Recipe | Mapping[str, Any] | None) -> Recipe | None:
     if recipe is not None and not isinstance(recipe, Recipe):
         raise InputError(f"recipe must be a Recipe, or its fields as a dictionary, not a {type(recipe).__name__}")
     return recipe
-
-
-def check_top_n(top_n: object, name: str = "top_n") -> None:
-    """Refuse what is neither None nor a whole number from 1 up.
-
-    Raises:
-        InputError: with the value, under the `name` that the caller knows it by.
-    """
-    if top_n is not None and (not isinstance(top_n, Integral) or isinstance(top_n, bool) or top_n < 1):
-        raise InputError(f"{name} must be a whole number from 1 up, or None for all, not {top_n!r}")
-
-
-def check_score_threshold(score_threshold: object) -> None:
-    """Refuse what is neither None nor a number.
-
-    Raises:
-        InputError: with the value.
-    """
-    if score_threshold is None:
-        return
-    is_number = isinstance(score_threshold, Real) and not isinstance(score_threshold, bool)
-    if not is_number or score_threshold != score_threshold:  # noqa: PLR0124  only NaN is not itself
-        raise InputError(f"score_threshold must be a number, or None for all documents, not {score_threshold!r}")

@@ -53,7 +53,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise InputError(f"workers must be a whole number from 1 up, not {self.workers!r}")
+            raise InputError(f"workers must be an integer of at least 1, not {self.workers!r}")
         for name in ("cpus_per_worker", "gpus_per_worker"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:

@@ -93,7 +93,7 @@ def numbers_of(text: str, option: str) -> list[int]:
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"{option} must be whole numbers from 1 up, such as 1,10,100, not {text!r}")
+        raise InputError(f"{option} must be integers of at least 1, such as 1,10,100, not {text!r}")
     return sorted({int(part) for part in parts})
 
 
