@@ -27,15 +27,15 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--candidates", "0"), "--candidates must be whole numbers from 1 up"),
+        (("--candidates", "0"), "--candidates must be integers of at least 1"),
         (("--candidates=-1,5",), "not '-1,5'"),
         (("--candidates", "1.5"), "--candidates"),
         (("--candidates", ""), "--candidates"),
         (("--candidates", "²"), "--candidates"),
-        (("--lengths", "many"), "--lengths must be whole numbers"),
+        (("--lengths", "many"), "--lengths must be integers"),
         (("--seconds", "0"), "--seconds must be a number above 0"),
         (("--seconds", "nan"), "--seconds"),
-        (("--repeats", "0"), "--repeats must be a whole number from 1 up"),
+        (("--repeats", "0"), "--repeats must be an integer of at least 1"),
         (("--plot", "/nowhere/a.png"), "in a folder that is there"),
         (("--plot", "a.txt"), "must end in .png, .svg, .pdf"),
         (("--template", "server"), "'template' is no option of a local model's; give a url, too"),

@@ -89,7 +89,7 @@ def numbers_of(text: str, option: str) -> list[int]:
     """The numbers of a list such as "1,10,100", ascending, each once.
 
     Raises:
-        InputError: one is not a whole number from 1 up.
+        InputError: one is not an integer of at least 1.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
