@@ -64,9 +64,12 @@ def waiting(reranker: Reranker) -> int:
 async def test_callers_who_wait_at_the_same_time_are_computed_as_one_forest(
     reranker: Reranker, gate: Gate, alone: dict[str, list[float]]
 ):
+    async def logits(query: str) -> list[float]:
+        return (await reranker._scorer.alogits([(query, document) for document in DOCUMENTS])).logits
+
     first = await hold_up(reranker, gate)
     calls = [
-        asyncio.ensure_future(reranker._scorer.alogits([(query, document) for document in DOCUMENTS]))
+        asyncio.ensure_future(logits(query))
         if number % 2
         else asyncio.ensure_future(asyncio.to_thread(reranker.logits, query, DOCUMENTS))
         for number, query in enumerate(QUERIES)

@@ -134,7 +134,7 @@ def test_portions_change_neither_logits_nor_their_order(
     expected = whole.pair_logits(pairs)
 
     assert portioned.pair_logits(pairs) == pytest.approx(expected, abs=1e-4)
-    assert asyncio.run(portioned._scorer.alogits(pairs)) == pytest.approx(expected, abs=1e-4)
+    assert asyncio.run(portioned._scorer.alogits(pairs)).logits == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,14 +1,29 @@
 """What computes logits -> the doors through which it is asked: `rank`, `logits`, `pair_logits`, and `arank`."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from onelogit.ranking import Ranked, rank_logits
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_documents, checked_pairs
 
+logger = logging.getLogger(__name__)
+
 Pairs = Sequence[tuple[str, str]]
+
+
+class PairLogits(NamedTuple):
+    """The logits of some pairs.
+
+    Attributes:
+        logits: one for each pair, in the given order: float32, unbounded.
+        truncated_count: how many documents were cut at their end to fit `max_tokens`.
+    """
+
+    logits: list[float]
+    truncated_count: int
 
 
 class PairScorer(Protocol):
@@ -17,9 +32,12 @@ class PairScorer(Protocol):
     @property
     def is_closed(self) -> bool: ...
 
-    def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]: ...
+    @property
+    def max_tokens(self) -> int | None: ...
 
-    async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]: ...
+    def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> PairLogits: ...
+
+    async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> PairLogits: ...
 
     def close(self) -> None: ...
 
@@ -93,14 +111,18 @@ class BaseReranker(Generic[AnyScorer]):
         """`rank`, while the event loop goes on. Cancelling it leaves all other callers as they are."""
         check_top_n(top_n)
         check_score_threshold(score_threshold)
-        logits = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
-        return rank_logits(logits, self.activation, top_n, score_threshold)
+        computed = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
+        return rank_logits(self._with_warning(computed), self.activation, top_n, score_threshold)
 
     def logits(
         self, query: str, documents: Iterable[str], instruction: str | None = None, *, progress: bool = False
     ) -> list[float]:
         """The raw logit of each document, in the given order: float32, unbounded. Raises as `rank` does."""
-        return self._scorer.logits(_pairs(query, documents), instruction, progress=progress)
+        return self._with_warning(self._scorer.logits(_pairs(query, documents), instruction, progress=progress))
+
+    def logits_and_truncation(self, query: str, documents: Iterable[str], instruction: str | None = None) -> PairLogits:
+        """As `logits`, with the number of truncated documents in place of a warning in the log."""
+        return self._scorer.logits(_pairs(query, documents), instruction)
 
     def pair_logits(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None = None, progress: bool = False
@@ -115,7 +137,7 @@ class BaseReranker(Generic[AnyScorer]):
         Raises:
             InputError: as `rank`, and for a pair that is none.
         """
-        return self._scorer.logits(checked_pairs(pairs), instruction, progress=progress)
+        return self._with_warning(self._scorer.logits(checked_pairs(pairs), instruction, progress=progress))
 
     def warm_up(self) -> None:
         """Score one short pair, so that the first real call finds everything ready."""
@@ -128,6 +150,14 @@ class BaseReranker(Generic[AnyScorer]):
     def close(self) -> None:
         """Let go of what is behind the doors. Closing twice is fine; scoring afterwards raises OnelogitError."""
         self._scorer.close()
+
+    def _with_warning(self, computed: PairLogits) -> list[float]:
+        """The logits; logs a warning if documents were truncated."""
+        logits, truncated_count = computed
+        if truncated_count:
+            message = "%d of %d documents were cut at their end to fit max_tokens=%d"
+            logger.warning(message, truncated_count, len(logits), self._scorer.max_tokens)
+        return logits
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,7 @@
 """Contestants and queries -> logits, each contestant's in a file as they come; what is there is not scored again."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -109,30 +108,10 @@ def _report(one: System, query_id: str, scored: Scored, faults: Faults) -> None:
 def _scored(one: System, query: JudgedQuery, documents: Mapping[str, str], reranker: AnyReranker) -> Scored:
     texts = [documents[id] for id in query.found or ()]
     try:
-        with _counted_cuts() as cuts:
-            logits = reranker.logits(query.text, texts, one.instruction_for(query))
+        logits, truncated_count = reranker.logits_and_truncation(query.text, texts, one.instruction_for(query))
     except (InputError, LogitError) as error:
         return Scored(None, fault=str(error))
-    return Scored(logits, sum(cuts))
-
-
-@contextmanager
-def _counted_cuts() -> Iterator[list[int]]:
-    """How many documents each call cut, in place of a warning for each query."""
-    counts: list[int] = []
-
-    def count(record: logging.LogRecord) -> bool:
-        is_cut = isinstance(record.args, tuple) and "documents were cut" in record.msg
-        if is_cut:
-            counts.append(cast("tuple[int, int, int]", record.args)[0])
-        return not is_cut
-
-    logger = logging.getLogger("onelogit.local.scorer")
-    logger.addFilter(count)
-    try:
-        yield counts
-    finally:
-        logger.removeFilter(count)
+    return Scored(logits, truncated_count)
 
 
 def _card(reranker: AnyReranker) -> Card:

@@ -154,7 +154,7 @@ class Reranker(BaseReranker[LocalScorer]):
 
     def _export_contents(self) -> ExportContents:
         scorer, instruction = self._scorer, self._scorer.instruction
-        rows, logits = scorer.rows(PROBE_PAIRS), scorer.logits(PROBE_PAIRS)
+        rows, logits = scorer.rows(PROBE_PAIRS), scorer.logits(PROBE_PAIRS).logits
         return ExportContents(
             classifier=scorer.classifier,
             tokenizer=scorer.tokenizer,

@@ -1,11 +1,11 @@
 """Scorer: pairs of texts -> logits; texts are tokenised where the caller is, rows computed where the model is."""
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from onelogit.base_reranker import PairLogits
 from onelogit.conversion.classifier import position_limit
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Call, Scheduler, in_passing_thread
@@ -18,8 +18,6 @@ from onelogit.prompts.token_rows import TokenRow
 from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_choice, checked_count, checked_max_tokens
-
-logger = logging.getLogger(__name__)
 
 _BATCHES_TOGETHER = 8  # callers who wait are computed together up to so many batches; who comes then, waits for those
 
@@ -111,7 +109,7 @@ class LocalScorer:
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
-    ) -> list[float]:
+    ) -> PairLogits:
         """The logit of each pair, in the given order.
 
         Raises:
@@ -120,35 +118,38 @@ class LocalScorer:
         """
         rows_done = RowProgress(is_shown=progress)
         with Call(self._scheduler, rows_done if progress else None) as call:
-            owners = self._ask(call, pairs, instruction)
+            owners, truncated_count = self._ask(call, pairs, instruction)
             with rows_done.shown(len(owners)):
-                return best_logits(call.logits(), owners)
+                return PairLogits(best_logits(call.logits(), owners), truncated_count)
 
     async def alogits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
-    ) -> list[float]:
+    ) -> PairLogits:
         """`logits`, while the event loop goes on."""
         rows_done = RowProgress(is_shown=progress)
         with Call(self._scheduler, rows_done if progress else None) as call:
-            owners = await asyncio.to_thread(self._ask, call, pairs, instruction)
+            owners, truncated_count = await asyncio.to_thread(self._ask, call, pairs, instruction)
             with rows_done.shown(len(owners)):
-                return best_logits(await call.alogits(), owners)
+                return PairLogits(best_logits(await call.alogits(), owners), truncated_count)
 
-    def _ask(self, call: Call[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[int]:
-        """Tokenise the pairs and ask for their rows, portion by portion; returns whose each row is."""
+    def _ask(
+        self, call: Call[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None
+    ) -> tuple[list[int], int]:
+        """Tokenise the pairs and add their rows to the call, portion by portion.
+
+        Returns:
+            The pair of each row, by its index, and how many documents were truncated.
+        """
         owners: list[int] = []
         truncated_count = 0
         for places in self._portions(pairs):
             if call.is_over:
-                return owners
+                break
             rows = self.rows([pairs[place] for place in places], instruction)
             call.add(rows)
             owners += [places[row.owner] for row in rows]
             truncated_count += sum(row.is_truncated for row in rows)
-        if truncated_count:
-            cut = "%d of %d documents were cut at their end to fit max_tokens=%d"
-            logger.warning(cut, truncated_count, len(pairs), self.max_tokens)
-        return owners
+        return owners, truncated_count
 
     def _portions(self, pairs: Sequence[tuple[str, str]]) -> Iterable[Sequence[int]]:
         if self._portion_tokens is None:

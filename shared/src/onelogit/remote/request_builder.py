@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from onelogit.base_reranker import Pairs
 from onelogit.prompts.encoder import Encoder
+from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
 
 Item = TypeVar("Item")
@@ -18,11 +19,13 @@ class BuiltRequests(NamedTuple):
         bodies: one a request.
         counts: how many answers each has.
         owners: of each answer the pair that it is for; several are for a document in chunks.
+        truncated_count: how many documents were cut at their end to fit; 0 if the server writes the prompts.
     """
 
     bodies: list[dict[str, Any]]
     counts: list[int]
     owners: Sequence[int]
+    truncated_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +65,20 @@ class RequestBuilder:
         if self.sends_tokens:
             rows = self.encoder.rows(pairs, instruction)
             requests = [replace(one, rows=part) for part in self._parts([row.ids for row in rows])]
-            return self._request(requests, [row.owner for row in rows])
+            return self._request_prompts(requests, rows)
         prompts = self.encoder.prompts(pairs, instruction)
         requests = [replace(one, documents=part) for part in self._parts([prompt.text for prompt in prompts])]
-        return self._request(requests, [prompt.owner for prompt in prompts])
+        return self._request_prompts(requests, prompts)
 
     def _parts(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         most = self.pairs_a_request
         return [items[start : start + most] for start in range(0, len(items), most)]
+
+    def _request_prompts(
+        self, requests: Sequence[ScoreRequest], prompts: Sequence[TokenRow | PromptText]
+    ) -> BuiltRequests:
+        built = self._request(requests, [prompt.owner for prompt in prompts])
+        return built._replace(truncated_count=sum(prompt.is_truncated for prompt in prompts))
 
     def _request(self, asks: Sequence[ScoreRequest], owners: Sequence[int]) -> BuiltRequests:
         return BuiltRequests([self.protocol_spec.build(ask) for ask in asks], [ask.count for ask in asks], owners)

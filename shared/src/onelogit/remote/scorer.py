@@ -9,7 +9,7 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from onelogit.base_reranker import Pairs
+from onelogit.base_reranker import PairLogits, Pairs
 from onelogit.checkpoints.load_encoder import read_prompt_writer
 from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
@@ -82,11 +82,16 @@ class RemoteScorer:
         """Whether `close` was called."""
         return self.client.is_closed
 
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest prompt, in tokens; None if the server writes the prompts."""
+        return None if self._writer is None else self._writer.encoder.max_tokens
+
     def close(self) -> None:
         """Let go of the connections. Calls that still wait end with an error."""
         self.client.close()
 
-    def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
+    def logits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> PairLogits:
         """The logit of each pair, in the given order.
 
         Raises:
@@ -95,7 +100,7 @@ class RemoteScorer:
         """
         return _waited(self.client.run(self._score, pairs, instruction, progress))
 
-    async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> list[float]:
+    async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> PairLogits:
         """`logits`, while the event loop goes on; cancelling it cancels the requests."""
         return await asyncio.wrap_future(self.client.run(self._score, pairs, instruction, progress))
 
@@ -109,7 +114,7 @@ class RemoteScorer:
 
     async def _check(self, probe: ProbeFile, encoder: Encoder) -> float:
         said = probe.instruction if self.template == "client" else None
-        answered = await self._score(probe.pairs, said, progress=False)
+        answered = (await self._score(probe.pairs, said, progress=False)).logits
         difference = largest_difference(probe, answered)
         if difference > probe.tolerance:
             raise diagnose(probe, answered, await self._answers_to_wrong_prompts(probe, encoder))
@@ -117,7 +122,7 @@ class RemoteScorer:
         return difference
 
     async def _check_length(self, pairs: Pairs, instruction: str | None, max_tokens: int) -> None:
-        answered = await self._score(pairs, instruction, progress=False)
+        answered = (await self._score(pairs, instruction, progress=False)).logits
         if len(pairs) > 1 and len(set(answered)) == 1:
             raise ServerError(
                 f"{self.client.url} does not read prompts of max_tokens={max_tokens} to their end: it truncates. Let "
@@ -144,9 +149,9 @@ class RemoteScorer:
                 return {}
         return answers
 
-    async def _score(self, pairs: Pairs, instruction: str | None, progress: bool) -> list[float]:
+    async def _score(self, pairs: Pairs, instruction: str | None, progress: bool) -> PairLogits:
         if not pairs:
-            return []
+            return PairLogits([], 0)
         said = self.instruction if instruction is None else self._checked(instruction)
         await self._prove_instruction(said)
         one = ScoreRequest(model=await self._find_served_name(), raw=self._raw)
@@ -159,7 +164,8 @@ class RemoteScorer:
                 lambda place, answer: read(self._spec, answer, asked.counts[place]),
                 lambda place: rows_done(asked.counts[place]),
             )
-        return best_logits([number for each in numbers for number in each], asked.owners)
+        logits = best_logits([number for each in numbers for number in each], asked.owners)
+        return PairLogits(logits, asked.truncated_count)
 
     async def _find_served_name(self) -> str | None:
         """What the server calls the model: as the caller says, or as the server does; None where it needs no name."""
