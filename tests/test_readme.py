@@ -18,7 +18,7 @@ from llama_index.core import Settings, SummaryIndex
 from llama_index.core.llms import MockLLM
 
 from onelogit import DEMO_MODEL, Reranker
-from onelogit.cli.main import _parsed
+from onelogit.cli.main import _parse_arguments
 from support.servers import FakeServer, serving
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_the_readmes_commands_take_what_they_are_given(command: str):
-    assert _parsed(shlex.split(command, comments=True)[1:]).command
+    assert _parse_arguments(shlex.split(command, comments=True)[1:]).command
 
 
 @pytest.mark.parametrize("code", blocks("yaml"))

@@ -36,7 +36,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (("--seconds", "0"), "--seconds must be a number above 0"),
         (("--seconds", "nan"), "--seconds"),
         (("--repeats", "0"), "--repeats must be an integer of at least 1"),
-        (("--plot", "/nowhere/a.png"), "in a folder that is there"),
+        (("--plot", "/nowhere/a.png"), "in an existing folder"),
         (("--plot", "a.txt"), "must end in .png, .svg, .pdf"),
         (("--template", "server"), "'template' is no option of a local model's; give a url, too"),
         (("--url", "http://127.0.0.1:9", "--dtype", "float32"), "'dtype' is no option of a server's"),

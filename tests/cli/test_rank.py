@@ -1,4 +1,4 @@
-"""`onelogit rank`: documents from anywhere into order, shown in any terminal, whatever stands in them."""
+"""`onelogit rank`: documents from arguments, files and stdin, and output that is safe for any terminal."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from onelogit import DEMO_MODEL, Ranked, Reranker
 from onelogit.cli.main import main
-from onelogit.cli.ranking_table import ranking_table, shares_of, shown
+from onelogit.cli.output import bar_fractions, printable, ranking_table
 from support.servers import FakeServer, serving
 from support.terminal import in_terminal
 from support.tiny import Tiny
@@ -43,7 +43,7 @@ def demo() -> Reranker:
 
 @pytest.fixture(scope="module")
 def served(tiny_qwen: Tiny) -> Iterator[list[str]]:
-    """Arguments that have a server score: a process that asks it loads no torch, and is there at once."""
+    """Arguments for a server, so that the command needs no torch and starts quickly."""
     with Reranker.load(tiny_qwen.folder) as reranker, serving(FakeServer(reranker=reranker)) as server:
         yield ["--model", str(tiny_qwen.folder), "--url", server.url]
 
@@ -68,7 +68,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return printed.err
 
 
-def test_json_lines_are_the_cores_ranking(capsys: pytest.CaptureFixture[str], demo: Reranker):
+def test_json_lines_equal_the_ranking_of_the_core(capsys: pytest.CaptureFixture[str], demo: Reranker):
     lines = ranked_lines(capsys, QUERY, *DOCUMENTS, "--instruction", "Say.")
 
     expected = demo.rank(QUERY, DOCUMENTS, instruction="Say.")
@@ -78,7 +78,7 @@ def test_json_lines_are_the_cores_ranking(capsys: pytest.CaptureFixture[str], de
     assert [line["text"] for line in lines] == [DOCUMENTS[ranked.index] for ranked in expected]
 
 
-def test_the_table_has_the_best_first_and_no_word_of_probability_but_that_it_is_none(
+def test_the_table_shows_the_best_first_and_says_that_scores_are_not_probabilities(
     capsys: pytest.CaptureFixture[str],
 ):
     assert main(["rank", QUERY, *DOCUMENTS, "--top-n", "2"]) == 0
@@ -88,11 +88,11 @@ def test_the_table_has_the_best_first_and_no_word_of_probability_but_that_it_is_
     assert len(rows) == 2
     assert "Beijing" in rows[0]
     assert "cc-by-sa-4.0" in printed.out
-    assert re.findall(r"\S+ \S+ probab\w+|relevant", " ".join(printed.out.split())) == ["is no probability"]
+    assert re.findall(r"\S+ \S+ probab\w+|relevant", " ".join(printed.out.split())) == ["are not probabilities"]
     assert "its order and its figures mean nothing" in printed.err
 
 
-def test_documents_come_from_arguments_and_files_in_that_order(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_documents_of_arguments_come_before_documents_of_files(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     (tmp_path / "a.txt").write_text("second\n\nthird\n")
     (tmp_path / "b.jsonl").write_text('{"title": "The", "text": "fourth"}\n')
 
@@ -106,7 +106,7 @@ def test_documents_come_from_arguments_and_files_in_that_order(capsys: pytest.Ca
     ]
 
 
-def test_documents_may_stand_on_both_sides_of_options(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
+def test_documents_can_be_before_and_after_options(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
     for arguments in (
         ("a", "--top-n", "9", "b", "c"),
         ("--top-n", "9", "a", "b", "c"),
@@ -116,7 +116,7 @@ def test_documents_may_stand_on_both_sides_of_options(capsys: pytest.CaptureFixt
         assert {line["index"]: line["text"] for line in lines} == {0: "a", 1: "b", 2: "c"}
 
 
-def test_stdin_is_read_where_no_document_is_named(
+def test_stdin_is_read_if_no_document_is_given(
     capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch
 ):
     for content, texts in (("하나\ntwo\n".encode(), ["two", "하나"]), (b'{"text": "a"}\n', ["a"])):
@@ -128,9 +128,7 @@ def test_stdin_is_read_where_no_document_is_named(
 
 
 @pytest.mark.parametrize("form", [["--json"], []])
-def test_between_pipes_nothing_but_lines_is_written_and_one_that_closes_early_is_no_error(
-    form: list[str], served: list[str]
-):
+def test_in_a_pipeline_stderr_is_empty_and_a_closed_pipe_is_not_an_error(form: list[str], served: list[str]):
     command = [sys.executable, "-m", "onelogit", "rank", QUERY, *served, *form]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
@@ -146,7 +144,7 @@ def test_between_pipes_nothing_but_lines_is_written_and_one_that_closes_early_is
     assert process.returncode == 0
 
 
-def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
+def test_a_server_ranks_if_its_url_is_given(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
     with Reranker.load(tiny_qwen.folder) as reranker, serving(FakeServer(reranker=reranker)) as server:
         lines = ranked_lines(capsys, QUERY, *DOCUMENTS, "--model", tiny_qwen.folder, "--url", server.url)
         by_template = ranked_lines(
@@ -180,14 +178,14 @@ def test_a_server_is_asked_by_its_url(capsys: pytest.CaptureFixture[str], tiny_q
         ((QUERY, "a\udcff"), "half a character"),
     ],
 )
-def test_what_cannot_be_ranked_is_one_clear_line(
+def test_a_wrong_argument_gives_a_one_line_error(
     arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
 ):
     assert complaint in failure(capsys, *arguments)
 
 
 @pytest.mark.parametrize("width", [20, 40, 47, 79, 80, 120, 200])
-def test_hostile_documents_do_nothing_to_any_terminal(width: int):
+def test_documents_with_control_characters_do_not_affect_the_terminal(width: int):
     screen = drawn(HOSTILE, width)
 
     plain = re.sub(r"\x1b\[[0-9;]*m", "", screen)  # the table's own colours
@@ -203,24 +201,24 @@ def test_hostile_documents_do_nothing_to_any_terminal(width: int):
         assert "\u2068שלום עולם\u2069" in plain
 
 
-def test_bars_follow_the_logits_from_lowest_to_highest():
+def test_bars_span_from_the_lowest_to_the_highest_logit():
     ranking = [Ranked(0, 8.0, 0.9), Ranked(1, 4.0, 0.9), Ranked(2, -8.0, 0.9)]
 
     bars = [line.count("█") for line in drawn(["a", "b", "c"], 120, ranking).splitlines() if "█" in line]
 
     assert bars == [20, 15, 1]
-    assert shares_of([3.0, 3.0]) == [1.0, 1.0]
-    assert shares_of([]) == []
+    assert bar_fractions([3.0, 3.0]) == [1.0, 1.0]
+    assert bar_fractions([]) == []
 
 
-def test_a_text_is_shown_as_one_line():
-    assert shown(" a\n\tb ") == "a b"
-    assert shown(" " * 10**5 + "a") == "a"
-    assert shown("\x1b\u202e") == "\\x1b\\u202e"
-    assert len(shown("a" * 10**7)) < 10**4
+def test_a_text_is_printed_as_one_line():
+    assert printable(" a\n\tb ") == "a b"
+    assert printable(" " * 10**5 + "a") == "a"
+    assert printable("\x1b\u202e") == "\\x1b\\u202e"
+    assert len(printable("a" * 10**7)) < 10**4
 
 
-def test_json_holds_no_character_that_acts_on_a_terminal(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
+def test_json_contains_no_control_characters(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
     assert main(["rank", QUERY, *HOSTILE, "--model", str(tiny_qwen.folder), "--json"]) == 0
 
     printed = capsys.readouterr().out
@@ -228,7 +226,7 @@ def test_json_holds_no_character_that_acts_on_a_terminal(capsys: pytest.CaptureF
     assert sorted(json.loads(line)["text"] for line in printed.splitlines()) == sorted(HOSTILE)
 
 
-def test_in_a_terminal_there_is_a_spinner_and_no_colour_where_none_is_wanted(served: list[str]):
+def test_a_terminal_gets_a_spinner_and_no_colour_if_no_color_is_set(served: list[str]):
     command = ["-m", "onelogit", "rank", QUERY, *DOCUMENTS, *served]
 
     ran = in_terminal(command, columns=40, environment={"NO_COLOR": "1"})
@@ -241,8 +239,8 @@ def test_in_a_terminal_there_is_a_spinner_and_no_colour_where_none_is_wanted(ser
     assert all(cell_len(line) <= 40 for line in re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "\r", ran.screen).splitlines())
 
 
-def test_without_documents_in_a_terminal_it_says_what_to_do():
+def test_without_documents_in_a_terminal_the_error_says_what_to_do():
     ran = in_terminal(["-m", "onelogit", "rank", QUERY])
 
     assert ran.code == 2
-    assert "give them behind the query, in --documents FILE, or on stdin" in " ".join(ran.screen.split())
+    assert "give them after the query, in --documents FILE, or on stdin" in " ".join(ran.screen.split())

@@ -1,1 +1,1 @@
-"""The commands of `onelogit`, a module each: what it takes, and what it does with the core."""
+"""The commands of `onelogit`: one module per command, with its arguments and its `run` function."""

@@ -1,4 +1,4 @@
-"""The command `onelogit`: arguments in, tables or JSON out, errors as one line with exit code 2."""
+"""The command `onelogit`: arguments -> tables or JSON on stdout; errors are one line on stderr, with exit code 2."""
 
 import argparse
 import os
@@ -19,24 +19,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: without the program's name; None for those of the process.
+        arguments: without the program's name; None for `sys.argv`.
 
     Returns:
-        0; 1 where `verify` finds a difference, or `bulk` pairs with errors; 2 for an error that was printed; 130 where
-        it was interrupted.
+        The exit code: 0; 1 if `verify` finds a difference or `bulk` has pairs with errors; 2 after an error message;
+        130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
+            stream.reconfigure(errors="replace")  # for characters that the terminal's encoding lacks
     try:
-        options = _parsed(arguments)
+        options = _parse_arguments(arguments)
     except InputError as error:
         say(str(error))
         return 2
     options.arguments = [*arguments]
     if not sys.stderr.isatty():
-        disable_progress_bars()  # the hub's and, since they ask it, transformers'
+        disable_progress_bars()  # of the hub, and of transformers, which follows the hub's setting
     return _run(options)
 
 
@@ -44,12 +44,12 @@ def _run(options: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         code = command(options)
-        sys.stdout.flush()  # here, where a pipe that closed is no error
+        sys.stdout.flush()  # here, so that a closed pipe is handled below
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails
         return 0
-    except SystemExit:  # Rich's own end where a pipe closed; it has put the null device in its place
+    except SystemExit:  # Rich exits if the pipe is closed, after replacing stdout by the null device
         return 0
     except OnelogitError as error:
         say(str(error))
@@ -59,17 +59,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """What is wrong is one line here, too, and not the usage of all options."""
+    """Reports a wrong argument in one line, without the usage of all options."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; documents may stand on both sides of options, which argparse by itself does not allow.
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments. Unlike plain argparse, this accepts documents both before and after options.
 
     Raises:
-        InputError: they are none.
+        InputError: an argument is wrong or unknown.
     """
     options, rest = _parser().parse_known_args(arguments)
     if rest and (not hasattr(options, "document") or any(each.startswith("-") for each in rest)):
@@ -80,8 +80,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> _Parser:
-    # No option may be cut short: what is clear today would not be once there is another.
-    parser = _Parser(prog="onelogit", description="Decoder language models as one-logit rerankers.", allow_abbrev=False)
+    # No abbreviations: a new option could make one ambiguous.
+    parser = _Parser(prog="onelogit", description="Rerank with decoder language models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (rank, recipes, convert, verify, bench, evaluate, bulk):

@@ -1,4 +1,4 @@
-"""Arguments that say which model, and how it is loaded -> LoadOptions. Loads no torch."""
+"""Arguments that select a model or a server -> LoadOptions or OpenOptions. Does not import torch."""
 
 import argparse
 import json
@@ -17,48 +17,48 @@ METHODS = ("from_2_way_softmax", "no_post_processing")
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """How results are printed."""
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def add_revision_option(parser: argparse._ActionsContainer) -> None:
-    """Which version of a model."""
+    """Add --revision."""
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the hub")
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Which server, and how it is asked."""
-    group = parser.add_argument_group("a server")
-    group.add_argument("--url", help="of a server that serves the model; its key is read from ONELOGIT_API_KEY")
-    group.add_argument("--protocol", choices=get_args(Protocol), help="how it is asked; vllm-tokens where left out")
-    group.add_argument("--template", choices=("client", "server"), help="who writes prompts, in protocols of texts")
+    """Add the options of a server: --url, --protocol and --template."""
+    group = parser.add_argument_group("server")
+    group.add_argument("--url", help="address of a server that serves the model; its key is read from ONELOGIT_API_KEY")
+    group.add_argument("--protocol", choices=get_args(Protocol), help="protocol of the server (default: vllm-tokens)")
+    group.add_argument("--template", choices=("client", "server"), help="who builds prompts, if texts are sent")
 
 
 def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
-    """Everything that `load_options` reads."""
+    """Add all options that `load_options` reads."""
     add_loading_options(parser, default_dtype)
-    group = parser.add_argument_group("what the model is asked")
-    group.add_argument("--instruction", metavar="TEXT", help="in place of the family's default")
-    group.add_argument("--activation", choices=get_args(Activation), help="from logit to score")
-    group.add_argument("--chat-template", type=Path, metavar="FILE", help="jinja with the roles query and document")
+    group = parser.add_argument_group("prompt and score")
+    group.add_argument("--instruction", metavar="TEXT", help="instruction in the prompt (default: the family's)")
+    group.add_argument("--activation", choices=get_args(Activation), help="how to compute the score from the logit")
+    group.add_argument("--chat-template", type=Path, metavar="FILE", help="jinja, with the roles query and document")
 
 
 def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
-    """How a model is loaded, and which tokens answer, whatever it is asked."""
-    group = parser.add_argument_group("how the model is loaded")
+    """Add the options of loading a model and of its answer tokens."""
+    group = parser.add_argument_group("loading the model")
     add_revision_option(group)
-    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; the fastest one present where left out")
-    group.add_argument("--dtype", help=f"bfloat16, float16 or float32; {default_dtype} where left out")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="longest prompt; the model's own where left out")
-    group.add_argument("--compile", action="store_true", help="have PyTorch compile the layers")
-    group.add_argument("--trust-remote-code", action="store_true", help="let the checkpoint's own Python run")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the fastest available)")
+    group.add_argument("--dtype", help=f"bfloat16, float16 or float32 (default: {default_dtype})")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="maximum length of a prompt (default: the model's)")
+    group.add_argument("--compile", action="store_true", help="compile the layers with PyTorch")
+    group.add_argument("--trust-remote-code", action="store_true", help="allow the checkpoint's own Python code to run")
     group.add_argument(
         "--classifier-from-tokens",
         "--classifier_from_tokens",
         metavar="JSON",
-        help="""the answer tokens, as texts or ids: '["no", "yes"]', '["Yes"]', '[0]'""",
+        help="""answer tokens, as texts or ids: '["no", "yes"]', '["Yes"]', '[0]'""",
     )
-    group.add_argument("--method", choices=METHODS, help="what becomes of the answer tokens")
+    group.add_argument("--method", choices=METHODS, help="how to combine the answer tokens")
 
 
 def load_options(options: argparse.Namespace, model: str) -> LoadOptions:

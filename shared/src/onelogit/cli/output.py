@@ -1,30 +1,109 @@
-"""What a command prints besides its tables: results as JSON on stdout, and a line to people on stderr."""
+"""Results of a command -> JSON and tables on stdout, and messages on stderr."""
 
 import json
 import unicodedata
+from collections.abc import Sequence
+from itertools import compress
+from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from onelogit.options import DEMO_NOTE, is_demo
+from onelogit.ranking import Ranked
+from onelogit.recipes.recipe import is_non_commercial
+
+if TYPE_CHECKING:
+    from onelogit.registry import AnyReranker
+
+_MAX_CHARACTERS = 2000  # more than any terminal has columns
+_COLUMNS = {
+    "rank": 0,
+    "index": 80,
+    "logit": 0,
+    "score": 48,
+    "": 48,
+}  # name -> minimum terminal width
+_JOINERS = "\u200c\u200d"  # used in Persian words and in emoji
+_ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
 
 
 def print_json(content: object) -> None:
-    """One line of JSON in which no character acts on a terminal: those without a glyph are spelled in ASCII."""
-    written = json.dumps(content, ensure_ascii=False)
-    print("".join(_spelled(character) for character in written))  # noqa: T201
+    """Print one line of JSON. Control characters are escaped, so that they cannot affect a terminal."""
+    text = json.dumps(content, ensure_ascii=False)
+    control = ("Cc", "Cf", "Zl", "Zp")
+    print("".join(json.dumps(c)[1:-1] if unicodedata.category(c) in control else c for c in text))  # noqa: T201
 
 
 def say(text: str) -> None:
-    """A line to people, which no pipe passes on."""
+    """Print a message on stderr."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {text}", markup=False)
 
 
 def mention_demo(model: str | None) -> None:
-    """Say so where the model is the demo model, whose figures mean nothing."""
+    """If the model is the demo model, print a note that its results are meaningless."""
     if model is not None and is_demo(model):
         say(DEMO_NOTE)
 
 
-def _spelled(character: str) -> str:
-    is_mute = unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp")
-    return json.dumps(character)[1:-1] if is_mute else character
+def ranking_table(
+    query: str, ranking: Sequence[Ranked], documents: Sequence[str], console: Console, top_n: int | None = None
+) -> Table:
+    """A table with one row per document, best first, and a bar for its logit.
+
+    Args:
+        query: the title.
+        ranking: all documents, so that bars can span from the lowest to the highest logit.
+        documents: the texts that the ranking's indices refer to.
+        console: its width and encoding decide which columns and characters are used.
+        top_n: maximum number of rows.
+    """
+    title = Text(printable(query))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0))
+    is_column_shown = [console.width >= least_width for least_width in _COLUMNS.values()]
+    for name in compress(_COLUMNS, is_column_shown):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    table.add_column("document", no_wrap=True, overflow="ellipsis", ratio=1)
+    block = "#" if console.options.ascii_only else "█"
+    bar_width = max(6, min(24, console.width // 6))
+    fractions = bar_fractions([ranked.logit for ranked in ranking])
+    for rank, (ranked, fraction) in enumerate(zip(ranking[:top_n], fractions, strict=False), start=1):
+        bar = Text(block * max(1, round(fraction * bar_width)), style="cyan")
+        cells: list[str | Text] = [str(rank), str(ranked.index), f"{ranked.logit:+.3f}", f"{ranked.score:.4f}", bar]
+        table.add_row(*compress(cells, is_column_shown), Text(printable(documents[ranked.index])))
+    return table
+
+
+def ranking_caption(reranker: "AnyReranker") -> str:
+    """The model, its licence, and what the bars and scores mean."""
+    licence = reranker.licence or "see the model's card"
+    licence = f"{licence}, not for commercial use" if is_non_commercial(licence) else licence
+    legend = "Bars span from the lowest to the highest logit. Scores are for ordering; they are not probabilities."
+    return f"{printable(reranker.name)}; licence of the model: {printable(licence)}\n{legend}"
+
+
+def bar_fractions(logits: Sequence[float]) -> list[float]:
+    """The position of each logit between the lowest (0) and the highest (1); 1 for all if they are equal."""
+    low, high = min(logits, default=0.0), max(logits, default=0.0)
+    return [1.0 if high == low else (logit - low) / (high - low) for logit in logits]
+
+
+def printable(text: str) -> str:
+    """The text as one line that is safe to print: white space is collapsed, control characters are escaped.
+
+    Right-to-left text is isolated, so that it does not reorder the rest of the line.
+    """
+    beginning = " ".join(text.lstrip()[:_MAX_CHARACTERS].split())
+    if not beginning:
+        return "(empty)"
+    line = "".join(_escaped(character) for character in beginning)
+    is_right_to_left = any(unicodedata.bidirectional(character) in ("R", "AL") for character in line)
+    return f"{_ISOLATE}{line}{_END_ISOLATE}" if is_right_to_left else line
+
+
+def _escaped(character: str) -> str:
+    if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn"):
+        return character
+    return character.encode("unicode_escape").decode()

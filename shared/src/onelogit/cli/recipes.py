@@ -1,4 +1,4 @@
-"""`onelogit recipes`: the families that are known, or what would be used for a model, and why."""
+"""`onelogit recipes`: a model -> its recipe and where it was found; without a model, all known families."""
 
 import argparse
 from dataclasses import asdict
@@ -14,40 +14,38 @@ from onelogit.cli.output import print_json
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe
 
-SUMMARY = "the families that are known, or what would be used for a model, and which file said so"
+SUMMARY = "list the known model families, or show which recipe a model would get and why"
+_NO_TEMPLATE = "none: the tokenizer joins query and document"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("model", nargs="?", help="hub id or folder; all families where left out")
+    """Add the command's arguments."""
+    parser.add_argument("model", nargs="?", help="hub id or folder (default: list all families)")
     add_json_option(parser)
     add_revision_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table of families, or the recipe of one model."""
-    if options.model is None:
-        _print([asdict(recipe) for recipe in FAMILIES], _table_of_families(), is_json=options.json)
-        return 0
-    folder = find_folder(options.model, with_weights=False, revision=options.revision)
-    recipe, because = resolve_recipe(options.model, read_texts(folder))
-    _print({**asdict(recipe), "because": because}, _table_of_recipe(recipe, because), is_json=options.json)
-    return 0
-
-
-def _print(content: object, table: Table, *, is_json: bool) -> None:
-    if is_json:
+    content: object = [asdict(recipe) for recipe in FAMILIES]
+    table = _table_of_families()
+    if options.model is not None:
+        folder = find_folder(options.model, with_weights=False, revision=options.revision)
+        recipe, because = resolve_recipe(options.model, read_texts(folder))
+        content, table = {**asdict(recipe), "because": because}, _table_of_recipe(recipe, because)
+    if options.json:
         print_json(content)
     else:
         Console().print(table)
+    return 0
 
 
 def _table_of_families() -> Table:
-    caption = "A model that declares itself needs no entry. --json names the models of each family."
-    table = Table(title="Families that onelogit knows", caption=caption)
+    caption = "Models in the Sentence Transformers format need no entry. --json lists the models of each family."
+    table = Table(title="Model families known to onelogit", caption=caption)
     for name in ("family", "logit", "score", "tokens", "licence"):
-        is_right, is_whole = name == "tokens", name in ("family", "logit")
-        table.add_column(name, justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
+        is_whole = name in ("family", "logit")
+        table.add_column(name, justify="right" if name == "tokens" else "left", no_wrap=is_whole, overflow="fold")
     for recipe in FAMILIES:
         licence = "see the model's card" if recipe.licence is None else recipe.licence
         logit = _logit(recipe.read_out)
@@ -66,9 +64,9 @@ def _table_of_recipe(recipe: Recipe, because: str) -> Table:
         "score": recipe.activation,
         "instruction": recipe.default_instruction or "none",
         "max tokens": f"{recipe.max_tokens:,}",
-        "licence": "not named" if recipe.licence is None else recipe.licence,
+        "licence": "not declared" if recipe.licence is None else recipe.licence,
         "source": recipe.source,
-        "chat template": "none: a pair for the tokenizer" if recipe.chat_template is None else recipe.chat_template,
+        "chat template": _NO_TEMPLATE if recipe.chat_template is None else recipe.chat_template,
     }
     for name, value in rows.items():
         table.add_row(name, Text(value))
@@ -77,10 +75,7 @@ def _table_of_recipe(recipe: Recipe, because: str) -> Table:
 
 def _logit(read_out: ReadOut | None) -> str:
     if read_out is None:
-        return "its own head"
-    tokens = [
-        token if isinstance(token, str) else f"token {token}"
-        for token in (read_out.true, read_out.false)
-        if token is not None
-    ]
-    return " − ".join(tokens) + ("" if read_out.scale == 1 else f", times {read_out.scale:g}")
+        return "the model's own head"
+    tokens = [token for token in (read_out.true, read_out.false) if token is not None]
+    names = (token if isinstance(token, str) else f"token {token}" for token in tokens)
+    return " − ".join(names) + ("" if read_out.scale == 1 else f", times {read_out.scale:g}")
