@@ -13,8 +13,8 @@ from torch._dynamo.utils import counters
 from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit.engine import optimize
-from onelogit.engine.compiled import compile_layers
 from onelogit.engine.model_runner import ModelRunner
+from onelogit.engine.optimize import compile_layers
 from support.classifiers import classifier_of, random_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")  # PyTorch's own, when it loads its compiler

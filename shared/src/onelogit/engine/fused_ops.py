@@ -32,7 +32,7 @@ def fuse(model: PreTrainedModel) -> None:
             module.forward = _FusedOps(module, forward)
 
 
-def stop_quickening(part: nn.Module) -> None:
+def unfuse(part: nn.Module) -> None:
     """Give each module of a part its own forward back: a compiler would guard ours, and so compile every layer anew."""
     for module in part.modules():
         if _is_fused(module):

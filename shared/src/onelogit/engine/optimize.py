@@ -5,8 +5,9 @@ was.
 """
 
 import logging
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from onelogit.engine.attention.hooks import (
@@ -15,9 +16,8 @@ from onelogit.engine.attention.hooks import (
     is_known_to_share_prefixes,
     may_share_prefixes,
 )
-from onelogit.engine.compiled import can_be_compiled, compile_layers, stop_compiling
 from onelogit.engine.forward import context_for, read_padded, run_prefix_tree
-from onelogit.engine.fused_ops import fuse
+from onelogit.engine.fused_ops import fuse, unfuse
 from onelogit.engine.prefix_tree import Cursor, next_batch
 from onelogit.errors import OnelogitError, first_line
 from onelogit.prompts.token_rows import TokenRow
@@ -77,14 +77,14 @@ def _learns_compiled(classifier: PreTrainedModel, *, shares_prefixes: bool) -> N
     try:
         compiled = _hidden_states(classifier)
     except Exception as error:  # whatever a compiler has to say
-        stop_compiling(classifier)
+        undo_compile(classifier)
         raise OnelogitError(
             f"PyTorch cannot compile {type(classifier).__name__} here: {first_line(error)}; on a CPU it needs a C++ "
             "compiler (g++, clang or MSVC), on CUDA Triton and a C compiler, and Python's headers; or leave compile out"
         ) from error
     if not _is_same(classifier, compiled, plain, "being compiled"):
         logger.warning("compiled, %s gives other numbers: it is not", type(classifier).__name__)
-        stop_compiling(classifier)
+        undo_compile(classifier)
 
 
 def _is_same(classifier: PreTrainedModel, hidden: Tensor, expected: Tensor, what: str) -> bool:
@@ -102,3 +102,32 @@ def _sample(classifier: PreTrainedModel) -> list[tuple[int, ...]]:
     """Rows that share a prefix, sorted."""
     vocabulary = int(classifier.config.get_text_config().vocab_size)
     return sorted(tuple(id % vocabulary for id in (*range(100, 112), *own)) for own in _ENDINGS)
+
+
+def can_be_compiled(model: PreTrainedModel) -> bool:
+    """Whether all layers can share the same compiled graphs: layers that accelerate moves would each need their own."""
+    layers = getattr(model.base_model, "layers", None)
+    return isinstance(layers, nn.ModuleList) and not any(hasattr(part, "_hf_hook") for part in layers.modules())
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Have PyTorch compile all layers but the last, in place, at their next call.
+
+    Lengths are symbolic, so that a few graphs serve all layers and batches. Attention stays outside the graphs, as does
+    the last layer, which computes only the rows' last tokens.
+    """
+    for layer in _compilable_layers(model):
+        unfuse(layer)
+        layer.compile(dynamic=True)
+
+
+def undo_compile(model: PreTrainedModel) -> None:
+    """Undo `compile_layers`."""
+    for layer in _compilable_layers(model):
+        layer._compiled_call_impl = None
+    fuse(model)
+
+
+def _compilable_layers(model: PreTrainedModel) -> list[Any]:
+    decoder: Any = model.base_model
+    return list(decoder.layers)[:-1]
