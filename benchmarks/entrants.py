@@ -11,7 +11,7 @@ from device_clock import Call
 from lineup import Absent, Entrant, Lineup
 
 from onelogit import Reranker
-from onelogit.engine.attention.flash_varlen import has_flash_varlen
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.attention.hooks import attends_over_prefix_tree
 from onelogit.errors import first_line
 from onelogit.prompts.token_rows import TokenRow
@@ -58,7 +58,7 @@ def way_of(lineup: Lineup, entrant: Entrant) -> str:
     if not attends_over_prefix_tree(entrant.model):
         return "padded rows: forests gave other numbers when it was loaded"
     query = torch.empty(1, 1, lineup.shape.head_dim, device=lineup.device, dtype=lineup.dtype)
-    return "forests, all segments at once" if has_flash_varlen(query) else "forests, segment by segment"
+    return "forests, all segments at once" if FlashVarlenAttention.supports(query) else "forests, segment by segment"
 
 
 def _card(lineup: Lineup) -> Entrant:

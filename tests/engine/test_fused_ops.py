@@ -17,7 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from onelogit.engine import fused_ops as fused_ops
+from onelogit.engine import fused_ops
 from onelogit.engine.fused_ops import fuse
 from support.classifiers import classifier_of
 

@@ -54,7 +54,7 @@ def test_a_container_has_what_it_is_allowed(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_CONTROL_GROUP_ROOT", tmp_path)
 
     assert free_bytes(torch.device("cpu")) == expected
 
@@ -65,7 +65,7 @@ def test_without_a_limit_the_machines_memory_counts(
 ):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_CONTROL_GROUP_ROOT", tmp_path)
 
     free = free_bytes(torch.device("cpu"))
 

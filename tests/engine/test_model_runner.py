@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from onelogit import Reranker
-from onelogit.engine.device_transfer import Coming
+from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.recipes.families import FAMILIES
@@ -152,11 +152,11 @@ def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
         assert logits[0] == logits[2] == logits[3] != logits[1]
 
 
-def test_numbers_that_come_are_those_that_were_there():
-    coming = Coming(torch.tensor([1.5, -2.0, 0.25]))
+def test_pending_logits_of_a_cpu_are_ready_and_identical_items_share_one():
+    pending = PendingLogits([[2], [0, 3], [1]], torch.tensor([1.5, -2.0, 0.25]))
 
-    assert coming.are_there()
-    assert coming.numbers() == [1.5, -2.0, 0.25]
+    assert pending.is_ready()
+    assert pending.logits() == [(2, 1.5), (0, -2.0), (3, -2.0), (1, 0.25)]
 
 
 def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedModel):
@@ -173,7 +173,7 @@ def test_every_row_comes_once_and_batch_by_batch(qwen: PreTrainedModel, is_padde
     forward = ModelRunner(qwen, 2)
     forward.shares_prefixes = not is_padded
 
-    batches = [batch.computed().indices for batch in forward.compute(rows)]
+    batches = [[index for index, _ in pending.logits()] for pending in forward.compute(rows)]
 
     assert sorted(index for indices in batches for index in indices) == [0, 1, 2]
     assert len(batches) == 2

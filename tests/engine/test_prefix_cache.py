@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config
 
-from onelogit.engine.keys import KeyValue, LayerKeyValues
-from onelogit.engine.kv_cache import KeyValuePool
+from onelogit.engine import model_runner
+from onelogit.engine.kv_cache import KeyValue, KeyValuePool, LayerKeyValues
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.prefix_cache import PrefixCache
-from onelogit.engine.prefix_tree import Known
+from onelogit.engine.prefix_tree import CachedPrefix
 from onelogit.errors import InputError
 from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, tokens_seen
@@ -108,10 +108,10 @@ def cache_of(tokens: int, host_tokens: int = 0) -> PrefixCache:
     return PrefixCache(token(), 64 * tokens, 64 * host_tokens)
 
 
-def read(cache: PrefixCache, known: Known) -> KeyValue:
+def read(cache: PrefixCache, known: CachedPrefix) -> KeyValue:
     """What stands where a prefix was found."""
-    assert known.places is not None
-    return KeyValue(*(torch.cat([tensor[start:stop] for start, stop in known.places]) for tensor in cache.layers[0]))
+    assert known.spans is not None
+    return KeyValue(*(torch.cat([tensor[start:stop] for start, stop in known.spans]) for tensor in cache.layers[0]))
 
 
 IDS = st.integers(0, 6).map(lambda count: (count,) * (count + 1))
@@ -122,11 +122,11 @@ def test_what_was_used_longest_ago_goes_first(uses: list[tuple[int, ...]], most:
     cache, expected = cache_of(most), []
     for ids in uses:
         is_known = cache.find((*ids, 99), (len(ids),)) is not None
-        cache.release()
+        cache.unpin()
 
         assert is_known == (ids in expected)
         if not is_known:
-            cache.keep([ids], numbered(len(ids)))
+            cache.insert([ids], numbered(len(ids)))
         if len(ids) <= most:
             expected = [*(other for other in expected if other != ids), ids]
         while sum(map(len, expected)) > most:
@@ -143,13 +143,13 @@ def use(cache: PrefixCache, numbers: list[int]) -> set[tuple[int, ...]]:
     prefixes = [(number,) * (1 + number % 5) for number in numbers]
     known = {ids: cache.find((*ids, 99), (len(ids),)) for ids in prefixes}
     for ids, where in known.items():
-        if where is not None and where.places is not None:
+        if where is not None and where.spans is not None:
             for tensor, half in zip(read(cache, where), written(ids), strict=True):
                 assert torch.equal(tensor, half)
-    cache.release()
+    cache.unpin()
     new = [ids for ids in prefixes if known[ids] is None]
     if new:
-        cache.keep(new, [KeyValue(*torch.cat([written(ids) for ids in new], 1))])
+        cache.insert(new, [KeyValue(*torch.cat([written(ids) for ids in new], 1))])
     return {ids for ids in prefixes if known[ids] is not None}
 
 
@@ -181,7 +181,7 @@ def written(ids: tuple[int, ...]) -> torch.Tensor:
 def test_what_leaves_the_device_waits_in_the_cpus_memory():
     cache = cache_of(3, 3)
     for id in range(3):
-        cache.keep([(id, id)], numbered(2))
+        cache.insert([(id, id)], numbered(2))
 
     found = [cache.find((id, id, 9), (2,)) is not None for id in (2, 1, 0)]
 
@@ -191,34 +191,34 @@ def test_what_leaves_the_device_waits_in_the_cpus_memory():
 
 def test_of_more_than_fits_the_last_are_kept_and_the_others_wait():
     cache = cache_of(4, 4)
-    cache.keep([(1, 1), (2, 2), (3, 3)], numbered(2, 2, 2))
+    cache.insert([(1, 1), (2, 2), (3, 3)], numbered(2, 2, 2))
 
     first = [cache.find((id, id, 9), (2,)) for id in (2, 3, 1)]
 
-    assert [known is not None and known.places is not None for known in first] == [True, True, False]
-    cache.release()
+    assert [known is not None and known.spans is not None for known in first] == [True, True, False]
+    cache.unpin()
     known = cache.find((1, 1, 9), (2,))
     assert torch.equal(read(cache, known).keys, numbered(2, 2, 2)[0].keys[:2])
 
 
 def test_what_was_found_stays_until_it_has_been_read():
     cache = cache_of(4, 100)
-    cache.keep([(1, 1), (2, 2)], numbered(2, 2))
-    cache.keep([(3, 3, 3, 3)], numbered(4))
+    cache.insert([(1, 1), (2, 2)], numbered(2, 2))
+    cache.insert([(3, 3, 3, 3)], numbered(4))
     cache.find((1, 1, 9), (2,))
     cache.find((2, 2, 9), (2,))
 
     waiting = cache.find((3, 3, 3, 3, 9), (4,))
-    cache.release()
+    cache.unpin()
     found = cache.find((3, 3, 3, 3, 9), (4,))
 
-    assert waiting == Known(4, None)
-    assert found.places is not None
+    assert waiting == CachedPrefix(4, None)
+    assert found.spans is not None
 
 
 def test_the_longest_stem_is_found_and_never_the_whole_row():
     cache = cache_of(100)
-    cache.keep([(1, 2, 3)[:length] for length in (1, 2, 3)], numbered(1, 2, 3))
+    cache.insert([(1, 2, 3)[:length] for length in (1, 2, 3)], numbered(1, 2, 3))
 
     assert cache.find((1, 2, 3, 4), (1, 2, 3)).length == 3
     assert cache.find((1, 2, 3), (1, 2, 3)).length == 2
@@ -229,7 +229,7 @@ def test_the_longest_stem_is_found_and_never_the_whole_row():
 def test_a_prefix_kept_twice_is_counted_once():
     cache = cache_of(100)
     for _ in range(2):
-        cache.keep([(1, 2), (1, 2)], numbered(2, 2))
+        cache.insert([(1, 2), (1, 2)], numbered(2, 2))
 
     assert cache.held_bytes == 64 * 2
 
@@ -250,7 +250,7 @@ def test_documents_that_the_cache_cannot_hold_together_are_read_in_several_batch
 
 def test_what_is_longer_than_the_device_holds_does_not_wait_for_it():
     cache = cache_of(3, 10)
-    cache.keep([(1,) * 5], numbered(5))
+    cache.insert([(1,) * 5], numbered(5))
 
     assert cache.find((*[1] * 5, 9), (5,)) is None
 
@@ -268,11 +268,11 @@ def test_a_batch_that_fails_leaves_nothing_in_use(classifier: PreTrainedModel, m
     forward.logits(document_first(range(1), range(6)))
     rows = document_first(range(1, 2), range(6))
 
-    def fails(reading: object) -> None:
+    def fails(*_: object) -> None:
         raise ValueError("broken")
 
     with monkeypatch.context() as broken:
-        broken.setattr(forward, "_run_prefix_tree", fails)
+        broken.setattr(model_runner, "prefix_tree_logits", fails)
         with pytest.raises(ValueError, match="broken"):
             forward.logits(rows)
 
@@ -293,7 +293,7 @@ def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(
         short_of_memory.setattr(KeyValuePool, "write", fails)
         assert forward.logits(rows) == pytest.approx(expected, abs=1e-5)
 
-    assert "are not kept" in caplog.text
+    assert "are not cached" in caplog.text
     assert forward.document_cache.held_bytes == 0
     for _ in range(2):
         assert forward.logits(rows) == pytest.approx(expected, abs=1e-5)
@@ -301,7 +301,7 @@ def test_a_call_goes_on_where_there_is_no_memory_to_keep_what_it_read(
 
 
 def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
-    with pytest.raises(InputError, match=r"document_cache_bytes=\d+ and .*: there is not so much memory on cpu"):
+    with pytest.raises(InputError, match=r"document_cache_bytes=\d+ and .*: there is not that much free memory on cpu"):
         ModelRunner(classifier, 1000, 2**60)
 
 
@@ -309,5 +309,5 @@ def test_more_than_the_memory_there_is_is_refused(classifier: PreTrainedModel):
     ("name", "asked"), [("document_cache_bytes", (200,)), ("document_cache_host_bytes", (2**20, 200))]
 )
 def test_less_than_a_token_takes_is_refused(name: str, asked: tuple[int, ...], classifier: PreTrainedModel):
-    with pytest.raises(InputError, match=f"{name}=200 keeps nothing: one token takes 1536 bytes"):
+    with pytest.raises(InputError, match=f"{name}=200 is too small: one token takes 1536 bytes"):
         ModelRunner(classifier, 1000, *asked)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelogit.engine.prefix_tree import Batch, Cursor, Known, Path, clip, next_batch, shared_length
+from onelogit.engine.prefix_tree import Batch, CachedPrefix, Cursor, Path, clip, next_batch, shared_length
 
 # Few ids, so that prefixes are shared at every depth.
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple), max_size=20).map(
@@ -35,19 +35,19 @@ class Reader:
 
     def read(self, batch: Batch) -> None:
         own = list(zip(batch.ids, batch.positions, strict=True))
-        blocks = [own, self.carried, self.kept]
+        sources = [own, self.carried, self.kept]
         ends = {end.place: end.row for end in batch.ends}
         for segment in batch.segments:
-            ancestors = self.follow(segment.ancestors, blocks)
+            ancestors = self.follow(segment.ancestors, sources)
             if segment.stop - 1 in ends:
                 self.seen[ends[segment.stop - 1]] = [*ancestors, *own[segment.start : segment.stop]]
         for prefix in batch.cacheable_prefixes:
-            self.cacheable_prefixes[prefix.row, prefix.length] = self.follow(prefix.path, blocks)
-        self.carried = self.follow(batch.carry, blocks)
+            self.cacheable_prefixes[prefix.row, prefix.length] = self.follow(prefix.path, sources)
+        self.carried = self.follow(batch.carry, sources)
 
     @staticmethod
-    def follow(path: Path, blocks: list[list[Token]]) -> list[Token]:
-        return [token for block, start, stop in path for token in blocks[block][start:stop]]
+    def follow(path: Path, sources: list[list[Token]]) -> list[Token]:
+        return [token for source, start, stop in path for token in sources[source][start:stop]]
 
 
 def tokens(row: Sequence[int]) -> list[Token]:
@@ -123,10 +123,10 @@ class Kept:
         self.tokens += [(-1, -1), *some]
         return len(self.tokens) - len(some), len(self.tokens)
 
-    def find(self, row: int) -> Known:
+    def find(self, row: int) -> CachedPrefix:
         has_room = row in self.found or len(self.found) < self.most
         self.found |= {row} if has_room else set()
-        return Known(self.lengths[row], self.places[row] if has_room else None)
+        return CachedPrefix(self.lengths[row], self.places[row] if has_room else None)
 
 
 @given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
@@ -134,7 +134,7 @@ def test_kept_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.
     kept = Kept(rows, data)
     reader, batches, cursor = Reader(kept.tokens), [], Cursor()
     while cursor.row < len(rows):
-        batches.append(next_batch(rows, cursor, batch_tokens, find_known=kept.find))
+        batches.append(next_batch(rows, cursor, batch_tokens, find_cached=kept.find))
         cursor = batches[-1].after
         kept.found.clear()
     lengths = kept.lengths
@@ -153,9 +153,9 @@ def test_kept_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.
 
 @given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
 def test_stems_are_handed_out_once_and_whole(rows, batch_tokens: int, data: st.DataObject):
-    prefix_lengths = [data.draw(st.lists(st.integers(1, len(row)), max_size=3, unique=True)) for row in rows]
+    cacheable_lengths = [data.draw(st.lists(st.integers(1, len(row)), max_size=3, unique=True)) for row in rows]
     reader, handed_out = Reader(), []
-    for batch in grow_all(rows, batch_tokens, prefix_lengths=prefix_lengths):
+    for batch in grow_all(rows, batch_tokens, cacheable_lengths=cacheable_lengths):
         reader.read(batch)
         handed_out += [rows[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes]
 

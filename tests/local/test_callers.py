@@ -58,7 +58,7 @@ async def hold_up(reranker: Reranker, gate: Gate) -> asyncio.Task[object]:
 
 
 def waiting(reranker: Reranker) -> int:
-    return sum(len(line.jobs) for line in reranker._scorer._scheduler._lines.values())
+    return sum(len(worker.requests) for worker in reranker._scorer._scheduler._workers.values())
 
 
 async def test_callers_who_wait_at_the_same_time_are_computed_as_one_forest(
@@ -164,7 +164,7 @@ def test_a_cache_in_the_cpus_memory_alone_is_refused(tiny_qwen: Tiny):
 def test_a_cache_that_cannot_be_used_is_mentioned(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
     Reranker.load(tiny_qwen.folder, attn_implementation="eager", document_cache_bytes=10**6)
 
-    assert "no document is kept" in caplog.text
+    assert "no document is cached" in caplog.text
 
 
 def test_no_thread_of_the_callers_computes(tiny_qwen: Tiny):

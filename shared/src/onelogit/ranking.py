@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple
 
 from onelogit.errors import LogitError, optional_import
 from onelogit.recipes.recipe import Activation
@@ -22,29 +22,6 @@ class Ranked(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a document
     logit: float
     score: float
-
-
-class Computed(NamedTuple):
-    """The logits of some rows, in the order of `indices`, which say whose."""
-
-    indices: list[int]
-    logits: list[float]
-
-    def is_computed(self) -> bool:
-        return True
-
-    def computed(self) -> Self:
-        return self
-
-
-class Launched(Protocol):
-    """A batch that a device was given: `Computed`, or what will be."""
-
-    def is_computed(self) -> bool:
-        """Whether `computed` would not wait."""
-
-    def computed(self) -> Computed:
-        """The logits, waited for."""
 
 
 def rank_logits(

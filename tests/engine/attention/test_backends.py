@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
-from onelogit.engine.attention import context, flash_varlen, sdpa
+from onelogit.engine.attention import flash_varlen, sdpa
 from onelogit.engine.attention.context import AttentionContext
-from onelogit.engine.device_transfer import places, sent
-from onelogit.engine.keys import KeyValue
-from onelogit.engine.prefix_tree import CARRIED, KEPT, Cursor, Known, next_batch
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
+from onelogit.engine.device_transfer import indices_of, to_device
+from onelogit.engine.kv_cache import KeyValue
+from onelogit.engine.prefix_tree import CACHED, CARRIED, CachedPrefix, Cursor, next_batch
 from support.varlen import varlen_reference
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
@@ -27,19 +28,19 @@ def attend(batch, layer: int, window: int | None, fillers: int) -> tuple[torch.T
     width = len(batch.ids) + fillers
     own = KeyValue(*torch.randn(2, width, KEY_HEADS, WIDTH))
     query = torch.randn(HEADS, width, WIDTH)
-    reading = AttentionContext(batch, 2, carried, kept, width=width)
-    return reading.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], reading
+    context = AttentionContext(batch, 2, carried, kept, width=width)
+    return context.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], context
 
 
-def find_known(row: int) -> Known | None:
+def find_cached(row: int) -> CachedPrefix | None:
     """Of some rows the first two tokens are kept, in two pieces."""
-    return Known(2, [(7 + row, 8 + row), (40 - row, 41 - row)]) if row in (3, 5) else None
+    return CachedPrefix(2, [(7 + row, 8 + row), (40 - row, 41 - row)]) if row in (3, 5) else None
 
 
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 32, 33, 100])
 @pytest.mark.parametrize("layer", [0, 1], ids=["a layer", "the last layer"])
 @pytest.mark.parametrize("fillers", [0, 3, 50])
-@pytest.mark.parametrize("find", [None, find_known], ids=["nothing kept", "kept keys"])
+@pytest.mark.parametrize("find", [None, find_cached], ids=["nothing kept", "kept keys"])
 @pytest.mark.parametrize(
     ("rows", "cursor"),
     [(SHORT, Cursor()), (SHORT, Cursor(3, 2)), (LONG, Cursor()), (LONG, Cursor(1, 3))],
@@ -48,42 +49,42 @@ def find_known(row: int) -> Known | None:
 def test_both_executions_see_the_same(
     monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find, fillers: int, layer: int, window: int | None
 ):
-    batch = next_batch(rows, cursor, 300, find_known=find)
+    batch = next_batch(rows, cursor, 300, find_cached=find)
     in_turn, _ = attend(batch, layer, window, fillers)
-    monkeypatch.setattr(context, "has_flash_varlen", lambda query: True)
+    monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
     together, _ = attend(batch, layer, window, fillers)
 
-    used = {span.block for segment in batch.segments for span in segment.ancestors}
-    assert (CARRIED in used, KEPT in used) == (bool(cursor.begun), find is not None)
+    used = {span.source for segment in batch.segments for span in segment.ancestors}
+    assert (CARRIED in used, CACHED in used) == (bool(cursor.token), find is not None)
     assert torch.allclose(together, in_turn, atol=1e-6)
     assert bool((together.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
 
 
-@pytest.mark.parametrize("find", [None, find_known], ids=["nothing kept", "kept keys"])
+@pytest.mark.parametrize("find", [None, find_cached], ids=["nothing kept", "kept keys"])
 @pytest.mark.parametrize(("rows", "cursor"), [(SHORT, Cursor()), (LONG, Cursor(1, 3))])
 def test_both_executions_keep_the_same_in_memory_of_its_own(
     monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find
 ):
-    prefix_lengths = [range(2, len(row) + 1, 3) for row in rows]
-    batch = next_batch(rows, cursor, 90, prefix_lengths, find)
+    cacheable_lengths = [range(2, len(row) + 1, 3) for row in rows]
+    batch = next_batch(rows, cursor, 90, cacheable_lengths, find)
     _, in_turn = attend(batch, 0, None, fillers=3)
-    monkeypatch.setattr(context, "has_flash_varlen", lambda query: True)
+    monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
     _, together = attend(batch, 0, None, fillers=3)
 
     assert len(batch.cacheable_prefixes) > 1
     assert len(in_turn.cacheable_prefixes[0].keys) == sum(prefix.length for prefix in batch.cacheable_prefixes)
-    assert len(in_turn.carry[0].keys) == batch.after.begun
+    assert len(in_turn.carry[0].keys) == batch.after.token
     for mine, other in zip(
         in_turn.cacheable_prefixes + in_turn.carry, together.cacheable_prefixes + together.carry, strict=True
     ):
         for tensor, same in zip(mine, other, strict=True):
             assert torch.equal(tensor, same)
-    for reading in (in_turn, together):
-        for cacheable_prefixes, carry in zip(reading.cacheable_prefixes[0], reading.carry[0], strict=True):
+    for context in (in_turn, together):
+        for cacheable_prefixes, carry in zip(context.cacheable_prefixes[0], context.carry[0], strict=True):
             assert cacheable_prefixes.untyped_storage().nbytes() == cacheable_prefixes.nbytes + carry.nbytes
 
 
@@ -104,7 +105,7 @@ def test_pytorch_2_11_is_not_told_that_keys_have_fewer_heads(monkeypatch: pytest
     batch = next_batch(SHORT, Cursor(), 300)
     in_turn, _ = attend(batch, 0, None, fillers=0)
     monkeypatch.setattr(varlen, "varlen_attn", of_2_11)
-    monkeypatch.setattr(context, "has_flash_varlen", lambda query: True)
+    monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", flash_varlen._varlen_attention.__wrapped__)
 
     together, _ = attend(batch, 0, None, fillers=0)
@@ -141,7 +142,7 @@ def test_segments_meet_kernels_in_lengths_that_repeat(monkeypatch: pytest.Monkey
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)).map(lambda span: (span[0], sum(span)))))
 def test_places_are_those_of_each_span_in_turn(spans: list[tuple[int, int]]):
-    found = places(spans)
+    found = indices_of(spans)
 
     assert found.tolist() == [place for span in spans for place in range(*span)]
     assert found.dtype == torch.long
@@ -158,7 +159,7 @@ def test_only_cuda_is_not_waited_for():
                 waits.append(not (kwargs or {}).get("non_blocking"))
             return super().__torch_function__(function, types, args, kwargs or {})
 
-    there = sent(torch.arange(3).as_subclass(Noted), torch.device("meta"))
+    there = to_device(torch.arange(3).as_subclass(Noted), torch.device("meta"))
 
     assert there.is_meta
     assert waits == [True]

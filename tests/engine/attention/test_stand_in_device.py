@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PretrainedConfig, PreTrainedModel, Qwen3Config
 
 from onelogit.engine.attention import flash_varlen, sdpa
-from onelogit.engine.attention.flash_varlen import has_flash_varlen
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, random_rows
@@ -131,7 +131,7 @@ def test_where_the_gpus_attention_is_wrong_padded_rows_are_read_and_it_is_said(
         logits = forward.logits(rows)
 
     assert not forward.shares_prefixes
-    assert "Qwen3ForSequenceClassification reads padded rows on cuda:0, and takes longer" in caplog.text
+    assert "Qwen3ForSequenceClassification computes padded rows on cuda:0, which is slower" in caplog.text
     assert logits == pytest.approx(expected, abs=0.1)
 
 
@@ -176,6 +176,6 @@ def test_flash_attention_is_given_only_what_it_takes(
     query = torch.zeros(4, 3, width, dtype=dtype)
 
     with far_devices(monkeypatch, capability):
-        assert has_flash_varlen(Far(query, torch.device("cuda:1"))) == can
+        assert FlashVarlenAttention.supports(Far(query, torch.device("cuda:1"))) == can
 
-    assert not has_flash_varlen(query)
+    assert not FlashVarlenAttention.supports(query)

@@ -1,55 +1,43 @@
-"""A row of places -> pieces of it, taken and given back. No torch."""
+"""A number of places -> extents of consecutive places, taken and given back. No torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
-Piece = tuple[int, int]
-"""Places from a first to behind a last."""
+Extent = tuple[int, int]
+"""Consecutive places, from a first one up to but not including a last one."""
 
 
 class Allocator:
-    """Places 0 to `size`, all free at first.
-
-    Args:
-        size: how many there are.
-    """
+    """Hands out places 0 to `size`, all free at first."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.free_count = size
-        self._free: list[Piece] = [(0, size)] if size else []
+        self._free: list[Extent] = [(0, size)] if size else []
 
-    def take(self, count: int) -> list[Piece]:
-        """So many places; of the first piece that is long enough, or, where none is, of the longest ones.
+    def take(self, count: int) -> list[Extent]:
+        """`count` places: the start of the first extent that is long enough or, if none is, the longest extents.
 
         Args:
             count: at least 1, at most `free_count`.
         """
-        fitting = [place for place, piece in enumerate(self._free) if _length(piece) >= count][:1]
-        longest = sorted(range(len(self._free)), key=lambda place: -_length(self._free[place]))
-        taken: list[Piece] = []
+        first_fit = next((extent for extent in self._free if _length(extent) >= count), None)
+        preferred = sorted(self._free, key=lambda extent: (extent != first_fit, -_length(extent)))
         self.free_count -= count
-        for place in fitting or longest:
-            start, stop = self._free[place]
-            end = min(stop, start + count)
-            taken.append((start, end))
-            self._free[place] = (end, stop)
-            count -= end - start
-            if not count:
-                break
-        self._free = [piece for piece in self._free if _length(piece)]
+        taken, free = split(preferred, [count, self.free_count])
+        self._free = sorted(free)
         return taken
 
-    def give_back(self, pieces: Sequence[Piece]) -> None:
-        """Places that were taken."""
-        self.free_count += sum(map(_length, pieces))
-        self._free = joined(sorted([*self._free, *pieces]))
+    def give_back(self, extents: Sequence[Extent]) -> None:
+        """Free places that were taken."""
+        self.free_count += sum(map(_length, extents))
+        self._free = merged(sorted([*self._free, *extents]))
 
 
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """The same places in the same order, in as few pieces as can be."""
-    longer: list[Piece] = []
-    for start, stop in pieces:
+def merged(extents: Iterable[Extent]) -> list[Extent]:
+    """The same places in the same order, in as few extents as possible."""
+    longer: list[Extent] = []
+    for start, stop in extents:
         if longer and longer[-1][1] == start:
             longer[-1] = (longer[-1][0], stop)
         else:
@@ -57,11 +45,11 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
     return longer
 
 
-def split(pieces: Iterable[Piece], counts: Iterable[int]) -> Iterator[list[Piece]]:
-    """The pieces cut into shares of so many places each, in order."""
-    left = [*pieces][::-1]
+def split(extents: Iterable[Extent], counts: Iterable[int]) -> Iterator[list[Extent]]:
+    """The extents divided, in order, into shares of `counts` places."""
+    left = [*extents][::-1]
     for count in counts:
-        share: list[Piece] = []
+        share: list[Extent] = []
         missing = count
         while missing:
             start, stop = left.pop()
@@ -73,13 +61,13 @@ def split(pieces: Iterable[Piece], counts: Iterable[int]) -> Iterator[list[Piece
         yield share
 
 
-def side_by_side(some: Sequence[Piece], others: Sequence[Piece]) -> Iterator[tuple[Piece, Piece]]:
-    """As many places of both, in order, in pieces that are equally long."""
+def aligned(some: Sequence[Extent], others: Sequence[Extent]) -> Iterator[tuple[Extent, Extent]]:
+    """The same number of places from both, in order, cut into pairs of equally long extents."""
     ends = sorted({*accumulate(map(_length, some)), *accumulate(map(_length, others))})
     counts = [end - start for start, end in pairwise([0, *ends])]
     for (one,), (other,) in zip(split(some, counts), split(others, counts), strict=True):
         yield one, other
 
 
-def _length(piece: Piece) -> int:
-    return piece[1] - piece[0]
+def _length(extent: Extent) -> int:
+    return extent[1] - extent[0]

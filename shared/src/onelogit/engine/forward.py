@@ -7,17 +7,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from onelogit.conversion.head import Float32Head
-from onelogit.engine.attention.context import AttentionContext
-from onelogit.engine.attention.hooks import current
-from onelogit.engine.attention.sdpa import rounded
+from onelogit.engine.attention.context import AttentionContext, padded_length
+from onelogit.engine.attention.hooks import use_context
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.keys import LayerKeyValues
+from onelogit.engine.kv_cache import LayerKeyValues
 from onelogit.engine.prefix_tree import Batch, Cursor, next_batch
 from onelogit.prompts.token_rows import TokenRow
 
 
 def has_own_head(classifier: PreTrainedModel) -> bool:
-    """Whether it came complete with a head that is not ours, and says itself what a logit is."""
+    """Whether the classifier came with its own head, which computes the logit, instead of a converted one."""
     return not isinstance(getattr(classifier, "score", None), Float32Head)
 
 
@@ -26,60 +25,45 @@ def context_for(
     classifier: PreTrainedModel,
     batch_tokens: int,
     carried: LayerKeyValues | None = None,
-    kept: LayerKeyValues | None = None,
+    cached: LayerKeyValues | None = None,
 ) -> AttentionContext:
-    """A batch with what it may see besides, filled up within the budget to a length that kernels meet again.
+    """The context in which a classifier computes a batch, padded as attention wants it if the budget allows.
 
     Args:
-        batch: of the rows' forest.
-        classifier: that will read it.
+        batch: of a prefix tree.
+        classifier: computes it.
         batch_tokens: the budget.
-        carried: what the batch before handed on; None for nothing.
-        kept: what is kept between forests; None for nothing.
+        carried: keys and values that the batch before handed on; None if none.
+        cached: keys and values in the prefix cache; None if none.
     """
     count = len(batch.ids)
-    is_filled = classifier.device.type != "cuda" and rounded(count) <= batch_tokens
+    padded = padded_length(count, classifier.device)
     layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
-    return AttentionContext(batch, layer_count, carried or [], kept or [], rounded(count) if is_filled else count)
+    width = padded if padded <= batch_tokens else count
+    return AttentionContext(batch, layer_count, carried or [], cached or [], width)
 
 
-def read_token(classifier: PreTrainedModel) -> LayerKeyValues:
-    """Keys and values of one token, as each layer makes them, where it makes them."""
-    # A row that is cut hands its keys on. Of one token alone, compiled layers would be compiled once more.
+def one_token_key_values(classifier: PreTrainedModel) -> LayerKeyValues:
+    """Keys and values of one token, with the shapes, dtypes and devices that the layers give them."""
+    # A row is cut, because a cut row hands on its keys: compiled layers would be compiled again for a single token.
     context = context_for(next_batch([(0, 0, 0)], Cursor(), 2), classifier, 2)
-    run_prefix_tree(classifier, context)
+    prefix_tree_hidden(classifier, context)
     return [layer.part(0, 1) for layer in context.carry]
 
 
-@torch.inference_mode()
-def run_prefix_tree(classifier: PreTrainedModel, context: AttentionContext) -> Tensor:
-    """The last hidden state of each row that ends in the batch, shape (rows, hidden)."""
-    batch, device = context.batch, classifier.device
-    fillers = [0] * (context.width - len(batch.ids))
-    with current(context):
-        hidden: Tensor = classifier.base_model(
-            input_ids=tensor_on(device, batch.ids + fillers)[None],
-            position_ids=tensor_on(device, batch.positions + fillers)[None],
-            attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # as if prepared: no mask is made
-            use_cache=False,
-        ).last_hidden_state
-    return hidden[0, context.ends(hidden.device)]
+def prefix_tree_logits(classifier: PreTrainedModel, context: AttentionContext) -> Tensor:
+    """The logit of each row that ends in the batch, by the converted head; float32, shape (rows,)."""
+    return _head_logits(classifier, prefix_tree_hidden(classifier, context))
+
+
+def padded_logits(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
+    """The logit of each row, by the converted head; float32, shape (rows,)."""
+    return _head_logits(classifier, padded_hidden(classifier, rows))
 
 
 @torch.inference_mode()
-def read_padded(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
-    """The last hidden state of each row, shape (rows, hidden)."""
-    # Padded at the right, without a mask: a causal model never looks right, so each row reads as if it were alone.
-    hidden: Tensor = classifier.base_model(
-        input_ids=_padded([row.ids for row in rows], 0, classifier.device), use_cache=False
-    ).last_hidden_state
-    last = tensor_on(hidden.device, [len(row.ids) - 1 for row in rows])
-    return hidden[torch.arange(len(rows), device=hidden.device), last]
-
-
-@torch.inference_mode()
-def classify(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
-    """The logits that a classifier with its own head gives, float32, shape (rows,)."""
+def own_head_logits(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
+    """The logit of each row, by a classifier with its own head; float32, shape (rows,)."""
     device = classifier.device
     inputs = {
         "input_ids": _padded([row.ids for row in rows], classifier.config.pad_token_id or 0, device),
@@ -93,14 +77,39 @@ def classify(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
 
 
 @torch.inference_mode()
-def read_out(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """The logits that our head reads of hidden states of shape (rows, hidden); float32, shape (rows,)."""
+def prefix_tree_hidden(classifier: PreTrainedModel, context: AttentionContext) -> Tensor:
+    """The last hidden state of each row that ends in the batch, shape (rows, hidden)."""
+    batch, device = context.batch, classifier.device
+    padding = [0] * (context.width - len(batch.ids))
+    with use_context(context):
+        hidden: Tensor = classifier.base_model(
+            input_ids=tensor_on(device, batch.ids + padding)[None],
+            position_ids=tensor_on(device, batch.positions + padding)[None],
+            attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # four dimensions: transformers makes no mask
+            use_cache=False,
+        ).last_hidden_state
+    return hidden[0, context.ends(hidden.device)]
+
+
+@torch.inference_mode()
+def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
+    """The last hidden state of each row, shape (rows, hidden)."""
+    # Padding at the right needs no mask: the tokens of a causal model do not see it.
+    hidden: Tensor = classifier.base_model(
+        input_ids=_padded([row.ids for row in rows], 0, classifier.device), use_cache=False
+    ).last_hidden_state
+    last = tensor_on(hidden.device, [len(row.ids) - 1 for row in rows])
+    return hidden[torch.arange(len(rows), device=hidden.device), last]
+
+
+@torch.inference_mode()
+def _head_logits(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
     logits: Tensor = classifier.get_submodule("score")(hidden)
     return logits[:, 0].float()
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int, device: torch.device) -> Tensor:
-    """Shape (rows, longest), filled up at the right."""
+def _padded(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> Tensor:
+    """The rows, padded at the right; shape (rows, longest)."""
     width = max(map(len, rows))
-    filled = [id for row in rows for id in (*row, *[filler] * (width - len(row)))]
-    return tensor_on(device, filled).view(len(rows), width)
+    padded = [id for row in rows for id in (*row, *[padding] * (width - len(row)))]
+    return tensor_on(device, padded).view(len(rows), width)

@@ -1,8 +1,8 @@
-"""A decoder in a half precision, on a CPU or CUDA -> the same one, whose norms and MLPs take fewer passes over memory.
+"""A decoder in half precision, on a CPU or CUDA -> the same one, whose norms and MLPs take fewer passes over memory.
 
 Where matrix products are fast, half of a layer's time is element-wise work: a norm that converts to float32 and back
-launches eight kernels and writes six tensors, a gated MLP writes four. PyTorch has a kernel for the norm on CUDA; on a
-CPU it has none for either, but others that do their work.
+launches eight kernels and writes six tensors, a gated MLP writes four. PyTorch has a fused norm for CUDA; for
+a CPU it has neither, but kernels of other operations compute the same.
 """
 
 from collections.abc import Callable
@@ -17,64 +17,66 @@ from transformers import PreTrainedModel
 _TOLERANCE = 2**-6  # of the largest number: two steps of bfloat16
 _DTYPES = {"cpu": (torch.bfloat16,), "cuda": (torch.bfloat16, torch.float16)}
 
-ModelRunner = Callable[[Any, Tensor], Tensor]
+FusedFunction = Callable[[Any, Tensor], Tensor]
 
 
 def fuse(model: PreTrainedModel) -> None:
-    """Exchange, in place, the forward of each norm and gated MLP for one that gives the same numbers faster.
+    """Replace, in place, the forward of each norm and gated MLP by a faster one with the same numbers.
 
-    Weights stay what they are and where they are. Other devices and dtypes are left alone, and so is a module whose
-    numbers on a sample differ, or whose forward was exchanged before.
+    Weights stay as and where they are. Other devices and dtypes are left alone, as are modules whose numbers on a
+    sample differ, and modules whose forward other code has replaced.
     """
-    for module in model.base_model.modules() if _may_be_quick(model) else ():
-        forward = None if _is_exchanged(module) else _quicker_forward(module)
-        if forward is not None and _agrees(module, forward):
-            module.forward = _FusedOps(module, forward)
+    for module in model.base_model.modules() if _is_supported(model) else ():
+        fused = None if _is_replaced_by_others(module) else _fused_function(module)
+        if fused is not None and _agrees(module, fused):
+            module.forward = _FusedForward(module, fused)
 
 
 def unfuse(part: nn.Module) -> None:
-    """Give each module of a part its own forward back: a compiler would guard ours, and so compile every layer anew."""
+    """Undo `fuse`: PyTorch's compiler would guard each fused forward, and so compile every layer separately."""
     for module in part.modules():
         if _is_fused(module):
             del module.forward
 
 
 def _is_fused(module: nn.Module) -> bool:
-    return isinstance(vars(module).get("forward"), _FusedOps)
+    return isinstance(vars(module).get("forward"), _FusedForward)
 
 
-def _is_exchanged(module: nn.Module) -> bool:
-    """Whether somebody else has, as accelerate does where a model is spread over devices."""
+def _is_replaced_by_others(module: nn.Module) -> bool:
+    """Whether other code replaced the forward, as accelerate does if a model is spread over devices."""
     return "forward" in vars(module) and not _is_fused(module)
 
 
-class _FusedOps:
-    """The quick way where it can be taken; the module's own for training, compilers, other devices, exchanged parts.
+class _FusedForward:
+    """The fused function where it applies; the module's own for training, compilers, other devices, changed parts.
 
-    It does not hold the module that holds it: in a ring, a model that is let go would keep its memory until Python
-    looks for rings, which no want of a GPU's memory makes it do.
+    Holds a weak reference to the module: a cycle would delay freeing GPU memory until the garbage collector runs.
     """
 
-    def __init__(self, module: nn.Module, quick: ModelRunner) -> None:
-        self._module, self._quick = ref(module), quick
+    def __init__(self, module: nn.Module, fused: FusedFunction) -> None:
+        self._module, self._fused = ref(module), fused
 
     def __call__(self, hidden: Tensor) -> Tensor:
         module: Any = self._module()
-        if torch.compiler.is_compiling():
-            return type(module).forward(module, hidden)  # type: ignore[no-any-return]
-        if torch.is_inference_mode_enabled() and _may_be_quick(hidden) and _quicker_forward(module) is self._quick:
-            return self._quick(module, hidden)
+        if (
+            not torch.compiler.is_compiling()
+            and torch.is_inference_mode_enabled()
+            and _is_supported(hidden)
+            and _fused_function(module) is self._fused
+        ):
+            return self._fused(module, hidden)
         return type(module).forward(module, hidden)  # type: ignore[no-any-return]
 
-    def __reduce__(self) -> tuple[type["_FusedOps"], tuple[nn.Module | None, ModelRunner]]:
-        return _FusedOps, (self._module(), self._quick)  # a copy's module is the copy
+    def __reduce__(self) -> tuple[type["_FusedForward"], tuple[nn.Module | None, FusedFunction]]:
+        return _FusedForward, (self._module(), self._fused)  # a copy's module is the copy
 
 
-def _may_be_quick(values: PreTrainedModel | Tensor) -> bool:
+def _is_supported(values: PreTrainedModel | Tensor) -> bool:
     return values.dtype in _DTYPES.get(values.device.type, ())
 
 
-def _quicker_forward(module: nn.Module) -> ModelRunner | None:
+def _fused_function(module: nn.Module) -> FusedFunction | None:
     if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
         weight: Any = module.weight
         return {"cpu": _rms_norm_on_cpu, "cuda": _rms_norm_on_cuda}.get(weight.device.type)
@@ -84,10 +86,10 @@ def _quicker_forward(module: nn.Module) -> ModelRunner | None:
 
 
 def _is_plain_on_cpu(part: nn.Module | None) -> bool:
-    """Whether it is a product with its weight and nothing else: of quantised ones, some only look like it."""
+    """Whether it is a product with its weight and nothing else; some quantised layers only look like one."""
     if type(part) is not nn.Linear or part.bias is not None or _is_hooked(part) or "forward" in vars(part):
         return False
-    weight = getattr(part, "weight", None)  # packed ones have another in its place
+    weight = getattr(part, "weight", None)  # packed layers replace it
     return type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype in _DTYPES["cpu"]
 
 
@@ -96,14 +98,14 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def _rms_norm_on_cuda(module: Any, hidden: Tensor) -> Tensor:
-    """One kernel of CUDA's, from PyTorch 2.9 on: https://github.com/pytorch/pytorch/pull/153666."""
+    """One CUDA kernel from PyTorch 2.9 on: https://github.com/pytorch/pytorch/pull/153666."""
     return rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
 
 
 def _rms_norm_on_cpu(module: Any, hidden: Tensor) -> Tensor:
-    """Each token is a channel of one batch norm whose mean is 0 and whose variance is the token's mean square.
+    """A batch norm with each token as a channel, whose mean is 0 and whose variance is the token's mean square.
 
-    That kernel reads and writes bfloat16 and computes in float32, in one pass.
+    Its kernel reads and writes bfloat16 and computes in float32, in one pass.
     """
     width = hidden.shape[-1]
     tokens = hidden.reshape(1, -1, width)
@@ -113,7 +115,7 @@ def _rms_norm_on_cpu(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _gated_mlp_on_cpu(module: Any, hidden: Tensor) -> Tensor:
-    """The activation and the product are done by the matrix products themselves, as they write their results."""
+    """The matrix products apply the activation and the gate themselves, as they write their results."""
     linear = torch.ops.mkldnn._linear_pointwise
     gate = linear(hidden, module.gate_proj.weight, None, "swish", [], "")
     gated = linear.binary(hidden, gate, module.up_proj.weight, None, "mul")
@@ -121,18 +123,18 @@ def _gated_mlp_on_cpu(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _has_fused_linear() -> bool:
-    """Whether oneDNN's linear layers with an epilogue, which TorchInductor compiles to, are there to be called."""
+    """Whether this build has oneDNN's linear layers with an epilogue, which TorchInductor compiles to."""
     has_operator = hasattr(torch.ops, "mkldnn") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return has_operator and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 @torch.inference_mode()
-def _agrees(module: Any, forward: ModelRunner) -> bool:
+def _agrees(module: Any, fused: FusedFunction) -> bool:
     weight = module.gate_proj.weight if hasattr(module, "gate_proj") else module.weight  # a norm's is a vector
     sample = torch.linspace(-3, 3, 5 * weight.shape[-1], dtype=weight.dtype, device=weight.device).view(1, 5, -1)
     expected = module(sample)
     try:
-        difference = (forward(module, sample) - expected).abs().max()
-    except (RuntimeError, NotImplementedError, TypeError):  # an operator that this build lacks, or calls otherwise
+        difference = (fused(module, sample) - expected).abs().max()
+    except (RuntimeError, NotImplementedError, TypeError):  # this build lacks the operator, or calls it differently
         return False
     return bool(difference <= _TOLERANCE * expected.abs().max())

@@ -1,37 +1,52 @@
-"""Keys and values of many prefixes in one tensor for each layer: written and moved by their places.
+"""Keys and values of many prefixes -> one pair of tensors for each layer, written and moved by their places.
 
-A batch that sees a hundred kept documents finds their keys there in one step, and not in a hundred tensors.
+A batch that sees a hundred cached documents gathers their keys in one step, not from a hundred tensors.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from onelogit.engine.allocator import Piece, joined, side_by_side
-from onelogit.engine.device_transfer import places, sent
-from onelogit.engine.keys import KeyValue, LayerKeyValues
+from onelogit.engine.allocator import Extent, aligned, merged
+from onelogit.engine.device_transfer import indices_of, to_device
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of consecutive tokens in one layer, positions applied; each (tokens, key-value heads, width)."""
+
+    keys: Tensor
+    values: Tensor
+
+    def part(self, start: int, stop: int | None = None) -> "KeyValue":
+        """A view of the tokens from `start` to `stop`."""
+        return KeyValue(self.keys[start:stop], self.values[start:stop])
+
+
+LayerKeyValues = list[KeyValue]
+"""Keys and values of the same tokens, layer by layer."""
 
 
 class KeyValuePool:
-    """Memory for the keys and values of some tokens, taken at once.
+    """Memory for the keys and values of a number of tokens, allocated at once.
 
     Args:
-        token: keys and values of one token; they say what a token takes in each layer, and where.
-        most_bytes: of all keys and values.
-        on_host: in the CPU's memory, wherever the layers are; pinned, for those on CUDA.
+        token: keys and values of one token, which give the shapes, dtypes and devices of the layers.
+        max_bytes: for all keys and values together.
+        on_host: allocate CPU memory whatever the layers' devices are; pinned if a layer is on CUDA.
 
     Attributes:
-        layers: keys and values of all places, whether something was written there or not.
-        size: for how many tokens there is room.
-        token_bytes: of one token, all layers together.
+        layers: keys and values of all places, written or not.
+        size: the number of tokens that fit.
+        token_bytes: bytes of one token, all layers together.
     """
 
-    def __init__(self, token: LayerKeyValues, most_bytes: int, *, on_host: bool = False) -> None:
+    def __init__(self, token: LayerKeyValues, max_bytes: int, *, on_host: bool = False) -> None:
         rows = [tensor for layer in token for tensor in layer]
         is_pinned = on_host and any(row.is_cuda for row in rows)
         self.token_bytes = sum(row.nbytes for row in rows)
-        shares = [most_bytes * row.nbytes // self.token_bytes for row in rows]
+        shares = [max_bytes * row.nbytes // self.token_bytes for row in rows]
         if is_pinned:  # PyTorch rounds pinned memory up to a power of two
             shares = [2 ** (share.bit_length() - 1) if share else 0 for share in shares]
         self.size = min(share // row.nbytes for share, row in zip(shares, rows, strict=True))
@@ -43,48 +58,48 @@ class KeyValuePool:
         self.layers: LayerKeyValues = [KeyValue(empty(layer.keys), empty(layer.values)) for layer in token]
 
     @torch.inference_mode()
-    def write(self, pieces: Sequence[Piece], block: LayerKeyValues, sources: Sequence[Piece]) -> None:
-        """Copy tokens of a block, in one step for each layer, to these places.
+    def write(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:
+        """Copy tokens into this memory, in one step for each layer.
 
         Args:
-            pieces: of this memory.
-            block: keys and values, where the layers are.
-            sources: as many places of the block.
+            targets: places in this memory.
+            key_values: on the same devices as this memory.
+            sources: as many places in `key_values`.
         """
-        targets, taken = _OnDevices(pieces), _OnDevices(joined(sources))
-        for tensor, source in _pairs(self.layers, block):
-            tensor.index_copy_(0, targets.on(tensor.device), taken.of(source))
+        target_indices, source_indices = _DeviceIndices(targets), _DeviceIndices(merged(sources))
+        for target, source in _tensor_pairs(self.layers, key_values):
+            target.index_copy_(0, target_indices.on(target.device), source_indices.select(source))
 
     @torch.inference_mode()
-    def move(self, pieces: Sequence[Piece], block: LayerKeyValues, sources: Sequence[Piece]) -> None:
-        """The same, piece by piece, of a block that is elsewhere; CUDA is not waited for."""
-        spans = list(side_by_side(joined(pieces), joined(sources)))
-        for tensor, source in _pairs(self.layers, block):
-            is_cuda = tensor.is_cuda or source.is_cuda
+    def move(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:
+        """`write`, extent by extent, from another device, without waiting for CUDA."""
+        spans = list(aligned(merged(targets), merged(sources)))
+        for target, source in _tensor_pairs(self.layers, key_values):
+            is_cuda = target.is_cuda or source.is_cuda
             for (start, stop), (first, last) in spans:
-                tensor[start:stop].copy_(source[first:last], non_blocking=is_cuda)
+                target[start:stop].copy_(source[first:last], non_blocking=is_cuda)
 
 
-class _OnDevices:
-    """The places of some pieces, on each device that asks for them."""
+class _DeviceIndices:
+    """The places of some extents as index tensors, made once for each device."""
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self._pieces = pieces
-        self._sent: dict[torch.device, Tensor] = {}
+    def __init__(self, extents: Sequence[Extent]) -> None:
+        self._extents = extents
+        self._by_device: dict[torch.device, Tensor] = {}
 
     def on(self, device: torch.device) -> Tensor:
-        if device not in self._sent:
-            self._sent[device] = sent(places(self._pieces), device)
-        return self._sent[device]
+        if device not in self._by_device:
+            self._by_device[device] = to_device(indices_of(self._extents), device)
+        return self._by_device[device]
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """What stands there; where it is one piece, in the same memory."""
-        if len(self._pieces) == 1:
-            start, stop = self._pieces[0]
+    def select(self, tensor: Tensor) -> Tensor:
+        """These rows of a tensor; a view if they are one extent."""
+        if len(self._extents) == 1:
+            start, stop = self._extents[0]
             return tensor[start:stop]
         return tensor[self.on(tensor.device)]
 
 
-def _pairs(some: LayerKeyValues, others: LayerKeyValues) -> Iterator[tuple[Tensor, Tensor]]:
+def _tensor_pairs(some: LayerKeyValues, others: LayerKeyValues) -> Iterator[tuple[Tensor, Tensor]]:
     for layer, other in zip(some, others, strict=True):
         yield from zip(layer, other, strict=True)

@@ -1,184 +1,183 @@
-"""Which rows' leading tokens are kept between calls, and where; what was used longest ago goes first.
+"""Rows' leading tokens -> their keys and values from earlier calls; the least recently used are evicted first.
 
-What has to leave the model's device waits in the CPU's memory, and comes back when it is asked for.
+What is evicted from the model's device moves to the CPU's memory, and back when it is needed.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 
-from onelogit.engine.allocator import Allocator, Piece, split
-from onelogit.engine.keys import LayerKeyValues
-from onelogit.engine.kv_cache import KeyValuePool
-from onelogit.engine.prefix_tree import Known
+from onelogit.engine.allocator import Allocator, Extent, split
+from onelogit.engine.kv_cache import KeyValuePool, LayerKeyValues
+from onelogit.engine.prefix_tree import CachedPrefix
 from onelogit.errors import InputError
 
 Ids = tuple[int, ...]
-Places = Mapping[Ids, list[Piece]]
-"""Where prefixes stand in a block."""
+Places = Mapping[Ids, list[Extent]]
+"""Where the tokens of prefixes are in some keys and values."""
+Copy = Callable[[list[Extent], LayerKeyValues, list[Extent]], None]
 
 
 class PrefixCache:
-    """For one model. Not for several threads at once.
+    """Keys and values of prefixes, kept between calls of one model. Not thread-safe.
 
-    A row names its stems: the lengths of those prefixes of it that other rows may share. In a family that writes the
-    document first, one of them ends with the document; in one that writes the query first, with the query.
+    A row gives the lengths of its cacheable prefixes, which other rows may share. If the prompt writes the document
+    first, one of them ends with the document; if it writes the query first, with the query.
 
     Args:
         token: keys and values of one token.
-        most_bytes: of keys and values, where the model's layers are; taken at once.
-        most_host_bytes: of those that had to leave there, in the CPU's memory; taken at once, too.
+        max_bytes: for keys and values on the devices of the model's layers; allocated at once.
+        max_host_bytes: for evicted ones in the CPU's memory; allocated at once, too.
 
     Raises:
-        InputError: one of the two is less than one token takes; 0 is none.
+        InputError: one of the two is less than one token takes; 0 means none.
     """
 
-    def __init__(self, token: LayerKeyValues, most_bytes: int, most_host_bytes: int = 0) -> None:
-        self._near = _Tier(KeyValuePool(token, most_bytes))
-        self._far = _Tier(KeyValuePool(token, most_host_bytes, on_host=True))
-        asked = {
-            "document_cache_bytes": (most_bytes, self._near),
-            "document_cache_host_bytes": (most_host_bytes, self._far),
-        }
-        for name, (most, tier) in asked.items():
-            if most and not tier.memory.size:
-                raise InputError(f"{name}={most} keeps nothing: one token takes {tier.memory.token_bytes} bytes")
-        self._in_use: set[Ids] = set()
+    def __init__(self, token: LayerKeyValues, max_bytes: int, max_host_bytes: int = 0) -> None:
+        self._device = _Tier(KeyValuePool(token, max_bytes))
+        self._host = _Tier(KeyValuePool(token, max_host_bytes, on_host=True))
+        for name, limit, tier in (
+            ("document_cache_bytes", max_bytes, self._device),
+            ("document_cache_host_bytes", max_host_bytes, self._host),
+        ):
+            if limit and not tier.pool.size:
+                raise InputError(f"{name}={limit} is too small: one token takes {tier.pool.token_bytes} bytes")
+        self._pinned: set[Ids] = set()
 
     @property
     def layers(self) -> LayerKeyValues:
-        """Where the places of what is found are."""
-        return self._near.memory.layers
+        """The keys and values that the spans of a found prefix refer to."""
+        return self._device.pool.layers
 
     @property
     def held_bytes(self) -> int:
-        """Of keys and values, wherever they are."""
-        return self._near.held_bytes + self._far.held_bytes
+        """Bytes of all cached keys and values, on the device and on the host."""
+        return self._device.held_bytes + self._host.held_bytes
 
-    def find(self, ids: Ids, cacheable_prefixes: Sequence[int]) -> Known | None:
-        """The longest kept prefix of a row, among its stems; one token at least is left to compute.
-
-        What is found stays in its place until `release`.
+    def find(self, ids: Ids, cacheable_lengths: Sequence[int]) -> CachedPrefix | None:
+        """The longest cached prefix of a row that leaves at least one token to compute; pinned until `unpin`.
 
         Args:
             ids: of the row.
-            cacheable_prefixes: lengths in tokens, ascending.
+            cacheable_lengths: of its cacheable prefixes in tokens, ascending.
         """
-        for length in reversed(cacheable_prefixes):
-            if length < len(ids) and (known := self._find(ids[:length])) is not None:
-                return known
+        for length in reversed(cacheable_lengths):
+            if length < len(ids) and (cached := self._find(ids[:length])) is not None:
+                return cached
         return None
 
-    def release(self) -> None:
-        """What was found has been read."""
-        self._in_use.clear()
+    def unpin(self) -> None:
+        """Allow all found prefixes to be evicted again, once they have been read."""
+        self._pinned.clear()
 
-    def keep(self, prefixes: Sequence[Ids], block: LayerKeyValues) -> None:
-        """Keep prefixes, as many of the last ones as there is room for.
+    def insert(self, prefixes: Sequence[Ids], key_values: LayerKeyValues) -> None:
+        """Cache prefixes; if not all fit, the last ones.
 
         Args:
             prefixes: token ids.
-            block: of all of them, one behind the other.
+            key_values: of all of them, one prefix after the other.
         """
         starts = accumulate(map(len, prefixes), initial=0)
         new = {ids: [(start, start + len(ids))] for ids, start in zip(prefixes, starts, strict=False)}
-        for ids in filter(self._near.touch, prefixes):
+        for ids in filter(self._device.touch, prefixes):
             new.pop(ids, None)
-        most = self._near.memory.size
-        near = _last_that_fit(new, most)
-        if not self._make_room(sum(map(len, near))):
-            near = {}
-        self._near.put(near, block, self._near.memory.write)
-        # What is longer than all the room there is could never come back.
-        self._far.take_in({ids: pieces for ids, pieces in new.items() if ids not in near and len(ids) <= most}, block)
+        size = self._device.pool.size
+        on_device = _last_that_fit(new, size)
+        if not self._evict(sum(map(len, on_device))):
+            on_device = {}
+        self._device.insert(on_device, key_values, self._device.pool.write)
+        # A prefix longer than the device's memory could never come back from the host.
+        on_host = {ids: extents for ids, extents in new.items() if ids not in on_device and len(ids) <= size}
+        self._host.insert_last(on_host, key_values)
 
-    def _find(self, ids: Ids) -> Known | None:
-        if not self._near.touch(ids):
-            if ids not in self._far.places:
+    def _find(self, ids: Ids) -> CachedPrefix | None:
+        if not self._device.touch(ids):
+            if ids not in self._host.places:
                 return None
-            if not self._bring_back(ids):
-                return Known(len(ids), None)
-        self._in_use.add(ids)
-        return Known(len(ids), self._near.places[ids])
+            if not self._move_to_device(ids):
+                return CachedPrefix(len(ids), None)
+        self._pinned.add(ids)
+        return CachedPrefix(len(ids), self._device.places[ids])
 
-    def _bring_back(self, ids: Ids) -> bool:
-        """Move a prefix to the layers; false where there is no room."""
-        if not self._make_room(len(ids), returning=[ids]):
+    def _move_to_device(self, ids: Ids) -> bool:
+        """Move a prefix from the host to the device; returns False if there is no room."""
+        if not self._evict(len(ids), returning=[ids]):
             return False
-        self._near.put({ids: self._far.places[ids]}, self._far.memory.layers, self._near.memory.move)
-        self._far.drop([ids])
+        self._device.insert({ids: self._host.places[ids]}, self._host.pool.layers, self._device.pool.move)
+        self._host.remove([ids])
         return True
 
-    def _make_room(self, count: int, returning: Collection[Ids] = ()) -> bool:
-        """Have those leave that were used longest ago; false where what is in use leaves too few places."""
-        leaving = self._near.oldest(count, self._in_use)
-        if leaving is None:
+    def _evict(self, token_count: int, returning: Collection[Ids] = ()) -> bool:
+        """Move the least recently used prefixes to the host until `token_count` tokens fit on the device.
+
+        Returns:
+            False, with nothing evicted, if pinned prefixes leave too little room.
+        """
+        evicted = self._device.least_recent(token_count, self._pinned)
+        if evicted is None:
             return False
-        self._far.take_in(leaving, self._near.memory.layers, in_use=returning)
-        self._near.drop(leaving)
+        self._host.insert_last(evicted, self._device.pool.layers, pinned=returning)
+        self._device.remove(evicted)
         return True
 
 
 class _Tier:
     """Prefixes in one memory, in the order of their last use."""
 
-    def __init__(self, memory: KeyValuePool) -> None:
-        self.memory = memory
-        self.space = Allocator(memory.size)
-        self.places: OrderedDict[Ids, list[Piece]] = OrderedDict()
+    def __init__(self, pool: KeyValuePool) -> None:
+        self.pool = pool
+        self.allocator = Allocator(pool.size)
+        self.places: OrderedDict[Ids, list[Extent]] = OrderedDict()
 
     @property
     def held_bytes(self) -> int:
-        return (self.space.size - self.space.free_count) * self.memory.token_bytes
+        return (self.allocator.size - self.allocator.free_count) * self.pool.token_bytes
 
     def touch(self, ids: Ids) -> bool:
-        """Whether a prefix is here; it is then the last one used."""
+        """Mark a prefix as the most recently used; returns whether it is here."""
         is_here = ids in self.places
         if is_here:
             self.places.move_to_end(ids)
         return is_here
 
-    def oldest(self, count: int, in_use: Collection[Ids] = ()) -> Places | None:
-        """Those without which so many places would be free; None where others than those in use are too few."""
-        found: dict[Ids, list[Piece]] = {}
-        missing = count - self.space.free_count
-        for ids, pieces in self.places.items():
+    def least_recent(self, token_count: int, pinned: Collection[Ids] = ()) -> Places | None:
+        """The prefixes to remove to make `token_count` tokens fit; None if the pinned ones leave too little room."""
+        found: dict[Ids, list[Extent]] = {}
+        missing = token_count - self.allocator.free_count
+        for ids, extents in self.places.items():
             if missing <= 0:
                 break
-            if ids not in in_use:
-                found[ids] = pieces
+            if ids not in pinned:
+                found[ids] = extents
                 missing -= len(ids)
         return found if missing <= 0 else None
 
-    def drop(self, prefixes: Collection[Ids]) -> None:
-        """Let go of some."""
-        self.space.give_back([piece for ids in prefixes for piece in self.places.pop(ids)])
+    def remove(self, prefixes: Collection[Ids]) -> None:
+        self.allocator.give_back([extent for ids in prefixes for extent in self.places.pop(ids)])
 
-    def put(
-        self, new: Places, block: LayerKeyValues, copy: Callable[[list[Piece], LayerKeyValues, list[Piece]], None]
-    ) -> None:
-        """Add prefixes that stand in a block; there is room for them."""
+    def insert(self, new: Places, key_values: LayerKeyValues, copy: Copy) -> None:
+        """Add prefixes, for which there is room, from keys and values."""
         if not new:
             return
-        pieces = self.space.take(sum(map(len, new)))
+        targets = self.allocator.take(sum(map(len, new)))
         try:
-            copy(pieces, block, [piece for there in new.values() for piece in there])
+            copy(targets, key_values, [extent for extents in new.values() for extent in extents])
         except BaseException:
-            self.space.give_back(pieces)
+            self.allocator.give_back(targets)
             raise
-        self.places.update(zip(new, split(pieces, map(len, new)), strict=True))
+        self.places.update(zip(new, split(targets, map(len, new)), strict=True))
 
-    def take_in(self, new: Places, block: LayerKeyValues, in_use: Collection[Ids] = ()) -> None:
-        """Add prefixes that stand elsewhere, as many of the last ones as fit; the oldest go for them."""
-        new = _last_that_fit(new, self.space.size - sum(map(len, in_use)))
-        self.drop([ids for ids in new if ids in self.places])
-        self.drop(self.oldest(sum(map(len, new)), in_use) or ())
-        self.put(new, block, self.memory.move)
+    def insert_last(self, new: Places, key_values: LayerKeyValues, pinned: Collection[Ids] = ()) -> None:
+        """Move in the last of these prefixes that fit beside the pinned ones, in place of the least recently used."""
+        new = _last_that_fit(new, self.allocator.size - sum(map(len, pinned)))
+        self.remove([ids for ids in new if ids in self.places])
+        self.remove(self.least_recent(sum(map(len, new)), pinned) or ())
+        self.insert(new, key_values, self.pool.move)
 
 
 def _last_that_fit(prefixes: Places, room: int) -> Places:
-    """Of some prefixes the last ones that so many places hold, in order."""
-    fitting: dict[Ids, list[Piece]] = {}
+    """The last prefixes that fit into `room` tokens, in their order."""
+    fitting: dict[Ids, list[Extent]] = {}
     for ids in reversed([*prefixes]):
         if len(ids) <= room:
             fitting[ids] = prefixes[ids]

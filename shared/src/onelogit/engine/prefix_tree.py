@@ -1,8 +1,8 @@
-"""Rows of token ids -> batches in which every shared prefix stands once. No torch.
+"""Rows of token ids -> batches that hold every shared prefix once. No torch.
 
-Sorted rows are a prefix tree read from top to bottom: what a row shares with any row before it, it shares with the one
-just before it. So each row adds one segment, the tokens that its neighbour lacks, and finds the tokens before them on
-its neighbour's path.
+Sorted rows are a prefix tree from top to bottom: what a row shares with any row before it, it shares with the row just
+before it. So each row adds one segment, the tokens that its predecessor lacks, and finds the keys of the tokens before
+them on its predecessor's path.
 
     the query . is it one?  --->  the query . is it one?     segment 1
     the query . is it two?  --->                   two?      segment 2, behind 5 tokens of segment 1
@@ -14,46 +14,46 @@ from typing import NamedTuple
 
 Ids = Sequence[int]
 
-MOST_KEYS_PER_TOKEN = 16  # bounds what attention gathers where short segments hang on long prefixes
+MAX_KEYS_PER_TOKEN = 16  # bounds the keys that attention gathers if short segments hang on long prefixes
 
-OWN, CARRIED, KEPT = range(3)
-"""Where keys stand: in the batch itself, in what the batch before handed on, in what is kept between forests."""
+OWN, CARRIED, CACHED = range(3)
+"""The sources of keys: the batch itself, what the batch before handed on, the prefix cache."""
 
 
-class Span(NamedTuple):
-    """Keys `start` to `stop` of one of these."""
+class KeySpan(NamedTuple):
+    """Keys `start` to `stop` of one source."""
 
-    block: int
+    source: int
     start: int
     stop: int
 
 
-Path = tuple[Span, ...]
-"""Where the keys of a row's leading tokens stand, in the order of their positions."""
+Path = tuple[KeySpan, ...]
+"""The keys of a row's leading tokens, in the order of their positions."""
 
 
-class Known(NamedTuple):
-    """A row's prefix that is kept from earlier forests.
+class CachedPrefix(NamedTuple):
+    """A prefix of a row whose keys are in the prefix cache.
 
     Attributes:
         length: in tokens.
-        places: from where to where its keys stand, piece by piece; None where others that the same batch needs leave
-            no room for them.
+        spans: the places of its keys in the cache, start and stop; None if other prefixes that the same batch needs
+            leave no room for them on the device.
     """
 
     length: int
-    places: Sequence[tuple[int, int]] | None
+    spans: Sequence[tuple[int, int]] | None
 
 
 class Segment(NamedTuple):
-    """Tokens `start` to `stop` of a batch, which follow each other in a row: they see `ancestors`, and left."""
+    """Tokens `start` to `stop` of a batch, consecutive in a row. Each sees `ancestors` and what is left of it."""
 
     start: int
     stop: int
     ancestors: Path
 
 
-class End(NamedTuple):
+class RowEnd(NamedTuple):
     """The place in a batch of a row's last token."""
 
     row: int
@@ -61,7 +61,7 @@ class End(NamedTuple):
 
 
 class CacheablePrefix(NamedTuple):
-    """A prefix that is worth keeping: the first `length` tokens of a row."""
+    """A prefix worth caching: the first `length` tokens of a row."""
 
     row: int
     length: int
@@ -69,10 +69,10 @@ class CacheablePrefix(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """How far a forest has come: all rows before `row`, and the first `begun` tokens of that one."""
+    """What is computed so far: all rows before `row`, and the first `token` tokens of that row."""
 
     row: int = 0
-    begun: int = 0
+    token: int = 0
 
 
 class Batch(NamedTuple):
@@ -80,18 +80,18 @@ class Batch(NamedTuple):
 
     Attributes:
         ids: token ids.
-        positions: the place of each token in its row; the position id.
-        segments: in order; together all tokens.
-        ends: of the rows that end here.
-        cacheable_prefixes: of the prefixes that end here.
-        carry: what the next batch needs of what this one sees: the path of `after.begun` tokens.
+        positions: the position id of each token, which is its place in its row.
+        segments: in order; together they hold all tokens.
+        ends: of the rows that end in this batch.
+        cacheable_prefixes: those that end in this batch.
+        carry: the path of the first `after.token` tokens of row `after.row`; the next batch needs their keys.
         after: where the next batch begins.
     """
 
     ids: list[int]
     positions: list[int]
     segments: list[Segment]
-    ends: list[End]
+    ends: list[RowEnd]
     cacheable_prefixes: list[CacheablePrefix]
     carry: Path
     after: Cursor
@@ -101,65 +101,65 @@ def next_batch(
     rows: Sequence[Ids],
     cursor: Cursor,
     batch_tokens: int,
-    prefix_lengths: Sequence[Sequence[int]] | None = None,
-    find_known: Callable[[int], Known | None] | None = None,
+    cacheable_lengths: Sequence[Sequence[int]] | None = None,
+    find_cached: Callable[[int], CachedPrefix | None] | None = None,
 ) -> Batch:
     """The batch that begins at the cursor.
 
-    A segment that does not fit is cut, and goes on in the next batch: batches of the same size keep a kernel that is
-    written for a size. What a batch holds depends on its cursor and its budget alone: one that proves too large for the
-    memory can be made again, smaller.
+    A segment that does not fit is cut and continued in the next batch: batches of equal size reuse kernels that are
+    built for one size. A batch depends only on its cursor and budget, so that one which proves too large for the memory
+    can be made again, smaller.
 
     Args:
         rows: distinct, sorted, none empty.
         cursor: `Cursor()`, or `after` of the batch before.
-        batch_tokens: most tokens of a batch.
-        prefix_lengths: of each row, in tokens, the prefixes worth keeping.
-        find_known: from a row's number, the longest prefix of it that is kept from earlier forests.
+        batch_tokens: the largest number of tokens in a batch.
+        cacheable_lengths: for each row, the lengths in tokens of its prefixes worth caching.
+        find_cached: returns the longest cached prefix of a row, by the row's index.
     """
     batch = Batch([], [], [], [], [], (), Cursor(len(rows)))
-    path: Path = (Span(CARRIED, 0, cursor.begun),) if cursor.begun else ()
+    path: Path = (KeySpan(CARRIED, 0, cursor.token),) if cursor.token else ()
     key_count = 0
     for row in range(cursor.row, len(rows)):
-        ids, begun = rows[row], cursor.begun
+        ids, start = rows[row], cursor.token
         if row > cursor.row:
-            begun = shared_length(rows[row - 1], ids)
-            path = clip(path, begun)
-        known = None if find_known is None else find_known(row)
-        if known is not None and known.length > begun:
-            if known.places is not None:
-                begun, path = known.length, tuple(Span(KEPT, *place) for place in known.places)
+            start = shared_length(rows[row - 1], ids)
+            path = clip(path, start)
+        cached = None if find_cached is None else find_cached(row)
+        if cached is not None and cached.length > start:
+            if cached.spans is not None:
+                start, path = cached.length, tuple(KeySpan(CACHED, *span) for span in cached.spans)
             elif batch.ids:
-                return batch._replace(carry=path, after=Cursor(row, begun))
-        needed, room = len(ids) - begun, batch_tokens - len(batch.ids)
+                return batch._replace(carry=path, after=Cursor(row, start))
+        room = batch_tokens - len(batch.ids)
         key_count += len(ids)
-        is_full = not room or key_count > MOST_KEYS_PER_TOKEN * batch_tokens
+        is_full = not room or key_count > MAX_KEYS_PER_TOKEN * batch_tokens
         if is_full and batch.ids:
-            return batch._replace(carry=path, after=Cursor(row, begun))
-        stop = begun + min(needed, room)
-        path = _add_segment(batch, ids, path, begun, stop)
-        lengths = () if prefix_lengths is None else prefix_lengths[row]
+            return batch._replace(carry=path, after=Cursor(row, start))
+        stop = min(len(ids), start + room)
+        path = _add_segment(batch, ids, path, start, stop)
+        lengths = () if cacheable_lengths is None else cacheable_lengths[row]
         batch.cacheable_prefixes.extend(
-            CacheablePrefix(row, length, clip(path, length)) for length in lengths if begun < length <= stop
+            CacheablePrefix(row, length, clip(path, length)) for length in lengths if start < length <= stop
         )
         if stop < len(ids):
             return batch._replace(carry=path, after=Cursor(row, stop))
-        batch.ends.append(End(row, len(batch.ids) - 1))
+        batch.ends.append(RowEnd(row, len(batch.ids) - 1))
     return batch
 
 
-def _add_segment(batch: Batch, ids: Ids, ancestors: Path, begun: int, stop: int) -> Path:
-    """Add tokens `begun` to `stop` of a row; returns the row's path up to there."""
-    start = len(batch.ids)
-    batch.ids.extend(ids[begun:stop])
-    batch.positions.extend(range(begun, stop))
-    batch.segments.append(Segment(start, len(batch.ids), ancestors))
-    return (*ancestors, Span(OWN, start, len(batch.ids)))
+def _add_segment(batch: Batch, ids: Ids, ancestors: Path, start: int, stop: int) -> Path:
+    """Add tokens `start` to `stop` of a row; returns the path of the row's first `stop` tokens."""
+    place = len(batch.ids)
+    batch.ids.extend(ids[start:stop])
+    batch.positions.extend(range(start, stop))
+    batch.segments.append(Segment(place, len(batch.ids), ancestors))
+    return (*ancestors, KeySpan(OWN, place, len(batch.ids)))
 
 
 def clip(path: Path, length: int) -> Path:
     """The first `length` tokens of a path."""
-    clipped: list[Span] = []
+    clipped: list[KeySpan] = []
     for span in path:
         if length <= 0:
             break

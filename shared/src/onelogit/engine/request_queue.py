@@ -1,13 +1,12 @@
-"""What callers wait for -> groups that are computed together, and the way back. Knows no thread, and no model."""
+"""Requests that wait -> batches of requests that are computed together. Knows neither threads nor torch."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from onelogit.errors import OnelogitError
-from onelogit.ranking import Computed, Launched
 
 Item = TypeVar("Item")
 OnProgress = Callable[[int], object]
@@ -15,38 +14,40 @@ OnProgress = Callable[[int], object]
 
 @dataclass(eq=False)
 class Request(Generic[Item]):
-    """What one caller asks for, and as much of it as is done: logits by their places."""
+    """The items of one caller, their cost, and the logits computed so far, by the place of their item."""
 
     items: list[Item]
-    weight: int
+    cost: int
     on_progress: OnProgress | None
     future: Future[list[float]] | None
-    done: dict[int, float] = field(default_factory=dict)
+    logits: dict[int, float] = field(default_factory=dict)
 
     @property
     def is_settled(self) -> bool:
-        """Whether the caller has its answer, or wants none any more."""
+        """Whether the caller has its answer, or no longer waits."""
         return self.future is None or self.future.done()
 
     def missing(self) -> list[int]:
-        return [place for place in range(len(self.items)) if place not in self.done]
+        """The places of the items without a logit."""
+        return [place for place in range(len(self.items)) if place not in self.logits]
 
     def add(self, logits: Sequence[tuple[int, float]]) -> None:
-        """Keep new logits, tell the caller, and answer when all are there."""
+        """Store new logits, report progress, and settle the request once it is complete."""
         if self.is_settled:
             return
-        self.done.update(logits)
+        self.logits.update(logits)
         try:
             if self.on_progress is not None:
                 self.on_progress(len(logits))
         except BaseException as error:
             self.settle(error)
-        if len(self.done) == len(self.items):
-            self.settle([self.done[place] for place in range(len(self.items))])
+        if len(self.logits) == len(self.items):
+            self.settle([self.logits[place] for place in range(len(self.items))])
 
     def settle(self, answer: list[float] | BaseException) -> None:
-        """Give the caller its answer, if it has none and still waits."""
-        # An error holds the frames it came through, and they this job: a ring, with the memory of a failed batch in it.
+        """Answer the caller, unless it has an answer or no longer waits."""
+        # The future is dropped: an error refers to frames that refer to this request, and such a cycle would keep the
+        # memory of a failed batch.
         future, self.future = self.future, None
         if future is None or not future.set_running_or_notify_cancel():
             return
@@ -57,71 +58,64 @@ class Request(Generic[Item]):
 
 
 class RequestBatch(Generic[Item]):
-    """Jobs that are computed together.
+    """Requests that are computed together.
 
     Attributes:
-        items: what is missing of all of them.
-        is_launched: whether no batch of it is going to be launched any more.
-        has_failed: whether what is missing is to be computed again, each job alone.
+        items: the items of all requests that have no logit yet.
+        is_launched: whether no further batch of these items will be launched.
+        has_failed: whether to compute what is missing again, each request alone.
     """
 
-    def __init__(self, jobs: list[Request[Item]]) -> None:
+    def __init__(self, requests: list[Request[Item]]) -> None:
         self.is_launched = False
         self.has_failed = False
-        self._jobs = jobs
-        self._places = dict(enumerate((job, place) for job in jobs for place in job.missing()))
-        self.items = [job.items[place] for job, place in self._places.values()]
+        self._requests = requests
+        self._places = dict(enumerate((request, place) for request in requests for place in request.missing()))
+        self.items = [request.items[place] for request, place in self._places.values()]
 
     def unsettled(self) -> list[Request[Item]]:
-        """The jobs whose callers still wait."""
-        return [job for job in self._jobs if not job.is_settled]
+        """The requests whose callers still wait."""
+        return [request for request in self._requests if not request.is_settled]
 
-    def hand_out(self, computed: Computed) -> None:
-        """Give each job what one batch has for it.
+    def deliver(self, logits: Sequence[tuple[int, float]]) -> None:
+        """Give each request its share of the logits; each comes with the index of its item.
 
         Raises:
-            OnelogitError: a logit came twice, or for no item.
+            OnelogitError: an item has a logit already, or does not exist.
         """
         shares: dict[Request[Item], list[tuple[int, float]]] = {}
-        for index, logit in zip(computed.indices, computed.logits, strict=True):
+        for index, logit in logits:
             if index not in self._places:
-                raise OnelogitError(f"a logit came for item {index}, which is done or not there; please report this")
-            job, place = self._places.pop(index)
-            shares.setdefault(job, []).append((place, logit))
-        for job, share in shares.items():
-            job.add(share)
+                raise OnelogitError(f"a second or stray logit came for item {index}; please report this")
+            request, place = self._places.pop(index)
+            shares.setdefault(request, []).append((place, logit))
+        for request, share in shares.items():
+            request.add(share)
 
     def fail(self, error: BaseException) -> None:
-        """Settle a job that is alone; who is not may have failed for another, and is to be computed again."""
+        """Settle the request with the error if it is the only one; else another request may have caused it."""
         self.has_failed = True
-        if len(self._jobs) == 1:
-            self._jobs[0].settle(error)
-
-
-class Coming(NamedTuple, Generic[Item]):
-    """A batch whose logits nobody has read yet, and whose it is."""
-
-    group: RequestBatch[Item]
-    batch: Launched
+        if len(self._requests) == 1:
+            self._requests[0].settle(error)
 
 
 @dataclass(eq=False)
 class RequestQueue(Generic[Item]):
-    """The jobs that wait: those to be computed again, each alone, and all others in the order of their arrival."""
+    """Requests that wait: first those to be retried, each alone, then all others in the order of their arrival."""
 
-    again: deque[Request[Item]] = field(default_factory=deque)
-    jobs: deque[Request[Item]] = field(default_factory=deque)
+    retries: deque[Request[Item]] = field(default_factory=deque)
+    requests: deque[Request[Item]] = field(default_factory=deque)
 
-    def take(self, most_weight: int) -> RequestBatch[Item] | None:
-        """The oldest jobs up to a weight, at least one; None where nobody waits."""
-        while self.again:
-            job = self.again.popleft()
-            if not job.is_settled:
-                return RequestBatch([job])
-        jobs: list[Request[Item]] = []
-        while self.jobs and (not jobs or self.jobs[0].weight <= most_weight):
-            job = self.jobs.popleft()
-            if not job.is_settled:
-                jobs.append(job)
-                most_weight -= job.weight
-        return RequestBatch(jobs) if jobs else None
+    def take(self, max_cost: int) -> RequestBatch[Item] | None:
+        """The oldest requests up to a total cost, at least one; None if no caller waits."""
+        while self.retries:
+            request = self.retries.popleft()
+            if not request.is_settled:
+                return RequestBatch([request])
+        taken: list[Request[Item]] = []
+        while self.requests and (not taken or self.requests[0].cost <= max_cost):
+            request = self.requests.popleft()
+            if not request.is_settled:
+                taken.append(request)
+                max_cost -= request.cost
+        return RequestBatch(taken) if taken else None

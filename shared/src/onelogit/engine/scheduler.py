@@ -1,4 +1,4 @@
-"""Items of many callers at once -> their logits, from one thread that owns the model. Knows neither text nor torch."""
+"""Items of many callers -> their logits, computed in one thread that owns the model. Knows neither text nor torch."""
 
 import asyncio
 import os
@@ -8,39 +8,41 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self
 
-from onelogit.engine.request_queue import Coming, Item, OnProgress, Request, RequestBatch, RequestQueue
+from onelogit.engine.request_queue import Item, OnProgress, Request, RequestBatch, RequestQueue
 from onelogit.errors import OnelogitError
-from onelogit.ranking import Launched
 
-Result = TypeVar("Result")
-Compute = Callable[[Sequence[Item]], Iterator[Launched]]
+if TYPE_CHECKING:
+    from onelogit.engine.device_transfer import PendingLogits
+
+Compute = Callable[[Sequence[Item]], Iterator["PendingLogits"]]
 
 _CLOSED = "this reranker is closed; load it again"
-_GLANCE_S = 0.0001  # how long a batch or a caller that comes may go unnoticed while a device computes
+_POLL_S = 0.0001  # how long a finished batch or a new caller may go unnoticed while a device computes
 
 
 class Scheduler(Generic[Item]):
-    """One model for many threads and event loops: whoever waits at the same time is computed together.
+    """One model for many threads and event loops: callers that wait at the same time are computed together.
 
-    Callers are served in the order of their arrival, each as soon as its own items are done. All computing happens
-    in one thread: it starts with the first call, and ends with `close` or when nobody holds the service any more.
-    A batch that a device still computes is read once the next is launched, of whomever, or it is done: the device has
-    always been given something to do, where there is something.
+    Requests are computed in the order of their arrival and answered as soon as their own items are done. All computing
+    happens in one thread: it starts with the first request, and ends with `close` or once the scheduler is garbage
+    collected. The logits of a batch are read once the next batch is launched, or when they are ready: so the device
+    always has work while requests wait.
 
     Args:
-        compute: launches a list of items batch by batch, in any order. It is closed early when nobody waits for the
+        compute: launches the batches of a list of items, in any order. It is closed early if no caller waits for the
             rest.
-        weigh: what an item adds to the work, such as its tokens.
-        most_weight: callers are computed together up to this sum; one with more is computed alone.
+        cost_of: the cost of an item, such as its number of tokens.
+        max_batch_cost: requests are computed together up to this total cost; a request that exceeds it is computed
+            alone.
     """
 
-    def __init__(self, compute: Compute[Item], *, weigh: Callable[[Item], int], most_weight: int) -> None:
+    def __init__(self, compute: Compute[Item], *, cost_of: Callable[[Item], int], max_batch_cost: int) -> None:
         self._compute: Compute[Item] | None = compute
-        self._weigh = weigh
-        self._most_weight = most_weight
-        self._lines: dict[int, _Line[Item]] = {}
+        self._cost_of = cost_of
+        self._max_batch_cost = max_batch_cost
+        self._workers: dict[int, _Worker[Item]] = {}
 
     @property
     def is_closed(self) -> bool:
@@ -52,139 +54,140 @@ class Scheduler(Generic[Item]):
 
         Raises:
             OnelogitError: as `submit`.
-            BaseException: what the computation of these very items raises, or `on_progress`.
+            BaseException: whatever the computation of these items or `on_progress` raises.
         """
         with Call(self, on_progress) as call:
             call.add(items)
             return call.logits()
 
     async def alogits(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> list[float]:
-        """`logits`, while the event loop goes on. A cancelled call leaves the others as they are."""
+        """`logits`, without blocking the event loop. Cancelling it does not affect other calls."""
         with Call(self, on_progress) as call:
             call.add(items)
             return await call.alogits()
 
     def submit(self, items: Sequence[Item], future: Future[list[float]], on_progress: OnProgress | None = None) -> None:
-        """Have a future answered with the logit of each item, in the given order.
+        """Set the result of a future to the logit of each item, in the given order.
 
         Args:
-            items: what to compute; never changed.
-            future: the caller's, so that whatever interrupts it, it can cancel.
+            items: never changed.
+            future: made by the caller, so that it can cancel it whatever interrupts it.
             on_progress: called with the number of items done since its last call, from the thread that computes:
-                it must be quick, and an exception in it fails this call.
+                it must be quick, and an exception in it fails this request.
 
         Raises:
-            OnelogitError: the service is closed. The future has it where the service closes meanwhile, or where the
+            OnelogitError: the scheduler is closed. The future raises it if the scheduler is closed later, or if the
                 computation left an item out.
         """
         if self.is_closed:
             raise OnelogitError(_CLOSED)
         if not items:
             return future.set_result([])
-        line = self._line()
-        if line.thread_id == threading.get_ident():
-            raise OnelogitError("on_progress asks for logits while its own are computed; ask from another thread")
-        line.jobs.append(Request(list(items), sum(map(self._weigh, items)), on_progress, future))
+        worker = self._worker()
+        if worker.thread_id == threading.get_ident():
+            raise OnelogitError("on_progress must not ask for logits in the thread that computes; use another thread")
+        worker.requests.append(Request(list(items), sum(map(self._cost_of, items)), on_progress, future))
         try:
-            # No lock of our own: whoever gets past the executor's is served after this, or told of the close.
-            line.executor.submit(self._serve, line)
+            # The executor's own lock suffices: a request that passes it is computed, or fails when `close` is called.
+            worker.executor.submit(self._run, worker)
         except RuntimeError as error:
             raise OnelogitError(_CLOSED) if self.is_closed else error from None
 
     def close(self) -> None:
-        """Let go of `compute` and end the thread after its current batch. Closing twice is fine.
+        """Release `compute` and end the thread after its current batch. Closing twice is fine.
 
-        Calls that still wait raise OnelogitError, as all later ones do. From `on_progress` it returns at once.
+        Requests that still wait raise OnelogitError, as do all later ones. Called from `on_progress`, it does not wait
+        for the thread.
         """
         self._compute = None
-        line = self._line()
-        line.executor.shutdown(wait=line.thread_id != threading.get_ident())
+        worker = self._worker()
+        worker.executor.shutdown(wait=worker.thread_id != threading.get_ident())
 
-    def _line(self) -> "_Line[Item]":
-        # By process: after a fork, the parent's thread is not there, and what waits for it is the parent's.
-        return self._lines.get(os.getpid()) or self._lines.setdefault(os.getpid(), _Line())
+    def _worker(self) -> "_Worker[Item]":
+        # One for each process: a forked child has neither the parent's thread nor its callers.
+        return self._workers.get(os.getpid()) or self._workers.setdefault(os.getpid(), _Worker())
 
-    def _serve(self, line: "_Line[Item]") -> None:
-        line.thread_id = threading.get_ident()
-        while (group := line.take(self._most_weight)) or line.coming:
-            if group is None:
-                time.sleep(_GLANCE_S)  # and look for callers: they are launched while the device is not done
+    def _run(self, worker: "_Worker[Item]") -> None:
+        worker.thread_id = threading.get_ident()
+        while (batch := worker.take(self._max_batch_cost)) or worker.unread:
+            if batch is None:
+                time.sleep(_POLL_S)  # then look for new requests: they are launched while the device computes
             else:
-                self._launch(line, group)
-            self._receive(line, waits=False)
+                self._launch(worker, batch)
+            self._receive(worker, waits=False)
 
-    def _launch(self, line: "_Line[Item]", group: RequestBatch[Item]) -> None:
-        """Launch all batches of a group and read all but the last, which is left coming unless it is there."""
+    def _launch(self, worker: "_Worker[Item]", batch: RequestBatch[Item]) -> None:
+        """Launch a batch in parts that the device can hold; read all but the last part, and that if it is ready."""
         try:
-            with closing(self._batches(group.items)) as batches:
-                for batch in batches:
-                    self._receive(line)
-                    line.coming = Coming(group, batch)
-                    self._receive(line, waits=False)
-                    if self.is_closed or group.has_failed or not group.unsettled():
+            with closing(self._computed(batch.items)) as parts:
+                for pending in parts:
+                    self._receive(worker)
+                    worker.unread = batch, pending
+                    self._receive(worker, waits=False)
+                    if self.is_closed or batch.has_failed or not batch.unsettled():
                         break
         except BaseException as error:
-            group.fail(error)
-        # Behind the except: the error is gone, and with it the memory that its frames held.
-        group.is_launched = True
-        if line.coming is None or line.coming.group is not group:
-            self._finish(line, group)
+            batch.fail(error)
+        # Outside the except block, where the error and the memory that its frames hold are released.
+        batch.is_launched = True
+        if worker.unread is None or worker.unread[0] is not batch:
+            self._finish(worker, batch)
 
-    def _receive(self, line: "_Line[Item]", *, waits: bool = True) -> None:
-        """Hand out the batch that is coming, of whichever group; one that is not there yet only where it waits."""
-        if line.coming is None:
+    def _receive(self, worker: "_Worker[Item]", *, waits: bool = True) -> None:
+        """Deliver the unread logits, if there are any; without `waits` only if they are ready."""
+        if worker.unread is None:
             return
-        group, batch = line.coming
+        batch, pending = worker.unread
         try:
-            is_wanted = bool(group.unsettled())
-            if is_wanted and not waits and not batch.is_computed():
+            is_wanted = bool(batch.unsettled())
+            if is_wanted and not waits and not pending.is_ready():
                 return
             if is_wanted:
-                group.hand_out(batch.computed())
+                batch.deliver(pending.logits())
         except BaseException as error:
-            group.fail(error)
-        line.coming = None
-        if group.is_launched:
-            self._finish(line, group)
+            batch.fail(error)
+        worker.unread = None
+        if batch.is_launched:
+            self._finish(worker, batch)
 
-    def _finish(self, line: "_Line[Item]", group: RequestBatch[Item]) -> None:
-        """Have those who are left of a group that failed computed again, each alone, so that none fails for another."""
-        if group.has_failed:
-            line.again.extend(group.unsettled())
+    def _finish(self, worker: "_Worker[Item]", batch: RequestBatch[Item]) -> None:
+        """Retry each unsettled request of a failed batch on its own, so that one bad request cannot fail the others."""
+        if batch.has_failed:
+            worker.retries.extend(batch.unsettled())
             return
-        for job in group.unsettled():
-            lost = f"no logit came for {len(job.missing())} of {len(job.items)} items; please report this"
-            job.settle(OnelogitError(_CLOSED if self.is_closed else lost))
+        for request in batch.unsettled():
+            lost = f"no logit came for {len(request.missing())} of {len(request.items)} items; please report this"
+            request.settle(OnelogitError(_CLOSED if self.is_closed else lost))
 
-    def _batches(self, items: Sequence[Item]) -> Generator[Launched, None, None]:
+    def _computed(self, items: Sequence[Item]) -> Generator["PendingLogits", None, None]:
         compute = self._compute
         if compute is not None:
             yield from compute(items)
 
 
 class Call(Generic[Item]):
-    """What one caller asks a service for, portion by portion. Leaving it cancels what is not there yet.
+    """One caller's items, added to a scheduler in portions. Leaving the context cancels what is not done.
 
-    Portions may be added in another thread than the one that waits, and leaves.
+    Portions may be added in another thread than the one that waits and leaves.
 
     Args:
-        service: computes.
+        scheduler: computes the items.
         on_progress: as in `Scheduler.submit`, for all portions.
     """
 
-    def __init__(self, service: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
-        self._scheduler = service
+    def __init__(self, scheduler: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
+        self._scheduler = scheduler
         self._on_progress = on_progress
         self._futures: list[Future[list[float]]] = []
         self._is_left = False
 
     @property
     def is_over(self) -> bool:
-        """Whether a portion failed, or nobody waits any more."""
+        """Whether a portion failed, or the caller no longer waits."""
         return self._is_left or any(future.done() and future.exception() for future in self._futures)
 
     def add(self, items: Sequence[Item]) -> None:
-        """Ask for one portion more, if anybody waits. Raises as `Scheduler.submit`."""
+        """Submit one more portion, if the caller still waits. Raises as `Scheduler.submit`."""
         if self._is_left:
             return
         future = Future[list[float]]()
@@ -196,12 +199,12 @@ class Call(Generic[Item]):
     def logits(self) -> list[float]:
         """The logits of all portions, one after the other. Raises as `Scheduler.logits`."""
         logits: list[float] = []
-        for number in range(len(self._futures)):  # no name for one: an error holds this frame, and the future the error
+        for number in range(len(self._futures)):  # a variable for the future would close a cycle with its error
             logits += self._futures[number].result()
         return logits
 
     async def alogits(self) -> list[float]:
-        """`logits`, while the event loop goes on."""
+        """`logits`, without blocking the event loop."""
         logits: list[float] = []
         for number in range(len(self._futures)):
             portion = await asyncio.wrap_future(self._futures[number])
@@ -218,20 +221,9 @@ class Call(Generic[Item]):
 
 
 @dataclass(eq=False)
-class _Line(RequestQueue[Item]):
-    """The jobs that wait in one process, the thread that serves them, by its id, and the batch that it has not read."""
+class _Worker(RequestQueue[Item]):
+    """The requests that wait in one process, the thread that computes them, and the launched logits not yet read."""
 
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "onelogit"))
     thread_id: int | None = None
-    coming: Coming[Item] | None = None
-
-
-def in_passing_thread(work: Callable[[], Result]) -> Result:
-    """What some work returns or raises, done in a thread that ends with it.
-
-    OpenMP keeps a team for each thread that has computed. Where all of them are more than the cores, each step of any
-    waits for the others by way of the system: a fifth of the speed on two cores. So what is computed once, as a model
-    is loaded, is not computed in a thread that goes on.
-    """
-    with ThreadPoolExecutor(1, "onelogit-loading") as executor:
-        return executor.submit(work).result()
+    unread: "tuple[RequestBatch[Item], PendingLogits] | None" = None

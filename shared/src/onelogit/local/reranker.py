@@ -1,4 +1,4 @@
-"""Reranker: the stages in order, from a query and its documents to a ranking."""
+"""A model on this machine -> Reranker, which ranks the documents of a query by their relevance."""
 
 import os
 import threading
@@ -12,25 +12,22 @@ from typing_extensions import Unpack
 from onelogit.base_reranker import BaseReranker
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.conversion.classifier import build_classifier
-from onelogit.engine.scheduler import in_passing_thread
 from onelogit.export.exporter import PROBE_PAIRS, ExportContents, Probe, export, open_cross_encoder
-from onelogit.local.scorer import LocalScorer
+from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options, scoring_options
 from onelogit.recipes.recipe import Activation, Recipe
-from onelogit.validation import (
-    checked_choice,
-)
+from onelogit.validation import checked_choice
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-# transformers exchanges parts of torch while it loads a model: two loads at once would leave them exchanged.
+# transformers patches torch while it loads a model: two loads at once would leave it patched.
 _loading = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """In a forked child: who holds the lock is a thread of the parent's."""
-    global _loading  # noqa: PLW0603  there is one in a process
+    """In a forked child, the lock may be held by a thread that exists only in the parent."""
+    global _loading  # noqa: PLW0603  one lock for the process
     _loading = threading.Lock()
 
 
@@ -40,25 +37,25 @@ os.register_at_fork(after_in_child=_renew_lock)
 class Reranker(BaseReranker[LocalScorer]):
     """A decoder language model that orders documents by their relevance to a query.
 
-    Safe to use from many threads and event loops at once: who waits at the same time is computed together, as one
-    forest. Also a context manager that closes itself.
+    Safe to use from many threads and event loops at once: calls that wait at the same time are computed together, as
+    one prefix tree. Also a context manager that closes itself.
 
     Args:
-        classifier: a one-logit sequence classifier, as `conversion.classifier.sequence_classifier` makes it. It learns
-            to attend over shared prefixes; other code may go on using it.
+        classifier: a one-logit sequence classifier, made by `conversion.classifier.sequence_classifier`. Its attention
+            is extended to prefix trees; other code can still use it.
         tokenizer: with a fast backend; it is not changed.
-        recipe: the prompt and the scale of the score.
-        name: what the model is called, for people.
+        recipe: gives the prompt and the scale of the score.
+        name: of the model, for messages and model cards.
         **options: see `ScoringOptions`.
 
     Attributes:
         recipe: the same.
         name: the same.
-        options: what was said when it was made or loaded.
+        options: those that it was made or loaded with.
 
     Raises:
-        InputError: an option that is unknown or out of its range, or an instruction for a family that takes none.
-        RecipeError: a template that is not one for reranking.
+        InputError: an option is unknown or out of range, or the family takes no instruction.
+        RecipeError: the template is not one for reranking.
     """
 
     def __init__(
@@ -80,21 +77,21 @@ class Reranker(BaseReranker[LocalScorer]):
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Self:
-        """The reranker of a model on the hub or in a folder, converted while it is loaded.
+        """Load a model from the hub or a folder, and convert it.
 
         Args:
             model: hub id or path of a folder.
             **options: see `LoadOptions`.
 
         Raises:
-            CheckpointError: the model is not found or damaged.
-            RecipeError: it is not known how the model reranks, or it cannot be converted.
-            InputError: an unknown option, or one out of its range.
+            CheckpointError: the model is not found, or damaged.
+            RecipeError: no recipe is known for the model, or it cannot be converted.
+            InputError: an option is unknown or out of range.
         """
         check_options(options)
         with _loading:
-            checkpoint = in_passing_thread(lambda: load_checkpoint(model, options))
-            classifier = in_passing_thread(lambda: build_classifier(checkpoint))
+            checkpoint = in_temporary_thread(lambda: load_checkpoint(model, options))
+            classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
         scoring = scoring_options(options)
         reranker = cls(classifier, checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
         reranker.options = cast("OpenOptions", {**options})
@@ -102,12 +99,12 @@ class Reranker(BaseReranker[LocalScorer]):
 
     @property
     def licence(self) -> str | None:
-        """The model's licence, as its card or the table of families names it."""
+        """The model's licence, as named by its card or the table of families."""
         return self.recipe.licence
 
     @property
     def device(self) -> str:
-        """Where the model computes, such as "cpu" or "cuda:0"."""
+        """The model's device, such as "cpu" or "cuda:0"."""
         return self._scorer.device
 
     @property
@@ -117,7 +114,7 @@ class Reranker(BaseReranker[LocalScorer]):
 
     @property
     def classifier(self) -> PreTrainedModel:
-        """The sequence classifier itself: any code for transformers can use it.
+        """The sequence classifier, which any code for transformers can use.
 
         Raises:
             OnelogitError: the reranker is closed.
@@ -128,20 +125,20 @@ class Reranker(BaseReranker[LocalScorer]):
         """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
 
         Args:
-            path: the folder; it appears whole or not at all.
-            force: replace what stands there.
+            path: the folder; it appears only once it is complete.
+            force: replace an existing folder.
 
         Raises:
-            InputError: the folder is there already.
-            CheckpointError: it cannot be written; what stood there still stands.
-            UnsupportedModelError: it is quantised, or has a head that transformers has no class for.
+            InputError: the folder exists.
+            CheckpointError: it cannot be written; an existing folder is unchanged.
+            UnsupportedModelError: the model is quantised, or transformers has no class for its head.
         """
         export(self._export_contents(), Path(path), is_overwriting=force)
 
     def as_cross_encoder(self) -> "CrossEncoder":
-        """The same model as a `sentence_transformers.CrossEncoder`, for code that wants one.
+        """The same model as a `sentence_transformers.CrossEncoder`.
 
-        It holds a copy of the weights of its own; `close` this reranker where two are one too many.
+        It has its own copy of the weights; `close` this reranker to free the other.
 
         Raises:
             InputError: Sentence Transformers is not installed.

@@ -1,17 +1,18 @@
-"""Scorer: pairs of texts -> logits; texts are tokenised where the caller is, rows computed where the model is."""
+"""Pairs of texts -> logits; texts are tokenized in the caller's thread, and rows computed in the model's."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.base_reranker import PairLogits
 from onelogit.conversion.classifier import position_limit
 from onelogit.engine.model_runner import ModelRunner
-from onelogit.engine.scheduler import Call, Scheduler, in_passing_thread
+from onelogit.engine.scheduler import Call, Scheduler
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.progress import RowProgress
-from onelogit.local.portions import in_portions
 from onelogit.options import LongDocuments, ScoringOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
@@ -19,20 +20,23 @@ from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_choice, checked_count, checked_max_tokens
 
-_BATCHES_TOGETHER = 8  # callers who wait are computed together up to so many batches; who comes then, waits for those
+Result = TypeVar("Result")
+
+_MAX_SCHEDULED_BATCHES = 8  # callers that wait are computed together up to so many batches; later ones wait for those
+_BYTES_PER_TOKEN = 4  # of UTF-8, about
 
 
 class LocalScorer:
-    """A classifier with what writes its prompts. Safe to share between threads.
+    """Tokenizes pairs and computes their logits with a classifier. Thread-safe.
 
     Args:
         classifier: a one-logit sequence classifier.
         tokenizer: with a fast backend; it is not changed.
-        recipe: the prompt.
-        options: see `ScoringOptions`; the activation has no part in logits.
+        recipe: gives the prompt.
+        options: see `ScoringOptions`; the activation does not affect logits.
 
     Raises:
-        InputError: a limit out of its range, or an instruction for a family that takes none.
+        InputError: a limit is out of range, or the family takes no instruction.
         RecipeError: the recipe does not fit the tokenizer.
     """
 
@@ -60,16 +64,16 @@ class LocalScorer:
         instruction = recipe.default_instruction if instruction is None else instruction
         self.instruction = None if instruction is None else self._encoder.checked(instruction, self._family)
         cache_bytes, is_compiled = _cache_bytes(options), bool(options.get("compile"))
-        forward = in_passing_thread(
+        runner = in_temporary_thread(
             lambda: ModelRunner(classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled)
         )
         self._scheduler = Scheduler(
-            forward.compute,
-            weigh=lambda row: len(row.ids),
-            most_weight=_BATCHES_TOGETHER * forward.batch_tokens,
+            runner.compute,
+            cost_of=lambda row: len(row.ids),
+            max_batch_cost=_MAX_SCHEDULED_BATCHES * runner.batch_tokens,
         )
-        # On a CPU tokenising and computing would share the cores, and other devices wait for each batch.
-        self._portion_tokens = forward.batch_tokens if classifier.device.type == "cuda" else None
+        # On a CPU, tokenizing would compete with computing for the cores; other devices wait for each batch anyway.
+        self._portion_tokens = runner.batch_tokens if classifier.device.type == "cuda" else None
         self._classifier: PreTrainedModel | None = classifier
 
     @property
@@ -77,7 +81,7 @@ class LocalScorer:
         """The classifier.
 
         Raises:
-            OnelogitError: it was let go.
+            OnelogitError: the scorer is closed.
         """
         if self._classifier is None:
             raise OnelogitError("this reranker is closed; load it again")
@@ -85,20 +89,20 @@ class LocalScorer:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the classifier was let go."""
+        """Whether `close` was called."""
         return self._classifier is None
 
     def close(self) -> None:
-        """Let go of the classifier. Calls that still wait raise OnelogitError."""
+        """Release the classifier. Calls that still wait raise OnelogitError."""
         self._classifier = None
         self._scheduler.close()
 
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None = None) -> list[TokenRow]:
-        """The rows of token ids that the classifier reads.
+        """The rows of token ids for the classifier.
 
         Args:
-            pairs: queries and documents, as `inputs.checked_pairs` lets them through.
-            instruction: None for the scorer's own, "" for none.
+            pairs: queries and documents, checked by `validation.checked_pairs`.
+            instruction: None for the scorer's default, "" for none.
 
         Raises:
             InputError: a query leaves no room for a document, or the family takes no instruction.
@@ -114,31 +118,31 @@ class LocalScorer:
 
         Raises:
             InputError: as `rows`.
-            LogitError: the model gave NaN or an infinite number.
+            LogitError: a logit is NaN or infinite.
         """
         rows_done = RowProgress(is_shown=progress)
         with Call(self._scheduler, rows_done if progress else None) as call:
-            owners, truncated_count = self._ask(call, pairs, instruction)
+            owners, truncated_count = self._submit(call, pairs, instruction)
             with rows_done.shown(len(owners)):
                 return PairLogits(best_logits(call.logits(), owners), truncated_count)
 
     async def alogits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
     ) -> PairLogits:
-        """`logits`, while the event loop goes on."""
+        """`logits`, without blocking the event loop."""
         rows_done = RowProgress(is_shown=progress)
         with Call(self._scheduler, rows_done if progress else None) as call:
-            owners, truncated_count = await asyncio.to_thread(self._ask, call, pairs, instruction)
+            owners, truncated_count = await asyncio.to_thread(self._submit, call, pairs, instruction)
             with rows_done.shown(len(owners)):
                 return PairLogits(best_logits(await call.alogits(), owners), truncated_count)
 
-    def _ask(
+    def _submit(
         self, call: Call[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None
     ) -> tuple[list[int], int]:
-        """Tokenise the pairs and add their rows to the call, portion by portion.
+        """Tokenize the pairs and submit their rows, portion by portion.
 
         Returns:
-            The pair of each row, by its index, and how many documents were truncated.
+            The index of each row's pair, and how many documents were truncated.
         """
         owners: list[int] = []
         truncated_count = 0
@@ -155,13 +159,67 @@ class LocalScorer:
         if self._portion_tokens is None:
             return [range(len(pairs))]
         is_document_first = self._encoder.is_document_first
-        return in_portions(pairs, self._portion_tokens, self.max_tokens, is_document_first=is_document_first)
+        return split_into_portions(pairs, self._portion_tokens, self.max_tokens, is_document_first=is_document_first)
+
+
+def split_into_portions(
+    pairs: Sequence[tuple[str, str]], batch_tokens: int, max_tokens: int, *, is_document_first: bool
+) -> Iterator[list[int]]:
+    """Divide a call so that a device computes one portion while the next is tokenized.
+
+    Pairs whose prompts begin alike are put together, because each portion computes a shared prefix once; identical
+    pairs are never separated.
+
+    Args:
+        pairs: queries and documents.
+        batch_tokens: the largest number of tokens in one forward pass.
+        max_tokens: the longest row.
+        is_document_first: whether prompts begin with the document.
+
+    Yields:
+        The indices of some pairs; all at once if there are too few to divide.
+    """
+    texts = [(document, query) if is_document_first else (query, document) for query, document in pairs]
+    order = sorted(range(len(pairs)), key=texts.__getitem__)
+    added = [*_added_bytes([texts[index] for index in order], max_tokens * _BYTES_PER_TOKEN)]
+    # A device must compute long enough to hide the launch of the next pass: so portions are never small, never leave a
+    # smaller rest, and at most double, because the next one is tokenized meanwhile.
+    limit = batch_tokens * _BYTES_PER_TOKEN
+    wanted, held, left = limit / 4, 0, sum(added)
+    portion: list[int] = []
+    for index, count in zip(order, added, strict=True):
+        if count and wanted <= held <= left:
+            yield portion
+            wanted, held, portion = min(2 * wanted, limit), 0, []
+        portion.append(index)
+        held, left = held + count, left - count
+    yield portion
+
+
+def _added_bytes(texts: Sequence[tuple[str, str]], max_text_bytes: int) -> Iterator[int]:
+    """The bytes that each pair adds to the one before it; 0 if they are identical."""
+    before = ("", "")
+    for pair in texts:
+        first, second = (min(len(text.encode()), max_text_bytes) for text in pair)
+        yield 0 if pair == before else second if pair[0] == before[0] else first + second
+        before = pair
+
+
+def in_temporary_thread(work: Callable[[], Result]) -> Result:
+    """Run some work in a thread of its own; returns or raises what the work does.
+
+    OpenMP keeps a team of threads for each thread that has computed. With more of them than cores, each step waits for
+    the others: on two cores this costs a fifth of the speed. So what is computed once, while a model is loaded, is not
+    computed in a thread that stays.
+    """
+    with ThreadPoolExecutor(1, "onelogit-loading") as executor:
+        return executor.submit(work).result()
 
 
 def _cache_bytes(options: ScoringOptions) -> tuple[int, int]:
-    """For documents kept on the model's device, and on the CPU behind it."""
+    """The sizes of the document cache on the model's device, and in the CPU's memory."""
     names = ("document_cache_bytes", "document_cache_host_bytes")
     device_bytes, host_bytes = (checked_count(name, options.get(name), least=0) or 0 for name in names)  # type: ignore[arg-type]
     if host_bytes and not device_bytes:
-        raise InputError("document_cache_host_bytes is for what leaves the device: it needs document_cache_bytes, too")
+        raise InputError("document_cache_host_bytes is for evicted documents: it needs document_cache_bytes, too")
     return device_bytes, host_bytes

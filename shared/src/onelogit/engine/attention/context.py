@@ -1,49 +1,52 @@
-"""A batch of a forest in a layer -> what each of its tokens sees, and the keys and values that are kept of it.
-
-One description of who sees whom, the batch's segments, has two executions: `at_once` and `in_turn`.
-"""
+"""A batch in a layer -> attention over its prefix tree, and the keys and values that are needed after the batch."""
 
 import torch
 from torch import Tensor
 
-from onelogit.engine.attention.flash_varlen import FlashVarlenAttention, has_flash_varlen
+from onelogit.engine.attention.backend import AttentionBackend, KeySources
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.keys import KeyValue, LayerKeyValues, Seen
+from onelogit.engine.kv_cache import KeyValue, LayerKeyValues
 from onelogit.engine.prefix_tree import Batch, Path
+
+BACKENDS: tuple[type[AttentionBackend], ...] = (FlashVarlenAttention, SdpaAttention)
+"""Each layer uses the first backend that supports its query; the last one supports all."""
+
+
+def padded_length(token_count: int, device: torch.device) -> int:
+    """The length to which a batch should be padded, whichever backend its layers use."""
+    return max(backend.padded_length(token_count, device) for backend in BACKENDS)
 
 
 class AttentionContext:
-    """One pass of a batch through the layers: what its tokens look back on, and what is left of it afterwards.
+    """One pass of a batch through the layers: the keys that its tokens see, and those needed after it.
 
     Args:
-        batch: what is read.
-        layer_count: of the model; in the last layer only the rows' last tokens look back.
-        carried: what the batch before handed on; empty for nothing.
-        kept: what is kept between forests; empty for nothing.
-        width: how many tokens pass through the layers: the batch's, and behind them others that nobody reads. None
-            for the batch's alone.
+        batch: the batch to compute.
+        layer_count: of the model; the last layer computes only the rows' last tokens.
+        carried: keys and values that the batch before handed on; empty if none.
+        cached: keys and values in the prefix cache; empty if none.
+        width: the number of tokens that pass through the layers: those of the batch, then padding.
 
     Attributes:
-        cacheable_prefixes: of `batch.cacheable_prefixes`, one behind the other.
-        carry: of `batch.carry`.
+        cacheable_prefixes: keys and values of `batch.cacheable_prefixes`, one prefix after the other.
+        carry: keys and values of `batch.carry`.
     """
 
     def __init__(
-        self, batch: Batch, layer_count: int, carried: LayerKeyValues, kept: LayerKeyValues, width: int | None = None
+        self, batch: Batch, layer_count: int, carried: LayerKeyValues, cached: LayerKeyValues, width: int
     ) -> None:
         self.batch = batch
         self.layer_count = layer_count
-        self.width = len(batch.ids) if width is None else width
+        self.width = width
         self.cacheable_prefixes: LayerKeyValues = []
         self.carry: LayerKeyValues = []
-        self._carried, self._kept = carried, kept
-        leaving: Path = tuple(
-            span for path in (*(prefix.path for prefix in batch.cacheable_prefixes), batch.carry) for span in path
-        )
-        self._leaves = bool(leaving)
+        self._carried, self._cached = carried, cached
+        paths = (*(prefix.path for prefix in batch.cacheable_prefixes), batch.carry)
+        self._outgoing: Path = tuple(span for path in paths for span in path)
         self._cacheable_tokens = sum(prefix.length for prefix in batch.cacheable_prefixes)
-        self._in_turn, self._at_once = SdpaAttention(batch, leaving), FlashVarlenAttention(batch, leaving)
+        self._backends = [backend(batch, self._outgoing) for backend in BACKENDS]
         self._ends: dict[torch.device, Tensor] = {}
 
     def ends(self, device: torch.device) -> Tensor:
@@ -53,28 +56,27 @@ class AttentionContext:
         return self._ends[device]
 
     def attend(self, query: Tensor, own: KeyValue, layer: int, scaling: float | None, window: int | None) -> Tensor:
-        """What attention gives each token of the batch.
+        """The output of attention for each token of the batch.
 
         Args:
             query: shape (heads, tokens, width).
             own: keys and values of these tokens.
             layer: its number, from 0.
-            scaling: of the scores; None for one over the root of the width.
+            scaling: factor of the scores; None for one over the square root of the width.
             window: how many tokens a token sees, itself included; None for all before it.
 
         Returns:
-            Shape (tokens, heads, width). Zeros, in the last layer, for all but the rows' last tokens.
+            Shape (tokens, heads, width). In the last layer zeros for all but the rows' last tokens.
         """
         nothing = own.part(0, 0)
-        seen = Seen(
-            own, self._carried[layer] if self._carried else nothing, self._kept[layer] if self._kept else nothing
-        )
-        way = self._at_once if has_flash_varlen(query) else self._in_turn
-        if self._leaves:
-            copy = way.copy(seen)
+        carried, cached = (layers[layer] if layers else nothing for layers in (self._carried, self._cached))
+        sources = KeySources(own, carried, cached)
+        backend = next(backend for backend in self._backends if backend.supports(query))
+        if self._outgoing:
+            copy = backend.copy(sources)
             self.cacheable_prefixes.append(copy.part(0, self._cacheable_tokens))
             self.carry.append(copy.part(self._cacheable_tokens))
         is_last = layer == self.layer_count - 1
         if is_last and not self.batch.ends:
             return query.new_zeros((query.shape[1], query.shape[0], own.values.shape[-1]))
-        return way.attend(query, seen, scaling, window, of_ends=is_last)
+        return backend.attend(query, sources, scaling, window, ends_only=is_last)

@@ -11,113 +11,114 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from onelogit.engine.device_transfer import places, sent, tensor_on
-from onelogit.engine.keys import KeyValue, Seen, length_of, queries
-from onelogit.engine.prefix_tree import CARRIED, KEPT, OWN, Batch, Path, Span
+from onelogit.engine.attention.backend import KeySources, path_length, query_spans
+from onelogit.engine.device_transfer import indices_of, tensor_on, to_device
+from onelogit.engine.kv_cache import KeyValue
+from onelogit.engine.prefix_tree import CACHED, CARRIED, OWN, Batch, KeySpan, Path
 
 logger = logging.getLogger(__name__)
 
-_WIDEST_FLASH_HEAD, _FLASH_HEAD_STEP = 256, 8
-_FLASH_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
-
-
-def has_flash_varlen(query: Tensor) -> bool:
-    """Whether this PyTorch has the call, and this device, dtype and width of a head can take it."""
-    width = query.shape[-1]
-    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    if width > _WIDEST_FLASH_HEAD or width % _FLASH_HEAD_STEP:
-        return False
-    return _varlen_attention() is not None and torch.cuda.get_device_capability(query.device) >= _FLASH_CAPABILITY
+_MAX_HEAD_WIDTH, _HEAD_WIDTH_MULTIPLE = 256, 8
+_MIN_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
 
 
 class FlashVarlenAttention:
-    """One pass of a batch through the layers, one call for all segments in each.
+    """One call for all segments in each layer; see `AttentionBackend`."""
 
-    Args:
-        batch: what is read.
-        leaving: the path of what is copied out of it.
-    """
-
-    def __init__(self, batch: Batch, leaving: Path) -> None:
+    def __init__(self, batch: Batch, outgoing: Path) -> None:
         self._batch = batch
-        self._leaving = leaving
+        self._outgoing = outgoing
         self._sequences: dict[tuple[bool, torch.device], _Sequences] = {}
-        self._copied: dict[torch.device, _Gathering] = {}
+        self._outgoing_indices: dict[torch.device, _GatherIndices] = {}
 
-    def attend(self, query: Tensor, seen: Seen, scaling: float | None, window: int | None, *, of_ends: bool) -> Tensor:
-        """As `AttentionContext.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
-        sequences = self._sequences_of(seen, query.device, of_ends=of_ends)
+    @staticmethod
+    def supports(query: Tensor) -> bool:
+        """Whether this PyTorch has the call, and it takes this device, dtype and width of a head."""
+        width = query.shape[-1]
+        if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+            return False
+        if width > _MAX_HEAD_WIDTH or width % _HEAD_WIDTH_MULTIPLE:
+            return False
+        return _varlen_attention() is not None and torch.cuda.get_device_capability(query.device) >= _MIN_CAPABILITY
+
+    @staticmethod
+    def padded_length(token_count: int, device: torch.device) -> int:  # noqa: ARG004
+        """The length itself."""
+        return token_count
+
+    def attend(
+        self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
+    ) -> Tensor:
+        """See `AttentionBackend`."""
+        key = ends_only, query.device
+        if key not in self._sequences:
+            self._sequences[key] = _new_sequences(self._batch, sources, query.device, ends_only=ends_only)
+        sequences = self._sequences[key]
         rows = query.transpose(0, 1)
-        is_whole = not of_ends and len(rows) == len(self._batch.ids)
-        keys, values = _gather(sequences.keys, seen)
+        is_whole = not ends_only and len(rows) == len(self._batch.ids)
+        keys, values = _gather(sequences.keys, sources)
         varlen_attention: Any = _varlen_attention()
         attended: Tensor = varlen_attention(
-            rows if is_whole else rows[sequences.query_places],
+            rows if is_whole else rows[sequences.query_indices],
             keys,
             values,
             sequences.query_starts,
             sequences.key_starts,
-            sequences.most_queries,
-            sequences.most_keys,
+            sequences.max_queries,
+            sequences.max_keys,
             scale=scaling,
             window_size=(-1 if window is None else window - 1, 0),
         )
         if is_whole:
             return attended
-        return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_places, attended)
+        return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_indices, attended)
 
-    def copy(self, seen: Seen) -> KeyValue:
-        """What leaves the batch, in memory of its own."""
-        device = seen.own.keys.device
-        if device not in self._copied:
-            self._copied[device] = _made_gathering(self._leaving, seen, device)
-        return _gather(self._copied[device], seen)
-
-    def _sequences_of(self, seen: Seen, device: torch.device, *, of_ends: bool) -> "_Sequences":
-        if (of_ends, device) not in self._sequences:
-            self._sequences[of_ends, device] = _made_sequences(self._batch, seen, device, of_ends=of_ends)
-        return self._sequences[of_ends, device]
+    def copy(self, sources: KeySources) -> KeyValue:
+        """See `AttentionBackend`."""
+        device = sources.own.keys.device
+        if device not in self._outgoing_indices:
+            self._outgoing_indices[device] = _new_indices(self._outgoing, sources, device)
+        return _gather(self._outgoing_indices[device], sources)
 
 
-class _Gathering(NamedTuple):
-    """Where the keys of a path stand, so that each is read and written once.
+class _GatherIndices(NamedTuple):
+    """The places of a path's keys, arranged so that each key is read and written once.
 
     Attributes:
-        passing: of those in the batch and in what was carried to it, their places there, end to end.
-        kept: of all keys of the path, their places in what is kept; 0 for those that pass. None where none is kept.
-        targets: of the passing ones, their places on the path.
+        passing: the places of those keys that are the batch's own or carried to it, in the two joined.
+        cached: for each key of the path its place in the prefix cache, 0 for a passing key; None if no key is cached.
+        targets: the places of the passing keys on the path.
     """
 
     passing: Tensor
-    kept: Tensor | None
+    cached: Tensor | None
     targets: Tensor
 
 
 class _Sequences(NamedTuple):
-    """The segments as sequences of variable length, end to end.
+    """The segments as sequences of variable length, one after the other.
 
     Attributes:
-        query_places: in the batch, of all queries.
-        keys: of one sequence after the other.
-        query_starts, key_starts: where each sequence begins, and at last the end; int32.
+        query_indices: the places of all queries in the batch.
+        keys: where to gather the keys of all sequences.
+        query_starts, key_starts: the start of each sequence, then the end of the last one; int32.
     """
 
-    query_places: Tensor
-    keys: _Gathering
+    query_indices: Tensor
+    keys: _GatherIndices
     query_starts: Tensor
     key_starts: Tensor
-    most_queries: int
-    most_keys: int
+    max_queries: int
+    max_keys: int
 
 
-def _made_sequences(batch: Batch, seen: Seen, device: torch.device, *, of_ends: bool) -> _Sequences:
-    asked = list(queries(batch, of_ends=of_ends))
-    query_counts = [query.stop - query.start for query in asked]
-    key_counts = [length_of(query.path) for query in asked]
+def _new_sequences(batch: Batch, sources: KeySources, device: torch.device, *, ends_only: bool) -> _Sequences:
+    spans = list(query_spans(batch, ends_only=ends_only))
+    query_counts = [span.stop - span.start for span in spans]
+    key_counts = [path_length(span.path) for span in spans]
     return _Sequences(
-        sent(places([(query.start, query.stop) for query in asked]), device),
-        _made_gathering([span for query in asked for span in query.path], seen, device),
+        to_device(indices_of([(span.start, span.stop) for span in spans]), device),
+        _new_indices([key_span for span in spans for key_span in span.path], sources, device),
         tensor_on(device, list(accumulate(query_counts, initial=0)), torch.int32),
         tensor_on(device, list(accumulate(key_counts, initial=0)), torch.int32),
         max(query_counts, default=0),
@@ -125,38 +126,38 @@ def _made_sequences(batch: Batch, seen: Seen, device: torch.device, *, of_ends: 
     )
 
 
-def _made_gathering(path: Sequence[Span], seen: Seen, device: torch.device) -> _Gathering:
-    offsets = {OWN: 0, CARRIED: len(seen.own.keys), KEPT: 0}
-    found = places([(offsets[block] + start, offsets[block] + stop) for block, start, stop in path])
-    if all(span.block != KEPT for span in path):
-        return _Gathering(sent(found, device), None, torch.empty(0))
+def _new_indices(path: Sequence[KeySpan], sources: KeySources, device: torch.device) -> _GatherIndices:
+    offsets = {OWN: 0, CARRIED: len(sources.own.keys), CACHED: 0}
+    indices = indices_of([(offsets[source] + start, offsets[source] + stop) for source, start, stop in path])
+    if all(span.source != CACHED for span in path):
+        return _GatherIndices(to_device(indices, device), None, torch.empty(0))
     lengths = torch.tensor([span.stop - span.start for span in path])
-    is_kept = torch.tensor([span.block == KEPT for span in path]).repeat_interleave(lengths)
-    targets = (~is_kept).nonzero().squeeze(1)
-    return _Gathering(sent(found[targets], device), sent(found * is_kept, device), sent(targets, device))
+    is_cached = torch.tensor([span.source == CACHED for span in path]).repeat_interleave(lengths)
+    targets = (~is_cached).nonzero().squeeze(1)
+    return _GatherIndices(*(to_device(tensor, device) for tensor in (indices[targets], indices * is_cached, targets)))
 
 
-def _gather(gathering: _Gathering, seen: Seen) -> KeyValue:
-    passing = seen.own
-    if len(seen.carried.keys):
-        passing = KeyValue(*(torch.cat(pair) for pair in zip(seen.own, seen.carried, strict=True)))
-    gathered = KeyValue(*(tensor[gathering.passing] for tensor in passing))
-    if gathering.kept is None:
+def _gather(indices: _GatherIndices, sources: KeySources) -> KeyValue:
+    passing = sources.own
+    if len(sources.carried.keys):
+        passing = KeyValue(*(torch.cat(pair) for pair in zip(sources.own, sources.carried, strict=True)))
+    gathered = KeyValue(*(tensor[indices.passing] for tensor in passing))
+    if indices.cached is None:
         return gathered
-    whole = (tensor[gathering.kept] for tensor in seen.kept)
-    return KeyValue(*(each.index_copy_(0, gathering.targets, own) for each, own in zip(whole, gathered, strict=True)))
+    whole = (tensor[indices.cached] for tensor in sources.cached)
+    return KeyValue(*(each.index_copy_(0, indices.targets, own) for each, own in zip(whole, gathered, strict=True)))
 
 
 @cache
 def _varlen_attention() -> Callable[..., Any] | None:
-    """PyTorch's own, from 2.11 on: before, it takes neither a scale nor a window."""
+    """PyTorch's function; None before PyTorch 2.11, where it takes neither a scale nor a window."""
     options: Mapping[str, object] = {}
     with suppress(ImportError):
-        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  younger than the oldest PyTorch allowed
+        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  newer than the oldest PyTorch allowed
 
         options = inspect.signature(varlen_attn).parameters
     if not {"scale", "window_size"} <= options.keys():
         logger.warning("PyTorch %s attends to one document after the other; 2.11 or newer is faster", torch.__version__)
         return None
-    # 2.11 takes fewer heads of keys than of queries without being told.
+    # 2.11 has no `enable_gqa`, and finds out by itself that there are fewer key heads than query heads.
     return partial(varlen_attn, enable_gqa=True) if "enable_gqa" in options else varlen_attn

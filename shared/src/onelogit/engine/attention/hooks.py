@@ -1,6 +1,6 @@
-"""A decoder of transformers -> the same one, able to read a batch of a forest. The model's code stays theirs.
+"""A decoder of transformers -> the same decoder, able to attend over prefix trees. Its code is not changed.
 
-Attention is registered with transformers under a name of ours; position ids say where in its row a token stands.
+Attention is registered with transformers under a name of its own; position ids give each token's place in its row.
 """
 
 from collections.abc import Iterator
@@ -17,90 +17,90 @@ from transformers.masking_utils import sdpa_mask
 from onelogit.checkpoints.device import is_quantised
 from onelogit.engine.attention.context import AttentionContext
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.keys import KeyValue
+from onelogit.engine.kv_cache import KeyValue
 
-_NAME = "onelogit_forest"
-_KNOWN = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # the tests hold these to the padded path
+_NAME = "onelogit_prefix_tree"
+_TESTED = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # tests compare these with padded rows
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 _TOKEN_BY_TOKEN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
 
-_current: ContextVar[AttentionContext | None] = ContextVar("reading", default=None)
+_active: ContextVar[AttentionContext | None] = ContextVar("attention_context", default=None)
 
 
 @contextmanager
-def current(context: AttentionContext) -> Iterator[None]:
-    """Within this block, in this thread only, models read this batch; see `enable_prefix_tree_attention`."""
-    token = _current.set(context)
+def use_context(context: AttentionContext) -> Iterator[None]:
+    """Inside this block, and only in this thread, models compute this batch; see `enable_prefix_tree_attention`."""
+    token = _active.set(context)
     try:
         yield
     finally:
-        _current.reset(token)
+        _active.reset(token)
 
 
 def may_share_prefixes(model: PreTrainedModel) -> bool:
-    """Whether nothing that is known of a model speaks against it: what its layers do, what its owner asked for."""
+    """Whether the model can use prefix sharing, judging by its layer types and attention settings."""
     config = model.config.get_text_config()
     layer_types = set(getattr(config, "layer_types", None) or ())
     has_windows = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layer_types
     return (
-        config._attn_implementation in ("sdpa", _NAME)  # another one is the owner's choice, or the model's need
+        config._attn_implementation in ("sdpa", _NAME)  # another one is the caller's choice, or the model needs it
         and layer_types <= _LAYER_TYPES
-        and (not has_windows or _is_known(model))  # some tell their windows to the mask alone
+        and (not has_windows or _is_tested(model))  # some models pass their windows to the mask only
         and getattr(config, "attn_logit_softcapping", None) is None
         and not rotates_by_length(model)
     )
 
 
 def is_known_to_share_prefixes(model: PreTrainedModel) -> bool:
-    """Whether tests hold this architecture, in transformers' code and on this kind of device, to the padded path.
+    """Whether tests compare this architecture, in transformers' code and on this kind of device, with padded rows.
 
-    Not with quantised weights: what some of them compute for a token depends on those beside it.
+    False for quantised weights: some of them compute a token differently beside other tokens.
     """
-    return _is_known(model) and model.device.type == "cpu" and not is_quantised(model.config)
+    return _is_tested(model) and model.device.type == "cpu" and not is_quantised(model.config)
 
 
-def _is_known(model: PreTrainedModel) -> bool:
+def _is_tested(model: PreTrainedModel) -> bool:
     decoder: Any = model.base_model
-    return type(decoder).__module__.startswith("transformers.models.") and decoder.config.model_type in _KNOWN
+    return type(decoder).__module__.startswith("transformers.models.") and decoder.config.model_type in _TESTED
 
 
 def attends_over_prefix_tree(model: PreTrainedModel) -> bool:
-    """Whether `enable_prefix_tree_attention` is in force: anybody may set another attention at any time."""
+    """Whether `enable_prefix_tree_attention` is in force: other code may set another attention at any time."""
     decoder: Any = model.base_model
     return bool(decoder.config._attn_implementation == _NAME)
 
 
 def rotates_by_length(model: PreTrainedModel) -> bool:
-    """Whether a token's rotary embedding depends on how long the longest row beside it is."""
+    """Whether a token's rotary embedding depends on the length of the longest row in its batch."""
     parameters = str(getattr(model.config.get_text_config(), "rope_parameters", None))
     return "longrope" in parameters or "dynamic" in parameters
 
 
 def enable_prefix_tree_attention(model: PreTrainedModel) -> None:
-    """Let a model attend over forests. Outside of `current` it goes on attending as by "sdpa"."""
+    """Let a model attend over prefix trees. Outside `use_context` it still attends as with "sdpa"."""
     AttentionInterface.register(_NAME, _prefix_tree_attention)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
-    _attend_by(model, _NAME)
-    _read_ends_alone(model.base_model)
+    _set_attention(model, _NAME)
+    _compute_ends_only(model.base_model)
 
 
 def disable_prefix_tree_attention(model: PreTrainedModel) -> None:
-    """Use "sdpa" from now on. The hooks that stay registered do nothing outside `current`."""
-    _attend_by(model, "sdpa")
+    """Use "sdpa" from now on. The hooks that stay registered do nothing outside `use_context`."""
+    _set_attention(model, "sdpa")
 
 
-def _attend_by(model: PreTrainedModel, name: str) -> None:
-    parts: list[Any] = [model, model.base_model]  # older transformers do not tell the one what the other is told
+def _set_attention(model: PreTrainedModel, name: str) -> None:
+    parts: list[Any] = [model, model.base_model]  # older transformers do not pass it on from one to the other
     for part in parts:
         part.set_attn_implementation(name)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # who sees whom is another matter in each batch
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # each batch has another prefix tree
 def _prefix_tree_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
-    context = _current.get()
+    context = _active.get()
     if context is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     attended = context.attend(
@@ -113,31 +113,31 @@ def _prefix_tree_attention(
     return attended[None], None
 
 
-def _read_ends_alone(decoder: Any) -> None:
-    """In the last layer, compute queries, attention's output and the MLP for the rows' last tokens alone."""
+def _compute_ends_only(decoder: Any) -> None:
+    """In the last layer, compute queries, attention's output and the MLP only for the rows' last tokens."""
     layers = getattr(decoder, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or hasattr(decoder, "_reads_ends_alone"):
+    if not isinstance(layers, nn.ModuleList) or hasattr(decoder, "_computes_ends_only"):
         return
-    decoder._reads_ends_alone = True
+    decoder._computes_ends_only = True
     for name, module in layers[-1].named_modules():
         if name in _TOKEN_BY_TOKEN:
-            module.register_forward_pre_hook(_take_ends)
-            module.register_forward_hook(_put_back_ends)
+            module.register_forward_pre_hook(_select_ends)
+            module.register_forward_hook(_restore_width)
 
 
-def _take_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    context = _current.get()
-    return args if context is None else (args[0][:, _computed(context, args[0].device)], *args[1:])
+def _select_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    context = _active.get()
+    return args if context is None else (args[0][:, _computed_places(context, args[0].device)], *args[1:])
 
 
-def _put_back_ends(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    context = _current.get()
+def _restore_width(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    context = _active.get()
     if context is None:
         return output
-    places = _computed(context, output.device)
+    places = _computed_places(context, output.device)
     return output.new_zeros((1, context.width, output.shape[-1])).index_copy_(1, places, output)
 
 
-def _computed(context: AttentionContext, device: torch.device) -> Tensor:
-    """The rows' last tokens; where no row ends, one that nobody reads: bitsandbytes divides by the number of tokens."""
+def _computed_places(context: AttentionContext, device: torch.device) -> Tensor:
+    """The rows' last tokens, or one unused token if no row ends: bitsandbytes divides by the number of tokens."""
     return context.ends(device) if context.batch.ends else tensor_on(device, [0])

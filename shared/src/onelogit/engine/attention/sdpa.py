@@ -1,7 +1,7 @@
-"""Queries of a batch and the keys before them -> attention by scaled dot products, segment by segment.
+"""Queries of a batch and the keys before them -> attention by scaled dot products, segment by segment; on any device.
 
-Lengths are rounded up to repeat themselves. The kernels of a CPU are written anew for each length that they meet, which
-takes longer than what they then compute, and where keys are an odd number they take the slow way.
+Lengths are rounded up so that they recur: a CPU builds a kernel for each new length, which takes longer than running
+it, and computes odd numbers of keys slowly.
 """
 
 from typing import NamedTuple
@@ -10,112 +10,128 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from onelogit.engine.keys import KeyValue, Query, Seen, follow, length_of, queries
+from onelogit.engine.attention.backend import KeySources, QuerySpan, path_length, query_spans
+from onelogit.engine.kv_cache import KeyValue
 from onelogit.engine.prefix_tree import Batch, Path
 
-MULTIPLE = 32
+_LENGTH_MULTIPLE = 32
 
 
-def rounded(count: int) -> int:
-    """The length in which a kernel meets so many tokens."""
-    return -(-count // MULTIPLE) * MULTIPLE
-
-
-class _Frame(NamedTuple):
-    """What one product computes: a segment's queries and keys, with others beside them that nobody reads.
+class _Product(NamedTuple):
+    """The lengths of one product: a segment's queries and the keys they see, both with padding.
 
     Attributes:
-        rows: how many queries it takes.
-        before: how many of these stand before the segment's own.
-        own: how many are the segment's.
-        seen: how many keys the last of those sees; of all `keys` the first ones.
-        keys: how many keys it takes.
+        queries: number of queries, padding included.
+        before: how many queries of padding stand before the segment's own.
+        own: number of the segment's queries.
+        visible: number of keys that the last of them sees, which are the first ones of `keys`.
+        keys: number of keys, padding included.
     """
 
-    rows: int
+    queries: int
     before: int
     own: int
-    seen: int
+    visible: int
     keys: int
 
 
 class SdpaAttention:
-    """One pass of a batch through the layers, one product for each segment in each.
+    """One product for each segment in each layer; see `AttentionBackend`."""
 
-    Args:
-        batch: what is read.
-        leaving: the path of what is copied out of it.
-    """
-
-    def __init__(self, batch: Batch, leaving: Path) -> None:
+    def __init__(self, batch: Batch, outgoing: Path) -> None:
         self._batch = batch
-        self._leaving = leaving
-        self._masks: dict[tuple[_Frame, int | None, torch.dtype, torch.device], Tensor] = {}
+        self._outgoing = outgoing
+        self._masks: dict[tuple[_Product, int | None, torch.dtype, torch.device], Tensor] = {}
 
-    def attend(self, query: Tensor, seen: Seen, scaling: float | None, window: int | None, *, of_ends: bool) -> Tensor:
-        """As `AttentionContext.attend`, of the batch's tokens or of the rows' last ones; zeros for all others."""
+    @staticmethod
+    def supports(query: Tensor) -> bool:  # noqa: ARG004
+        """True: PyTorch computes it on all devices."""
+        return True
+
+    @staticmethod
+    def padded_length(token_count: int, device: torch.device) -> int:
+        """The next multiple of 32; on CUDA the length itself, for its kernels take any length."""
+        return token_count if device.type == "cuda" else _rounded(token_count)
+
+    def attend(
+        self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
+    ) -> Tensor:
+        """See `AttentionBackend`."""
         heads, width, _ = query.shape
-        output = query.new_zeros((width, heads, seen.own.values.shape[-1]))
-        for asked in queries(self._batch, of_ends=of_ends):
-            frame = _frame(asked, width)
-            first = asked.start - frame.before
-            keys, values = (
-                tensor.transpose(0, 1)[None] for tensor in follow(asked.path, seen, frame.keys - frame.seen)
-            )
-            mask = self._mask(frame, window, query)
+        output = query.new_zeros((width, heads, sources.own.values.shape[-1]))
+        for span in query_spans(self._batch, ends_only=ends_only):
+            product = _product(span, width)
+            first = span.start - product.before
+            gathered = _gather(span.path, sources, product.keys - product.visible)
+            keys, values = (tensor.transpose(0, 1)[None] for tensor in gathered)
+            mask = self._mask(product, window, query)
             if not _takes_fewer_heads(query.device):
                 keys, values = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (keys, values))
             attended = scaled_dot_product_attention(
-                query[None, :, first : first + frame.rows],
+                query[None, :, first : first + product.queries],
                 keys,
                 values,
                 attn_mask=mask,
-                is_causal=mask is None and frame.rows > 1,
+                is_causal=mask is None and product.queries > 1,
                 scale=scaling,
                 enable_gqa=heads != keys.shape[1],
             )[0]
-            output[asked.start : asked.stop] = attended[:, frame.before : frame.before + frame.own].transpose(0, 1)
+            output[span.start : span.stop] = attended[:, product.before : product.before + product.own].transpose(0, 1)
         return output
 
-    def copy(self, seen: Seen) -> KeyValue:
-        """What leaves the batch, in memory of its own: a view would keep the whole batch."""
-        followed = follow(self._leaving, seen)
-        if len(self._leaving) > 1:
-            return followed
-        return KeyValue(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in followed))
+    def copy(self, sources: KeySources) -> KeyValue:
+        """See `AttentionBackend`."""
+        gathered = _gather(self._outgoing, sources)
+        if len(self._outgoing) > 1:
+            return gathered
+        return KeyValue(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in gathered))
 
-    def _mask(self, frame: _Frame, window: int | None, query: Tensor) -> Tensor | None:
-        """Added to the scores, shape (rows, keys); None where the shapes alone say who sees whom."""
-        window = window if window is not None and window < frame.seen else None
-        is_alone = frame.rows == 1 and frame.keys == frame.seen
-        is_root = frame.before == 0 and frame.own == frame.seen and frame.rows == frame.keys
-        if window is None and (is_alone or is_root):
+    def _mask(self, product: _Product, window: int | None, query: Tensor) -> Tensor | None:
+        """Added to the scores, shape (queries, keys); None if no mask or `is_causal` says the same."""
+        window = window if window is not None and window < product.visible else None
+        is_single = product.queries == 1 and product.keys == product.visible
+        is_root = product.before == 0 and product.own == product.visible and product.queries == product.keys
+        if window is None and (is_single or is_root):
             return None
-        key = frame, window, query.dtype, query.device
+        key = product, window, query.dtype, query.device
         if key not in self._masks:
-            self._masks[key] = _made_mask(*key)
+            self._masks[key] = _new_mask(*key)
         return self._masks[key]
 
 
 def _takes_fewer_heads(device: torch.device) -> bool:
-    """Whether one kernel takes fewer heads of keys than of queries, in float32 and behind a mask, too.
+    """Whether a single kernel takes fewer key heads than query heads, also in float32 and with a mask.
 
-    On CUDA that of float32 and of old cards does not up to PyTorch 2.13: a product would be taken apart into ten.
+    On CUDA, float32 and old cards have no such kernel up to PyTorch 2.13: ten small kernels would run instead.
     Source: https://github.com/pytorch/pytorch/pull/191085
     """
     return device.type != "cuda"
 
 
-def _frame(asked: Query, width: int) -> _Frame:
-    own, seen = asked.stop - asked.start, length_of(asked.path)
-    rows = own if own == 1 or rounded(own) > width else rounded(own)
-    before = max(0, asked.start + rows - width)  # what would stand behind the last token stands before the first
-    return _Frame(rows, before, own, seen, rounded(seen))
+def _rounded(count: int) -> int:
+    return -(-count // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
 
 
-def _made_mask(frame: _Frame, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    rows = torch.arange(frame.rows, device=device) + (frame.seen - frame.own - frame.before)
-    last = rows.clamp(0, frame.seen - 1)[:, None]  # a query that nobody reads sees something, too: of nothing comes NaN
-    keys = torch.arange(frame.keys, device=device)
+def _product(span: QuerySpan, width: int) -> _Product:
+    own, visible = span.stop - span.start, path_length(span.path)
+    queries = own if own == 1 or _rounded(own) > width else _rounded(own)
+    before = max(0, span.start + queries - width)  # padding that would reach beyond the last token comes first
+    return _Product(queries, before, own, visible, _rounded(visible))
+
+
+def _gather(path: Path, sources: KeySources, padding: int = 0) -> KeyValue:
+    """The keys and values along a path, then zeros for `padding` tokens; a view if one piece is all of it."""
+    pieces = [sources[source].part(start, stop) for source, start, stop in path]
+    if len(pieces) == 1 and not padding:
+        return pieces[0]
+    if padding:
+        pieces.append(KeyValue(*(tensor.new_zeros((padding, *tensor.shape[1:])) for tensor in pieces[0])))
+    return KeyValue(*map(torch.cat, zip(*pieces, strict=True)))
+
+
+def _new_mask(product: _Product, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    queries = torch.arange(product.queries, device=device) + (product.visible - product.own - product.before)
+    last = queries.clamp(0, product.visible - 1)[:, None]  # padding sees a key, too: a row without keys gives NaN
+    keys = torch.arange(product.keys, device=device)
     is_seen = keys <= last if window is None else (keys <= last) & (keys > last - window)
     return torch.zeros(is_seen.shape, dtype=dtype, device=device).masked_fill_(~is_seen, float("-inf"))

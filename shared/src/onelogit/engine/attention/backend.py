@@ -1,0 +1,71 @@
+"""A batch and the keys it may see -> what every attention backend takes and shares."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from onelogit.engine.kv_cache import KeyValue
+from onelogit.engine.prefix_tree import OWN, Batch, KeySpan, Path
+
+
+class KeySources(NamedTuple):
+    """All keys and values that a batch may see in one layer, by their source: `OWN`, `CARRIED`, `CACHED`."""
+
+    own: KeyValue
+    carried: KeyValue
+    cached: KeyValue
+
+
+class AttentionBackend(Protocol):
+    """Attention of one batch over its prefix tree, in all layers.
+
+    A new backend is a class with these methods, listed in `context.BACKENDS`.
+
+    Args:
+        batch: the batch to compute.
+        outgoing: the path of the keys that are needed after the batch.
+    """
+
+    def __init__(self, batch: Batch, outgoing: Path) -> None: ...
+
+    @staticmethod
+    def supports(query: Tensor) -> bool:
+        """Whether it can compute queries of this device, dtype and width of a head, the last dimension."""
+
+    @staticmethod
+    def padded_length(token_count: int, device: torch.device) -> int:
+        """The length to which a batch of `token_count` tokens should be padded on a device."""
+
+    def attend(
+        self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
+    ) -> Tensor:
+        """As `AttentionContext.attend`, for all tokens or only for the rows' last ones; zeros for all others."""
+
+    def copy(self, sources: KeySources) -> KeyValue:
+        """A copy of the outgoing keys and values; a view would keep the whole batch in memory."""
+
+
+class QuerySpan(NamedTuple):
+    """Consecutive tokens of a batch, `start` to `stop`, with the path of all keys that the last of them sees."""
+
+    start: int
+    stop: int
+    path: Path
+
+
+def query_spans(batch: Batch, *, ends_only: bool) -> Iterator[QuerySpan]:
+    """The tokens of each segment; or only the last token of each segment at whose end a row ends."""
+    ends = {end.place for end in batch.ends}
+    for start, stop, ancestors in batch.segments:
+        path = (*ancestors, KeySpan(OWN, start, stop))
+        if not ends_only:
+            yield QuerySpan(start, stop, path)
+        elif stop - 1 in ends:
+            yield QuerySpan(stop - 1, stop, path)
+
+
+def path_length(path: Path) -> int:
+    """The number of tokens on a path."""
+    return sum(span.stop - span.start for span in path)
