@@ -10,13 +10,11 @@ from rich.table import Table
 from onelogit.benchmarking.latency import LatencySummary
 from onelogit.benchmarking.result import Result
 from onelogit.benchmarking.runner import CaseResult
-from onelogit.io.outputs import figure_in
+from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#ad1a72", "#937264", "#5a5a5a", "#c4a000")
-_MARKERS = "osD^v<>P"
 _TICKS = [step * 10.0**power for power in range(-4, 8) for step in (1, 2, 5)]
 _NARROW = 64  # columns of a terminal
 
@@ -105,9 +103,7 @@ def format_log_axes(axes: "Axes", ticks: Sequence[int]) -> None:
     bottom, top = axes.get_ylim()
     axes.set_yticks([tick for tick in _TICKS if bottom <= tick <= top])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.grid(color="#ececec", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes)
 
 
 def _table(
@@ -162,7 +158,7 @@ def _draw(axes: "Axes", result: Result, *, by_length: bool, is_time: bool) -> No
         ]
         places = [x for x, _ in points]
         label = name if length is None else f"{name}, {length:,} tokens"
-        colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
+        colour, marker = PLOT_COLOURS[index % len(PLOT_COLOURS)], PLOT_MARKERS[index % len(PLOT_MARKERS)]
         if is_time:
             least, greatest = ([1000 * getattr(each, end) for _, each in points] for end in ("least_s", "greatest_s"))
             axes.fill_between(places, least, greatest, color=colour, alpha=0.1, linewidth=0)

@@ -8,16 +8,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, SoftFileLock, Timeout, UnixFileLock
 
 from onelogit.errors import InputError, check_packages, optional_import
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
+
+PLOT_COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#ad1a72", "#937264", "#5a5a5a", "#c4a000")
+PLOT_MARKERS = "osD^v<>P"
 
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 # In order of preference; matplotlib takes glyphs that one font lacks from the next.
@@ -127,3 +131,10 @@ def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iter
             figure.savefig(path, dpi=150, facecolor="white")
         except (OSError, ValueError) as error:
             raise InputError(f"the plot cannot be written to {os.fspath(path)}: {error}") from error
+
+
+def style_axes(axes: "Axes", grid: Literal["both", "x"] = "both") -> None:
+    """Draw a light grid behind the data, and remove the frame at the top and on the right."""
+    axes.grid(axis=grid, color="#ececec", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

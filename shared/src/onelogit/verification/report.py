@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from onelogit.io.outputs import figure_in
+from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in, style_axes
 from onelogit.verification.comparison import Comparison
 from onelogit.verification.parity import Parity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#ad1a72", "#937264", "#5a5a5a", "#c4a000")
-_MARKERS = "osD^v<>P"
 
 
 def parity_table(parity: Parity) -> Table:
@@ -96,7 +93,7 @@ def _draw(parity: Parity, figure: "Figure") -> None:
     low, high = min(parity.original_logits), max(parity.original_logits)
     above.plot([low, high], [low, high], color="#b0b0b0", linewidth=1, zorder=1, label="equal")
     below.axhline(0, color="#b0b0b0", linewidth=1, zorder=1)
-    for comparison, colour, marker in zip(parity.comparisons, _COLOURS, _MARKERS, strict=False):
+    for comparison, colour, marker in zip(parity.comparisons, PLOT_COLOURS, PLOT_MARKERS, strict=False):
         differences = [a - b for a, b in zip(comparison.logits, parity.original_logits, strict=True)]
         for axes, values in ((above, comparison.logits), (below, differences)):
             axes.scatter(
@@ -120,6 +117,4 @@ def _label(above: "Axes", below: "Axes", parity: Parity) -> None:
     below.set_ylabel("logit - original logit")
     below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     for axes in (above, below):
-        axes.grid(color="#ececec", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes)
