@@ -1,4 +1,4 @@
-"""The page in a real Chromium: it renders, asks for nothing, says nothing, and fits. `nox -s browser` runs this."""
+"""The page in a real Chromium: it renders, makes no requests, logs nothing, and fits. `nox -s browser` runs this."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from support.servers import NOT_FOUND, Response, serving
 
 pytestmark = pytest.mark.browser
 
-# Of each text its contrast with what stands behind it, as WCAG 2 computes it.
+# The contrast of each text with its background, as WCAG 2 defines it.
 CONTRASTS = """() => {
   const channels = colour => colour.match(/[\\d.]+/g).map(Number);
   const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -34,17 +34,17 @@ CONTRASTS = """() => {
 
 
 @dataclass
-class Seen:
-    """What a browser noticed."""
+class OpenPage:
+    """The page, and what the browser logged and requested."""
 
     page: object
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    """Chromium: CHROMIUM's, the system's, or playwright's own. Where there is none, that is a failure."""
+    """Chromium: CHROMIUM's, the system's, or playwright's own. A missing browser is a failure."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -63,33 +63,33 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(
     params=[(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=lambda each: f"{each[0]}-{each[1]}"
 )
-def seen(request: pytest.FixtureRequest, browser: object, file: Path) -> Iterator[Seen]:
+def seen(request: pytest.FixtureRequest, browser: object, file: Path) -> Iterator[OpenPage]:
     width, scheme = request.param
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)  # type: ignore[attr-defined]
     page = context.new_page()
-    seen = Seen(page)
-    page.on("console", lambda message: seen.said.append(message.text))
-    page.on("pageerror", lambda error: seen.said.append(str(error)))
-    page.on("dialog", lambda dialog: seen.said.append(dialog.message))
-    page.on("request", lambda request: seen.asked.append(request.url))
+    seen = OpenPage(page)
+    page.on("console", lambda message: seen.messages.append(message.text))
+    page.on("pageerror", lambda error: seen.messages.append(str(error)))
+    page.on("dialog", lambda dialog: seen.messages.append(dialog.message))
+    page.on("request", lambda request: seen.requests.append(request.url))
     page.goto(file.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     yield seen
     context.close()
 
 
-def test_it_renders_and_neither_says_nor_asks_for_anything(seen: Seen, file: Path):
+def test_the_page_renders_without_messages_or_requests(seen: OpenPage, file: Path):
     page = seen.page
 
-    assert page.title() == "<img src=x onerror=alert(1)>.jsonl: how well it is ranked"  # type: ignore[attr-defined]
+    assert page.title() == "<img src=x onerror=alert(1)>.jsonl: ranking quality"  # type: ignore[attr-defined]
     assert page.locator("h1").is_visible()  # type: ignore[attr-defined]
     assert page.get_by_text(SCRIPT).first.is_visible()  # type: ignore[attr-defined]
     assert page.locator("script, img, iframe").count() == 0  # type: ignore[attr-defined]
-    assert seen.said == []
-    assert seen.asked == [file.as_uri()]
+    assert seen.messages == []
+    assert seen.requests == [file.as_uri()]
 
 
-def test_all_pictures_are_there(seen: Seen):
+def test_all_plots_are_drawn(seen: OpenPage):
     boxes = seen.page.evaluate(  # type: ignore[attr-defined]
         """[...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect())
             .map(box => [box.width, box.height])"""
@@ -109,7 +109,7 @@ def test_all_pictures_are_there(seen: Seen):
     assert all(marks)
 
 
-def test_nothing_is_wider_than_the_window(seen: Seen):
+def test_nothing_is_wider_than_the_window(seen: OpenPage):
     width, inner, beyond = seen.page.evaluate(  # type: ignore[attr-defined]
         """[document.documentElement.scrollWidth, innerWidth, [...document.querySelectorAll('body *')]
             .filter(each => each.getBoundingClientRect().right > innerWidth + 1)
@@ -120,25 +120,25 @@ def test_nothing_is_wider_than_the_window(seen: Seen):
     assert beyond == []
 
 
-def test_every_text_can_be_read(seen: Seen):
+def test_every_text_has_enough_contrast(seen: OpenPage):
     poor = [found for found in seen.page.evaluate(CONTRASTS) if found[0] < 4.5]  # type: ignore[attr-defined]
 
     assert poor == []
 
 
-def test_light_and_dark_differ(browser: object, file: Path):
-    grounds = []
+def test_light_and_dark_schemes_differ(browser: object, file: Path):
+    backgrounds = []
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)  # type: ignore[attr-defined]
         page.goto(file.as_uri())
-        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        backgrounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.close()
 
-    assert grounds == ["rgb(250, 250, 248)", "rgb(19, 21, 25)"]
+    assert backgrounds == ["rgb(250, 250, 248)", "rgb(19, 21, 25)"]
 
 
-def test_the_policy_keeps_an_intruder_from_the_network(browser: object, file: Path):
-    """Even what would get past the escaping could ask for nothing."""
+def test_the_policy_blocks_requests_of_injected_html(browser: object, file: Path):
+    """Even HTML that got past the escaping could not make requests."""
     asked: list[str] = []
 
     def note(path: str, body: object) -> Response:
@@ -147,8 +147,8 @@ def test_the_policy_keeps_an_intruder_from_the_network(browser: object, file: Pa
 
     with serving(note) as server:
         page = browser.new_page()  # type: ignore[attr-defined]
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
+        messages: list[str] = []
+        page.on("console", lambda message: messages.append(message.text))
         page.goto(file.as_uri())
         page.evaluate(
             "url => { document.body.innerHTML = `<img src='${url}/x'><p style='color: red'>x</p>`; }", server.url
@@ -157,6 +157,6 @@ def test_the_policy_keeps_an_intruder_from_the_network(browser: object, file: Pa
         colour = page.evaluate("getComputedStyle(document.querySelector('p')).color")
         page.close()
 
-    assert any("Content Security Policy" in line and "/x" in line for line in said)
+    assert any("Content Security Policy" in line and "/x" in line for line in messages)
     assert asked == []
     assert colour != "rgb(255, 0, 0)"

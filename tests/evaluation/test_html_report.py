@@ -1,4 +1,4 @@
-"""The page of `onelogit evaluate`: what stands in it, and that whatever a text holds stays text."""
+"""The HTML page of `onelogit evaluate`: its content, and that texts of the data are never interpreted as HTML."""
 
 import base64
 import hashlib
@@ -14,12 +14,12 @@ import pytest
 
 from onelogit import DEMO_MODEL
 from onelogit.cli.main import main
-from onelogit.evaluation.bootstrap import Interval, Mean
-from onelogit.evaluation.report.html_report import Scale, _verdict, bars
+from onelogit.evaluation.bootstrap import ConfidenceInterval, MeanEstimate
+from onelogit.evaluation.report.html_report import PlotScale, _kind, change_bars
 from onelogit.evaluation.report.tables import _coloured
-from onelogit.evaluation.systems import without_secret
+from onelogit.evaluation.systems import redact_credentials
+from support.evaluation_data import list_row, write_beir, write_lines
 from support.hostile import CONTROLS, HOSTILE, SCRIPT, write_hostile_page
-from support.judged_data import list_row, write_beir, write_lines
 
 ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "h1", "h2", "h3", "h4"),
@@ -78,7 +78,7 @@ def test_hostile_texts_stay_text(hostile_page: str):
     assert CONTROLS not in parsed.text
 
 
-def test_the_page_forbids_itself_everything_but_its_own_style(hostile_page: str):
+def test_the_content_security_policy_allows_only_the_pages_own_style(hostile_page: str):
     (style,) = re.findall(r"<style>(.*?)</style>", hostile_page, re.DOTALL)[:1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     (policy,) = [meta["content"] for meta in Parsed(hostile_page).metas if "http-equiv" in meta]
@@ -88,25 +88,25 @@ def test_the_page_forbids_itself_everything_but_its_own_style(hostile_page: str)
     assert "@import" not in style
 
 
-def test_the_page_tells_what_was_found_of_what_and_how_to_repeat_it(tmp_path: Path):
+def test_the_page_shows_results_data_and_the_command_to_repeat_them(tmp_path: Path):
     folder = write_beir(tmp_path / "data", fields={"q1": {"language": "en"}})
 
     text = page_of(tmp_path, DEMO_MODEL, "--data", folder, "--slice", "language").text
 
-    assert "How well data is ranked 3 queries candidates from BM25" in text
+    assert "Ranking quality on data 3 queries candidates from BM25" in text
     assert "its order and its figures mean nothing" in text
-    assert "3 queries say little of others" in text
+    assert "3 queries say little about other queries" in text
     assert "in random order (the mean of 5), and" in text
     assert "licence cc-by-sa-4.0" in text
-    assert "Given a web search query, retrieve relevant passages that answer the query (its own)" in text
+    assert "Given a web search query, retrieve relevant passages that answer the query (the model's own)" in text
     assert f"onelogit evaluate {DEMO_MODEL} --data {folder} --slice language" in text
     assert re.search(r"data, digest [0-9a-f]{16}", text)
     assert re.search(r"python 3\S+, onelogit 0\S+, ir-measures \S+, pytrec-eval-terrier \S+, bm25s \S+", text)
-    assert "no probability" in text
+    assert "not a probability" in text
 
 
 @pytest.mark.parametrize("given", [[], ["--overwrite"], ["--resume"]])
-def test_the_command_that_stands_on_the_page_works_where_it_was_run_and_elsewhere(
+def test_the_command_on_the_page_works_in_the_same_folder_and_elsewhere(
     given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     data = write_lines(tmp_path / "x.jsonl", [list_row()])
@@ -122,7 +122,7 @@ def test_the_command_that_stands_on_the_page_works_where_it_was_run_and_elsewher
         assert Path("page.html").read_text("utf-8").replace(" --overwrite", "") == page.replace(" --overwrite", "")
 
 
-def test_how_documents_moved_stands_there_with_its_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_pairwise_comparisons_are_shown_with_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = [list_row(n, changed_labels=[1, 0, 0]) for n in range(6)]
     two = ["--instruction", "default", "--instruction", "Bananas.", "--pairwise"]
 
@@ -138,7 +138,7 @@ def test_how_documents_moved_stands_there_with_its_interval(tmp_path: Path, caps
         assert within in printed
 
 
-def test_documents_stand_before_and_after_with_their_ranks(tmp_path: Path):
+def test_documents_are_shown_before_and_after_with_their_ranks(tmp_path: Path):
     documents = [
         "Bananas are yellow.",
         "Rome is old.",
@@ -150,23 +150,23 @@ def test_documents_stand_before_and_after_with_their_ranks(tmp_path: Path):
     loss = page_of(tmp_path, DEMO_MODEL, "--data", write_lines(tmp_path / "loss.jsonl", [lost])).text
 
     assert (
-        "No query was ranked worse than by the first stage. Gained most What is the capital of China? 0.500 → 1.000"
+        "No query is ranked worse than by the first stage. Largest gains What is the capital of China? 0.500 → 1.000"
         in gain
     )
-    assert "Before: the first stage 1 Bananas are yellow. afterwards at" in gain
+    assert "Before: the first stage 1 Bananas are yellow. rank after:" in gain
     assert re.search(
-        r"3 What is the capital of China\? Beijing is the capital of China. relevant · afterwards at 1", gain
+        r"3 What is the capital of China\? Beijing is the capital of China. relevant · rank after: 1", gain
     )
     assert (
-        "After reranking 1 What is the capital of China? Beijing is the capital of China. relevant · before at 3"
+        "After: reranked 1 What is the capital of China? Beijing is the capital of China. relevant · rank before: 3"
         in gain
     )
-    assert re.search(r"Lost most What is the capital of China\? 1.000 → 0\.", loss)
+    assert re.search(r"Largest losses What is the capital of China\? 1.000 → 0\.", loss)
     assert "1 better , 0 the same, 0 worse" in gain
     assert "0 better , 0 the same, 1 worse" in loss
 
 
-def test_a_licence_that_is_not_commercial_is_in_sight(tmp_path: Path):
+def test_a_non_commercial_licence_is_shown(tmp_path: Path):
     model = tmp_path / "model"
     shutil.copytree(DEMO_MODEL, model)
     card = model / "README.md"
@@ -178,43 +178,43 @@ def test_a_licence_that_is_not_commercial_is_in_sight(tmp_path: Path):
     assert text.count("not for commercial use") == 3
 
 
-def test_a_password_in_an_address_is_not_shown():
-    assert (
-        without_secret("onelogit evaluate http://me:pass@host:8000 x@y") == "onelogit evaluate http://…@host:8000 x@y"
-    )
+def test_a_password_in_a_url_is_not_shown():
+    shown = redact_credentials("onelogit evaluate http://me:pass@host:8000 x@y")
+
+    assert shown == "onelogit evaluate http://…@host:8000 x@y"
 
 
-def test_a_plots_bars_go_from_the_greatest_rise_to_the_greatest_fall():
-    drawn = bars([0.0, -0.5, 1.0])
+def test_change_bars_go_from_the_largest_gain_to_the_largest_loss():
+    drawn = change_bars([0.0, -0.5, 1.0])
 
     assert [bar.kind for bar in drawn] == ["gain", "same", "loss"]
     assert drawn[0].y == 4
     assert drawn[0].height == 46
     assert (drawn[2].y, drawn[2].height) == (50, 23)
-    assert len(bars([n / 1000 for n in range(1000)])) == 160
-    assert bars([]) == []
+    assert len(change_bars([n / 1000 for n in range(1000)])) == 160
+    assert change_bars([]) == []
 
 
 @pytest.mark.parametrize(
     ("mean", "kind", "colour"),
     [
-        (Mean(0.2, Interval(0.1, 0.3)), "gain", "[green]+0.200 (+0.100 to +0.300)[/]"),
-        (Mean(-0.2, Interval(-0.3, -0.1)), "loss", "[red]-0.200 (-0.300 to -0.100)[/]"),
-        (Mean(0.2, Interval(-0.1, 0.3)), "same", "+0.200 (-0.100 to +0.300)"),
-        (Mean(0.2, Interval(0.0, 0.3)), "same", "+0.200 (+0.000 to +0.300)"),
-        (Mean(0.2, None), "same", "+0.200"),
+        (MeanEstimate(0.2, ConfidenceInterval(0.1, 0.3)), "gain", "[green]+0.200 (+0.100 to +0.300)[/]"),
+        (MeanEstimate(-0.2, ConfidenceInterval(-0.3, -0.1)), "loss", "[red]-0.200 (-0.300 to -0.100)[/]"),
+        (MeanEstimate(0.2, ConfidenceInterval(-0.1, 0.3)), "same", "+0.200 (-0.100 to +0.300)"),
+        (MeanEstimate(0.2, ConfidenceInterval(0.0, 0.3)), "same", "+0.200 (+0.000 to +0.300)"),
+        (MeanEstimate(0.2, None), "same", "+0.200"),
     ],
 )
-def test_only_a_difference_whose_interval_leaves_zero_out_has_a_colour(mean: Mean, kind: str, colour: str):
-    assert _verdict(mean) == kind
+def test_only_a_difference_whose_interval_excludes_zero_has_a_colour(mean: MeanEstimate, kind: str, colour: str):
+    assert _kind(mean) == kind
     assert _coloured(mean) == colour
 
 
-def test_a_scale_has_room_and_round_ticks():
-    scale = Scale(0.4, 0.6)
+def test_a_plot_scale_has_margins_and_round_ticks():
+    scale = PlotScale(0.4, 0.6)
 
     assert scale.at(0.4) == "2.00%"
     assert scale.at(0.5) == "50.00%"
     assert scale.at(0.6) == "98.00%"
     assert scale.ticks == pytest.approx([0.4, 0.45, 0.5, 0.55, 0.6])
-    assert Scale(0.0, 1.0).ticks == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert PlotScale(0.0, 1.0).ticks == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onelogit import DEMO_MODEL
 from onelogit.cli.main import main
-from support.judged_data import write_lines
+from support.evaluation_data import write_lines
 
 SCRIPT = "<script>document.title='taken'</script>"
 IMAGE = '"><img src=x onerror="document.title=\'taken\'">'

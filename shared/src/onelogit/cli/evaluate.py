@@ -1,4 +1,4 @@
-"""`onelogit evaluate`: how well models, instructions and templates rank judged data."""
+"""`onelogit evaluate`: how well models, instructions and templates rank labelled data."""
 
 import argparse
 import shlex
@@ -25,93 +25,63 @@ SUMMARY = "measure how well models, instructions and templates rank your data, a
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="hub id or folder, or the URL of a server")
+    """The arguments of the command."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="hub id, folder, or URL of a server")
     _add_data_options(parser)
-    _add_compared_options(parser)
-    written = parser.add_argument_group("what is written")
-    written.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        default=Path("evaluation"),
-        help="for runs and figures; %(default)s where left out",
-    )
-    written.add_argument("--resume", action="store_true", help="go on with the runs that are in that folder")
-    written.add_argument("--overwrite", action="store_true", help="remove them, and score anew")
-    written.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: each order's mean")
-    written.add_argument("--report", type=Path, metavar="FILE", help="write a page of HTML that needs no network")
+    _add_comparison_options(parser)
+    _add_output_options(parser)
     add_json_option(parser)
     add_server_options(parser)
     add_loading_options(parser)
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data",
-        type=Path,
-        metavar="FILE|FOLDER",
-        required=True,
-        help="a folder in BEIR form, or JSONL of query, documents, labels",
-    )
-    data.add_argument("--run", type=Path, metavar="FILE", help="of a first stage, in TREC form; BM25's where left out")
-    data.add_argument("--split", metavar="NAME", help="judgements in qrels/ to use; test where left out")
-    data.add_argument(
-        "--candidates",
-        type=int,
-        metavar="N",
-        default=100,
-        help="documents a query, at most; %(default)s where left out",
-    )
-    data.add_argument("--skip-bad", action="store_true", help="count and pass over malformed lines and unknown ids")
+    add = parser.add_argument_group("data").add_argument
+    what = "a folder in BEIR format, or JSONL with query, documents and labels"
+    add("--data", type=Path, metavar="FILE|FOLDER", required=True, help=what)
+    add("--run", type=Path, metavar="FILE", help="results of a first stage in TREC format (default: search with BM25)")
+    add("--split", metavar="NAME", help="which judgements in qrels/ to use (default: test)")
+    add("--candidates", type=int, metavar="N", default=100, help="maximum documents per query (default: %(default)s)")
+    add("--skip-bad", action="store_true", help="skip and count malformed lines and unknown ids")
 
 
-def _add_compared_options(parser: argparse.ArgumentParser) -> None:
-    compared = parser.add_argument_group("what is compared")
-    compared.add_argument(
-        "--instruction",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="repeat it to compare; 'default' for the model's own, '' for none, '@name' for that field of each query",
-    )
-    compared.add_argument(
-        "--chat-template",
-        action="append",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="jinja with the roles query and document; repeat it to compare",
-    )
-    compared.add_argument(
-        "-k", type=int, nargs="+", metavar="N", default=[10], help="cutoffs of nDCG, MRR, recall; 10 where left out"
-    )
-    compared.add_argument("--slice", metavar="NAME", help="split by a field of the queries, or by length")
-    compared.add_argument("--pairwise", action="store_true", help="how an instruction or a template moves documents")
-    compared.add_argument(
-        "--changed-qrels", type=Path, metavar="FILE", help="judgements under the second instruction, for p-MRR"
-    )
-    compared.add_argument(
-        "--seed", type=int, metavar="N", default=0, help="of random order and bootstrap; %(default)s where left out"
-    )
+def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to compare").add_argument
+    what = "repeat to compare: 'default' for the model's own, '' for none, '@name' for that field of each query"
+    add("--instruction", action="append", default=[], metavar="TEXT", help=what)
+    what = "Jinja template with the roles query and document; repeat to compare"
+    add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=what)
+    add("-k", type=int, nargs="+", metavar="N", default=[10], help="cutoffs of nDCG, MRR and recall (default: 10)")
+    add("--slice", metavar="NAME", help="also report results by a field of the queries, or by length")
+    add("--pairwise", action="store_true", help="report how an instruction or a template moves documents")
+    add("--changed-qrels", type=Path, metavar="FILE", help="judgements for the second instruction, for p-MRR")
+    add("--seed", type=int, metavar="N", default=0, help="for random order and the bootstrap (default: %(default)s)")
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("output").add_argument
+    what = "for run files and results (default: %(default)s)"
+    add("-o", "--output", type=Path, metavar="FOLDER", default=Path("evaluation"), help=what)
+    add("--resume", action="store_true", help="continue the runs in that folder")
+    add("--overwrite", action="store_true", help="delete the runs in that folder, and score again")
+    add("--plot", type=Path, metavar="FILE", help="write a plot of the mean of each order")
+    add("--report", type=Path, metavar="FILE", help="write a self-contained HTML page")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, write, print."""
-    from onelogit.evaluation.job import run_evaluation  # noqa: PLC0415  what follows it needs an extra
-    from onelogit.evaluation.report.json_report import plain_evaluation  # noqa: PLC0415
+    """Evaluate, write the results, and print them."""
+    from onelogit.evaluation.job import run_evaluation  # noqa: PLC0415  its imports need an extra
+    from onelogit.evaluation.report.json_report import evaluation_json  # noqa: PLC0415
     from onelogit.evaluation.report.tables import tables  # noqa: PLC0415
 
     try:
-        evaluation = run_evaluation(_job(options))
+        evaluation = run_evaluation(_spec(options))
     except KeyboardInterrupt:
-        way = "--resume in place of --overwrite" if options.overwrite else "--resume"
-        say(f"stopped; the same command with {way} goes on, from what stands in {options.output}")
+        how = "--resume in place of --overwrite" if options.overwrite else "--resume"
+        say(f"stopped; run the same command with {how} to continue from the results in {options.output}")
         raise
     if options.json:
-        print_json(plain_evaluation(evaluation))
+        print_json(evaluation_json(evaluation))
         return 0
     console = Console(highlight=False)
     for each in tables(evaluation, console.width):
@@ -119,26 +89,26 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _job(options: argparse.Namespace) -> "EvaluationSpec":
+def _spec(options: argparse.Namespace) -> "EvaluationSpec":
     from onelogit.evaluation.job import EvaluationSpec  # noqa: PLC0415  as above
 
     for name in ("revision", "url"):
         if getattr(options, name) is not None and len(options.models) > 1:
-            raise InputError(f"--{name} is of one model; name one, or evaluate the others by themselves")
+            raise InputError(f"--{name} applies to one model: name one, or evaluate the others separately")
     return EvaluationSpec(
         models=options.models,
         data=options.data,
-        options_of=lambda model, template: _options(options, model, template),
+        options_of=lambda model, template: _reranker_options(options, model, template),
         output=options.output,
         instructions=options.instruction,
         templates=options.chat_template,
         run=options.run,
         split=options.split,
-        changed=options.changed_qrels,
-        candidates=options.candidates,
+        changed_qrels=options.changed_qrels,
+        max_candidates=options.candidates,
         cutoffs=options.k,
         seed=options.seed,
-        slice_column=options.slice,
+        group_column=options.slice,
         is_pairwise=options.pairwise,
         is_skipping=options.skip_bad,
         is_resuming=options.resume,
@@ -150,21 +120,21 @@ def _job(options: argparse.Namespace) -> "EvaluationSpec":
 
 
 def _command(options: argparse.Namespace) -> str:
-    """What asks for the same again, wherever it is run: also where the runs are there already."""
-    from onelogit.evaluation.systems import without_secret  # noqa: PLC0415  as above
+    """The command that repeats the evaluation; it works both with and without existing runs."""
+    from onelogit.evaluation.systems import redact_credentials  # noqa: PLC0415  as above
 
     again = [] if options.resume or options.overwrite else ["--overwrite"]
-    return without_secret(shlex.join(["onelogit", *options.arguments, *again]))
+    return redact_credentials(shlex.join(["onelogit", *options.arguments, *again]))
 
 
-def _options(options: argparse.Namespace, model: str, template: Path | None) -> OpenOptions:
-    """What `open_reranker` takes; the instruction comes with each call."""
+def _reranker_options(options: argparse.Namespace, model: str, template: Path | None) -> OpenOptions:
+    """The options for `open_reranker`; the instruction is passed with each call instead."""
     place = named(model, options.url)
     settled = {**vars(options), "instruction": None, "activation": None, "chat_template": template}
     opening = open_options(argparse.Namespace(**settled), place)
-    kinds = {is_url(each) for each in options.models}
-    if len(kinds) == 1:  # else each kind of model takes its own of the options
+    if len({is_url(each) for each in options.models}) == 1:
         check_place({**opening, "url": place.url})
         return opening
+    # Local models and servers are compared: each takes only the options that it has.
     known = (LoadOptions if place.url is None else RemoteOptions).__annotations__
     return cast("OpenOptions", {name: value for name, value in opening.items() if name in known})

@@ -1,5 +1,4 @@
-"""How well models rank, on judged data: the stages of `onelogit evaluate`, from files to a page. None loads torch.
+"""How well models rank labelled data: the stages of `onelogit evaluate`. None loads torch.
 
-lines, judged -> trec, lists, beir -> first_stage -> contestants -> run_file -> scoring -> figures, moves, resampling
--> pairings, slices -> evaluation -> notes, plain, stories, tables, pictures, page -> job
+data -> bm25 -> systems -> run_file, scoring -> metrics, bootstrap, pairwise -> evaluation -> report -> job
 """

@@ -1,4 +1,4 @@
-"""What is asked of `onelogit evaluate` -> data read, contestants scored, and all that is written of it."""
+"""EvaluationSpec -> the data read, the systems scored, and the results written to files."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,52 +7,52 @@ from pathlib import Path
 
 from onelogit.errors import InputError, check_packages
 from onelogit.evaluation.bm25 import with_candidates
-from onelogit.evaluation.data.bad_lines import Faults
+from onelogit.evaluation.data.bad_lines import BadLines
 from onelogit.evaluation.data.beir import read_beir, with_run
-from onelogit.evaluation.data.dataset import DataSet
-from onelogit.evaluation.data.jsonl import read_lists
-from onelogit.evaluation.evaluation import Evaluation, evaluate, groups
-from onelogit.evaluation.metrics import measures
+from onelogit.evaluation.data.dataset import Dataset
+from onelogit.evaluation.data.jsonl import read_jsonl
+from onelogit.evaluation.evaluation import Evaluation, evaluate, group_queries
+from onelogit.evaluation.metrics import metrics_at
 from onelogit.evaluation.pairwise import check_pairs
-from onelogit.evaluation.report.html_report import write_page
-from onelogit.evaluation.report.json_report import lines_of_queries, plain_evaluation
+from onelogit.evaluation.report.html_report import render_page
+from onelogit.evaluation.report.json_report import evaluation_json, query_lines
 from onelogit.evaluation.report.plots import plot_evaluation
-from onelogit.evaluation.run_file import check_ours
-from onelogit.evaluation.scoring import paths, score
-from onelogit.evaluation.systems import check_fields, systems
+from onelogit.evaluation.run_file import check_is_run_file
+from onelogit.evaluation.scoring import run_paths, score_systems
+from onelogit.evaluation.systems import build_systems, check_instruction_fields
 from onelogit.io.atomic_write import atomic_file
 from onelogit.io.outputs import check_plot, check_writable, locked
 from onelogit.options import OpenOptions
 from onelogit.validation import check_text, checked_count
 
-FIGURES, PER_QUERY = "figures.json", "per-query.jsonl"
+RESULTS, PER_QUERY = "figures.json", "per-query.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSpec:
-    """What is asked.
+    """The inputs, settings and outputs of an evaluation.
 
     Attributes:
-        models: hub ids, folders, or addresses of servers.
-        data: a folder in BEIR form, or a JSONL file of queries with their documents and labels.
-        options_of: gives the options of a model's reranker with a template.
-        output: the folder for runs, figures, and those of each query.
-        instructions: see `systems`.
-        templates: see `systems`.
-        run: what a first stage found, in TREC form.
-        split: of a BEIR folder's judgements.
-        changed: judgements under another instruction.
-        candidates: the most documents of a query that are reranked.
-        cutoffs: k of the measures.
+        models: hub ids, folders, or URLs of servers.
+        data: a folder in BEIR format, or a JSONL file of queries with their documents and labels.
+        options_of: returns the options of the reranker for a model and a template.
+        output: folder for run files, results, and results of each query.
+        instructions: see `build_systems`.
+        templates: see `build_systems`.
+        run: run file of a first stage, in TREC format.
+        split: of the judgements of a BEIR folder.
+        changed_qrels: file of judgements under another instruction.
+        max_candidates: how many documents of a query are reranked at most.
+        cutoffs: k of the metrics.
         seed: of random order and bootstrap.
-        slice_column: what the queries are split by.
-        is_pairwise: whether contestants of one model are compared with one another.
-        is_skipping: whether malformed lines and unknown ids are passed over.
-        is_resuming: whether to go on with runs that are in the folder.
-        is_overwriting: whether to remove them.
-        plot: file for a picture.
-        report: file for a page.
-        command: how to ask for the same again.
+        group_column: the field that the queries are split by.
+        is_pairwise: whether to compare systems with the same model to each other.
+        is_skipping: whether to skip malformed lines and unknown ids.
+        is_resuming: whether to continue the runs in the folder.
+        is_overwriting: whether to delete the runs in the folder.
+        plot: file for a plot.
+        report: file for an HTML page.
+        command: that repeats the evaluation; shown on the page.
     """
 
     models: Sequence[str]
@@ -63,11 +63,11 @@ class EvaluationSpec:
     templates: Sequence[Path] = ()
     run: Path | None = None
     split: str | None = None
-    changed: Path | None = None
-    candidates: int = 100
+    changed_qrels: Path | None = None
+    max_candidates: int = 100
     cutoffs: Sequence[int] = (10,)
     seed: int = 0
-    slice_column: str | None = None
+    group_column: str | None = None
     is_pairwise: bool = False
     is_skipping: bool = False
     is_resuming: bool = False
@@ -77,107 +77,100 @@ class EvaluationSpec:
     command: str = ""
 
 
-def run_evaluation(job: EvaluationSpec) -> Evaluation:
-    """Do it.
+def run_evaluation(spec: EvaluationSpec) -> Evaluation:
+    """Read the data, score the systems, and write the results.
 
     Raises:
-        InputError: something that is asked for, or the data, cannot be used.
+        InputError: the spec or the data cannot be used.
         OnelogitError: as `open_reranker` and `Reranker.logits`.
     """
-    _check(job)
-    wanted = measures(job.cutoffs)
-    faults = Faults(is_skipping=job.is_skipping)
-    data = with_candidates(read_data(job, faults), job.candidates)
-    made = systems(job.models, job.instructions, job.templates, job.options_of)
-    check_fields(made, data)
-    if job.slice_column is not None:
-        groups(data.queries, data.documents, job.slice_column)
-    if job.is_pairwise:
-        check_pairs(made, data.queries)
-    digest = data.digest()
-    identities = [one.identity(digest) for one in made]  # a model that is not found costs no runs that are there
-    with locked(job.output):
-        _claim(job, len(made))
-        runs = score(made, identities, data, job.output, faults)
+    _check(spec)
+    metrics = metrics_at(spec.cutoffs)
+    bad_lines = BadLines(is_skipping=spec.is_skipping)
+    dataset = with_candidates(_read_dataset(spec, bad_lines), spec.max_candidates)
+    systems = build_systems(spec.models, spec.instructions, spec.templates, spec.options_of)
+    check_instruction_fields(systems, dataset)
+    if spec.group_column is not None:
+        group_queries(dataset.queries, dataset.documents, spec.group_column)
+    if spec.is_pairwise:
+        check_pairs(systems, dataset.queries)
+    digest = dataset.digest()
+    identities = [system.identity(digest) for system in systems]  # before old runs are deleted: a model may be missing
+    with locked(spec.output):
+        _prepare_folder(spec, len(systems))
+        runs = score_systems(systems, identities, dataset, spec.output, bad_lines)
         evaluation = evaluate(
-            data,
+            dataset,
             runs,
-            wanted,
-            seed=job.seed,
-            slice_column=job.slice_column,
-            is_pairwise=job.is_pairwise,
-            skipped=faults.skipped,
+            metrics,
+            seed=spec.seed,
+            group_column=spec.group_column,
+            is_pairwise=spec.is_pairwise,
+            skipped=bad_lines.skipped,
         )
-        _write(job.output / PER_QUERY, "".join(f"{line}\n" for line in lines_of_queries(evaluation)))
-        _write(job.output / FIGURES, json.dumps(plain_evaluation(evaluation), ensure_ascii=False, indent=1) + "\n")
-    if job.plot is not None:
-        plot_evaluation(evaluation, job.plot)
-    if job.report is not None:
-        _write(job.report, write_page(evaluation, job.command))
+        _write(spec.output / PER_QUERY, "".join(f"{line}\n" for line in query_lines(evaluation)))
+        _write(spec.output / RESULTS, json.dumps(evaluation_json(evaluation), ensure_ascii=False, indent=1) + "\n")
+    if spec.plot is not None:
+        plot_evaluation(evaluation, spec.plot)
+    if spec.report is not None:
+        _write(spec.report, render_page(evaluation, spec.command))
     return evaluation
 
 
-def read_data(job: EvaluationSpec, faults: Faults) -> DataSet:
-    """The data that the job names, with the candidates of its run where it has one.
-
-    Raises:
-        InputError: there is nothing there, or what is there is something else.
-    """
-    if job.data.is_dir():
-        return read_beir(job.data, faults, split=job.split, changed=job.changed, run=job.run)
-    if not job.data.exists():
-        raise InputError(f"there is no {job.data}: name a folder in BEIR form, or a JSONL file")
-    for name, value in {"--split": job.split, "--changed-qrels": job.changed}.items():
+def _read_dataset(spec: EvaluationSpec, bad_lines: BadLines) -> Dataset:
+    if spec.data.is_dir():
+        return read_beir(spec.data, bad_lines, split=spec.split, changed=spec.changed_qrels, run=spec.run)
+    if not spec.data.exists():
+        raise InputError(f"{spec.data} does not exist: name a folder in BEIR format, or a JSONL file")
+    for name, value in {"--split": spec.split, "--changed-qrels": spec.changed_qrels}.items():
         if value is not None:
-            raise InputError(f"{name} belongs to a folder in BEIR form; {job.data} is a file")
-    data = read_lists(job.data, faults)
-    return data if job.run is None else with_run(data, job.run, faults)
+            raise InputError(f"{name} needs a folder in BEIR format; {spec.data} is a file")
+    dataset = read_jsonl(spec.data, bad_lines)
+    return dataset if spec.run is None else with_run(dataset, spec.run, bad_lines)
 
 
-def _check(job: EvaluationSpec) -> None:
-    """Refuse at once what would fail after hours."""
+def _check(spec: EvaluationSpec) -> None:
+    """Find at once what would otherwise fail after hours of scoring."""
     check_packages("ir_measures", "scipy", install="onelogit[evaluate]")
-    checked_count("--candidates", job.candidates)
-    checked_count("--seed", job.seed, least=0)
-    for instruction in job.instructions:
+    checked_count("--candidates", spec.max_candidates)
+    checked_count("--seed", spec.seed, least=0)
+    for instruction in spec.instructions:
         check_text(instruction, "the instruction")
-    if job.is_resuming and job.is_overwriting:
-        raise InputError("--resume keeps what is there, and --overwrite removes it: pass one of them")
-    if job.plot is not None:
-        check_plot(job.plot, created_folder=job.output)
-    if job.report is not None:
-        check_writable(job.report, "--report", created_folder=job.output)
-    _check_apart(job)
+    if spec.is_resuming and spec.is_overwriting:
+        raise InputError("--resume keeps existing runs and --overwrite deletes them: pass one of the two")
+    if spec.plot is not None:
+        check_plot(spec.plot, created_folder=spec.output)
+    if spec.report is not None:
+        check_writable(spec.report, "--report", created_folder=spec.output)
+    _check_paths_differ(spec)
 
 
-def _check_apart(job: EvaluationSpec) -> None:
-    """Refuse to write over what is read, or over another file of the same run."""
-    read: list[tuple[str, Path | None]] = [("--data", job.data), ("--run", job.run), ("--changed-qrels", job.changed)]
-    read += [("--chat-template", template) for template in job.templates]
-    written = [("--plot", job.plot), ("--report", job.report)]
-    written += [(f"the {name} of --output", job.output / name) for name in (FIGURES, PER_QUERY)]
-    taken = {path.resolve(): name for name, path in read if path is not None}
-    for name, path in written:
-        if path is not None and path.resolve() in taken:
-            raise InputError(f"{name} would be written over {taken[path.resolve()]}, {path}; name another file")
-        if path is not None:
-            taken[path.resolve()] = name
+def _check_paths_differ(spec: EvaluationSpec) -> None:
+    """Check that no output would overwrite an input or another output."""
+    inputs = [("--data", spec.data), ("--run", spec.run), ("--changed-qrels", spec.changed_qrels)]
+    inputs += [("--chat-template", template) for template in spec.templates]
+    outputs = [("--plot", spec.plot), ("--report", spec.report)]
+    outputs += [(f"the {name} of --output", spec.output / name) for name in (RESULTS, PER_QUERY)]
+    used = {path.resolve(): name for name, path in inputs if path is not None}
+    for name, path in outputs:
+        if path is not None and (other := used.setdefault(path.resolve(), name)) != name:
+            raise InputError(f"{name} would overwrite {other}, {path}; name another file")
 
 
-def _claim(job: EvaluationSpec, count: int) -> None:
-    """Make room for the runs, or refuse to."""
-    found = [path for path in job.output.glob("run-[0-9]*.jsonl") if path.is_file()]
-    if job.is_overwriting:
-        for path in found:
-            check_ours(path)
-        for path in found:
+def _prepare_folder(spec: EvaluationSpec, count: int) -> None:
+    """Delete existing runs if the spec says so, else check that they may stay."""
+    existing = [path for path in spec.output.glob("run-[0-9]*.jsonl") if path.is_file()]
+    if spec.is_overwriting:
+        for path in existing:
+            check_is_run_file(path)
+        for path in existing:
             path.unlink()
-    elif found and not job.is_resuming:
+    elif existing and not spec.is_resuming:
         raise InputError(
-            f"{job.output} holds runs already: pass --resume to go on with them, --overwrite to remove them, or name "
+            f"{spec.output} contains runs already: pass --resume to continue them, --overwrite to delete them, or name "
             "another --output"
         )
-    for path in paths(job.output, count):
+    for path in run_paths(spec.output, count):
         if path.is_dir():
             raise InputError(f"{path} is a folder; name another --output")
 

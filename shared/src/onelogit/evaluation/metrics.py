@@ -1,24 +1,25 @@
-"""Orders of documents -> what ir_measures says of each query's: nDCG@k, MRR@k, MAP, recall@k."""
+"""Rankings -> nDCG@k, MRR@k, MAP and recall@k of each query, as ir_measures computes them."""
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from onelogit.errors import InputError, optional_import
-from onelogit.evaluation.data.dataset import JudgedQuery
+from onelogit.evaluation.data.dataset import LabelledQuery
 from onelogit.validation import checked_count
 
 _QUERIES_AT_ONCE = 1000
 
-Order = Sequence[str]
+Ranking = Sequence[str]
 MetricValues = dict[str, list[float]]
 
 
-class Measure(NamedTuple):
-    """A measure, by the name that tables give it.
+class Metric(NamedTuple):
+    """A metric at a cutoff.
 
     Attributes:
-        name: such as nDCG@10.
-        kind: as ir_measures calls it.
+        name: as shown in tables, such as nDCG@10.
+        kind: its name in ir_measures.
         cutoff: how many of the best documents count; None for all candidates.
     """
 
@@ -27,76 +28,64 @@ class Measure(NamedTuple):
     cutoff: int | None
 
 
-def measures(cutoffs: Sequence[int]) -> list[Measure]:
-    """The measures at these cutoffs; the first of them is what comparisons are made by.
+def metrics_at(cutoffs: Sequence[int]) -> list[Metric]:
+    """nDCG, MRR and recall at each cutoff, then MAP; the first of them is the main metric.
 
     Raises:
-        InputError: a cutoff is no count, or stands twice.
+        InputError: there is no cutoff, or one is not an integer of at least 1, or occurs twice.
     """
     for cutoff in cutoffs:
         checked_count("-k", cutoff)
     if not cutoffs or len(set(cutoffs)) < len(cutoffs):
-        raise InputError(f"-k must be one or more different whole numbers, not {', '.join(map(str, cutoffs))}")
+        raise InputError(f"-k must be one or more different integers, not {', '.join(map(str, cutoffs))}")
     kinds = {"nDCG": "nDCG", "MRR": "RR", "recall": "R"}
-    at = [Measure(f"{name}@{cutoff}", kind, cutoff) for cutoff in cutoffs for name, kind in kinds.items()]
-    return [*at, Measure("MAP", "AP", None)]
+    at_cutoffs = [Metric(f"{name}@{cutoff}", kind, cutoff) for cutoff in cutoffs for name, kind in kinds.items()]
+    return [*at_cutoffs, Metric("MAP", "AP", None)]
 
 
-def figures(queries: Sequence[JudgedQuery], orders: Sequence[Order], wanted: Sequence[Measure]) -> MetricValues:
-    """The value of each measure for each query, 0 to 1, in the order of the queries.
+def compute_metrics(
+    queries: Sequence[LabelledQuery], rankings: Sequence[Ranking], metrics: Sequence[Metric]
+) -> MetricValues:
+    """For each metric, by name, its value for each query, 0 to 1, in the order of the queries.
 
     Args:
-        queries: that are judged.
-        orders: of each query the ids of documents, best first; a relevant one that is missing counts as not found.
-        wanted: the measures.
+        queries: with labels.
+        rankings: for each query, ids of documents, best first; a relevant document that is missing was not found.
+        metrics: see `metrics_at`.
 
     Raises:
         InputError: ir_measures is not installed.
     """
     with optional_import("ir_measures"):
         import ir_measures  # noqa: PLC0415
-    found: MetricValues = {measure.name: [0.0] * len(queries) for measure in wanted}
+    values: MetricValues = {metric.name: [0.0] * len(queries) for metric in metrics}
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         part = range(start, min(start + _QUERIES_AT_ONCE, len(queries)))
-        # A cutoff beyond all that could count changes nothing, but some of ir_measures' providers reserve room for it.
-        deepest = max(1, *(max(len(orders[place]), len(queries[place].labels)) for place in part))
+        # A larger cutoff changes no value, but some of ir_measures' providers allocate memory for it.
+        largest = max(1, *(max(len(rankings[number]), len(queries[number].labels)) for number in part))
         names: dict[Any, list[str]] = {}
-        for measure in wanted:
-            names.setdefault(_of_library(ir_measures, measure, deepest), []).append(measure.name)
-        labels = {str(place): dict(queries[place].labels) for place in part}
-        run = {str(place): _descending(orders[place]) for place in part}
-        for metric in ir_measures.iter_calc([*names], labels, run):
-            for name in names[metric.measure]:
-                found[name][int(metric.query_id)] = float(metric.value)
-    return found
+        for metric in metrics:
+            kind = getattr(ir_measures, metric.kind)
+            key = kind if metric.cutoff is None else kind @ min(metric.cutoff, largest)
+            names.setdefault(key, []).append(metric.name)
+        labels = {str(number): dict(queries[number].labels) for number in part}
+        # Scores are ranks: the library would sort documents of equal scores its own way.
+        run = {str(number): {id: float(-rank) for rank, id in enumerate(rankings[number])} for number in part}
+        for found in ir_measures.iter_calc([*names], labels, run):
+            for name in names[found.measure]:
+                values[name][int(found.query_id)] = float(found.value)
+    return values
 
 
-def _of_library(ir_measures: Any, measure: Measure, deepest: int) -> Any:
-    kind = getattr(ir_measures, measure.kind)
-    return kind if measure.cutoff is None else kind @ min(measure.cutoff, deepest)
+def sort_by_logit(query: LabelledQuery, logits: Sequence[float]) -> list[str]:
+    """The candidates, highest logit first; candidates with equal logits stay in the first stage's order."""
+    candidates = query.candidates or ()
+    return [candidates[index] for index in sorted(range(len(candidates)), key=lambda index: -logits[index])]
 
 
-def _descending(order: Order) -> dict[str, float]:
-    """A score for each document that says its place and nothing else: equal ones would be in the library's order."""
-    return {id: float(-place) for place, id in enumerate(order)}
-
-
-def mean_of(values: Sequence[float]) -> float:
-    """The arithmetic mean."""
-    return sum(values) / len(values)
-
-
-def by_logit(query: JudgedQuery, logits: Sequence[float]) -> list[str]:
-    """The candidates, those with the highest logit first; equal ones in the first stage's order."""
-    found = query.found or ()
-    return [found[place] for place in sorted(range(len(found)), key=lambda place: -logits[place])]
-
-
-def shuffled(queries: Sequence[JudgedQuery], seed: int, number: int) -> Iterator[list[str]]:
-    """The candidates of each query in a random order, the same for the same seed, number and id."""
-    import random  # noqa: PLC0415
-
+def shuffled(queries: Sequence[LabelledQuery], seed: int, number: int) -> Iterator[list[str]]:
+    """The candidates of each query in a random order, which depends on the seed, the number and the query id."""
     for query in queries:
-        order = [*(query.found or ())]
-        random.Random(f"{seed} {number} {query.id}").shuffle(order)  # noqa: S311  no secret
+        order = [*(query.candidates or ())]
+        random.Random(f"{seed} {number} {query.id}").shuffle(order)  # noqa: S311  not used for security
         yield order

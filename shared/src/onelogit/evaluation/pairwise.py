@@ -1,13 +1,13 @@
-"""Runs of one model under several instructions or templates -> how its orders differ, over all queries."""
+"""Runs of one model under several instructions or templates -> how their rankings differ."""
 
 from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple, cast
 
 from onelogit.errors import InputError
-from onelogit.evaluation.bootstrap import Mean, means_of
-from onelogit.evaluation.data.dataset import JudgedQuery
-from onelogit.evaluation.metrics import by_logit
+from onelogit.evaluation.bootstrap import MeanEstimate, estimate_means
+from onelogit.evaluation.data.dataset import LabelledQuery
+from onelogit.evaluation.metrics import Ranking, sort_by_logit
 from onelogit.evaluation.scoring import SystemRun
 from onelogit.evaluation.systems import System
 from onelogit.ranking import kendall_tau
@@ -15,13 +15,13 @@ from onelogit.ranking import kendall_tau
 _ROWS_AT_ONCE = 256
 
 
-class Move(NamedTuple):
-    """How one query's candidates moved.
+class RankingChange(NamedTuple):
+    """How the ranking of one query's candidates changed.
 
     Attributes:
-        flipped: the share of all pairs of candidates that stand the other way round, 0 to 1.
-        kendall_tau: of the logits, tau-b, -1 to 1; None where one side gave all candidates the same.
-        p_mrr: see `p_mrr`; None where no label of the query changed.
+        flipped: the share of pairs of candidates whose order is reversed, 0 to 1.
+        kendall_tau: tau-b of the logits, -1 to 1; None if all logits are equal before or after.
+        p_mrr: see `p_mrr`; None if no relevant document of the query became irrelevant.
     """
 
     flipped: float
@@ -29,48 +29,48 @@ class Move(NamedTuple):
     p_mrr: float | None
 
 
-class Pairing(NamedTuple):
-    """How the candidates moved from one contestant's order to another's: means over the queries.
+class PairwiseComparison(NamedTuple):
+    """How the rankings of one system differ from those of another: means over the queries.
 
     Attributes:
-        before: the name of one.
-        after: the name of the other.
-        flipped: see `Move`.
-        kendall_tau: see `Move`; None where no query has one.
-        p_mrr: see `Move`; None where no label changed, or not between these two: labels are those of the first
-            instruction, and change with another one.
-        query_count: how many queries have two candidates or more.
-        changed_count: how many have labels that changed between these two.
+        before: name of the first system.
+        after: name of the second system.
+        flipped: see `RankingChange`.
+        kendall_tau: see `RankingChange`; None if no query has one.
+        p_mrr: see `RankingChange`; None if no label changed between the two systems: the labels are for the first
+            instruction, and the changed labels for any other.
+        query_count: the number of queries with at least two candidates.
+        changed_count: the number of queries with a p-MRR.
     """
 
     before: str
     after: str
-    flipped: Mean
-    kendall_tau: Mean | None
-    p_mrr: Mean | None
+    flipped: MeanEstimate
+    kendall_tau: MeanEstimate | None
+    p_mrr: MeanEstimate | None
     query_count: int
     changed_count: int
 
 
-def logits_of(run: SystemRun, query: JudgedQuery) -> Sequence[float]:
-    """The logits of a query's candidates, which are there."""
+def logits_of(run: SystemRun, query: LabelledQuery) -> Sequence[float]:
+    """The logits of the candidates of a query that the system scored."""
     return cast("Sequence[float]", run.scored[query.id].logits)
 
 
-def check_pairs(systems: Sequence[System], queries: Sequence[JudgedQuery]) -> None:
-    """Refuse to pair where there is nothing to pair.
+def check_pairs(systems: Sequence[System], queries: Sequence[LabelledQuery]) -> None:
+    """Check that there is something to compare.
 
     Raises:
-        InputError: no two contestants have the model in common, or no query has two candidates.
+        InputError: no two systems share a model, or no query has two candidates.
     """
     if all(before.model != after.model for before, after in combinations(systems, 2)):
         raise InputError("--pairwise compares two instructions or templates of a model; name two of them")
-    if all(len(query.found or ()) < 2 for query in queries):
-        raise InputError("--pairwise needs a query with two candidates or more")
+    if all(len(query.candidates or ()) < 2 for query in queries):
+        raise InputError("--pairwise needs a query with at least two candidates")
 
 
-def pair(queries: Sequence[JudgedQuery], runs: Sequence[SystemRun], seed: int) -> list[Pairing]:
-    """All pairs of contestants that have the model in common, the earlier one as what was before.
+def compare_pairs(queries: Sequence[LabelledQuery], runs: Sequence[SystemRun], seed: int) -> list[PairwiseComparison]:
+    """Compare each two systems that share a model; the earlier system is the one before.
 
     Raises:
         InputError: as `check_pairs`.
@@ -78,70 +78,63 @@ def pair(queries: Sequence[JudgedQuery], runs: Sequence[SystemRun], seed: int) -
     check_pairs([run.system for run in runs], queries)
     first = runs[0].system.instruction
     return [
-        _pairing(
-            queries,
-            before,
-            after,
-            seed,
-            is_changed=before.system.instruction == first != after.system.instruction,
+        _comparison(
+            queries, before, after, seed, is_changed=before.system.instruction == first != after.system.instruction
         )
         for before, after in combinations(runs, 2)
         if before.system.model == after.system.model
     ]
 
 
-def _pairing(
-    queries: Sequence[JudgedQuery], before: SystemRun, after: SystemRun, seed: int, *, is_changed: bool
-) -> Pairing:
-    all_moves = [move(query, logits_of(before, query), logits_of(after, query)) for query in queries]
-    moves = [each for each in all_moves if each is not None]
-    p_mrr = [each.p_mrr for each in moves if each.p_mrr is not None and is_changed]
-    return Pairing(
+def _comparison(
+    queries: Sequence[LabelledQuery], before: SystemRun, after: SystemRun, seed: int, *, is_changed: bool
+) -> PairwiseComparison:
+    found = (compare_rankings(query, logits_of(before, query), logits_of(after, query)) for query in queries)
+    changes = [change for change in found if change is not None]
+    taus = [change.kendall_tau for change in changes if change.kendall_tau is not None]
+    p_mrrs = [change.p_mrr for change in changes if change.p_mrr is not None and is_changed]
+    return PairwiseComparison(
         before=before.system.name,
         after=after.system.name,
-        flipped=means_of([[each.flipped for each in moves]], seed)[0],
-        kendall_tau=_mean([each.kendall_tau for each in moves if each.kendall_tau is not None], seed),
-        p_mrr=_mean(p_mrr, seed),
-        query_count=len(moves),
-        changed_count=len(p_mrr),
+        flipped=estimate_means([[change.flipped for change in changes]], seed)[0],
+        kendall_tau=estimate_means([taus], seed)[0] if taus else None,
+        p_mrr=estimate_means([p_mrrs], seed)[0] if p_mrrs else None,
+        query_count=len(changes),
+        changed_count=len(p_mrrs),
     )
 
 
-def _mean(values: Sequence[float], seed: int) -> Mean | None:
-    return means_of([values], seed)[0] if values else None
-
-
-def move(query: JudgedQuery, before: Sequence[float], after: Sequence[float]) -> Move | None:
-    """From the logits under one instruction to those under another; None for fewer than two candidates.
+def compare_rankings(query: LabelledQuery, before: Sequence[float], after: Sequence[float]) -> RankingChange | None:
+    """How the ranking of a query's candidates changed; None for fewer than two candidates.
 
     Args:
         query: with candidates.
-        before: logits of its candidates, under the instruction that `labels` are for.
-        after: the same, under the instruction that `changed_labels` are for, where there are any.
+        before: logits of its candidates, under the instruction of `labels`.
+        after: logits of its candidates, under the instruction of `changed_labels` if there are any.
     """
     if len(before) < 2:
         return None
-    orders = [by_logit(query, logits) for logits in (before, after)]
-    return Move(_flipped(before, after), kendall_tau(before, after), p_mrr(query, *orders))
+    rankings = [sort_by_logit(query, logits) for logits in (before, after)]
+    return RankingChange(_flipped(before, after), kendall_tau(before, after), p_mrr(query, *rankings))
 
 
-def p_mrr(query: JudgedQuery, before: Sequence[str], after: Sequence[str]) -> float | None:
-    """How well the ranks of documents that an instruction made irrelevant follow it: -1 to 1, 0 for not at all.
+def p_mrr(query: LabelledQuery, before: Ranking, after: Ranking) -> float | None:
+    """How well the ranks of documents that became irrelevant follow the instruction: -1 to 1, 0 if they do not change.
 
-    For a document of rank r before and s after: 1 - r / s where it fell (s > r), as it should; else s / r - 1, which is
-    negative where it rose. The query's value is the mean over the documents that were relevant and are said to be no
-    longer; one that is not among the candidates stands behind the last, before and after.
+    A document with rank r before and s after counts 1 - r / s if it fell (s > r), as it should, and s / r - 1, which is
+    negative, if it rose. The result is the mean over the documents that were relevant and no longer are. A document
+    that is not among the candidates has the rank after the last one, before and after.
 
     Args:
         query: its `changed_labels` say what is relevant under the second instruction.
         before: ids, best first, under the first instruction.
-        after: ids, best first, under the second one.
+        after: ids, best first, under the second instruction.
 
     Returns:
-        None where no document became irrelevant.
+        None if no document became irrelevant.
 
     Source: Weller et al., FollowIR: Evaluating and Teaching Information Retrieval Models to Follow Instructions, 2024,
-        https://arxiv.org/abs/2403.15246, where it is written in reciprocal ranks.
+        https://arxiv.org/abs/2403.15246, which states it in reciprocal ranks.
     """
     changed = query.changed_labels
     if changed is None:
@@ -149,24 +142,21 @@ def p_mrr(query: JudgedQuery, before: Sequence[str], after: Sequence[str]) -> fl
     lost = [id for id in query.relevant if changed.get(id, 1) <= 0]
     if not lost:
         return None
-    old, new = ({id: rank for rank, id in enumerate(order, start=1)} for order in (before, after))
     last = len(before) + 1
-    return sum(_of_ranks(old.get(id, last), new.get(id, last)) for id in lost) / len(lost)
-
-
-def _of_ranks(before: int, after: int) -> float:
-    return after / before - 1 if before >= after else 1 - before / after
+    old, new = ({id: rank for rank, id in enumerate(order, start=1)} for order in (before, after))
+    ranks = [(old.get(id, last), new.get(id, last)) for id in lost]
+    return sum(s / r - 1 if r >= s else 1 - r / s for r, s in ranks) / len(ranks)
 
 
 def _flipped(before: Sequence[float], after: Sequence[float]) -> float:
-    """The share of pairs in which the logits say the opposite."""
+    """The share of pairs that the logits order one way before and the other way after."""
     import numpy as np  # noqa: PLC0415  comes with the extra
 
     old, new = (np.asarray(logits, dtype=np.float64) for logits in (before, after))
     count = len(old)
     flipped = 0
-    for start in range(0, count, _ROWS_AT_ONCE):  # all at once would take the square of the candidates
+    for start in range(0, count, _ROWS_AT_ONCE):  # all rows at once would take memory for the square of the candidates
         rows = slice(start, start + _ROWS_AT_ONCE)
         signs = np.sign(old[rows, None] - old) * np.sign(new[rows, None] - new)
         flipped += int((signs < 0).sum())
-    return flipped / (count * (count - 1))  # each pair was seen from both of its sides
+    return flipped / (count * (count - 1))  # each pair was counted twice

@@ -1,4 +1,4 @@
-"""RunFile: the logits of one contestant, a line for each query as it is scored; first of all, whose they are."""
+"""RunFile: the logits of one system. The first line identifies the system; each query adds a line once it is scored."""
 
 import json
 import os
@@ -8,17 +8,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from onelogit.errors import InputError
-from onelogit.evaluation.data.dataset import JudgedQuery
+from onelogit.evaluation.data.dataset import LabelledQuery
 from onelogit.evaluation.systems import Identity
 
 _FORMAT = 1
-_BEGINNING = b'{"onelogit_run"'
-_WHAT = {
+_START = b'{"onelogit_run"'
+_CONFLICTS = {
     "data": "other data (texts, labels or candidates)",
-    "model": "another model, or the same with other options",
+    "model": "another model, or the same model with other options",
     "server": "another server",
     "template": "another template",
     "instruction": "another instruction",
@@ -26,16 +26,16 @@ _WHAT = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """What is known of a contestant's model once it is open, for people.
+class ModelInfo:
+    """Facts about a model for reports, known once it is loaded; None for facts that a server does not report.
 
     Attributes:
-        family: of the recipe; None, like the rest, where a server keeps it to itself.
-        licence: as the model's card names it.
-        instruction: what the model is told where nothing else is said.
+        family: of the recipe.
+        licence: as its model card states it.
+        instruction: the model's own, used by default.
         source: where the recipe can be checked.
-        max_tokens: the longest prompt.
-        device: where it computed.
+        max_tokens: the length of the longest prompt.
+        device: where it ran.
     """
 
     family: str | None = None
@@ -47,58 +47,60 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What came of one query.
+class ScoredQuery:
+    """The logits of one query, or the error that it caused.
 
     Attributes:
-        logits: one for each candidate, in their order; None where the query could not be scored.
-        cut_count: how many documents were cut to fit.
-        fault: why it could not be scored.
+        logits: one for each candidate, in their order; None if the query could not be scored.
+        truncated_count: how many documents were truncated to fit.
+        error: why the query could not be scored.
     """
 
     logits: Sequence[float] | None
-    cut_count: int = 0
-    fault: str | None = None
+    truncated_count: int = 0
+    error: str | None = None
 
 
 class RunFile:
-    """The file of one contestant's run. A context manager, which closes it.
+    """The run file of one system. A context manager, which closes it.
+
+    An existing file is read and continued; a new one is created with the first query: a server may never answer.
 
     Args:
-        path: in a folder that is there.
-        identity: of the contestant.
-        queries: all that are to be scored, by id.
+        path: in an existing folder.
+        identity: of the system.
+        queries: all queries to be scored, by id.
 
     Attributes:
-        scored: what is written in it, by the query's id.
-        card: what was written of the model; None where it was not opened yet.
+        scored: what the file contains, by query id.
+        model_info: None until the model is loaded; must be set before the first query is added.
+
+    Raises:
+        InputError: the file belongs to another system, was not written by this class, or cannot be opened.
     """
 
-    def __init__(self, path: Path, identity: Identity, queries: Mapping[str, JudgedQuery]) -> None:
+    def __init__(self, path: Path, identity: Identity, queries: Mapping[str, LabelledQuery]) -> None:
         self._path = path
         self._identity = identity
         self._queries = queries
-        self.scored: dict[str, Scored] = {}
-        self.card: Card | None = None
-        self._stream: Any = self._reopened() if path.exists() else None
+        self.scored: dict[str, ScoredQuery] = {}
+        self.model_info: ModelInfo | None = None
+        self._stream: Any = self._reopen() if path.exists() else None
 
     @property
-    def missing(self) -> list[JudgedQuery]:
-        """Queries that are still to be scored."""
+    def unscored(self) -> list[LabelledQuery]:
+        """The queries that are not in the file yet."""
         return [query for query in self._queries.values() if query.id not in self.scored]
 
-    def begin(self, card: Card) -> None:
-        """Take in whose run it is. A file there is only with the first query: a server may never answer."""
-        self.card = card if self.card is None else self.card
-
-    def add(self, query: JudgedQuery, scored: Scored) -> None:
-        """Write what came of one query. It is there from now on, also where the process is killed."""
+    def add(self, query: LabelledQuery, scored: ScoredQuery) -> None:
+        """Write the line of one query and flush it, so that it survives if the process is killed."""
         if self._stream is None:
             self._stream = self._open("wb")
-            self._write({"onelogit_run": _FORMAT, **self._identity, "card": asdict(cast("Card", self.card))})
-        fields: dict[str, Any] = {"query": query.id, "documents": query.found, "logits": scored.logits}
-        more = {"cut": scored.cut_count, "fault": scored.fault}
-        self._write({**fields, **{name: value for name, value in more.items() if value}})
+            info = None if self.model_info is None else asdict(self.model_info)
+            self._write({"onelogit_run": _FORMAT, **self._identity, "card": info})
+        fields: dict[str, Any] = {"query": query.id, "documents": query.candidates, "logits": scored.logits}
+        optional = {"cut": scored.truncated_count, "fault": scored.error}
+        self._write({**fields, **{name: value for name, value in optional.items() if value}})
         self.scored[query.id] = _compact(scored)
 
     def __enter__(self) -> Self:
@@ -108,7 +110,7 @@ class RunFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._stream is not None:
-            with suppress(OSError):  # of what could not be written, which was said already
+            with suppress(OSError):  # a failed write has been reported already
                 self._stream.close()
 
     def _open(self, mode: str) -> Any:
@@ -118,14 +120,16 @@ class RunFile:
             raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def _write(self, fields: Mapping[str, Any]) -> None:
+        # A file name may contain bytes that are not UTF-8, which Python represents as lone surrogates.
+        content = json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
         try:
-            self._stream.write(_encoded(fields))
+            self._stream.write(content)
             self._stream.flush()
         except OSError as error:
-            raise InputError(f"{self._path} cannot be written: {error.strerror}; --resume goes on from here") from error
+            raise InputError(f"{self._path} cannot be written: {error.strerror}; pass --resume to continue") from error
 
-    def _reopened(self) -> Any:
-        """The file, open behind its last whole line; None where not even the first one is whole."""
+    def _reopen(self) -> Any:
+        """The file, opened after its last complete line; None if not even its first line is complete."""
         stream = self._open("r+b")
         try:
             end = self._read(stream)
@@ -134,17 +138,17 @@ class RunFile:
             raise
         if end == 0:
             stream.close()
-            check_ours(self._path)
+            check_is_run_file(self._path)
             return None
         stream.truncate(end)
         stream.seek(0, os.SEEK_END)
         return stream
 
     def _read(self, stream: Any) -> int:
-        """Take in the whole lines; where the last of them ends."""
+        """Read the complete lines; returns the offset at which the last of them ends."""
         end = 0
         for number, line in enumerate(stream, start=1):
-            if not line.endswith(b"\n"):  # torn: the process was killed while it was written
+            if not line.endswith(b"\n"):  # the process was killed while it wrote this line
                 break
             try:
                 self._read_line(json.loads(line), is_first=number == 1)
@@ -153,50 +157,45 @@ class RunFile:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(
                     f"{self._path}, line {number}, was not written by onelogit evaluate ({error}); remove the file, or "
-                    "pass --overwrite to score anew"
+                    "pass --overwrite to score again"
                 ) from error
             end += len(line)
         return end
 
     def _read_line(self, fields: Any, *, is_first: bool) -> None:
         if is_first:
-            self._check_whose(fields)
-            self.card = Card(**fields["card"])
+            self._check_identity(fields)
+            self.model_info = ModelInfo(**fields["card"])
             return
         query = self._queries[fields["query"]]
-        logits = fields["logits"]
-        if tuple(fields["documents"]) != query.found or (logits is not None and len(logits) != len(query.found)):
+        logits, candidates = fields["logits"], query.candidates or ()
+        if tuple(fields["documents"]) != candidates or (logits is not None and len(logits) != len(candidates)):
             raise KeyError("other candidates")
-        self.scored[query.id] = _compact(Scored(logits, fields.get("cut", 0), fields.get("fault")))
+        self.scored[query.id] = _compact(ScoredQuery(logits, fields.get("cut", 0), fields.get("fault")))
 
-    def _check_whose(self, fields: Any) -> None:
+    def _check_identity(self, fields: Any) -> None:
         if fields["onelogit_run"] != _FORMAT:
             raise KeyError(f"format {fields['onelogit_run']}")
-        for name, what in _WHAT.items():
+        for name, conflict in _CONFLICTS.items():
             if fields[name] != self._identity[name]:
                 raise InputError(
-                    f"{self._path} holds the run of {what}: {fields[name]!r}, not {self._identity[name]!r}; name "
-                    "another --output, or pass --overwrite to score anew"
+                    f"{self._path} contains the run of {conflict}: {fields[name]!r}, not {self._identity[name]!r}; "
+                    "name another --output, or pass --overwrite to score again"
                 )
 
 
-def check_ours(path: Path) -> None:
-    """Refuse a file that is no run, not even the beginning of one.
+def check_is_run_file(path: Path) -> None:
+    """Check that a file begins as a run file does, as far as it goes.
 
     Raises:
-        InputError: naming the file.
+        InputError: it does not.
     """
     with path.open("rb") as stream:
-        content = stream.read(len(_BEGINNING))
-    if not _BEGINNING.startswith(content):
+        content = stream.read(len(_START))
+    if not _START.startswith(content):
         raise InputError(f"{path} was not written by onelogit evaluate; remove it, or name another --output")
 
 
-def _encoded(fields: Mapping[str, Any]) -> bytes:
-    # A file's name may hold bytes that are no UTF-8, which Python writes as lone surrogates; json reads them back.
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
-
-
-def _compact(scored: Scored) -> Scored:
-    """The same, in eight bytes a logit."""
-    return scored if scored.logits is None else Scored(array("d", scored.logits), scored.cut_count)
+def _compact(scored: ScoredQuery) -> ScoredQuery:
+    """The same with eight bytes per logit."""
+    return scored if scored.logits is None else ScoredQuery(array("d", scored.logits), scored.truncated_count)

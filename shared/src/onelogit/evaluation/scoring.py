@@ -1,122 +1,115 @@
-"""Contestants and queries -> logits, each contestant's in a file as they come; what is there is not scored again."""
+"""Systems and queries -> logits, written to one run file per system; queries in a run file are not scored again."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from onelogit.errors import InputError, LogitError
-from onelogit.evaluation.data.bad_lines import Faults
-from onelogit.evaluation.data.dataset import DataSet, JudgedQuery
-from onelogit.evaluation.run_file import Card, RunFile, Scored
-from onelogit.evaluation.systems import Identity, System, without_secret
+from onelogit.evaluation.data.bad_lines import BadLines
+from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
+from onelogit.evaluation.run_file import ModelInfo, RunFile, ScoredQuery
+from onelogit.evaluation.systems import Identity, System, redact_credentials
 from onelogit.io.progress import tracked, waiting
 from onelogit.registry import AnyReranker, open_reranker
 
 
 class SystemRun(NamedTuple):
-    """All that one contestant gave.
+    """The logits of one system.
 
     Attributes:
-        system: who.
-        card: what is known of its model.
-        scored: by the query's id.
+        system: that computed them.
+        model_info: about its model.
+        scored: by query id.
     """
 
     system: System
-    card: Card
-    scored: Mapping[str, Scored]
+    model_info: ModelInfo
+    scored: Mapping[str, ScoredQuery]
 
 
-def score(
-    systems: Sequence[System], identities: Sequence[Identity], data: DataSet, folder: Path, faults: Faults
+def score_systems(
+    systems: Sequence[System], identities: Sequence[Identity], dataset: Dataset, folder: Path, bad_lines: BadLines
 ) -> list[SystemRun]:
-    """The logits of all contestants for all candidates.
+    """The logits of all systems for all candidates.
 
-    A query is scored by itself, so that its logits are the same wherever a run was broken off.
+    Each query is scored on its own, so that a resumed run gives the same logits as an uninterrupted one.
 
     Args:
-        systems: those with the same options object share a reranker, one after the other.
-        identities: theirs.
-        data: with candidates.
-        folder: where the runs are written, and those that are there are gone on with.
-        faults: takes queries that a model cannot score.
+        systems: neighbours with the same options object share a reranker; one reranker is loaded at a time.
+        identities: of the systems.
+        dataset: with candidates.
+        folder: of the run files; existing ones are continued.
+        bad_lines: collects queries that a system cannot score.
 
     Raises:
-        InputError: a file holds another run, or cannot be written.
+        InputError: a file belongs to another run, or cannot be written.
         OnelogitError: as `open_reranker` and `Reranker.logits`.
     """
-    queries = {query.id: query for query in data.queries}
+    queries = {query.id: query for query in dataset.queries}
+    runs: list[SystemRun] = []
     with ExitStack() as stack:
-        # All of them first: a run that does not fit is found before anything is scored.
+        # Open all files first: a file that belongs to another run must be found before anything is scored.
         files = [
             stack.enter_context(RunFile(path, identity, queries))
-            for identity, path in zip(identities, paths(folder, len(systems)), strict=True)
+            for identity, path in zip(identities, run_paths(folder, len(systems)), strict=True)
         ]
-        rerankers = _Rerankers()
-        stack.callback(rerankers.close)
-        return [_run(one, data, file, rerankers, faults) for one, file in zip(systems, files, strict=True)]
+        for _, group in groupby(zip(systems, files, strict=True), key=lambda each: id(each[0].options)):
+            runs += _score_with_one_reranker([*group], dataset, bad_lines)
+    return runs
 
 
-def paths(folder: Path, count: int) -> list[Path]:
-    """Where the runs of so many contestants are."""
+def run_paths(folder: Path, count: int) -> list[Path]:
+    """The run files of `count` systems."""
     return [folder / f"run-{number:02}.jsonl" for number in range(1, count + 1)]
 
 
-class _Rerankers:
-    """One reranker at a time."""
+def _score_with_one_reranker(
+    members: Sequence[tuple[System, RunFile]], dataset: Dataset, bad_lines: BadLines
+) -> list[SystemRun]:
+    with ExitStack() as stack:
 
-    def __init__(self) -> None:
-        self._system: System | None = None
-        self._reranker: AnyReranker | None = None
+        @cache
+        def load() -> AnyReranker:
+            model, options = members[0][0].model, members[0][0].options
+            with waiting(f"loading {redact_credentials(model)}"):
+                reranker = open_reranker(model, **options)
+            stack.callback(reranker.close)
+            return reranker
 
-    def open(self, one: System) -> AnyReranker:
-        """The contestant's; the one before it is closed where it was another's."""
-        if self._system is None or self._system.options is not one.options or self._reranker is None:
-            self.close()
-            with waiting(f"loading {without_secret(one.model)}"):
-                self._reranker = open_reranker(one.model, **one.options)
-            self._system = one
-        return self._reranker
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self._reranker is not None:
-            self._reranker.close()
-        self._reranker = None
-
-
-def _run(one: System, data: DataSet, file: RunFile, rerankers: _Rerankers, faults: Faults) -> SystemRun:
-    for query_id, scored in file.scored.items():
-        _report(one, query_id, scored, faults)
-    missing = file.missing
-    if missing or file.card is None:
-        reranker = rerankers.open(one)
-        file.begin(_card(reranker))
-        for query in tracked(missing, one.name):
-            scored = _scored(one, query, data.documents, reranker)
-            _report(one, query.id, scored, faults)
-            file.add(query, scored)
-    return SystemRun(one, cast("Card", file.card), file.scored)
+        for system, file in members:
+            for query_id, scored in file.scored.items():
+                _report_error(system, query_id, scored, bad_lines)
+            if file.model_info is None:
+                file.model_info = _model_info(load())
+            for query in tracked(file.unscored, system.name):
+                scored = _score_query(system, query, dataset.documents, load())
+                _report_error(system, query.id, scored, bad_lines)
+                file.add(query, scored)
+        return [SystemRun(system, cast("ModelInfo", file.model_info), file.scored) for system, file in members]
 
 
-def _report(one: System, query_id: str, scored: Scored, faults: Faults) -> None:
-    if scored.fault is not None:
-        faults.add("queries that a model could not score", f"{one.name}, query {query_id!r}", scored.fault)
+def _report_error(system: System, query_id: str, scored: ScoredQuery, bad_lines: BadLines) -> None:
+    if scored.error is not None:
+        bad_lines.add("queries that a model could not score", f"{system.name}, query {query_id!r}", scored.error)
 
 
-def _scored(one: System, query: JudgedQuery, documents: Mapping[str, str], reranker: AnyReranker) -> Scored:
-    texts = [documents[id] for id in query.found or ()]
+def _score_query(
+    system: System, query: LabelledQuery, documents: Mapping[str, str], reranker: AnyReranker
+) -> ScoredQuery:
+    texts = [documents[id] for id in query.candidates or ()]
     try:
-        logits, truncated_count = reranker.logits_and_truncation(query.text, texts, one.instruction_for(query))
+        logits, truncated_count = reranker.logits_and_truncation(query.text, texts, system.instruction_for(query))
     except (InputError, LogitError) as error:
-        return Scored(None, fault=str(error))
-    return Scored(logits, truncated_count)
+        return ScoredQuery(None, error=str(error))
+    return ScoredQuery(logits, truncated_count)
 
 
-def _card(reranker: AnyReranker) -> Card:
+def _model_info(reranker: AnyReranker) -> ModelInfo:
     recipe = reranker.recipe
-    return Card(
+    return ModelInfo(
         family=None if recipe is None else recipe.family,
         licence=reranker.licence,
         instruction=None if recipe is None else recipe.default_instruction,

@@ -1,4 +1,4 @@
-"""Models, instructions and templates, as they are named -> contestants, each with a name and an identity of its own."""
+"""Models, instructions and templates -> the systems to compare, each with a unique name and an identity."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,28 +9,28 @@ from pathlib import Path
 
 from onelogit.checkpoints.fingerprint import model_label
 from onelogit.errors import InputError
-from onelogit.evaluation.data.dataset import DataSet, JudgedQuery
+from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.io.text_files import shortened
 from onelogit.options import OpenOptions, is_url
 
-OWN = "default"
-FIRST, RANDOM = "first stage", "random order"  # what else stands in tables; no contestant is called so
+OWN_INSTRUCTION = "default"
+FIRST_STAGE, RANDOM_ORDER = "first stage", "random order"  # also rows of the tables; no system gets these names
 _FIELD = "@"
-_SECRET = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
 Identity = dict[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """One way to rank, to be measured beside others.
+    """A model with an instruction and a template.
 
     Attributes:
-        name: unlike any other's, as short as that allows.
-        model: hub id, folder, or address of a server.
-        options: of its reranker, without the instruction; the same object for those that share the reranker.
-        instruction: in place of the model's own, which None stands for; "@name" for that field of each query.
-        template: the file of its chat template; None for the model's own.
+        name: unique among the systems, and as short as that allows.
+        model: hub id, folder, or URL of a server.
+        options: for `open_reranker`, without the instruction; systems that share a reranker share this object.
+        instruction: None for the model's own; "@name" for that field of each query.
+        template: file of the chat template; None for the model's own.
     """
 
     name: str
@@ -41,33 +41,33 @@ class System:
 
     @property
     def server(self) -> str | None:
-        """The address of the server that scores; None for a model of this process."""
+        """The URL of the server that computes the logits; None for a local model."""
         return self.model if is_url(self.model) else self.options.get("url")
 
-    def instruction_for(self, query: JudgedQuery) -> str | None:
-        """What is asked of the model beside the query; None for the model's own instruction."""
+    def instruction_for(self, query: LabelledQuery) -> str | None:
+        """The instruction to pass with a query; None for the model's own."""
         if self.instruction is None or not self.instruction.startswith(_FIELD):
             return self.instruction
         return query.fields[self.instruction.removeprefix(_FIELD)]
 
     def identity(self, data_digest: str) -> Identity:
-        """All that its logits depend on.
+        """Everything that the logits depend on.
 
         Raises:
             CheckpointError: the model is not found.
-            RecipeError: it is not known how it reranks.
+            RecipeError: the model has no known recipe.
             InputError: the template cannot be read.
         """
         return {
             "data": data_digest,
-            "model": without_secret(model_label(self.model, self.options)),
-            "server": None if self.server is None else without_secret(self.server),
+            "model": redact_credentials(model_label(self.model, self.options)),
+            "server": None if self.server is None else redact_credentials(self.server),
             "template": None if self.template is None else f"{self.template.name}@{_digest(self.template)}",
             "instruction": self.instruction,
         }
 
 
-def systems(
+def build_systems(
     models: Sequence[str],
     instructions: Sequence[str],
     templates: Sequence[Path],
@@ -77,86 +77,80 @@ def systems(
 
     Args:
         models: at least one.
-        instructions: "default" stands for the model's own, as none at all does; "" for no instruction; "@name" for
-            that field of each query.
-        templates: files in jinja; none at all for the model's own.
-        options_of: gives the options of a model's reranker with a template.
+        instructions: "default" for the model's own, "" for none, "@name" for that field of each query. Without any,
+            each model uses its own.
+        templates: Jinja files. Without any, each model uses its own.
+        options_of: returns the options of the reranker for a model and a template.
 
     Raises:
-        InputError: two of them are the same.
+        InputError: two systems are equal.
     """
-    given = [None if instruction == OWN else instruction for instruction in instructions or [OWN]]
-    made: list[System] = []
-    wanted: Sequence[Path | None] = [*templates] or [None]
+    systems: list[System] = []
+    wanted: Sequence[Path | None] = templates or [None]
     for model, template in product(models, wanted):
         options = options_of(model, template)
-        made += (
-            System(name="", model=model, options=options, instruction=instruction, template=template)
-            for instruction in given
-        )
-    parts = [(one.model, one.template, one.instruction) for one in made]
-    for place, part in enumerate(parts):
-        if part in parts[:place]:
-            raise InputError(f"{_shown(made[place])} is named twice; leave one out")
-    return [replace(one, name=name) for one, name in zip(made, _names(made), strict=True)]
+        for instruction in instructions or [OWN_INSTRUCTION]:
+            given = None if instruction == OWN_INSTRUCTION else instruction
+            systems.append(System(name="", model=model, options=options, instruction=given, template=template))
+    keys = [(system.model, system.template, system.instruction) for system in systems]
+    for key in keys:
+        if keys.count(key) > 1:
+            model = redact_credentials(key[0])
+            raise InputError(f"{model} is given twice with the same template and instruction; remove one")
+    return [replace(system, name=name) for system, name in zip(systems, _names(systems), strict=True)]
 
 
-def check_fields(made: Sequence[System], data: DataSet) -> None:
-    """Refuse instructions from a field that a query lacks.
+def check_instruction_fields(systems: Sequence[System], dataset: Dataset) -> None:
+    """Check that each query has the fields that instructions are taken from.
 
     Raises:
-        InputError: naming the field and the query.
+        InputError: a query lacks the field.
     """
-    for one in made:
-        name = (one.instruction or "").removeprefix(_FIELD)
-        if one.instruction is not None and one.instruction.startswith(_FIELD):
-            lacking = next((query for query in data.queries if name not in query.fields), None)
-            if lacking is not None:
-                raise InputError(f"--instruction {one.instruction}: the query {lacking.id!r} has no field {name!r}")
+    for instruction in {system.instruction or "": None for system in systems}:
+        name = instruction.removeprefix(_FIELD)
+        lacking = next((query for query in dataset.queries if name not in query.fields), None)
+        if instruction.startswith(_FIELD) and lacking is not None:
+            raise InputError(f"--instruction {instruction}: the query {lacking.id!r} has no field {name!r}")
 
 
-def without_secret(text: str) -> str:
-    """The text, with what stands in front of an @ in an address left out: it may be a password."""
-    return _SECRET.sub("…", text)
+def redact_credentials(text: str) -> str:
+    """The text, with the credentials in URLs (`//user:password@`) replaced by an ellipsis."""
+    return _CREDENTIALS.sub("…", text)
 
 
-def _names(made: Sequence[System]) -> Iterator[str]:
-    """Of each whatever is not the same for all; the model where nothing else is left."""
-    parts_of_name = ("model", "template", "instruction")
-    has_several = {part: len({getattr(one, part) for one in made}) > 1 for part in parts_of_name}
-    taken = {FIRST, RANDOM}
-    for one in made:
+def _names(systems: Sequence[System]) -> Iterator[str]:
+    """For each system, the parts that differ between the systems; the model if none differs."""
+    differs = {
+        part: len({getattr(system, part) for system in systems}) > 1 for part in ("model", "template", "instruction")
+    }
+    taken = {FIRST_STAGE, RANDOM_ORDER}
+    for system in systems:
         parts = []
-        if has_several["model"] or not any(has_several.values()):
-            parts.append(_model_name(one.model, [other.model for other in made]))
-        if has_several["template"]:
-            parts.append("own template" if one.template is None else one.template.stem)
-        if has_several["instruction"]:
-            parts.append(_instruction_name(one.instruction))
+        if differs["model"] or not any(differs.values()):
+            parts.append(_model_name(system.model, [other.model for other in systems]))
+        if differs["template"]:
+            parts.append("own template" if system.template is None else system.template.stem)
+        if differs["instruction"]:
+            parts.append(_instruction_name(system.instruction))
         plain = " · ".join(parts)
-        numbered = (f"{plain} ({number})" for number in count(2))
-        name = next(name for name in chain([plain], numbered) if name not in taken)
+        name = next(each for each in chain([plain], (f"{plain} ({n})" for n in count(2))) if each not in taken)
         taken.add(name)
         yield name
 
 
 def _model_name(model: str, models: Sequence[str]) -> str:
-    """The last part of the model's name, or all of it where another ends the same."""
+    """The last part of the model's name, or the whole name if another model has the same last part."""
     if "://" in model:
-        return without_secret(model)
-    ends = {other: Path(other).absolute().name for other in models}
-    is_alone = sum(end == ends[model] for end in ends.values()) == 1
-    return ends[model] if is_alone else model
+        return redact_credentials(model)
+    last_parts = {other: Path(other).absolute().name for other in models}
+    is_unique = sum(part == last_parts[model] for part in last_parts.values()) == 1
+    return last_parts[model] if is_unique else model
 
 
 def _instruction_name(instruction: str | None) -> str:
     if instruction is None:
         return "own instruction"
     return f"“{shortened(instruction, 48)}”" if instruction else "no instruction"
-
-
-def _shown(one: System) -> str:
-    return f"{without_secret(one.model)} with the same template and instruction"
 
 
 def _digest(file: Path) -> str:

@@ -1,76 +1,89 @@
-"""What is wrong with judged data -> the end, or counted and passed over; ids and labels, checked."""
+"""Malformed lines -> an error, or a count of skipped lines; ids and labels, checked."""
 
 import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import shortened
+from onelogit.io.text_files import TextLine, shortened
 from onelogit.validation import check_text
 
 
-class Skipped(NamedTuple):
-    """Faults of one kind that were passed over: how many, and the first."""
+class SkippedItems(NamedTuple):
+    """How many items of one kind were skipped, and the first problem."""
 
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs of it
+    count: int  # type: ignore[assignment]  # hides tuple.count, which is not needed
     first: str
 
 
-class Faults:
-    """What was found wrong with the data: the end, or with `is_skipping` counted and passed over.
+class BadLines:
+    """Collects malformed lines, unknown ids, and queries that cannot be scored.
 
     Args:
-        is_skipping: whether to go on.
+        is_skipping: whether to count and skip them instead of raising an error at the first one.
 
     Attributes:
-        skipped: what was passed over, by its kind.
+        skipped: what was skipped, by kind.
     """
 
     def __init__(self, *, is_skipping: bool = False) -> None:
         self._is_skipping = is_skipping
-        self.skipped: dict[str, Skipped] = {}
+        self.skipped: dict[str, SkippedItems] = {}
 
-    def add(self, kind: str, place: str, fault: object) -> None:
-        """Pass over one fault.
-
-        Args:
-            kind: what is left out for it, in the plural.
-            place: where it stands.
-            fault: what is wrong.
+    def read_each(self, kind: str, lines: Iterable[TextLine], read: Callable[[TextLine], None]) -> None:
+        """Call `read` on each line; a line on which it raises InputError is bad.
 
         Raises:
-            InputError: faults are not passed over.
+            InputError: a line is bad, and bad lines are not skipped.
         """
-        said = f"{place}: {fault}"
+        for line in lines:
+            try:
+                read(line)
+            except InputError as error:
+                self.add(kind, line.place, error)
+
+    def add(self, kind: str, place: str, problem: object) -> None:
+        """Count and skip one item.
+
+        Args:
+            kind: what is skipped, in the plural, such as "documents".
+            place: file and line, or the query.
+            problem: what is wrong.
+
+        Raises:
+            InputError: bad lines are not skipped.
+        """
+        message = f"{place}: {problem}"
         if not self._is_skipping:
-            raise InputError(f"{said}; mend it, or pass --skip-bad to go on without it")
-        before = self.skipped.get(kind, Skipped(0, said))
+            raise InputError(f"{message}; correct it, or pass --skip-bad to skip it")
+        before = self.skipped.get(kind, SkippedItems(0, message))
         self.skipped[kind] = before._replace(count=before.count + 1)
 
 
-def id_of(value: object, name: str) -> str:
-    """An id; whole numbers are ids, too.
+def checked_id(value: object, name: str) -> str:
+    """The value as an id: a string that is not blank, or an integer.
 
     Raises:
-        InputError: it is none.
+        InputError: it is neither, or contains NUL.
     """
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     check_text(text, name)
     id = str(text)
     if not id.strip() or "\0" in id:
-        raise InputError(f"{name} holds the character NUL" if id.strip() else f"{name} is empty")
+        raise InputError(f"{name} contains the character NUL" if id.strip() else f"{name} is empty")
     return id
 
 
-def label_of(value: object) -> int:
-    """A label: a whole number, how relevant the document is; from 1 up it is.
+def checked_label(value: object) -> int:
+    """The value as a relevance label: an integer; 1 or more means relevant.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not an integer, or its size is above 1000.
     """
     try:
         number = float(value) if isinstance(value, str | int | float) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not number.is_integer() or abs(number) > 1000:
-        raise InputError(f"a label must be a whole number up to 1000, not {shortened(str(value))!r}")
+        raise InputError(f"a label must be an integer up to 1000, not {shortened(str(value))!r}")
     return int(number)

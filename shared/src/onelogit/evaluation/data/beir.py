@@ -1,4 +1,4 @@
-"""A folder in BEIR form -> DataSet: corpus.jsonl, queries.jsonl, qrels/*.tsv, each of them plain or gzipped."""
+"""A folder in BEIR format -> Dataset. It holds corpus.jsonl, queries.jsonl and qrels/*.tsv, each plain or gzipped."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,123 +6,122 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onelogit.errors import InputError
-from onelogit.evaluation.data.bad_lines import Faults, id_of
-from onelogit.evaluation.data.dataset import DataSet, JudgedQuery
-from onelogit.evaluation.data.jsonl import NOTHING_RELEVANT, fields_of
-from onelogit.evaluation.data.trec import Judgements, read_judgements, read_run
-from onelogit.io.text_files import document_of, find_beir_file, read_lines, text_of
+from onelogit.evaluation.data.bad_lines import BadLines, checked_id
+from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
+from onelogit.evaluation.data.jsonl import NO_RELEVANT_DOCUMENT, other_fields
+from onelogit.evaluation.data.trec import read_judgements, read_run
+from onelogit.io.text_files import TextLine, document_of, find_beir_file, read_lines, text_of
 
-Entry = TypeVar("Entry")
+Value = TypeVar("Value")
 
-_JUDGEMENTS = (".tsv", ".tsv.gz", ".qrels", ".qrels.gz")
+_JUDGEMENT_ENDINGS = (".tsv", ".tsv.gz", ".qrels", ".qrels.gz")
 
 
 def read_beir(
-    folder: Path, faults: Faults, *, split: str | None = None, changed: Path | None = None, run: Path | None = None
-) -> DataSet:
-    """Queries and documents of a folder.
+    folder: Path, bad_lines: BadLines, *, split: str | None = None, changed: Path | None = None, run: Path | None = None
+) -> Dataset:
+    """The queries, documents and labels of a folder.
 
     Args:
-        folder: with `corpus.jsonl` (`_id`, `text`, and `title` where there is one) and `queries.jsonl` (`_id`,
-            `text`); fields of a query beyond these describe it.
-        faults: takes lines that are none, and ids that are unknown or stand twice.
-        split: which file of `qrels/`, without its ending; "test", or the only one, where not given.
-        changed: judgements under another instruction.
-        run: what a first stage found, in TREC form.
+        folder: with `corpus.jsonl` (`_id`, `text`, optionally `title`) and `queries.jsonl` (`_id`, `text`); further
+            fields of a query describe it.
+        bad_lines: collects malformed lines, unknown ids, and ids that occur twice.
+        split: the file of `qrels/` to use, without its ending; by default "test", or the only one.
+        changed: file of judgements under another instruction.
+        run: run file of a first stage, in TREC format.
 
     Raises:
         InputError: a file is missing, or there is no document, query or judgement.
     """
-    documents = _entries(_file(folder, "corpus.jsonl"), document_of, "documents", faults)
-    texts = _entries(_file(folder, "queries.jsonl"), _query, "queries", faults)
-    judgements_file = _judgements_file(folder, split)
-    judgements = read_judgements(judgements_file, texts, documents, faults)
-    changed_labels = {} if changed is None else read_judgements(changed, texts, documents, faults)
-    queries = {id: _judged(query, judgements, changed_labels) for id, query in texts.items()}
-    left_out = {
-        "not judged": sum(id not in judgements for id in queries),
-        NOTHING_RELEVANT: sum(id in judgements and not query.relevant for id, query in queries.items()),
-    }
-    kept = [query for query in queries.values() if query.relevant]
+    documents = _by_id(folder, "corpus.jsonl", document_of, "documents", bad_lines)
+    queries = _by_id(folder, "queries.jsonl", _query, "queries", bad_lines)
+    path = _judgements_path(folder, split)
+    judgements = read_judgements(path, queries, documents, bad_lines)
+    changed_labels = {} if changed is None else read_judgements(changed, queries, documents, bad_lines)
+    labelled = [
+        replace(query, labels=judgements[id], changed_labels=changed_labels.get(id))
+        for id, query in queries.items()
+        if id in judgements
+    ]
+    kept = [query for query in labelled if query.relevant]
     if not kept:
-        raise InputError(f"{judgements_file} makes no document relevant to any query: a score must be 1 or more")
-    data = DataSet(
+        raise InputError(f"{path} makes no document relevant to any query: a score must be 1 or more")
+    excluded = {"not judged": len(queries) - len(labelled), NO_RELEVANT_DOCUMENT: len(labelled) - len(kept)}
+    dataset = Dataset(
         name=folder.absolute().name,
         documents=documents,
         queries=kept,
         first_stage="BM25",
-        left_out={reason: count for reason, count in left_out.items() if count},
-        left_out_ids=frozenset(texts).difference(query.id for query in kept),
+        excluded={reason: count for reason, count in excluded.items() if count},
+        excluded_ids=frozenset(queries).difference(query.id for query in kept),
     )
-    return data if run is None else with_run(data, run, faults)
+    return dataset if run is None else with_run(dataset, run, bad_lines)
 
 
-def with_run(data: DataSet, run: Path, faults: Faults) -> DataSet:
-    """The data with the candidates of a run in place of others; queries that it leaves out have none.
+def with_run(dataset: Dataset, run: Path, bad_lines: BadLines) -> Dataset:
+    """The dataset with the candidates of a run file; queries that the file lacks get no candidates.
 
     Args:
-        data: what it is about.
-        run: in TREC form.
-        faults: takes what is wrong with it.
+        dataset: the queries and documents that the run is about.
+        run: in TREC format.
+        bad_lines: collects bad lines of the run.
+
+    Raises:
+        InputError: the run has no line, or none for the queries of the dataset.
     """
-    found = read_run(run, {query.id for query in data.queries} | data.left_out_ids, data.documents, faults)
-    queries = [replace(query, found=tuple(found.get(query.id, ()))) for query in data.queries]
-    if not any(query.found for query in queries):
-        raise InputError(f"{run} names none of the {len(queries)} queries that are judged")
-    return replace(data, queries=queries, first_stage=f"the run {run.name}")
+    known = {query.id for query in dataset.queries} | dataset.excluded_ids
+    rankings = read_run(run, known, dataset.documents, bad_lines)
+    queries = [replace(query, candidates=tuple(rankings.get(query.id, ()))) for query in dataset.queries]
+    if not any(query.candidates for query in queries):
+        raise InputError(f"{run} contains none of the {len(queries)} queries that have relevant documents")
+    return replace(dataset, queries=queries, first_stage=f"the run {run.name}")
 
 
-def _file(folder: Path, name: str) -> Path:
+def _by_id(
+    folder: Path, name: str, read: Callable[[dict[str, Any]], Value], kind: str, bad_lines: BadLines
+) -> dict[str, Value]:
     path = find_beir_file(folder, name)
     if path is None:
         raise InputError(
-            f"{folder} has no {name}: a folder in BEIR form has corpus.jsonl, queries.jsonl and qrels/*.tsv"
+            f"{folder} has no {name}: a folder in BEIR format has corpus.jsonl, queries.jsonl and qrels/*.tsv"
         )
-    return path
+    values: dict[str, Value] = {}
+
+    def read_line(line: TextLine) -> None:
+        fields = line.fields()
+        id = checked_id(fields.get("_id"), '"_id"')
+        if id in values:
+            raise InputError(f"the id {id!r} occurs twice")
+        values[id] = read(fields)
+
+    bad_lines.read_each(kind, read_lines(path), read_line)
+    if not values:
+        raise InputError(f"{path} is empty: it contains no {kind}")
+    return values
 
 
-def _judgements_file(folder: Path, split: str | None) -> Path:
-    places = [folder / "qrels", folder]
-    files = [file for place in places if place.is_dir() for file in sorted(place.iterdir()) if _is_judgements(file)]
-    names = {file.name.partition(".")[0]: file for file in reversed(files)}
-    if not names:
-        raise InputError(f"{folder} has no judgements: put query-id, corpus-id and score into qrels/test.tsv")
-    if split is None and len(names) > 1 and "test" not in names:
-        raise InputError(f"{folder} has judgements for {', '.join(sorted(names))}: name one of them as --split")
-    wanted = split or ("test" if "test" in names else next(iter(names)))
-    if wanted not in names:
-        raise InputError(f"{folder} has no judgements for {wanted!r}, but for {', '.join(sorted(names))}")
-    return names[wanted]
-
-
-def _is_judgements(file: Path) -> bool:
-    return file.is_file() and file.name.endswith(_JUDGEMENTS)
-
-
-def _entries(path: Path, read: Callable[[dict[str, Any]], Entry], kind: str, faults: Faults) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    for line in read_lines(path):
-        try:
-            fields = line.fields()
-            id = id_of(fields.get("_id"), '"_id"')
-            if id in entries:
-                raise InputError(f"the id {id!r} stands twice")
-            entries[id] = read(fields)
-        except InputError as fault:
-            faults.add(kind, line.place, fault)
-    if not entries:
-        raise InputError(f"{path} is empty: it holds no {kind}")
-    return entries
-
-
-def _query(fields: dict[str, Any]) -> JudgedQuery:
-    return JudgedQuery(
-        id=id_of(fields["_id"], '"_id"'),
+def _query(fields: dict[str, Any]) -> LabelledQuery:
+    return LabelledQuery(
+        id=checked_id(fields["_id"], '"_id"'),
         text=text_of(fields, "text", is_blank_allowed=False),
         labels={},
-        fields=fields_of(fields, {"_id", "text"}),
+        fields=other_fields(fields, {"_id", "text"}),
     )
 
 
-def _judged(query: JudgedQuery, judgements: Judgements, changed: Judgements) -> JudgedQuery:
-    return replace(query, labels=judgements.get(query.id, {}), changed_labels=changed.get(query.id))
+def _judgements_path(folder: Path, split: str | None) -> Path:
+    files = [file for place in (folder / "qrels", folder) if place.is_dir() for file in sorted(place.iterdir())]
+    by_split = {
+        file.name.partition(".")[0]: file
+        for file in reversed(files)
+        if file.is_file() and file.name.endswith(_JUDGEMENT_ENDINGS)
+    }
+    splits = ", ".join(sorted(by_split))
+    if not by_split:
+        raise InputError(f"{folder} has no judgements: put query-id, corpus-id and score into qrels/test.tsv")
+    if split is None and len(by_split) > 1 and "test" not in by_split:
+        raise InputError(f"{folder} has judgements for {splits}: name one of them as --split")
+    wanted = split or ("test" if "test" in by_split else next(iter(by_split)))
+    if wanted not in by_split:
+        raise InputError(f"{folder} has no judgements for {wanted!r}, only for {splits}")
+    return by_split[wanted]

@@ -1,99 +1,86 @@
-"""Files of three to six columns -> judgements and runs, as TREC and BEIR write them."""
+"""Judgement files and run files, in the formats of TREC and BEIR -> labels and rankings."""
 
-from collections.abc import Callable, Collection, Iterator
+import math
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from onelogit.errors import InputError
-from onelogit.evaluation.data.bad_lines import Faults, id_of, label_of
+from onelogit.evaluation.data.bad_lines import BadLines, checked_id, checked_label
 from onelogit.io.text_files import TextLine, read_lines
 
 Judgements = dict[str, dict[str, int]]
-Found = dict[str, list[str]]
+Rankings = dict[str, list[str]]
 
 
-def read_judgements(path: Path, queries: Collection[str], documents: Collection[str], faults: Faults) -> Judgements:
-    """Labels by query and document: `query-id corpus-id score` as in BEIR, or `query 0 document label` as in TREC.
+def read_judgements(
+    path: Path, queries: Collection[str], documents: Collection[str], bad_lines: BadLines
+) -> Judgements:
+    """Labels by query id and document id.
 
     Args:
-        path: a heading is passed over.
-        queries: the ids that are known.
-        documents: the ids that are known.
-        faults: takes lines that cannot be read, have an unknown id, or contradict an earlier one.
+        path: lines of `query-id corpus-id score` as in BEIR, or of `query 0 document label` as in TREC; a header line
+            is skipped.
+        queries: the known query ids.
+        documents: the known document ids.
+        bad_lines: collects lines that are malformed, contain an unknown id, or contradict an earlier line.
 
     Raises:
-        InputError: there is no line that counts.
+        InputError: the file contains no valid line.
     """
     judgements: Judgements = {}
 
-    def judge(line: TextLine) -> None:
-        query, document, label = _judgement(line)
+    def read(line: TextLine) -> None:
+        columns = _columns(line)
+        if len(columns) not in (3, 4):
+            raise InputError(f"found {len(columns)} columns; expected query-id, corpus-id and score")
+        query, document = checked_id(columns[0], "the query id"), checked_id(columns[-2], "the document id")
+        label = checked_label(columns[-1])
         _check_known(query, document, queries, documents)
         if judgements.setdefault(query, {}).setdefault(document, label) != label:
             raise InputError(f"the document {document!r} has two labels for the query {query!r}")
 
-    _each(_without_heading(path), judge, "judgements", faults)
+    bad_lines.read_each("judgements", _without_header(path), read)
     if not any(judgements.values()):
-        raise InputError(f"{path} holds no judgement: write query-id, corpus-id and score, with tabs between them")
+        raise InputError(f"{path} contains no judgement: write query-id, corpus-id and score, separated by tabs")
     return judgements
 
 
-def read_run(path: Path, queries: Collection[str], documents: Collection[str], faults: Faults) -> Found:
-    """The documents that a first stage found for each query, best first: `query Q0 document rank score name`.
-
-    They are sorted by score; those with the same score by rank.
+def read_run(path: Path, queries: Collection[str], documents: Collection[str], bad_lines: BadLines) -> Rankings:
+    """The ids of the documents that a first stage found for each query, by score and then by rank, best first.
 
     Args:
-        path: of the run.
-        queries: the ids that are known.
-        documents: the ids that are known.
-        faults: takes lines that cannot be read, have an unknown id, or name a document twice.
+        path: lines of `query Q0 document rank score name`.
+        queries: the known query ids.
+        documents: the known document ids.
+        bad_lines: collects lines that are malformed, contain an unknown id, or repeat a document.
 
     Raises:
-        InputError: there is no line that counts.
+        InputError: the file contains no valid line.
     """
-    rows: dict[str, dict[str, tuple[float, float]]] = {}
+    sort_keys: dict[str, dict[str, tuple[float, float]]] = {}
 
-    def find(line: TextLine) -> None:
-        query, document, key = _run_row(line)
+    def read(line: TextLine) -> None:
+        columns = _columns(line)
+        if len(columns) != 6:
+            raise InputError(f"found {len(columns)} columns; expected six: query, Q0, document, rank, score, name")
+        query, document = columns[0], columns[2]
+        rank, score = _number(columns[3]), _number(columns[4])
         _check_known(query, document, queries, documents)
-        if document in rows.setdefault(query, {}):
-            raise InputError(f"the document {document!r} stands twice for the query {query!r}")
-        rows[query][document] = key
+        if document in sort_keys.setdefault(query, {}):
+            raise InputError(f"the document {document!r} occurs twice for the query {query!r}")
+        sort_keys[query][document] = (-score, rank)
 
-    _each(read_lines(path), find, "lines of the run", faults)
-    if not any(rows.values()):
-        raise InputError(f"{path} holds no run: write query, Q0, document, rank, score and a name, a line each")
-    return {query: sorted(found, key=found.__getitem__) for query, found in rows.items()}
-
-
-def _each(lines: Iterator[TextLine], use: Callable[[TextLine], None], kind: str, faults: Faults) -> None:
-    for line in lines:
-        try:
-            use(line)
-        except InputError as fault:
-            faults.add(kind, line.place, fault)
+    bad_lines.read_each("lines of the run", read_lines(path), read)
+    if not any(sort_keys.values()):
+        raise InputError(f"{path} contains no run: write query, Q0, document, rank, score and name on each line")
+    return {query: sorted(keys, key=keys.__getitem__) for query, keys in sort_keys.items()}
 
 
-def _without_heading(path: Path) -> Iterator[TextLine]:
+def _without_header(path: Path) -> Iterator[TextLine]:
     for number, line in enumerate(read_lines(path)):
         words = line.content.lower().split()
         if number > 0 or not words or words[0] not in (b"query-id", b"query_id", b"qid", b"topic"):
             yield line
-
-
-def _judgement(line: TextLine) -> tuple[str, str, int]:
-    columns = _columns(line)
-    if len(columns) not in (3, 4):
-        raise InputError(f"{len(columns)} columns where query-id, corpus-id and score are expected")
-    return id_of(columns[0], "the query's id"), id_of(columns[-2], "the document's id"), label_of(columns[-1])
-
-
-def _run_row(line: TextLine) -> tuple[str, str, tuple[float, float]]:
-    columns = _columns(line)
-    if len(columns) != 6:
-        raise InputError(f"{len(columns)} columns where six are expected: query, Q0, document, rank, score, name")
-    rank, score = (_number(column) for column in columns[3:5])
-    return columns[0], columns[2], (-score, rank)
 
 
 def _columns(line: TextLine) -> list[str]:
@@ -105,8 +92,8 @@ def _number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = float("nan")
-    if number != number:  # noqa: PLR0124  only NaN is not itself
+        number = math.nan
+    if math.isnan(number):
         raise InputError(f"rank and score must be numbers, not {text!r}")
     return number
 

@@ -1,73 +1,68 @@
-"""Evaluation -> single queries worth reading: where each contestant lost and gained most, before and after."""
+"""Evaluation -> examples: the queries for which a system lost and gained most, with the documents before and after."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from onelogit.evaluation.data.dataset import JudgedQuery
+from onelogit.evaluation.data.dataset import LabelledQuery
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
-from onelogit.evaluation.metrics import by_logit
+from onelogit.evaluation.metrics import Ranking, sort_by_logit
 from onelogit.evaluation.pairwise import logits_of
 from onelogit.evaluation.scoring import SystemRun
 from onelogit.io.text_files import shortened
 
-QUERIES = 3
-DOCUMENTS = 5
-_DOCUMENT_CHARACTERS = 240
+_QUERIES = 3
+_DOCUMENTS = 5
 _QUERY_CHARACTERS = 160
+_DOCUMENT_CHARACTERS = 240
 
 
-class Placed(NamedTuple):
-    """A document at its place in one order.
+class RankedDocument(NamedTuple):
+    """A document in one of two rankings.
 
     Attributes:
         rank: from 1.
-        other_rank: in the other order.
-        label: from 1 up it is relevant; None where it is not judged.
-        id: of the document.
+        other_rank: in the other ranking.
+        label: 1 or more means relevant; None if the document has no label.
         text: its beginning.
     """
 
     rank: int
     other_rank: int
     label: int | None
-    id: str
     text: str
 
     @property
     def is_relevant(self) -> bool:
-        """Whether it should stand in front."""
+        """Whether the document is relevant to the query."""
         return self.label is not None and self.label > 0
 
 
 class Example(NamedTuple):
-    """One query, in the first stage's order and in a contestant's.
+    """One query, as ranked by the first stage and by a system.
 
     Attributes:
-        query: the text.
-        id: of the query.
-        before: the main measure of the first stage's order.
-        after: of the contestant's.
-        documents_before: the best documents, best first.
-        documents_after: the same of the contestant's order.
+        query: its text.
+        before: the main metric of the first stage.
+        after: the main metric of the system.
+        documents_before: the first stage's best documents, best first.
+        documents_after: the system's best documents, best first.
     """
 
     query: str
-    id: str
     before: float
     after: float
-    documents_before: list[Placed]
-    documents_after: list[Placed]
+    documents_before: list[RankedDocument]
+    documents_after: list[RankedDocument]
 
 
 class Examples(NamedTuple):
-    """The queries of one contestant.
+    """Examples for one system, and how many queries changed.
 
     Attributes:
-        lost: where the main measure fell most, the worst first; only where it fell.
-        gained: where it rose most, the best first.
-        better_count: of how many queries it rose.
-        worse_count: of how many it fell.
-        same_count: of how many neither.
+        lost: the queries for which the main metric fell most, worst first.
+        gained: the queries for which it rose most, best first.
+        better_count: the number of queries for which it rose.
+        worse_count: the number of queries for which it fell.
+        same_count: the number of queries for which it stayed the same.
     """
 
     lost: list[Example]
@@ -77,49 +72,43 @@ class Examples(NamedTuple):
     same_count: int
 
 
-def changes(evaluation: Evaluation, entry: SystemResult) -> list[float]:
-    """How much the main measure rose for each query, from the first stage's order to the contestant's."""
-    before, after = (each.figures[evaluation.main] for each in (evaluation.entries[0], entry))
+def metric_changes(evaluation: Evaluation, result: SystemResult) -> list[float]:
+    """The change of the main metric for each query, from the first stage to the system."""
+    before, after = (each.values[evaluation.main_metric] for each in (evaluation.results[0], result))
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
-def stories(evaluation: Evaluation, entry: SystemResult) -> Examples:
-    """What to read of a contestant."""
-    rises = changes(evaluation, entry)
-    order = sorted(range(len(rises)), key=lambda place: rises[place])
-    lost = [place for place in order[:QUERIES] if rises[place] < 0]
-    gained = [place for place in order[::-1][:QUERIES] if rises[place] > 0]
-    better, worse = sum(rise > 0 for rise in rises), sum(rise < 0 for rise in rises)
+def find_examples(evaluation: Evaluation, result: SystemResult) -> Examples:
+    """The examples of a system."""
+    changes = metric_changes(evaluation, result)
+    order = sorted(range(len(changes)), key=lambda index: changes[index])
+    better, worse = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
     return Examples(
-        lost=[_story(evaluation, entry, place) for place in lost],
-        gained=[_story(evaluation, entry, place) for place in gained],
+        lost=[_example(evaluation, result, index) for index in order[:_QUERIES] if changes[index] < 0],
+        gained=[_example(evaluation, result, index) for index in order[::-1][:_QUERIES] if changes[index] > 0],
         better_count=better,
         worse_count=worse,
-        same_count=len(rises) - better - worse,
+        same_count=len(changes) - better - worse,
     )
 
 
-def _story(evaluation: Evaluation, entry: SystemResult, place: int) -> Example:
-    query = evaluation.queries[place]
-    before, after = list(query.found or ()), by_logit(query, logits_of(cast("SystemRun", entry.run), query))
-    first = evaluation.entries[0].figures[evaluation.main]
+def _example(evaluation: Evaluation, result: SystemResult, index: int) -> Example:
+    query = evaluation.queries[index]
+    before = query.candidates or ()
+    after = sort_by_logit(query, logits_of(cast("SystemRun", result.run), query))
     return Example(
         query=shortened(query.text, _QUERY_CHARACTERS),
-        id=query.id,
-        before=first[place],
-        after=entry.figures[evaluation.main][place],
-        documents_before=_placed(evaluation, query, before, after),
-        documents_after=_placed(evaluation, query, after, before),
+        before=evaluation.results[0].values[evaluation.main_metric][index],
+        after=result.values[evaluation.main_metric][index],
+        documents_before=_documents(evaluation, query, before, after),
+        documents_after=_documents(evaluation, query, after, before),
     )
 
 
-def _placed(evaluation: Evaluation, query: JudgedQuery, order: Sequence[str], other: Sequence[str]) -> list[Placed]:
-    other_rank = {id: rank for rank, id in enumerate(other, start=1)}
+def _documents(evaluation: Evaluation, query: LabelledQuery, order: Ranking, other: Ranking) -> list[RankedDocument]:
+    other_ranks = {id: rank for rank, id in enumerate(other, start=1)}
+    texts = evaluation.dataset.documents
     return [
-        Placed(rank, other_rank[id], query.labels.get(id), id, _beginning(evaluation.data.documents[id]))
-        for rank, id in enumerate(order[:DOCUMENTS], start=1)
+        RankedDocument(rank, other_ranks[id], query.labels.get(id), shortened(texts[id], _DOCUMENT_CHARACTERS))
+        for rank, id in enumerate(order[:_DOCUMENTS], start=1)
     ]
-
-
-def _beginning(text: str) -> str:
-    return shortened(text, _DOCUMENT_CHARACTERS)

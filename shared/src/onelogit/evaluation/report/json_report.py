@@ -1,79 +1,84 @@
-"""Evaluation -> what JSON files say of it, in sum and for each query."""
+"""Evaluation -> JSON: all results in one object, and one line for each query."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from onelogit.evaluation.bootstrap import Mean
+from onelogit.evaluation.bootstrap import MeanEstimate
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
-from onelogit.evaluation.pairwise import Move
+from onelogit.evaluation.pairwise import RankingChange
 from onelogit.evaluation.report.notes import remarks, warnings
-from onelogit.evaluation.systems import without_secret
+from onelogit.evaluation.systems import redact_credentials
 
 
-def plain_evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """All but the single queries, as dicts, lists, strings and numbers."""
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything except the values of each query, as dicts, lists, strings and numbers."""
     return {
-        "data": evaluation.data.name,
-        "data_digest": evaluation.data.digest(),
-        "first_stage": evaluation.data.first_stage,
+        "data": evaluation.dataset.name,
+        "data_digest": evaluation.dataset.digest(),
+        "first_stage": evaluation.dataset.first_stage,
         "queries": len(evaluation.queries),
         "queries_without_candidates": evaluation.without_candidates,
         "candidates_recall": evaluation.candidates_recall,
-        "left_out": dict(evaluation.data.left_out),
+        "left_out": dict(evaluation.dataset.excluded),
         "skipped": {kind: skipped._asdict() for kind, skipped in evaluation.skipped.items()},
         "notes": [*warnings(evaluation), *remarks(evaluation)],
         "seed": evaluation.seed,
-        "measures": [measure.name for measure in evaluation.measures],
-        "entries": [_plain_entry(entry) for entry in evaluation.entries],
+        "measures": [metric.name for metric in evaluation.metrics],
+        "entries": [_result_json(result) for result in evaluation.results],
         "slices": [
-            {"name": part.name, "queries": len(part.places), "entries": [_plain_means(entry) for entry in part.entries]}
-            for part in evaluation.slices
+            {
+                "name": group.name,
+                "queries": len(group.indices),
+                "entries": [_means_json(result) for result in group.results],
+            }
+            for group in evaluation.groups
         ],
         "pairings": [
-            {**pairing._asdict(), **{name: _plain(getattr(pairing, name)) for name in Move._fields}}
-            for pairing in evaluation.pairings
+            {**each._asdict(), **{name: _estimate_json(getattr(each, name)) for name in RankingChange._fields}}
+            for each in evaluation.comparisons
         ],
     }
 
 
-def lines_of_queries(evaluation: Evaluation) -> Iterator[str]:
-    """A line of JSON for each query: its id, its group, and each measure of each entry."""
-    group_of = {place: part.name for part in evaluation.slices for place in part.places}
-    for place, query in enumerate(evaluation.queries):
+def query_lines(evaluation: Evaluation) -> Iterator[str]:
+    """One line of JSON for each query: its id, text, group, and the value of each metric for each result."""
+    group_of = {index: group.name for group in evaluation.groups for index in group.indices}
+    for index, query in enumerate(evaluation.queries):
         measured = {
-            entry.name: {name: values[place] for name, values in entry.figures.items()} for entry in evaluation.entries
+            result.name: {name: values[index] for name, values in result.values.items()}
+            for result in evaluation.results
         }
-        plain = {"query": query.id, "text": query.text, "slice": group_of.get(place), "measured": measured}
-        yield json.dumps(plain, ensure_ascii=False)
+        fields = {"query": query.id, "text": query.text, "slice": group_of.get(index), "measured": measured}
+        yield json.dumps(fields, ensure_ascii=False)
 
 
-def _plain_entry(entry: SystemResult) -> dict[str, Any]:
-    plain = _plain_means(entry)
-    if entry.run is None:
-        return plain
-    one, card = entry.run.system, entry.run.card
+def _result_json(result: SystemResult) -> dict[str, Any]:
+    fields = _means_json(result)
+    if result.run is None:
+        return fields
+    system, info = result.run.system, result.run.model_info
     return {
-        **plain,
-        "model": without_secret(one.model),
-        "server": None if one.server is None else without_secret(one.server),
-        "instruction": one.instruction,
-        "template": None if one.template is None else str(one.template),
-        "licence": card.licence,
-        "recipe": card.family,
-        "documents_cut": entry.cut_count,
+        **fields,
+        "model": redact_credentials(system.model),
+        "server": None if system.server is None else redact_credentials(system.server),
+        "instruction": system.instruction,
+        "template": None if system.template is None else str(system.template),
+        "licence": info.licence,
+        "recipe": info.family,
+        "documents_cut": result.truncated_count,
     }
 
 
-def _plain_means(entry: SystemResult) -> dict[str, Any]:
+def _means_json(result: SystemResult) -> dict[str, Any]:
     return {
-        "name": entry.name,
-        "means": {name: _plain(mean) for name, mean in entry.means.items()},
-        "differences_from_first_stage": {name: _plain(mean) for name, mean in entry.differences.items()},
+        "name": result.name,
+        "means": {name: _estimate_json(mean) for name, mean in result.means.items()},
+        "differences_from_first_stage": {name: _estimate_json(mean) for name, mean in result.differences.items()},
     }
 
 
-def _plain(mean: Mean | None) -> dict[str, Any] | None:
+def _estimate_json(mean: MeanEstimate | None) -> dict[str, Any] | None:
     if mean is None:
         return None
     return {"mean": mean.value, "interval_95": None if mean.interval is None else list(mean.interval)}

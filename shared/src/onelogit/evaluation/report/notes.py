@@ -1,4 +1,4 @@
-"""Evaluation -> what its reader has to know beside the figures, in sentences."""
+"""Evaluation -> what readers must know to interpret the results, in sentences."""
 
 from collections.abc import Iterator
 
@@ -6,43 +6,45 @@ from onelogit.evaluation.evaluation import Evaluation
 from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.recipes.recipe import is_non_commercial
 
-_FEW = 50
-ORDER_ONLY = "A score orders the documents of a query; it is no probability that one is relevant, or true."
+_FEW_QUERIES = 50
+SCORE_NOTE = "A score orders the documents of a query; it is not a probability that a document is relevant or true."
 
 
 def warnings(evaluation: Evaluation) -> Iterator[str]:
-    """What may mislead who overlooks it."""
-    if any(is_demo(entry.run.system.model) for entry in evaluation.systems if entry.run is not None):
+    """What could mislead a reader who overlooks it."""
+    runs = [result.run for result in evaluation.system_results if result.run is not None]
+    if any(is_demo(run.system.model) for run in runs):
         yield DEMO_NOTE
-    for entry in evaluation.systems:
-        if entry.run is not None and is_non_commercial(entry.run.card.licence):
-            yield f"{entry.name} is licensed {entry.run.card.licence}: not for commercial use."
+    for run in runs:
+        if is_non_commercial(run.model_info.licence):
+            yield f"{run.system.name} is licensed {run.model_info.licence}: not for commercial use."
     count = len(evaluation.queries)
-    if count < _FEW:
-        said = "One query has no interval, and says" if count == 1 else f"{count} queries say"
-        yield f"{said} little of others; use {_FEW} or more for a decision."
+    if count < _FEW_QUERIES:
+        sample = "A single query has no confidence interval and says" if count == 1 else f"{count} queries say"
+        yield f"{sample} little about other queries; use {_FEW_QUERIES} or more to base a decision on."
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What the figures stand for."""
+    """What the results are based on."""
     share = evaluation.candidates_recall
-    is_all = share > 0.9999
-    found = "All relevant documents are" if is_all else f"{share:.1%} of the relevant documents are"
-    yield f"{found} among the candidates{'.' if is_all else '; no order can find the others.'}"
+    if share > 0.9999:
+        yield "All relevant documents are among the candidates."
+    else:
+        yield f"{share:.1%} of the relevant documents are among the candidates; no order can find the others."
     if evaluation.without_candidates:
         count = evaluation.without_candidates
         yield f"The first stage found nothing for {count:,} of {len(evaluation.queries):,} queries; they count as 0."
-    for reason, count in evaluation.data.left_out.items():
-        yield f"{queries(count)} {'was' if count == 1 else 'were'} left out: {reason}."
+    for reason, count in evaluation.dataset.excluded.items():
+        yield f"{query_count(count)} {'was' if count == 1 else 'were'} left out: {reason}."
     for kind, skipped in evaluation.skipped.items():
-        yield f"Passed over (--skip-bad): {kind}, {skipped.count:,}; the first is {skipped.first}."
-    if any(pairing.p_mrr is not None for pairing in evaluation.pairings):
-        yield "Figures are by the labels of the first instruction; those that changed count for p-MRR alone."
-    for entry in evaluation.systems:
-        if entry.cut_count:
-            yield f"{entry.name}: {entry.cut_count:,} documents were cut at their end to fit."
+        yield f"Skipped (--skip-bad): {kind}, {skipped.count:,}; the first is {skipped.first}."
+    if any(comparison.p_mrr is not None for comparison in evaluation.comparisons):
+        yield "All metrics use the labels of the first instruction; only p-MRR uses the changed labels."
+    for result in evaluation.results:
+        if result.truncated_count:
+            yield f"{result.name}: {result.truncated_count:,} documents were truncated at their end to fit."
 
 
-def queries(count: int) -> str:
-    """So many queries, in words."""
+def query_count(count: int) -> str:
+    """The count and the word, such as "1 query" or "1,234 queries"."""
     return "1 query" if count == 1 else f"{count:,} queries"

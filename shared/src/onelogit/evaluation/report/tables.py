@@ -5,100 +5,99 @@ from collections.abc import Iterator, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from onelogit.evaluation.bootstrap import Mean
+from onelogit.evaluation.bootstrap import MeanEstimate
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
-from onelogit.evaluation.metrics import Measure
-from onelogit.evaluation.report.notes import ORDER_ONLY, queries, remarks, warnings
+from onelogit.evaluation.metrics import Metric
+from onelogit.evaluation.report.notes import SCORE_NOTE, query_count, remarks, warnings
 
 _NARROW = 100  # columns of a terminal
 
 
 def tables(evaluation: Evaluation, width: int) -> Iterator[Table | str]:
-    """The comparison, its slices, how contestants moved documents, and what there is to know of them; with markup.
+    """The comparison, the groups, the pairwise comparisons, and the notes, with rich markup.
 
     Args:
-        evaluation: what was found.
-        width: of the terminal; in a narrow one, intervals stand in lines of their own.
+        evaluation: the results to show.
+        width: of the terminal in columns; in a narrow terminal, intervals are on lines of their own.
     """
     between = "\n" if width < _NARROW else " "
-    for measures in evaluation.by_cutoff:
-        yield _comparison(evaluation, measures, between)
-    if evaluation.slices:
-        yield _slices(evaluation)
-    if evaluation.pairings:
-        yield _pairings(evaluation, between)
+    for metrics in evaluation.metrics_by_cutoff:
+        yield _comparison(evaluation, metrics, between)
+    if evaluation.groups:
+        yield _groups(evaluation)
+    if evaluation.comparisons:
+        yield _pairwise(evaluation, between)
     yield "\n".join(
         [
             *(f"[yellow]{escape(warning)}[/]" for warning in warnings(evaluation)),
             *(escape(remark) for remark in remarks(evaluation)),
-            f"[dim]{ORDER_ONLY}[/]",
+            f"[dim]{SCORE_NOTE}[/]",
         ]
     )
 
 
-def shown(mean: Mean | None, form: str = "+.3f") -> str:
-    """A mean with its interval, in a form of numbers; that of differences where left out."""
+def _comparison(evaluation: Evaluation, metrics: Sequence[Metric], between: str) -> Table:
+    main, *others = [metric.name for metric in metrics]
+    dataset = evaluation.dataset
+    counted = query_count(len(evaluation.queries))
+    title = f"{escape(dataset.name)}: {counted}, candidates from {escape(dataset.first_stage)}"
+    table = Table(
+        title=title if main == evaluation.main_metric else None,
+        caption=f"in brackets: 95 % confidence interval over queries, paired bootstrap, seed {evaluation.seed}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("order", overflow="fold", min_width=8)
+    for name in (main, f"against the{between}first stage", *others):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, result in enumerate(evaluation.results):
+        name, mean, difference = _main_cells(result, main, is_first=number == 0)
+        cells = [f"{result.means[other].value:.3f}" for other in others]
+        table.add_row(name, mean, difference.replace(" (", f"{between}("), *cells, end_section=number == 1)
+    return table
+
+
+def _main_cells(result: SystemResult, metric: str, *, is_first: bool) -> tuple[str, str, str]:
+    difference = "-" if is_first else _coloured(result.differences[metric])
+    return (escape(result.name), f"{result.means[metric].value:.3f}", difference)
+
+
+def _coloured(mean: MeanEstimate) -> str:
+    if mean.interval is None or mean.interval.low <= 0 <= mean.interval.high:
+        return _formatted(mean)
+    return f"[{'green' if mean.value > 0 else 'red'}]{_formatted(mean)}[/]"
+
+
+def _formatted(mean: MeanEstimate | None, form: str = "+.3f") -> str:
     if mean is None:
         return "-"
     interval = "" if mean.interval is None else f" ({mean.interval.low:{form}} to {mean.interval.high:{form}})"
     return f"{mean.value:{form}}{interval}"
 
 
-def _comparison(evaluation: Evaluation, measures: Sequence[Measure], between: str) -> Table:
-    main, *others = [measure.name for measure in measures]
-    data = evaluation.data
-    title = f"{escape(data.name)}: {queries(len(evaluation.queries))}, candidates from {escape(data.first_stage)}"
-    table = Table(
-        title=title if main == evaluation.main else None,
-        caption=f"in brackets: 95 % interval over queries, paired bootstrap, seed {evaluation.seed}",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("order", overflow="fold", min_width=8)
-    table.add_column(main, justify="right", no_wrap=True)
-    table.add_column(f"against the{between}first stage", justify="right", no_wrap=True)
-    for other in others:
-        table.add_column(other, justify="right", no_wrap=True)
-    for place, entry in enumerate(evaluation.entries):
-        cells = [f"{entry.means[other].value:.3f}" for other in others]
-        name, mean, difference = _main_cells(entry, main, is_first=place == 0)
-        table.add_row(name, mean, difference.replace(" (", f"{between}("), *cells, end_section=place == 1)
-    return table
-
-
-def _main_cells(entry: SystemResult, main: str, *, is_first: bool) -> tuple[str, str, str]:
-    difference = "-" if is_first else _coloured(entry.differences[main])
-    return (escape(entry.name), f"{entry.means[main].value:.3f}", difference)
-
-
-def _coloured(mean: Mean) -> str:
-    if mean.interval is None or mean.interval.low <= 0 <= mean.interval.high:
-        return shown(mean)
-    return f"[{'green' if mean.value > 0 else 'red'}]{shown(mean)}[/]"
-
-
-def _slices(evaluation: Evaluation) -> Table:
-    table = Table(title=f"{evaluation.main} by {escape(str(evaluation.slice_column))}", title_justify="left")
-    table.add_column(escape(str(evaluation.slice_column)), overflow="fold")
+def _groups(evaluation: Evaluation) -> Table:
+    main, column = evaluation.main_metric, escape(str(evaluation.group_column))
+    table = Table(title=f"{main} by {column}", title_justify="left")
+    table.add_column(column, overflow="fold")
     table.add_column("queries", justify="right")
     table.add_column("order", overflow="fold")
-    table.add_column(evaluation.main, justify="right", no_wrap=True)
+    table.add_column(main, justify="right", no_wrap=True)
     table.add_column("against the first stage", justify="right", no_wrap=True)
-    for part in evaluation.slices:
-        for place, entry in enumerate(part.entries):
-            heading = [escape(part.name), f"{len(part.places):,}"] if place == 0 else ["", ""]
-            is_last = place == len(part.entries) - 1
-            table.add_row(*heading, *_main_cells(entry, evaluation.main, is_first=place == 0), end_section=is_last)
+    for group in evaluation.groups:
+        for number, result in enumerate(group.results):
+            heading = [escape(group.name), f"{len(group.indices):,}"] if number == 0 else ["", ""]
+            table.add_row(*heading, *_main_cells(result, main, is_first=number == 0))
+        table.add_section()
     return table
 
 
-def _pairings(evaluation: Evaluation, between: str) -> Table:
+def _pairwise(evaluation: Evaluation, between: str) -> Table:
     table = Table(title="How documents move from one order to another", title_justify="left")
     table.add_column("from → to", overflow="fold")
     for name in ("pairs flipped", "Kendall's tau", "p-MRR"):
         table.add_column(name, justify="right", no_wrap=True)
-    for each in evaluation.pairings:
-        figures = (shown(each.flipped, ".1%"), shown(each.kendall_tau, ".3f"), shown(each.p_mrr))
-        moved = escape(f"{each.before} → {each.after}")
-        table.add_row(moved, *(cell.replace(" (", f"{between}(") for cell in figures))
+    for each in evaluation.comparisons:
+        cells = (_formatted(each.flipped, ".1%"), _formatted(each.kendall_tau, ".3f"), _formatted(each.p_mrr))
+        names = escape(f"{each.before} → {each.after}")
+        table.add_row(names, *(cell.replace(" (", f"{between}(") for cell in cells))
     return table
