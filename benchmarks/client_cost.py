@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from texts import Texts, read_texts
 
 from onelogit import DEMO_MODEL, RemoteReranker
-from onelogit.checkpoints.load_encoder import read_prompt_writer
+from onelogit.checkpoints.load_encoder import load_encoder
+from onelogit.options import ModelSpec
 from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
 from onelogit.remote.request_builder import BuiltRequests, RequestBuilder
 
@@ -97,12 +98,12 @@ def calls(texts: Texts, sizes: Sizes) -> list[list[tuple[str, str]]]:
 
 def parts(model: str, texts: Texts, sizes: Sizes) -> dict[str, float]:
     """Microseconds a pair of each part of `vllm-tokens`, in requests of 32."""
-    writer, protocol = read_prompt_writer(model, {}), PROTOCOLS["vllm-tokens"]
-    builder = RequestBuilder(protocol_spec=protocol, encoder=writer.encoder, sends_tokens=True, pairs_a_request=32)
+    loaded, protocol = load_encoder(ModelSpec(model)), PROTOCOLS["vllm-tokens"]
+    builder = RequestBuilder(protocol_spec=protocol, encoder=loaded.encoder, sends_tokens=True, pairs_a_request=32)
     fresh, remembered, building, reading, bytes_a_pair, tokens_a_pair = [], [], [], [], [], []
 
     def ask(pairs: Sequence[tuple[str, str]]) -> BuiltRequests:
-        return builder.asked(pairs, writer.instruction, ScoreRequest(model="m"))
+        return builder.asked(pairs, loaded.instruction, ScoreRequest(model="m"))
 
     for pairs in calls(texts, sizes):
         fresh.append(processor_time(lambda pairs=pairs: ask(pairs), 1))

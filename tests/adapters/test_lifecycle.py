@@ -118,7 +118,7 @@ def test_closing_a_copy_leaves_the_original_the_model(framework: Adapter, model:
 
 
 def test_what_a_given_reranker_has_settled_is_refused(framework: Adapter, reranker: Reranker):
-    with pytest.raises(InputError, match="dtype is settled"):
+    with pytest.raises(InputError, match="dtype cannot be set"):
         framework.kind.from_reranker(reranker, dtype="float32")
 
 
@@ -313,7 +313,7 @@ def test_a_server_that_is_away_is_an_error_or_put_up_with(framework: Adapter, mo
 
 
 def test_what_belongs_to_a_local_model_has_no_part_in_a_server(framework: Adapter, model: str):
-    with pytest.raises(ValueError, match="'device' is no option of a server's"):
+    with pytest.raises(ValueError, match="'device' is not an option of a server"):
         make(framework, model, url="http://127.0.0.1:9", device="cpu")
     with pytest.raises(ValueError, match="give a url"):
         make(framework, model, protocol="tei")

@@ -806,7 +806,7 @@ def test_the_command_exits_with_1_where_pairs_have_errors(
         (("SOURCE", "out", "--model", "./no-such-model"), "there is no folder './no-such-model'"),
         (("SOURCE", "out", "--model", "MODEL", "--slice-rows", "0"), "--slice-rows must be an integer of at least 1"),
         (("SOURCE", "out", "--model", "MODEL", "--workers", "-1"), "--workers must be an integer of at least 0"),
-        (("SOURCE", "out", "--model", "MODEL", "--template", "server"), "'template' is no option of a local model's"),
+        (("SOURCE", "out", "--model", "MODEL", "--template", "server"), "'template' is not an option of a local model"),
         (("SOURCE", "out", "--model", "http://a", "--url", "http://b"), "two servers are named"),
         (("SOURCE", "out"), "name what scores: --model, or the --url of a server, or both"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "--engine remote wants a --url"),

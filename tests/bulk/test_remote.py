@@ -1,14 +1,15 @@
 """Bulk jobs whose scoring is a server's: the same rows, one name wherever it stands, no secret in what is written."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onelogit import InputError, Reranker, ServerError
+from onelogit import InputError, ModelSpec, Reranker, ServerError
 from onelogit.bulk.job import Outcome, run
-from onelogit.checkpoints.fingerprint import model_label, sent_options
+from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.cli.main import main
 from support.bulk_rows import expected_results, query_rows, ranking, results, write_jsonl
 from support.servers import FakeServer, Response, serving
@@ -72,28 +73,36 @@ def test_a_server_that_is_away_ends_the_run_and_not_its_rows(
     assert outcome == Outcome(pairs=16, errors=4)
 
 
-def test_a_name_is_the_same_wherever_the_server_stands(model: str):
-    label = model_label(model, {"url": "http://one:8000"})
+def label_of(model: str, /, **options: Any) -> str:
+    return model_label(ModelSpec.of(model, options))
 
-    assert label == model_label(model, {"url": "http://two:9000", "api_key": SECRET, "attempts": 9})
-    assert label == model_label("http://one:8000", {"model": model})
-    assert label != model_label(model, {"url": "http://one:8000", "instruction": "Say."})
-    assert label != model_label(model, {"url": "http://one:8000", "raw_logits": False})
+
+def portable(model: str, /, **options: Any) -> Mapping[str, Any]:
+    return portable_spec(ModelSpec.of(model, options)).options
+
+
+def test_a_label_does_not_depend_on_the_servers_address(model: str):
+    label = label_of(model, url="http://one:8000")
+
+    assert label == label_of(model, url="http://two:9000", api_key=SECRET, attempts=9)
+    assert label == label_of("http://one:8000", model=model)
+    assert label != label_of(model, url="http://one:8000", instruction="Say.")
+    assert label != label_of(model, url="http://one:8000", raw_logits=False)
     assert label.startswith("Qwen3-Reranker-tiny@")
 
 
-def test_a_server_that_starts_anew_is_waited_for_unless_told_otherwise():
-    sent = sent_options("m", {"url": "http://one:8000"})
+def test_a_bulk_run_waits_for_a_server_that_restarts_unless_told_otherwise():
+    options = portable("m", url="http://one:8000")
 
-    assert (sent["timeout_s"], sent["attempts"]) == (600.0, 12)
-    assert sent_options("m", {"url": "http://one:8000", "attempts": 1})["attempts"] == 1
-    assert "attempts" not in sent_options("m", {})
+    assert (options["timeout_s"], options["attempts"]) == (600.0, 12)
+    assert portable("m", url="http://one:8000", attempts=1)["attempts"] == 1
+    assert "attempts" not in portable("m")
 
 
-def test_a_key_of_this_environment_goes_where_the_workers_are(monkeypatch: pytest.MonkeyPatch):
+def test_workers_get_the_api_key_of_this_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
 
-    assert sent_options("m", {"url": "http://one:8000"})["api_key"] == SECRET
-    assert "api_key" not in sent_options("m", {})
-    with pytest.raises(InputError, match="is no option of a server's"):
-        sent_options("http://one:8000", {"device": "cpu"})
+    assert portable("m", url="http://one:8000")["api_key"] == SECRET
+    assert "api_key" not in portable("m")
+    with pytest.raises(InputError, match="is not an option of a server"):
+        portable("http://one:8000", device="cpu")

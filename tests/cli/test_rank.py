@@ -89,7 +89,7 @@ def test_the_table_shows_the_best_first_and_says_that_scores_are_not_probabiliti
     assert "Beijing" in rows[0]
     assert "cc-by-sa-4.0" in printed.out
     assert re.findall(r"\S+ \S+ probab\w+|relevant", " ".join(printed.out.split())) == ["are not probabilities"]
-    assert "its order and its figures mean nothing" in printed.err
+    assert "its ranking and its figures mean nothing" in printed.err
 
 
 def test_documents_of_arguments_come_before_documents_of_files(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -170,7 +170,7 @@ def test_a_server_ranks_if_its_url_is_given(capsys: pytest.CaptureFixture[str], 
         ((QUERY, "a", "--model", "http://a", "--url", "http://b"), "two servers are named"),
         ((QUERY, "a", "--url", "http://127.0.0.1:9"), "name its hub id or folder"),
         ((QUERY, "a", "--url", "127.0.0.1:9"), "--url must be an http or https address"),
-        ((QUERY, "a", "--protocol", "rerank"), "'protocol' is no option of a local model's; give a url, too"),
+        ((QUERY, "a", "--protocol", "rerank"), "'protocol' is not an option of a local model; give a url as well"),
         ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template is for prompts that are written"),
         ((), "the following arguments are required: query; see onelogit rank --help"),
         ((QUERY, "a", "--device", "quantum"), "unknown device"),

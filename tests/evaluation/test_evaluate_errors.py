@@ -124,11 +124,11 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
         (["no-such/model", "--data", "data"], "neither a folder here nor found on the hub"),
         (["no-such/model", "--data", "data", "--revision", "v1"], "--revision applies to one model"),
         (["no-such/model", "--data", "data", "--url", "http://127.0.0.1:1"], "--url applies to one model"),
-        (["--data", "data", "--template", "server"], "'template' is no option of a local model's; give a url, too"),
+        (["--data", "data", "--template", "server"], "'template' is not an option of a local model"),
         (["http://127.0.0.1:1", "--data", "data"], "to write prompts here, the model must be known"),
         (
             ["http://127.0.0.1:1", "--data", "data", "--chat-template", "data/corpus.jsonl"],
-            "--chat-template is for prompts that are written here: name the model, too, and the server as --url",
+            "--chat-template is for prompts that are written here: name the model, and the server as --url",
         ),
     ],
 )

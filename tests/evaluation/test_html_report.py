@@ -94,7 +94,7 @@ def test_the_page_shows_results_data_and_the_command_to_repeat_them(tmp_path: Pa
     text = page_of(tmp_path, DEMO_MODEL, "--data", folder, "--slice", "language").text
 
     assert "Ranking quality on data 3 queries candidates from BM25" in text
-    assert "its order and its figures mean nothing" in text
+    assert "its ranking and its figures mean nothing" in text
     assert "3 queries say little about other queries" in text
     assert "in random order (the mean of 5), and" in text
     assert "licence cc-by-sa-4.0" in text

@@ -156,7 +156,7 @@ def test_the_tokenizer_read_from_its_file_writes_the_same_rows(family: Any, tmp_
         pairs = [(QUERY, text) for text in TEXTS]
         expected = reranker._scorer.rows(pairs)
         with RemoteReranker("http://127.0.0.1:9", str(folder), recipe=family) as remote:
-            assert remote._scorer._writer.encoder.rows(pairs, remote._scorer.instruction) == expected
+            assert remote._scorer._loaded.encoder.rows(pairs, remote._scorer.instruction) == expected
 
 
 def test_no_torch_is_loaded_for_a_server():
@@ -174,7 +174,7 @@ def test_a_server_is_opened_once_for_all_who_name_it(model: str):
 
     assert open_reranker(model, url="http://127.0.0.1:9") is first
     assert open_reranker(model, url="http://127.0.0.1:9", pairs_a_request=3) is not first
-    with pytest.raises(InputError, match="no option of a server's"):
+    with pytest.raises(InputError, match="not an option of a server"):
         open_reranker(model, url="http://127.0.0.1:9", device="cpu")
     with pytest.raises(InputError, match="give a url"):
         open_reranker(model, protocol="tei")
@@ -279,7 +279,7 @@ def test_a_check_needs_an_export(model: str):
         ("http://a", {"timeout_s": float("nan")}, "above 0"),
         ("http://a", {"attempts": 0}, "at least 1"),
         ("http://a", {"topn": 1}, "unknown option 'topn'"),
-        ("http://a", {"device": "cpu"}, "unknown option 'device'"),
+        ("http://a", {"device": "cpu"}, "'device' is not an option of a server"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_once(url: str, options: dict[str, Any], message: str):

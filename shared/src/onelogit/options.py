@@ -1,13 +1,16 @@
-"""What a caller may say when a model is loaded: one set of names for the core and every adapter."""
+"""The options of loading, scoring and servers, and the ModelSpec that holds them, checked once. Loads no torch."""
 
+import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from types import MappingProxyType
+from typing import Any, Final, Literal, Self, cast
 
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
-from onelogit.quantisation import check_quantisation, plain_quantisation
 from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 
 Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
@@ -17,96 +20,101 @@ API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
 DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
 """The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
 DEMO_NOTE = (
-    "The demo model is there to try commands with: its order and its figures mean nothing. Name a real one, such as "
+    "The demo model is for trying commands out: its ranking and its figures mean nothing. Name a real one, such as "
     "Qwen/Qwen3-Reranker-0.6B."
 )
 
 
-class ScoringOptions(TypedDict, total=False):
-    """Options of a `Reranker`, however its model came to be; each may be left out, and None means the same.
-
-    Attributes:
-        instruction: replaces the recipe's default instruction; "" for none.
-        max_tokens: longest prompt, in tokens.
-        long_documents: what of a document that is longer counts. "cut", as when left out: its beginning. "chunk_max":
-            the best of its chunks, each as long as fits and an eighth in common with the one before (MaxP of
-            https://arxiv.org/abs/1905.09217); a document of n times the length takes n times the work.
-        batch_tokens: most tokens in one forward pass; left out, as many as are worth it and the free memory allows.
-        document_cache_bytes: keep the keys and values of documents between calls, in this much memory of the model's
-            device, taken when the model is loaded. Where the family writes the document first, a document met again
-            costs only the query's tokens; where it writes the query first, a query met again only the documents'. A
-            token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b. 0
-            for none.
-        document_cache_host_bytes: keep what has to leave there in so much of the CPU's memory; pinned, where the device
-            is CUDA, and then of each layer's share the power of two below. A batch is no larger than the documents
-            whose keys the device holds: give that room for a call's documents.
-        compile: have PyTorch compile the layers, where shared prefixes are computed once. Each call is faster; the load
-            takes as long as compiling does, up to a minute. On a CPU it needs a C++ compiler.
-        activation: "sigmoid" or "identity", in place of the recipe's way from logit to score.
-        allow_control_tokens: read `<|im_end|>` and the like in a query or document as the control tokens they spell,
-            as the families' reference code does. Off, they are plain text.
-    """
-
+class _PromptOptions(TypedDict, total=False):
     instruction: str | None
     max_tokens: int | None
     long_documents: LongDocuments | None
-    batch_tokens: int | None
-    document_cache_bytes: int | None
-    document_cache_host_bytes: int | None
-    compile: bool
     activation: Activation | None
     allow_control_tokens: bool
 
 
-class LoadOptions(ScoringOptions, total=False):
-    """Options of `Reranker.load`: those of `ScoringOptions`, and these; each may be left out, and None means the same.
+class _SourceOptions(TypedDict, total=False):
+    recipe: Recipe | dict[str, Any] | None
+    revision: str | None
+    token: str | bool | None
+
+
+class ScoringOptions(_PromptOptions, total=False):
+    """Options of a `Reranker`, however its model was made. Each may be left out; None means the same.
 
     Attributes:
-        device: "cpu", "cuda", "cuda:1", "mps"; the fastest one present where left out.
-        dtype: of the backbone, by name: "bfloat16", "float16", "float32"; where left out, the checkpoint's own, or
-            float32 for one that the device has no instructions for.
-        recipe: what the model needs, where onelogit cannot know it or should not believe what the model declares; as
-            plain data, too, as in `recipe_fields`.
+        instruction: replaces the recipe's default instruction; "" for none.
+        max_tokens: longest prompt, in tokens.
+        long_documents: what to read of a document that does not fit. "cut" (the default): its beginning. "chunk_max":
+            all of it, in chunks that overlap by an eighth; the best chunk counts (MaxP,
+            https://arxiv.org/abs/1905.09217). A document n times as long takes n times the work.
+        batch_tokens: most tokens in one forward pass; by default as many as the free memory allows and speed needs.
+        document_cache_bytes: memory on the model's device, allocated at load, that keeps keys and values between
+            calls; 0 for none. If the family writes the document first, a repeated document costs only the query's
+            tokens; if it writes the query first, a repeated query costs only the documents'. A token takes 2 x layers
+            x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
+        document_cache_host_bytes: CPU memory for entries evicted from the device. With CUDA it is pinned, and each
+            layer's share is rounded down to a power of two. A batch is no larger than the documents whose keys fit on
+            the device, so leave enough room there for the documents of a call.
+        compile: compile the layers with PyTorch, if prefixes are shared. Calls are faster; loading takes up to a
+            minute longer. On a CPU it needs a C++ compiler.
+        activation: "sigmoid" or "identity": how a logit becomes a score, in place of the recipe's way.
+        allow_control_tokens: read `<|im_end|>` and the like in a query or document as control tokens, as the
+            families' reference code does. By default they are plain text.
+    """
+
+    batch_tokens: int | None
+    document_cache_bytes: int | None
+    document_cache_host_bytes: int | None
+    compile: bool
+
+
+class LoadOptions(ScoringOptions, _SourceOptions, total=False):
+    """Options of `Reranker.load`: those of `ScoringOptions`, and these. Each may be left out; None means the same.
+
+    Attributes:
+        device: "cpu", "cuda", "cuda:1" or "mps"; by default the fastest device of this machine.
+        dtype: of the backbone: "bfloat16", "float16" or "float32"; by default the checkpoint's own, or float32 if the
+            device does not support it.
+        recipe: how to use the model, if onelogit does not know it or should ignore what its files declare; also as
+            plain data, as `recipe_fields` gives it.
         revision: branch, tag or commit of a model on the hub.
-        token: for a private or gated model on the hub; the one that is logged in where left out. Log in rather than
-            put it into an adapter's options, which frameworks write into their dumps.
-        device_map: passed on to transformers, in place of `device`.
-        attn_implementation: passed on to transformers. Left out, or "sdpa", shared prefixes are computed once; with
-            any other the model attends as named, over padded rows.
-        quantization_config: passed on to transformers: a configuration of its, such as `BitsAndBytesConfig`, or the
-            fields of one. It quantises the backbone, for which transformers needs accelerate. A decoder's head stays as
-            it is; an encoder's own is quantised with it, but for the modules that the configuration says to skip. Some
-            kinds' logits depend on what is beside them, as those of bitsandbytes' 8 bits do by its default.
-        trust_remote_code: let the checkpoint's own Python code run.
+        token: for a private or gated model on the hub; by default that of the logged-in user. Prefer logging in:
+            frameworks write an adapter's options into their dumps.
+        device_map: passed to transformers, in place of `device`.
+        attn_implementation: passed to transformers. Prefixes are shared only with "sdpa", the default; with any other,
+            rows are padded.
+        quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or the
+            fields of one. It quantises the backbone and needs accelerate. A decoder's head is not quantised; an
+            encoder's is, except for the modules that the configuration skips. With some kinds, such as bitsandbytes'
+            8 bits, a document's logit depends on the other documents of its batch.
+        trust_remote_code: run the Python code of the checkpoint.
     """
 
     device: str | None
     dtype: str | None
-    recipe: Recipe | dict[str, Any] | None
-    revision: str | None
-    token: str | bool | None
     device_map: str | dict[str, int | str] | None
     attn_implementation: str | None
     quantization_config: Any
     trust_remote_code: bool
 
 
-class RemoteOptions(TypedDict, total=False):
-    """Options of a `RemoteReranker`; each may be left out, and None means the same.
+class RemoteOptions(_PromptOptions, _SourceOptions, total=False):
+    """Options of a `RemoteReranker`. Each may be left out; None means the same.
 
     Attributes:
-        protocol: how the server is asked. "vllm-tokens", as when left out: token ids, written and cut here, to vLLM's
-            `/classify`; "rerank": the form of Cohere and Jina, on `/v1/rerank` (vLLM, Infinity, llama.cpp, LiteLLM,
-            Cohere, Jina); "tei"; "sglang".
-        template: who writes the prompt, for protocols of texts: "client" for whole prompts as documents, "server" for
-            the plain query and documents.
-        served_name: what the server calls the model; left out, what it says itself.
-        api_key: sent as a bearer token; left out, the environment's ONELOGIT_API_KEY.
+        protocol: the form of requests. "vllm-tokens" (the default): token ids, written and cut here, to vLLM's
+            `/classify`. "rerank": the form of Cohere and Jina, on `/v1/rerank` (vLLM, Infinity, llama.cpp, LiteLLM,
+            Cohere, Jina). "tei". "sglang".
+        template: what writes the prompt, in protocols that send texts: "client" sends whole prompts as documents,
+            "server" sends the plain query and documents.
+        served_name: the server's name for the model; by default the one that the server lists.
+        api_key: sent as a bearer token; by default the environment variable ONELOGIT_API_KEY.
         headers: sent with each request.
-        raw_logits: False for a server that cannot leave its activation off: its scores then stand for logits.
-        timeout_s: for a whole call, retries and all.
-        attempts: of each request, where the server is overloaded or away.
-        requests_at_once: over all callers.
+        raw_logits: False if the server cannot turn its activation off: its scores are then used as logits.
+        timeout_s: for a whole call, including retries.
+        attempts: of each request, if the server is overloaded or unreachable.
+        requests_at_once: of all callers together.
         pairs_a_request: pairs in one request.
         instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`.
         recipe, revision, token: as in `LoadOptions`.
@@ -122,131 +130,183 @@ class RemoteOptions(TypedDict, total=False):
     attempts: int | None
     requests_at_once: int | None
     pairs_a_request: int | None
-    instruction: str | None
-    max_tokens: int | None
-    long_documents: LongDocuments | None
-    activation: Activation | None
-    allow_control_tokens: bool
-    recipe: Recipe | dict[str, Any] | None
-    revision: str | None
-    token: str | bool | None
 
 
 class OpenOptions(LoadOptions, RemoteOptions, total=False):
-    """Options of `open_reranker`, and of adapters: those of `LoadOptions`, or with a `url` those of `RemoteOptions`.
+    """Options of `open_reranker` and of adapters: those of `LoadOptions`, or with a `url` those of `RemoteOptions`.
 
     Attributes:
-        url: of a server that serves the model.
-        model: that a server serves, where its address stands in the model's place.
+        url: address of a server that serves the model.
+        model: the model that the server serves, if the server's address is given as the model.
     """
 
     url: str | None
     model: str | None
 
 
-def is_url(name: str) -> bool:
-    """Whether it names a server, and not a model."""
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelSpec:
+    """Which reranker to open: a model in this process, or a server. Its options are checked when it is made.
+
+    Two specs are equal if they name the same model or server with the same options; the hub token does not count,
+    since it changes no model. Hashable.
+
+    Attributes:
+        model: hub id or path of a folder; None for a server whose model is not named.
+        url: address of a server that serves the model; None for a model in this process.
+        options: the options that are given, without None: of `LoadOptions`, or with a `url` of `RemoteOptions`.
+
+    Raises:
+        InputError: neither a model nor a url, a url that is none, an unknown option, or one that does not apply.
+    """
+
+    model: str | None
+    url: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.url is None and not isinstance(self.model, str | os.PathLike):
+            raise InputError(f"the model must be a hub id or a path, not a {type(self.model).__name__}")
+        if self.model is not None:
+            object.__setattr__(self, "model", os.fspath(self.model))
+        check_options(self.options)
+        options = {name: value for name, value in self.options.items() if value is not None}
+        _check_place(options, is_remote=self.url is not None)
+        object.__setattr__(self, "options", MappingProxyType(options))
+
+    @classmethod
+    def of(cls, model_or_url: str | os.PathLike[str], options: "OpenOptions") -> Self:
+        """The spec of what `open_reranker` takes: a server's address may stand in the model's place, or as `url`."""
+        given = dict(options)
+        url, model = given.pop("url", None), given.pop("model", None)
+        if is_url(model_or_url):
+            return cls(cast("str | None", model), str(model_or_url), given)
+        if model is not None:
+            raise InputError(f"two models are named, {model_or_url!r} and {model!r}; leave one out")
+        return cls(cast("str", model_or_url), cast("str | None", url), given)
+
+    @property
+    def name(self) -> str:
+        """The model's id or path, or else the server's address."""
+        return str(self.url if self.model is None else self.model)
+
+    @property
+    def open_options(self) -> "OpenOptions":
+        """The options of `open_reranker`, to be given with `name`."""
+        url = {} if self.model is None or self.url is None else {"url": self.url}
+        return cast("OpenOptions", {**self.options, **url})
+
+    @property
+    def load_options(self) -> "LoadOptions":
+        """The options of a model in this process."""
+        return cast("LoadOptions", dict(self.options))
+
+    @property
+    def remote_options(self) -> "RemoteOptions":
+        """The options of a server."""
+        return cast("RemoteOptions", dict(self.options))
+
+    @property
+    def writes_prompts(self) -> bool:
+        """Whether prompts are written in this process, from the model's small files, and not by a server."""
+        sends_texts = self.options.get("protocol") not in (None, "vllm-tokens")
+        return self.url is None or not sends_texts or self.options.get("template") == "client"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelSpec) and self._key_without("token") == other._key_without("token")
+
+    def __hash__(self) -> int:
+        return hash(self._key_without("token"))
+
+    def is_same_model(self, other: "ModelSpec") -> bool:
+        """Whether both name the same model and options; neither token nor API key count."""
+        return self._key_without("token", "api_key") == other._key_without("token", "api_key")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str | None, str | None, dict[str, Any]]]:
+        return type(self), (self.model, self.url, dict(self.options))  # a read-only mapping cannot be pickled
+
+    def _key_without(self, *names: str) -> object:
+        plain = plain_options(cast("OpenOptions", self.options))
+        # `is not False`: 0 equals False, but it is a value, and a wrong one.
+        given = {name: value for name, value in plain.items() if value is not False and name not in names}
+        return self.url, self.model, json.dumps(given, sort_keys=True, default=repr)
+
+
+def is_url(name: object) -> bool:
+    """Whether this is the address of a server, not a model."""
     return isinstance(name, str) and name.startswith(("http://", "https://"))
 
 
 def is_demo(name: str) -> bool:
-    """Whether it names the demo model; see `DEMO_NOTE`."""
+    """Whether this names the demo model; see `DEMO_NOTE`."""
     try:
         return not is_url(name) and Path(name).expanduser().resolve() == Path(DEMO_MODEL).resolve()
-    except (RuntimeError, ValueError):  # nobody's home, or no path at all
+    except (RuntimeError, ValueError):  # an unknown user's home, or not a path
         return False
 
 
 def is_secret_header(name: str) -> bool:
-    """Whether a header of this name may well hold a secret."""
-    return any(
-        word in str(name).lower() for word in ("auth", "key", "token", "secret", "cookie", "password", "credential")
-    )
+    """Whether a header of this name may hold a secret."""
+    words = ("auth", "key", "token", "secret", "cookie", "password", "credential")
+    return any(word in str(name).lower() for word in words)
 
 
-def check_options(options: Mapping[str, object], kind: type = LoadOptions) -> None:
-    """Refuse names that are no option, and a quantisation of which nothing can be made.
+def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
+    """Refuse unknown option names, and a quantization_config of a wrong type.
 
     Raises:
-        InputError: naming the unknown option and the known ones; a quantisation that is none.
+        InputError: names the unknown option and the known ones.
     """
     known = kind.__annotations__
     for name in options:
         if name not in known:
             raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
-    check_quantisation(options.get("quantization_config"))
+    quantization = options.get("quantization_config")
+    if quantization is not None and not isinstance(quantization, Mapping) and not hasattr(quantization, "to_dict"):
+        raise InputError(
+            "quantization_config must be a configuration of transformers, or its fields as a dictionary, not a "
+            f"{type(quantization).__name__}"
+        )
 
 
 def plain_options(options: OpenOptions) -> OpenOptions:
-    """The options that are given, as data that every framework can write down and read.
+    """The options that are given, as data that every framework can serialise.
 
     Raises:
-        InputError: as `check_options`; a quantisation that is no data.
+        InputError: as `check_options`, or a quantization_config that holds something other than plain data.
     """
-    check_options(options, OpenOptions)
+    check_options(options)
     recipe = options.get("recipe")
     plain = {
         **options,
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
-        "quantization_config": plain_quantisation(options.get("quantization_config")),
+        "quantization_config": _plain_quantization(options.get("quantization_config")),
     }
     return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})
 
 
-def check_place(options: OpenOptions) -> None:
-    """Refuse what has no part in a server, or in a model of this process.
+def _plain_quantization(config: Any) -> Any:
+    """The fields of a configuration of transformers: dtypes by name, members of enumerations by value."""
+    fields = config.to_dict() if hasattr(config, "to_dict") else config
+    return json.loads(json.dumps(fields, default=_dtype_name))
 
-    Raises:
-        InputError: naming the option.
-    """
-    is_remote = options.get("url") is not None
-    kind, place = (RemoteOptions, "a server's") if is_remote else (LoadOptions, "a local model's; give a url, too")
-    for name in plain_options(options).keys() - {"url", "model"}:
+
+def _dtype_name(value: object) -> str:
+    if type(value).__name__ == "dtype":
+        return str(value).removeprefix("torch.")
+    raise InputError(
+        f"quantization_config holds {value!r}, which is not plain data: give a configuration of transformers"
+    )
+
+
+def _check_place(options: Mapping[str, object], *, is_remote: bool) -> None:
+    kind, place = (RemoteOptions, "a server") if is_remote else (LoadOptions, "a local model; give a url as well")
+    for name in options:
         if name not in kind.__annotations__:
-            raise InputError(f"{name!r} is no option of {place}")
-
-
-_NAMED = ("device", "dtype", "url", "protocol")
-
-
-def adapter_options(made: object, *, token: str | None = None, api_key: str | None = None) -> OpenOptions:
-    """The options of an adapter, together with those that it has parameters of its own for; None is not given.
-
-    Args:
-        made: the adapter, with attributes `options`, `device`, `dtype`, `url` and `protocol`.
-        token: its own.
-        api_key: its own.
-
-    Raises:
-        InputError: as `check_place`; an option that is given in both places; a secret among the options, which
-            frameworks write into their dumps.
-    """
-    options: OpenOptions = getattr(made, "options")  # noqa: B009  whatever an adapter is
-    for name in ("token", "api_key"):
-        if options.get(name) is not None:
-            raise InputError(f"{name} in the options would be written into dumps; give it as {name}=, which is not")
-    for header in filter(is_secret_header, options.get("headers") or {}):
-        raise InputError(
-            f"the header {header} in the options would be written into dumps; give a bearer token as api_key=, which "
-            "is not, or any other secret to a RemoteReranker, and make this from it"
-        )
-    named = {**{name: getattr(made, name) for name in _NAMED}, "token": token, "api_key": api_key}
-    given = {name: value for name, value in named.items() if value is not None}
-    for name in given:
-        if options.get(name) is not None:
-            raise InputError(f"{name} is given twice, by itself and in the options; leave one out")
-    merged = plain_options(cast("OpenOptions", {**options, **given}))
-    check_place(merged)
-    return merged
+            raise InputError(f"{name!r} is not an option of {place}")
 
 
 def without_secrets(options: OpenOptions) -> OpenOptions:
-    """What may stand in a dump."""
+    """The options that may appear in a dump."""
     shown = {name: value for name, value in (options.get("headers") or {}).items() if not is_secret_header(name)}
     return plain_options({**options, "token": None, "api_key": None, "headers": shown or None})
-
-
-def scoring_options(options: LoadOptions) -> ScoringOptions:
-    """The options that are not about loading."""
-    known = ScoringOptions.__annotations__
-    return cast("ScoringOptions", {name: value for name, value in options.items() if name in known})

@@ -11,17 +11,13 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Unpack
 
-from onelogit import (
-    InputError,
+from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
+from onelogit.adapters import (
     Kept,
     OnError,
-    OpenOptions,
-    Protocol,
-    Ranked,
     RankOptions,
     RankRequest,
     RerankerHandle,
-    adapter_options,
     check_options,
     fields_of,
     plain_options,
@@ -34,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class RerankInput(RankOptions, total=False):
-    """What the runnable form takes: a query, its documents, and whatever is said anew with this call."""
+    """The input of the runnable: a query, its documents, and options of this call."""
 
     query: Required[str]
     documents: Required[Sequence[Document]]
@@ -43,19 +39,19 @@ class RerankInput(RankOptions, total=False):
 class OnelogitRerank(Serializable, BaseDocumentCompressor):
     """Reorders documents by a decoder language model's relevance logit.
 
-    Each document that comes back is a copy, with its id, and with two more metadata entries: `relevance_score`, on
-    the scale of the model's card, and `relevance_logit`, which the order is by.
+    Returns copies of the documents, with the same ids and two more metadata entries: `relevance_score`, on the scale
+    of the model's card, and `relevance_logit`, which determines the order.
 
     Attributes:
-        model: hub id or path of a folder; loaded by `warm_up`, or when the first documents come.
-        device, dtype, token: as in `onelogit.OpenOptions`; the token stands in no dump.
-        url, protocol, api_key: of a server in place of a model in this process; the key stands in no dump.
+        model: hub id or path of a folder; loaded by `warm_up`, or by the first call with documents.
+        device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
+        url, protocol, api_key: of a server, instead of a model in this process; dumps never contain the key.
         options: the other `onelogit.OpenOptions`.
-        top_n, score_threshold, instruction: as in `onelogit.RankOptions`, for calls that say nothing else.
+        top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`, for calls that do not set them.
         metadata_fields: names of metadata to read in front of a document's text.
-        metadata_separator: between these, and before the text.
-        deduplicate: of documents with the same id, or without one and with the same text, keep the best.
-        on_error: "raise", or "keep_order" to log the error and give the documents back in their order, without scores.
+        metadata_separator: between these values, and before the text.
+        deduplicate: keep only the best of documents with the same id, or without an id and with the same text.
+        on_error: "raise", or "keep_order" to log the error and return the documents in their order, without scores.
         progress: show a progress bar.
     """
 
@@ -81,7 +77,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
 
     @classmethod
     def from_reranker(cls, reranker: "Reranker | RemoteReranker", **fields: Any) -> Self:
-        """One that uses a reranker which is there already, and which whoever made it closes."""
+        """A compressor that uses an existing reranker, which it never closes."""
         rerank = cls(**fields_of(reranker, fields))
         rerank._handle = RerankerHandle(reranker)
         return rerank
@@ -91,42 +87,42 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         documents: Sequence[Document],
         query: str,
         callbacks: Callbacks | None = None,
-        **anew: Unpack[RankOptions],
+        **overrides: Unpack[RankOptions],
     ) -> list[Document]:
-        """The most relevant documents first; none for none, without loading the model."""
-        asked: RerankInput = {"query": query, "documents": list(documents), **anew}
-        return self.as_runnable().invoke(asked, {"callbacks": callbacks})
+        """The documents, most relevant first. An empty list does not load the model."""
+        call: RerankInput = {"query": query, "documents": list(documents), **overrides}
+        return self.as_runnable().invoke(call, {"callbacks": callbacks})
 
     async def acompress_documents(
         self,
         documents: Sequence[Document],
         query: str,
         callbacks: Callbacks | None = None,
-        **anew: Unpack[RankOptions],
+        **overrides: Unpack[RankOptions],
     ) -> list[Document]:
-        """`compress_documents`, while the event loop goes on, also while the model is loaded."""
-        asked: RerankInput = {"query": query, "documents": list(documents), **anew}
-        return await self.as_runnable().ainvoke(asked, {"callbacks": callbacks})
+        """`compress_documents` without blocking the event loop, even while the model is loaded."""
+        call: RerankInput = {"query": query, "documents": list(documents), **overrides}
+        return await self.as_runnable().ainvoke(call, {"callbacks": callbacks})
 
     def as_runnable(self) -> RunnableLambda[RerankInput, list[Document]]:
-        """The same as a step of a chain; each call is a trace event of its own."""
+        """The same as a step of a chain. Each call is a trace event of its own."""
         return RunnableLambda(self._rerank, self._arerank, name="OnelogitRerank")
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied._handle = copy(self._handle)  # closing one, or setting its fields anew, is nothing to the other
+        copied._handle = copy(self._handle)  # closing one, or changing its fields, does not affect the other
         return copied
 
     def warm_up(self) -> None:
-        """Load the model, if nobody has yet, and score once."""
-        self._handle.warm_up(self.model, self._load_options, self.on_error)
+        """Load the model, unless it is loaded already, and score once."""
+        self._handle.warm_up(self._spec(), self.on_error)
 
     async def awarm_up(self) -> None:
-        """`warm_up`, while the event loop goes on."""
-        await self._handle.awarm_up(self.model, self._load_options, self.on_error)
+        """`warm_up` without blocking the event loop."""
+        await self._handle.awarm_up(self._spec(), self.on_error)
 
     def close(self) -> None:
-        """Let go of the model: its memory is free when no one else uses it. The next call loads it again."""
+        """Let go of the model. Its memory is freed when nothing else uses it; the next call loads it again."""
         self._handle.close()
 
     @classmethod
@@ -139,47 +135,47 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self._load_options()
+        self._spec()
         self._request([], {"query": "", "documents": []})
         return self
 
-    def _load_options(self) -> OpenOptions:
+    def _spec(self) -> ModelSpec:
         token, api_key = (None if each is None else each.get_secret_value() for each in (self.token, self.api_key))
-        return adapter_options(self, token=token, api_key=api_key)
+        return self._handle.spec(self, token=token, api_key=api_key)
 
-    def _rerank(self, asked: RerankInput) -> list[Document]:
-        documents = _documents(asked)
-        ranking = self._handle.rank(self.model, self._load_options, self._request(documents, asked))
+    def _rerank(self, call: RerankInput) -> list[Document]:
+        documents = _documents(call)
+        ranking = self._handle.rank(self._spec, self._request(documents, call))
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
-    async def _arerank(self, asked: RerankInput) -> list[Document]:
-        documents = _documents(asked)
-        ranking = await self._handle.arank(self.model, self._load_options, self._request(documents, asked))
+    async def _arerank(self, call: RerankInput) -> list[Document]:
+        documents = _documents(call)
+        ranking = await self._handle.arank(self._spec, self._request(documents, call))
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
-    def _request(self, documents: Sequence[Document], asked: RerankInput) -> RankRequest:
-        check_options(asked, RerankInput)
+    def _request(self, documents: Sequence[Document], call: RerankInput) -> RankRequest:
+        check_options(call, RerankInput)
         fields, separator = self.metadata_fields, self.metadata_separator
         return RankRequest(
-            query=asked["query"],
+            query=call["query"],
             documents=[text_with_metadata(each.page_content, each.metadata, fields, separator) for each in documents],
             keys=[(each.id, each.id is None and each.page_content) for each in documents] if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.progress,
-            **rank_options(self, asked),
+            **rank_options(self, call),
         )
 
 
-def _documents(asked: RerankInput) -> list[Document]:
-    if not isinstance(asked, dict) or not asked.keys() >= {"query", "documents"}:
+def _documents(call: RerankInput) -> list[Document]:
+    if not isinstance(call, dict) or not call.keys() >= {"query", "documents"}:
         raise InputError("reranking needs a dictionary with query and documents")
-    return list(asked["documents"])
+    return list(call["documents"])
 
 
 def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:
-    kept = {name: value for name, value in document.metadata.items() if name not in _TOLD}
-    told = {} if isinstance(ranked, Kept) else dict(zip(_TOLD, (ranked.score, ranked.logit), strict=True))
-    return document.model_copy(update={"metadata": {**kept, **told}})
+    kept = {name: value for name, value in document.metadata.items() if name not in _ADDED}
+    added = {} if isinstance(ranked, Kept) else dict(zip(_ADDED, (ranked.score, ranked.logit), strict=True))
+    return document.model_copy(update={"metadata": {**kept, **added}})
 
 
-_TOLD = ("relevance_score", "relevance_logit")
+_ADDED = ("relevance_score", "relevance_logit")

@@ -1,4 +1,4 @@
-"""A retriever -> one that reranks what it finds, and may be told anew with each call how."""
+"""A retriever -> a retriever that reranks its documents, with options for each call."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from pydantic import ConfigDict, Field
 from typing_extensions import Unpack
 
 from langchain_onelogit.compressor import OnelogitRerank
-from onelogit import RankOptions
+from onelogit.adapters import RankOptions
 
 
 class RerankRetriever(BaseRetriever):
     """Reranks what another retriever finds; `invoke(query, top_n=..., score_threshold=..., instruction=...)` works.
 
     Attributes:
-        retriever: finds the documents: a retriever, or any runnable from a query to documents.
+        retriever: finds the documents; any runnable from a query to documents.
         rerank: orders them.
-        top_n: keep this many at most; None for as many as `rerank` keeps.
+        top_n: return at most this many documents; None for as many as `rerank` returns.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -29,18 +29,18 @@ class RerankRetriever(BaseRetriever):
     top_n: int | None = Field(default=None, ge=1, strict=True)
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **anew: Unpack[RankOptions]
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **overrides: Unpack[RankOptions]
     ) -> list[Document]:
         callbacks = run_manager.get_child()
         documents = self.retriever.invoke(query, {"callbacks": callbacks})
-        return self.rerank.compress_documents(documents, query, callbacks, **self._said(anew))
+        return self.rerank.compress_documents(documents, query, callbacks, **self._with_top_n(overrides))
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **anew: Unpack[RankOptions]
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **overrides: Unpack[RankOptions]
     ) -> list[Document]:
         callbacks = run_manager.get_child()
         documents = await self.retriever.ainvoke(query, {"callbacks": callbacks})
-        return await self.rerank.acompress_documents(documents, query, callbacks, **self._said(anew))
+        return await self.rerank.acompress_documents(documents, query, callbacks, **self._with_top_n(overrides))
 
-    def _said(self, anew: RankOptions) -> RankOptions:
-        return anew if anew.get("top_n") is not None else {**anew, "top_n": self.top_n}
+    def _with_top_n(self, overrides: RankOptions) -> RankOptions:
+        return overrides if overrides.get("top_n") is not None else {**overrides, "top_n": self.top_n}

@@ -1,141 +1,159 @@
-"""What adapters do around a reranker: open it when it is first asked, hold it, put up with its failures.
+"""An adapter's hold on its reranker: opens it on first use, keeps it, and handles its failures.
 
-Loads no torch until it is asked. Knows no framework.
+Loads no torch until it is used. Knows no framework.
 """
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from onelogit.adapters.request import Kept, OnError, RankRequest
 from onelogit.errors import InputError, OnelogitError
-from onelogit.options import OpenOptions, without_secrets
+from onelogit.options import ModelSpec, OpenOptions, is_secret_header, without_secrets
 from onelogit.ranking import Ranked
-from onelogit.registry import AnyReranker, aopen_reranker, find_reranker, is_named, open_reranker
+from onelogit.registry import AnyReranker, aopen_spec, find_spec, open_spec
 from onelogit.validation import check_text
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-GetOptions = Callable[[], OpenOptions]
+_PARAMETERS = ("device", "dtype", "url", "protocol")
 
 
 class RerankerHandle:
-    """An adapter's hold on the reranker that it names. Safe to share between threads.
+    """An adapter's hold on the reranker that its fields name. Safe to share between threads.
 
-    The weights are those of all who name the same model and options, and go when the last of them lets go. A copy
-    shares them; a pickle leaves them behind, and they are opened again where it is read.
+    All adapters with the same model and options share the weights, which are freed when the last of them lets go. A
+    copy shares them; a pickle does not contain them, and opens the reranker again where it is read.
 
     Args:
-        reranker: one that is there already, in place of one opened by name; whoever made it closes it.
+        reranker: use this one instead of opening one; the caller who made it closes it.
     """
 
     def __init__(self, reranker: AnyReranker | None = None) -> None:
         self._given = reranker
+        self._given_spec = None if reranker is None else ModelSpec.of(reranker.name, reranker.options)
         self._held: AnyReranker | None = None
         self._closed_count = 0
+        self._spec: tuple[object, ModelSpec] | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether a reranker is held."""
         return self._held is not None
 
-    def warm_up(self, model: str, get_options: GetOptions, on_error: OnError = "raise") -> None:
+    def spec(self, adapter: Any, *, token: str | None = None, api_key: str | None = None) -> ModelSpec:
+        """The spec that an adapter's fields make; checked again only after a field was changed.
+
+        Args:
+            adapter: with attributes `model`, `options`, `device`, `dtype`, `url` and `protocol`.
+            token: the adapter's own parameter.
+            api_key: the adapter's own parameter.
+
+        Raises:
+            InputError: as `ModelSpec` and `adapter_options`.
+        """
+        parameters = [getattr(adapter, name) for name in _PARAMETERS]
+        fields = (adapter.model, dict(adapter.options), parameters, token, api_key)
+        if self._spec is None or self._spec[0] != fields:
+            options = adapter_options(adapter, token=token, api_key=api_key)
+            self._spec = fields, ModelSpec.of(adapter.model, options)
+        return self._spec[1]
+
+    def warm_up(self, spec: ModelSpec, on_error: OnError = "raise") -> None:
         """Open the reranker and score once, unless it is held already; raises as `rank`."""
         try:
-            if not self._holds(model, get_options()):
-                self._open(model, get_options()).warm_up()
+            if not self._holds(spec):
+                self._open(spec).warm_up()
         except Exception as error:
-            _put_up_with(error, on_error)
+            _raise_or_log(error, on_error)
 
-    async def awarm_up(self, model: str, get_options: GetOptions, on_error: OnError = "raise") -> None:
-        """`warm_up`, while the event loop goes on."""
+    async def awarm_up(self, spec: ModelSpec, on_error: OnError = "raise") -> None:
+        """`warm_up` without blocking the event loop."""
         try:
-            if not self._holds(model, get_options()):
-                await (await self._aopen(model, get_options())).awarm_up()
+            if not self._holds(spec):
+                await (await self._aopen(spec)).awarm_up()
         except Exception as error:
-            _put_up_with(error, on_error)
+            _raise_or_log(error, on_error)
 
     def close(self) -> None:
-        """Let go of the reranker, also of one that is being opened; the next call opens it again."""
+        """Let go of the reranker, even of one that is being opened; the next call opens it again."""
         self._closed_count += 1
         self._held = None
 
-    def rank(self, model: str, get_options: GetOptions, request: RankRequest) -> list[Ranked | Kept]:
-        """The documents that count, best first; for none, none, without loading the model.
+    def rank(self, get_spec: Callable[[], ModelSpec], request: RankRequest) -> list[Ranked | Kept]:
+        """The selected documents, best first. An empty list needs no model and loads none.
 
         Args:
-            model: hub id or folder.
-            get_options: gives the options; not called where there are no documents.
-            request: what is asked.
+            get_spec: gives the spec; not called if there are no documents.
+            request: the query, its documents, and how many to return.
 
         Raises:
-            OnelogitError: as `open_reranker` and `Reranker.rank`, unless the request keeps the order then.
+            OnelogitError: as `open_reranker` and `Reranker.rank`, unless the request says on_error="keep_order".
         """
         if not request.documents:
             return []
         try:
             check_text(request.query, "the query", is_blank_allowed=False)
-            ask = partial(_ask, request)
-            reranker = self._open(model, get_options())
+            spec = get_spec()
+            reranker = self._open(spec)
             try:
-                ranking = ask(reranker.rank)
+                ranking = _rank(request, reranker.rank)
             except OnelogitError:
-                if not self._was_closed_by_another(reranker):
+                if not self._was_closed_elsewhere(reranker):
                     raise
-                ranking = ask(self._open(model, get_options()).rank)
+                ranking = _rank(request, self._open(spec).rank)
         except Exception as error:
-            _put_up_with(error, request.on_error)
-            return [*request.in_old_order()]
+            _raise_or_log(error, request.on_error)
+            return [*request.in_given_order()]
         return [*request.selected(ranking)]
 
-    async def arank(self, model: str, get_options: GetOptions, request: RankRequest) -> list[Ranked | Kept]:
-        """`rank`, while the event loop goes on, also while the model is loaded."""
+    async def arank(self, get_spec: Callable[[], ModelSpec], request: RankRequest) -> list[Ranked | Kept]:
+        """`rank` without blocking the event loop, even while the model is loaded."""
         if not request.documents:
             return []
         try:
             check_text(request.query, "the query", is_blank_allowed=False)
-            ask = partial(_ask, request)
-            reranker = await self._aopen(model, get_options())
+            spec = get_spec()
+            reranker = await self._aopen(spec)
             try:
-                ranking = await ask(reranker.arank)
+                ranking = await _rank(request, reranker.arank)
             except OnelogitError:
-                if not self._was_closed_by_another(reranker):
+                if not self._was_closed_elsewhere(reranker):
                     raise
-                ranking = await ask((await self._aopen(model, get_options())).arank)
+                ranking = await _rank(request, (await self._aopen(spec)).arank)
         except Exception as error:
-            _put_up_with(error, request.on_error)
-            return [*request.in_old_order()]
+            _raise_or_log(error, request.on_error)
+            return [*request.in_given_order()]
         return [*request.selected(ranking)]
 
-    def _open(self, model: str, options: OpenOptions) -> AnyReranker:
+    def _open(self, spec: ModelSpec) -> AnyReranker:
         count = self._closed_count
-        return self._keep(self._find(model, options) or open_reranker(model, **options), count)
+        return self._keep(self._find(spec) or open_spec(spec), count)
 
-    async def _aopen(self, model: str, options: OpenOptions) -> AnyReranker:
+    async def _aopen(self, spec: ModelSpec) -> AnyReranker:
         count = self._closed_count
-        return self._keep(self._find(model, options) or await aopen_reranker(model, **options), count)
+        return self._keep(self._find(spec) or await aopen_spec(spec), count)
 
     def _keep(self, reranker: AnyReranker, closed_count: int) -> AnyReranker:
-        if closed_count == self._closed_count:  # else it was closed while this one was opened
+        if closed_count == self._closed_count:  # else this handle was closed while the reranker was opened
             self._held = reranker
         return reranker
 
-    def _find(self, model: str, options: OpenOptions) -> AnyReranker | None:
-        given = self._given
-        if given is None or not is_named(given, model, options):  # the adapter's fields may have been set anew
-            return find_reranker(model, options)
-        if given.is_closed:
-            raise OnelogitError("the reranker that this was made from is closed")
-        return given
+    def _find(self, spec: ModelSpec) -> AnyReranker | None:
+        # The fields of an adapter may have changed since from_reranker.
+        if self._given is None or self._given_spec is None or not self._given_spec.is_same_model(spec):
+            return find_spec(spec)
+        if self._given.is_closed:
+            raise OnelogitError("the reranker that this adapter was made from is closed")
+        return self._given
 
-    def _holds(self, model: str, options: OpenOptions) -> bool:
-        return self._held is not None and self._held is self._find(model, options)
+    def _holds(self, spec: ModelSpec) -> bool:
+        return self._held is not None and self._held is self._find(spec)
 
-    def _was_closed_by_another(self, reranker: AnyReranker) -> bool:
-        """Whether a shared reranker was closed, which any of its users can, after this one had found it open."""
+    def _was_closed_elsewhere(self, reranker: AnyReranker) -> bool:
+        """Whether another user of a shared reranker closed it after this handle had found it open."""
         return reranker.is_closed and reranker is not self._given
 
     def __copy__(self) -> Self:
@@ -150,27 +168,55 @@ class RerankerHandle:
         return type(self), ()
 
 
-def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What an adapter is made with that uses a reranker which is there already.
+def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | None = None) -> OpenOptions:
+    """The options of an adapter, merged with those that are parameters of their own.
 
     Args:
-        reranker: whoever made it closes it.
-        fields: further ones, about ranking.
+        adapter: with attributes `options`, `device`, `dtype`, `url` and `protocol`.
+        token: the adapter's own parameter.
+        api_key: the adapter's own parameter.
 
     Raises:
-        InputError: a field that the reranker has settled.
+        InputError: an option is given in both places, or the options hold a secret, which dumps would contain.
+    """
+    options: OpenOptions = adapter.options
+    for name in ("token", "api_key"):
+        if options.get(name) is not None:
+            raise InputError(f"{name} in the options would be written into dumps; give it as {name}=, which is not")
+    for header in filter(is_secret_header, options.get("headers") or {}):
+        raise InputError(
+            f"the header {header} in the options would be written into dumps; give a bearer token as api_key=, which "
+            "is not, or give any other secret to a RemoteReranker and use from_reranker"
+        )
+    parameters = {**{name: getattr(adapter, name) for name in _PARAMETERS}, "token": token, "api_key": api_key}
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for name in given:
+        if options.get(name) is not None:
+            raise InputError(f"{name} is given twice, as a parameter and in the options; leave one out")
+    return cast("OpenOptions", {**options, **given})
+
+
+def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an adapter that uses an existing reranker.
+
+    Args:
+        reranker: the caller who made it closes it.
+        fields: further fields, about ranking.
+
+    Raises:
+        InputError: a field that the reranker determines.
     """
     for name in ("model", "options", "device", "dtype", "token", "url", "protocol", "api_key"):
         if name in fields:
-            raise InputError(f"{name} is settled by the reranker that is there already")
+            raise InputError(f"{name} cannot be set: from_reranker takes it from the given reranker")
     return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}
 
 
-def _ask(request: RankRequest, rank: Callable[..., Result]) -> Result:
+def _rank(request: RankRequest, rank: Callable[..., Result]) -> Result:
     return rank(request.query, request.documents, instruction=request.instruction, progress=request.progress)
 
 
-def _put_up_with(error: Exception, on_error: OnError) -> None:
+def _raise_or_log(error: Exception, on_error: OnError) -> None:
     if on_error == "raise":
         raise error
-    logger.warning("documents keep their order, for they could not be ranked: %s", error, exc_info=error)
+    logger.warning("the documents could not be ranked and keep their order: %s", error, exc_info=error)

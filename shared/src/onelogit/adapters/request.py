@@ -1,8 +1,8 @@
-"""One call of an adapter -> what it asks for, and what becomes of the ranking. Plain data; knows no reranker."""
+"""One call of an adapter -> what to rank, and what to return of the ranking. Plain data; knows no reranker."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
@@ -14,18 +14,18 @@ OnError = Literal["raise", "keep_order"]
 
 
 class Kept(NamedTuple):
-    """A document that keeps its place, for its list could not be ranked; `index` is that place."""
+    """A document that keeps its position because its list could not be ranked."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, as in Ranked
 
 
 class RankOptions(TypedDict, total=False):
-    """What may be said anew with each call; what is left out, or None, is as the adapter was made.
+    """Options of a single call. What is left out, or None, is as the adapter was configured.
 
     Attributes:
-        top_n: keep this many at most.
-        score_threshold: keep documents whose score is at least this.
-        instruction: what "relevant" means here; "" for none.
+        top_n: return at most this many documents.
+        score_threshold: return only documents with at least this score.
+        instruction: what "relevant" means in this call; "" for none.
     """
 
     top_n: int | None
@@ -33,15 +33,16 @@ class RankOptions(TypedDict, total=False):
     instruction: str | None
 
 
-def rank_options(made: object, anew: RankOptions) -> RankOptions:
-    """What is said anew with a call, and for the rest what an adapter was made with.
+def rank_options(adapter: Any, overrides: RankOptions) -> RankOptions:
+    """The options of a call: the overrides, and for the rest the adapter's own.
 
     Args:
-        made: the adapter; it has attributes of the same names.
-        anew: may hold more than these options.
+        adapter: with attributes of the same names.
+        overrides: options of this call; may hold other keys, which are ignored.
     """
-    said = {name: anew.get(name) for name in RankOptions.__annotations__}
-    return cast("RankOptions", {name: getattr(made, name) if new is None else new for name, new in said.items()})
+    given = {name: overrides.get(name) for name in RankOptions.__annotations__}
+    merged = {name: getattr(adapter, name) if value is None else value for name, value in given.items()}
+    return cast("RankOptions", merged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +50,18 @@ class RankRequest:
     """One call of an adapter.
 
     Attributes:
-        query: what is looked for.
+        query: the query.
         documents: their texts.
-        keys: documents with the same key count once, by the best of them; None where all count.
-        top_n: keep this many at most; None for all.
-        score_threshold: keep documents whose score is at least this; None for all.
-        instruction: what "relevant" means here; None for the reranker's own, "" for none.
-        activation: from logit to score, in place of the reranker's own.
-        on_error: "raise", or "keep_order" to log what went wrong and hand the first `top_n` documents back unranked.
+        keys: of documents with equal keys only the best is returned; None to return all.
+        top_n: return at most this many documents; None for all.
+        score_threshold: return only documents with at least this score; None for all.
+        instruction: what "relevant" means; None for the reranker's own, "" for none.
+        activation: how a logit becomes a score, in place of the reranker's own way.
+        on_error: "raise", or "keep_order" to log the error and return the first `top_n` documents unranked.
         progress: show a progress bar.
 
     Raises:
-        InputError: a limit or a choice that is none.
+        InputError: an option out of its range.
     """
 
     query: str
@@ -80,7 +81,7 @@ class RankRequest:
         checked_choice("activation", self.activation, Activation)
 
     def selected(self, ranking: Sequence[Ranked]) -> list[Ranked]:
-        """A ranking of all documents without duplicates, on the scale that was asked for, cut to what was asked for."""
+        """A ranking of all documents, without duplicates, rescaled and cut as requested."""
         keys, activation, threshold = self.keys, self.activation, self.score_threshold
         if keys is not None:
             best = {keys[ranked.index]: ranked for ranked in reversed(ranking)}
@@ -91,21 +92,21 @@ class RankRequest:
             ranking = [ranked for ranked in ranking if ranked.score >= threshold]
         return list(ranking[: self.top_n])
 
-    def in_old_order(self) -> list[Kept]:
-        """As many of the documents as were asked for, without duplicates, as they came."""
+    def in_given_order(self) -> list[Kept]:
+        """The first `top_n` documents in the order given, without duplicates."""
         keys = range(len(self.documents)) if self.keys is None else self.keys
         first = {key: index for index, key in reversed([*enumerate(keys)])}
         return [Kept(index) for index in sorted(first.values())[: self.top_n]]
 
 
 def text_with_metadata(text: str, metadata: Mapping[str, object], fields: Sequence[str], separator: str) -> str:
-    """A document's text behind the metadata that are to be read with it; those it lacks are left out.
+    """A document's text with some of its metadata in front.
 
     Args:
         text: of the document itself.
-        metadata: all there are.
-        fields: names of those to read, in order; a value that is None counts as lacking.
-        separator: between two of them, and before the text.
+        metadata: all of its metadata.
+        fields: names of the metadata to read, in order; those that are missing or None are left out.
+        separator: between the values, and before the text.
     """
     values = [str(metadata[field]) for field in fields if metadata.get(field) is not None]
     return separator.join([*values, text])

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -14,13 +14,11 @@ from onelogit.benchmarking.result import Result
 from onelogit.benchmarking.runner import Budget, Case, CountTokens, PromptCount, Runner
 from onelogit.benchmarking.targets import OnelogitTarget, SentenceTransformersTarget, TargetFacts, TargetProcess
 from onelogit.benchmarking.text_supply import TextSupply
-from onelogit.checkpoints.hub import find_folder
-from onelogit.checkpoints.load_encoder import read_prompt_writer
-from onelogit.checkpoints.tokenizer_file import read_tokenizer
+from onelogit.checkpoints.load_encoder import load_encoder
 from onelogit.errors import InputError
 from onelogit.io.progress import progress_bar, waiting
 from onelogit.io.text_files import Texts
-from onelogit.options import OpenOptions, is_url
+from onelogit.options import ModelSpec
 
 ONELOGIT = "onelogit"
 SENTENCE_TRANSFORMERS = "Sentence Transformers"
@@ -32,8 +30,7 @@ class BenchmarkSpec:
     """What to measure.
 
     Attributes:
-        model: hub id, path, or the URL of a server, as `open_reranker` takes it.
-        options: for `open_reranker`.
+        model: the model or server.
         cases: measured in this order.
         texts: at least one document and one query.
         texts_name: for people.
@@ -42,8 +39,7 @@ class BenchmarkSpec:
         is_compared: also measure Sentence Transformers, on an export of the model in a temporary folder.
     """
 
-    model: str
-    options: OpenOptions
+    model: ModelSpec
     cases: Sequence[Case]
     texts: Texts
     texts_name: str
@@ -84,8 +80,8 @@ def run_benchmark(spec: BenchmarkSpec) -> Result:
             ).measure(spec.cases)
         memory = {process.name: process.call("memory") for process in processes}
     return Result(
-        model=spec.model,
-        server=spec.model if is_url(spec.model) else spec.options.get("url"),
+        model=spec.model.name,
+        server=spec.model.url,
         facts=facts,
         memory={name: used for name, used in memory.items() if used is not None},
         texts=spec.texts_name,
@@ -103,8 +99,8 @@ def _open_targets(spec: BenchmarkSpec, stack: ExitStack) -> list[TargetProcess]:
     export = None
     if spec.is_compared:
         export = str(Path(stack.enter_context(TemporaryDirectory(prefix="onelogit-bench-"))) / "model")
-    with waiting(f"loading {spec.model}"):
-        ours = TargetProcess(ONELOGIT, OnelogitTarget, spec.model, spec.options, export)
+    with waiting(f"loading {spec.model.name}"):
+        ours = TargetProcess(ONELOGIT, OnelogitTarget, spec.model, export)
         stack.callback(ours.close)
     if export is None:
         return [ours]
@@ -116,19 +112,18 @@ def _open_targets(spec: BenchmarkSpec, stack: ExitStack) -> list[TargetProcess]:
 
 
 def _token_counter(spec: BenchmarkSpec, facts: TargetFacts) -> _TokenCounter:
-    if is_url(spec.model):
+    model = spec.model
+    if model.model is None:
         return _TokenCounter(lambda _query, _documents: None, None)
-    options = spec.options
     if facts.max_tokens is not None:
-        options = cast("OpenOptions", {**options, "max_tokens": facts.max_tokens})
-    writer = read_prompt_writer(spec.model, options)
+        model = ModelSpec(model.model, model.url, {**model.options, "max_tokens": facts.max_tokens})
+    loaded = load_encoder(model)
 
     def count(query: str, documents: Sequence[str]) -> PromptCount:
-        rows = writer.encoder.rows([(query, document) for document in documents], writer.instruction)
+        rows = loaded.encoder.rows([(query, document) for document in documents], loaded.instruction)
         return PromptCount(sum(len(row.ids) for row in rows), sum(row.is_truncated for row in rows))
 
-    folder = find_folder(spec.model, with_weights=False, revision=options.get("revision"))
-    return _TokenCounter(count, read_tokenizer(folder, writer.texts).backend_tokenizer)
+    return _TokenCounter(count, loaded.tokenizer)
 
 
 def check_lengths(cases: Sequence[Case], max_tokens: int | None, *, has_tokenizer: bool) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from onelogit.benchmarking.machine import MemoryUse, peak_memory, processor_name, reset_peak_memory
 from onelogit.benchmarking.worker_process import WorkerProcess
 from onelogit.io.outputs import versions
-from onelogit.options import OpenOptions
-from onelogit.registry import open_reranker
+from onelogit.options import ModelSpec
+from onelogit.registry import open_spec
 
 if TYPE_CHECKING:
     from torch import device as Device  # noqa: N812  a type
@@ -83,13 +83,12 @@ class OnelogitTarget(Target):
     """A reranker in this process, or a server.
 
     Args:
-        model_or_url: as `open_reranker` takes it.
-        options: for `open_reranker`.
+        spec: the model or server.
         export_to: a folder to which a local model is exported, for another target; None for no export.
     """
 
-    def __init__(self, model_or_url: str, options: OpenOptions, export_to: str | None = None) -> None:
-        self._reranker = open_reranker(model_or_url, **options)
+    def __init__(self, spec: ModelSpec, export_to: str | None = None) -> None:
+        self._reranker = open_spec(spec)
         if export_to is not None:
             cast("Reranker", self._reranker).save(export_to)
         self._classifier = getattr(self._reranker, "classifier", None)  # a remote reranker has none

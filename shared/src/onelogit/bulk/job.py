@@ -16,10 +16,10 @@ from onelogit.bulk.part_files import read_part, row_count, scored_table, write_p
 from onelogit.bulk.ranking import grouped_tables, rank_table
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.shards import Plan, Shard, ShardReader, plan_shards
-from onelogit.checkpoints.fingerprint import model_label, sent_name, sent_options
+from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.errors import InputError, OnelogitError, first_line
 from onelogit.io.progress import progress_bar, waiting
-from onelogit.options import OpenOptions
+from onelogit.options import ModelSpec, OpenOptions
 from onelogit.registry import open_reranker
 from onelogit.validation import checked_count, checked_path
 
@@ -114,7 +114,7 @@ def score_here(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
 def run(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    model: str,
+    model: str | ModelSpec,
     /,
     *,
     engine: Engine = score_here,
@@ -127,7 +127,7 @@ def run(
     Args:
         source: a .parquet or .jsonl file, or a folder of them.
         output: the folder of the results.
-        model: hub id or path of a folder; or URL of a server, as in `open_reranker`.
+        model: hub id or path of a folder; or URL of a server, as in `open_reranker`; or a spec, with the options.
         engine: scores slices, in any order; see `score_here` and `onelogit.bulk.ray_engine`.
         slice_rows: rows that are scored in one sitting, and lost where a worker is killed.
         is_overwriting: replace results of another run.
@@ -138,13 +138,13 @@ def run(
         OnelogitError: what was written is not what was to be written; or as `open_reranker`.
     """
     checked_count("slice_rows", slice_rows)
-    sent = sent_options(model, options)
+    spec = portable_spec(model if isinstance(model, ModelSpec) else ModelSpec.of(model, options))
     source, output = checked_path(source), checked_path(output)
     _check_output(output, source)
     plan = plan_shards(source, slice_rows)
-    new = RunRecord(model=model_label(model, sent), input=plan.digest, slice_rows=slice_rows)
+    new = RunRecord(model=model_label(spec), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
-    work = Work(sent_name(model), sent, str(folder.scored))
+    work = Work(spec.name, spec.open_options, str(folder.scored))
     try:
         with folder.claimed(is_overwriting=is_overwriting) as known:
             return _finished(known, plan, folder, work, engine)

@@ -26,9 +26,9 @@ from onelogit.bulk.part_files import scored_table
 from onelogit.bulk.ranking import rank_table
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.shards import Shard
-from onelogit.checkpoints.fingerprint import model_label, sent_name, sent_options
+from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.errors import InputError, OnelogitError
-from onelogit.options import OpenOptions
+from onelogit.options import ModelSpec, OpenOptions
 from onelogit.registry import open_reranker
 
 logger = logging.getLogger(__name__)
@@ -174,9 +174,9 @@ class PairActor:
 def reranked_dataset(dataset: Any, model: str, options: OpenOptions, pool: Pool) -> Any:
     """What `onelogit.bulk.rerank` gives."""
     check_room(pool)
-    sent = sent_options(model, options)
-    label = model_label(model, sent)
-    scored = in_blocks(dataset).map_batches(batch_size=1024, **pool.of(PairActor, sent_name(model), sent))
+    spec = portable_spec(ModelSpec.of(model, options))
+    label = model_label(spec)
+    scored = in_blocks(dataset).map_batches(batch_size=1024, **pool.of(PairActor, spec.name, spec.open_options))
     return scored.groupby("query_id").map_groups(partial(rank_table, model=label), batch_format="pyarrow")
 
 

@@ -21,10 +21,10 @@ from onelogit.bulk.part_files import scored_table, write_part
 from onelogit.bulk.ray_engine import Pool, connected, mention_room, one_line, quiet
 from onelogit.bulk.scoring import scored
 from onelogit.bulk.shards import Shard, ShardReader
-from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.load_encoder import PromptWriter, read_prompt_writer
+from onelogit.checkpoints.load_encoder import LoadedEncoder, load_encoder
+from onelogit.checkpoints.resolve import resolve_model
 from onelogit.errors import InputError
-from onelogit.options import OpenOptions
+from onelogit.options import ModelSpec, OpenOptions
 from onelogit.recipes.recipe import Recipe
 
 _ROWS_TOGETHER = 256  # in a batch of vLLM's stage, which has several of them in flight
@@ -36,7 +36,7 @@ _OPTIONS = {
 _NO_PROMPT = [0]  # for a pair that has an error already, and stays in its row
 
 
-def prompt_writer(model: str, options: OpenOptions) -> PromptWriter:
+def prompt_writer(model: str, options: OpenOptions) -> LoadedEncoder:
     """What writes the prompts of a folder that `onelogit convert` wrote.
 
     Raises:
@@ -44,9 +44,8 @@ def prompt_writer(model: str, options: OpenOptions) -> PromptWriter:
         OnelogitError: as `Reranker.load`.
     """
     _check_options(options)
-    folder = find_folder(model, with_weights=False, revision=options.get("revision"), token=options.get("token"))
-    config = json.loads(read_texts(folder)["config.json"])
-    return read_prompt_writer(model, options, _position_limit(model, config))
+    found = resolve_model(ModelSpec.of(model, options))
+    return load_encoder(found, _position_limit(model, json.loads(found.texts["config.json"])))
 
 
 def _check_options(options: OpenOptions) -> None:
@@ -73,7 +72,7 @@ class Encode:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._writer: PromptWriter | None = None
+        self._writer: LoadedEncoder | None = None
 
     def __reduce__(self) -> tuple[type["Encode"], tuple[Work]]:
         return Encode, (self._work,)
@@ -122,7 +121,7 @@ def _score(pool: Pool, address: str | None, work: Work, shards: Sequence[Shard])
         rows = ray.data.from_items([part._asdict() for part in shards], override_num_blocks=len(shards))
         pairs = rows.flat_map(pair_rows)
         answered = _processor(pool, work, writer.encoder.max_tokens)(pairs).iter_rows()
-        yield from gathered(answered, work, writer.recipe, shards)
+        yield from gathered(answered, work, writer.model.recipe, shards)
 
 
 def _room(pool: Pool, options: OpenOptions) -> Pool:

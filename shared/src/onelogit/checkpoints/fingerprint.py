@@ -1,90 +1,67 @@
-"""A model and its options -> what they are called in results: a name, and a digest of all that changes a logit."""
+"""A ModelSpec -> its label in results: the model's name and a digest of everything that affects a logit. No torch."""
 
 import json
 import os
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
-from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.options import API_KEY_VARIABLE, OpenOptions, check_place, is_url, plain_options
+from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.resolve import fetch_weights, resolve_model
+from onelogit.options import API_KEY_VARIABLE, ModelSpec
 from onelogit.recipes.recipe import recipe_fields
-from onelogit.validation import checked_path, checked_recipe
+from onelogit.validation import checked_path
 
-# What says where, how fast and who may, but not what.
-_NOT_OF_THE_LOGIT = {
+# Options that do not affect the logits. The recipe is resolved first, and then counts.
+_WITHOUT_EFFECT = {
     *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "compile", "device", "device_map"),
     *("api_key", "token", "headers", "timeout_s", "attempts", "requests_at_once", "pairs_a_request"),
-    *("url", "model", "recipe"),
+    "recipe",
 }
-# Nobody waits for a call, which is of a thousand pairs; a server may take a minute to start anew.
-_PATIENT: OpenOptions = {"timeout_s": 600.0, "attempts": 12}
+# For calls of a thousand pairs that no user waits for; a server may take a minute to restart.
+_PATIENT = {"timeout_s": 600.0, "attempts": 12}
 _TAIL_BYTES = 2**16
 
 
-def is_remote(model: str, options: OpenOptions) -> bool:
-    """Whether a server scores."""
-    return is_url(model) or options.get("url") is not None
-
-
-def sent_options(model: str, options: OpenOptions) -> OpenOptions:
-    """The options as another process needs them, which may have another environment and work in another folder.
-
-    Raises:
-        InputError: an unknown option, or one that has no part in a server, or in a local model.
-    """
-    sent = plain_options(options)
-    check_place({**sent, "url": model} if is_url(model) else sent)
-    if (served := sent.get("model")) is not None:
-        sent["model"] = sent_name(served)
-    if is_remote(model, sent):
+def portable_spec(spec: ModelSpec) -> ModelSpec:
+    """The spec for another process, which may have another environment and another working directory."""
+    model, options = spec.model, dict(spec.options)
+    if model is not None and checked_path(model).is_dir():
+        model = str(checked_path(model).absolute())
+    if spec.url is not None:
         api_key = os.environ.get(API_KEY_VARIABLE)
-        sent = {**_PATIENT, **({} if api_key is None else {"api_key": api_key}), **sent}
-    return sent
+        options = {**_PATIENT, **({} if api_key is None else {"api_key": api_key}), **options}
+    return ModelSpec(model, spec.url, options)
 
 
-def sent_name(model: str) -> str:
-    """The model's name as another process knows it."""
-    return str(checked_path(model).absolute()) if _is_folder(model) else model
+def model_label(spec: ModelSpec) -> str:
+    """The model's name and twelve hexadecimal digits: the same on any machine for the same model, recipe and options.
 
-
-def model_label(model: str, options: OpenOptions) -> str:
-    """The model's name and twelve hexadecimal digits; the same for the same model, recipe and options anywhere.
-
-    Of weights, the sizes and last bytes are looked at; of a server's, nothing.
+    Of weights, only sizes and last bytes are read; a server's weights are not known.
 
     Raises:
         CheckpointError: the model is not found, or damaged.
-        RecipeError: it is not known how it reranks.
+        RecipeError: it is not known how the model reranks.
     """
-    named = options.get("model") if is_url(model) else model
     facts: dict[str, object] = {
-        name: value for name, value in options.items() if name not in _NOT_OF_THE_LOGIT and value is not False
+        name: value for name, value in spec.options.items() if name not in _WITHOUT_EFFECT and value is not False
     }
-    facts["raw_logits"] = options.get("raw_logits")
-    if named is not None and _writes_prompts(model, options):
-        facts |= _facts_of(named, options, with_weights=not is_remote(model, options))
+    facts["raw_logits"] = spec.options.get("raw_logits")
+    if spec.model is not None and spec.writes_prompts:
+        facts |= _facts_of(spec)
     digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    name = model if named is None else named
-    return f"{Path(name).absolute().name if _is_folder(name) else name}@{digest}"
+    is_folder = spec.model is not None and checked_path(spec.model).is_dir()
+    return f"{Path(spec.name).absolute().name if is_folder else spec.name}@{digest}"
 
 
-def _writes_prompts(model: str, options: OpenOptions) -> bool:
-    """Whether prompts are written here, and so the model's files read."""
-    is_of_texts = options.get("protocol") not in (None, "vllm-tokens")
-    return not (is_remote(model, options) and is_of_texts and options.get("template") != "client")
-
-
-def _facts_of(model: str, options: OpenOptions, *, with_weights: bool) -> dict[str, object]:
-    revision, token = options.get("revision"), options.get("token")
-    folder = find_folder(model, with_weights=False, revision=revision, token=token)
-    recipe = resolve_recipe(model, read_texts(folder), checked_recipe(options.get("recipe"))).recipe
+def _facts_of(spec: ModelSpec) -> dict[str, Any]:
+    model = resolve_model(spec)
     tensors = {}
-    if with_weights:
-        folder = find_folder(model, with_weights=True, revision=revision, token=token)
+    if spec.url is None:
+        folder = fetch_weights(model).folder
         tensors = {file.name: _size_and_tail(file) for file in {*files_of_tensors(folder).values()}}
-    texts = {name: text for name, text in read_texts(folder).items() if name != "README.md"}
-    return {"recipe": recipe_fields(recipe), "tensors": tensors, "texts": texts}
+    texts = {name: text for name, text in model.texts.items() if name != "README.md"}
+    return {"recipe": recipe_fields(model.recipe), "tensors": tensors, "texts": texts}
 
 
 def _size_and_tail(file: Path) -> tuple[int, str]:
@@ -92,7 +69,3 @@ def _size_and_tail(file: Path) -> tuple[int, str]:
     with file.open("rb") as stream:
         stream.seek(max(0, size - _TAIL_BYTES))
         return size, sha256(stream.read()).hexdigest()
-
-
-def _is_folder(model: str) -> bool:
-    return not is_url(model) and checked_path(model).is_dir()

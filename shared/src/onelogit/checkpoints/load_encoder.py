@@ -1,51 +1,60 @@
-"""A model's name and options -> what writes its prompts, without its weights and without torch."""
+"""A ModelSpec -> the encoder of its prompts, read without weights, without transformers and so without torch."""
 
+import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.checkpoints.tokenizer_file import read_tokenizer
-from onelogit.options import LongDocuments, OpenOptions
+from tokenizers import Tokenizer
+
+from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
+from onelogit.errors import CheckpointError
+from onelogit.options import LongDocuments, ModelSpec
 from onelogit.prompts.encoder import Encoder
-from onelogit.recipes.recipe import Recipe
-from onelogit.validation import checked_choice, checked_max_tokens, checked_recipe
+from onelogit.validation import checked_choice, checked_max_tokens
 
 
-class PromptWriter(NamedTuple):
-    """What is read of a model to write its prompts.
+class LoadedEncoder(NamedTuple):
+    """What writes the prompts of a model.
 
     Attributes:
-        texts: its small files.
-        recipe: as it was recognised, or given.
-        encoder: of the recipe, with the options' limits.
-        instruction: the options', or else the recipe's default; None for none.
+        model: the model and its recipe.
+        tokenizer: the model's own.
+        encoder: writes its prompts, within the limits of the options.
+        instruction: of the options, or else the recipe's default; None for none.
     """
 
-    texts: Mapping[str, str]
-    recipe: Recipe
+    model: ResolvedModel
+    tokenizer: Tokenizer
     encoder: Encoder
     instruction: str | None
 
 
-def read_prompt_writer(model: str, options: OpenOptions, position_limit: int | None = None) -> PromptWriter:
-    """What writes the prompts of a model.
+class FileTokenizer(NamedTuple):
+    """The parts of a tokenizer that prompts need: see `prompts.token_rows.HasBackend`."""
+
+    backend_tokenizer: Tokenizer
+    bos_token: str | None
+    model_input_names: tuple[str, ...] = ()
+
+
+def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = None) -> LoadedEncoder:
+    """The encoder of a model.
 
     Args:
-        model: hub id or path of a folder.
-        options: of them those about prompts, and where the model is found.
-        position_limit: what the model can place, where that is known.
+        spec: the model, with the options about prompts; a resolved one is not looked up again.
+        position_limit: how many tokens the model can read, if that is known.
 
     Raises:
         CheckpointError: the model is not found, or its tokenizer cannot be read.
-        RecipeError: it is not known how it reranks.
-        InputError: a limit or a choice that is none.
+        RecipeError: it is not known how the model reranks.
+        InputError: an option out of its range.
     """
-    folder = find_folder(model, with_weights=False, revision=options.get("revision"), token=options.get("token"))
-    texts = read_texts(folder)
-    recipe = resolve_recipe(model, texts, checked_recipe(options.get("recipe"))).recipe
+    model = spec if isinstance(spec, ResolvedModel) else resolve_model(spec)
+    recipe, options = model.recipe, model.spec.options
+    tokenizer = read_tokenizer(model.folder, model.texts)
     encoder = Encoder(
-        read_tokenizer(folder, texts),
+        tokenizer,
         recipe.chat_template,
         checked_max_tokens(options.get("max_tokens"), recipe, position_limit),
         adds_special_tokens=recipe.adds_special_tokens,
@@ -56,4 +65,29 @@ def read_prompt_writer(model: str, options: OpenOptions, position_limit: int | N
     instruction = recipe.default_instruction if given is None else given
     if instruction is not None:
         encoder.checked(instruction, recipe.family)
-    return PromptWriter(texts, recipe, encoder, instruction)
+    return LoadedEncoder(model, tokenizer.backend_tokenizer, encoder, instruction)
+
+
+def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
+    """The tokenizer of a folder.
+
+    Args:
+        folder: holds tokenizer.json.
+        texts: of the folder's small files.
+
+    Raises:
+        CheckpointError: the tokenizer is missing or damaged.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json")
+    try:
+        backend = Tokenizer.from_file(str(file))
+        bos_token = _text_of(json.loads(texts.get("tokenizer_config.json", "{}")).get("bos_token"))
+    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
+    return FileTokenizer(backend, bos_token)
+
+
+def _text_of(token: str | dict[str, Any] | None) -> str | None:
+    return token["content"] if isinstance(token, dict) else token

@@ -1,7 +1,6 @@
 """A model's id or path -> the parts of its checkpoint: a backbone, the rows of its head, a tokenizer, a recipe."""
 
 import logging
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,14 +9,13 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from onelogit.checkpoints.device import find_device, find_dtype
 from onelogit.checkpoints.head_weights import HeadRows, read_head_rows, read_module_layers
-from onelogit.checkpoints.hub import files_of_tensors, find_folder, read_texts
+from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.weights import load_model
-from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError, first_line
-from onelogit.options import LoadOptions
+from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
+from onelogit.options import LoadOptions, ModelSpec
 from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
-from onelogit.validation import checked_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -49,30 +47,27 @@ class Checkpoint:
     pad_token_id: int
 
 
-def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Checkpoint:
-    """The parts of a checkpoint; small files first, so that a model that cannot be used is refused before its weights.
+def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
+    """The parts of a checkpoint. Small files are read first, so that an unusable model is refused without its weights.
 
-    Of the language-model head only the rows that the recipe names are read.
+    Only the rows of the language-model head that the recipe names are read.
 
     Raises:
         CheckpointError: the model is not found, lacks weights, or is damaged.
         RecipeError: no recipe is known, or it does not fit the tokenizer.
         InputError: an unknown device or dtype.
     """
-    name = _name(model)
-    given = checked_recipe(options.get("recipe"))
-    find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refuses them before anything is read
-    revision, token = options.get("revision"), options.get("token")
-    folder = find_folder(name, with_weights=False, revision=revision, token=token)
-    texts = read_texts(folder)
-    recipe = resolve_recipe(name, texts, given).recipe
-    chain = read_module_chain(texts)
-    _mention_licence(name, recipe.licence)
-    config = load_config(folder, options)
-    tokenizer = load_tokenizer(folder, options)
-    recipe = _with_token_ids(recipe, tokenizer)
-    folder = find_folder(name, with_weights=True, revision=revision, token=token)
-    files_of_tensors(folder)  # refuses what is missing or damaged before transformers sees it
+    spec = model.spec if isinstance(model, ResolvedModel) else model
+    options = spec.load_options
+    find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refused before anything is read
+    found = model if isinstance(model, ResolvedModel) else resolve_model(model)
+    name, chain = found.name, read_module_chain(found.texts)
+    _warn_of_licence(name, found.recipe.licence)
+    config = load_config(found.folder, options)
+    tokenizer = load_tokenizer(found.folder, options)
+    recipe = _with_token_ids(found.recipe, tokenizer)
+    folder = fetch_weights(found).folder
+    files_of_tensors(folder)  # refuses missing or damaged files before transformers sees them
     head_rows = None
     layers = None if chain is None else read_module_layers(folder, chain)
     if recipe.chat_template is not None and chain is None:
@@ -88,12 +83,6 @@ def load_checkpoint(model: str | os.PathLike[str], options: LoadOptions) -> Chec
         recipe=recipe,
         pad_token_id=pad_token_id(tokenizer, config),
     )
-
-
-def _name(model: str | os.PathLike[str]) -> str:
-    if not isinstance(model, str | os.PathLike):
-        raise InputError(f"the model must be a hub id or a path, not a {type(model).__name__}")
-    return os.fspath(model)
 
 
 def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
@@ -175,6 +164,6 @@ def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -
     return int(next(known, 0))
 
 
-def _mention_licence(name: str, licence: str | None) -> None:
+def _warn_of_licence(name: str, licence: str | None) -> None:
     if is_non_commercial(licence):
         logger.warning("%s is licensed %s: not for commercial use", name, licence)

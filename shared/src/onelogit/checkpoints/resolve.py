@@ -1,9 +1,11 @@
-"""A model's name and the texts of its small files -> its recipe, and what it was recognised by."""
+"""A ModelSpec -> the model's folder, the texts of its small files, and its recipe with the reason for it. No torch."""
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.metadata import (
     RerankerMetadata,
     SmallFiles,
@@ -17,38 +19,88 @@ from onelogit.checkpoints.metadata import (
 )
 from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.errors import RecipeError, UnsupportedModelError
+from onelogit.options import ModelSpec
 from onelogit.prompts.template import takes_instruction
 from onelogit.recipes.families import FAMILIES, UNSUPPORTED
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 from onelogit.recipes.templates import PLAIN_TEMPLATE
+from onelogit.validation import checked_path, checked_recipe
 
 _NATIVE = "ForSequenceClassification"
 
 
 class ResolvedRecipe(NamedTuple):
-    """A recipe and, for people to read, what said so."""
+    """A recipe, and for people to read, the reason for it."""
 
     recipe: Recipe
     because: str
 
 
+class ResolvedModel(NamedTuple):
+    """A model that was found, with all that its small files say.
+
+    Attributes:
+        spec: the model's name and options.
+        folder: holds at least the small files; see `fetch_weights`.
+        texts: of the small files.
+        recipe: how to use the model.
+        because: the reason for the recipe, for people to read.
+    """
+
+    spec: ModelSpec
+    folder: Path
+    texts: SmallFiles
+    recipe: Recipe
+    because: str
+
+    @property
+    def name(self) -> str:
+        """The hub id or path."""
+        return str(self.spec.model)
+
+
+def resolve_model(spec: ModelSpec) -> ResolvedModel:
+    """Find a model, read its small files, and resolve its recipe.
+
+    Raises:
+        CheckpointError: the model is not found, or its files are damaged.
+        RecipeError: as `resolve_recipe`.
+        InputError: the recipe of the options is none, or a local folder is given a revision.
+    """
+    given = checked_recipe(spec.options.get("recipe"))
+    folder = _find_folder(spec, with_weights=False)
+    texts = read_texts(folder)
+    return ResolvedModel(spec, folder, texts, *resolve_recipe(str(spec.model), texts, given))
+
+
+def fetch_weights(model: ResolvedModel) -> ResolvedModel:
+    """The same model with its weights on this machine: downloaded from the hub, unless it is a local folder."""
+    if model.folder == checked_path(model.name):
+        return model
+    return model._replace(folder=_find_folder(model.spec, with_weights=True))
+
+
+def _find_folder(spec: ModelSpec, *, with_weights: bool) -> Path:
+    revision, token = spec.options.get("revision"), spec.options.get("token")
+    return find_folder(str(spec.model), with_weights=with_weights, revision=revision, token=token)
+
+
 def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) -> ResolvedRecipe:
     """The recipe of a model.
 
-    In this order: what the caller passes; the files for Sentence Transformers; the fields for vLLM; a native
-    `...ForSequenceClassification` head; the table of families, by id, by base model, by name. Files win over the
-    table in what they say: template, token ids, default instruction. The table adds what they have no word for: the
-    scale of the published score, the longest prompt.
+    The first of these that applies: the caller's recipe; the files for Sentence Transformers; the fields for vLLM; a
+    native `...ForSequenceClassification` head; the table of families, by id, by base model, by name. Files take
+    precedence over the table for what they declare: template, token ids, default instruction. The table adds what
+    files cannot declare: the scale of the published score, the longest prompt.
 
     Args:
         model: hub id or path.
-        texts: the checkpoint's small files.
+        texts: of the checkpoint's small files.
         recipe: the caller's, used as it is.
 
     Raises:
-        RecipeError: nothing declares a recipe and the table does not know the model, or the recipe cannot be this
-            model's.
-        UnsupportedModelError: no one-logit classifier can stand for this model.
+        RecipeError: no file declares a recipe and the table does not know the model, or the recipe does not fit it.
+        UnsupportedModelError: the model's relevance is not a single logit.
     """
     architecture = _architecture(texts)
     _refuse_unsupported(model, architecture, texts)

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from onelogit.cli.model_options import (
-    Named,
     add_json_option,
     add_model_options,
     add_server_options,
     fetch,
-    named,
-    open_options,
+    model_spec,
 )
 from onelogit.cli.output import print_json
 from onelogit.errors import InputError, check_packages
 from onelogit.io.outputs import check_plot
 from onelogit.io.text_files import STDIN, Texts, read_texts
-from onelogit.options import OpenOptions, check_place
+from onelogit.options import ModelSpec
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:
@@ -56,18 +54,18 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print, plot."""
     candidates = numbers_of(options.candidates, "--candidates")
     lengths = [None] if options.lengths is None else numbers_of(options.lengths, "--lengths")
-    place = named(options.model, options.url)
-    _check(options, place)
+    spec = model_spec(options, options.model, {"document_cache_bytes": options.document_cache_bytes})
+    _check(options, spec)
     texts = _texts(options.texts)
-    opening = _opening(options, place)
+    if spec.url is None:
+        fetch(spec)
     from onelogit.benchmarking.benchmark import BenchmarkSpec, run_benchmark  # noqa: PLC0415  not for --help
     from onelogit.benchmarking.report import plot_result  # noqa: PLC0415
     from onelogit.benchmarking.runner import Budget, Case  # noqa: PLC0415
 
     result = run_benchmark(
         BenchmarkSpec(
-            model=place.opened_as,
-            options=opening,
+            model=spec,
             cases=[Case(count, length) for length, count in product(lengths, candidates)],
             texts=texts.texts,
             texts_name=texts.name,
@@ -102,13 +100,13 @@ class _NamedTexts(NamedTuple):
     name: str
 
 
-def _check(options: argparse.Namespace, place: Named) -> None:
+def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
     """Refuse options that would fail only after the model is loaded."""
     checked_count("--repeats", options.repeats)
     checked_count("--document-cache-bytes", options.document_cache_bytes, least=0)
     if not (options.seconds > 0 and math.isfinite(options.seconds)):
         raise InputError(f"--seconds must be a number above 0, not {options.seconds}")
-    if options.compare is not None and place.url is not None:
+    if options.compare is not None and spec.url is not None:
         raise InputError("--compare runs both models on this machine: name a model, not a server")
     if options.compare is not None:
         check_packages("sentence_transformers")
@@ -128,16 +126,6 @@ def _texts(path: str | None) -> _NamedTexts:
     if not texts.documents:
         raise InputError(f"{name} has no documents")
     return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), name)
-
-
-def _opening(options: argparse.Namespace, place: Named) -> OpenOptions:
-    opening = open_options(options, place)
-    if options.document_cache_bytes is not None:
-        opening["document_cache_bytes"] = options.document_cache_bytes
-    check_place({**opening, "url": place.url})
-    if place.url is None:
-        fetch(place.opened_as, opening)
-    return opening
 
 
 def _print(result: "Result") -> None:

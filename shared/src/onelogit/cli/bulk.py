@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from onelogit.cli.model_options import (
-    Named,
     add_json_option,
     add_model_options,
     add_server_options,
-    named,
-    open_options,
+    model_spec,
 )
 from onelogit.cli.output import mention_demo, print_json, say
 from onelogit.errors import InputError, check_packages
+from onelogit.options import ModelSpec
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:
@@ -62,8 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score, rank, write, say how much."""
-    place = named(options.model, options.url)
-    _check(options, place)
+    if options.model is None and options.url is None:
+        raise InputError("name what scores: --model, or the --url of a server, or both")
+    spec = model_spec(options, options.model)
+    _check(options, spec)
     check_packages("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
     from onelogit.bulk.job import run as run_job  # noqa: PLC0415  loads pyarrow
 
@@ -71,11 +72,10 @@ def run(options: argparse.Namespace) -> int:
         outcome = run_job(
             options.input,
             options.output,
-            place.opened_as,
+            spec,
             engine=_engine(options),
             slice_rows=options.slice_rows,
             is_overwriting=options.overwrite,
-            **open_options(options, place),
         )
     except KeyboardInterrupt:
         way = " without --overwrite" if options.overwrite else ""
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         errors = f"; {outcome.errors:,} have errors" if outcome.errors else ""
         said = f"{outcome.pairs:,} pairs written to {options.output}{errors}."
         Console(highlight=False, soft_wrap=True).print(said, markup=False)
-    mention_demo(place.model)
+    mention_demo(spec.model)
     return 1 if outcome.errors else 0
 
 
@@ -107,10 +107,8 @@ def _engine(options: argparse.Namespace) -> "Engine":
     return score_by_vllm(pool, options.ray_address)
 
 
-def _check(options: argparse.Namespace, place: Named) -> None:
-    if place == (None, None):
-        raise InputError("name what scores: --model, or the --url of a server, or both")
-    if options.engine is not None and (options.engine == "remote") != (place.url is not None):
+def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
+    if options.engine is not None and (options.engine == "remote") != (spec.url is not None):
         raise InputError(f"--engine {options.engine} {'wants a' if options.engine == 'remote' else 'has no'} --url")
     checked_count("--workers", options.workers, least=0)
     checked_count("--slice-rows", options.slice_rows)

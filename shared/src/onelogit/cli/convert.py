@@ -13,7 +13,7 @@ from onelogit.cli.model_options import (
     add_model_options,
     fetch,
     given_tokens,
-    load_options,
+    model_spec,
     options_without_recipe,
 )
 from onelogit.cli.output import print_json
@@ -89,9 +89,8 @@ def _save(model: str, options: argparse.Namespace, labels: list[str | int] | Non
                 model, labels, options.output, options_without_recipe(options), is_overwriting=options.overwrite
             )
         return
-    loading = load_options(options, model)
-    fetch(model, loading)
-    with waiting(f"converting {model}"), Reranker.load(model, **loading) as reranker:
+    found = fetch(model_spec(options, model))
+    with waiting(f"converting {model}"), Reranker.load(found) as reranker:
         reranker.save(options.output, force=options.overwrite)
 
 
@@ -104,7 +103,9 @@ def _verify(model: str, options: argparse.Namespace) -> None:
     from onelogit.verification.parity import measure_parity  # noqa: PLC0415
     from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  loads torch
 
-    parity = measure_parity(model, bundled_pairs(), load_options(options, model), against=str(options.output))
+    parity = measure_parity(
+        model, bundled_pairs(), model_spec(options, model).load_options, against=str(options.output)
+    )
     largest = max(comparison.largest_difference for comparison in parity.comparisons)
     figures = (
         f"Compared with the original on {parity.pair_count} pairs in Korean, English and Chinese, {parity.dtype} on "

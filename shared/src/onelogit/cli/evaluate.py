@@ -3,7 +3,7 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -11,12 +11,11 @@ from onelogit.cli.model_options import (
     add_json_option,
     add_loading_options,
     add_server_options,
-    named,
-    open_options,
+    model_spec,
 )
 from onelogit.cli.output import print_json, say
 from onelogit.errors import InputError
-from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, check_place, is_url
+from onelogit.options import LoadOptions, ModelSpec, OpenOptions, RemoteOptions, is_url
 
 if TYPE_CHECKING:
     from onelogit.evaluation.job import EvaluationSpec
@@ -98,7 +97,7 @@ def _spec(options: argparse.Namespace) -> "EvaluationSpec":
     return EvaluationSpec(
         models=options.models,
         data=options.data,
-        options_of=lambda model, template: _reranker_options(options, model, template),
+        spec_of=lambda model, template: _model_spec(options, model, template),
         output=options.output,
         instructions=options.instruction,
         templates=options.chat_template,
@@ -127,14 +126,13 @@ def _command(options: argparse.Namespace) -> str:
     return redact_credentials(shlex.join(["onelogit", *options.arguments, *again]))
 
 
-def _reranker_options(options: argparse.Namespace, model: str, template: Path | None) -> OpenOptions:
-    """The options for `open_reranker`; the instruction is passed with each call instead."""
-    place = named(model, options.url)
-    settled = {**vars(options), "instruction": None, "activation": None, "chat_template": template}
-    opening = open_options(argparse.Namespace(**settled), place)
-    if len({is_url(each) for each in options.models}) == 1:
-        check_place({**opening, "url": place.url})
-        return opening
-    # Local models and servers are compared: each takes only the options that it has.
-    known = (LoadOptions if place.url is None else RemoteOptions).__annotations__
-    return cast("OpenOptions", {name: value for name, value in opening.items() if name in known})
+def _model_spec(options: argparse.Namespace, model: str, template: Path | None) -> ModelSpec:
+    """The spec of one model. The instruction comes with each call.
+
+    If models and servers are compared, each gets only those of the options that apply to it.
+    """
+    given = {**vars(options), "instruction": None, "activation": None, "chat_template": template}
+    if len({is_url(each) for each in options.models}) > 1:
+        own = (RemoteOptions if is_url(model) else LoadOptions).__annotations__
+        given |= dict.fromkeys(OpenOptions.__annotations__.keys() - own)
+    return model_spec(argparse.Namespace(**given), model)

@@ -1,17 +1,15 @@
-"""Arguments that select a model or a server -> LoadOptions or OpenOptions. Does not import torch."""
+"""The arguments that name a model or a server, and how to load it -> a ModelSpec. Loads no torch."""
 
 import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import cast, get_args
 
-from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.errors import InputError, RecipeError
-from onelogit.options import LoadOptions, OpenOptions, Protocol, check_place, is_url
+from onelogit.options import LoadOptions, ModelSpec, OpenOptions, Protocol, is_url
 from onelogit.recipes.recipe import Activation, ReadOut, Recipe
-from onelogit.validation import checked_path, checked_recipe
 
 METHODS = ("from_2_way_softmax", "no_post_processing")
 
@@ -35,7 +33,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
-    """Add all options that `load_options` reads."""
+    """Add all options that `model_spec` reads, except those of a server."""
     add_loading_options(parser, default_dtype)
     group = parser.add_argument_group("prompt and score")
     group.add_argument("--instruction", metavar="TEXT", help="instruction in the prompt (default: the family's)")
@@ -61,74 +59,45 @@ def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "t
     group.add_argument("--method", choices=METHODS, help="how to combine the answer tokens")
 
 
-def load_options(options: argparse.Namespace, model: str) -> LoadOptions:
-    """What `Reranker.load` takes, with the recipe that the arguments describe.
+def model_spec(options: argparse.Namespace, model: str | None, extra: OpenOptions | None = None) -> ModelSpec:
+    """What the arguments name: a model of this process, a server with the model that it serves, or a server alone.
+
+    Args:
+        options: of `add_model_options`, and perhaps of `add_server_options`.
+        model: hub id, folder, or the address of a server.
+        extra: options that only this command has.
 
     Raises:
         InputError: the arguments contradict each other.
         RecipeError: they describe a part of a recipe, and nothing is known of the rest.
     """
-    return {**options_without_recipe(options), "recipe": _given_recipe(options, model)}
-
-
-class Named(NamedTuple):
-    """What scores: a model of this process, a server and the model that it serves, or a server alone."""
-
-    model: str | None
-    url: str | None
-
-    @property
-    def opened_as(self) -> str:
-        """The first argument of `open_reranker`."""
-        return str(self.url if self.model is None else self.model)
-
-
-def named(model: str | None, url: str | None) -> Named:
-    """What a model's name and --url name; the address of a server may stand in either.
-
-    Raises:
-        InputError: both are servers, or what stands as --url is none.
-    """
+    url: str | None = getattr(options, "url", None)
     if url is not None and not is_url(url):
         raise InputError(f"--url must be an http or https address such as http://127.0.0.1:8000, not {url!r}")
-    if model is None or not is_url(model):
-        return Named(model, url)
-    if url is not None:
-        raise InputError("two servers are named, one in the model's place and one as --url; leave one out")
-    return Named(None, model)
+    if is_url(model):
+        if url is not None:
+            raise InputError("two servers are named, one as the model and one as --url; leave one out")
+        model, url = None, model
+    given = {**options_without_recipe(options), **(extra or {})}
+    given |= {name: getattr(options, name, None) for name in ("protocol", "template")}
+    if model is not None:
+        given["recipe"] = _given_recipe(options, model)
+    elif options.chat_template is not None or given_tokens(options) is not None:
+        name = "--classifier-from-tokens" if options.chat_template is None else "--chat-template"
+        raise InputError(
+            f"{name} is for prompts that are written here: name the model as well, and the server as --url"
+        )
+    return ModelSpec(model, url, given)
 
 
-def open_options(options: argparse.Namespace, place: Named) -> OpenOptions:
-    """What `open_reranker` takes besides `place.opened_as`; some may have no part there, as `check_place` says.
-
-    Raises:
-        InputError: as `load_options`, or a recipe is described for a server whose model is not named.
-        RecipeError: as `load_options`.
-    """
-    remote = {"protocol": options.protocol, "template": options.template}
-    if place.model is not None:
-        return cast("OpenOptions", {**load_options(options, place.model), **remote, "url": place.url})
-    if options.chat_template is not None or given_tokens(options) is not None:
-        given = "--classifier-from-tokens" if options.chat_template is None else "--chat-template"
-        raise InputError(f"{given} is for prompts that are written here: name the model, too, and the server as --url")
-    return cast("OpenOptions", {**options_without_recipe(options), **remote})
-
-
-def fetch(model: str, options: OpenOptions | LoadOptions) -> None:
-    """Bring a model of the hub here, under the hub's own progress bars; one that cannot be used without its weights.
+def fetch(spec: ModelSpec) -> ResolvedModel:
+    """Download a model of the hub, with the hub's own progress bars; an unusable one without its weights.
 
     Raises:
-        InputError: an option has no part in a model of this process.
-        CheckpointError: it is not found.
-        RecipeError: it is not known how it reranks.
+        CheckpointError: the model is not found.
+        RecipeError: it is not known how the model reranks.
     """
-    check_place(cast("OpenOptions", options))
-    if checked_path(model).is_dir():
-        return
-    revision = options.get("revision")
-    folder = find_folder(model, with_weights=False, revision=revision)
-    resolve_recipe(model, read_texts(folder), checked_recipe(options.get("recipe")))
-    find_folder(model, with_weights=True, revision=revision)
+    return fetch_weights(resolve_model(spec))
 
 
 def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
@@ -168,9 +137,7 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
     read_out = None if tokens is None else _read_out(tokens, options.method)
     template = None if options.chat_template is None else _read_template(options.chat_template)
     try:
-        known = resolve_recipe(
-            model, read_texts(find_folder(model, with_weights=False, revision=options.revision))
-        ).recipe
+        known = resolve_model(ModelSpec(model, options={"revision": options.revision})).recipe
     except RecipeError:
         if template is None or read_out is None:
             raise

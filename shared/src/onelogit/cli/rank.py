@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onelogit import DEMO_MODEL
 from onelogit.cli.model_options import (
     add_json_option,
     add_model_options,
     add_server_options,
     fetch,
-    named,
-    open_options,
+    model_spec,
 )
 from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranking_table
 from onelogit.errors import InputError
 from onelogit.io.progress import is_shown, waiting
 from onelogit.io.text_files import STDIN, read_documents
-from onelogit.registry import open_reranker
+from onelogit.options import DEMO_MODEL
+from onelogit.registry import open_spec
 from onelogit.validation import check_text, check_top_n
 
 if TYPE_CHECKING:
@@ -91,9 +90,11 @@ def _read_all(options: argparse.Namespace) -> list[str]:
 
 def _open(options: argparse.Namespace) -> "AnyReranker":
     model = DEMO_MODEL if options.model is None and options.url is None else options.model
-    place = named(model, options.url)
-    opening = open_options(options, place)
-    if place.url is None:
-        fetch(place.opened_as, opening)
-    with waiting(f"loading {place.opened_as}"):
-        return open_reranker(place.opened_as, **opening)
+    spec = model_spec(options, model)
+    found = fetch(spec) if spec.url is None else None
+    with waiting(f"loading {spec.name}"):
+        if found is None:
+            return open_spec(spec)
+        from onelogit.local.reranker import Reranker  # noqa: PLC0415  loads torch
+
+        return Reranker.load(found)

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.resolve import resolve_model
 from onelogit.cli.model_options import add_json_option, add_revision_option
 from onelogit.cli.output import print_json
+from onelogit.options import ModelSpec
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe
 
@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> int:
     content: object = [asdict(recipe) for recipe in FAMILIES]
     table = _table_of_families()
     if options.model is not None:
-        folder = find_folder(options.model, with_weights=False, revision=options.revision)
-        recipe, because = resolve_recipe(options.model, read_texts(folder))
-        content, table = {**asdict(recipe), "because": because}, _table_of_recipe(recipe, because)
+        found = resolve_model(ModelSpec(options.model, options={"revision": options.revision}))
+        content = {**asdict(found.recipe), "because": found.because}
+        table = _table_of_recipe(found.recipe, found.because)
     if options.json:
         print_json(content)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from onelogit.cli.model_options import add_json_option, add_model_options, fetch, load_options
+from onelogit.cli.model_options import add_json_option, add_model_options, fetch, model_spec
 from onelogit.cli.output import mention_demo, print_json
 from onelogit.errors import check_packages
 from onelogit.io.outputs import check_plot
@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
 
     check_requirements(options.plot)
     pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)
-    loading = load_options(options, options.model)
-    fetch(options.model, loading)
-    parity = measure_parity(options.model, pairs, loading, against=options.against)
+    spec = model_spec(options, options.model)
+    fetch(spec)
+    parity = measure_parity(options.model, pairs, spec.load_options, against=options.against)
     if options.json:
         print_json(parity.to_json())
     else:

@@ -22,7 +22,7 @@ from onelogit.evaluation.scoring import run_paths, score_systems
 from onelogit.evaluation.systems import build_systems, check_instruction_fields
 from onelogit.io.atomic_write import atomic_file
 from onelogit.io.outputs import check_plot, check_writable, locked
-from onelogit.options import OpenOptions
+from onelogit.options import ModelSpec
 from onelogit.validation import check_text, checked_count
 
 RESULTS, PER_QUERY = "figures.json", "per-query.jsonl"
@@ -35,7 +35,7 @@ class EvaluationSpec:
     Attributes:
         models: hub ids, folders, or URLs of servers.
         data: a folder in BEIR format, or a JSONL file of queries with their documents and labels.
-        options_of: returns the options of the reranker for a model and a template.
+        spec_of: returns the spec for a model and a template.
         output: folder for run files, results, and results of each query.
         instructions: see `build_systems`.
         templates: see `build_systems`.
@@ -57,7 +57,7 @@ class EvaluationSpec:
 
     models: Sequence[str]
     data: Path
-    options_of: Callable[[str, Path | None], OpenOptions]
+    spec_of: Callable[[str, Path | None], ModelSpec]
     output: Path
     instructions: Sequence[str] = ()
     templates: Sequence[Path] = ()
@@ -88,7 +88,7 @@ def run_evaluation(spec: EvaluationSpec) -> Evaluation:
     metrics = metrics_at(spec.cutoffs)
     bad_lines = BadLines(is_skipping=spec.is_skipping)
     dataset = with_candidates(_read_dataset(spec, bad_lines), spec.max_candidates)
-    systems = build_systems(spec.models, spec.instructions, spec.templates, spec.options_of)
+    systems = build_systems(spec.models, spec.instructions, spec.templates, spec.spec_of)
     check_instruction_fields(systems, dataset)
     if spec.group_column is not None:
         group_queries(dataset.queries, dataset.documents, spec.group_column)

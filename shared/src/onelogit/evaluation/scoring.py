@@ -13,7 +13,7 @@ from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.evaluation.run_file import ModelInfo, RunFile, ScoredQuery
 from onelogit.evaluation.systems import Identity, System, redact_credentials
 from onelogit.io.progress import tracked, waiting
-from onelogit.registry import AnyReranker, open_reranker
+from onelogit.registry import AnyReranker, open_spec
 
 
 class SystemRun(NamedTuple):
@@ -38,7 +38,7 @@ def score_systems(
     Each query is scored on its own, so that a resumed run gives the same logits as an uninterrupted one.
 
     Args:
-        systems: neighbours with the same options object share a reranker; one reranker is loaded at a time.
+        systems: neighbours with equal specs share a reranker; one reranker is loaded at a time.
         identities: of the systems.
         dataset: with candidates.
         folder: of the run files; existing ones are continued.
@@ -56,7 +56,7 @@ def score_systems(
             stack.enter_context(RunFile(path, identity, queries))
             for identity, path in zip(identities, run_paths(folder, len(systems)), strict=True)
         ]
-        for _, group in groupby(zip(systems, files, strict=True), key=lambda each: id(each[0].options)):
+        for _, group in groupby(zip(systems, files, strict=True), key=lambda each: each[0].spec):
             runs += _score_with_one_reranker([*group], dataset, bad_lines)
     return runs
 
@@ -73,9 +73,9 @@ def _score_with_one_reranker(
 
         @cache
         def load() -> AnyReranker:
-            model, options = members[0][0].model, members[0][0].options
-            with waiting(f"loading {redact_credentials(model)}"):
-                reranker = open_reranker(model, **options)
+            spec = members[0][0].spec
+            with waiting(f"loading {redact_credentials(spec.name)}"):
+                reranker = open_spec(spec)
             stack.callback(reranker.close)
             return reranker
 

@@ -11,7 +11,7 @@ from onelogit.checkpoints.fingerprint import model_label
 from onelogit.errors import InputError
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.io.text_files import shortened
-from onelogit.options import OpenOptions, is_url
+from onelogit.options import ModelSpec
 
 OWN_INSTRUCTION = "default"
 FIRST_STAGE, RANDOM_ORDER = "first stage", "random order"  # also rows of the tables; no system gets these names
@@ -27,22 +27,25 @@ class System:
 
     Attributes:
         name: unique among the systems, and as short as that allows.
-        model: hub id, folder, or URL of a server.
-        options: for `open_reranker`, without the instruction; systems that share a reranker share this object.
+        spec: the model or server, without the instruction; equal for systems that share a reranker.
         instruction: None for the model's own; "@name" for that field of each query.
         template: file of the chat template; None for the model's own.
     """
 
     name: str
-    model: str
-    options: OpenOptions
+    spec: ModelSpec
     instruction: str | None = None
     template: Path | None = None
 
     @property
     def server(self) -> str | None:
         """The URL of the server that computes the logits; None for a local model."""
-        return self.model if is_url(self.model) else self.options.get("url")
+        return self.spec.url
+
+    @property
+    def model(self) -> str:
+        """Hub id, folder, or URL of a server."""
+        return self.spec.name
 
     def instruction_for(self, query: LabelledQuery) -> str | None:
         """The instruction to pass with a query; None for the model's own."""
@@ -60,7 +63,7 @@ class System:
         """
         return {
             "data": data_digest,
-            "model": redact_credentials(model_label(self.model, self.options)),
+            "model": redact_credentials(model_label(self.spec)),
             "server": None if self.server is None else redact_credentials(self.server),
             "template": None if self.template is None else f"{self.template.name}@{_digest(self.template)}",
             "instruction": self.instruction,
@@ -71,7 +74,7 @@ def build_systems(
     models: Sequence[str],
     instructions: Sequence[str],
     templates: Sequence[Path],
-    options_of: Callable[[str, Path | None], OpenOptions],
+    spec_of: Callable[[str, Path | None], ModelSpec],
 ) -> list[System]:
     """Each model with each template and each instruction, in this order.
 
@@ -80,7 +83,7 @@ def build_systems(
         instructions: "default" for the model's own, "" for none, "@name" for that field of each query. Without any,
             each model uses its own.
         templates: Jinja files. Without any, each model uses its own.
-        options_of: returns the options of the reranker for a model and a template.
+        spec_of: returns the spec for a model and a template.
 
     Raises:
         InputError: two systems are equal.
@@ -88,10 +91,10 @@ def build_systems(
     systems: list[System] = []
     wanted: Sequence[Path | None] = templates or [None]
     for model, template in product(models, wanted):
-        options = options_of(model, template)
+        spec = spec_of(model, template)
         for instruction in instructions or [OWN_INSTRUCTION]:
             given = None if instruction == OWN_INSTRUCTION else instruction
-            systems.append(System(name="", model=model, options=options, instruction=given, template=template))
+            systems.append(System(name="", spec=spec, instruction=given, template=template))
     keys = [(system.model, system.template, system.instruction) for system in systems]
     for key in keys:
         if keys.count(key) > 1:

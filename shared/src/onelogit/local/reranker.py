@@ -11,10 +11,11 @@ from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
 from onelogit.checkpoints.loader import load_checkpoint
+from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.conversion.classifier import build_classifier
 from onelogit.export.exporter import PROBE_PAIRS, ExportContents, Probe, export, open_cross_encoder
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
-from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options, scoring_options
+from onelogit.options import LoadOptions, ModelSpec, OpenOptions, ScoringOptions, check_options
 from onelogit.recipes.recipe import Activation, Recipe
 from onelogit.validation import checked_choice
 
@@ -68,19 +69,29 @@ class Reranker(BaseReranker[LocalScorer]):
         **options: Unpack[ScoringOptions],
     ) -> None:
         check_options(options, ScoringOptions)
+        self._set_up(classifier, tokenizer, recipe, name, {**options})
+
+    def _set_up(
+        self,
+        classifier: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        recipe: Recipe,
+        name: str,
+        options: ScoringOptions,
+    ) -> None:
         activation = checked_choice("activation", options.get("activation"), Activation)
         self.recipe = recipe
         self.name = name
-        self.options = cast("OpenOptions", {**options})
+        self.options = cast("OpenOptions", options)
         scorer = LocalScorer(classifier, tokenizer, recipe, options)
         super().__init__(scorer, recipe.activation if activation is None else activation)
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Self:
+    def load(cls, model: str | os.PathLike[str] | ModelSpec | ResolvedModel, **options: Unpack[LoadOptions]) -> Self:
         """Load a model from the hub or a folder, and convert it.
 
         Args:
-            model: hub id or path of a folder.
+            model: hub id or path of a folder; or a spec, which holds the options already.
             **options: see `LoadOptions`.
 
         Raises:
@@ -88,13 +99,14 @@ class Reranker(BaseReranker[LocalScorer]):
             RecipeError: no recipe is known for the model, or it cannot be converted.
             InputError: an option is unknown or out of range.
         """
-        check_options(options)
+        if not isinstance(model, ModelSpec | ResolvedModel):
+            model = ModelSpec(cast("str", model), options=options)
+        spec = model.spec if isinstance(model, ResolvedModel) else model
         with _loading:
-            checkpoint = in_temporary_thread(lambda: load_checkpoint(model, options))
+            checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
             classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
-        scoring = scoring_options(options)
-        reranker = cls(classifier, checkpoint.tokenizer, checkpoint.recipe, name=os.fspath(model), **scoring)
-        reranker.options = cast("OpenOptions", {**options})
+        reranker = cls.__new__(cls)
+        reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options)
         return reranker
 
     @property

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
-from onelogit.options import OpenOptions, RemoteOptions, check_options, without_secrets
+from onelogit.options import ModelSpec, OpenOptions, RemoteOptions, without_secrets
 from onelogit.recipes.recipe import Activation
 from onelogit.remote.scorer import RemoteScorer
 from onelogit.validation import checked_choice
@@ -40,21 +40,20 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
 
     def __init__(
         self,
-        url: str,
+        url: str | ModelSpec,
         model: str | None = None,
         *,
         client: "httpx2.AsyncClient | None" = None,
         **options: Unpack[RemoteOptions],
     ) -> None:
-        check_options(options, RemoteOptions)
-        self.url = url
-        self.name = url if model is None else model
-        activation = checked_choice("activation", options.get("activation"), Activation)
-        scorer = RemoteScorer(url, model, options, client)
-        self.options = without_secrets(cast("OpenOptions", {**options, "url": url}))
+        spec = url if isinstance(url, ModelSpec) else ModelSpec(model, url, options)
+        self.url, self.name = str(spec.url), spec.name
+        activation = checked_choice("activation", spec.options.get("activation"), Activation)
+        scorer = RemoteScorer(spec, client)
+        self.options = without_secrets(cast("OpenOptions", {**spec.options, "url": spec.url}))
         self.recipe = scorer.recipe
         of_recipe: Activation = (
-            "identity" if self.recipe is None or options.get("raw_logits") is False else self.recipe.activation
+            "identity" if self.recipe is None or spec.options.get("raw_logits") is False else self.recipe.activation
         )
         super().__init__(scorer, of_recipe if activation is None else activation)
 

@@ -5,12 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from onelogit.base_reranker import PairLogits, Pairs
-from onelogit.checkpoints.load_encoder import read_prompt_writer
+from onelogit.checkpoints.load_encoder import load_encoder
 from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
 from onelogit.export.probe import (
@@ -23,7 +22,7 @@ from onelogit.export.probe import (
     wrong_prompts,
 )
 from onelogit.io.progress import RowProgress
-from onelogit.options import API_KEY_VARIABLE, OpenOptions, Protocol, RemoteOptions
+from onelogit.options import API_KEY_VARIABLE, ModelSpec, Protocol, RemoteOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.recipe import Recipe
@@ -43,34 +42,32 @@ _PAIRS_A_REQUEST = 32  # as many as TEI takes by default
 class RemoteScorer:
     """Pairs of texts -> the logits that a server gives them. See `RemoteReranker`."""
 
-    def __init__(
-        self, url: str, model: str | None, options: RemoteOptions, client: "httpx2.AsyncClient | None"
-    ) -> None:
+    def __init__(self, spec: ModelSpec, client: "httpx2.AsyncClient | None") -> None:
+        options, model = spec.remote_options, spec.model
         self.protocol: Protocol = options.get("protocol") or "vllm-tokens"
         checked_choice("protocol", self.protocol, Protocol)
         self.template = _checked_template(self.protocol, options.get("template"), model)
         self._spec = PROTOCOLS[self.protocol]
         self._raw = options.get("raw_logits") is not False
         self._served_name = options.get("served_name")
-        self._model = model
-        self._read_writer = partial(read_prompt_writer, model or "", cast("OpenOptions", options))
-        self._writer = self._read_writer() if self.template == "client" else None
-        if self._writer is not None:
-            self.recipe: Recipe | None = self._writer.recipe
-            self.instruction = self._writer.instruction
+        self._model_spec = spec
+        self._loaded = load_encoder(spec) if self.template == "client" else None
+        if self._loaded is not None:
+            self.recipe: Recipe | None = self._loaded.model.recipe
+            self.instruction = self._loaded.instruction
         else:  # the server writes the prompts, and has a default instruction of its own
             self.recipe = None if model is None else known_recipe(model)
             self.instruction = self._checked(options.get("instruction"))
         self._asker = RequestBuilder(
             protocol_spec=self._spec,
-            encoder=None if self._writer is None else self._writer.encoder,
+            encoder=None if self._loaded is None else self._loaded.encoder,
             sends_tokens=self.protocol == "vllm-tokens",
             pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
         )
         self._proved_instructions: set[str] = set()
         api_key = options.get("api_key")
         self.client = Client(
-            url,
+            str(spec.url),
             api_key=os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key,
             headers=options.get("headers"),
             limits=_limits(options),
@@ -106,11 +103,11 @@ class RemoteScorer:
 
     def check(self) -> float:
         """See `RemoteReranker.check`."""
-        writer = self._read_writer()
-        probe = without_truncated(read_probe(writer.texts, self._model), writer.encoder.max_tokens)
+        loaded = load_encoder(self._model_spec)
+        probe = without_truncated(read_probe(loaded.model.texts, self._model_spec.model), loaded.encoder.max_tokens)
         if not self._raw:  # a server that leaves its activation on
             probe = probe._replace(logits=[to_score(logit, "sigmoid") for logit in probe.logits])
-        return _waited(self.client.run(self._check, probe, writer.encoder))
+        return _waited(self.client.run(self._check, probe, loaded.encoder))
 
     async def _check(self, probe: ProbeFile, encoder: Encoder) -> float:
         said = probe.instruction if self.template == "client" else None
@@ -175,8 +172,9 @@ class RemoteScorer:
 
     def _choose_served_name(self, listed: Sequence[str]) -> str:
         """The name in the server's list; "" if the server lists none. With template="server" the list may lack it."""
-        if self._model is not None and (self._model in listed or (self.template == "server" and len(listed) != 1)):
-            return self._model
+        model = self._model_spec.model
+        if model is not None and (model in listed or (self.template == "server" and len(listed) != 1)):
+            return model
         if len(listed) > 1:
             names = self.client.shown(", ".join(listed[:20]))
             raise InputError(f"{self.client.url} serves {names}: name one as served_name")
@@ -202,8 +200,8 @@ class RemoteScorer:
     def _checked(self, instruction: str | None) -> str | None:
         if instruction is None:
             return None
-        if self._writer is not None:
-            return self._writer.encoder.checked(instruction, self._writer.recipe.family)
+        if self._loaded is not None:
+            return self._loaded.encoder.checked(instruction, self._loaded.model.recipe.family)
         check_text(instruction, "the instruction")
         if instruction and not self._spec.takes_instruction:
             raise InputError(f"the protocol {self.protocol!r} has no place for an instruction; use template='client'")

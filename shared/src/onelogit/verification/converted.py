@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.io.progress import tracked, waiting
 from onelogit.local.reranker import Reranker
-from onelogit.options import LoadOptions
+from onelogit.options import LoadOptions, ModelSpec
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.original import OriginalModel
@@ -43,7 +44,7 @@ def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair], opt
     Raises:
         OnelogitError: as `Reranker.load`.
     """
-    with loaded_reranker(original.model, options) as reranker:
+    with loaded_reranker(original.found._replace(spec=ModelSpec(original.model, options=options))) as reranker:
         logits = score_pairs(reranker, pairs, "converted")
         allow_control_tokens = options.get("allow_control_tokens", False)
         template, max_tokens = reranker.recipe.chat_template, reranker.max_tokens
@@ -66,14 +67,14 @@ def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair], opt
 
 
 @contextmanager
-def loaded_reranker(model: str, options: LoadOptions) -> Iterator[Reranker]:
-    """The conversion while the block runs; a spinner until it is there.
+def loaded_reranker(model: ResolvedModel | ModelSpec) -> Iterator[Reranker]:
+    """The conversion, for the duration of the block; shows a spinner while it loads.
 
     Raises:
         OnelogitError: as `Reranker.load`.
     """
-    with waiting(f"loading {model}"):
-        reranker = Reranker.load(model, **options)
+    with waiting(f"loading {model.name}"):
+        reranker = Reranker.load(model)
     with reranker:
         yield reranker
 

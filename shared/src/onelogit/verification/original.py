@@ -24,15 +24,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit.checkpoints.device import find_device_map, is_quantised
-from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.loader import load_config
 from onelogit.checkpoints.module_chain import read_module_chain
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
-from onelogit.options import LoadOptions
+from onelogit.options import LoadOptions, ModelSpec
 from onelogit.recipes.recipe import Recipe
-from onelogit.validation import checked_recipe
 from onelogit.verification.sample_pairs import SamplePair
 
 if TYPE_CHECKING:
@@ -63,13 +61,13 @@ class OriginalModel:
     """A checkpoint with its recipe and its tokenizer; its weights are in memory only while `logits` runs.
 
     Attributes:
-        model: hub id or path.
+        found: the model, with its small files.
         instruction: for all pairs; None or "" for none.
         options: how to load the weights; `dtype` is given.
         is_chain: whether its head is a chain of modules.
     """
 
-    model: str
+    found: ResolvedModel
     recipe: Recipe
     tokenizer: PreTrainedTokenizerFast
     instruction: str | None
@@ -88,23 +86,27 @@ class OriginalModel:
             CheckpointError: the model is not found.
             RecipeError: it is not known how it reranks.
         """
-        folder = _folder(model, options, with_weights=False)
-        texts = read_texts(folder)
-        recipe = resolve_recipe(model, texts, checked_recipe(options.get("recipe"))).recipe
+        found = resolve_model(ModelSpec(model, options=options))
+        recipe = found.recipe
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=options.get("trust_remote_code", False)
+            found.folder, trust_remote_code=options.get("trust_remote_code", False)
         )
         instruction = options.get("instruction")
         if instruction is None:
             instruction = recipe.default_instruction
         return cls(
-            model=model,
+            found=found,
             recipe=recipe,
             tokenizer=tokenizer,
             instruction=instruction,
-            options={**options, "dtype": options.get("dtype") or _exact_dtype(folder, options)},
-            is_chain=read_module_chain(texts) is not None,
+            options={**options, "dtype": options.get("dtype") or _exact_dtype(found.folder, options)},
+            is_chain=read_module_chain(found.texts) is not None,
         )
+
+    @property
+    def model(self) -> str:
+        """The hub id or path."""
+        return self.found.name
 
     def text(self, pair: SamplePair) -> str | None:
         """The whole prompt; None where query and document go to the tokenizer as a pair."""
@@ -174,7 +176,7 @@ class OriginalModel:
     def _load(self, device: str) -> Any:
         kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
         options: dict[str, Any] = dict(self.options)
-        folder = _folder(self.model, self.options, with_weights=True)
+        folder = fetch_weights(self.found).folder
         passed_on = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
         passed_on["dtype"] = getattr(torch, options["dtype"])
         trusts = options.get("trust_remote_code", False)
@@ -250,8 +252,3 @@ def _exact_dtype(folder: Path, options: LoadOptions) -> str:
     config = load_config(folder, options)
     stored = config.dtype if is_quantised(config) else None
     return "float32" if stored is None else str(stored).removeprefix("torch.")
-
-
-def _folder(model: str, options: LoadOptions, *, with_weights: bool) -> Path:
-    revision, token = options.get("revision"), options.get("token")
-    return find_folder(model, with_weights=with_weights, revision=revision, token=token)

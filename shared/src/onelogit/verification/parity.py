@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from onelogit.errors import InputError, ServerError
-from onelogit.options import LoadOptions, is_url
+from onelogit.options import LoadOptions, ModelSpec, is_url
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.remote.client import Client, ClientLimits
@@ -182,7 +182,7 @@ def _second_logits(
     options.pop("revision", None)
     ours, theirs = (f"{Path(against).name} by {reader}" for reader in ("onelogit", "transformers"))
     _let_go(options)
-    with loaded_reranker(against, options) as reranker:
+    with loaded_reranker(ModelSpec(against, options=options)) as reranker:
         logits = score_pairs(reranker, pairs, ours)
     del reranker
     _let_go(options)

@@ -14,20 +14,8 @@ from llama_index.core.prompts.mixin import PromptDictType, PromptMixin
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
-from onelogit import (
-    InputError,
-    Kept,
-    OnError,
-    OpenOptions,
-    Protocol,
-    Ranked,
-    RankRequest,
-    RerankerHandle,
-    adapter_options,
-    fields_of,
-    plain_options,
-    rank_options,
-)
+from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
+from onelogit.adapters import Kept, OnError, RankRequest, RerankerHandle, fields_of, plain_options, rank_options
 
 if TYPE_CHECKING:
     from onelogit import RemoteReranker, Reranker
@@ -38,19 +26,19 @@ dispatcher = get_dispatcher(__name__)
 class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     """Reorders nodes by a decoder language model's relevance logit.
 
-    Each node that comes back is a copy with the same id: its score is the one on the scale of the model's card, and
-    its metadata hold the `relevance_logit`, which the order is by, and the `retrieval_score` that it came with, both
-    out of sight of language and embedding models.
+    Returns copies of the nodes with the same ids. The score is on the scale of the model's card. Two metadata entries
+    are added: `relevance_logit`, which determines the order, and `retrieval_score`, the score before reranking. Both
+    are hidden from language and embedding models.
 
     Attributes:
-        model: hub id or path of a folder; loaded by `warm_up`, or when the first nodes come.
-        device, dtype, token: as in `onelogit.OpenOptions`; the token stands in no dump.
-        url, protocol, api_key: of a server in place of a model in this process; the key stands in no dump.
+        model: hub id or path of a folder; loaded by `warm_up`, or by the first call with nodes.
+        device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
+        url, protocol, api_key: of a server, instead of a model in this process; dumps never contain the key.
         options: the other `onelogit.OpenOptions`.
-        top_n, score_threshold, instruction: as in `onelogit.RankOptions`.
-        metadata_mode: which metadata are read with a node's text.
-        deduplicate: of nodes with the same id keep the best.
-        on_error: "raise", or "keep_order" to log the error and give the nodes back as they came.
+        top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`.
+        metadata_mode: which metadata to read with a node's text.
+        deduplicate: keep only the best of nodes with the same id.
+        on_error: "raise", or "keep_order" to log the error and return the nodes unchanged.
         show_progress: show a progress bar.
     """
 
@@ -81,34 +69,34 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
 
     @classmethod
     def from_reranker(cls, reranker: "Reranker | RemoteReranker", **fields: Any) -> Self:
-        """One that uses a reranker which is there already, and which whoever made it closes."""
+        """A postprocessor that uses an existing reranker, which it never closes."""
         rerank = cls(**fields_of(reranker, fields))
         rerank._handle = RerankerHandle(reranker)
         return rerank
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied._handle = copy(self._handle)  # closing one, or setting its fields anew, is nothing to the other
+        copied._handle = copy(self._handle)  # closing one, or changing its fields, does not affect the other
         return copied
 
     def warm_up(self) -> None:
-        """Load the model, if nobody has yet, and score once."""
-        self._handle.warm_up(self.model, self._load_options, self.on_error)
+        """Load the model, unless it is loaded already, and score once."""
+        self._handle.warm_up(self._spec(), self.on_error)
 
     async def awarm_up(self) -> None:
-        """`warm_up`, while the event loop goes on."""
-        await self._handle.awarm_up(self.model, self._load_options, self.on_error)
+        """`warm_up` without blocking the event loop."""
+        await self._handle.awarm_up(self._spec(), self.on_error)
 
     def close(self) -> None:
-        """Let go of the model: its memory is free when no one else uses it. The next call loads it again."""
+        """Let go of the model. Its memory is freed when nothing else uses it; the next call loads it again."""
         self._handle.close()
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         nodes = list(nodes)
-        with self._announced(nodes, query_bundle) as reranked:
-            ranking = self._handle.rank(self.model, self._load_options, self._request(nodes, query_bundle))
+        with self._events(nodes, query_bundle) as reranked:
+            ranking = self._handle.rank(self._spec, self._request(nodes, query_bundle))
             reranked += [_with_relevance(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
@@ -116,14 +104,14 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         nodes = list(nodes)
-        with self._announced(nodes, query_bundle) as reranked:
-            ranking = await self._handle.arank(self.model, self._load_options, self._request(nodes, query_bundle))
+        with self._events(nodes, query_bundle) as reranked:
+            ranking = await self._handle.arank(self._spec, self._request(nodes, query_bundle))
             reranked += [_with_relevance(nodes[ranked.index], ranked) for ranked in ranking]
         return reranked
 
     @contextmanager
-    def _announced(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> Iterator[list[NodeWithScore]]:
-        """Tell both of the framework's event systems what begins and, however it goes, that it has ended."""
+    def _events(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> Iterator[list[NodeWithScore]]:
+        """Notify both event systems of the framework of the start, and of the end even after an error."""
         top_n = len(nodes) if self.top_n is None else self.top_n
         reranked: list[NodeWithScore] = []
         payload: dict[str, Any] = {
@@ -154,13 +142,13 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self._load_options()
+        self._spec()
         self._request([], None)
         return self
 
-    def _load_options(self) -> OpenOptions:
+    def _spec(self) -> ModelSpec:
         token, api_key = (None if each is None else each.get_secret_value() for each in (self.token, self.api_key))
-        return adapter_options(self, token=token, api_key=api_key)
+        return self._handle.spec(self, token=token, api_key=api_key)
 
     def _get_prompts(self) -> PromptDictType:
         return {"instruction": PromptTemplate(self.instruction or "")}
@@ -175,10 +163,10 @@ def _with_relevance(scored: NodeWithScore, ranked: Ranked | Kept) -> NodeWithSco
     if isinstance(ranked, Kept):
         return NodeWithScore(node=scored.node, score=scored.score)
     node = scored.node
-    told = {"relevance_logit": ranked.logit, "retrieval_score": scored.score}
+    added = {"relevance_logit": ranked.logit, "retrieval_score": scored.score}
     update = {
-        "metadata": {**node.metadata, **told},
-        "excluded_llm_metadata_keys": list(dict.fromkeys([*node.excluded_llm_metadata_keys, *told])),
-        "excluded_embed_metadata_keys": list(dict.fromkeys([*node.excluded_embed_metadata_keys, *told])),
+        "metadata": {**node.metadata, **added},
+        "excluded_llm_metadata_keys": list(dict.fromkeys([*node.excluded_llm_metadata_keys, *added])),
+        "excluded_embed_metadata_keys": list(dict.fromkeys([*node.excluded_embed_metadata_keys, *added])),
     }
     return NodeWithScore(node=node.model_copy(update=update), score=ranked.score)

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice, Secret
 
-from onelogit import (
-    InputError,
+from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
+from onelogit.adapters import (
     Kept,
     OnError,
-    OpenOptions,
-    Protocol,
-    Ranked,
     RankRequest,
     RerankerHandle,
-    adapter_options,
     check_top_n,
     fields_of,
     plain_options,
@@ -33,8 +29,8 @@ if TYPE_CHECKING:
 class OnelogitRanker:
     """Reorders documents by a decoder language model's relevance logit.
 
-    Each document that comes back is a copy with the same id: its score is the one on the scale of the model's card,
-    and its meta hold the `relevance_logit`, which the order is by.
+    Returns copies of the documents with the same ids. The score is on the scale of the model's card, and
+    `meta["relevance_logit"]` determines the order.
     """
 
     def __init__(
@@ -57,25 +53,25 @@ class OnelogitRanker:
         api_key: Secret | None = Secret.from_env_var("ONELOGIT_API_KEY", strict=False),  # noqa: B008
         options: OpenOptions | None = None,
     ) -> None:
-        """A ranker that loads its model when it is warmed up, or when the first documents come.
+        """A ranker that loads its model in `warm_up`, or in the first run with documents.
 
         Args:
             model: hub id or path of a folder.
             device: such as "cuda:1"; None for the fastest of the machine that runs the pipeline.
             dtype: as in `onelogit.OpenOptions`.
             token: for a private or gated model on the hub.
-            top_k: keep this many at most; None for all.
-            score_threshold: keep documents whose score is at least this; None for all.
+            top_k: return at most this many documents; None for all.
+            score_threshold: return only documents with at least this score; None for all.
             instruction: what "relevant" means here; None for the model's default, "" for none.
             scale_score: True for scores from 0 to 1 (the logit's sigmoid), False for the logit itself, None for the
                 scale of the model's card.
             meta_fields_to_embed: names of meta fields to read in front of a document's content.
-            embedding_separator: between these, and before the content.
-            deduplicate: of documents with the same id keep the best.
-            on_error: "raise", or "keep_order" to log the error and give the documents back in their order, as they are.
+            embedding_separator: between these values, and before the content.
+            deduplicate: keep only the best of documents with the same id.
+            on_error: "raise", or "keep_order" to log the error and return the documents unchanged.
             progress_bar: show a progress bar.
-            url: of a server in place of a model in this process.
-            protocol: how the server is asked, as in `onelogit.RemoteOptions`.
+            url: of a server, instead of a model in this process.
+            protocol: the form of requests, as in `onelogit.RemoteOptions`.
             api_key: for the server.
             options: the other `onelogit.OpenOptions`.
 
@@ -102,16 +98,16 @@ class OnelogitRanker:
         self.api_key = api_key
         self.options = plain_options(options or {})
         self._handle = RerankerHandle()
-        self._load_options(with_secrets=False)
+        self._spec(with_secrets=False)
         self._request("", [])
 
     @classmethod
     def from_reranker(cls, reranker: "Reranker | RemoteReranker", **arguments: Any) -> "OnelogitRanker":
-        """One that uses a reranker which is there already, and which whoever made it closes.
+        """A ranker that uses an existing reranker, which it never closes.
 
         Args:
-            reranker: of the core.
-            **arguments: as the constructor's, without the model.
+            reranker: a reranker of the core.
+            **arguments: of the constructor, without the model.
         """
         ranker = cls(token=None, **fields_of(reranker, arguments))
         ranker._handle = RerankerHandle(reranker)
@@ -123,15 +119,15 @@ class OnelogitRanker:
         return copied
 
     def warm_up(self) -> None:
-        """Load the model and score once, unless it is there already: pipelines call this before every run."""
-        self._handle.warm_up(self.model, self._load_options, self.on_error)
+        """Load the model and score once, unless it is loaded already: pipelines call this before every run."""
+        self._handle.warm_up(self._spec(), self.on_error)
 
     async def warm_up_async(self) -> None:
-        """`warm_up`, while the event loop goes on."""
-        await self._handle.awarm_up(self.model, self._load_options, self.on_error)
+        """`warm_up` without blocking the event loop."""
+        await self._handle.awarm_up(self._spec(), self.on_error)
 
     def close(self) -> None:
-        """Let go of the model: its memory is free when no one else uses it. The next run loads it again."""
+        """Let go of the model. Its memory is freed when nothing else uses it; the next run loads it again."""
         self._handle.close()
 
     async def close_async(self) -> None:
@@ -148,19 +144,19 @@ class OnelogitRanker:
         instruction: str | None = None,
         scale_score: bool | None = None,
     ) -> dict[str, list[Document]]:
-        """The most relevant documents first; none for none, without loading the model.
+        """The documents, most relevant first. An empty list does not load the model.
 
         Args:
-            query: what is looked for.
-            documents: to reorder; a document without content counts as empty.
-            top_k: as in the constructor, for this run, as are those that follow.
+            query: the query.
+            documents: to reorder; a document without content is read as empty.
+            top_k: as in the constructor, but for this run only, like the following.
             score_threshold: for this run.
             instruction: for this run.
             scale_score: for this run.
         """
         documents = list(documents)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
-        ranking = self._handle.rank(self.model, self._load_options, request)
+        ranking = self._handle.rank(self._spec, request)
         return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
 
     @component.output_types(documents=list[Document])
@@ -173,10 +169,10 @@ class OnelogitRanker:
         instruction: str | None = None,
         scale_score: bool | None = None,
     ) -> dict[str, list[Document]]:
-        """`run`, while the event loop goes on, also while the model is loaded."""
+        """`run` without blocking the event loop, even while the model is loaded."""
         documents = list(documents)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
-        ranking = await self._handle.arank(self.model, self._load_options, request)
+        ranking = await self._handle.arank(self._spec, request)
         return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
 
     def _request(
@@ -204,12 +200,12 @@ class OnelogitRanker:
             progress=self.progress_bar,
         )
 
-    def _load_options(self, *, with_secrets: bool = True) -> OpenOptions:
+    def _spec(self, *, with_secrets: bool = True) -> ModelSpec:
         token = self.token.resolve_value() if self.token is not None and with_secrets else None
-        # The key's variable may be set for another server: without a url it has no part in anything.
-        is_asked = self.url is not None and with_secrets
-        api_key = self.api_key.resolve_value() if self.api_key is not None and is_asked else None
-        return adapter_options(self, token=token, api_key=api_key)
+        # The key's environment variable may be meant for another server: without a url it is not read.
+        needs_key = self.url is not None and with_secrets
+        api_key = self.api_key.resolve_value() if self.api_key is not None and needs_key else None
+        return self._handle.spec(self, token=token, api_key=api_key)
 
     def to_dict(self) -> dict[str, Any]:
         """The component as plain data, for a pipeline's YAML."""
