@@ -82,7 +82,7 @@ class RemoteScorer:
     @property
     def max_tokens(self) -> int | None:
         """The longest prompt, in tokens; None if the server writes the prompts."""
-        return None if self._writer is None else self._writer.encoder.max_tokens
+        return None if self._loaded is None else self._loaded.encoder.max_tokens
 
     def close(self) -> None:
         """Let go of the connections. Calls that still wait end with an error."""
