@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from onelogit import DEMO_MODEL, Reranker
+from onelogit import DEMO_MODEL, ModelSpec, Reranker
 from onelogit.cli.main import main
 from onelogit.evaluation.systems import build_systems
 from onelogit.io import progress
@@ -126,8 +126,8 @@ def test_all_numbers_fit_in_eighty_columns(
 def test_all_systems_have_different_names(tmp_path: Path):
     long = "Find the documents that answer the question, and "
     models = ["some/model", "other/model", "a/first stage"]
-    made = build_systems(models, ["default", "", long + "a", long + "b"], [], lambda model, template: {})
-    (alone,) = build_systems(["a/random order"], [], [], lambda model, template: {})
+    made = build_systems(models, ["default", "", long + "a", long + "b"], [], lambda model, template: ModelSpec(model))
+    (alone,) = build_systems(["a/random order"], [], [], lambda model, template: ModelSpec(model))
 
     names = [one.name for one in made]
     assert len({*names, "first stage", "random order"}) == 12 + 2

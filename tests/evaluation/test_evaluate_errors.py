@@ -128,7 +128,7 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
         (["http://127.0.0.1:1", "--data", "data"], "to write prompts here, the model must be known"),
         (
             ["http://127.0.0.1:1", "--data", "data", "--chat-template", "data/corpus.jsonl"],
-            "--chat-template is for prompts that are written here: name the model, and the server as --url",
+            "--chat-template is for prompts that are written here: name the model as well",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from onelogit import DEMO_MODEL, Reranker
+from onelogit import DEMO_MODEL, ModelSpec, Reranker
 from onelogit.cli.main import main
 from onelogit.evaluation import scoring
 from onelogit.evaluation.systems import System
@@ -61,7 +61,7 @@ def test_a_complete_run_is_reported_without_loading_the_model(
     folder: Path, tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch
 ):
     whole = evaluated(DEMO_MODEL, "--data", folder)
-    monkeypatch.setattr(scoring, "open_reranker", None)
+    monkeypatch.setattr(scoring, "open_spec", None)
 
     assert evaluated(DEMO_MODEL, "--data", folder, "--resume") == whole
 
@@ -248,7 +248,7 @@ def test_a_second_process_does_not_write_into_the_same_folder(folder: Path, caps
 
 def test_two_servers_of_the_same_model_have_different_identities(tiny_qwen: Tiny):
     identities = [
-        System(name=url, model=url, options={"model": str(tiny_qwen.folder)}).identity("data")
+        System(name=url, spec=ModelSpec(str(tiny_qwen.folder), url)).identity("data")
         for url in ("http://a:1", "http://b:1")
     ]
 
