@@ -11,17 +11,10 @@ from onelogit import DEMO_MODEL, Reranker
 from onelogit.cli.bench import numbers_of
 from onelogit.cli.main import main
 from onelogit.options import DEMO_NOTE
+from support.commands import failure
 from support.servers import Body, FakeServer, Response, serving
 from support.terminal import in_terminal
 from support.tiny import Tiny
-
-
-def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    assert main(["bench", *map(str, arguments)]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    return printed.err
 
 
 @pytest.mark.parametrize(
@@ -47,16 +40,16 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_wrong_options_are_refused_before_the_model_is_looked_up(
     arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
 ):
-    assert complaint in failure(capsys, "no-such/model", *arguments)
+    assert complaint in failure(capsys, "bench", "no-such/model", *arguments)
 
 
 def test_a_peer_that_is_not_installed_or_cannot_run_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     compared = ("--compare", "sentence-transformers")
-    assert "both models on this machine" in failure(capsys, "http://127.0.0.1:9", *compared)
+    assert "both models on this machine" in failure(capsys, "bench", "http://127.0.0.1:9", *compared)
     monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None)
-    assert "pip install 'sentence-transformers>=5.4'" in failure(capsys, DEMO_MODEL, *compared)
+    assert "pip install 'sentence-transformers>=5.4'" in failure(capsys, "bench", DEMO_MODEL, *compared)
 
 
 def test_numbers_are_ascending_and_each_once():
@@ -64,7 +57,7 @@ def test_numbers_are_ascending_and_each_once():
 
 
 def test_a_missing_model_is_a_one_line_error(capsys: pytest.CaptureFixture[str]):
-    assert "there is no folder '/nowhere'" in failure(capsys, "/nowhere")
+    assert "there is no folder '/nowhere'" in failure(capsys, "bench", "/nowhere")
 
 
 def test_both_targets_are_measured_on_the_same_weights_and_agree(capsys: pytest.CaptureFixture[str], tmp_path: Path):

@@ -17,6 +17,7 @@ from rich.console import Console
 from onelogit import DEMO_MODEL, Ranked, Reranker
 from onelogit.cli.main import main
 from onelogit.cli.output import bar_fractions, printable, ranking_table
+from support.commands import failure
 from support.servers import FakeServer, serving
 from support.terminal import in_terminal
 from support.tiny import Tiny
@@ -58,14 +59,6 @@ def drawn(documents: list[str], width: int, ranking: list[Ranked] | None = None)
 def ranked_lines(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict]:
     assert main(["rank", *map(str, arguments), "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-
-def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    assert main(["rank", *map(str, arguments)]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    return printed.err
 
 
 def test_json_lines_equal_the_ranking_of_the_core(capsys: pytest.CaptureFixture[str], demo: Reranker):
@@ -124,7 +117,7 @@ def test_stdin_is_read_if_no_document_is_given(
         lines = ranked_lines(capsys, QUERY, "--model", tiny_qwen.folder)
         assert sorted(line["text"] for line in lines) == texts
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x7fELF\x02\x01\xff\xfe\n\0")))
-    assert "stdin, line 1: not UTF-8" in failure(capsys, QUERY)
+    assert "stdin, line 1: not UTF-8" in failure(capsys, "rank", QUERY)
 
 
 @pytest.mark.parametrize("form", [["--json"], []])
@@ -181,7 +174,7 @@ def test_a_server_ranks_if_its_url_is_given(capsys: pytest.CaptureFixture[str], 
 def test_a_wrong_argument_gives_a_one_line_error(
     arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
 ):
-    assert complaint in failure(capsys, *arguments)
+    assert complaint in failure(capsys, "rank", *arguments)
 
 
 @pytest.mark.parametrize("width", [20, 40, 47, 79, 80, 120, 200])

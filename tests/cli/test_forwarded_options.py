@@ -1,4 +1,4 @@
-"""What is handed on to transformers and the hub arrives there."""
+"""Options that are forwarded to transformers and to the hub."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def encoder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["decoder", "encoder"])
-def test_the_attention_implementation_is_the_callers(name: str, tiny_qwen: Tiny, encoder: Path):
+def test_the_attention_implementation_can_be_chosen(name: str, tiny_qwen: Tiny, encoder: Path):
     folder = tiny_qwen.folder if name == "decoder" else encoder
     default, eager = Reranker.load(folder), Reranker.load(folder, attn_implementation="eager")
 
@@ -42,10 +42,10 @@ def test_the_attention_implementation_is_the_callers(name: str, tiny_qwen: Tiny,
     [
         ({"attn_implementation": "psychic"}, "psychic"),
         ({"quantization_config": {"quant_method": "magic"}}, "quantization type, got magic"),
-        ({"device_map": "everywhere"}, "accelerate|device_map"),  # one or the other is missed first
+        ({"device_map": "everywhere"}, "accelerate|device_map"),  # either may be missing
     ],
 )
-def test_what_transformers_refuses_is_refused_in_its_words(options: dict, complaint: str, tiny_qwen: Tiny):
+def test_an_error_of_transformers_is_passed_on(options: dict, complaint: str, tiny_qwen: Tiny):
     with pytest.raises(CheckpointError, match=f"cannot be loaded: .*{complaint}"):
         Reranker.load(tiny_qwen.folder, **options)
 
@@ -55,7 +55,7 @@ SPREAD = {"embed_tokens": "cpu", "layers.0": "cpu", "layers.1": "disk", "norm": 
 
 @pytest.mark.parametrize("options", [{}, {"document_cache_bytes": 2**20}], ids=str)
 @pytest.mark.parametrize("device_map", ["auto", {"": "cpu"}, SPREAD], ids=["auto", "one device", "spread"])
-def test_a_model_that_transformers_places_gives_the_same_logits(device_map: object, options: dict, tiny_qwen: Tiny):
+def test_a_device_map_gives_the_same_logits(device_map: object, options: dict, tiny_qwen: Tiny):
     expected = Reranker.load(tiny_qwen.folder).logits(QUERY, DOCUMENTS)
 
     reranker = Reranker.load(tiny_qwen.folder, device_map=device_map, **options)
@@ -63,7 +63,7 @@ def test_a_model_that_transformers_places_gives_the_same_logits(device_map: obje
     assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_model_that_is_spread_is_not_compiled(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
+def test_a_model_spread_over_devices_is_not_compiled(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
     reranker = Reranker.load(tiny_qwen.folder, device_map=SPREAD, compile=True)
 
     assert "Qwen3ForSequenceClassification is spread over devices: it is not compiled" in caplog.text
@@ -79,7 +79,7 @@ def test_embeddings_on_disk_are_refused(tiny_qwen: Tiny):
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A model of which the hub's cache holds a branch `v9`, and no other."""
+    """A model of which the hub's cache holds only the branch `v9`."""
     cache = tmp_path / "hub"
     repository = cache / "models--someone--Qwen3-Reranker-cached"
     causal_checkpoint(repository / "snapshots" / COMMIT)
@@ -101,7 +101,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ],
     ids=["recipes", "convert", "convert-verify", "convert-tokens", "convert-labels", "verify"],
 )
-def test_the_commands_take_the_revision_that_is_named(
+def test_every_command_uses_the_given_revision(
     further: tuple[str, ...], cached: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     command, *rest = (argument.format(out=tmp_path / "out") for argument in further)
@@ -112,7 +112,7 @@ def test_the_commands_take_the_revision_that_is_named(
     assert "found on the hub" in capsys.readouterr().err
 
 
-def test_a_reranker_takes_the_revision_that_is_named(cached: str):
+def test_a_reranker_uses_the_given_revision(cached: str):
     assert Reranker.load(cached, revision="v9").logits(QUERY, DOCUMENTS)
     assert Reranker.load(cached, revision=COMMIT).recipe.family == "qwen3-reranker"
     with pytest.raises(CheckpointError, match="found on the hub"):
@@ -120,12 +120,12 @@ def test_a_reranker_takes_the_revision_that_is_named(cached: str):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """One that has a model of one file."""
+    """A hub with one model, which has one file."""
 
     def do_GET(self) -> None:
         files = [{"type": "file", "path": "config.json", "rfilename": "config.json", "size": 2, "oid": COMMIT}]
-        told = files if "/tree/" in self.path else {"id": "someone/model", "sha": COMMIT, "siblings": files}
-        body = json.dumps(told).encode()
+        content = files if "/tree/" in self.path else {"id": "someone/model", "sha": COMMIT, "siblings": files}
+        body = json.dumps(content).encode()
         self.send_response(200)
         for header in (("Content-Length", str(len(body))), ("ETag", COMMIT), ("X-Repo-Commit", COMMIT)):
             self.send_header(*header)
@@ -139,7 +139,7 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_disk_that_takes_no_model_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_that_cannot_be_written_is_the_reported_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").touch()
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         Thread(target=server.serve_forever).start()
@@ -156,7 +156,7 @@ def test_a_disk_that_takes_no_model_is_what_is_told(tmp_path: Path, monkeypatch:
         server.shutdown()
 
 
-def test_no_progress_bar_is_drawn_where_there_is_no_terminal(checkpoint: Callable[..., Tiny], tmp_path: Path):
+def test_no_progress_bar_is_shown_without_a_terminal(checkpoint: Callable[..., Tiny], tmp_path: Path):
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
     folder = checkpoint("Qwen3-Reranker-tiny").folder
     command = [sys.executable, "-m", "onelogit", "convert", str(folder), "-o", str(tmp_path / "out")]
