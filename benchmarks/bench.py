@@ -130,9 +130,7 @@ def encoding(checkpoint: Checkpoint, calls: Sequence[Call], seconds: float) -> d
     """How long onelogit's tokenisation takes by itself, and as a share of a call's time in seconds."""
     recipe = checkpoint.recipe
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
-    encoder = Encoder(
-        tokenizer, recipe.chat_template, recipe.max_tokens, adds_special_tokens=recipe.adds_special_tokens
-    )
+    encoder = Encoder.for_recipe(recipe, tokenizer, {})
     encoder.rows([("warm up", "warm up")], recipe.default_instruction)
     taken = []
     for call in calls:

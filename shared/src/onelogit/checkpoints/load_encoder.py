@@ -9,9 +9,8 @@ from tokenizers import Tokenizer
 
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
 from onelogit.errors import CheckpointError
-from onelogit.options import LongDocuments, ModelSpec
+from onelogit.options import ModelSpec
 from onelogit.prompts.encoder import Encoder
-from onelogit.validation import checked_choice, checked_max_tokens
 
 
 class LoadedEncoder(NamedTuple):
@@ -51,21 +50,9 @@ def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = N
         InputError: an option out of its range.
     """
     model = spec if isinstance(spec, ResolvedModel) else resolve_model(spec)
-    recipe, options = model.recipe, model.spec.options
     tokenizer = read_tokenizer(model.folder, model.texts)
-    encoder = Encoder(
-        tokenizer,
-        recipe.chat_template,
-        checked_max_tokens(options.get("max_tokens"), recipe, position_limit),
-        adds_special_tokens=recipe.adds_special_tokens,
-        allow_control_tokens=bool(options.get("allow_control_tokens")),
-        has_chunks=checked_choice("long_documents", options.get("long_documents"), LongDocuments) == "chunk_max",
-    )
-    given = options.get("instruction")
-    instruction = recipe.default_instruction if given is None else given
-    if instruction is not None:
-        encoder.checked(instruction, recipe.family)
-    return LoadedEncoder(model, tokenizer.backend_tokenizer, encoder, instruction)
+    encoder = Encoder.for_recipe(model.recipe, tokenizer, model.spec.options, position_limit)
+    return LoadedEncoder(model, tokenizer.backend_tokenizer, encoder, encoder.instruction)
 
 
 def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:

@@ -13,12 +13,12 @@ from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Call, Scheduler
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.progress import RowProgress
-from onelogit.options import LongDocuments, ScoringOptions
+from onelogit.options import ScoringOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
-from onelogit.validation import checked_choice, checked_count, checked_max_tokens
+from onelogit.validation import checked_count
 
 Result = TypeVar("Result")
 
@@ -47,22 +47,11 @@ class LocalScorer:
         recipe: Recipe,
         options: ScoringOptions,
     ) -> None:
-        instruction = options.get("instruction")
         batch_tokens = checked_count("batch_tokens", options.get("batch_tokens"))
         self.tokenizer = tokenizer
-        self.max_tokens = checked_max_tokens(options.get("max_tokens"), recipe, position_limit(classifier))
+        self._encoder = Encoder.for_recipe(recipe, tokenizer, options, position_limit(classifier))
+        self.max_tokens, self.instruction = self._encoder.max_tokens, self._encoder.instruction
         self.device = str(classifier.device)
-        self._family = recipe.family
-        self._encoder = Encoder(
-            tokenizer,
-            recipe.chat_template,
-            self.max_tokens,
-            adds_special_tokens=recipe.adds_special_tokens,
-            allow_control_tokens=bool(options.get("allow_control_tokens")),
-            has_chunks=checked_choice("long_documents", options.get("long_documents"), LongDocuments) == "chunk_max",
-        )
-        instruction = recipe.default_instruction if instruction is None else instruction
-        self.instruction = None if instruction is None else self._encoder.checked(instruction, self._family)
         cache_bytes, is_compiled = _cache_bytes(options), bool(options.get("compile"))
         runner = in_temporary_thread(
             lambda: ModelRunner(classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled)
@@ -107,9 +96,7 @@ class LocalScorer:
         Raises:
             InputError: a query leaves no room for a document, or the family takes no instruction.
         """
-        return self._encoder.rows(
-            pairs, self.instruction if instruction is None else self._encoder.checked(instruction, self._family)
-        )
+        return self._encoder.rows(pairs, self._encoder.checked_instruction(instruction))
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False

@@ -7,10 +7,12 @@ settings are shared state, and threads that differ in them corrupt each other's 
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any, Self
 
 from onelogit.errors import InputError, RecipeError
+from onelogit.options import LongDocuments
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import Chunk, cut_into_chunks
 from onelogit.prompts.layout import Layout, Piece, Values, lay_out, lay_out_pair, split_at_control_tokens
@@ -18,7 +20,8 @@ from onelogit.prompts.template import Part, Prompt, compile_prompt, takes_instru
 from onelogit.prompts.token_cache import TokenCache
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import FastTokenizer, added_ids, control_ids, without_limits, without_settings
-from onelogit.validation import check_text
+from onelogit.recipes.recipe import Recipe
+from onelogit.validation import check_text, checked_choice, checked_max_tokens
 
 _RECENT_BYTES = 8 * 2**20  # some 5,000 passages of 150 tokens
 
@@ -42,8 +45,11 @@ class Encoder:
             ever cut.
         has_chunks: read a document that does not fit in chunks, a row each. Else its beginning stands for it.
         allow_control_tokens: read control tokens that a caller's text spells as such, as the references do.
+        family: for error messages.
+        instruction: the default one; None or "" for none.
 
     Raises:
+        InputError: an instruction for a prompt that has no place for one.
         RecipeError: the tokenizer reads a prompt in pieces differently than whole.
     """
 
@@ -56,6 +62,8 @@ class Encoder:
         adds_special_tokens: bool = True,
         allow_control_tokens: bool = False,
         has_chunks: bool = False,
+        family: str = "a model",
+        instruction: str | None = None,
     ) -> None:
         backend = without_limits(tokenizer.backend_tokenizer)
         self.max_tokens = max_tokens
@@ -71,9 +79,45 @@ class Encoder:
         is_told_types = "token_type_ids" in tokenizer.model_input_names
         self._has_types = chat_template is None and is_told_types and 1 in backend.encode("a", "b").type_ids
         self._layout = lru_cache(maxsize=2)(self._lay_out)
+        self._family = family
+        self.instruction: str | None = None
+        self.instruction = self.checked_instruction(instruction)
         self._check_runs()
         if not allow_control_tokens:
             self._check_control_tokens()
+
+    @classmethod
+    def for_recipe(
+        cls,
+        recipe: Recipe,
+        tokenizer: FastTokenizer,
+        options: Mapping[str, Any],
+        position_limit: int | None = None,
+    ) -> Self:
+        """The encoder of a recipe's prompts.
+
+        Args:
+            recipe: the prompt and its limits.
+            tokenizer: the checkpoint's own, with a fast backend.
+            options: of these, `instruction`, `max_tokens`, `long_documents` and `allow_control_tokens` are used.
+            position_limit: the longest row that the model can read, in tokens; None if unknown.
+
+        Raises:
+            InputError: a limit out of its range, or an instruction for a family that takes none.
+            RecipeError: the recipe does not fit the tokenizer.
+        """
+        long_documents = checked_choice("long_documents", options.get("long_documents"), LongDocuments)
+        instruction = options.get("instruction")
+        return cls(
+            tokenizer,
+            recipe.chat_template,
+            checked_max_tokens(options.get("max_tokens"), recipe, position_limit),
+            adds_special_tokens=recipe.adds_special_tokens,
+            allow_control_tokens=bool(options.get("allow_control_tokens")),
+            has_chunks=long_documents == "chunk_max",
+            family=recipe.family,
+            instruction=recipe.default_instruction if instruction is None else instruction,
+        )
 
     def takes_instruction(self) -> bool:
         """Whether the prompt has a place for an instruction."""
@@ -84,19 +128,20 @@ class Encoder:
         """Whether the prompt's document stands in front of its query."""
         return self._layout(self.takes_instruction()).is_document_first
 
-    def checked(self, instruction: str, family: str) -> str:
-        """The instruction itself.
+    def checked_instruction(self, instruction: str | None) -> str | None:
+        """The given instruction; the encoder's own for None.
 
         Args:
             instruction: "" for none.
-            family: of the model, to be named.
 
         Raises:
-            InputError: it is no text, or the prompt has no place for one.
+            InputError: it is not a string, or the prompt has no place for an instruction.
         """
+        if instruction is None:
+            return self.instruction
         check_text(instruction, "the instruction")
         if instruction and not self.takes_instruction():
-            raise InputError(f"the family {family} takes no instruction, but got {instruction!r}")
+            raise InputError(f"the family {self._family} takes no instruction, but got {instruction!r}")
         return instruction
 
     @property

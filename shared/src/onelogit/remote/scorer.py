@@ -201,7 +201,7 @@ class RemoteScorer:
         if instruction is None:
             return None
         if self._loaded is not None:
-            return self._loaded.encoder.checked(instruction, self._loaded.model.recipe.family)
+            return self._loaded.encoder.checked_instruction(instruction)
         check_text(instruction, "the instruction")
         if instruction and not self._spec.takes_instruction:
             raise InputError(f"the protocol {self.protocol!r} has no place for an instruction; use template='client'")

@@ -46,15 +46,9 @@ def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair], opt
     """
     with loaded_reranker(original.found._replace(spec=ModelSpec(original.model, options=options))) as reranker:
         logits = score_pairs(reranker, pairs, "converted")
-        allow_control_tokens = options.get("allow_control_tokens", False)
-        template, max_tokens = reranker.recipe.chat_template, reranker.max_tokens
-        encoder = Encoder(
-            original.tokenizer,
-            template,
-            max_tokens,
-            adds_special_tokens=original.recipe.adds_special_tokens,
-            allow_control_tokens=allow_control_tokens,
-        )
+        max_tokens = reranker.max_tokens
+        encoding_options: LoadOptions = {**options, "max_tokens": max_tokens, "long_documents": "cut"}
+        encoder = Encoder.for_recipe(reranker.recipe, original.tokenizer, encoding_options)
         rows = encoder.rows([(pair.query, pair.document) for pair in pairs], original.instruction)
         return ConversionResult(
             logits=logits,
