@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from checkpoints import random_model, recipe_with_ids
 from onelogit import Recipe, Reranker
 from onelogit.conversion.classifier import sequence_classifier
-from onelogit.conversion.head import Head, one_logit_head
+from onelogit.conversion.head import Float32Head, one_logit_head
 
 
 class Entrant(NamedTuple):
@@ -101,7 +101,7 @@ class Lineup:
         classifier = sequence_classifier(model.model, self.head(model), padding)
         return Reranker(classifier, self.tokenizer, self.recipe, **options)
 
-    def head(self, model: Qwen3ForCausalLM) -> Head:
+    def head(self, model: Qwen3ForCausalLM) -> Float32Head:
         """The row of the one logit."""
         read_out = self.recipe.read_out
         rows = [id for id in (read_out.true, read_out.false) if id is not None]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from onelogit.conversion.classifier import sequence_classifier
-from onelogit.conversion.head import Head
+from onelogit.conversion.head import Float32Head
 from onelogit.engine.attention import hooks
 from onelogit.prompts.token_rows import TokenRow
 
@@ -32,7 +32,7 @@ FIELDS = {
 def classifier_of(config_class: type[PretrainedConfig], **fields: object) -> PreTrainedModel:
     torch.manual_seed(3)
     backbone = AutoModel.from_config(config_class(**{**FIELDS, **fields})).eval()
-    return sequence_classifier(backbone, Head(torch.randn(1, 64) / 8, None), 0)
+    return sequence_classifier(backbone, Float32Head(torch.randn(1, 64) / 8), 0)
 
 
 def random_rows(count: int, seed: int = 1) -> list[TokenRow]:

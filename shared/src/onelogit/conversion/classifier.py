@@ -1,4 +1,4 @@
-"""The parts of a checkpoint -> a classifier with one logit, complete."""
+"""The parts of a checkpoint -> a complete classifier with one logit."""
 
 from copy import deepcopy
 from typing import Any
@@ -12,14 +12,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from onelogit.checkpoints.loader import Checkpoint
 from onelogit.checkpoints.module_chain import Pooling
-from onelogit.conversion.head import Head, float32_head, one_logit_head
+from onelogit.conversion.head import Float32Head, one_logit_head
 from onelogit.errors import UnsupportedModelError
 
-_CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")
+_CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")  # they ask vLLM to convert
 
 
 def build_classifier(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The classifier that a checkpoint's parts make; its backbone is the checkpoint's own, not a copy.
+    """The classifier of a checkpoint's parts; its backbone is the checkpoint's, not a copy.
 
     Raises:
         UnsupportedModelError: transformers has no sequence classifier for this architecture.
@@ -32,38 +32,70 @@ def build_classifier(checkpoint: Checkpoint) -> PreTrainedModel:
         model.config.pad_token_id = checkpoint.pad_token_id
     if checkpoint.chain is None or checkpoint.layers is None:
         return model
-    return _with_layers(model, checkpoint.chain.pooling, checkpoint.layers)
+    return _module_chain_classifier(model, checkpoint.chain.pooling, checkpoint.layers.to(model.device))
 
 
-def _with_layers(backbone: PreTrainedModel, pooling: Pooling, layers: nn.Sequential) -> PreTrainedModel:
-    """A class of transformers where one computes just this, since others can serve that; else one of our own."""
-    layers = layers.to(backbone.device)
+def sequence_classifier(backbone: PreTrainedModel, head: Float32Head, pad_token_id: int) -> PreTrainedModel:
+    """The `...ForSequenceClassification` of the backbone's architecture, around the backbone itself.
+
+    Args:
+        backbone: a decoder without a head.
+        head: with one logit for a reranker, or one for each label. It is moved to the backbone's device.
+        pad_token_id: transformers finds the last token by it.
+
+    Raises:
+        UnsupportedModelError: transformers has no sequence classifier for this architecture.
+    """
+    config = deepcopy(backbone.config)
+    config.num_labels = head.out_features
+    config.pad_token_id = pad_token_id
+    for each in (config, config.get_text_config()):
+        for field in _CONVERSION_FIELDS:
+            if hasattr(each, field):
+                delattr(each, field)
+    try:
+        classifier = _without_weights(config)
+    except ValueError as error:
+        raise UnsupportedModelError(f"transformers has no sequence classifier for {config.model_type!r}") from error
+    classifier.config.architectures = [type(classifier).__name__]
+    setattr(classifier, classifier.base_model_prefix, backbone)
+    classifier.score = head.to(backbone.device)
+    return classifier.eval()  # type: ignore[no-any-return]
+
+
+def _without_weights(config: Any) -> Any:
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+
+
+def _module_chain_classifier(backbone: PreTrainedModel, pooling: Pooling, layers: nn.Sequential) -> PreTrainedModel:
+    """A class of transformers if one computes exactly these layers, as only those can be exported; else our own."""
     match list(layers):
         case [nn.Linear() as row] if pooling == "lasttoken" and _is_decoder(backbone):
-            return sequence_classifier(backbone, Head(row.weight, row.bias), backbone.config.pad_token_id)
+            return sequence_classifier(backbone, Float32Head(row.weight, row.bias), backbone.config.pad_token_id)
         case [nn.Linear() as dense, nn.GELU(), nn.LayerNorm() as norm, nn.Linear() as row] if (
             pooling != "lasttoken"
             and backbone.config.model_type == "modernbert"
             and backbone.config.norm_eps == norm.eps
             and dense.in_features == dense.out_features
         ):
-            return _modernbert(backbone, pooling, dense, norm, row)
+            return _modernbert_classifier(backbone, pooling, dense, norm, row)
     return PooledClassifier(backbone, pooling, layers).eval()  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _is_decoder(backbone: PreTrainedModel) -> bool:
     config = backbone.config
-    sees_right = getattr(config, "use_bidirectional_attention", None) or not getattr(config, "is_causal", True)
+    is_bidirectional = getattr(config, "use_bidirectional_attention", None) or not getattr(config, "is_causal", True)
     kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), object)
-    return not sees_right and issubclass(kind, GenericForSequenceClassification)
+    return not is_bidirectional and issubclass(kind, GenericForSequenceClassification)
 
 
-def _modernbert(
+def _modernbert_classifier(
     backbone: PreTrainedModel, pooling: Pooling, dense: nn.Linear, norm: nn.LayerNorm, row: nn.Linear
 ) -> PreTrainedModel:
     """A `ModernBertForSequenceClassification` around the backbone, its head in float32.
 
-    Its normalisation has a bias only where all of the backbone's have one. So the bias goes into the last layer's:
+    Its normalisation has a bias only if all of the backbone's have one, so the last layer takes over the bias:
     `row @ (x + norm.bias) + row.bias` is `row @ x + (row @ norm.bias + row.bias)`.
     """
     config = deepcopy(backbone.config)
@@ -71,62 +103,28 @@ def _modernbert(
     config.classifier_pooling = pooling
     config.classifier_bias = dense.bias is not None
     config.classifier_activation = "gelu"
-    with torch.device("meta"):
-        classifier = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+    classifier = _without_weights(config)
     bias = row.weight.double() @ norm.bias.double() + (0 if row.bias is None else row.bias)
     classifier.model = backbone
-    classifier.head.dense = float32_head(dense.weight, dense.bias)
+    classifier.head.dense = Float32Head(dense.weight, dense.bias)
     classifier.head.norm.weight = norm.weight
     if config.norm_bias:
         classifier.head.norm.bias = nn.Parameter(torch.zeros_like(norm.bias), requires_grad=False)
-    classifier.classifier = float32_head(row.weight, bias.float())
-    return classifier.eval()  # type: ignore[no-any-return]
-
-
-def sequence_classifier(backbone: PreTrainedModel, head: Head, pad_token_id: int) -> PreTrainedModel:
-    """The `...ForSequenceClassification` of the backbone's architecture, around the backbone itself.
-
-    Nothing is copied: the classifier holds the given backbone, and `head` as its only other weight.
-
-    Args:
-        backbone: a decoder without a head.
-        head: one logit for a reranker; several make as many labels.
-        pad_token_id: transformers' own forward finds the last token by it.
-
-    Raises:
-        UnsupportedModelError: transformers has no sequence classifier for this architecture.
-    """
-    config = deepcopy(backbone.config)
-    config.num_labels = len(head.weight)
-    config.pad_token_id = pad_token_id
-    for each in (config, config.get_text_config()):
-        for field in _CONVERSION_FIELDS:  # they ask for what is now done
-            if hasattr(each, field):
-                delattr(each, field)
-    try:
-        with torch.device("meta"):
-            classifier = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise UnsupportedModelError(f"transformers has no sequence classifier for {config.model_type!r}") from error
-    classifier.config.architectures = [type(classifier).__name__]
-    setattr(classifier, classifier.base_model_prefix, backbone)
-    classifier.score = float32_head(
-        head.weight.to(backbone.device), None if head.bias is None else head.bias.to(backbone.device)
-    )
+    classifier.classifier = Float32Head(row.weight, bias.float())
     return classifier.eval()  # type: ignore[no-any-return]
 
 
 class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """One logit by way of a pooled hidden state, for a head that no class of transformers has.
+    """A classifier with one logit for a head that no class of transformers has: layers after a pooled hidden state.
 
     Args:
         backbone: an encoder, or a decoder without a head; any dtype.
-        pooling: of its last hidden states.
+        pooling: of the last hidden states.
         layers: from the pooled state to the logit, in float32.
     """
 
     base_model_prefix = "model"
-    # The backbone was asked already, when it was loaded.
+    # The backbone's own support was checked when it was loaded.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, layers: nn.Sequential) -> None:
@@ -139,8 +137,8 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
         """The logit of each row, shape (rows, 1), float32.
 
         Args:
-            attention_mask: shape (rows, tokens); 1 for tokens, then 0 for padding, which stands at the right.
-            **inputs: input_ids, and what else the backbone takes.
+            attention_mask: shape (rows, tokens): 1 for tokens, then 0 for padding at the right.
+            **inputs: input_ids, and the backbone's other arguments.
         """
         hidden = self.model(attention_mask=attention_mask, **inputs).last_hidden_state
         pooled = pool(hidden, attention_mask, self.pooling)
@@ -148,12 +146,12 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """One state for each row: the first token's, the last one's, or the mean over all.
+    """One state for each row: that of the first token, that of the last, or the mean over all.
 
     Args:
         hidden: shape (rows, tokens, hidden), padded at the right.
         attention_mask: shape (rows, tokens).
-        pooling: "cls" for the first, "lasttoken", or "mean".
+        pooling: "cls" for the first token, "lasttoken", or "mean".
 
     Returns:
         Shape (rows, hidden), float32.
@@ -166,9 +164,9 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def position_limit(classifier: PreTrainedModel) -> int | None:
-    """How many tokens the model can place; None where it sets no limit.
+    """How many tokens the model has positions for; None for no limit.
 
-    RoBERTa's kind begins to count behind the padding index, and so has fewer places than embeddings.
+    RoBERTa and its relatives number positions from behind the padding index, so not all embeddings are usable.
     """
     for name, module in classifier.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):

@@ -1,4 +1,4 @@
-"""Several answer tokens -> a classifier with a label for each, as vLLM's conversion script makes it. No reranker."""
+"""Several answer tokens -> a classifier with a label for each, as vLLM's conversion script makes it: not a reranker."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_i
 from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.weights import load_model
 from onelogit.conversion.classifier import sequence_classifier
-from onelogit.conversion.head import Head
+from onelogit.conversion.head import Float32Head
 from onelogit.export.exporter import ExportContents, export
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
@@ -23,20 +23,21 @@ def save_labels(
         model: hub id or path of a causal model.
         tokens: texts of one token each, or ids; at least two.
         folder: as in `export`.
-        options: device, dtype and the like; a recipe has no part in it.
+        options: without those of a recipe: device, dtype and so on.
         is_overwriting: as in `export`.
 
     Raises:
         RecipeError: a text is not one token, or an id is outside the vocabulary.
         CheckpointError: the model is not found or damaged, or the folder cannot be written.
-        UnsupportedModelError: it is quantised, or transformers has no sequence classifier for its architecture.
+        UnsupportedModelError: the model is quantised, or transformers has no sequence classifier for its architecture.
     """
     source = find_folder(model, with_weights=True, revision=options.get("revision"), token=options.get("token"))
     config = load_config(source, options)
     tokenizer = load_tokenizer(source, options)
-    ids = [token_id(token, tokenizer) for token in tokens]
-    rows = read_head_rows(source, ids, is_tied=bool(config.tie_word_embeddings))
-    head = Head(rows.weight.float(), None if rows.bias is None else rows.bias.float())
+    rows = read_head_rows(
+        source, [token_id(token, tokenizer) for token in tokens], is_tied=bool(config.tie_word_embeddings)
+    )
+    head = Float32Head(rows.weight.float(), None if rows.bias is None else rows.bias.float())
     backbone = load_model(source, config, options, is_backbone=True)
     classifier = sequence_classifier(backbone, head, pad_token_id(tokenizer, config))
     classifier.config.id2label = {index: str(token) for index, token in enumerate(tokens)}
@@ -49,7 +50,7 @@ def save_labels(
         source="tokens named by the caller",
     )
     limit = getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS)
-    conversion = ExportContents(
+    contents = ExportContents(
         classifier=classifier, tokenizer=tokenizer, recipe=recipe, source=model, max_tokens=limit, probes=[]
     )
-    export(conversion, folder, is_overwriting=is_overwriting)
+    export(contents, folder, is_overwriting=is_overwriting)
