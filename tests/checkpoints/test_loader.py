@@ -124,7 +124,7 @@ def test_weights_of_other_shapes_are_a_clear_error(checkpoint: Callable[..., Tin
 def test_an_adapter_alone_says_what_to_do(tmp_path: Path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
 
-    with pytest.raises(CheckpointError, match=r"not a model: merge the two with `merge_and_unload\(\)`"):
+    with pytest.raises(CheckpointError, match=r"not a model: merge it into its model with `merge_and_unload\(\)`"):
         Reranker.load(tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_contents_are_strings_where_no_form_is_declared():
         ({"1_LogitScore/config.json": {"true_token_id": None}}, RecipeError, "must name true_token_id"),
         ({"1_LogitScore/config.json": {"true_token_id": "yes"}}, RecipeError, "must name true_token_id"),
         ({"modules.json": modules(TRANSFORMER, "my_code.TemperatureLogitScore")}, UnsupportedModelError, "Temperature"),
-        ({"modules.json": modules(TRANSFORMER, "a.Pooling", folders=("", "1"))}, UnsupportedModelError, "no score"),
+        ({"modules.json": modules(TRANSFORMER, "a.Pooling", folders=("", "1"))}, UnsupportedModelError, "of a score"),
         ({"modules.json": modules(TRANSFORMER, "a.Normalize", folders=("", "1"))}, UnsupportedModelError, "Normalize"),
         (
             {"config_sentence_transformers.json": {"model_type": "SentenceTransformer"}},

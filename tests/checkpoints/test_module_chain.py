@@ -219,16 +219,20 @@ def test_verify_compares_a_chain_with_sentence_transformers_and_the_export(
 @pytest.mark.parametrize(
     ("file", "fields", "complaint"),
     [
-        ("1_Pooling/config.json", {"pooling_mode": "weightedmean"}, "pools by 'weightedmean'"),
-        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "pools by .'cls', 'mean'."),
-        ("2_Dense/config.json", {"use_residual": True}, "past itself"),
+        ("1_Pooling/config.json", {"pooling_mode": "weightedmean"}, "pooling is 'weightedmean'"),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "pooling is .'cls', 'mean'."),
+        ("2_Dense/config.json", {"use_residual": True}, "residual"),
         ("2_Dense/config.json", {"module_output_name": "scores"}, "to 'scores'"),
         ("2_Dense/config.json", {"activation_function": "my.GELU"}, "the activation 'my.GELU'"),
         ("2_Dense/config.json", {"activation_function": "torch.nn.Bilinear"}, r"'torch\.nn\.Bilinear'"),
-        ("2_Dense/config.json", {"in_features": None}, "names no in_features"),
+        ("2_Dense/config.json", {"in_features": None}, "no valid in_features: None"),
         ("4_Dense/config.json", {"module_output_name": None}, "to 'sentence_embedding'"),
         ("4_Dense/config.json", {"out_features": 3}, "gives 3 labels"),
-        ("sentence_bert_config.json", {"modality_config": {"text": {"method_output_name": "logits"}}}, "hands on"),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"text": {"method_output_name": "logits"}}},
+            "not the last",
+        ),
     ],
 )
 def test_a_chain_that_does_more_is_refused(file: str, fields: dict, complaint: str, tmp_path: Path):
@@ -239,7 +243,7 @@ def test_a_chain_that_does_more_is_refused(file: str, fields: dict, complaint: s
         Reranker.load(folder)
 
 
-@pytest.mark.parametrize(("count", "complaint"), [(2, "no score"), (4, "ends in a LayerNorm")])
+@pytest.mark.parametrize(("count", "complaint"), [(2, "ends in a pooled state"), (4, "ends in a LayerNorm")])
 def test_a_chain_without_an_end_is_refused(count: int, complaint: str, tmp_path: Path):
     folder = ettin(tmp_path)
     modules = json.loads((folder / "modules.json").read_text())
@@ -268,7 +272,7 @@ def test_poolings_in_their_old_spelling_are_read(old: dict, mode: str):
 
     assert chain is not None
     assert chain.pooling == mode
-    assert (chain.steps[0].activation, chain.steps[0].has_bias) == ("Tanh", True)  # where nothing is said
+    assert (chain.layers[0].activation, chain.layers[0].has_bias) == ("Tanh", True)  # where nothing is said
 
 
 def test_damaged_layers_are_clear_errors(tmp_path: Path):
@@ -280,7 +284,7 @@ def test_damaged_layers_are_clear_errors(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"2_Dense.*damaged or cut short"):
         Reranker.load(folder)
     save_file({"linear.weight": load_file(folder / "4_Dense" / "model.safetensors")["linear.weight"]}, file)
-    with pytest.raises(CheckpointError, match=r"does not hold what its config\.json names"):
+    with pytest.raises(CheckpointError, match=r"does not hold the tensors that its config\.json declares"):
         Reranker.load(folder)
     file.unlink()
     with pytest.raises(CheckpointError, match="2_Dense holds no weights"):

@@ -83,7 +83,7 @@ def test_a_language_models_own_chat_template_is_not_taken_for_a_rerankers():
     ],
 )
 def test_vllm_fields_that_are_no_single_logit_are_refused(fields: dict):
-    with pytest.raises(RecipeError, match="no single logit"):
+    with pytest.raises(RecipeError, match="not a single logit"):
         resolve_recipe("someone/model", texts(config=fields))
 
 

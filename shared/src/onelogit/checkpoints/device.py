@@ -1,4 +1,4 @@
-"""A device and a dtype by name -> where, and in which precision, a model computes."""
+"""Names of a device and a dtype -> the device that a model runs on, and the dtype that it computes in."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from transformers import PretrainedConfig
 from onelogit.errors import InputError
 from onelogit.options import LoadOptions
 
-_BFLOAT16_CAPABILITY = (8, 0)  # Ampere; AMD's begin with 9
+_BFLOAT16_CAPABILITY = (8, 0)  # Ampere; AMD's capabilities begin with 9
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of that name, or the fastest one here.
+    """The device of that name, or the fastest one of this machine.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no such device.
     """
     if name is None:
         if torch.cuda.is_available():
@@ -34,14 +34,14 @@ def find_device(name: str | None) -> torch.device:
 
 
 def is_quantised(config: PretrainedConfig) -> bool:
-    """Whether a model's configuration says that its weights are, or are to be."""
+    """Whether a model's weights are quantised, or are to be when they are loaded."""
     return any(getattr(each, "quantization_config", None) is not None for each in (config, config.get_text_config()))
 
 
 def find_device_map(options: LoadOptions, config: PretrainedConfig, device: torch.device) -> Any:
-    """Where transformers has to put a model's parts; None for one that is moved to its device when it is loaded.
+    """The device map for transformers; None for a model that is moved to its device once it is loaded.
 
-    Quantised weights are made on their device: some kinds cannot be moved, some go to the first GPU if not told.
+    Quantised weights are created on their device: some kinds cannot be moved, and some go to the first GPU by default.
     """
     if options.get("device_map") is not None:
         return options["device_map"]
@@ -49,20 +49,20 @@ def find_device_map(options: LoadOptions, config: PretrainedConfig, device: torc
 
 
 def find_dtype(name: str | None, stored: object, device: torch.device, *, is_kept: bool = False) -> torch.dtype:
-    """The dtype of that name, or the one that the checkpoint is stored in.
+    """The dtype of that name, or that of the stored weights.
 
     Args:
-        name: bfloat16, float16 or float32; None for the stored one.
-        stored: what the checkpoint's configuration says; float32 where that is no dtype.
-        device: one that has no instructions for a half precision computes it as float32, faster and more exactly.
-        is_kept: stay with the stored one all the same: quantised weights are unpacked to it.
+        name: bfloat16, float16 or float32; None for the stored dtype.
+        stored: the dtype of the checkpoint's configuration; anything else counts as float32.
+        device: if it has no instructions for a stored half precision, float32 is faster and more exact, and used.
+        is_kept: use the stored dtype in any case: quantised weights are unpacked to it.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no such dtype.
     """
     if name is not None:
         if name not in _DTYPES:
-            raise InputError(f"unknown dtype {name!r}; it is one of {', '.join(_DTYPES)}")
+            raise InputError(f"unknown dtype {name!r}; use one of {', '.join(_DTYPES)}")
         return _DTYPES[name]
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
     is_native = has_bfloat16(device) if dtype == torch.bfloat16 else device.type != "cpu" or dtype != torch.float16
@@ -70,7 +70,7 @@ def find_dtype(name: str | None, stored: object, device: torch.device, *, is_kep
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices by instructions of its own."""
+    """Whether the device has instructions that multiply bfloat16 matrices."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _BFLOAT16_CAPABILITY
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

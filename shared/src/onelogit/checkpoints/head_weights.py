@@ -1,6 +1,7 @@
-"""A stored head -> the rows of it that make the logit; the others stay on disk."""
+"""A stored head -> the weights that make the logit: rows of a language-model head, or the layers of a module chain."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,103 +30,99 @@ class HeadRows(NamedTuple):
 
 
 def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> HeadRows:
-    """Some rows of a head, through slices: the rest of it stays on disk.
+    """Some rows of a head; the others are not read from disk.
 
     Args:
         folder: the checkpoint.
-        ids: rows of the language-model head; None for the one row of a native head.
-        is_tied: whether the input embeddings stand for a head that is not stored.
+        ids: rows of the language-model head; None for the only row of a native head.
+        is_tied: whether the input embeddings serve as the head if no head is stored.
 
     Raises:
-        CheckpointError: there is no such head.
+        CheckpointError: there is no such head, or its file is damaged.
         RecipeError: an id is outside the vocabulary.
-        UnsupportedModelError: the head is quantised, or a native one has several rows.
+        UnsupportedModelError: the head is quantised, or a native head has several rows.
     """
     files = files_of_tensors(folder)
     names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
-    key = next((key for name in names for key in files if key == name or key.endswith(f".{name}")), None)
+    key = next((found for name in names if (found := _find_key(files, name)) is not None), None)
     if key is None:
         raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}: the head's rows cannot be read")
     if ids is None and (count := _count_rows(files[key], key)) != 1:
         raise UnsupportedModelError(f"{key} has {count} rows: a reranker's own head must have one logit")
     rows = [0] if ids is None else ids
-    bias_name = names[0].replace("weight", "bias")
-    bias_key = next((key for key in files if key == bias_name or key.endswith(f".{bias_name}")), None)
+    bias_key = _find_key(files, names[0].replace("weight", "bias"))
     return HeadRows(
         weight=_read_rows(files[key], key, rows),
         bias=None if bias_key is None else _read_rows(files[bias_key], bias_key, rows),
     )
 
 
-def _count_rows(file: Path, key: str) -> int:
-    """How many rows a stored tensor has."""
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            return int(tensors.get_slice(key).get_shape()[0])
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
-
-
 def stored_dtype(folder: Path) -> torch.dtype | None:
-    """The dtype of a checkpoint's first tensor, for a configuration that names none; None for a quantised one."""
+    """The dtype of a checkpoint's first tensor; None if it is quantised. For a configuration that names no dtype."""
     key, file = next(iter(files_of_tensors(folder).items()))
     names = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
     with safe_open(file, framework="pt") as tensors:
         return names.get(tensors.get_slice(key).get_dtype())
 
 
-def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
-    """Some rows of a stored tensor, in its stored dtype; the others stay on disk.
+def read_module_layers(folder: Path, chain: ModuleChain) -> nn.Sequential:
+    """The layers of a module chain with their weights, in float32.
 
     Raises:
-        CheckpointError: the file is damaged.
-        RecipeError: a row is outside the tensor.
-        UnsupportedModelError: the tensor is quantised.
+        CheckpointError: a module's file is missing or damaged, or holds other tensors than its config.json declares.
     """
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            tensor = tensors.get_slice(key)
-            count = tensor.get_shape()[0]
-            for row in rows:
-                if not 0 <= row < count:
-                    raise RecipeError(f"the token id {row} is outside the vocabulary of {count} tokens")
-            taken = torch.cat([tensor[row : row + 1] for row in rows])
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+    layers: list[nn.Module] = []
+    for layer in chain.layers:
+        layers.append(_read_layer(folder / layer.folder, layer))
+        if isinstance(layer, DenseLayer) and layer.activation != "Identity":
+            layers.append(getattr(nn, layer.activation)())
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def _find_key(files: dict[str, Path], name: str) -> str | None:
+    return next((key for key in files if key == name or key.endswith(f".{name}")), None)
+
+
+def _count_rows(file: Path, key: str) -> int:
+    with _refuse_damaged(file), safe_open(file, framework="pt") as tensors:
+        return int(tensors.get_slice(key).get_shape()[0])
+
+
+def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
+    with _refuse_damaged(file), safe_open(file, framework="pt") as tensors:
+        tensor = tensors.get_slice(key)
+        count = tensor.get_shape()[0]
+        for row in rows:
+            if not 0 <= row < count:
+                raise RecipeError(f"the token id {row} is outside the vocabulary of {count} tokens")
+        taken = torch.cat([tensor[row : row + 1] for row in rows])
     if not taken.is_floating_point() or taken.element_size() < 2:
         raise UnsupportedModelError(f"{key} is quantised ({taken.dtype}); take the unquantised checkpoint")
     return taken
 
 
-def read_module_layers(folder: Path, chain: ModuleChain) -> nn.Sequential:
-    """The layers of a chain with their weights, in float32.
-
-    Raises:
-        CheckpointError: a module's file is missing, damaged, or holds other tensors than its config.json names.
-    """
-    layers: list[nn.Module] = []
-    for step in chain.steps:
-        layers.append(_read_layer(folder / step.folder, step))
-        if isinstance(step, DenseLayer) and step.activation != "Identity":
-            layers.append(getattr(nn, step.activation)())
-    return nn.Sequential(*layers).eval().requires_grad_(False)
-
-
-def _read_layer(folder: Path, step: DenseLayer | NormLayer) -> nn.Module:
+def _read_layer(folder: Path, declared: DenseLayer | NormLayer) -> nn.Module:
     file = folder / "model.safetensors"
     if not file.is_file():
         raise CheckpointError(f"{folder} holds no weights (model.safetensors); pickled ones (.bin) are not read")
     layer: nn.Module
-    if isinstance(step, DenseLayer):
-        layer = nn.Linear(step.inputs, step.outputs, bias=step.has_bias, device="meta")
+    if isinstance(declared, DenseLayer):
+        layer = nn.Linear(declared.inputs, declared.outputs, bias=declared.has_bias, device="meta")
     else:
-        layer = nn.LayerNorm(step.inputs, device="meta")
-    try:
-        # The modules name their one layer, which is not our business: linear.weight, norm.bias.
+        layer = nn.LayerNorm(declared.inputs, device="meta")
+    with _refuse_damaged(file):
+        # Tensors are named after an attribute of the module: linear.weight, norm.bias.
         tensors = {name.rpartition(".")[2]: tensor.float() for name, tensor in load_file(file).items()}
+    try:
         layer.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{file} does not hold the tensors that its config.json declares: {error}") from error
+    return layer
+
+
+@contextmanager
+def _refuse_damaged(file: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
-    except RuntimeError as error:
-        raise CheckpointError(f"{file} does not hold what its config.json names: {error}") from error
-    return layer

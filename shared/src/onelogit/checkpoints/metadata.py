@@ -1,4 +1,4 @@
-"""The texts of a checkpoint's small files -> what they declare of a reranker. Reads no disk, knows no family."""
+"""The texts of a checkpoint's small files -> what they declare of a reranker. Reads no disk, knows no model family."""
 
 import json
 import re
@@ -15,12 +15,11 @@ SmallFiles = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""
 
 _READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
-_STEP_MODULES = {"Dense", "LayerNorm"}  # behind a Pooling; `chain` reads them
+_LAYER_MODULES = {"Dense", "LayerNorm"}  # after a Pooling; see `module_chain`
 _ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
 
-
-# Set before a template that wants contents as lists of parts, so that it takes plain strings as well. The tag's last
-# plus sign keeps a newline that the template begins with.
+# Put before a template that expects contents as lists of parts, so that it accepts strings as well. The plus sign of
+# the last tag keeps a newline at the template's beginning.
 _STRUCTURING = (
     "{%- set structured = namespace(messages=[]) -%}{%- for message in messages -%}"
     "{%- set content = message.content -%}"
@@ -32,13 +31,13 @@ _STRUCTURING = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankerMetadata:
-    """What a checkpoint's files say of it; None for what they do not say.
+    """What a checkpoint's files declare; None for what they do not declare.
 
     Attributes:
-        files: which files said so, for people to read.
-        read_out: None for a head of the checkpoint's own.
-        chat_template: for contents that are strings, with the variables that the files fix for it set at its beginning.
-        max_tokens: of the reranker; a tokenizer's own limit may be larger or smaller.
+        files: which files declare it, for people to read.
+        read_out: None for the checkpoint's own head.
+        chat_template: for contents that are strings; the variables that the files fix are set at its beginning.
+        max_tokens: of the reranker; the tokenizer's limit may be larger or smaller.
     """
 
     files: str
@@ -52,11 +51,11 @@ class RerankerMetadata:
 
 
 def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata | None:
-    """What `modules.json` and the files it points to declare; None where there is no such file.
+    """What `modules.json` and the files it points to declare; None if there is no such file.
 
     Raises:
-        RecipeError: the files leave out what they should say.
-        UnsupportedModelError: they declare something other than one read-out.
+        RecipeError: a required field is missing.
+        UnsupportedModelError: the files declare something other than a single read-out.
 
     Source: sentence_transformers 6.2, base/model.py and cross_encoder/modules/logit_score.py.
     """
@@ -65,16 +64,16 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
         return None
     settings = parse_json(texts, "config_sentence_transformers.json")
     if settings.get("model_type") == "SentenceTransformer":
-        raise UnsupportedModelError("it is an embedding model, which reads a query and a document apart")
+        raise UnsupportedModelError("it is an embedding model, which reads query and document separately")
     if not all(isinstance(module, dict) for module in modules):
         raise RecipeError("modules.json must list objects")
     names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     folders = [str(module.get("path", "")) for module in modules]
     is_read_out = len(names) == 2 and names[1] in _READ_OUT_MODULES
-    is_chain = names[1:2] == ["Pooling"] and set(names[2:]) <= _STEP_MODULES
+    is_chain = names[1:2] == ["Pooling"] and set(names[2:]) <= _LAYER_MODULES
     if names[:1] != ["Transformer"] or not (len(names) == 1 or is_read_out or is_chain):
         raise UnsupportedModelError(
-            f"modules.json chains {' -> '.join(names)}, which is no single read-out; "
+            f"modules.json chains {' -> '.join(names)}, which is not a single read-out; "
             "sentence_transformers.CrossEncoder can run it"
         )
     return RerankerMetadata(
@@ -85,12 +84,12 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
         activation=read_activation(texts),
         max_tokens=parse_json(texts, join_path(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
         tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
-        adds_special_tokens=False,  # as transformers' chat templates, which write what they need
+        adds_special_tokens=False,  # as transformers' chat templates, which contain the special tokens they need
     )
 
 
 def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
-    """What the fields of `config.json` declare by which vLLM converts; None where there are none.
+    """What the fields of `config.json` that make vLLM convert a model declare; None if there are none.
 
     Raises:
         RecipeError: the fields contradict each other.
@@ -109,7 +108,7 @@ def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
     elif method == "no_post_processing" and len(tokens) == 1:
         read_out = ReadOut(true=tokens[0])
     else:
-        raise RecipeError(f"config.json asks for {method!r} of {tokens}, which is no single logit")
+        raise RecipeError(f"config.json asks for {method!r} of {tokens}, which is not a single logit")
     return RerankerMetadata(
         files=f"config.json: classifier_from_token {tokens}, {method}",
         read_out=read_out,
@@ -119,7 +118,7 @@ def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
 
 
 def read_model_card(texts: SmallFiles) -> dict[str, Any]:
-    """The front matter of README.md; empty where there is none that can be read."""
+    """The metadata at the top of README.md; empty if there is none, or it is not valid YAML."""
     match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", texts.get("README.md", ""), re.DOTALL)
     if match is None:
         return {}
@@ -141,10 +140,10 @@ def read_licence(texts: SmallFiles) -> str | None:
 
 
 def read_activation(texts: SmallFiles) -> Activation | None:
-    """The activation that the files name for Sentence Transformers, from its newest place to its oldest.
+    """The activation that the files name for Sentence Transformers, in its newest place first, or None.
 
     Raises:
-        RecipeError: it is neither a sigmoid nor the identity.
+        RecipeError: the activation is neither a sigmoid nor the identity.
     """
     config = parse_json(texts, "config.json")
     path = (
@@ -161,17 +160,16 @@ def read_activation(texts: SmallFiles) -> Activation | None:
 
 
 def tokenizer_max_tokens(texts: SmallFiles, folder: str = "") -> int | None:
-    """The longest input that the tokenizer names, in tokens."""
-    declared = parse_json(texts, join_path(folder, "tokenizer_config.json")).get("model_max_length")
-    # Tokenizers without a limit of their own carry 1e30 here.
-    return int(declared) if declared is not None and declared < 10**9 else None
+    """The longest input of the tokenizer, in tokens; None if it has no limit."""
+    limit = parse_json(texts, join_path(folder, "tokenizer_config.json")).get("model_max_length")
+    return int(limit) if limit is not None and limit < 10**9 else None  # transformers writes 1e30 for no limit
 
 
 def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
-    """The parsed JSON file, or an empty `kind` where there is no such file.
+    """The content of a JSON file; an empty `kind` if there is no such file.
 
     Raises:
-        CheckpointError: the file is not JSON, or holds another kind.
+        CheckpointError: the file is not JSON, or its content is not a `kind`.
     """
     if path not in texts:
         return kind()
@@ -184,10 +182,15 @@ def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
     return content
 
 
+def join_path(folder: str, name: str) -> str:
+    """The path of a file in a module's folder; "" is the checkpoint's own folder."""
+    return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else name
+
+
 def _default_instruction(settings: dict[str, Any], *, is_native: bool) -> str | None:
     prompts = settings.get("prompts")
     if is_native and prompts == {}:
-        return ""  # a conversion that was saved without one
+        return ""  # a conversion that was saved without an instruction
     return (prompts or {}).get(settings.get("default_prompt_name"))
 
 
@@ -221,16 +224,10 @@ def _chat_template(texts: SmallFiles, folder: str) -> str | None:
 
 
 def _named_template(texts: SmallFiles, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:
-    if name is not None and join_path(folder, f"additional_chat_templates/{name}.jinja") in texts:
-        return texts[join_path(folder, f"additional_chat_templates/{name}.jinja")]
-    if name is None and join_path(folder, "chat_template.jinja") in texts:
-        return texts[join_path(folder, "chat_template.jinja")]
+    file = "chat_template.jinja" if name is None else f"additional_chat_templates/{name}.jinja"
+    if join_path(folder, file) in texts:
+        return texts[join_path(folder, file)]
     template = tokenizer_settings.get("chat_template")
     if isinstance(template, list):
         return {entry["name"]: entry["template"] for entry in template}.get("default" if name is None else name)
     return template if name is None else None
-
-
-def join_path(folder: str, name: str) -> str:
-    """The path of a file in a module's folder, which is "" for the checkpoint's own."""
-    return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else name

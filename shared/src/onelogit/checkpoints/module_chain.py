@@ -1,6 +1,6 @@
-"""The texts of a checkpoint -> the head that its chain of modules makes: a pooling, and steps to one logit. No torch.
+"""The small files of a checkpoint -> the head that its modules make: a pooling, and layers to one logit. No torch.
 
-Sentence Transformers writes some rerankers as modules behind a plain backbone: Transformer, Pooling, then Dense and
+Sentence Transformers stores some rerankers as modules after a plain backbone: Transformer, Pooling, then Dense and
 LayerNorm, the last Dense with one output (cross-encoder/ettin-reranker-*).
 """
 
@@ -12,7 +12,7 @@ from onelogit.errors import UnsupportedModelError
 
 Pooling = Literal["cls", "mean", "lasttoken"]
 
-_STATE = "sentence_embedding"  # what the modules hand on
+_STATE = "sentence_embedding"  # the name of what one module passes to the next
 _ACTIVATIONS = ("GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "Tanh")
 _OLD_POOLINGS = {
     "pooling_mode_cls_token": "cls",
@@ -23,7 +23,7 @@ _OLD_POOLINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseLayer:
-    """A linear layer and an activation, a class of `torch.nn` by name; the tensors stand in `folder`."""
+    """A linear layer, whose tensors are in `folder`, and an activation, by the name of its class in `torch.nn`."""
 
     folder: str
     inputs: int
@@ -34,7 +34,7 @@ class DenseLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormLayer:
-    """A layer normalisation with torch's own epsilon; its tensors stand in `folder`."""
+    """A layer normalisation with torch's default epsilon; its tensors are in `folder`."""
 
     folder: str
     inputs: int
@@ -42,36 +42,36 @@ class NormLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleChain:
-    """A head as modules: the hidden states are pooled into one, which the steps turn into one logit, in order."""
+    """A head made of modules: the hidden states are pooled into one state, which the layers turn into one logit."""
 
     pooling: Pooling
-    steps: tuple[DenseLayer | NormLayer, ...]
+    layers: tuple[DenseLayer | NormLayer, ...]
 
 
 def read_module_chain(texts: SmallFiles) -> ModuleChain | None:
-    """The chain that `modules.json` and the files it points to declare; None for a checkpoint without one.
+    """The module chain that `modules.json` and the files it points to declare; None for a checkpoint without one.
 
     Raises:
-        UnsupportedModelError: a chain that does more than that, or ends in several labels.
+        UnsupportedModelError: the chain has other steps, or ends in several labels.
 
     Source: sentence_transformers 6.2, sentence_transformer/modules/{pooling,layer_norm}.py, base/modules/dense.py.
     """
     modules = parse_json(texts, "modules.json", kind=list)
-    if len(modules) < 2 or _kind(modules[1]) != "Pooling":
+    if len(modules) < 2 or _type_name(modules[1]) != "Pooling":
         return None
-    steps = []
+    layers = []
     for module in modules[2:]:
         folder = str(module.get("path", ""))
         config = parse_json(texts, join_path(folder, "config.json"))
-        is_last = module is modules[-1]
-        steps.append(_dense(folder, config, is_last) if _kind(module) == "Dense" else _norm(folder, config, is_last))
-    if not steps:
-        raise _unsupported("it ends in a pooled state, and no score")
+        read_layer = _dense_layer if _type_name(module) == "Dense" else _norm_layer
+        layers.append(read_layer(folder, config, module is modules[-1]))
+    if not layers:
+        raise _unsupported("it ends in a pooled state instead of a score")
     _check_transformer(texts, str(modules[0].get("path", "")))
-    return ModuleChain(pooling=_pooling(texts, str(modules[1].get("path", ""))), steps=tuple(steps))
+    return ModuleChain(pooling=_pooling(texts, str(modules[1].get("path", ""))), layers=tuple(layers))
 
 
-def _kind(module: dict[str, Any]) -> str:
+def _type_name(module: dict[str, Any]) -> str:
     return str(module.get("type", "")).rpartition(".")[2]
 
 
@@ -79,7 +79,7 @@ def _check_transformer(texts: SmallFiles, folder: str) -> None:
     settings = parse_json(texts, join_path(folder, "sentence_bert_config.json"))
     outputs = {form.get("method_output_name") for form in (settings.get("modality_config") or {}).values()}
     if not outputs <= {None, "last_hidden_state"}:
-        raise _unsupported(f"its backbone hands on {sorted(map(str, outputs))}, not the last hidden state")
+        raise _unsupported(f"its backbone outputs {sorted(map(str, outputs))}, not the last hidden state")
 
 
 def _pooling(texts: SmallFiles, folder: str) -> Pooling:
@@ -88,44 +88,45 @@ def _pooling(texts: SmallFiles, folder: str) -> Pooling:
     mode: Any = config.get("pooling_mode", [_OLD_POOLINGS.get(each, each) for each in old] or "mean")
     mode = mode[0] if isinstance(mode, list) and len(mode) == 1 else mode
     if mode not in get_args(Pooling):
-        raise _unsupported(f"it pools by {mode!r}, which is none of {', '.join(get_args(Pooling))}")
+        raise _unsupported(f"its pooling is {mode!r}, not one of {', '.join(get_args(Pooling))}")
     return mode  # type: ignore[no-any-return]
 
 
-def _dense(folder: str, config: dict[str, Any], is_last: bool) -> DenseLayer:
+def _dense_layer(folder: str, config: dict[str, Any], is_last: bool) -> DenseLayer:
     source = config.get("module_input_name", _STATE)
     target = config.get("module_output_name") or source
     if source != _STATE or target != ("scores" if is_last else _STATE) or config.get("use_residual"):
-        raise _unsupported(f"{folder} leads from {source!r} to {target!r}, or past itself")
+        raise _unsupported(f"{folder} leads from {source!r} to {target!r}, or has a residual connection")
     if is_last and config.get("out_features") != 1:
         raise _unsupported(f"{folder} gives {config.get('out_features')} labels: a reranker's head must have one logit")
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = path.rpartition(".")[2]
     if not path.startswith("torch.nn.") or activation not in _ACTIVATIONS:
-        raise _unsupported(f"{folder} has the activation {path!r}, which is none of {', '.join(_ACTIVATIONS)}")
+        raise _unsupported(f"{folder} has the activation {path!r}, not one of {', '.join(_ACTIVATIONS)}")
     return DenseLayer(
         folder=folder,
-        inputs=_whole(folder, config, "in_features"),
-        outputs=_whole(folder, config, "out_features"),
+        inputs=_positive_integer(folder, config, "in_features"),
+        outputs=_positive_integer(folder, config, "out_features"),
         has_bias=bool(config.get("bias", True)),
         activation=activation,
     )
 
 
-def _norm(folder: str, config: dict[str, Any], is_last: bool) -> NormLayer:
+def _norm_layer(folder: str, config: dict[str, Any], is_last: bool) -> NormLayer:
     if is_last:
-        raise _unsupported("it ends in a LayerNorm, and no score")
-    return NormLayer(folder=folder, inputs=_whole(folder, config, "dimension"))
+        raise _unsupported("it ends in a LayerNorm instead of a score")
+    return NormLayer(folder=folder, inputs=_positive_integer(folder, config, "dimension"))
 
 
-def _whole(folder: str, config: dict[str, Any], name: str) -> int:
+def _positive_integer(folder: str, config: dict[str, Any], name: str) -> int:
     value = config.get(name)
     if type(value) is not int or value < 1:
-        raise _unsupported(f"{folder}/config.json names no {name}")
+        raise _unsupported(f"{folder}/config.json has no valid {name}: {value!r}")
     return value
 
 
 def _unsupported(reason: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"the chain of its modules.json is no single read-out: {reason}; sentence_transformers.CrossEncoder can run it"
+        f"the modules of modules.json do not make one logit in a supported way: {reason}; "
+        "sentence_transformers.CrossEncoder can run it"
     )

@@ -1,4 +1,4 @@
-"""A checkpoint's folder -> its model with all its weights, as transformers loads it."""
+"""A checkpoint's folder -> its model with all weights, as transformers loads it."""
 
 import logging
 import threading
@@ -19,17 +19,17 @@ from onelogit.options import LoadOptions
 def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
     """The model with all its weights, in evaluation mode, on its device.
 
-    Where the caller names no dtype, the model's config keeps naming the stored one, though a CPU computes float16 as
-    float32: an export is written in it.
+    Unless the caller names a dtype, the model's config keeps the stored one even if a CPU computes float16 as float32:
+    an export is written in it.
 
     Args:
         folder: the checkpoint.
-        config: its own.
-        options: device, dtype, and what is passed on to transformers.
-        is_backbone: leave out the head; False for a sequence classifier with its own.
+        config: of the checkpoint.
+        options: device, dtype, and options for transformers.
+        is_backbone: leave out the head; False for a sequence classifier with its own head.
 
     Raises:
-        CheckpointError: weights are missing or damaged; none is ever filled with random numbers.
+        CheckpointError: weights are missing or damaged; missing ones are never filled with random numbers.
         UnsupportedModelError: the classifier has several labels.
         InputError: an unknown device or dtype, or a device map that leaves the embeddings on disk.
     """
@@ -48,7 +48,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if missing:
         # transformers fills these with random numbers and only warns.
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, {missing[0]} among them")
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, among them {missing[0]}")
     if not is_backbone and model.config.num_labels != 1:
         labels = model.config.num_labels
         raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
@@ -57,36 +57,35 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     if device_map is None:
         model.to(device)
     if model.device.type == "meta":
-        raise InputError(f"device_map={device_map!r} leaves the embeddings of {folder} on no device: name one for them")
+        raise InputError(f"device_map={device_map!r} leaves the embeddings of {folder} on no device; add one for them")
     model.eval().requires_grad_(False)
     if is_quantised(model.config):
-        _use_once(model, folder)
+        _unpack_weights(model, folder)
     return model  # type: ignore[no-any-return]
 
 
 def _from_pretrained(model_class: Any, folder: Path, **options: object) -> tuple[Any, dict[str, Any]]:
-    """The model, and what transformers tells of its weights."""
+    """The model, and transformers' report of its weights."""
     given = {name: value for name, value in options.items() if value is not None}
     try:
         with _without_load_report():
             model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **given)
-    except Exception as error:  # so many kinds of quantisation, so many kinds of complaint
+    except Exception as error:  # each kind of quantisation raises its own classes
         if "ignore_mismatched_sizes" in str(error):
-            raise CheckpointError(f"weights in {folder} have other shapes than its config.json names") from error
+            raise CheckpointError(f"weights in {folder} have other shapes than its config.json declares") from error
         raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
     return model, report
 
 
 @torch.inference_mode()
-def _use_once(model: PreTrainedModel, folder: Path) -> None:
-    """Have quantised weights unpacked that would be only now: before it is asked how much memory is left."""
+def _unpack_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Run the model once: some kinds of quantised weights are unpacked only then, and free memory is measured next."""
     try:
         model(torch.zeros((1, 1), dtype=torch.long, device=model.device))
-    except Exception as error:  # whatever a kernel lacks
+    except Exception as error:  # kernels raise classes of their own
         computed = f"in {str(model.dtype).removeprefix('torch.')} on {model.device}"
         raise CheckpointError(
-            f"the quantised weights in {folder} cannot be used {computed}, though maybe in another dtype: "
-            f"{first_line(error)}"
+            f"the quantised weights in {folder} cannot be used {computed}; another dtype may work: {first_line(error)}"
         ) from error
 
 
