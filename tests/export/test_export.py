@@ -1,8 +1,6 @@
-"""The exported folder: the same logits to everyone who opens it, and whole or not there."""
+"""The exported folder: the same logits for every library that opens it."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +12,11 @@ from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, Qwen3ForCausalLM, pipeline
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from onelogit import CheckpointError, InputError, ReadOut, Recipe, Reranker, UnsupportedModelError
+from onelogit import ReadOut, Recipe, Reranker, UnsupportedModelError
 from onelogit.export.metadata import exported_template
 from onelogit.prompts.template import takes_instruction
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
-from support.prepared import Process, run
 from support.tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer
 
 QUERY = "What is the capital of China?"
@@ -35,7 +32,7 @@ def conversation(document: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
-def test_the_folder_gives_equal_logits_everywhere_without_flags(
+def test_every_library_computes_the_same_logits_from_the_folder_without_flags(
     family: Recipe, is_tied: bool, checkpoint: Callable[..., Tiny], tmp_path: Path
 ):
     reranker = Reranker.load(
@@ -77,7 +74,7 @@ def test_a_bfloat16_checkpoint_keeps_its_dtype_and_its_head_in_float32(tiny_qwen
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
-def test_a_half_precision_that_a_cpu_computes_as_float32_is_saved_as_it_was(
+def test_a_stored_half_precision_is_saved_even_if_a_cpu_computes_it_as_float32(
     is_tied: bool,
     half: torch.dtype,
     checkpoint: Callable[..., Tiny],
@@ -103,7 +100,7 @@ def test_a_half_precision_that_a_cpu_computes_as_float32_is_saved_as_it_was(
     assert Reranker.load(tmp_path / "saved").logits(QUERY, DOCUMENTS) == reranker.logits(QUERY, DOCUMENTS)
 
 
-def test_a_dtype_that_was_asked_for_is_the_exports(checkpoint: Callable[..., Tiny], tmp_path: Path):
+def test_an_explicit_dtype_is_the_one_saved(checkpoint: Callable[..., Tiny], tmp_path: Path):
     folder = checkpoint("Qwen3-Reranker-half").folder
     Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
 
@@ -114,7 +111,7 @@ def test_a_dtype_that_was_asked_for_is_the_exports(checkpoint: Callable[..., Tin
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_an_encoder_is_saved_as_it_is(tmp_path: Path):
+def test_an_encoder_is_saved_unchanged(tmp_path: Path):
     tokenizer = pair_tokenizer("[CLS]", "[SEP]", "[SEP]", has_types=True)
     reranker = Reranker.load(native_checkpoint(tmp_path / "encoder", BertConfig, tokenizer, num_labels=1))
 
@@ -129,7 +126,7 @@ def test_an_encoder_is_saved_as_it_is(tmp_path: Path):
     assert scores(Reranker.load(tmp_path / "saved")) == pytest.approx(scores(reranker), abs=1e-5)
 
 
-def test_the_files_say_what_servers_need(tiny_qwen: Tiny, tmp_path: Path):
+def test_the_files_declare_what_servers_need(tiny_qwen: Tiny, tmp_path: Path):
     Reranker.load(tiny_qwen.folder, max_tokens=500).save(tmp_path / "converted")
 
     config = json.loads((tmp_path / "converted" / "config.json").read_text())
@@ -143,7 +140,7 @@ def test_the_files_say_what_servers_need(tiny_qwen: Tiny, tmp_path: Path):
     assert (tokenizer["padding_side"], tokenizer["model_max_length"]) == ("left", 500)
 
 
-def test_the_instruction_and_activation_that_were_chosen_are_saved(tiny_qwen: Tiny, tmp_path: Path):
+def test_the_chosen_instruction_and_activation_are_saved(tiny_qwen: Tiny, tmp_path: Path):
     reranker = Reranker.load(tiny_qwen.folder, instruction="Find lies.", activation="identity")
     reranker.save(tmp_path / "converted")
 
@@ -171,7 +168,7 @@ def test_a_request_without_an_instruction_gets_the_default_one(recipe: Recipe):
     [recipe for recipe in FAMILIES if recipe.chat_template and takes_instruction(recipe.chat_template)],
     ids=lambda r: r.family,
 )
-def test_a_request_with_an_instruction_gets_it_however_it_is_told(recipe: Recipe):
+def test_a_request_with_an_instruction_gets_it_as_a_variable_or_as_a_system_message(recipe: Recipe):
     """vLLM passes the variable `instruction`, Sentence Transformers a system message."""
     template = exported_template(recipe)
     message = [{"role": "system", "content": "Find lies."}]
@@ -230,136 +227,7 @@ def test_a_folder_whose_name_looks_like_a_hub_id_is_a_folder(
     assert json.loads((tmp_path / "converted" / "reranker_probe.json").read_text())["source"] == "Qwen3-Reranker-tiny"
 
 
-def test_only_an_earlier_export_is_overwritten_and_only_when_told(tiny_qwen: Tiny, tmp_path: Path):
-    reranker = Reranker.load(tiny_qwen.folder)
-    folder, precious = tmp_path / "mine", tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("keep me")
-    (tmp_path / "file").write_text("keep me")
-    (tmp_path / "link").symlink_to(precious)
-    reranker.save(folder)
-
-    with pytest.raises(InputError, match="is there already"):
-        reranker.save(folder)
-    reranker.save(folder, force=True)
-    for name, complaint in (("precious", "no earlier export"), ("file", "is no folder"), ("link", "is no folder")):
-        with pytest.raises(InputError, match=complaint):
-            reranker.save(tmp_path / name, force=True)
-
-    assert Reranker.load(folder).logits(QUERY, DOCUMENTS) == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=1e-5)
-    assert (tmp_path / "precious" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "keep me"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "link", "mine", "precious"]
-
-
-def test_a_model_is_never_converted_onto_itself(tiny_qwen: Tiny, tmp_path: Path):
-    Reranker.load(tiny_qwen.folder).save(tmp_path / "one")
-
-    with pytest.raises(InputError, match="is the model that is converted"):
-        Reranker.load(tmp_path / "one").save(tmp_path / "one", force=True)
-
-
-def test_a_rename_that_fails_puts_the_earlier_export_back(
-    tiny_qwen: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    reranker = Reranker.load(tiny_qwen.folder)
-    reranker.save(tmp_path / "mine")
-    rename = Path.rename
-
-    def fail_on_the_new_one(path: Path, target: Path) -> Path:
-        if path.name.startswith(".mine-") and target.name == "mine":
-            raise OSError(28, "No space left on device")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", fail_on_the_new_one)
-    with pytest.raises(CheckpointError, match="No space left"):
-        reranker.save(tmp_path / "mine", force=True)
-
-    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
-    assert (tmp_path / "mine" / "model.safetensors").is_file()
-
-
-def test_a_kill_between_the_two_renames_loses_nothing_and_says_where_it_is(tiny_qwen: Tiny, tmp_path: Path):
-    Reranker.load(tiny_qwen.folder).save(tmp_path / "mine")
-    program = (
-        "import os, signal, sys; from pathlib import Path; from onelogit import Reranker\n"
-        "reranker, rename = Reranker.load(sys.argv[1]), Path.rename\n"
-        "Path.rename = lambda *paths: (rename(*paths), os.kill(os.getpid(), signal.SIGKILL))\n"
-        "reranker.save(sys.argv[2], force=True)"
-    )
-
-    killed = run(["-c", program, tiny_qwen.folder, tmp_path / "mine"])
-
-    assert killed.returncode == -signal.SIGKILL
-    with pytest.raises(CheckpointError, match="the earlier one at ") as caught:
-        Reranker.load(tmp_path / "mine")
-    assert Reranker.load(str(caught.value).rpartition(" at ")[2]).logits(QUERY, DOCUMENTS)
-
-
-def test_others_may_read_the_folder(tiny_qwen: Tiny, tmp_path: Path):
-    mask = os.umask(0o022)
-    try:
-        Reranker.load(tiny_qwen.folder).save(tmp_path / "mine")
-    finally:
-        os.umask(mask)
-
-    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755
-    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "mine").iterdir()} == {0o644}
-
-
-def test_no_path_of_this_machine_is_written(tiny_qwen: Tiny, tmp_path: Path):
-    reranker = Reranker.load(tiny_qwen.folder)
-    reranker.save(tmp_path / "one")
-    Reranker.load(tmp_path / "one").save(tmp_path / "two")
-
-    for folder in ("one", "two"):
-        for file in (tmp_path / folder).iterdir():
-            assert str(tmp_path.parent).encode() not in file.read_bytes(), file
-
-
-def test_a_disk_that_is_full_leaves_nothing_behind(tiny_qwen: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    reranker = Reranker.load(tiny_qwen.folder)
-    old = tmp_path / "old"
-    reranker.save(old)
-    before = {file.name: file.read_bytes() for file in old.iterdir()}
-    write_text = Path.write_text
-
-    def fail_on_the_card(path: Path, *args: object, **options: object) -> int:
-        if path.name == "README.md":
-            raise OSError(28, "No space left on device")
-        return write_text(path, *args, **options)
-
-    monkeypatch.setattr(Path, "write_text", fail_on_the_card)
-    with pytest.raises(CheckpointError, match=r"cannot be written.*No space left"):
-        reranker.save(old, force=True)
-    with pytest.raises(CheckpointError, match=r"cannot be written"):
-        reranker.save(tmp_path / "new")
-
-    assert [file.name for file in tmp_path.iterdir()] == ["old"]
-    assert {file.name: file.read_bytes() for file in old.iterdir()} == before
-
-
-def test_a_kill_in_mid_export_leaves_no_half_folder_under_the_final_name(tiny_qwen: Tiny, tmp_path: Path):
-    program = (
-        "import sys, time; from onelogit import Reranker; from onelogit.export import exporter\n"
-        "reranker = Reranker.load(sys.argv[1])\n"
-        "exporter._write_json = lambda *a: (print('half way', flush=True), time.sleep(60))\n"
-        "reranker.save(sys.argv[2])"
-    )
-    read, write = os.pipe()
-    with Process(["-c", program, tiny_qwen.folder, tmp_path / "converted"], stdout=write) as process:
-        os.close(write)
-        with os.fdopen(read) as written:
-            assert written.readline() == "half way\n"
-        assert list(tmp_path.iterdir())
-        process.kill()
-
-    assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "converted").exists()
-    Reranker.load(tiny_qwen.folder).save(tmp_path / "converted")
-    assert (tmp_path / "converted" / "model.safetensors").is_file()
-
-
-def test_a_second_conversion_says_the_same(tiny_qwen: Tiny, tmp_path: Path):
+def test_an_export_of_an_export_has_the_same_files_and_scores(tiny_qwen: Tiny, tmp_path: Path):
     first = Reranker.load(tiny_qwen.folder)
     first.save(tmp_path / "one")
     Reranker.load(tmp_path / "one").save(tmp_path / "two")
@@ -370,7 +238,7 @@ def test_a_second_conversion_says_the_same(tiny_qwen: Tiny, tmp_path: Path):
     assert scores(Reranker.load(tmp_path / "two")) == pytest.approx(scores(first), abs=1e-6)
 
 
-def test_a_read_out_of_the_callers_is_saved(checkpoint: Callable[..., Tiny], tmp_path: Path, template: str):
+def test_a_custom_read_out_is_saved(checkpoint: Callable[..., Tiny], tmp_path: Path, template: str):
     read_out = ReadOut(true="Yes", false="No", scale=0.5)
     recipe = Recipe(family="mine", chat_template=template, read_out=read_out, activation="sigmoid", source="this test")
     reranker = Reranker.load(checkpoint("model", is_tied=False).folder, recipe=recipe)
@@ -381,7 +249,7 @@ def test_a_read_out_of_the_callers_is_saved(checkpoint: Callable[..., Tiny], tmp
     assert predicted.tolist() == pytest.approx(scores(reranker), abs=2e-4)
 
 
-def test_a_reranker_is_also_a_cross_encoder(tiny_qwen: Tiny):
+def test_as_cross_encoder_gives_the_same_scores(tiny_qwen: Tiny):
     reranker = Reranker.load(tiny_qwen.folder)
 
     cross_encoder = reranker.as_cross_encoder()
@@ -391,7 +259,7 @@ def test_a_reranker_is_also_a_cross_encoder(tiny_qwen: Tiny):
     assert predicted.tolist() == pytest.approx(scores(reranker), abs=2e-4)
 
 
-def test_what_asked_vllm_to_convert_is_gone_from_the_export(checkpoint: Callable[..., Tiny], tmp_path: Path):
+def test_the_fields_that_make_vllm_convert_are_removed_from_the_export(checkpoint: Callable[..., Tiny], tmp_path: Path):
     tiny = checkpoint("model", files={"chat_template.jinja": QWEN3_TEMPLATE})
     config = json.loads((tiny.folder / "config.json").read_text())
     fields = {"classifier_from_token": ["no", "yes"], "method": "from_2_way_softmax"}
@@ -431,7 +299,7 @@ def test_any_instruction_survives_the_export(instruction: str, checkpoint: Calla
     assert instruction in silent
 
 
-def test_an_export_without_an_instruction_stays_without(checkpoint: Callable[..., Tiny], tmp_path: Path):
+def test_an_export_without_an_instruction_gets_no_default_one(checkpoint: Callable[..., Tiny], tmp_path: Path):
     reranker = Reranker.load(checkpoint("Qwen3-Reranker-tiny").folder, instruction="")
     reranker.save(tmp_path / "Qwen3-Reranker-converted")
 
@@ -440,7 +308,7 @@ def test_an_export_without_an_instruction_stays_without(checkpoint: Callable[...
     assert again.logits(QUERY, DOCUMENTS) == pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=1e-5)
 
 
-def test_weights_that_changed_since_are_saved_as_they_are(
+def test_weights_that_changed_after_loading_are_saved_exactly(
     checkpoint: Callable[..., Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("onelogit.checkpoints.device.has_bfloat16", lambda device: False)

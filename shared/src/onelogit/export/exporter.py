@@ -1,7 +1,7 @@
-"""A classifier, its tokenizer and its recipe -> a folder that others serve without a flag.
+"""A classifier, its tokenizer and its recipe -> a folder that other libraries and servers load without flags.
 
-The folder is the same to transformers (a sequence classifier), Sentence Transformers (one Transformer module with a
-chat template) and vLLM from 0.33 on, which reads the files of the latter. It appears whole or not at all.
+The folder is the same for transformers (a sequence classifier), Sentence Transformers (one Transformer module with a
+chat template) and vLLM from 0.33 on, which reads Sentence Transformers' files.
 """
 
 import copy
@@ -33,7 +33,6 @@ from onelogit.validation import checked_path
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-
 PROBE_PAIRS = (
     ("What is the capital of China?", "The capital of China is Beijing."),
     ("What is the capital of China?", "Bananas are yellow."),
@@ -42,7 +41,7 @@ PROBE_PAIRS = (
 
 
 class Probe(NamedTuple):
-    """One prompt by which any server can be asked whether it is sane."""
+    """A prompt with its logit, by which a server of the exported folder can be checked."""
 
     query: str
     document: str
@@ -56,10 +55,10 @@ class ExportContents:
 
     Attributes:
         classifier: saved in the dtype that its config names, its one-logit head in float32.
-        tokenizer: saved with padding at the left; the given one is not changed.
+        tokenizer: saved with padding at the left; this one is not changed.
         recipe: for templates, activation, default instruction, licence.
-        source: the model that this was made from.
-        max_tokens: longest prompt.
+        source: hub id or path of the original model.
+        max_tokens: of the longest prompt.
         probes: see `Probe`.
     """
 
@@ -71,42 +70,29 @@ class ExportContents:
     probes: Sequence[Probe]
 
 
-def export(conversion: ExportContents, folder: Path, *, is_overwriting: bool = False) -> None:
-    """Write the folder, complete, under its final name.
+def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = False) -> None:
+    """Write the folder, which appears under its name only once it is complete.
 
     Args:
-        conversion: what to write.
-        folder: where; its parent is made if it is not there.
-        is_overwriting: replace what stands there.
+        contents: what to write.
+        folder: its parents are created.
+        is_overwriting: replace an earlier export.
 
     Raises:
-        InputError: the folder is there already.
-        CheckpointError: it cannot be written; what stood there still stands.
-        UnsupportedModelError: it is quantised, no class of transformers computes this head, it has a bias, or prompts
-            end in the padding token.
+        InputError: as `check_target`.
+        CheckpointError: the folder cannot be written; an earlier export is unchanged.
+        UnsupportedModelError: the classifier is quantised, no class of transformers computes its head, the head has a
+            bias, or prompts end in the padding token.
     """
-    if is_quantised(conversion.classifier.config):
-        raise UnsupportedModelError(
-            "quantised weights do not all come back from a file as they are in memory, so they are not exported; "
-            "export the model as it was before, and quantise that"
-        )
-    if isinstance(conversion.classifier, PooledClassifier):
-        raise UnsupportedModelError(
-            "no class of transformers has a head like this chain of modules, so it is not exported; "
-            "sentence_transformers.CrossEncoder opens the original as it is"
-        )
-    if getattr(getattr(conversion.classifier, "score", None), "bias", None) is not None:
-        raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers have no place for")
-    if any(probe.token_ids[-1] == conversion.classifier.config.pad_token_id for probe in conversion.probes):
-        raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers do not read")
+    _check_exportable(contents)
     folder = checked_path(folder).absolute()
-    check_target(folder, conversion.source, is_overwriting=is_overwriting)
+    check_target(folder, contents.source, is_overwriting=is_overwriting)
     with atomic_folder(folder, CheckpointError, SafetensorError) as temporary:
-        _write(conversion, temporary, folder.name)
+        _write(contents, temporary, folder.name)
 
 
-def open_cross_encoder(conversion: ExportContents) -> "CrossEncoder":
-    """A `sentence_transformers.CrossEncoder` of the conversion, by way of a folder that is gone afterwards.
+def open_cross_encoder(contents: ExportContents) -> "CrossEncoder":
+    """A `sentence_transformers.CrossEncoder` of the contents, loaded from a temporary export.
 
     Raises:
         InputError: Sentence Transformers is not installed.
@@ -114,93 +100,110 @@ def open_cross_encoder(conversion: ExportContents) -> "CrossEncoder":
     with optional_import("sentence_transformers"):
         from sentence_transformers import CrossEncoder  # noqa: PLC0415
     with TemporaryDirectory() as folder:
-        export(conversion, Path(folder) / "model")
-        opened: CrossEncoder = CrossEncoder(str(Path(folder) / "model"), device=str(conversion.classifier.device))
+        export(contents, Path(folder) / "model")
+        opened: CrossEncoder = CrossEncoder(str(Path(folder) / "model"), device=str(contents.classifier.device))
     return opened
 
 
 def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
-    """Refuse to write over anything but an earlier export, and over that only when told to.
+    """Check that an export may be written here: nothing but an earlier export is ever overwritten.
 
     Raises:
-        InputError: something else stands there, or it is the model that is being converted.
+        InputError: the folder exists and is not to be overwritten, is not an earlier export, or is the model that is
+            being converted.
     """
     if not folder.exists() and not folder.is_symlink():
         return
     if not is_overwriting:
-        raise InputError(f"{folder} is there already; remove it, or overwrite it with force=True (--overwrite)")
+        raise InputError(f"{folder} exists; remove it, or overwrite it with force=True (--overwrite)")
     if folder.is_symlink() or not folder.is_dir():
-        raise InputError(f"{folder} is no folder; only an earlier export is overwritten")
+        raise InputError(f"{folder} is not a folder; only an earlier export is overwritten")
     if Path(source).is_dir() and folder.samefile(source):
-        raise InputError(f"{folder} is the model that is converted; name another folder")
+        raise InputError(f"{folder} is the model that is being converted; write to another folder")
     if any(folder.iterdir()) and not (folder / PROBE_FILE).is_file():
-        raise InputError(f"{folder} is no earlier export (it has no {PROBE_FILE}); only such a folder is overwritten")
+        raise InputError(f"{folder} is not an earlier export (it has no {PROBE_FILE}), so it is not overwritten")
 
 
-def _write(conversion: ExportContents, folder: Path, name: str) -> None:
-    recipe, labels = conversion.recipe, len(conversion.classifier.config.id2label or {})
-    _save_classifier(conversion.classifier, folder)
+def _check_exportable(contents: ExportContents) -> None:
+    classifier = contents.classifier
+    if is_quantised(classifier.config):
+        raise UnsupportedModelError(
+            "quantised weights are not exported, as a file cannot hold all kinds of them; export the model as it was "
+            "before, and quantise that"
+        )
+    if isinstance(classifier, PooledClassifier):
+        raise UnsupportedModelError(
+            "no class of transformers has a head like this module chain, so it is not exported; "
+            "sentence_transformers.CrossEncoder opens the original"
+        )
+    if getattr(getattr(classifier, "score", None), "bias", None) is not None:
+        raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers do not support")
+    if any(probe.token_ids[-1] == classifier.config.pad_token_id for probe in contents.probes):
+        raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers do not read")
+
+
+def _write(contents: ExportContents, folder: Path, name: str) -> None:
+    recipe, labels = contents.recipe, len(contents.classifier.config.id2label or {})
+    _save_classifier(contents.classifier, folder)
     activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
-    # Of a pair, vLLM asks the tokenizer where this is not said.
-    joins_plainly = {} if recipe.chat_template is None and labels == 1 else {"use_sep_token": False}
-    _update_json(folder / "config.json", {**joins_plainly, "sentence_transformers": activation})
-    _write_tokenizer(conversion, folder)
-    for file, content in sentence_transformers_files(recipe, conversion.max_tokens).items():
+    # Without this field, vLLM asks the tokenizer how to join a pair.
+    joining = {} if recipe.chat_template is None and labels == 1 else {"use_sep_token": False}
+    _update_json(folder / "config.json", {**joining, "sentence_transformers": activation})
+    _write_tokenizer(contents, folder)
+    for file, content in sentence_transformers_files(recipe, contents.max_tokens).items():
         _write_json(folder / file, content)
-    _write_json(folder / PROBE_FILE, _probe_file(conversion))
-    card = write_model_card(recipe, conversion.source, name, labels)
+    _write_json(folder / PROBE_FILE, _probe_file(contents))
+    card = write_model_card(recipe, contents.source, name, labels)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _saved_dtype(classifier: PreTrainedModel) -> torch.dtype:
-    """The classifier's own dtype; the half precision it was stored in where the device computes that as float32."""
-    dtype, stored = classifier.dtype, classifier.config.dtype
-    if dtype != torch.float32 or not isinstance(stored, torch.dtype) or stored.itemsize != 2:
-        return dtype
-    return stored if _holds(stored, classifier) else dtype
-
-
-def _holds(half: torch.dtype, classifier: PreTrainedModel) -> bool:
-    """Whether the backbone's weights are still those that were stored: training would have changed them."""
-    return all(torch.equal(weight.to(half).to(weight.dtype), weight) for weight in classifier.base_model.parameters())
-
-
 def _save_classifier(classifier: PreTrainedModel, folder: Path) -> None:
-    """Write `config.json` and safetensors; a head of ours stays in float32. The classifier is not changed."""
+    """Write `config.json` and safetensors, in the stored dtype but for a `Float32Head`; the classifier is unchanged."""
     config, dtype = classifier.config, _saved_dtype(classifier)
     if dtype == classifier.dtype:
         classifier.save_pretrained(folder)
         return
-    classifier.save_pretrained(folder, state_dict=_tensors_in(dtype, classifier))
-    config.dtype = dtype  # transformers has put down the one it found
+    heads = [module for module in classifier.modules() if isinstance(module, Float32Head)]
+    kept = {id(weight) for head in heads for weight in head.parameters()}
+    tensors = {
+        name: tensor.detach() if id(tensor) in kept else _rounded_if_exact(tensor.detach(), dtype)
+        for name, tensor in classifier.state_dict(keep_vars=True).items()
+    }
+    classifier.save_pretrained(folder, state_dict=tensors)
+    config.dtype = dtype  # save_pretrained has set it to the dtype in memory
     config.save_pretrained(folder)
 
 
-def _tensors_in(dtype: torch.dtype, classifier: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights in a half precision where that holds them exactly: it does all that were stored in it."""
-    heads = [part for part in classifier.modules() if isinstance(part, Float32Head)]
-    kept = {id(weight) for head in heads for weight in head.parameters()}
-    tensors = {}
-    for name, tensor in classifier.state_dict(keep_vars=True).items():
-        half = tensor.detach().to(dtype)
-        is_exact = id(tensor) not in kept and torch.equal(half.float(), tensor)
-        tensors[name] = half if is_exact else tensor.detach()
-    return tensors
+def _saved_dtype(classifier: PreTrainedModel) -> torch.dtype:
+    """The classifier's dtype, or the half precision that it was stored in if the device computes that as float32.
+
+    Backbone weights that changed since, as by training, are no longer exact in the half precision.
+    """
+    dtype, stored = classifier.dtype, classifier.config.dtype
+    if dtype != torch.float32 or not isinstance(stored, torch.dtype) or stored.itemsize != 2:
+        return dtype
+    weights = classifier.base_model.parameters()
+    return stored if all(torch.equal(weight.to(stored).to(weight.dtype), weight) for weight in weights) else dtype
 
 
-def _write_tokenizer(conversion: ExportContents, folder: Path) -> None:
-    tokenizer = copy.deepcopy(conversion.tokenizer)
+def _rounded_if_exact(tensor: Tensor, half: torch.dtype) -> Tensor:
+    rounded = tensor.to(half)
+    return rounded if torch.equal(rounded.float(), tensor) else tensor
+
+
+def _write_tokenizer(contents: ExportContents, folder: Path) -> None:
+    tokenizer = copy.deepcopy(contents.tokenizer)
     tokenizer.chat_template = None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    side = "right" if conversion.recipe.chat_template is None else "left"
-    settings: dict[str, Any] = {"padding_side": side, "model_max_length": conversion.max_tokens}
-    template = exported_template(conversion.recipe)
+    side = "right" if contents.recipe.chat_template is None else "left"
+    settings: dict[str, Any] = {"padding_side": side, "model_max_length": contents.max_tokens}
+    template = exported_template(contents.recipe)
     first, last = added_ids(without_limits(tokenizer.backend_tokenizer))
     if template is not None and (first or last):
-        # Sentence Transformers adds no special tokens to a rendered template, vLLM does: so the template writes them,
-        # and the tokenizer adds none. A family's own tokenizer class would add them again.
-        template = _with_special_tokens(template, conversion.recipe, tokenizer, first, last)
+        # Sentence Transformers adds no special tokens to a rendered template, vLLM does. So the template contains them
+        # and the tokenizer adds none. The model family's own tokenizer class would add them again.
+        template = _with_special_tokens(template, contents.recipe, tokenizer, first, last)
         tokenizer.backend_tokenizer.post_processor = None
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "add_eos_token": False}
     tokenizer.save_pretrained(folder)
@@ -216,21 +219,21 @@ def _with_special_tokens(
     if not recipe.adds_special_tokens or (tokenizer.bos_token and start.startswith(tokenizer.bos_token)):
         return template
     before, after = ("".join(map(str, tokenizer.convert_ids_to_tokens(ids))) for ids in (first, last))
-    # Jinja drops one newline at the end of a template, but none before a token.
+    # Jinja drops one newline at the end of a template, but not before a token.
     return f"{before}{template.removesuffix(chr(10))}{after}" if after else f"{before}{template}"
 
 
-def _probe_file(conversion: ExportContents) -> dict[str, Any]:
-    dtype = str(_saved_dtype(conversion.classifier)).removeprefix("torch.")
+def _probe_file(contents: ExportContents) -> dict[str, Any]:
+    dtype = str(_saved_dtype(contents.classifier)).removeprefix("torch.")
     return {
-        "source": public_name(conversion.source),
-        "family": conversion.recipe.family,
-        "activation": conversion.recipe.activation,
-        "instruction": conversion.recipe.default_instruction,
+        "source": public_name(contents.source),
+        "family": contents.recipe.family,
+        "activation": contents.recipe.activation,
+        "instruction": contents.recipe.default_instruction,
         "dtype": dtype,
-        # Rounding of the backbone differs between engines; a wrong prompt or head is off by more than this.
+        # Engines round the backbone differently; a wrong prompt or head changes the logits by more than this.
         "tolerance": 1e-3 if dtype == "float32" else 0.25,
-        "prompts": [probe._asdict() for probe in conversion.probes],
+        "prompts": [probe._asdict() for probe in contents.probes],
     }
 
 

@@ -1,11 +1,10 @@
-"""A recipe -> the files by which Sentence Transformers and vLLM read it: what `declared` reads, written."""
+"""A recipe -> the files from which Sentence Transformers and vLLM read it; `checkpoints.metadata` reads them back."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from onelogit.errors import RecipeError
-from onelogit.prompts.template import compile_prompt, takes_instruction
+from onelogit.prompts.template import Field, compile_prompt, takes_instruction
 from onelogit.recipes.recipe import Activation, Recipe
 
 ACTIVATION_CLASSES: dict[Activation, str] = {
@@ -13,56 +12,49 @@ ACTIVATION_CLASSES: dict[Activation, str] = {
     "identity": "torch.nn.modules.linear.Identity",
 }
 
-
-def exported_template(recipe: Recipe) -> str | None:
-    """The recipe's chat template, so that a request's instruction is read, and one without gets the default one.
-
-    vLLM passes an instruction as the variable `instruction`, and none where a request has none; Sentence Transformers
-    sends a system message. A template that does both by itself is left as it is.
-    """
-    template = recipe.chat_template
-    if template is None or not takes_instruction(template):
-        return template
-    told = _first_that_is_told([template, _AS_A_MESSAGE + template], template)
-    default = recipe.default_instruction
-    return _first_with_default([told, _setting(default) + told], template, default) if default else told
-
-
-_AS_A_MESSAGE = (
+_VARIABLE_TO_MESSAGE = (
     '{%- if instruction is defined and messages[0].role != "system" -%}'
     '{%- set messages = [{"role": "system", "content": instruction}] + messages -%}{%- endif -%}'
 )
 
 
-def _setting(default: str) -> str:
-    written = json.dumps(default, ensure_ascii=False)
-    return f"{{%- if instruction is not defined -%}}{{%- set instruction = {written} -%}}{{%- endif +%}}"
+def exported_template(recipe: Recipe) -> str | None:
+    """The recipe's chat template, extended if needed so that it reads the instruction of any request.
+
+    vLLM passes an instruction as the variable `instruction`; Sentence Transformers sends a system message. A request
+    without an instruction gets the recipe's default one.
+    """
+    template = recipe.chat_template
+    if template is None or not takes_instruction(template):
+        return template
+    variable = '{%- set instruction = "i" -%}'
+    candidates = (template, _VARIABLE_TO_MESSAGE + template)
+    expected = _prompt(template, "i")
+    reads_both = next((each for each in candidates if _prompt(variable + each) == expected), template)
+    default = recipe.default_instruction
+    if not default:
+        return reads_both
+    expected = _prompt(template, default)
+    candidates = (reads_both, _default_instruction(default) + reads_both)
+    return next((each for each in candidates if _prompt(each) == expected), reads_both)
 
 
-def _first_that_is_told(candidates: Sequence[str], template: str) -> str:
-    """The first that reads the variable `instruction` as the template reads a system message; or else the template."""
-    told = '{%- set instruction = "i" -%}'
-    return next((each for each in candidates if _writes(told + each, _written(template, "i"))), template)
+def _default_instruction(text: str) -> str:
+    quoted = json.dumps(text, ensure_ascii=False)
+    return f"{{%- if instruction is not defined -%}}{{%- set instruction = {quoted} -%}}{{%- endif +%}}"
 
 
-def _first_with_default(candidates: Sequence[str], template: str, default: str) -> str:
-    """The first that writes the default instruction where there is none; or else the first."""
-    return next((each for each in candidates if _writes(each, _written(template, default))), candidates[0])
-
-
-def _written(template: str, instruction: str) -> str:
-    return compile_prompt(template, True).text({"query": "q", "document": "d", "instruction": instruction})
-
-
-def _writes(template: str, expected: str) -> bool:
+def _prompt(template: str, instruction: str | None = None) -> str | None:
+    """The prompt of a sample pair, with the instruction as a system message; None if the template is not valid."""
+    texts: dict[Field, str] = {"query": "q", "document": "d", "instruction": instruction or ""}
     try:
-        return compile_prompt(template, False).text({"query": "q", "document": "d"}) == expected
+        return compile_prompt(template, instruction is not None).text(texts)
     except RecipeError:
-        return False
+        return None
 
 
 def sentence_transformers_files(recipe: Recipe, max_tokens: int) -> dict[str, Any]:
-    """The declaration of a single Transformer module, as sentence_transformers 6.2 saves it."""
+    """The content of each JSON file that sentence_transformers 6.2 saves for a single Transformer module."""
     forward = {"method": "forward", "method_output_name": "logits"}
     is_prompt = recipe.chat_template is not None
     prompts = {} if not recipe.default_instruction else {"query": recipe.default_instruction}

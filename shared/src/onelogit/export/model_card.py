@@ -1,4 +1,4 @@
-"""A recipe and the name of its source -> the README.md of an exported folder, and the commands that serve it."""
+"""A recipe and the name of its source -> the README.md of an exported folder, and examples of its use."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from onelogit.recipes.recipe import ReadOut, Recipe
 
 
 class UsageExamples(NamedTuple):
-    """Three ways to use an exported folder, as code or a command to paste."""
+    """Three ways to use an exported folder, as code or commands to paste."""
 
     transformers: str
     sentence_transformers: str
@@ -19,22 +19,22 @@ class UsageExamples(NamedTuple):
 
 
 def public_name(source: str) -> str:
-    """A hub id as it is, and of a path the last part: where a folder stood is nobody's business."""
+    """A hub id, or the last part of a path: an export does not reveal where the original was stored."""
     return source if is_hub_id(source) else Path(source).name
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a model's name has the form owner/name, and is no folder here."""
+    """Whether a model's name has the form owner/name and is not a local folder."""
     has_form = re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not source.startswith(".")
     return has_form and not Path(source).is_dir()
 
 
 def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageExamples:
-    """How the folder is used, filled in.
+    """Code and a command that use the folder.
 
     Args:
         folder: path or hub id.
-        has_prompt: whether a chat template writes what the model reads; False where it reads a plain pair.
+        has_prompt: whether the model reads prompts of a chat template; False if it reads plain pairs.
         labels: 1 for a reranker.
     """
     lines = [
@@ -50,7 +50,7 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
     elif labels == 1:
         lines += ['inputs = tokenizer(query, document, truncation=True, return_tensors="pt")']
     else:
-        lines += ['inputs = tokenizer(prompt, return_tensors="pt")  # the prompt is yours to write']
+        lines += ['inputs = tokenizer(prompt, return_tensors="pt")  # write the prompt yourself']
     older = f"  # before vLLM 0.33 add: --chat-template {folder}/chat_template.jinja" if has_prompt else ""
     predict = "[(query, document) for document in documents]" if labels == 1 else "[prompt]"
     return UsageExamples(
@@ -65,12 +65,12 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
 
 
 def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) -> str:
-    """The model card: what this is, what it was made from, under which licence, and how to use it.
+    """The model card: what the model is, its origin, its licence, and how to use it.
 
     Args:
         recipe: with token ids.
         source: hub id or path of the original.
-        name: how the code in the card calls the folder.
+        name: of the folder, for the code in the card.
         labels: 1 for a reranker.
     """
     model = public_name(source)
@@ -116,39 +116,38 @@ def _reranker_text(recipe: Recipe, origin: str) -> str:
 
 def _labels_text(origin: str, labels: int) -> str:
     return (
-        f"This is {origin}, a language model, converted by onelogit. Its language-model head is gone; in its place "
-        f"stand {labels} of its rows, in float32: the labels are tokens, and a label's logit is its token's. It is no "
-        "reranker, which has one logit, and it holds no prompt. Nothing was trained."
+        f"This is {origin}, a language model, converted by onelogit. Its language-model head is replaced by {labels} "
+        "of its rows, in float32: each label is a token, and its logit is the token's. It is not a reranker, which has "
+        "one logit, and it holds no prompt. Nothing was trained."
     )
 
 
 def _head_text(read_out: ReadOut | None) -> str:
     if read_out is None:
-        return "Its classification head is its own, and gives what it gives in the original."
-    rows = f"row {read_out.true}" if read_out.false is None else f"row {read_out.true} less row {read_out.false}"
+        return "Its classification head is the original's, and gives the same logits."
+    rows = f"row {read_out.true}" if read_out.false is None else f"row {read_out.true} minus row {read_out.false}"
     scaled = rows if read_out.scale == 1 else f"{rows}, times {read_out.scale:g}"
     return (
-        f"Its language-model head is gone; in its place stands one row, in float32: {scaled}. So the classifier's one "
-        "logit is the relevance that the original gives at the prompt's last token."
+        f"Its language-model head is replaced by a single row, in float32: {scaled}. So the classifier's one logit is "
+        "the relevance that the original gives at the prompt's last token."
     )
 
 
 def _scores_texts(recipe: Recipe, source: str, name: str) -> list[str]:
     score = "the logit's sigmoid" if recipe.activation == "sigmoid" else "the logit itself"
     texts = [
-        f"The score is {score}. It orders documents; it is no probability that a document is relevant.",
-        "`reranker_probe.json` holds three prompts with their token ids and logits, to ask any server whether it is "
-        f"sane. `onelogit verify {public_name(source)} --against {name}` compares this folder with the original.",
+        f"The score is {score}. It orders documents; it is not a probability that a document is relevant.",
+        "`reranker_probe.json` holds three prompts with their token ids and logits, to check any server with. "
+        f"`onelogit verify {public_name(source)} --against {name}` compares this folder with the original.",
     ]
     if recipe.chat_template is not None:
         texts.append(
             "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights when it "
-            'loads them, unless it is asked for `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM leave it '
-            "as it is."
+            'loads them, unless it is given `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM keep it.'
         )
     if recipe.chat_template is not None and "seam" in recipe.chat_template:
         texts.append(
-            "The original's own code tokenises the prompt in pieces, and onelogit does as it does. Servers tokenise it "
-            "whole, which gives other tokens where a text ends in punctuation, and slightly other logits."
+            "The original's own code tokenises the prompt in pieces, and so does onelogit. Servers tokenise it as a "
+            "whole, which gives other tokens if a text ends in punctuation, and slightly different logits."
         )
     return texts

@@ -1,4 +1,4 @@
-"""A server's answers to the prompts that an export carries -> nothing to say, or what is wrong with the server."""
+"""A server's answers to the sample prompts of an export -> no error, or what is wrong with the server."""
 
 import json
 import math
@@ -11,19 +11,19 @@ from onelogit.ranking import to_score
 
 PROBE_FILE = "reranker_probe.json"
 
-_UNINITIALISED = 1e4  # no trained head gives so much; a random one in vLLM was seen to give 1e22
+_UNINITIALISED = 1e4  # above the logits of any trained head; a random head in vLLM gave 1e22
 _SIGMOID_TOLERANCE = 0.01
 
 
 class ProbeFile(NamedTuple):
-    """What an export says about itself.
+    """The content of `reranker_probe.json`.
 
     Attributes:
-        instruction: of its prompts; None for none.
-        tolerance: by how much a sane server's logits may differ.
+        instruction: of its prompts, or None.
+        tolerance: the largest difference from a correct server's logits.
         pairs: query and document of each prompt.
-        rows: the prompts' token ids.
-        logits: what they must give.
+        rows: each prompt's token ids.
+        logits: each prompt's correct logit.
     """
 
     instruction: str | None
@@ -38,15 +38,15 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
 
     Args:
         texts: the folder's small files.
-        folder: to be named.
+        folder: named in errors.
 
     Raises:
-        InputError: the folder has none.
-        CheckpointError: it is damaged.
+        InputError: the folder has no probe.
+        CheckpointError: the probe is damaged.
     """
     if PROBE_FILE not in texts:
         raise InputError(
-            f"{folder} has no {PROBE_FILE}: name the folder that `onelogit convert` wrote, which the server serves"
+            f"{folder} has no {PROBE_FILE}: name the folder that `onelogit convert` wrote and that the server serves"
         )
     try:
         content = json.loads(texts[PROBE_FILE])
@@ -63,10 +63,10 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
 
 
 def without_truncated(probe: ProbeFile, max_tokens: int) -> ProbeFile:
-    """Those of its prompts that are not cut.
+    """The probe without the prompts that have more than `max_tokens` tokens.
 
     Raises:
-        InputError: there are none.
+        InputError: no prompt is left.
     """
     kept = [place for place, row in enumerate(probe.rows) if len(row) <= max_tokens]
     if not kept:
@@ -82,12 +82,12 @@ def without_truncated(probe: ProbeFile, max_tokens: int) -> ProbeFile:
 
 
 def largest_difference(probe: ProbeFile, answered: Sequence[float]) -> float:
-    """Between what the server answered and what it must answer."""
-    return max(abs(mine - theirs) for mine, theirs in zip(probe.logits, answered, strict=True))
+    """The largest absolute difference between the server's logits and the correct ones."""
+    return max(abs(logit - answer) for logit, answer in zip(probe.logits, answered, strict=True))
 
 
 def wrong_prompts(probe: ProbeFile, bos_id: int | None, plain: Sequence[list[int]]) -> dict[str, list[list[int]]]:
-    """What a server that writes its prompts wrongly would read, by what is wrong then."""
+    """The rows that a server with a wrong prompt would read, by the description of what is wrong."""
     wrong = {"it writes no prompt around query and document: serve the model's chat template": [*plain]}
     if bos_id is not None:
         wrong["it puts a second BOS token before the prompt: set use_sep_token to false in the config"] = [
@@ -97,7 +97,7 @@ def wrong_prompts(probe: ProbeFile, bos_id: int | None, plain: Sequence[list[int
 
 
 def long_pairs(probe: ProbeFile, encoder: Encoder) -> list[tuple[str, str]]:
-    """Pairs that nearly fill the longest prompt, and whose documents differ at their ends alone."""
+    """Pairs that nearly fill the longest prompt, and whose documents differ only at their ends."""
     query, words = probe.pairs[0][0], encoder.max_tokens
     ends = [document for _, document in probe.pairs]
     while words:
@@ -110,21 +110,21 @@ def long_pairs(probe: ProbeFile, encoder: Encoder) -> list[tuple[str, str]]:
 
 
 def diagnose(probe: ProbeFile, answered: Sequence[float], wrong: Mapping[str, Sequence[float]]) -> ServerError:
-    """The most likely reason why the answers are not the export's.
+    """An error with the most likely reason for a server's wrong logits.
 
     Args:
-        probe: what should have come.
-        answered: what came.
-        wrong: what the same server gives for wrong prompts, by what is wrong then; empty where it cannot be asked.
+        probe: with the correct logits.
+        answered: the server's logits.
+        wrong: the same server's logits for `wrong_prompts`, by description; empty if it does not accept token ids.
     """
-    shown = ", ".join(f"{mine:.4g} for {theirs:.4g}" for mine, theirs in zip(answered, probe.logits, strict=True))
+    shown = ", ".join(f"{answer:.4g} for {logit:.4g}" for answer, logit in zip(answered, probe.logits, strict=True))
     return ServerError(f"the server gives {shown}: {_reason(probe, answered, wrong)}")
 
 
 def _reason(probe: ProbeFile, answered: Sequence[float], wrong: Mapping[str, Sequence[float]]) -> str:
     sigmoids = [to_score(logit, "sigmoid") for logit in probe.logits]
     if _are_close(answered, sigmoids, _SIGMOID_TOLERANCE):
-        return "these are sigmoids; its activation is on. Turn it off, or say raw_logits=False"
+        return "these are sigmoids; its activation is on. Turn it off, or pass raw_logits=False"
     if any(abs(each) > _UNINITIALISED for each in answered) or len(set(answered)) == 1 < len(answered):
         return "its head is not initialised. Serve the converted folder, not the original model"
     for reason, logits in wrong.items():
@@ -135,5 +135,5 @@ def _reason(probe: ProbeFile, answered: Sequence[float], wrong: Mapping[str, Seq
     return "it serves another model, or writes another prompt"
 
 
-def _are_close(mine: Sequence[float], theirs: Sequence[float], tolerance: float) -> bool:
-    return all(math.isclose(a, b, rel_tol=0.0, abs_tol=tolerance) for a, b in zip(mine, theirs, strict=True))
+def _are_close(logits: Sequence[float], others: Sequence[float], tolerance: float) -> bool:
+    return all(math.isclose(a, b, rel_tol=0.0, abs_tol=tolerance) for a, b in zip(logits, others, strict=True))
