@@ -16,7 +16,7 @@ from onelogit import DEMO_MODEL, InputError, LoadOptions, Recipe, Reranker
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.comparison import compare, top_overlap
-from onelogit.verification.converted import _pad_difference, is_frame_kept
+from onelogit.verification.converted import _pad_difference, truncates_document_only
 from onelogit.verification.original import OriginalModel
 from onelogit.verification.parity import Parity, measure_parity, rounding_tolerance
 from onelogit.verification.report import parity_table, plot_parity
@@ -165,8 +165,8 @@ def test_a_cut_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen
     original = OriginalModel.find(str(tiny_qwen.folder), CPU)
     encoder, careless = (kind(tiny_qwen.tokenizer, original.recipe.chat_template, 600) for kind in (Encoder, Careless))
 
-    assert is_frame_kept(encoder, original, QUERY)
-    assert not is_frame_kept(careless, original, QUERY)
+    assert truncates_document_only(encoder, original, QUERY)
+    assert not truncates_document_only(careless, original, QUERY)
 
 
 def test_there_must_be_pairs(tiny_qwen: Tiny):

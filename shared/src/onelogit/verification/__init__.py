@@ -1,1 +1,1 @@
-"""What a reranker does, in numbers: does it still compute what the original computes."""
+"""A conversion and its original -> whether both give the same prompts, token ids and logits."""

@@ -1,6 +1,7 @@
-"""The logits of two models for the same pairs -> how far they are apart. Plain Python floats."""
+"""The logits of two models for the same pairs -> how much they differ. Plain Python floats."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,17 +15,17 @@ class Comparison:
     """The logits of one model, and how they differ from the original's for the same pairs.
 
     Attributes:
-        name: what was compared, and who read it.
+        name: what was compared, and what computed it.
         logits: float32, in the pairs' order.
         largest_difference: the largest absolute difference of a logit from the original's.
         mean_difference: the mean absolute difference.
-        kendall_tau: of the two orders of all pairs, tau-b: 1 for the same order, -1 for the reverse; None where one
-            model gave all pairs the same logit.
-        top_5_overlap: which share of the original's best 5 documents of a query are among the best 5 here, the mean
-            over all queries with more than 5 documents; None where there is no such query.
-        top_10_overlap: the same of 10.
+        kendall_tau: of the two orders of all pairs, tau-b: 1 for the same order, -1 for the reverse; None if one model
+            gave all pairs the same logit.
+        top_5_overlap: the share of the original's best 5 documents of a query that are among the best 5 here, as the
+            mean over all queries with more than 5 documents; None if there is no such query.
+        top_10_overlap: the same for 10 documents.
         ties_in_float32: how many pairs share their logit with another pair.
-        ties_in_bfloat16: how many would, were the logits rounded to bfloat16 as many servers return them.
+        ties_in_bfloat16: the same for logits rounded to bfloat16, in which many servers return them.
     """
 
     name: str
@@ -39,10 +40,10 @@ class Comparison:
 
 
 def compare(name: str, original: Sequence[float], logits: Sequence[float], queries: Sequence[str]) -> Comparison:
-    """Logits against the original's.
+    """Compare logits with the original's.
 
     Args:
-        name: of what gave `logits`.
+        name: of the model that gave `logits`.
         original: the original's logits, at least one.
         logits: for the same pairs, in the same order.
         queries: the query of each pair.
@@ -66,10 +67,10 @@ def compare(name: str, original: Sequence[float], logits: Sequence[float], queri
 
 
 def top_overlap(original: Sequence[float], logits: Sequence[float], queries: Sequence[str], top_n: int) -> float | None:
-    """The share of the original's best `top_n` documents of a query that are kept, the mean over the queries.
+    """The share of the original's best `top_n` documents of a query that are kept, as the mean over the queries.
 
     Returns:
-        0 to 1; None where no query has more than `top_n` documents, as any order would then keep them all.
+        0 to 1; None if no query has more than `top_n` documents, as any order would then keep all of them.
     """
     pairs_of: dict[str, list[int]] = {}
     for index, query in enumerate(queries):
@@ -87,7 +88,4 @@ def _best(logits: Sequence[float], pairs: Sequence[int], top_n: int) -> set[int]
 
 
 def _tied_count(logits: Sequence[float]) -> int:
-    counts: dict[float, int] = {}
-    for logit in logits:
-        counts[logit] = counts.get(logit, 0) + 1
-    return sum(count for count in counts.values() if count > 1)
+    return sum(count for count in Counter(logits).values() if count > 1)

@@ -1,7 +1,8 @@
-"""A checkpoint as onelogit loads it -> its rows and logits, and whether padding or cutting changes what it reads."""
+"""A checkpoint that onelogit converts -> its token ids and logits, and the effect of padding and truncation on them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import NamedTuple
 
 from onelogit.checkpoints.resolve import ResolvedModel
@@ -23,11 +24,11 @@ class ConversionResult(NamedTuple):
 
     Attributes:
         logits: float32.
-        rows: one row of token ids for each pair.
-        max_tokens: the longest row.
-        device: where it was computed.
-        pad_difference: the largest difference of a logit in one batch, padded to the longest row, from the same alone.
-        is_frame_kept: see `is_frame_kept`.
+        rows: one row for each pair.
+        max_tokens: the limit of a row.
+        device: where the logits were computed.
+        pad_difference: the largest difference between a logit in a padded batch and the same logit alone.
+        is_frame_kept: see `truncates_document_only`.
     """
 
     logits: list[float]
@@ -39,7 +40,7 @@ class ConversionResult(NamedTuple):
 
 
 def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair], options: LoadOptions) -> ConversionResult:
-    """The conversion of an original, loaded for this call.
+    """Measure the conversion of an original, which is in memory only during this call.
 
     Raises:
         OnelogitError: as `Reranker.load`.
@@ -56,7 +57,7 @@ def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair], opt
             max_tokens=max_tokens,
             device=reranker.device,
             pad_difference=_pad_difference(reranker, rows),
-            is_frame_kept=is_frame_kept(encoder, original, min((pair.query for pair in pairs), key=len)),
+            is_frame_kept=truncates_document_only(encoder, original, min((pair.query for pair in pairs), key=len)),
         )
 
 
@@ -74,42 +75,42 @@ def loaded_reranker(model: ResolvedModel | ModelSpec) -> Iterator[Reranker]:
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[SamplePair], name: str) -> list[float]:
-    """The logit of each pair, a few at a time, with a progress bar of that name."""
+    """The logit of each pair, a few pairs at a time, with a progress bar of that name."""
     starts = range(0, len(pairs), _PAIRS_AT_ONCE)
     chunks = [[(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_AT_ONCE]] for start in starts]
     return [logit for chunk in tracked(chunks, name) for logit in reranker.pair_logits(chunk)]
 
 
-def is_frame_kept(encoder: Encoder, original: OriginalModel, query: str) -> bool:
-    """Whether a document far too long loses its end and nothing else.
+def truncates_document_only(encoder: Encoder, original: OriginalModel, query: str) -> bool:
+    """Whether truncation removes the end of a document that is much too long, and nothing else of the prompt.
 
-    The row must have exactly `max_tokens` tokens: a beginning of the uncut row and an end of it, which hold at least
-    what the prompt has in front of the document and behind it.
+    The row must have exactly `max_tokens` tokens: a beginning and an end of the complete row, which contain at least
+    the prompt before the document and after it.
     """
     endless = SamplePair(query, "A document that does not end. " * encoder.max_tokens + "Here.")
     row = encoder.rows([(endless.query, endless.document)], original.instruction)[0].ids
     uncut = original.inputs(endless)["input_ids"]
     frame = original.inputs(SamplePair(query, ""))["input_ids"]
-    begun, ended = _shared(row, uncut), _shared(row[::-1], uncut[::-1])
+    start, end = _common_prefix(row, uncut), _common_prefix(row[::-1], uncut[::-1])
     return (
         len(row) == encoder.max_tokens
-        and begun + ended >= len(row)
-        and begun >= _shared(frame, uncut)
-        and ended >= _shared(frame[::-1], uncut[::-1])
+        and start + end >= len(row)
+        and start >= _common_prefix(frame, uncut)
+        and end >= _common_prefix(frame[::-1], uncut[::-1])
     )
 
 
-def _shared(row: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows have in common from the first on."""
-    pairs = enumerate(zip(row, other, strict=False))
-    return next((place for place, (ours, theirs) in pairs if ours != theirs), min(len(row), len(other)))
+def _common_prefix(row: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens at the beginning of two rows are equal."""
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(row, other, strict=False))
+    return sum(1 for _ in equal)
 
 
 def _pad_difference(reranker: Reranker, rows: Sequence[TokenRow]) -> float:
-    """Over rows from the longest to the shortest, so that padding is as much as it can be."""
+    """Measured on rows from the longest to the shortest, so that there is as much padding as possible."""
     by_length = sorted(rows, key=lambda row: -len(row.ids))
     some = [*by_length[:: max(1, len(by_length) // _PADDED_ROWS)], by_length[-1]]
     forward = ModelRunner(reranker.classifier, len(some[0].ids) * len(some))
-    forward.shares_prefixes = False  # the logits above were read as a forest; this is about padding
+    forward.shares_prefixes = False  # else there would be no padding
     together, alone = forward.logits(some), [forward.logits([row])[0] for row in some]
     return max(abs(ours - theirs) for ours, theirs in zip(together, alone, strict=True))

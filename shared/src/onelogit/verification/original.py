@@ -1,9 +1,8 @@
-"""A checkpoint as its authors run it -> logits: transformers alone, the whole head, one prompt at a time.
+"""A checkpoint -> the logits of its original model: transformers alone, the whole head, one prompt at a time.
 
-A chain of modules is run by Sentence Transformers, whose form it is.
-
-Nothing of the core's own way from pair to logit is used here: the prompt comes from transformers' renderer, the ids
-from the checkpoint's tokenizer over the whole text, the logit from the causal model's vocabulary of logits.
+Sentence Transformers runs a module chain. None of onelogit's own code from pair to logit is used here: the prompt comes
+from transformers' renderer, the ids from the checkpoint's tokenizer over the whole text, the logit from the causal
+model's logits of the whole vocabulary.
 """
 
 import inspect
@@ -36,19 +35,19 @@ from onelogit.verification.sample_pairs import SamplePair
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-ModelInputs = dict[str, list[int]]  # a model's arguments for one prompt, by name: input_ids, and what else it takes
+ModelInputs = dict[str, list[int]]  # by name: input_ids and, for some models, token_type_ids
 
-_SEAM = "\ue0f2"  # a private-use character, which no prompt holds
-_PASSED_ON = ("attn_implementation", "quantization_config")
+_SEAM = "\ue0f2"  # a private-use character, which no prompt contains
+_TRANSFORMERS_OPTIONS = ("attn_implementation", "quantization_config")
 
 
 class OriginalLogits(NamedTuple):
-    """What the original gives for each pair.
+    """The original's logits for each pair.
 
     Attributes:
         logits: on the recipe's scale, float32.
-        largest_term: the largest absolute value among the logits that these are differences of, on the same scale.
-        layer_count: of the backbone.
+        largest_term: the largest absolute value of the logits that these are differences of, on the same scale.
+        layer_count: number of layers of the backbone.
     """
 
     logits: list[float]
@@ -63,8 +62,8 @@ class OriginalModel:
     Attributes:
         found: the model, with its small files.
         instruction: for all pairs; None or "" for none.
-        options: how to load the weights; `dtype` is given.
-        is_chain: whether its head is a chain of modules.
+        options: of loading the weights, with a `dtype`.
+        is_chain: whether its head is a module chain.
     """
 
     found: ResolvedModel
@@ -76,15 +75,15 @@ class OriginalModel:
 
     @classmethod
     def find(cls, model: str, options: LoadOptions) -> Self:
-        """The original under a hub id or in a folder.
+        """Find the original of a hub id or path.
 
         Args:
             model: hub id or path.
-            options: of `Reranker.load`; where they name no dtype, it is float32, or of quantised weights their own.
+            options: of `Reranker.load`; the default dtype is float32, or that of quantised weights.
 
         Raises:
             CheckpointError: the model is not found.
-            RecipeError: it is not known how it reranks.
+            RecipeError: no recipe is known for it.
         """
         found = resolve_model(ModelSpec(model, options=options))
         recipe = found.recipe
@@ -109,19 +108,19 @@ class OriginalModel:
         return self.found.name
 
     def text(self, pair: SamplePair) -> str | None:
-        """The whole prompt; None where query and document go to the tokenizer as a pair."""
+        """The whole prompt; None if the tokenizer takes query and document as a pair."""
         segments = self._segments(pair)
         return None if segments is None else "".join(segments)
 
     def inputs(self, pair: SamplePair) -> ModelInputs:
-        """The model's arguments for one pair, never cut.
+        """The model's arguments for one pair, never truncated.
 
-        A text is tokenised whole; where the family's reference code ends one tokenizer call and begins the next, each
-        piece is, and the first one gets what the tokenizer puts at a beginning.
+        The prompt is tokenised as a whole, or in pieces if the reference code of the model family does so. The first
+        piece gets the special tokens that the tokenizer adds.
         """
         segments = self._segments(pair)
         if segments is None:
-            # As a batch of one: alone, an empty document would count as none.
+            # A batch of one: the tokenizer would take a single empty document for no document.
             batch = self.tokenizer([[pair.query, pair.document]], verbose=False)
             return {name: values[0] for name, values in batch.items()}
         bos = self.tokenizer.bos_token
@@ -135,16 +134,16 @@ class OriginalModel:
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[ModelInputs], device: str, name: str) -> OriginalLogits:
-        """The logit of each row, from the model with its whole head, loaded for this call.
+        """The logit of each row, from the model with its whole head, which is in memory only during this call.
 
         Args:
             rows: the model's arguments for each pair.
             device: where to compute.
-            name: stands before the progress bar.
+            name: of the progress bar.
         """
-        with waiting(f"loading {self.model} as its authors do"):
+        with waiting(f"loading the original {self.model}"):
             model = self._load(device)
-        # The whole head still, but on the last token alone: the logits of a long prompt fill gigabytes.
+        # Only the last token's logits: those of a whole long prompt take gigabytes.
         last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         terms = []
         for row in tracked(rows, name):
@@ -162,22 +161,19 @@ class OriginalModel:
             return None
         messages = [{"role": "system", "content": self.instruction}] if self.instruction else []
         messages += [{"role": "query", "content": pair.query}, {"role": "document", "content": pair.document}]
-        given: dict[str, Any] = {
-            **self.tokenizer.special_tokens_map,
-            "seam": _SEAM,
-        }  # what tokenizer.apply_chat_template gives
-        rendered: Any = render_jinja_template([messages], chat_template=self.recipe.chat_template, **given)
+        variables: Any = {**self.tokenizer.special_tokens_map, "seam": _SEAM}  # as in tokenizer.apply_chat_template
+        rendered: Any = render_jinja_template([messages], chat_template=self.recipe.chat_template, **variables)
         return [segment for segment in rendered[0][0].split(_SEAM) if segment]
 
     def _ids(self, text: str, adds_special_tokens: bool) -> list[int]:
-        # Not verbose: a text longer than the model's limit is on purpose.
+        # Without the warning of a text that is longer than the model's limit.
         return list(self.tokenizer(text, add_special_tokens=adds_special_tokens, verbose=False).input_ids)
 
     def _load(self, device: str) -> Any:
         kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
         options: dict[str, Any] = dict(self.options)
         folder = fetch_weights(self.found).folder
-        passed_on = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
+        passed_on = {name: options[name] for name in _TRANSFORMERS_OPTIONS if options.get(name) is not None}
         passed_on["dtype"] = getattr(torch, options["dtype"])
         trusts = options.get("trust_remote_code", False)
         device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
@@ -191,7 +187,7 @@ class OriginalModel:
         return model.eval()
 
     def _terms(self, logits: torch.Tensor) -> list[float]:
-        """The logits that are read: the true token's and, for a difference, the false one's; or the head's only one."""
+        """The logit of the true token and, for a difference, of the false one; or the only one of a native head."""
         read_out = self.recipe.read_out
         if read_out is None:
             return [float(logits[0])]
@@ -209,19 +205,19 @@ class OriginalModel:
 
 @dataclass(frozen=True, slots=True)
 class CrossEncoderClassifier:
-    """A `CrossEncoder` with the manners of a classifier of transformers."""
+    """A `CrossEncoder` of a module chain, with the interface of a classifier of transformers."""
 
     cross_encoder: "CrossEncoder"
 
     @classmethod
     def load(cls, folder: Path, device: str, model_options: dict[str, Any], *, trust_remote_code: bool) -> Self:
-        """The chain in a folder.
+        """The module chain of a checkpoint.
 
         Args:
             folder: the checkpoint.
             device: where to compute.
-            model_options: for the backbone, passed on to transformers.
-            trust_remote_code: let the checkpoint's own Python code run.
+            model_options: for transformers, which loads the backbone.
+            trust_remote_code: run the checkpoint's own Python code.
 
         Raises:
             InputError: Sentence Transformers is not installed.

@@ -1,4 +1,4 @@
-"""A model and pairs -> the proof that its conversion is the original: prompts, token ids and logits, side by side."""
+"""A model and pairs -> whether its conversion gives the original's prompts, token ids and logits."""
 
 import gc
 import json
@@ -27,25 +27,25 @@ _ROWS_A_REQUEST = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """What was found when a conversion was measured against its original.
+    """A conversion, measured against its original.
 
     Attributes:
         model: hub id or path.
         family: of the recipe.
-        device: where all was computed.
+        device: where the logits were computed.
         dtype: of the backbones.
         original_logits: of transformers' own model with its whole head, one pair at a time; float32.
         converted: the logits of `Reranker.load`, compared with the original's.
-        against: those of the second folder, as onelogit and as transformers read it; empty where none was given.
-        tolerance: the largest difference of two logits that counts as none: 1e-4 in float32, a few rounding steps
-            of the largest logit read in float16 and bfloat16.
-        prompts_equal: how many prompts are, byte for byte, what transformers' renderer writes; None where the
-            tokenizer joins query and document itself.
-        rows_equal: how many rows of token ids are what the original's tokenizer makes of the whole prompt.
-        truncated_count: how many rows were cut to fit, and so are not the original's: it was given the cut ones.
-        pad_difference: the largest difference of a logit in one batch, padded to the longest row, from the same alone.
-        is_frame_kept: whether a row cut to `max_tokens` has that many tokens, and all that the uncut one has in front
-            of the document and behind it.
+        against: the logits of the second folder, as computed by onelogit and by transformers, or of the server; empty
+            if neither was given.
+        tolerance: the largest difference of two logits that rounding explains, see `rounding_tolerance`.
+        prompts_equal: how many prompts equal those of transformers' renderer, byte for byte; None if the tokenizer
+            joins query and document.
+        rows_equal: how many rows of token ids equal those of the original's tokenizer for the whole prompt.
+        truncated_count: how many rows were truncated; the original was given the truncated rows.
+        pad_difference: the largest difference between a logit in a padded batch and the same logit alone.
+        is_frame_kept: whether a row truncated to `max_tokens` has that many tokens and all of the prompt before and
+            after the document.
     """
 
     model: str
@@ -68,12 +68,12 @@ class Parity:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """The conversion's, and those of the second folder."""
+        """That of the conversion, then those of the second folder or the server."""
         return (self.converted, *self.against)
 
     @property
     def agrees(self) -> bool:
-        """Whether every prompt and row is equal, every logit within the tolerance, and every check passed."""
+        """Whether all prompts and rows are equal, all logits are within the tolerance, and all checks passed."""
         differences = [self.pad_difference, *(comparison.largest_difference for comparison in self.comparisons)]
         return (
             self.prompts_equal in (None, self.pair_count)
@@ -83,13 +83,13 @@ class Parity:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as dicts, lists, strings and numbers, with `agrees`."""
+        """All fields and `agrees`, as dicts, lists, strings and numbers."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {**plain, "agrees": self.agrees}
 
 
 class _OriginalRows(NamedTuple):
-    """What the original is given: its own rows, but the conversion's where those had to be cut."""
+    """The original's inputs: its own, or the conversion's if those had to be truncated."""
 
     inputs: list[ModelInputs]
     equal_count: int
@@ -97,41 +97,40 @@ class _OriginalRows(NamedTuple):
 
 
 def measure_parity(model: str, pairs: Sequence[SamplePair], options: LoadOptions, against: str | None = None) -> Parity:
-    """The conversion of a model, and of a second folder, against the original.
+    """Measure the conversion of a model, and a second folder or a server, against the original.
 
-    The models are loaded one after the other: there is never more than one in memory.
+    Only one model is in memory at a time.
 
     Args:
-        model: hub id or path of a checkpoint that `Reranker.load` takes.
-        pairs: what to score; at least one.
-        options: of `Reranker.load`, for original and conversion alike; where they name no dtype, it is float32, or of
-            quantised weights their own.
-        against: a second folder that should give the same logits, such as an exported conversion, or the URL of a
-            vLLM server that serves one.
+        model: hub id or path of a checkpoint for `Reranker.load`.
+        pairs: to score; at least one.
+        options: of `Reranker.load`, for original and conversion; the default dtype is float32, or that of quantised
+            weights.
+        against: a second folder that should give the same logits, such as an export, or the URL of a vLLM server that
+            serves one.
 
     Raises:
-        InputError: no pairs, or an option out of its range.
+        InputError: there are no pairs, or an option is out of its range.
         OnelogitError: as `Reranker.load`.
-        ServerError: the server is not there, or does not give logits.
+        ServerError: the server cannot be reached, or does not give logits.
     """
     if not pairs:
         raise InputError("there are no pairs to measure with")
     original = OriginalModel.find(model, options)
-    # The conversion first: what cannot be loaded is refused in onelogit's own words.
+    # The conversion is loaded first, for onelogit's error messages.
     converted = measure_conversion(original, pairs, original.options)
-    return _held_against(original, converted, pairs, against)
+    return _compare_with_original(original, converted, pairs, against)
 
 
-def _held_against(
+def _compare_with_original(
     original: OriginalModel, converted: ConversionResult, pairs: Sequence[SamplePair], against: str | None
 ) -> Parity:
-    """The conversion, and a second folder or a server, beside the original, which is loaded for this call."""
     rows, dtype = _original_rows(original, pairs, converted), str(original.options["dtype"])
-    _let_go(original.options)
+    _free_memory(original.options)
     reference = original.logits(rows.inputs, converted.device, "original")
     logits = {"converted": converted.logits}
     if against is not None:
-        logits |= _second_logits(against, pairs, rows.inputs, converted.device, original.options)
+        logits |= _other_logits(against, pairs, rows.inputs, converted.device, original.options)
     queries = [pair.query for pair in pairs]
     ours, *others = (compare(name, reference.logits, each, queries) for name, each in logits.items())
     return Parity(
@@ -152,45 +151,45 @@ def _held_against(
 
 
 def rounding_tolerance(dtype: str, largest_term: float, layer_count: int) -> float:
-    """The largest difference of two logits that rounding explains.
+    """The largest difference of two logits that rounding explains: 1e-4 in float32, else a few rounding steps.
 
     Args:
         dtype: by name.
         largest_term: the largest absolute value of a logit that was rounded to it.
-        layer_count: of the backbone.
+        layer_count: number of layers of the backbone.
     """
-    # Only the order of additions differs, which moves a logit by about 1e-6; a real change moves it by far more.
+    # Only the order of additions differs, which changes a logit by about 1e-6; a real difference is far larger.
     if dtype == "float32":
         return 1e-4
     # A step is the gap between two neighbouring numbers of the logits' size. The original rounds the logits of its
     # vocabulary, which the conversion's float32 head does not: half a step for each of two. And each layer rounds the
-    # hidden state twice, elsewhere for each shape of a batch: two random walks of 2 * layer_count steps drift apart
+    # hidden state twice, differently for each shape of a batch: two random walks of 2 * layer_count steps drift apart
     # by the root of 4 * layer_count.
     _, exponent = math.frexp(largest_term)
     step = float(torch.finfo(getattr(torch, dtype)).eps) * 2.0 ** (exponent - 1)
     return step * (1 + 2 * math.sqrt(layer_count))
 
 
-def _second_logits(
+def _other_logits(
     against: str, pairs: Sequence[SamplePair], rows: Sequence[ModelInputs], device: str, options: LoadOptions
 ) -> dict[str, list[float]]:
-    """Logits of a second folder by who read it: onelogit, by what the folder declares, and transformers alone."""
+    """Logits by what computed them: the server, or onelogit and transformers with the second folder's own recipe."""
     if is_url(against):
         return {f"the server at {against}": server_logits(against, [row["input_ids"] for row in rows])}
     options = options.copy()
-    options.pop("recipe", None)  # the folder's own, as its users would get it
+    options.pop("recipe", None)
     options.pop("revision", None)
-    ours, theirs = (f"{Path(against).name} by {reader}" for reader in ("onelogit", "transformers"))
-    _let_go(options)
+    ours, theirs = (f"{Path(against).name} by {library}" for library in ("onelogit", "transformers"))
+    _free_memory(options)
     with loaded_reranker(ModelSpec(against, options=options)) as reranker:
         logits = score_pairs(reranker, pairs, ours)
     del reranker
-    _let_go(options)
+    _free_memory(options)
     return {ours: logits, theirs: OriginalModel.find(against, options).logits(rows, device, theirs).logits}
 
 
-def _let_go(options: LoadOptions) -> None:
-    """Make room for the next model: one that is spread over devices refers to itself, and would stay in memory."""
+def _free_memory(options: LoadOptions) -> None:
+    """Collect the previous model now: a model spread over devices holds references to itself."""
     if options.get("device_map") is not None:
         gc.collect()
 
@@ -198,13 +197,13 @@ def _let_go(options: LoadOptions) -> None:
 def _original_rows(original: OriginalModel, pairs: Sequence[SamplePair], converted: ConversionResult) -> _OriginalRows:
     inputs = [original.inputs(pair) for pair in pairs]
     equal_count = sum(tuple(ids["input_ids"]) == row.ids for ids, row in zip(inputs, converted.rows, strict=True))
-    cut = [index for index, ids in enumerate(inputs) if len(ids["input_ids"]) > converted.max_tokens]
-    for index in cut:
-        inputs[index] = _cut_inputs(converted.rows[index])
-    return _OriginalRows(inputs, equal_count, len(cut))
+    truncated = [index for index, ids in enumerate(inputs) if len(ids["input_ids"]) > converted.max_tokens]
+    for index in truncated:
+        inputs[index] = _inputs_of(converted.rows[index])
+    return _OriginalRows(inputs, equal_count, len(truncated))
 
 
-def _cut_inputs(row: TokenRow) -> ModelInputs:
+def _inputs_of(row: TokenRow) -> ModelInputs:
     ids, start = [*row.ids], row.second_start
     return {"input_ids": ids} | ({"token_type_ids": [0] * start + [1] * (len(ids) - start)} if start else {})
 
@@ -214,39 +213,39 @@ def _count_equal_prompts(original: OriginalModel, pairs: Sequence[SamplePair]) -
         return None
     instruction = original.instruction or ""
     prompt = compile_prompt(original.recipe.chat_template, bool(instruction))
-    texts = (
-        prompt.text({"query": pair.query, "document": pair.document, "instruction": instruction}) for pair in pairs
+    return sum(
+        prompt.text({"query": pair.query, "document": pair.document, "instruction": instruction}) == original.text(pair)
+        for pair in pairs
     )
-    return sum(text == original.text(pair) for text, pair in zip(texts, pairs, strict=True))
 
 
 def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
-    """The raw logit of each row, in order, from the server's `/classify`, with its activation off.
+    """The raw logit of each row, in order, from the `/classify` of a vLLM server, with its activation off.
 
     Args:
-        url: where the server listens, without a path: http://127.0.0.1:8000.
-        rows: token ids; sent as they are, so that the server's prompt and truncation have no part in it.
+        url: of the server, without a path: http://127.0.0.1:8000.
+        rows: token ids, sent as they are, so that the server applies no template and no truncation.
 
     Raises:
-        ServerError: the server is not there, or does not answer with one finite logit for each row.
+        ServerError: the server cannot be reached, or does not answer with one finite logit for each row.
     """
     client = Client(url, limits=_LIMITS)
     try:
-        return client.run(_ask, client, rows).result()
+        return client.run(_classify_rows, client, rows).result()
     finally:
         client.close()
 
 
-async def _ask(client: Client, rows: Sequence[Sequence[int]]) -> list[float]:
-    protocol_spec = PROTOCOLS["vllm-tokens"]
+async def _classify_rows(client: Client, rows: Sequence[Sequence[int]]) -> list[float]:
+    protocol = PROTOCOLS["vllm-tokens"]
     models = await client.list_models()
     if not models:
-        raise ServerError(f"{client.url}/v1/models names no model: it is no vLLM server")
+        raise ServerError(f"{client.url}/v1/models lists no model: it is not a vLLM server")
     parts = [rows[start : start + _ROWS_A_REQUEST] for start in range(0, len(rows), _ROWS_A_REQUEST)]
     answers = await client.ask_all(
-        protocol_spec.path,
-        [protocol_spec.build(ScoreRequest(rows=part, model=models[0])) for part in parts],
-        lambda place, answer: read(protocol_spec, answer, len(parts[place])),
+        protocol.path,
+        [protocol.build(ScoreRequest(rows=part, model=models[0])) for part in parts],
+        lambda place, answer: read(protocol, answer, len(parts[place])),
         lambda _: None,
     )
     return [logit for answer in answers for logit in answer]

@@ -1,4 +1,4 @@
-"""What was found of parity -> a table for the terminal, a plot for a file."""
+"""A Parity -> a table for the terminal, and a plot in a file."""
 
 import os
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def parity_table(parity: Parity) -> Table:
-    """One row for each figure, one column for each model that was compared with the original."""
+    """One row for each measurement, one column for each model that was compared with the original."""
     verdict = "[green]agrees with[/]" if parity.agrees else "[red]differs from[/]"
     table = Table(
         title=f"{escape(_short_name(parity.model))} {verdict} the original",
@@ -25,20 +25,20 @@ def parity_table(parity: Parity) -> Table:
     table.add_column("", no_wrap=True)
     for comparison in parity.comparisons:
         table.add_column(escape(comparison.name), justify="right")
-    for title, *figures in _rows_of_comparisons(parity):
-        table.add_row(title, *figures)
+    for row in _comparison_rows(parity):
+        table.add_row(*row)
     table.add_section()
-    for title, figure, is_good in _rows_of_checks(parity):
-        table.add_row(title, figure if is_good else f"[red]{figure}[/]")
+    for title, value, is_passed in _check_rows(parity):
+        table.add_row(title, value if is_passed else f"[red]{value}[/]")
     return table
 
 
 def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
-    """Write a plot: the original's logits against the others', and below it the differences.
+    """Write a plot: the other logits over the original's, and their differences below.
 
     Args:
-        parity: what was measured.
-        path: of the image; its ending says the format, such as .png or .svg.
+        parity: what to plot.
+        path: of the image; its extension selects the format, such as .png or .svg.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
@@ -47,7 +47,7 @@ def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
         _draw(parity, figure)
 
 
-def _rows_of_comparisons(parity: Parity) -> list[tuple[str, ...]]:
+def _comparison_rows(parity: Parity) -> list[tuple[str, ...]]:
     compared = parity.comparisons
     return [
         (f"largest difference (at most {parity.tolerance:.1e})", *(_largest(one, parity) for one in compared)),
@@ -60,14 +60,14 @@ def _rows_of_comparisons(parity: Parity) -> list[tuple[str, ...]]:
     ]
 
 
-def _rows_of_checks(parity: Parity) -> list[tuple[str, str, bool]]:
+def _check_rows(parity: Parity) -> list[tuple[str, str, bool]]:
     count, prompts, uncut = parity.pair_count, parity.prompts_equal, parity.pair_count - parity.truncated_count
     return [
         ("prompts equal, byte for byte", "-" if prompts is None else f"{prompts} of {count}", prompts in (None, count)),
         ("rows of token ids equal", f"{parity.rows_equal} of {uncut}", parity.rows_equal == uncut),
-        ("documents cut to fit", str(parity.truncated_count), True),
-        ("padded in a batch against alone", f"{parity.pad_difference:.1e}", parity.pad_difference <= parity.tolerance),
-        ("a cut keeps all but the document", "yes" if parity.is_frame_kept else "no", parity.is_frame_kept),
+        ("documents truncated", str(parity.truncated_count), True),
+        ("difference by padding", f"{parity.pad_difference:.1e}", parity.pad_difference <= parity.tolerance),
+        ("truncation keeps the rest of the prompt", "yes" if parity.is_frame_kept else "no", parity.is_frame_kept),
     ]
 
 
@@ -81,7 +81,8 @@ def _share(share: float | None) -> str:
 
 
 def _short_name(model: str) -> str:
-    return "/".join(model.rstrip("/").split("/")[-2:]) if model.count("/") == 1 else model.rstrip("/").split("/")[-1]
+    name = model.rstrip("/")
+    return name if name.count("/") == 1 else name.rpartition("/")[2]
 
 
 def _draw(parity: Parity, figure: "Figure") -> None:

@@ -1,4 +1,4 @@
-"""A JSONL file -> pairs of a query and a document to measure with."""
+"""A JSONL file -> pairs of a query and a document to score."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ class SamplePair(NamedTuple):
     """A query and a document to score together.
 
     Attributes:
-        language: of both, or of the query and the document ("en-zh"), for people to read; None where not given.
+        language: of both, or of the query and the document ("en-zh"), for people to read, or None.
     """
 
     query: str
@@ -23,7 +23,7 @@ class SamplePair(NamedTuple):
 
 
 def bundled_pairs() -> list[SamplePair]:
-    """The pairs that come with the package: 48, of 8 queries, Korean, English, Chinese, and mixed.
+    """The 48 pairs that come with the package: 8 queries in Korean, English, Chinese, and mixed.
 
     PAIRS-LICENCE.md beside the file names their sources and licences.
     """
@@ -31,14 +31,14 @@ def bundled_pairs() -> list[SamplePair]:
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[SamplePair]:
-    """The pairs of a JSONL file, in its order; of stdin where the path is "-".
+    """The pairs of a JSONL file, in its order; of stdin if the path is "-".
 
     Args:
-        path: UTF-8, one object a line with "query" and "document", and "language" where known. Other keys and blank
-            lines are passed over.
+        path: UTF-8, one object a line with "query", "document" and, optionally, "language". Other keys and blank lines
+            are ignored.
 
     Raises:
-        InputError: the file cannot be read, holds no pair, or has a line that is none, named by its number.
+        InputError: the file cannot be read or holds no pairs, or a line is not a pair; its number is in the message.
     """
     pairs = [_pair(line) for line in read_lines(path)]
     if not pairs:
@@ -50,8 +50,7 @@ def _pair(line: TextLine) -> SamplePair:
     try:
         fields = line.fields()
         query, document = text_of(fields, "query", is_blank_allowed=False), text_of(fields, "document")
-        if fields.get("language") is not None:
-            text_of(fields, "language")
+        language = None if fields.get("language") is None else text_of(fields, "language")
     except InputError as error:
         raise InputError(f"{line.place}: {error}") from error
-    return SamplePair(query, document, fields.get("language"))
+    return SamplePair(query, document, language)
