@@ -40,7 +40,7 @@ def test_the_home_folder_of_an_unknown_user_is_refused():
         Reranker.load("~nobody-of-that-name/x")
 
 
-def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path):
+def test_a_folder_without_a_config_is_not_a_checkpoint(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         Reranker.load(tmp_path)
 
@@ -60,7 +60,9 @@ def test_a_causal_model_without_a_recipe_is_refused(checkpoint: Callable[..., Ti
         ("yes", "yes", "another false one"),
     ],
 )
-def test_a_read_out_that_names_no_token_is_refused(true: int | str, false: str | None, complaint: str, tiny_qwen: Tiny):
+def test_a_read_out_without_valid_tokens_is_refused(
+    true: int | str, false: str | None, complaint: str, tiny_qwen: Tiny
+):
     with pytest.raises(RecipeError, match=complaint):
         Reranker.load(tiny_qwen.folder, recipe=recipe(true, false))
 
@@ -94,7 +96,7 @@ def test_missing_weights_are_an_error_and_never_random(lost: str, checkpoint: Ca
         Reranker.load(folder)
 
 
-def test_pickled_weights_are_refused_with_the_way_out(checkpoint: Callable[..., Tiny]):
+def test_pickled_weights_are_refused_with_advice(checkpoint: Callable[..., Tiny]):
     tiny = checkpoint(NAME)
     (tiny.folder / "model.safetensors").unlink()
     torch.save(tiny.model.state_dict(), tiny.folder / "pytorch_model.bin")
@@ -121,14 +123,14 @@ def test_weights_of_other_shapes_are_a_clear_error(checkpoint: Callable[..., Tin
         Reranker.load(folder)
 
 
-def test_an_adapter_alone_says_what_to_do(tmp_path: Path):
+def test_an_adapter_without_its_model_is_refused_with_advice(tmp_path: Path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
 
     with pytest.raises(CheckpointError, match=r"not a model: merge it into its model with `merge_and_unload\(\)`"):
         Reranker.load(tmp_path)
 
 
-def test_a_checkpoint_without_a_tokenizer_says_so(checkpoint: Callable[..., Tiny]):
+def test_a_checkpoint_without_a_tokenizer_is_a_clear_error(checkpoint: Callable[..., Tiny]):
     folder = checkpoint(NAME).folder
     for file in folder.glob("tokenizer*"):
         file.unlink()
@@ -138,7 +140,7 @@ def test_a_checkpoint_without_a_tokenizer_says_so(checkpoint: Callable[..., Tiny
 
 
 @pytest.mark.parametrize("model", ["", None, 5])
-def test_a_model_that_is_no_name_is_refused(model: object):
+def test_a_model_must_be_a_name_or_a_path(model: object):
     with pytest.raises(InputError, match=r"name is empty|must be a hub id or a path"):
         Reranker.load(model)  # type: ignore[arg-type]
 
@@ -148,7 +150,7 @@ def test_a_folder_has_no_revision(tiny_qwen: Tiny):
         Reranker.load(tiny_qwen.folder, revision="v9")
 
 
-def test_a_folder_without_weights_says_so(checkpoint: Callable[..., Tiny]):
+def test_a_folder_without_weights_is_a_clear_error(checkpoint: Callable[..., Tiny]):
     folder = checkpoint(NAME).folder
     (folder / "model.safetensors").unlink()
 
@@ -166,7 +168,7 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
         Reranker.load(folder)
 
 
-def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_gpu_is_refused_before_any_file_is_read(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
@@ -175,7 +177,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(monkeypatch:
         find_device("cuda:2")
 
 
-def test_bfloat16_is_asked_of_the_gpu_that_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_bfloat16_depends_on_the_given_gpu(monkeypatch: pytest.MonkeyPatch):
     """Of an old card and a new one, it is not the first that counts."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(7, 5), (9, 0)][device.index])
 
@@ -208,9 +210,7 @@ def test_an_option_out_of_range_is_refused(options: dict, complaint: str, tiny_q
         Reranker.load(tiny_qwen.folder, **options)
 
 
-def test_loading_says_nothing_where_there_is_nothing_to_say(
-    checkpoint: Callable[..., Tiny], capfd: pytest.CaptureFixture[str]
-):
+def test_loading_without_problems_logs_nothing(checkpoint: Callable[..., Tiny], capfd: pytest.CaptureFixture[str]):
     folder = checkpoint(NAME, Qwen3Config, is_tied=False).folder
     capfd.readouterr()
 
@@ -241,7 +241,7 @@ def test_a_model_that_attends_in_both_directions_is_refused(checkpoint: Callable
         Reranker.load(folder)
 
 
-def test_a_checkpoint_that_names_no_dtype_keeps_its_own(checkpoint: Callable[..., Tiny]):
+def test_a_checkpoint_whose_config_names_no_dtype_keeps_the_stored_one(checkpoint: Callable[..., Tiny]):
     folder = checkpoint(NAME).folder
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
@@ -252,7 +252,7 @@ def test_a_checkpoint_that_names_no_dtype_keeps_its_own(checkpoint: Callable[...
     assert Reranker.load(folder).classifier.dtype == torch.bfloat16
 
 
-def test_an_index_never_leads_out_of_the_folder(checkpoint: Callable[..., Tiny]):
+def test_an_index_cannot_point_outside_the_folder(checkpoint: Callable[..., Tiny]):
     folder = checkpoint(NAME, max_shard_size="50KB").folder
     index = folder / "model.safetensors.index.json"
     content = json.loads(index.read_text())
@@ -272,7 +272,7 @@ def test_float16_is_computed_as_float32_on_a_cpu(checkpoint: Callable[..., Tiny]
     assert Reranker.load(folder, device="cpu", dtype="float16").classifier.dtype == torch.float16
 
 
-def test_an_answer_that_is_unknown_to_the_tokenizer_is_refused():
+def test_an_answer_that_the_tokenizer_does_not_know_is_refused():
     tokenizer = Tokenizer(models.WordLevel({"yes": 0, "[UNK]": 1}, unk_token="[UNK]"))
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
 
@@ -281,9 +281,7 @@ def test_an_answer_that_is_unknown_to_the_tokenizer_is_refused():
         token_id("maybe", wrapped)
 
 
-def test_bfloat16_is_computed_as_such_where_the_hardware_can(
-    checkpoint: Callable[..., Tiny], monkeypatch: pytest.MonkeyPatch
-):
+def test_bfloat16_is_used_if_the_hardware_supports_it(checkpoint: Callable[..., Tiny], monkeypatch: pytest.MonkeyPatch):
     folder = checkpoint("Qwen3-Reranker-half").folder
     Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
     dtypes = []
@@ -294,7 +292,7 @@ def test_bfloat16_is_computed_as_such_where_the_hardware_can(
     assert dtypes == [torch.bfloat16, torch.float32]
 
 
-def test_models_are_loaded_one_after_the_other(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+def test_models_are_loaded_one_at_a_time(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
     """transformers exchanges parts of torch while it loads: two loads at once leave them exchanged for good."""
     at_once, most_at_once = [], []
     load = reranker_module.load_checkpoint

@@ -23,7 +23,7 @@ def texts(architecture: str = "Qwen3ForCausalLM", **files: object) -> dict[str, 
     return {name: text if isinstance(text, str) else json.dumps(text) for name, text in content.items()}
 
 
-def test_sentence_transformers_files_are_believed():
+def test_sentence_transformers_files_determine_the_recipe():
     recipe = resolve_recipe("someone/new-reranker", texts(**logit_score_files(17, 4))).recipe
 
     assert recipe.read_out == ReadOut(true=17, false=4)
@@ -63,7 +63,7 @@ def test_a_declared_model_scores_as_in_sentence_transformers(checkpoint: Callabl
 @pytest.mark.parametrize(
     "kind", ["sentence_transformers.models.Transformer", "sentence_transformers.base.models.Transformer"]
 )
-def test_modules_are_known_by_their_last_name_and_path(kind: str):
+def test_a_module_is_identified_by_its_class_name_and_path(kind: str):
     files = logit_score_files(3, None)
     files["modules.json"] = modules(kind, "x.CausalScoreHead", folders=("", "1_CausalScoreHead"))
     files["1_CausalScoreHead/config.json"] = files.pop("1_LogitScore/config.json")
@@ -122,7 +122,7 @@ def test_contents_that_are_lists_of_parts_score_as_in_sentence_transformers(
     assert Reranker.load(tmp_path / "saved").pair_logits(pairs) == pytest.approx(ours, abs=1e-5)
 
 
-def test_a_structured_template_is_written_as_it_renders_itself(checkpoint: Callable[..., Tiny], tmp_path: Path):
+def test_a_structured_template_gives_the_prompt_that_it_renders(checkpoint: Callable[..., Tiny], tmp_path: Path):
     """Byte for byte, the newline at its beginning included; and its export takes contents in both forms."""
     tiny = checkpoint("someones-model", files=structured_files())
     contents = {"system": QWEN3_INSTRUCTION, "query": "a query", "document": " a document\n"}
@@ -141,7 +141,7 @@ def test_a_structured_template_is_written_as_it_renders_itself(checkpoint: Calla
     assert rendered == [expected, expected]
 
 
-def test_contents_are_strings_where_no_form_is_declared():
+def test_contents_are_strings_if_no_format_is_declared():
     files = structured_files()
     del files["sentence_bert_config.json"]["modality_config"]["message"]["format"]
 
@@ -166,7 +166,7 @@ def test_contents_are_strings_where_no_form_is_declared():
         ({"chat_template.jinja": None}, RecipeError, "no chat template"),
     ],
 )
-def test_a_declaration_that_cannot_be_followed_is_refused(change: dict, error: type[Exception], complaint: str):
+def test_unsupported_or_incomplete_metadata_is_refused(change: dict, error: type[Exception], complaint: str):
     files = {**logit_score_files(3, None), **change}
     files = {name: content for name, content in files.items() if content is not None}
 
@@ -183,7 +183,7 @@ def test_a_family_that_cannot_convert_is_refused_with_the_reason(architecture: s
         resolve_recipe("someone/model", texts(architecture))
 
 
-def test_a_causal_model_with_no_known_recipe_is_an_error_that_lists_what_to_pass():
+def test_the_error_of_a_causal_model_without_a_recipe_lists_what_to_pass():
     with pytest.raises(
         RecipeError, match=r"'someone/chat-model': no recipe is known for this Qwen3ForCausalLM.*Pass recipe="
     ):
@@ -214,7 +214,7 @@ def test_the_licence_is_read_from_the_model_card(card: str, licence: str | None)
     assert read_licence({"README.md": card}) == licence
 
 
-def test_the_families_of_the_table_are_the_promised_ones():
+def test_the_table_holds_the_documented_families():
     assert {recipe.family for recipe in FAMILIES} >= {
         "qwen3-reranker",
         "ctxl-rerank-v2",

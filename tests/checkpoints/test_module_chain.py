@@ -103,7 +103,7 @@ CHAINS: dict[str, tuple[Callable[[], list[nn.Module]], type[PretrainedConfig]]] 
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_a_chain_scores_as_in_sentence_transformers_alone_and_together(name: str, tmp_path: Path):
+def test_a_module_chain_scores_as_in_sentence_transformers_alone_and_in_a_batch(name: str, tmp_path: Path):
     make, config_class = CHAINS[name]
     folder = save_chain(tmp_path, make(), config_class, pair(has_types=config_class is BertConfig))
 
@@ -164,7 +164,7 @@ def test_a_decoder_that_reads_its_last_token_is_a_plain_classifier(tmp_path: Pat
     assert their_logits(tmp_path / "saved") == pytest.approx(their_logits(folder), abs=1e-4)
 
 
-def test_a_decoder_that_pools_otherwise_is_padded_with_care(tmp_path: Path):
+def test_a_decoder_with_mean_pooling_ignores_padding(tmp_path: Path):
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = QWEN3_TEMPLATE
     folder = save_chain(tmp_path, [Pooling(SIZE, "mean"), score()], Qwen3Config, tokenizer)
@@ -179,7 +179,7 @@ def test_a_decoder_that_pools_otherwise_is_padded_with_care(tmp_path: Path):
     ("config_class", "pooling", "fields"),
     [(Qwen3Config, "lasttoken", {"is_causal": False}), (ModernBertConfig, "cls", {"norm_eps": 1e-2})],
 )
-def test_what_a_class_of_transformers_would_compute_otherwise_is_computed_by_ours(
+def test_a_chain_that_a_class_of_transformers_would_compute_differently_uses_ours(
     config_class: type[PretrainedConfig], pooling: str, fields: dict, tmp_path: Path
 ):
     steps = [score(bias=False)] if config_class is Qwen3Config else [dense(), norm(), score()]
@@ -235,7 +235,7 @@ def test_verify_compares_a_chain_with_sentence_transformers_and_the_export(
         ),
     ],
 )
-def test_a_chain_that_does_more_is_refused(file: str, fields: dict, complaint: str, tmp_path: Path):
+def test_a_chain_with_unsupported_steps_is_refused(file: str, fields: dict, complaint: str, tmp_path: Path):
     folder = ettin(tmp_path)
     change(folder / file, **fields)
 
@@ -244,7 +244,7 @@ def test_a_chain_that_does_more_is_refused(file: str, fields: dict, complaint: s
 
 
 @pytest.mark.parametrize(("count", "complaint"), [(2, "ends in a pooled state"), (4, "ends in a LayerNorm")])
-def test_a_chain_without_an_end_is_refused(count: int, complaint: str, tmp_path: Path):
+def test_a_chain_that_does_not_end_in_a_score_is_refused(count: int, complaint: str, tmp_path: Path):
     folder = ettin(tmp_path)
     modules = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps(modules[:count]))
@@ -257,7 +257,7 @@ def test_a_chain_without_an_end_is_refused(count: int, complaint: str, tmp_path:
     ("old", "mode"),
     [({"pooling_mode_cls_token": True}, "cls"), ({"pooling_mode_lasttoken": True}, "lasttoken"), ({}, "mean")],
 )
-def test_poolings_in_their_old_spelling_are_read(old: dict, mode: str):
+def test_old_names_of_poolings_are_read(old: dict, mode: str):
     config = {"word_embedding_dimension": 4, "pooling_mode_mean_tokens": not old, **old}
     types = [
         {"path": "", "type": "a.Transformer"},
@@ -291,7 +291,7 @@ def test_damaged_layers_are_clear_errors(tmp_path: Path):
         Reranker.load(folder)
 
 
-def test_a_chains_own_activation_is_its_score(tmp_path: Path):
+def test_a_chain_with_an_identity_activation_scores_by_its_logit(tmp_path: Path):
     folder = ettin(tmp_path)
     change(folder / "config_sentence_transformers.json", activation_fn="torch.nn.modules.linear.Identity")
 

@@ -69,7 +69,7 @@ def _scale(part: torch.nn.Module, weights: QuantizationArgs) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"attn_implementation": "eager"}], ids=str)
-def test_a_backbone_that_is_quantised_while_it_is_loaded(options: dict, tiny_qwen: Tiny):
+def test_a_backbone_quantised_on_loading_gives_the_logits_of_transformers(options: dict, tiny_qwen: Tiny):
     plain = Reranker.load(tiny_qwen.folder).logits(QUERY, DOCUMENTS)
 
     reranker = Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS, **options)
@@ -83,7 +83,7 @@ def test_a_backbone_that_is_quantised_while_it_is_loaded(options: dict, tiny_qwe
     ("scheme", "dtype", "tolerance"),
     [("FP8_DYNAMIC", "float32", 1e-4), ("FP8_DYNAMIC", "bfloat16", 0.1), ("NVFP4A16", "bfloat16", 0.1)],
 )
-def test_a_backbone_that_is_stored_quantised(
+def test_a_backbone_stored_quantised_gives_the_logits_of_transformers(
     scheme: str, dtype: str, tolerance: float, tmp_path: Path, tiny_qwen: Tiny
 ):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", scheme, dtype)
@@ -93,7 +93,7 @@ def test_a_backbone_that_is_stored_quantised(
     assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(causal_logits(tiny_qwen, folder, dtype), abs=tolerance)
 
 
-def test_packed_weights_keep_their_dtype_where_it_is_not_the_fastest(
+def test_packed_weights_keep_their_dtype_even_if_another_is_faster(
     tmp_path: Path, tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch
 ):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", "NVFP4A16", "bfloat16")
@@ -114,7 +114,7 @@ def test_packed_weights_are_verified_in_their_dtype(tmp_path: Path, tiny_qwen: T
 @pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.21"), reason="older ones compute in the dtype of the file anyway"
 )
-def test_quantised_weights_that_need_another_dtype_say_so(tmp_path: Path, tiny_qwen: Tiny):
+def test_the_error_of_quantised_weights_that_need_another_dtype_says_so(tmp_path: Path, tiny_qwen: Tiny):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed", "NVFP4A16", "bfloat16")
 
     with pytest.raises(CheckpointError, match=r"cannot be used in float32 on cpu; another dtype may work: "):
@@ -128,7 +128,7 @@ def test_a_quantised_backbone_is_tried_with_shared_prefixes(tiny_qwen: Tiny, cap
     assert "Qwen3ForSequenceClassification: sharing prefixes changes hidden states by" in caplog.text
 
 
-def test_documents_are_kept_of_a_quantised_backbone(tmp_path: Path, tiny_qwen: Tiny):
+def test_the_prefix_cache_works_with_a_quantised_backbone(tmp_path: Path, tiny_qwen: Tiny):
     folder = compress(tiny_qwen, tmp_path / "Qwen3-Reranker-compressed")
     reranker = Reranker.load(folder, document_cache_bytes=2**20)
 
@@ -138,7 +138,7 @@ def test_documents_are_kept_of_a_quantised_backbone(tmp_path: Path, tiny_qwen: T
 
 
 @pytest.mark.parametrize("options", [{"batch_tokens": 20}, {"document_cache_bytes": 2**20}], ids=str)
-def test_batches_in_which_no_row_ends_are_read_by_quantised_kernels(options: dict, tiny_qwen: Tiny):
+def test_quantised_kernels_run_batches_in_which_no_row_ends(options: dict, tiny_qwen: Tiny):
     expected = Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS).logits(QUERY, DOCUMENTS)
 
     reranker = Reranker.load(tiny_qwen.folder, quantization_config=IN_4_BITS, **options)
@@ -163,7 +163,7 @@ FIELDS = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
 
 
 @pytest.mark.parametrize("config", [BitsAndBytesConfig(**FIELDS), FIELDS], ids=["configuration", "fields"])
-def test_a_configuration_of_transformers_and_its_fields_are_data(config: object):
+def test_a_quantisation_is_given_as_a_configuration_of_transformers_or_as_its_fields(config: object):
     plain = plain_options({"quantization_config": config})
 
     assert json.loads(json.dumps(plain)) == plain
@@ -171,18 +171,18 @@ def test_a_configuration_of_transformers_and_its_fields_are_data(config: object)
     assert plain["quantization_config"]["bnb_4bit_compute_dtype"] == "bfloat16"
 
 
-def test_a_quantisation_that_is_no_data_is_refused(tiny_qwen: Tiny):
+def test_a_quantisation_that_is_not_plain_data_is_refused(tiny_qwen: Tiny):
     with pytest.raises(InputError, match="quantization_config holds <object .* give a configuration of transformers"):
         open_reranker(str(tiny_qwen.folder), quantization_config={"quant_method": object()})
 
 
 @pytest.mark.parametrize("config", ["4bit", {"bits"}])
-def test_what_is_no_quantisation_is_refused(config: object, tiny_qwen: Tiny):
+def test_an_invalid_quantisation_is_refused(config: object, tiny_qwen: Tiny):
     with pytest.raises(InputError, match="quantization_config must be a configuration of transformers, or its fields"):
         Reranker.load(tiny_qwen.folder, quantization_config=config)
 
 
-def test_all_who_name_the_same_quantisation_share_the_weights(tiny_qwen: Tiny):
+def test_rerankers_with_the_same_quantisation_share_the_weights(tiny_qwen: Tiny):
     first, second, other = (
         open_reranker(str(tiny_qwen.folder), quantization_config=config)
         for config in (BitsAndBytesConfig(**IN_4_BITS), BitsAndBytesConfig(**IN_4_BITS), {"load_in_8bit": True})
@@ -192,12 +192,12 @@ def test_all_who_name_the_same_quantisation_share_the_weights(tiny_qwen: Tiny):
     assert first is not other
 
 
-def test_what_a_quantiser_refuses_is_refused_in_its_words(tiny_qwen: Tiny):
+def test_the_error_of_a_quantiser_is_passed_on(tiny_qwen: Tiny):
     with pytest.raises(CheckpointError, match="cannot be loaded: load_in_4bit must be a boolean"):
         Reranker.load(tiny_qwen.folder, quantization_config={"load_in_4bit": "yes"})
 
 
-def test_quantised_weights_are_made_on_the_device_that_was_named():
+def test_quantised_weights_are_created_on_the_given_device():
     device, plain, quantised = torch.device("cuda:1"), Qwen3Config(), Qwen3Config(quantization_config={"bits": 4})
 
     assert find_device_map({}, plain, device) is None

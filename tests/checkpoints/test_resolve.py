@@ -27,7 +27,7 @@ def texts(architecture: str = "Qwen3ForCausalLM", config: dict | None = None, **
     return {name: text if isinstance(text, str) else json.dumps(text) for name, text in content.items()}
 
 
-def test_the_callers_recipe_wins_over_all():
+def test_the_callers_recipe_takes_precedence_over_all_files():
     mine = Recipe(family="mine", chat_template=QWEN3_TEMPLATE, read_out=ReadOut(true=3), source="me")
 
     found = resolve_recipe("Qwen/Qwen3-Reranker-0.6B", texts(**logit_score_files(17, 4)), mine)
@@ -35,7 +35,7 @@ def test_the_callers_recipe_wins_over_all():
     assert found == (mine, "the caller's recipe")
 
 
-def test_sentence_transformers_files_win_over_vllm_fields_and_the_table():
+def test_sentence_transformers_files_take_precedence_over_vllm_fields_and_the_table():
     fields = {"classifier_from_token": ["no", "yes"], "method": "from_2_way_softmax"}
 
     found = resolve_recipe("mixedbread-ai/mxbai-rerank-base-v2", texts(config=fields, **logit_score_files(17, 4)))
@@ -63,7 +63,7 @@ def test_vllm_fields_are_read(fields: dict, read_out: ReadOut):
     assert found.because.startswith("config.json: classifier_from_token")
 
 
-def test_a_language_models_own_chat_template_is_not_taken_for_a_rerankers():
+def test_the_chat_template_of_a_language_model_is_not_used_for_reranking():
     fields = {"is_original_qwen3_reranker": True}
     files = {"chat_template.jinja": CHAT_TEMPLATE}
 
@@ -82,7 +82,7 @@ def test_a_language_models_own_chat_template_is_not_taken_for_a_rerankers():
         {"classifier_from_token": ["yes"], "method": "something_else"},
     ],
 )
-def test_vllm_fields_that_are_no_single_logit_are_refused(fields: dict):
+def test_vllm_fields_that_make_more_than_one_logit_are_refused(fields: dict):
     with pytest.raises(RecipeError, match="not a single logit"):
         resolve_recipe("someone/model", texts(config=fields))
 
@@ -114,18 +114,18 @@ def test_a_checkpoint_with_vllm_fields_scores_as_its_causal_model(checkpoint: Ca
         ("lightonai/LightOn-rerank-LW-2B", "Qwen3_5ForCausalLM"),
     ],
 )
-def test_families_that_cannot_convert_are_refused_by_name_with_a_way_out(model: str, architecture: str):
+def test_families_that_cannot_be_converted_are_refused_with_advice(model: str, architecture: str):
     with pytest.raises(UnsupportedModelError, match=r"has no one-logit form: it .*\. (Run|Use) "):
         resolve_recipe(model, texts(architecture))
 
 
-def test_a_folder_of_the_hubs_cache_is_known_by_its_model():
+def test_a_folder_of_the_hub_cache_is_identified_by_its_model():
     folder = "/cache/hub/models--Qwen--Qwen3-Reranker-0.6B/snapshots/e61197ed45024b0ed8a2d74b80b4d909f1255473"
 
     assert resolve_recipe(folder, texts()).recipe.family == "qwen3-reranker"
 
 
-def test_a_conversions_own_activation_and_limit_win_over_the_table(tiny_qwen: Tiny, tmp_path: Path):
+def test_the_activation_and_limit_of_an_export_take_precedence_over_the_table(tiny_qwen: Tiny, tmp_path: Path):
     folder = tmp_path / "Qwen3-Reranker-converted"
     Reranker.load(tiny_qwen.folder, activation="identity", max_tokens=700).save(folder)
 
@@ -135,7 +135,7 @@ def test_a_conversions_own_activation_and_limit_win_over_the_table(tiny_qwen: Ti
 
 
 @pytest.mark.parametrize("field", ["use_sep_token", "use_pad_token"])
-def test_a_native_head_that_takes_no_separator_reads_two_texts_as_one(field: str):
+def test_a_native_head_without_a_separator_reads_two_texts_as_one(field: str):
     found = resolve_recipe("someone/model", texts("Qwen3ForSequenceClassification", {field: False}))
 
     assert found.recipe.chat_template is not None
@@ -191,7 +191,7 @@ def test_a_decoders_own_head_without_a_template_reads_a_plain_pair(tmp_path: Pat
     assert [ranked.score for ranked in sorted(ranking)] == pytest.approx(theirs.tolist(), abs=1e-5)
 
 
-def test_an_encoders_declared_activation_is_its_score(tmp_path: Path):
+def test_the_declared_activation_of_an_encoder_makes_its_score(tmp_path: Path):
     folder = native_checkpoint(
         tmp_path / "encoder",
         BertConfig,
@@ -203,7 +203,7 @@ def test_an_encoders_declared_activation_is_its_score(tmp_path: Path):
     assert all(ranked.score == ranked.logit for ranked in Reranker.load(folder).rank(QUERY, DOCUMENTS))
 
 
-def test_an_encoders_long_document_is_cut_and_its_query_is_not(tmp_path: Path):
+def test_an_encoder_truncates_a_long_document_but_not_the_query(tmp_path: Path):
     folder = native_checkpoint(
         tmp_path / "encoder", BertConfig, pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), num_labels=1
     )
@@ -272,7 +272,7 @@ def test_a_decoders_own_head_without_a_padding_token_still_ranks_many(tmp_path: 
     assert together == pytest.approx([Reranker.load(folder).logits(QUERY, [text])[0] for text in DOCUMENTS], abs=1e-5)
 
 
-def test_an_encoder_that_counts_places_behind_its_padding_has_fewer(tmp_path: Path):
+def test_an_encoder_that_numbers_positions_from_its_padding_index_has_fewer_of_them(tmp_path: Path):
     tokenizer = pair_tokenizer(**ENCODERS["xlm-roberta"][1])
     folder = native_checkpoint(
         tmp_path / "encoder", XLMRobertaConfig, tokenizer, num_labels=1, max_position_embeddings=500
@@ -288,7 +288,7 @@ def test_an_encoder_decoder_is_refused_by_its_configuration():
         resolve_recipe("someone/model", texts("SomeModel", {"is_encoder_decoder": True}))
 
 
-def test_an_activation_in_its_oldest_place_is_read():
+def test_an_activation_in_the_oldest_place_is_read():
     config = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
 
     assert (

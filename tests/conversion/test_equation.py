@@ -46,7 +46,7 @@ def test_converted_logits_equal_the_causal_models(family: Recipe, is_tied: bool,
         ReadOut(true="Yes", scale=-3.0),
     ],
 )
-def test_every_shape_of_read_out_converts(read_out: ReadOut, checkpoint: Callable[..., Tiny], template: str):
+def test_every_kind_of_read_out_converts(read_out: ReadOut, checkpoint: Callable[..., Tiny], template: str):
     tiny = checkpoint("model", is_tied=False)
     recipe = Recipe(family="mine", chat_template=template, read_out=read_out, source="this test")
     expected = [causal_logit(tiny, read_out, prompt_ids(tiny, recipe, QUERY, text)) for text in DOCUMENTS]
@@ -76,7 +76,7 @@ def test_a_head_stored_in_float32_keeps_its_precision(checkpoint: Callable[..., 
     assert reranker.classifier.score.weight.dtype == torch.float32
 
 
-def test_a_heads_bias_is_part_of_the_logit(checkpoint: Callable[..., Tiny]):
+def test_the_bias_of_a_head_is_part_of_the_logit(checkpoint: Callable[..., Tiny]):
     tiny = checkpoint("Qwen3-Reranker-bias", is_tied=False)
     without = Reranker.load(tiny.folder).logits(QUERY, DOCUMENTS)
     tensors = load_file(tiny.folder / "model.safetensors")
@@ -89,7 +89,7 @@ def test_a_heads_bias_is_part_of_the_logit(checkpoint: Callable[..., Tiny]):
     assert logits == pytest.approx([logit + (yes - no) / 100 for logit in without], abs=1e-5)
 
 
-def test_the_classifier_is_transformers_own_class_and_scores_by_itself(tiny_qwen: Tiny):
+def test_the_classifier_is_a_class_of_transformers_and_gives_the_logit_by_itself(tiny_qwen: Tiny):
     reranker = Reranker.load(tiny_qwen.folder, dtype="bfloat16")
     ids = prompt_ids(tiny_qwen, reranker.recipe, QUERY, DOCUMENTS[0])
     pad = reranker.classifier.config.pad_token_id
@@ -106,7 +106,7 @@ def test_the_classifier_is_transformers_own_class_and_scores_by_itself(tiny_qwen
     assert float(output[0, 0]) == pytest.approx(reranker.logits(QUERY, DOCUMENTS[:1])[0], abs=0.05)
 
 
-def test_a_native_head_is_passed_through(checkpoint: Callable[..., Tiny], tmp_path):
+def test_a_native_head_is_kept(checkpoint: Callable[..., Tiny], tmp_path):
     tiny = checkpoint("Qwen3-Reranker-origin")
     converted = Reranker.load(tiny.folder)
     folder = tmp_path / "Qwen3-Reranker-tiny-seq-cls"

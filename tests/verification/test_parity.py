@@ -76,7 +76,7 @@ def test_the_demo_model_agrees_on_the_bundled_pairs():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_rounding_alone_is_no_disagreement(dtype: str, tiny_qwen: Tiny):
+def test_rounding_is_within_the_tolerance(dtype: str, tiny_qwen: Tiny):
     parity = parity_of(tiny_qwen, dtype=dtype)
 
     assert parity.agrees
@@ -85,7 +85,7 @@ def test_rounding_alone_is_no_disagreement(dtype: str, tiny_qwen: Tiny):
     assert parity.tolerance > 1e-4
 
 
-def test_an_instruction_of_the_callers_own_agrees(tiny_qwen: Tiny, parity: Parity):
+def test_a_custom_instruction_agrees(tiny_qwen: Tiny, parity: Parity):
     with_instruction = parity_of(tiny_qwen, instruction="Say yes.")
 
     assert with_instruction.agrees
@@ -136,7 +136,7 @@ def test_swapped_answers_are_found(checkpoint: Callable[..., Tiny]):
     assert [one.kendall_tau for one in parity.against] == pytest.approx([-1, -1])
 
 
-def test_a_text_that_spells_a_control_token_is_read_otherwise_on_purpose(tiny_qwen: Tiny):
+def test_a_text_that_spells_a_control_token_differs_unless_control_tokens_are_allowed(tiny_qwen: Tiny):
     pairs = [*PAIRS, SamplePair(QUERY, "Ignore this.<|im_end|>")]
 
     as_text = parity_of(tiny_qwen, pairs)
@@ -147,7 +147,7 @@ def test_a_text_that_spells_a_control_token_is_read_otherwise_on_purpose(tiny_qw
     assert as_control.agrees
 
 
-def test_a_document_too_long_is_cut_for_both(tiny_qwen: Tiny):
+def test_a_document_that_is_too_long_is_truncated_for_both_models(tiny_qwen: Tiny):
     parity = parity_of(tiny_qwen, [*PAIRS, SamplePair(QUERY, "word " * 999)], max_tokens=600)
 
     assert parity.agrees
@@ -156,7 +156,7 @@ def test_a_document_too_long_is_cut_for_both(tiny_qwen: Tiny):
 
 
 @pytest.mark.parametrize("kept", [slice(None, -1), slice(1, None), slice(None)], ids=["end", "beginning", "all"])
-def test_a_cut_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen: Tiny):
+def test_a_truncation_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen: Tiny):
     class Careless(Encoder):
         def rows(self, pairs, instruction):
             uncut = Encoder(tiny_qwen.tokenizer, original.recipe.chat_template, 10**9).rows(pairs, instruction)
@@ -169,12 +169,12 @@ def test_a_cut_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen
     assert not truncates_document_only(careless, original, QUERY)
 
 
-def test_there_must_be_pairs(tiny_qwen: Tiny):
+def test_no_pairs_are_an_input_error(tiny_qwen: Tiny):
     with pytest.raises(InputError, match="no pairs"):
         parity_of(tiny_qwen, [])
 
 
-def test_parity_is_plain_json(tiny_qwen: Tiny, exported: Path):
+def test_parity_converts_to_plain_json(tiny_qwen: Tiny, exported: Path):
     parity = parity_of(tiny_qwen, PAIRS[:1], against=exported)
 
     plain = parity.to_json()
@@ -196,7 +196,7 @@ def test_parity_is_plain_json(tiny_qwen: Tiny, exported: Path):
         {"tolerance": 0.0, "pad_difference": 1e-9},
     ],
 )
-def test_each_check_alone_can_refuse(change: dict[str, object], parity: Parity):
+def test_each_check_alone_makes_parity_disagree(change: dict[str, object], parity: Parity):
     assert parity.agrees
     assert not replace(parity, **change).agrees
 
@@ -218,7 +218,7 @@ def test_one_model_is_in_memory_at_a_time(tiny_qwen: Tiny, exported: Path, monke
     assert found == [set()] * 4
 
 
-def test_nothing_is_printed_where_there_is_no_terminal(tiny_qwen: Tiny, capfd: pytest.CaptureFixture[str]):
+def test_no_progress_is_printed_without_a_terminal(tiny_qwen: Tiny, capfd: pytest.CaptureFixture[str]):
     parity_of(tiny_qwen)
 
     assert capfd.readouterr() == ("", "")
@@ -267,7 +267,7 @@ def test_the_tolerance_follows_the_size_of_the_logits():
         (b"\n", "holds no pairs"),
     ],
 )
-def test_a_malformed_line_is_named(content: bytes, message: str, tmp_path: Path):
+def test_the_error_of_a_malformed_line_names_its_number(content: bytes, message: str, tmp_path: Path):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(content)
 
@@ -275,7 +275,7 @@ def test_a_malformed_line_is_named(content: bytes, message: str, tmp_path: Path)
         read_pairs(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+def test_the_error_of_a_missing_file_names_it(tmp_path: Path):
     with pytest.raises(InputError, match=r"absent\.jsonl cannot be read"):
         read_pairs(tmp_path / "absent.jsonl")
 
@@ -288,7 +288,7 @@ def test_pairs_may_hold_any_character_and_lines_any_other_key(tmp_path: Path):
     assert read_pairs(path) == [SamplePair("a\u2028b", "")]
 
 
-def test_the_bundled_pairs_are_of_many_languages():
+def test_the_bundled_pairs_are_in_many_languages():
     pairs = bundled_pairs()
 
     assert len(pairs) == len(set(pairs)) == 48
@@ -311,7 +311,9 @@ def test_a_plot_that_cannot_be_written_is_an_input_error(parity: Parity, tmp_pat
 
 
 @pytest.mark.parametrize(("package", "message"), [("scipy.stats", "scipy"), ("matplotlib.figure", r"onelogit\[plot\]")])
-def test_a_missing_package_is_named(package: str, message: str, tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+def test_the_error_of_a_missing_package_names_it(
+    package: str, message: str, tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setitem(sys.modules, package, None)
 
     with pytest.raises(InputError, match=message):
@@ -328,11 +330,11 @@ def test_the_table_says_whether_they_agree(parity: Parity):
     assert len(table.columns) == 2
 
 
-def test_a_logit_that_is_no_number_is_the_largest_difference():
+def test_a_nan_logit_is_an_infinite_difference():
     assert compare("broken", [1.0, 2.0, 3.0], [1.0, math.nan, 3.0], ["q"] * 3).largest_difference == math.inf
 
 
-def test_the_check_of_padding_pads(tiny_qwen: Tiny):
+def test_the_padding_check_uses_padded_batches(tiny_qwen: Tiny):
     """Decoders read no padding otherwise: a forest has none."""
     reranker = Reranker.load(tiny_qwen.folder)
     rows = reranker._scorer.rows([("q", "a document"), ("q", "d " * 30)])

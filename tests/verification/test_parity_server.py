@@ -33,7 +33,7 @@ def test_a_server_of_the_conversion_agrees(tiny_qwen: Tiny, reranker: Reranker):
     assert parity.against[0].name == f"the server at {server.url}"
 
 
-def test_a_server_of_something_else_is_found_out(tiny_qwen: Tiny, reranker: Reranker):
+def test_a_server_with_other_logits_disagrees(tiny_qwen: Tiny, reranker: Reranker):
     with serving(FakeServer(reranker=reranker, change=lambda logit: logit + 0.01)) as server:
         assert not measure_parity(str(tiny_qwen.folder), PAIRS, CPU, against=server.url).agrees
 
@@ -60,13 +60,13 @@ def test_many_rows_come_back_in_order():
         (200, {"data": [{"index": n, "probs": [math.nan]} for n in (0, 1)]}, "is the model's head initialised"),
     ],
 )
-def test_an_answer_that_cannot_be_believed_is_an_error(code: int, content: object, complaint: str):
+def test_an_invalid_answer_is_a_server_error(code: int, content: object, complaint: str):
     with answering(content, code) as url, pytest.raises(ServerError, match=complaint):
         server_logits(url, [[1], [2]])
 
 
-def test_a_server_that_is_no_vllm_or_not_there_is_an_error():
-    with answering({}, models={"data": []}) as url, pytest.raises(ServerError, match="no vLLM"):
+def test_a_server_that_is_missing_or_not_vllm_is_a_server_error():
+    with answering({}, models={"data": []}) as url, pytest.raises(ServerError, match="not a vLLM server"):
         server_logits(url, [[1]])
     with pytest.raises(ServerError, match="does not answer"):
         server_logits("http://127.0.0.1:9", [[1]])

@@ -1,4 +1,4 @@
-"""`onelogit convert`: a model written as a sequence classifier that others serve."""
+"""`onelogit convert`: write a model as a sequence classifier that other libraries and servers load."""
 
 import argparse
 from pathlib import Path
@@ -27,22 +27,24 @@ SUMMARY = "write a model as a sequence classifier that transformers, Sentence Tr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes; the names of vLLM's own script among it."""
+    """The command's arguments, also by the names of vLLM's script."""
     parser.add_argument("model", nargs="?", help="hub id or folder")
-    parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="the same, as vLLM's script asks for it")
+    parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="the same; the option of vLLM's script")
     parser.add_argument(
         "-o", "--output", "--path", type=Path, metavar="FOLDER", required=True, help="the folder to write"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what stands there")
-    parser.add_argument("--verify", action="store_true", help="compare it with the original, and note the figures")
-    parser.add_argument("--push-to-hub", metavar="ID", help="and upload it to the hub")
-    parser.add_argument("--private", action="store_true", help="as a private model")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare it with the original, and add the result to the model card"
+    )
+    parser.add_argument("--push-to-hub", metavar="ID", help="also upload it to the hub")
+    parser.add_argument("--private", action="store_true", help="upload it as a private model")
     add_json_option(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert, write, verify, say how to serve it, upload."""
+    """Convert, write, verify, print how to serve it, upload."""
     from onelogit.export.exporter import check_target  # noqa: PLC0415  loads torch
 
     model = _model(options)
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         _verify(model, options)
     _report(options, labels)
     if options.push_to_hub:
-        _push(options)
+        push(options.output, options.push_to_hub, is_private=options.private)
     return 0
 
 
@@ -73,9 +75,9 @@ def _model(options: argparse.Namespace) -> str:
 def _check_labels(options: argparse.Namespace, tokens: list[str | int]) -> None:
     for name in ("chat_template", "instruction", "activation", "max_tokens", "verify"):
         if getattr(options, name) not in (None, False):
-            raise InputError(f"--{name.replace('_', '-')} has no meaning for several labels: they are no reranker")
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for several labels, which are not a reranker")
     if len(set(tokens)) < len(tokens):
-        raise InputError(f"a token stands twice in {tokens}: each is one label")
+        raise InputError(f"{tokens} names a token twice; each token is one label")
 
 
 def _save(model: str, options: argparse.Namespace, labels: list[str | int] | None) -> None:
@@ -95,10 +97,10 @@ def _save(model: str, options: argparse.Namespace, labels: list[str | int] | Non
 
 
 def _verify(model: str, options: argparse.Namespace) -> None:
-    """Compare with the original, and write the figures into the folder's model card.
+    """Compare with the original, and add the result to the folder's model card.
 
     Raises:
-        CheckpointError: they disagree; the folder stays, for whoever wants to see why.
+        CheckpointError: they disagree; the folder is kept, to see why.
     """
     from onelogit.verification.parity import measure_parity  # noqa: PLC0415
     from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  loads torch
@@ -107,31 +109,27 @@ def _verify(model: str, options: argparse.Namespace) -> None:
         model, bundled_pairs(), model_spec(options, model).load_options, against=str(options.output)
     )
     largest = max(comparison.largest_difference for comparison in parity.comparisons)
-    figures = (
+    result = (
         f"Compared with the original on {parity.pair_count} pairs in Korean, English and Chinese, {parity.dtype} on "
         f"{parity.device}: largest difference of a logit {largest:.1e} (up to {parity.tolerance:.1e} is rounding)."
     )
     if not parity.agrees:
-        raise CheckpointError(f"{options.output} differs from {model!r}. {figures}")
+        raise CheckpointError(f"{options.output} differs from {model!r}. {result}")
     card = options.output / "README.md"
-    card.write_text(f"{card.read_text(encoding='utf-8')}\n{figures}\n", encoding="utf-8")
-
-
-def _push(options: argparse.Namespace) -> None:
-    push(options.output, options.push_to_hub, is_private=options.private)
+    card.write_text(f"{card.read_text(encoding='utf-8')}\n{result}\n", encoding="utf-8")
 
 
 def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
     """Upload an exported folder to the hub.
 
     Raises:
-        CheckpointError: the hub refuses, or is not there; the folder stays where it is.
+        CheckpointError: the hub refuses it or cannot be reached; the folder is kept.
     """
     hub = HfApi()
     try:
         hub.create_repo(hub_id, private=is_private, exist_ok=True)
         hub.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Conversion by onelogit")
-    except Exception as error:  # whatever the hub's client or its transport raises
+    except Exception as error:  # any class of the hub's client or its transport
         raise CheckpointError(
             f"{folder} is written, but cannot be uploaded to {hub_id!r}: {first_line(error)}"
         ) from error
@@ -140,13 +138,15 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
 def _report(options: argparse.Namespace, labels: int) -> None:
     recipe = resolve_recipe(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
     has_prompt = recipe is not None and recipe.chat_template is not None
-    used = usage_examples(str(options.output), has_prompt=has_prompt, labels=labels)
+    examples = usage_examples(str(options.output), has_prompt=has_prompt, labels=labels)
     if options.json:
-        print_json({"folder": str(options.output), "labels": labels, **used._asdict()})
+        print_json({"folder": str(options.output), "labels": labels, **examples._asdict()})
         return
     console = Console(highlight=False, soft_wrap=True)
-    many = "" if labels == 1 else f", with {labels} labels, one for each token: no reranker, which has one logit"
+    many = (
+        "" if labels == 1 else f", with {labels} labels, one for each token; it is not a reranker, which has one logit"
+    )
     console.print(f"Written to {options.output}{many}.", markup=False)
-    for name, code in used._asdict().items():
+    for name, code in examples._asdict().items():
         console.print(f"\n[bold]{name}[/]")
         console.print(code, markup=False)

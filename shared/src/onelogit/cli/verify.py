@@ -1,4 +1,4 @@
-"""`onelogit verify`: a model's logits compared with those of its conversion."""
+"""`onelogit verify`: compare the logits of a model and its conversion."""
 
 import argparse
 from pathlib import Path
@@ -10,26 +10,26 @@ from onelogit.cli.output import mention_demo, print_json
 from onelogit.errors import check_packages
 from onelogit.io.outputs import check_plot
 
-SUMMARY = "compare the logits of a model with those of its conversion; exit code 1 where they disagree"
+SUMMARY = "compare the logits of a model and its conversion; exit code 1 if they disagree"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """The command's arguments."""
     parser.add_argument("model", help="hub id or folder")
     parser.add_argument(
-        "--pairs", metavar="FILE", help="JSONL with query and document, - for stdin; a multilingual set where left out"
+        "--pairs", metavar="FILE", help="JSONL with query and document, - for stdin; by default a multilingual set"
     )
-    parser.add_argument("--against", metavar="FOLDER|URL", help="compare an exported folder, or a vLLM server, too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture: original against converted logits")
+    parser.add_argument("--against", metavar="FOLDER|URL", help="also compare an exported folder or a vLLM server")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write an image: converted logits over original ones")
     add_json_option(parser)
     add_model_options(parser, default_dtype="float32")
 
 
 def check_requirements(plot: Path | None) -> None:
-    """Refuse before anything is loaded what would fail after it.
+    """Check before the model is loaded what would fail only afterwards.
 
     Raises:
-        InputError: a package is missing, or the picture cannot be written there.
+        InputError: a package is missing, or the image cannot be written.
     """
     check_packages("scipy")
     if plot is not None:
@@ -37,7 +37,7 @@ def check_requirements(plot: Path | None) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print, draw."""
+    """Measure, print, plot."""
     from onelogit.verification.parity import measure_parity  # noqa: PLC0415
     from onelogit.verification.report import parity_table, plot_parity  # noqa: PLC0415
     from onelogit.verification.sample_pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch
