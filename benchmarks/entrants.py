@@ -13,6 +13,7 @@ from lineup import Absent, Entrant, Lineup
 from onelogit import Reranker
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.attention.hooks import attends_over_prefix_tree
+from onelogit.engine.scheduler import ScoringCall
 from onelogit.errors import first_line
 from onelogit.prompts.token_rows import TokenRow
 
@@ -40,7 +41,13 @@ def of_reranker(lineup: Lineup, reranker: Reranker) -> Entrant:
 
     def tokenised(query: str, documents: Sequence[str]) -> Call:
         rows = [TokenRow(tuple(row)) for row in lineup.rows(query, documents)]
-        return lambda: reranker._scorer._scheduler.logits(rows)
+
+        def compute() -> list[float]:
+            with ScoringCall(reranker._scorer._scheduler) as call:
+                call.add(rows)
+                return call.logits()
+
+        return compute
 
     return Entrant(reranker.logits, tokenised, reranker.classifier)
 

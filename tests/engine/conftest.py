@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from onelogit.engine.scheduler import Scheduler
-from support.scheduling import Model, scheduler_of
+from support.scheduling import DirectScheduler, Model, scheduler_of
 
 
 @pytest.fixture
@@ -14,7 +13,7 @@ def model() -> Model:
 
 
 @pytest.fixture
-def scheduler(model: Model) -> Iterator[Scheduler[int]]:
+def scheduler(model: Model) -> Iterator[DirectScheduler]:
     scheduler = scheduler_of(model)
     yield scheduler
     scheduler.close()

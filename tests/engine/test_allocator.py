@@ -1,4 +1,4 @@
-"""Places taken and given back: each of one owner at a time, none lost, in one extent where there is one."""
+"""Places taken and given back: each has one owner at a time, none is lost, and one extent is preferred to several."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ def test_every_place_has_one_owner_at_a_time_and_none_is_lost(size: int, steps: 
 
 
 @given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), kept=st.data())
-def test_what_is_given_back_side_by_side_can_be_taken_in_one_piece(counts: list[int], kept: st.DataObject):
+def test_adjacent_extents_that_were_given_back_can_be_taken_as_one(counts: list[int], kept: st.DataObject):
     allocator = Allocator(sum(counts))
     extents = [allocator.take(count) for count in counts]
     for each in kept.draw(st.permutations(extents)):
@@ -66,7 +66,7 @@ def test_aligned_extents_pair_the_same_places(some: list[tuple[int, int]], data:
     assert all(one[1] - one[0] == other[1] - other[0] for one, other in pairs)
 
 
-def test_a_piece_that_is_long_enough_goes_before_several():
+def test_one_extent_that_is_long_enough_is_preferred_to_several():
     allocator = Allocator(10)
     allocator.take(2), allocator.take(3), allocator.take(2), allocator.take(3)
     allocator.give_back([(0, 2)])
@@ -80,7 +80,7 @@ def test_a_piece_that_is_long_enough_goes_before_several():
 
 
 @given(counts=st.lists(st.integers(1, 6), max_size=8), cuts=st.lists(st.integers(1, 4), max_size=30))
-def test_shares_of_pieces_are_the_same_places_in_order(counts: list[int], cuts: list[int]):
+def test_split_extents_are_the_same_places_in_order(counts: list[int], cuts: list[int]):
     extents, start = [], 0
     for length in [*cuts, sum(counts)]:
         extents.append((start, start + length))

@@ -1,4 +1,4 @@
-"""`compile=True`: the same logits from few compiled graphs, and a clear word where nothing can be compiled."""
+"""`compile=True`: the same logits from few compiled graphs, and a clear error if compiling is not possible."""
 
 import os
 import re
@@ -43,8 +43,8 @@ def test_compiled_layers_give_the_same_logits_from_few_graphs(qwen: PreTrainedMo
 
 
 @needs_a_compiler
-def test_more_layers_take_no_more_graphs_also_in_bfloat16():
-    """On a CPU its norms and MLPs are exchanged, each for a function of its own, which PyTorch would compile anew."""
+def test_more_layers_need_no_more_graphs_in_bfloat16_either():
+    """On a CPU, norms and MLPs are fused: PyTorch would compile each of their forward functions separately."""
     deep, plain = (classifier_of(Qwen3Config, num_hidden_layers=12) for _ in range(2))
     for classifier in (deep, plain):
         classifier.base_model.to(torch.bfloat16)
@@ -59,8 +59,8 @@ def test_more_layers_take_no_more_graphs_also_in_bfloat16():
 
 
 @needs_a_compiler
-def test_room_for_documents_costs_no_compilation():
-    """It is measured by a pass through the layers; of one token, PyTorch would compile that length for itself."""
+def test_a_document_cache_needs_no_further_compilation():
+    """The size of a token is measured by a forward pass, for whose length PyTorch must not compile again."""
 
     def graphs(**options: int) -> int:
         torch._dynamo.reset()
@@ -72,7 +72,7 @@ def test_room_for_documents_costs_no_compilation():
 
 
 @needs_a_compiler
-def test_compiled_layers_whose_numbers_differ_are_let_go(qwen: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
+def test_compiling_is_undone_if_hidden_states_differ(qwen: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
     def compile_wrongly(model: PreTrainedModel) -> None:
         compile_layers(model)
         for layer in model.model.layers:
@@ -85,7 +85,7 @@ def test_compiled_layers_whose_numbers_differ_are_let_go(qwen: PreTrainedModel, 
     assert all(layer._compiled_call_impl is None for layer in qwen.model.layers)
 
 
-def test_where_nothing_can_be_compiled_that_is_what_is_said(tmp_path: Path):
+def test_a_missing_compiler_is_named_in_the_error(tmp_path: Path):
     environment = {**os.environ, "CXX": str(tmp_path / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     code = "from onelogit import DEMO_MODEL, Reranker; Reranker.load(DEMO_MODEL, device='cpu', compile=True)"
 
@@ -95,14 +95,14 @@ def test_where_nothing_can_be_compiled_that_is_what_is_said(tmp_path: Path):
     assert re.search(r"OnelogitError: PyTorch cannot compile Qwen3\w* here: .+; on a CPU it needs a C\+\+", said)
 
 
-def test_a_model_that_reads_padded_rows_is_not_compiled(caplog: pytest.LogCaptureFixture):
+def test_a_model_that_computes_padded_rows_is_not_compiled(caplog: pytest.LogCaptureFixture):
     classifier = classifier_of(Qwen3Config)
     classifier.set_attn_implementation("eager")
 
-    forward = ModelRunner(classifier, is_compiled=True)
+    runner = ModelRunner(classifier, is_compiled=True)
 
-    assert not forward.shares_prefixes
+    assert not runner.shares_prefixes
     assert "is not compiled" in caplog.text
-    assert forward.logits(random_rows(3)) == pytest.approx(
+    assert runner.logits(random_rows(3)) == pytest.approx(
         ModelRunner(classifier_of(Qwen3Config)).logits(random_rows(3)), abs=1e-5
     )

@@ -1,4 +1,4 @@
-"""Norms and MLPs in a half precision: exchanged where they give the same numbers, theirs wherever they are needed."""
+"""Norms and MLPs in half precision: fused if that gives the same numbers; their own forward wherever it is needed."""
 
 import copy
 import gc
@@ -29,7 +29,7 @@ def half() -> PreTrainedModel:
     return classifier
 
 
-def exchanged(classifier: PreTrainedModel) -> list[str]:
+def fused_modules(classifier: PreTrainedModel) -> list[str]:
     return [name for name, module in classifier.named_modules() if "forward" in vars(module)]
 
 
@@ -37,10 +37,10 @@ def hidden_of(classifier: PreTrainedModel) -> torch.Tensor:
     return classifier.base_model(torch.arange(5, 25)[None]).last_hidden_state
 
 
-def test_every_norm_and_mlp_of_a_decoder_is_exchanged_and_nothing_else(half: PreTrainedModel):
+def test_every_norm_and_mlp_of_a_decoder_is_fused_and_nothing_else(half: PreTrainedModel):
     fuse(half)
 
-    names = exchanged(half)
+    names = fused_modules(half)
     assert sum(name.endswith("norm") for name in names) == 3 * 4 + 1
     assert sum(name.endswith("mlp") for name in names) == (3 if torch.backends.mkldnn.is_available() else 0)
     assert all(name.endswith(("norm", "mlp")) for name in names)
@@ -57,10 +57,10 @@ def test_numbers_stay_within_rounding(half: PreTrainedModel):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("config_class", [Qwen2Config, Qwen3Config, LlamaConfig, MistralConfig])
-def test_cudas_norm_has_the_same_numbers(
+def test_the_norm_for_cuda_gives_the_same_numbers(
     config_class: type[PretrainedConfig], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
-    """Its own kernel runs on CUDA alone; the call is the same on a CPU, and so is what it computes."""
+    """The fused kernel runs only on CUDA; the same call on a CPU computes the same."""
     classifier = classifier_of(config_class)
     for parameter in classifier.base_model.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter)) if parameter.dim() == 1 else None
@@ -74,11 +74,11 @@ def test_cudas_norm_has_the_same_numbers(
         ours = hidden_of(classifier)
 
     norms = [name for name, module in classifier.named_modules() if type(module).__name__.endswith("RMSNorm")]
-    assert exchanged(classifier) == norms
+    assert fused_modules(classifier) == norms
     assert 0 < (ours - theirs).float().norm() < 0.02 * theirs.float().norm()
 
 
-def test_a_module_that_somebody_else_exchanged_is_left_alone(half: PreTrainedModel):
+def test_a_module_whose_forward_other_code_replaced_is_left_alone(half: PreTrainedModel):
     norm = half.base_model.norm
     norm.forward = lambda hidden: hidden * 0
     fuse(half)
@@ -96,7 +96,7 @@ def test_a_module_whose_numbers_differ_is_left_alone(half: PreTrainedModel):
     norm.__class__ = OtherRMSNorm
     fuse(half)
 
-    assert "model.norm" not in exchanged(half)
+    assert "model.norm" not in fused_modules(half)
 
 
 @pytest.mark.parametrize("fault", ["a bias", "another activation"])
@@ -108,8 +108,8 @@ def test_an_mlp_of_another_form_is_left_alone(fault: str, half: PreTrainedModel)
         mlp.act_fn = nn.GELU()
     fuse(half)
 
-    assert "model.layers.0.mlp" not in exchanged(half)
-    assert "model.layers.1.mlp" in exchanged(half)
+    assert "model.layers.0.mlp" not in fused_modules(half)
+    assert "model.layers.1.mlp" in fused_modules(half)
 
 
 def test_float32_is_left_alone():
@@ -117,11 +117,11 @@ def test_float32_is_left_alone():
 
     fuse(classifier)
 
-    assert exchanged(classifier) == []
+    assert fused_modules(classifier) == []
 
 
 class Wrapped(nn.Module):
-    """As an adapter layer does: it stands in a projection's place, and shows its weight."""
+    """Replaces a projection and shows its weight, as an adapter layer does."""
 
     def __init__(self, inner: nn.Linear) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class Wrapped(nn.Module):
         return self.inner(hidden) * 3
 
 
-def test_an_exchanged_projection_and_a_hook_have_their_say(half: PreTrainedModel):
+def test_a_replaced_projection_and_a_hook_take_effect(half: PreTrainedModel):
     fuse(half)
     mlp, calls = half.base_model.layers[0].mlp, []
     with torch.inference_mode():
@@ -148,8 +148,8 @@ def test_an_exchanged_projection_and_a_hook_have_their_say(half: PreTrainedModel
     assert not torch.allclose(before, after, atol=0.05)
 
 
-def test_a_model_that_is_let_go_is_gone_at_once(half: PreTrainedModel):
-    """A GPU's memory that is missing does not make Python look for rings."""
+def test_a_model_without_references_is_freed_at_once(half: PreTrainedModel):
+    """Running out of GPU memory does not start the garbage collector."""
     model = copy.deepcopy(half)
     fuse(model)
     weight = ref(model.base_model.norm.weight)
@@ -161,7 +161,7 @@ def test_a_model_that_is_let_go_is_gone_at_once(half: PreTrainedModel):
         gc.enable()
 
 
-def test_who_compiles_a_whole_model_gets_its_numbers(half: PreTrainedModel):
+def test_compiling_a_whole_fused_model_gives_the_original_numbers(half: PreTrainedModel):
     with torch.inference_mode():
         expected = hidden_of(half)
         fuse(half)
@@ -180,6 +180,6 @@ def test_training_copying_and_pickling_work_as_before(half: PreTrainedModel):
 
     assert half.base_model.layers[0].mlp.gate_proj.weight.grad is not None
     for again in (copy.deepcopy(half), pickle.loads(pickle.dumps(half))):
-        assert exchanged(again) == exchanged(half)
+        assert fused_modules(again) == fused_modules(half)
         with torch.inference_mode():
             assert torch.equal(hidden_of(again), hidden_of(half))

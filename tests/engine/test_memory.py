@@ -1,4 +1,4 @@
-"""What running out of memory looks like, and what a token takes."""
+"""Errors that mean too little memory, and the memory that is free."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from onelogit.engine.memory import free_bytes, is_out_of_memory
         (ValueError("out of memory"), False),
     ],
 )
-def test_running_out_of_memory_is_told_from_other_errors(error: BaseException, expected: bool):
+def test_running_out_of_memory_is_distinguished_from_other_errors(error: BaseException, expected: bool):
     assert is_out_of_memory(error) == expected
 
 
@@ -48,7 +48,7 @@ def test_a_real_failure_to_allocate_is_recognised():
     ],
     ids=["version 2", "version 1", "over its limit"],
 )
-def test_a_container_has_what_it_is_allowed(
+def test_free_memory_of_a_container_is_bounded_by_its_limit(
     files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name, text in files.items():
@@ -60,7 +60,7 @@ def test_a_container_has_what_it_is_allowed(
 
 
 @pytest.mark.parametrize("files", [{}, {"memory.max": "max\n", "memory.current": "3000\n", "memory.stat": ""}])
-def test_without_a_limit_the_machines_memory_counts(
+def test_free_memory_without_a_limit_is_that_of_the_machine(
     files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name, text in files.items():

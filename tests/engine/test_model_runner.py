@@ -1,4 +1,4 @@
-"""Logits of rows: each as if its row were alone, every shared prefix computed once, whatever the memory holds."""
+"""Logits of rows: the same as if each row were alone, with every shared prefix computed once, in any memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ PREFIX_SHARING = {
     "mistral, sliding window": (MistralConfig, {"sliding_window": 16}),
     "gemma": (GemmaConfig, {}),
     "gemma3": (Gemma3TextConfig, WINDOWS),
-    "one that is checked": (GlmConfig, {}),
+    "glm, untested": (GlmConfig, {}),
 }
 
 
@@ -57,34 +57,34 @@ def qwen() -> PreTrainedModel:
 
 
 def padded(classifier: PreTrainedModel, batch_tokens: int = 10**6) -> ModelRunner:
-    forward = ModelRunner(classifier, batch_tokens)
-    forward.shares_prefixes = False
-    return forward
+    runner = ModelRunner(classifier, batch_tokens)
+    runner.shares_prefixes = False
+    return runner
 
 
 @cache
 def logits_alone(name: str) -> list[float]:
-    """Of 40 random rows."""
+    """The logits of 40 random rows, each computed alone."""
     config_class, fields = PREFIX_SHARING[name]
-    forward = padded(classifier_of(config_class, **fields))
-    return [forward.logits([row])[0] for row in random_rows(40)]
+    runner = padded(classifier_of(config_class, **fields))
+    return [runner.logits([row])[0] for row in random_rows(40)]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
 @pytest.mark.parametrize("name", PREFIX_SHARING)
-def test_a_row_of_a_forest_has_the_logit_of_the_row_alone(name: str, batch_tokens: int):
+def test_a_row_in_a_prefix_tree_has_the_logit_of_the_row_alone(name: str, batch_tokens: int):
     config_class, fields = PREFIX_SHARING[name]
     rows = random_rows(12 if batch_tokens == 1 else 40)
-    forest = ModelRunner(classifier_of(config_class, **fields), batch_tokens)
+    shared = ModelRunner(classifier_of(config_class, **fields), batch_tokens)
 
-    logits = forest.logits(rows)
+    logits = shared.logits(rows)
 
-    assert forest.shares_prefixes
+    assert shared.shares_prefixes
     assert logits == pytest.approx(logits_alone(name)[: len(rows)], abs=1e-5)
     assert max(logits) - min(logits) > 0.1
 
 
-def test_padded_rows_have_their_logits_too(qwen: PreTrainedModel):
+def test_padded_rows_have_the_same_logits(qwen: PreTrainedModel):
     rows = random_rows(40)
 
     assert padded(qwen, 100).logits(rows) == pytest.approx(ModelRunner(qwen).logits(rows), abs=1e-5)
@@ -102,7 +102,7 @@ def test_every_distinct_token_is_computed_once(qwen: PreTrainedModel, batch_toke
     assert max(seen) <= batch_tokens
 
 
-def test_passes_are_filled_up_to_lengths_that_repeat_within_the_budget(qwen: PreTrainedModel):
+def test_batches_are_padded_to_recurring_lengths_within_the_budget(qwen: PreTrainedModel):
     widths = []
     hook = qwen.model.embed_tokens.register_forward_hook(lambda module, args, output: widths.append(output.shape[1]))
     for budget in (100, 10_000):
@@ -114,7 +114,7 @@ def test_passes_are_filled_up_to_lengths_that_repeat_within_the_budget(qwen: Pre
     assert all(width % 32 == 0 or 96 < width <= 100 for width in widths)
 
 
-def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
+def test_the_last_layer_computes_only_last_tokens(qwen: PreTrainedModel):
     rows = random_rows(10)
     count = len({row.ids for row in rows})
     with tokens_seen(qwen, "model.layers.2.mlp.down_proj") as last, tokens_seen(qwen, "model.layers.1.mlp") as other:
@@ -123,7 +123,7 @@ def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
     assert sum(last) == count < sum(other)
     for name in ("q_proj", "o_proj"):
         taken = []
-        # Behind the hook that takes the ends: so this one sees what the module multiplies.
+        # Registered after the hook that selects the ends, so that this one sees the module's input.
         hook = qwen.get_submodule(f"model.layers.2.self_attn.{name}").register_forward_pre_hook(
             lambda module, args, taken=taken: taken.append(args[0].shape[1])
         )
@@ -133,7 +133,7 @@ def test_the_last_layer_computes_last_tokens_alone(qwen: PreTrainedModel):
         assert taken == [count]
 
 
-def test_the_last_layer_never_computes_nothing(qwen: PreTrainedModel):
+def test_the_last_layer_always_computes_at_least_one_token(qwen: PreTrainedModel):
     with tokens_seen(qwen, "model.layers.2.mlp.down_proj") as last:
         ModelRunner(qwen, 8).logits([TokenRow(tuple(range(3, 30)))])  # no row ends in the first of its batches
 
@@ -144,9 +144,9 @@ def test_the_last_layer_never_computes_nothing(qwen: PreTrainedModel):
 def test_identical_rows_are_computed_once(qwen: PreTrainedModel):
     rows = [TokenRow(ids) for ids in ((1, 2, 3), (4, 5), (1, 2, 3), (1, 2, 3))]
 
-    for forward in (ModelRunner(qwen), padded(qwen, 1)):
+    for runner in (ModelRunner(qwen), padded(qwen, 1)):
         with tokens_seen(qwen) as seen:
-            logits = forward.logits(rows)
+            logits = runner.logits(rows)
 
         assert sum(seen) == 5
         assert logits[0] == logits[2] == logits[3] != logits[1]
@@ -159,7 +159,7 @@ def test_pending_logits_of_a_cpu_are_ready_and_identical_items_share_one():
     assert pending.logits() == [(2, 1.5), (0, -2.0), (3, -2.0), (1, 0.25)]
 
 
-def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedModel):
+def test_the_start_of_a_second_text_does_not_affect_a_decoder(qwen: PreTrainedModel):
     rows = [TokenRow((1, 2, 3), second_start) for second_start in (1, 2)]
 
     one, other = ModelRunner(qwen).logits(rows)
@@ -168,19 +168,19 @@ def test_where_a_second_text_begins_is_nothing_to_a_decoder(qwen: PreTrainedMode
 
 
 @pytest.mark.parametrize("is_padded", [False, True])
-def test_every_row_comes_once_and_batch_by_batch(qwen: PreTrainedModel, is_padded: bool):
+def test_every_row_is_yielded_once_batch_by_batch(qwen: PreTrainedModel, is_padded: bool):
     rows = [TokenRow((1,)), TokenRow((2, 3)), TokenRow((1,))]
-    forward = ModelRunner(qwen, 2)
-    forward.shares_prefixes = not is_padded
+    runner = ModelRunner(qwen, 2)
+    runner.shares_prefixes = not is_padded
 
-    batches = [[index for index, _ in pending.logits()] for pending in forward.compute(rows)]
+    batches = [[index for index, _ in pending.logits()] for pending in runner.compute(rows)]
 
     assert sorted(index for indices in batches for index in indices) == [0, 1, 2]
     assert len(batches) == 2
 
 
 def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):
-    """Left-padded, with a mask, through transformers' own forward: as any other code would use the classifier."""
+    """Left-padded, with a mask, through the forward of transformers, as other code uses the classifier."""
     batch = {
         "input_ids": torch.tensor([[0, 0, 5, 6, 7], [9, 8, 7, 6, 5]]),
         "attention_mask": torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]),
@@ -188,8 +188,8 @@ def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):
     fresh = classifier_of(Qwen3Config)
     expected = fresh(**batch).logits
 
-    forward = ModelRunner(fresh)
-    forward.logits(random_rows(3))
+    runner = ModelRunner(fresh)
+    runner.logits(random_rows(3))
 
     assert torch.allclose(fresh(**batch).logits, expected, atol=1e-6)
     assert "onelogit" not in fresh.config.to_json_string()
@@ -203,19 +203,19 @@ def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):
         (Qwen2MoeConfig, {"use_sliding_window": True, "sliding_window": 60, "max_window_layers": 0}),
         (Qwen3_5TextConfig, {"layer_types": ["linear_attention", "full_attention", "full_attention"], **LINEAR}),
     ],
-    ids=["soft-capped scores", "attention that its owner chose", "windows in masks alone", "linear attention"],
+    ids=["soft-capped scores", "attention chosen by the caller", "windows in masks alone", "linear attention"],
 )
-def test_other_models_read_padded_rows(config_class: type[PretrainedConfig], fields: dict[str, object]):
+def test_other_models_compute_padded_rows(config_class: type[PretrainedConfig], fields: dict[str, object]):
     classifier = classifier_of(config_class, **fields)
     rows = random_rows(8)
-    forward = ModelRunner(classifier, 200)
+    runner = ModelRunner(classifier, 200)
 
-    assert not forward.shares_prefixes
-    assert forward.logits(rows) == pytest.approx([forward.logits([row])[0] for row in rows], abs=1e-5)
+    assert not runner.shares_prefixes
+    assert runner.logits(rows) == pytest.approx([runner.logits([row])[0] for row in rows], abs=1e-5)
 
 
 @pytest.mark.parametrize("fault", ["rows see each other", "it fails"])
-def test_an_unknown_model_that_cannot_read_forests_is_found_out(fault: str):
+def test_an_unknown_model_that_cannot_share_prefixes_is_detected(fault: str):
     classifier = classifier_of(GlmConfig)
 
     def mix(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
@@ -224,16 +224,16 @@ def test_an_unknown_model_that_cannot_read_forests_is_found_out(fault: str):
         return output + output.cumsum(dim=1) / 10  # causal, as recurrent layers are, but blind to who is an ancestor
 
     classifier.base_model.layers[0].register_forward_hook(mix)
-    forward = ModelRunner(classifier)
+    runner = ModelRunner(classifier)
     rows = [TokenRow(row.ids[:60]) for row in random_rows(6)]
 
-    assert not forward.shares_prefixes
-    assert forward.logits(rows) == pytest.approx([forward.logits([row])[0] for row in rows], abs=1e-5)
+    assert not runner.shares_prefixes
+    assert runner.logits(rows) == pytest.approx([runner.logits([row])[0] for row in rows], abs=1e-5)
 
 
 @contextmanager
 def memory_for(classifier: PreTrainedModel, most_tokens: int) -> Iterator[None]:
-    """A device that holds no more than so many tokens, which says so in PyTorch's way."""
+    """A device that holds no more than `most_tokens` tokens, and raises PyTorch's error for more."""
 
     def allocate(module: object, args: tuple[torch.Tensor, ...]) -> None:
         if args[0].numel() > most_tokens:
@@ -248,31 +248,31 @@ def memory_for(classifier: PreTrainedModel, most_tokens: int) -> Iterator[None]:
 def test_out_of_memory_halves_the_budget_and_loses_nothing(qwen: PreTrainedModel, is_padded: bool):
     rows = random_rows(40)
     expected = ModelRunner(qwen).logits(rows)
-    forward = ModelRunner(qwen, 1000)
-    forward.shares_prefixes = not is_padded
+    runner = ModelRunner(qwen, 1000)
+    runner.shares_prefixes = not is_padded
 
     with memory_for(qwen, 95):
-        logits = forward.logits(rows)
-        worked = forward.batch_tokens
-        forward.logits(rows)
+        logits = runner.logits(rows)
+        worked = runner.batch_tokens
+        runner.logits(rows)
 
     assert logits == pytest.approx(expected, abs=1e-5)
-    assert 1 < worked == forward.batch_tokens <= 95
+    assert 1 < worked == runner.batch_tokens <= 95
 
 
-def test_where_not_even_the_smallest_batch_fits_the_error_goes_on(qwen: PreTrainedModel):
-    for forward in (ModelRunner(qwen, 100), padded(qwen, 100)):
+def test_the_error_is_raised_if_not_even_the_smallest_batch_fits(qwen: PreTrainedModel):
+    for runner in (ModelRunner(qwen, 100), padded(qwen, 100)):
         with memory_for(qwen, 0), pytest.raises(torch.OutOfMemoryError):
-            forward.logits(random_rows(5))
+            runner.logits(random_rows(5))
 
 
-def test_an_error_that_has_nothing_to_do_with_memory_goes_on_at_once(qwen: PreTrainedModel):
-    forward = ModelRunner(qwen, 100)
+def test_an_error_unrelated_to_memory_is_raised_at_once(qwen: PreTrainedModel):
+    runner = ModelRunner(qwen, 100)
 
     with pytest.raises((RuntimeError, IndexError)):
-        forward.logits([TokenRow((10**6,))])
+        runner.logits([TokenRow((10**6,))])
 
-    assert forward.batch_tokens == 100
+    assert runner.batch_tokens == 100
 
 
 def test_the_budget_follows_the_free_memory(qwen: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
@@ -283,8 +283,8 @@ def test_the_budget_follows_the_free_memory(qwen: PreTrainedModel, monkeypatch: 
     assert 128 <= scarce < ModelRunner(qwen).batch_tokens == 2048
 
 
-def test_bfloat16_keeps_to_float32_as_closely_as_transformers_does(qwen: PreTrainedModel):
-    """Norms and MLPs run through other kernels in bfloat16; they may not cost precision."""
+def test_bfloat16_is_as_close_to_float32_as_in_transformers(qwen: PreTrainedModel):
+    """Norms and MLPs use other kernels in bfloat16, which must not cost precision."""
     rows = random_rows(40)
     exact = torch.tensor(ModelRunner(qwen).logits(rows))
     half = classifier_of(Qwen3Config)
@@ -298,18 +298,18 @@ def test_bfloat16_keeps_to_float32_as_closely_as_transformers_does(qwen: PreTrai
     assert (ours - exact).norm() < 0.1 * exact.norm()
 
 
-def test_another_attention_set_later_is_respected():
+def test_an_attention_set_later_is_used():
     classifier = classifier_of(Qwen3Config)
-    forward, rows = ModelRunner(classifier), random_rows(20)
-    expected = forward.logits(rows)
+    runner, rows = ModelRunner(classifier), random_rows(20)
+    expected = runner.logits(rows)
 
     classifier.set_attn_implementation("eager")
 
-    assert forward.logits(rows) == pytest.approx(expected, abs=1e-5)
+    assert runner.logits(rows) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_long_row_does_not_change_the_rotary_embedding_of_a_short_one(tmp_path: Path):
-    """Phi-3's kind switches its factors where the longest row of a batch passes the original context."""
+    """LongRoPE, as in Phi-3, switches its factors if the longest row of a batch exceeds the original context."""
     tokenizer = byte_level_tokenizer()
     rope = {
         "rope_type": "longrope",

@@ -1,4 +1,4 @@
-"""The forest: every row, every shared prefix once, whatever the budget, and each token sees its own path."""
+"""Prefix trees: every row, every shared prefix once, within any budget; each token sees the path of its own row."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ BUDGETS = st.integers(1, 30)
 Token = tuple[int, int]  # id and position
 
 
-def grow_all(rows: Sequence[tuple[int, ...]], batch_tokens: int, **options: object) -> list[Batch]:
+def all_batches(rows: Sequence[tuple[int, ...]], batch_tokens: int, **options: object) -> list[Batch]:
     batches, cursor = [], Cursor()
     while cursor.row < len(rows):
         batches.append(next_batch(rows, cursor, batch_tokens, **options))
@@ -27,16 +27,16 @@ def grow_all(rows: Sequence[tuple[int, ...]], batch_tokens: int, **options: obje
 class Reader:
     """Follows paths through batches, as attention does with keys; a key here is a token with its position."""
 
-    def __init__(self, kept: Sequence[Token] = ()) -> None:
+    def __init__(self, cached: Sequence[Token] = ()) -> None:
         self.carried: list[Token] = []
-        self.kept = [*kept]
+        self.cached = [*cached]
         self.seen: dict[int, list[Token]] = {}
         self.cacheable_prefixes: dict[tuple[int, int], list[Token]] = {}
 
     def read(self, batch: Batch) -> None:
         own = list(zip(batch.ids, batch.positions, strict=True))
-        sources = [own, self.carried, self.kept]
-        ends = {end.place: end.row for end in batch.ends}
+        sources = [own, self.carried, self.cached]
+        ends = batch.ends
         for segment in batch.segments:
             ancestors = self.follow(segment.ancestors, sources)
             if segment.stop - 1 in ends:
@@ -61,30 +61,30 @@ def distinct_prefixes(rows: Sequence[tuple[int, ...]]) -> set[tuple[int, ...]]:
 @given(rows=ROWS, batch_tokens=BUDGETS)
 def test_each_row_ends_once_and_sees_its_own_tokens_at_their_positions(rows, batch_tokens: int):
     reader = Reader()
-    batches = grow_all(rows, batch_tokens)
+    batches = all_batches(rows, batch_tokens)
 
     for batch in batches:
         reader.read(batch)
 
-    assert [end.row for batch in batches for end in batch.ends] == list(range(len(rows)))
+    assert [row for batch in batches for row in batch.ends.values()] == list(range(len(rows)))
     assert reader.seen == {index: tokens(row) for index, row in enumerate(rows)}
 
 
 @given(rows=ROWS, batch_tokens=BUDGETS)
 def test_every_shared_prefix_is_computed_once(rows, batch_tokens: int):
-    computed = sum(len(batch.ids) for batch in grow_all(rows, batch_tokens))
+    computed = sum(len(batch.ids) for batch in all_batches(rows, batch_tokens))
 
     assert computed == len(distinct_prefixes(rows))
 
 
 @given(rows=ROWS, batch_tokens=BUDGETS)
 def test_no_batch_is_larger_than_its_budget(rows, batch_tokens: int):
-    assert all(1 <= len(batch.ids) <= batch_tokens for batch in grow_all(rows, batch_tokens))
+    assert all(1 <= len(batch.ids) <= batch_tokens for batch in all_batches(rows, batch_tokens))
 
 
 @given(rows=ROWS, batch_tokens=BUDGETS)
 def test_segments_fill_a_batch_without_gaps(rows, batch_tokens: int):
-    for batch in grow_all(rows, batch_tokens):
+    for batch in all_batches(rows, batch_tokens):
         places = [place for segment in batch.segments for place in range(segment.start, segment.stop)]
 
         assert places == list(range(len(batch.ids)))
@@ -93,7 +93,7 @@ def test_segments_fill_a_batch_without_gaps(rows, batch_tokens: int):
 
 @given(rows=ROWS, first=BUDGETS, second=BUDGETS)
 def test_a_batch_can_be_made_again_with_another_budget(rows, first: int, second: int):
-    """As after running out of memory: the rest of the forest follows from the cursor alone."""
+    """After running out of memory, all further batches follow from the cursor."""
     reader, cursor, turn = Reader(), Cursor(), 0
     while cursor.row < len(rows):
         next_batch(rows, cursor, first)
@@ -104,8 +104,8 @@ def test_a_batch_can_be_made_again_with_another_budget(rows, first: int, second:
     assert reader.seen == {index: tokens(row) for index, row in enumerate(rows)}
 
 
-class Kept:
-    """Prefixes of rows, their tokens scattered over one list in pieces; of one batch, only so many find room."""
+class Cache:
+    """Cached prefixes of rows, their tokens in several places of one list; only a few fit into one batch."""
 
     def __init__(self, rows: Sequence[tuple[int, ...]], data: st.DataObject) -> None:
         self.lengths = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
@@ -130,36 +130,36 @@ class Kept:
 
 
 @given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
-def test_kept_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.DataObject):
-    kept = Kept(rows, data)
-    reader, batches, cursor = Reader(kept.tokens), [], Cursor()
+def test_cached_prefixes_are_not_computed_again(rows, batch_tokens: int, data: st.DataObject):
+    cached = Cache(rows, data)
+    reader, batches, cursor = Reader(cached.tokens), [], Cursor()
     while cursor.row < len(rows):
-        batches.append(next_batch(rows, cursor, batch_tokens, find_cached=kept.find))
+        batches.append(next_batch(rows, cursor, batch_tokens, find_cached=cached.find))
         cursor = batches[-1].after
-        kept.found.clear()
-    lengths = kept.lengths
+        cached.found.clear()
+    lengths = cached.lengths
 
     for batch in batches:
         reader.read(batch)
 
-    known = {row[:length] for row, most in zip(rows, lengths, strict=True) for length in range(1, most + 1)}
+    cached_prefixes = {row[:length] for row, most in zip(rows, lengths, strict=True) for length in range(1, most + 1)}
     assert reader.seen == {index: tokens(row) for index, row in enumerate(rows)}
-    # Never more than without them; never what stands in the row's own known prefix.
+    # Never more than without a cache; never tokens of the row's own cached prefix.
     computed = [(end, batch) for batch in batches for end in batch.ends]
     assert len(computed) == len(rows)
     assert sum(len(batch.ids) for batch in batches) <= len(distinct_prefixes(rows))
-    assert sum(len(batch.ids) for batch in batches) >= len(distinct_prefixes(rows) - known)
+    assert sum(len(batch.ids) for batch in batches) >= len(distinct_prefixes(rows) - cached_prefixes)
 
 
 @given(rows=ROWS, batch_tokens=BUDGETS, data=st.data())
-def test_stems_are_handed_out_once_and_whole(rows, batch_tokens: int, data: st.DataObject):
+def test_cacheable_prefixes_are_listed_once_and_complete(rows, batch_tokens: int, data: st.DataObject):
     cacheable_lengths = [data.draw(st.lists(st.integers(1, len(row)), max_size=3, unique=True)) for row in rows]
-    reader, handed_out = Reader(), []
-    for batch in grow_all(rows, batch_tokens, cacheable_lengths=cacheable_lengths):
+    reader, listed = Reader(), []
+    for batch in all_batches(rows, batch_tokens, cacheable_lengths=cacheable_lengths):
         reader.read(batch)
-        handed_out += [rows[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes]
+        listed += [rows[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes]
 
-    assert len(handed_out) == len(set(handed_out))
+    assert len(listed) == len(set(listed))
     assert all(
         reader.cacheable_prefixes[row, length] == tokens(rows[row][:length])
         for row, length in reader.cacheable_prefixes
@@ -170,7 +170,7 @@ def test_several_queries_over_the_same_documents_share_the_documents():
     documents = [(1, document, 7, 7, 7) for document in (3, 4)]
     rows = sorted((*document, 9, query) for document in documents for query in range(5))
 
-    (batch,) = grow_all(rows, 100)
+    (batch,) = all_batches(rows, 100)
 
     assert len(batch.ids) == 1 + 2 * (4 + 1 + 5)
 
@@ -178,7 +178,7 @@ def test_several_queries_over_the_same_documents_share_the_documents():
 def test_a_batch_of_short_segments_on_long_prefixes_is_bounded_by_its_keys():
     rows = [(*[1] * 1000, id) for id in range(200)]
 
-    batches = grow_all(rows, 1000)
+    batches = all_batches(rows, 1000)
 
     keys = [sum(segment.stop - segment.start + 1000 for segment in batch.segments) for batch in batches]
     assert max(keys) <= 17 * 1000 + 1001

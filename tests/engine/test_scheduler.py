@@ -17,12 +17,20 @@ from hypothesis import strategies as st
 
 from onelogit import OnelogitError
 from onelogit.engine.device_transfer import PendingLogits
-from onelogit.engine.scheduler import Scheduler
-from support.scheduling import PATIENCE_S, POISON, Model, behind_a_held_call, ready, scheduler_of, start
+from support.scheduling import (
+    PATIENCE_S,
+    POISON,
+    DirectScheduler,
+    Model,
+    behind_a_held_call,
+    ready,
+    scheduler_of,
+    start,
+)
 
 
-class Unkind(BaseException):
-    """Not an Exception, but no reason to leave anybody waiting."""
+class BaseError(BaseException):
+    """Not an Exception, but its caller must still be answered."""
 
 
 # What a caller gets
@@ -42,7 +50,7 @@ def test_the_logits_come_in_the_order_of_the_items_however_they_were_computed(it
         scheduler.close()
 
 
-async def test_no_items_need_no_thread(scheduler: Scheduler[int], model: Model):
+async def test_no_items_need_no_thread(scheduler: DirectScheduler, model: Model):
     before = threading.active_count()
 
     assert scheduler.logits([]) == [] == await scheduler.alogits([])
@@ -50,7 +58,7 @@ async def test_no_items_need_no_thread(scheduler: Scheduler[int], model: Model):
     assert model.calls == []
 
 
-def test_the_callers_list_may_change_while_it_is_computed(scheduler: Scheduler[int], model: Model):
+def test_the_callers_list_may_change_while_it_is_computed(scheduler: DirectScheduler, model: Model):
     model.hold()
     items = [1, 2, 3]
     with ThreadPoolExecutor(1) as pool:
@@ -62,7 +70,7 @@ def test_the_callers_list_may_change_while_it_is_computed(scheduler: Scheduler[i
         assert waiting.result() == [2, 4, 6]
 
 
-def test_all_calls_of_all_threads_are_computed_in_one_thread(scheduler: Scheduler[int], model: Model):
+def test_all_calls_of_all_threads_are_computed_in_one_thread(scheduler: DirectScheduler, model: Model):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(scheduler.logits, [[1], [2], [3], [4]]))
     asyncio.run(scheduler.alogits([5]))
@@ -73,7 +81,7 @@ def test_all_calls_of_all_threads_are_computed_in_one_thread(scheduler: Schedule
 # Together, in the order of arrival
 
 
-async def test_callers_that_wait_are_computed_together(scheduler: Scheduler[int], model: Model):
+async def test_callers_that_wait_are_computed_together(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model, [2], [3, 4], [5])
     model.let_pass(3)
 
@@ -81,7 +89,7 @@ async def test_callers_that_wait_are_computed_together(scheduler: Scheduler[int]
     assert model.calls == [[1, 1], [2, 3, 4, 5]]
 
 
-async def test_threads_and_coroutines_are_computed_together(scheduler: Scheduler[int], model: Model):
+async def test_threads_and_coroutines_are_computed_together(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model, [2])
     thread = asyncio.create_task(asyncio.to_thread(scheduler.logits, [3]))
     while len(next(iter(scheduler._workers.values())).requests) < 2:
@@ -92,7 +100,7 @@ async def test_threads_and_coroutines_are_computed_together(scheduler: Scheduler
     assert model.calls == [[1, 1], [2, 3]]
 
 
-async def test_a_group_ends_before_the_caller_that_is_too_much_and_nobody_overtakes(model: Model):
+async def test_a_batch_ends_before_the_request_that_exceeds_its_cost_and_no_request_overtakes(model: Model):
     scheduler = scheduler_of(model, max_batch_cost=10)
     tasks = await behind_a_held_call(scheduler, model, [4], [6], [7], [4], [1])
     model.let_pass(9)
@@ -102,7 +110,7 @@ async def test_a_group_ends_before_the_caller_that_is_too_much_and_nobody_overta
     assert model.calls == [[1, 1], [4, 6], [7], [4, 1]]
 
 
-async def test_a_caller_with_more_than_the_most_is_computed_alone(model: Model):
+async def test_a_request_above_the_maximum_cost_is_computed_alone(model: Model):
     scheduler = scheduler_of(model, max_batch_cost=10)
     tasks = await behind_a_held_call(scheduler, model, [30, 40], [1])
     model.let_pass(9)
@@ -112,7 +120,7 @@ async def test_a_caller_with_more_than_the_most_is_computed_alone(model: Model):
     assert model.calls == [[1, 1], [30, 40], [1]]
 
 
-async def test_a_caller_is_answered_before_the_rest_of_its_group_is_computed(scheduler: Scheduler[int], model: Model):
+async def test_a_caller_is_answered_before_the_rest_of_its_batch_is_computed(scheduler: DirectScheduler, model: Model):
     first, second, third = await behind_a_held_call(scheduler, model, [2, 3], [4, 5])
     model.let_pass(2)
 
@@ -126,7 +134,7 @@ async def test_a_caller_is_answered_before_the_rest_of_its_group_is_computed(sch
 # Cancelled
 
 
-async def test_a_call_cancelled_while_it_waits_is_not_computed(scheduler: Scheduler[int], model: Model):
+async def test_a_call_cancelled_while_it_waits_is_not_computed(scheduler: DirectScheduler, model: Model):
     first, second, third = await behind_a_held_call(scheduler, model, [2], [3])
     second.cancel()
     await asyncio.wait([second])
@@ -136,7 +144,7 @@ async def test_a_call_cancelled_while_it_waits_is_not_computed(scheduler: Schedu
     assert model.calls == [[1, 1], [3]]
 
 
-async def test_a_call_cancelled_while_it_is_computed_does_not_harm_others(scheduler: Scheduler[int], model: Model):
+async def test_a_call_cancelled_while_it_is_computed_does_not_harm_others(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model, [2], [3, 4, 5], [6])
     model.let_pass(1)
     await model.reached()
@@ -149,7 +157,7 @@ async def test_a_call_cancelled_while_it_is_computed_does_not_harm_others(schedu
     assert model.batches == 4
 
 
-async def test_nothing_is_computed_for_nobody(scheduler: Scheduler[int], model: Model):
+async def test_computing_stops_once_no_caller_waits(scheduler: DirectScheduler, model: Model):
     model.hold()
     seen: list[int] = []
     tasks = [asyncio.create_task(scheduler.alogits([1] * 20, seen.append))]
@@ -165,7 +173,7 @@ async def test_nothing_is_computed_for_nobody(scheduler: Scheduler[int], model: 
     assert seen == []
 
 
-async def test_a_coroutine_that_is_dropped_while_it_waits_is_not_computed(scheduler: Scheduler[int], model: Model):
+async def test_a_coroutine_that_is_dropped_while_it_waits_is_not_computed(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model)
     dropped = scheduler.alogits([2])
     dropped.send(None)
@@ -205,7 +213,7 @@ def test_a_keyboard_interrupt_ends_the_wait_and_the_computing(model: Model):
 # Failing
 
 
-async def test_only_the_call_at_fault_fails_with_its_own_error(scheduler: Scheduler[int], model: Model):
+async def test_only_the_call_at_fault_fails_with_its_own_error(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model, [2], [POISON, 4], [5])
     model.let_pass(99)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -216,7 +224,7 @@ async def test_only_the_call_at_fault_fails_with_its_own_error(scheduler: Schedu
     assert answers[2].__context__ is None
 
 
-async def test_after_a_failure_only_what_is_missing_is_computed_again(scheduler: Scheduler[int], model: Model):
+async def test_after_a_failure_only_what_is_missing_is_computed_again(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model, [2, 3], [4, 5, 6], [POISON])
     model.let_pass(99)
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -224,7 +232,7 @@ async def test_after_a_failure_only_what_is_missing_is_computed_again(scheduler:
     assert model.calls[1:] == [[2, 3, 4, 5, 6, POISON], [6], [POISON]]
 
 
-@pytest.mark.parametrize("error", [ArithmeticError, Unkind, GeneratorExit, StopIteration])
+@pytest.mark.parametrize("error", [ArithmeticError, BaseError, GeneratorExit, StopIteration])
 async def test_a_call_alone_fails_with_what_was_raised(error: type[BaseException]):
     def failing(items: Sequence[int]) -> Iterator[PendingLogits]:
         raise error
@@ -236,7 +244,7 @@ async def test_a_call_alone_fails_with_what_was_raised(error: type[BaseException
 
 
 async def test_an_error_leaves_neither_the_scheduler_nor_its_thread(model: Model):
-    """Without a collector: an error that held the frames of a failed batch would hold its memory on the device."""
+    """Without the garbage collector: an error that keeps the frames of a failed batch would keep its GPU memory."""
     gc.disable()
     try:
         scheduler = scheduler_of(model)
@@ -268,14 +276,14 @@ BUGS = {
 
 
 @pytest.mark.parametrize("batches", BUGS.values(), ids=BUGS)
-def test_logits_that_are_not_one_for_each_item_are_an_error(batches: list[PendingLogits]):
+def test_more_or_less_than_one_logit_for_an_item_is_an_error(batches: list[PendingLogits]):
     scheduler = scheduler_of(lambda items: iter(batches))
     with pytest.raises(OnelogitError, match="please report this"):
         scheduler.logits([1, 2, 3])
     scheduler.close()
 
 
-def test_logits_of_another_number_than_their_indices_are_an_error():
+def test_fewer_logits_than_indices_are_an_error():
     scheduler = scheduler_of(lambda items: iter([ready([0, 1], [1.0])]))
     with pytest.raises(ValueError, match="shorter"):
         scheduler.logits([1, 2])
@@ -299,7 +307,7 @@ async def test_a_logit_left_out_fails_its_own_caller_only(model: Model):
     scheduler.close()
 
 
-def test_what_cannot_be_weighed_is_the_callers_own_error(scheduler: Scheduler[int]):
+def test_an_item_without_a_cost_is_the_callers_own_error(scheduler: DirectScheduler):
     with pytest.raises(TypeError, match="abs"):
         scheduler.logits(["one"])  # type: ignore[list-item]
 
@@ -309,7 +317,7 @@ def test_what_cannot_be_weighed_is_the_callers_own_error(scheduler: Scheduler[in
 # Progress
 
 
-async def test_progress_counts_the_callers_own_items_once(scheduler: Scheduler[int], model: Model):
+async def test_progress_counts_the_callers_own_items_once(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model)
     seen: list[list[int]] = [[], []]
     calls = [([2, 3, 4], seen[0]), ([5, 6, 7, POISON], seen[1])]
@@ -321,9 +329,9 @@ async def test_progress_counts_the_callers_own_items_once(scheduler: Scheduler[i
     assert seen == [[2, 1], [1, 2]]
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, Unkind])
+@pytest.mark.parametrize("error", [ZeroDivisionError, BaseError])
 async def test_an_error_in_progress_fails_that_call_only(
-    scheduler: Scheduler[int], model: Model, error: type[BaseException]
+    scheduler: DirectScheduler, model: Model, error: type[BaseException]
 ):
     def fail(count: int) -> None:
         raise error
@@ -341,7 +349,7 @@ async def test_an_error_in_progress_fails_that_call_only(
         await failing
 
 
-async def test_a_call_cancelled_at_its_last_item_leaves_the_others_unharmed(scheduler: Scheduler[int], model: Model):
+async def test_a_call_cancelled_at_its_last_item_does_not_harm_others(scheduler: DirectScheduler, model: Model):
     def cancel(count: int) -> None:
         loop.call_soon_threadsafe(cancelled.cancel)
         assert is_cancelled.wait(PATIENCE_S)
@@ -359,7 +367,7 @@ async def test_a_call_cancelled_at_its_last_item_leaves_the_others_unharmed(sche
     assert model.calls == [[1, 1], [2, 3, 5]]
 
 
-def test_progress_may_not_ask_for_logits_itself(scheduler: Scheduler[int]):
+def test_progress_may_not_ask_for_logits_itself(scheduler: DirectScheduler):
     with pytest.raises(OnelogitError, match="another thread"):
         scheduler.logits([1], lambda count: scheduler.logits([2]))
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from onelogit.engine.scheduler import Call, Scheduler
-from support.scheduling import BOMB, MINE, PATIENCE_S, POISON, Device, scheduler_of, start
+from onelogit.engine.scheduler import ScoringCall
+from support.scheduling import BOMB, MINE, PATIENCE_S, POISON, Device, DirectScheduler, scheduler_of, start
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def device() -> Device:
 
 
 @pytest.fixture
-def scheduler(device: Device) -> Iterator[Scheduler[int]]:
+def scheduler(device: Device) -> Iterator[DirectScheduler]:
     scheduler = scheduler_of(device)
     yield scheduler
     device.finish()
@@ -30,7 +30,7 @@ def scheduler(device: Device) -> Iterator[Scheduler[int]]:
 
 def test_portions_are_computed_while_others_are_added(device: Device):
     scheduler = scheduler_of(device)
-    with Call(scheduler) as call:
+    with ScoringCall(scheduler) as call:
         call.add([1])
         while not device.batches:
             threading.Event().wait(0.001)
@@ -44,7 +44,7 @@ def test_portions_are_computed_while_others_are_added(device: Device):
     scheduler.close()
 
 
-async def test_a_portion_that_fails_ends_the_call_and_what_is_left_of_it(scheduler: Scheduler[int], device: Device):
+async def test_a_portion_that_fails_ends_the_call_and_what_is_left_of_it(scheduler: DirectScheduler, device: Device):
     await asyncio.wait_for(_fail(scheduler, device), PATIENCE_S)
     (other,) = await start(scheduler, [7])
     device.finish()
@@ -53,9 +53,9 @@ async def test_a_portion_that_fails_ends_the_call_and_what_is_left_of_it(schedul
     assert sum(event[:2] == ("launch", 2) for event in device.events) <= 2
 
 
-async def _fail(scheduler: Scheduler[int], device: Device) -> None:
+async def _fail(scheduler: DirectScheduler, device: Device) -> None:
     with pytest.raises(ArithmeticError):
-        with Call(scheduler) as call:
+        with ScoringCall(scheduler) as call:
             call.add([POISON])
             while not call.is_over:
                 await asyncio.sleep(0.001)
@@ -63,9 +63,9 @@ async def _fail(scheduler: Scheduler[int], device: Device) -> None:
             await call.alogits()
 
 
-def test_a_portion_added_when_nobody_waits_any_more_is_not_computed(device: Device):
+def test_a_portion_added_after_the_caller_left_is_not_computed(device: Device):
     scheduler = scheduler_of(device)
-    with Call(scheduler) as call:
+    with ScoringCall(scheduler) as call:
         pass
     call.add([1])
     device.finish()
@@ -75,14 +75,14 @@ def test_a_portion_added_when_nobody_waits_any_more_is_not_computed(device: Devi
     scheduler.close()
 
 
-async def test_a_portion_added_while_the_caller_leaves_is_waited_for_by_nobody(device: Device):
+async def test_a_portion_added_while_the_caller_leaves_is_cancelled(device: Device):
     def leave(item: int) -> int:
         if item == 1:
             call.__exit__()
         return item
 
-    scheduler = Scheduler(device, cost_of=leave, max_batch_cost=9)
-    call = Call(scheduler)
+    scheduler = DirectScheduler(device, cost_of=leave, max_batch_cost=9)
+    call = ScoringCall(scheduler)
     call.add([1])
     (other,) = await start(scheduler, [2])
     async with asyncio.timeout(PATIENCE_S):
@@ -99,7 +99,7 @@ async def test_a_portion_added_while_the_caller_leaves_is_waited_for_by_nobody(d
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_no_answer_is_mixed_up_whenever_numbers_arrive_and_whoever_fails_or_leaves(seed: int):
+async def test_no_answer_is_mixed_up_when_logits_arrive_calls_fail_or_callers_leave_at_random(seed: int):
     def arrive() -> None:
         chance = random.Random(seed)
         while not is_over.wait(0.0002):
@@ -123,7 +123,7 @@ async def test_no_answer_is_mixed_up_whenever_numbers_arrive_and_whoever_fails_o
             with suppress(TimeoutError):
                 async with asyncio.timeout(chance.choice((None, None, 0, 0.002))):
                     try:
-                        with Call(scheduler, done.append) as call:
+                        with ScoringCall(scheduler, done.append) as call:
                             for portion in portions:
                                 call.add(portion)
                                 await asyncio.sleep(0)

@@ -16,13 +16,12 @@ from contextlib import suppress
 import pytest
 
 from onelogit import OnelogitError
-from onelogit.engine.scheduler import Scheduler
-from support.scheduling import PATIENCE_S, POISON, Model, behind_a_held_call, scheduler_of, start
+from support.scheduling import PATIENCE_S, POISON, DirectScheduler, Model, behind_a_held_call, scheduler_of, start
 
 # Closing
 
 
-async def test_a_closed_scheduler_refuses(scheduler: Scheduler[int]):
+async def test_a_closed_scheduler_refuses(scheduler: DirectScheduler):
     scheduler.logits([1])
     assert not scheduler.is_closed
     scheduler.close()
@@ -35,7 +34,7 @@ async def test_a_closed_scheduler_refuses(scheduler: Scheduler[int]):
             await scheduler.alogits(items)
 
 
-async def test_closing_ends_the_current_batch_and_fails_who_is_left(scheduler: Scheduler[int], model: Model):
+async def test_closing_completes_the_current_batch_and_fails_the_other_calls(scheduler: DirectScheduler, model: Model):
     model.hold()
     tasks = await start(scheduler, [1, 2, 3, 4])
     await model.reached()
@@ -55,7 +54,7 @@ async def test_closing_ends_the_current_batch_and_fails_who_is_left(scheduler: S
     scheduler.close()
 
 
-async def test_what_the_last_batch_completes_is_delivered(scheduler: Scheduler[int], model: Model):
+async def test_a_call_completed_by_the_last_batch_before_a_close_is_answered(scheduler: DirectScheduler, model: Model):
     tasks = await behind_a_held_call(scheduler, model)
     closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
     while not scheduler.is_closed:
@@ -66,7 +65,7 @@ async def test_what_the_last_batch_completes_is_delivered(scheduler: Scheduler[i
     assert await tasks[0] == [2, 2]
 
 
-def test_closing_from_progress_does_not_wait_for_itself(scheduler: Scheduler[int], model: Model):
+def test_closing_from_progress_does_not_wait_for_itself(scheduler: DirectScheduler, model: Model):
     with pytest.raises(OnelogitError, match="closed"):
         scheduler.logits([1] * 20, lambda count: scheduler.close())
     (thread,) = model.threads
@@ -76,7 +75,7 @@ def test_closing_from_progress_does_not_wait_for_itself(scheduler: Scheduler[int
     assert model.batches == 1
 
 
-def test_closing_lets_go_of_the_model():
+def test_closing_releases_the_model():
     model = Model()
     scheduler, gone = scheduler_of(model), weakref.ref(model)
     scheduler.logits([1])
@@ -87,14 +86,14 @@ def test_closing_lets_go_of_the_model():
 
 
 def test_a_call_that_a_close_overtakes_is_refused():
-    scheduler = Scheduler(Model(), cost_of=lambda item: scheduler.close() or item, max_batch_cost=9)
+    scheduler = DirectScheduler(Model(), cost_of=lambda item: scheduler.close() or item, max_batch_cost=9)
 
     with pytest.raises(OnelogitError, match="this reranker is closed; load it again"):
         scheduler.logits([1])
 
 
 def test_a_call_for_which_no_thread_can_start_says_so_and_is_not_computed_later(
-    scheduler: Scheduler[int], model: Model, monkeypatch: pytest.MonkeyPatch
+    scheduler: DirectScheduler, model: Model, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -108,8 +107,8 @@ def test_a_call_for_which_no_thread_can_start_says_so_and_is_not_computed_later(
     assert model.calls == [[2]]
 
 
-def test_callers_and_a_close_at_the_same_time_all_come_to_an_end():
-    def ask(scheduler: Scheduler[int]) -> bool:
+def test_calls_and_a_close_at_the_same_time_all_return():
+    def ask(scheduler: DirectScheduler) -> bool:
         barrier.wait(PATIENCE_S)
         with suppress(OnelogitError):
             while True:
@@ -128,7 +127,7 @@ def test_callers_and_a_close_at_the_same_time_all_come_to_an_end():
             assert all(future.result(PATIENCE_S) for future in asking)
 
 
-def test_a_scheduler_that_nobody_holds_is_gone_with_its_model_and_thread():
+def test_a_scheduler_without_references_is_freed_with_its_model_and_thread():
     model = Model()
     thread_of, gone = model.threads, weakref.ref(model)
     scheduler = scheduler_of(model)
@@ -142,7 +141,7 @@ def test_a_scheduler_that_nobody_holds_is_gone_with_its_model_and_thread():
     assert not thread.is_alive()
 
 
-def test_a_scheduler_stays_while_somebody_waits_for_it(model: Model):
+def test_a_scheduler_stays_while_a_caller_waits_for_it(model: Model):
     model.hold()
     scheduler = scheduler_of(model)
     with ThreadPoolExecutor(1) as pool:
@@ -157,9 +156,8 @@ def test_a_scheduler_stays_while_somebody_waits_for_it(model: Model):
 
 def test_the_interpreter_ends_with_a_scheduler_that_was_never_closed():
     program = """
-from onelogit.engine.scheduler import Scheduler
-from support.scheduling import ready
-scheduler = Scheduler(lambda items: iter([ready([0], [1.0])]), cost_of=abs, max_batch_cost=1)
+from support.scheduling import DirectScheduler, ready
+scheduler = DirectScheduler(lambda items: iter([ready([0], [1.0])]), cost_of=abs, max_batch_cost=1)
 assert scheduler.logits([1]) == [1.0]
 """
 
@@ -171,8 +169,8 @@ assert scheduler.logits([1]) == [1.0]
 # Event loops
 
 
-async def test_the_event_loop_goes_on_while_the_model_computes(scheduler: Scheduler[int], model: Model):
-    """The model waits for what only the event loop does next: were it blocked, this would never end."""
+async def test_the_event_loop_is_not_blocked_while_the_model_computes(scheduler: DirectScheduler, model: Model):
+    """The model waits for the next step of the event loop, which would never come if the loop were blocked."""
     model.hold()
     waiting = asyncio.create_task(scheduler.alogits([1, 2]))
     await asyncio.sleep(0)
@@ -181,7 +179,7 @@ async def test_the_event_loop_goes_on_while_the_model_computes(scheduler: Schedu
     assert await waiting == [2, 4]
 
 
-def test_event_loops_in_several_threads_share_a_scheduler(scheduler: Scheduler[int]):
+def test_event_loops_in_several_threads_share_a_scheduler(scheduler: DirectScheduler):
     async def ask(start: int) -> list[list[float]]:
         return await asyncio.gather(*(scheduler.alogits([start, item]) for item in range(5)))
 
@@ -191,7 +189,7 @@ def test_event_loops_in_several_threads_share_a_scheduler(scheduler: Scheduler[i
     assert answers == [[[2 * start, 2 * item] for item in range(5)] for start in range(4)]
 
 
-def test_an_event_loop_that_ends_while_it_waits_leaves_the_scheduler_usable(scheduler: Scheduler[int], model: Model):
+def test_an_event_loop_that_ends_while_it_waits_leaves_the_scheduler_usable(scheduler: DirectScheduler, model: Model):
     async def leave() -> None:
         task = asyncio.create_task(scheduler.alogits([1] * 20))
         tasks.append(task)
@@ -210,14 +208,14 @@ def test_an_event_loop_that_ends_while_it_waits_leaves_the_scheduler_usable(sche
 # Processes
 
 
-def _ask(scheduler: Scheduler[int], answers: "multiprocessing.connection.Connection") -> None:
+def _ask(scheduler: DirectScheduler, answers: "multiprocessing.connection.Connection") -> None:
     answers.send([scheduler.logits([3, 4]), asyncio.run(scheduler.alogits([5]))])
     scheduler.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
-def test_a_forked_process_computes_in_a_thread_of_its_own(scheduler: Scheduler[int], model: Model):
+def test_a_forked_process_computes_in_a_thread_of_its_own(scheduler: DirectScheduler, model: Model):
     model.hold()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(scheduler.logits, [1, 2])

@@ -1,4 +1,4 @@
-"""A device beside the processor: it is given the next batch before anyone waits for the numbers of the last."""
+"""A device beside the CPU: the next batch is launched before the logits of the last one are waited for."""
 
 import asyncio
 import gc
@@ -10,8 +10,17 @@ from contextlib import suppress
 import pytest
 
 from onelogit import OnelogitError
-from onelogit.engine.scheduler import Scheduler
-from support.scheduling import BOMB, MINE, PATIENCE_S, POISON, Device, DeviceBatch, scheduler_of, start
+from support.scheduling import (
+    BOMB,
+    MINE,
+    PATIENCE_S,
+    POISON,
+    Device,
+    DeviceBatch,
+    DirectScheduler,
+    scheduler_of,
+    start,
+)
 
 
 @pytest.fixture
@@ -20,14 +29,16 @@ def device() -> Device:
 
 
 @pytest.fixture
-def scheduler(device: Device) -> Iterator[Scheduler[int]]:
+def scheduler(device: Device) -> Iterator[DirectScheduler]:
     scheduler = scheduler_of(device)
     yield scheduler
     device.finish()
     scheduler.close()
 
 
-async def test_within_a_group_a_batch_is_read_once_the_next_one_is_launched(scheduler: Scheduler[int], device: Device):
+async def test_logits_are_read_once_the_next_batch_of_their_call_is_launched(
+    scheduler: DirectScheduler, device: Device
+):
     (task,) = await start(scheduler, [1, 2, 3, 4, 5])
     await device.reached(("launch", 1, 2), ("launch", 3, 4), ("read", 1, 2))
     await device.arrive(0)
@@ -38,8 +49,8 @@ async def test_within_a_group_a_batch_is_read_once_the_next_one_is_launched(sche
     assert device.events[5:] == [("read", 5)]
 
 
-async def test_the_next_group_is_launched_before_the_last_ones_numbers_are_read(
-    scheduler: Scheduler[int], device: Device
+async def test_the_next_call_is_launched_before_the_logits_of_the_last_one_are_read(
+    scheduler: DirectScheduler, device: Device
 ):
     tasks = await start(scheduler, [1])
     await device.reached(("launch", 1))
@@ -54,7 +65,7 @@ async def test_the_next_group_is_launched_before_the_last_ones_numbers_are_read(
     assert device.events[3:] == [("read", 2)]
 
 
-async def test_no_more_than_one_batch_is_launched_ahead(scheduler: Scheduler[int], device: Device):
+async def test_no_more_than_one_batch_is_launched_ahead(scheduler: DirectScheduler, device: Device):
     tasks = await start(scheduler, [1])
     await device.reached(("launch", 1))
     tasks += await start(scheduler, [2])
@@ -67,7 +78,7 @@ async def test_no_more_than_one_batch_is_launched_ahead(scheduler: Scheduler[int
     assert await asyncio.gather(*tasks) == [[2], [4], [6]]
 
 
-async def test_numbers_that_are_there_are_handed_out_before_anything_else_is_launched():
+async def test_ready_logits_are_delivered_before_another_batch_is_launched():
     def compute(items: Sequence[int]) -> Iterator[DeviceBatch]:
         for batch in device(items):
             assert go_on.wait(PATIENCE_S)
@@ -84,11 +95,11 @@ async def test_numbers_that_are_there_are_handed_out_before_anything_else_is_lau
     scheduler.close()
 
 
-async def test_numbers_that_arrive_while_nobody_else_calls_are_handed_out(scheduler: Scheduler[int], device: Device):
+async def test_logits_that_become_ready_are_delivered_without_another_call(scheduler: DirectScheduler, device: Device):
     (task,) = await start(scheduler, [1])
     await device.reached(("launch", 1))
     await asyncio.sleep(0.01)
-    assert device.events == [("launch", 1)]  # not waited for in a way in which no new caller would be seen
+    assert device.events == [("launch", 1)]  # not waited for in a way that would hide new callers
     await device.arrive(0)
 
     assert await asyncio.wait_for(task, PATIENCE_S) == [2]
@@ -98,9 +109,7 @@ async def test_numbers_that_arrive_while_nobody_else_calls_are_handed_out(schedu
 
 
 @pytest.mark.parametrize("item", [BOMB, MINE])
-async def test_an_error_in_reading_is_that_of_the_caller_whose_batch_it_was(
-    item: int, scheduler: Scheduler[int], device: Device
-):
+async def test_an_error_in_reading_fails_the_call_of_that_batch(item: int, scheduler: DirectScheduler, device: Device):
     (failing,) = await start(scheduler, [item])
     await device.arrive(0)
     with pytest.raises(ArithmeticError):
@@ -111,9 +120,7 @@ async def test_an_error_in_reading_is_that_of_the_caller_whose_batch_it_was(
     assert len(device.batches) == 2
 
 
-async def test_an_error_in_reading_while_the_next_group_is_launched_leaves_that_unharmed(
-    scheduler: Scheduler[int], device: Device
-):
+async def test_an_error_in_reading_does_not_harm_the_next_call_in_launch(scheduler: DirectScheduler, device: Device):
     tasks = await start(scheduler, [BOMB])
     await device.reached(("launch", BOMB))
     tasks += await start(scheduler, [1, 2])
@@ -127,7 +134,9 @@ async def test_an_error_in_reading_while_the_next_group_is_launched_leaves_that_
     assert len(device.batches) == 2
 
 
-async def test_who_was_read_with_one_that_failed_is_ready_again_alone(scheduler: Scheduler[int], device: Device):
+async def test_calls_that_were_read_with_a_failed_one_are_each_computed_again_alone(
+    scheduler: DirectScheduler, device: Device
+):
     tasks = await start(scheduler, [9])
     await device.reached(("launch", 9))
     tasks += await start(scheduler, [1, 2, 3], [BOMB], [4])
@@ -141,8 +150,8 @@ async def test_who_was_read_with_one_that_failed_is_ready_again_alone(scheduler:
     assert launched == [(9,), (1, 2), (3, BOMB), (3,), (BOMB,), (4,)]
 
 
-async def test_a_group_that_cannot_be_launched_leaves_the_one_before_it_unharmed(
-    scheduler: Scheduler[int], device: Device
+async def test_a_call_that_cannot_be_launched_does_not_harm_the_one_before_it(
+    scheduler: DirectScheduler, device: Device
 ):
     tasks = await start(scheduler, [1])
     await device.reached(("launch", 1))
@@ -155,8 +164,8 @@ async def test_a_group_that_cannot_be_launched_leaves_the_one_before_it_unharmed
     assert await tasks[0] == [2]
 
 
-async def test_what_was_launched_before_a_group_failed_is_read_and_not_computed_again(
-    scheduler: Scheduler[int], device: Device
+async def test_batches_launched_before_a_failure_are_read_and_not_computed_again(
+    scheduler: DirectScheduler, device: Device
 ):
     tasks = await start(scheduler, [9])
     await device.reached(("launch", 9))
@@ -188,7 +197,7 @@ async def test_a_logit_left_out_of_the_last_batch_is_an_error(device: Device):
 
 
 def test_an_error_in_reading_leaves_neither_the_scheduler_nor_its_thread():
-    """Without a collector: an error that held the frames of a failed batch would hold its memory on the device."""
+    """Without the garbage collector: an error that keeps the frames of a failed batch would keep its GPU memory."""
     gc.disable()
     try:
         device = Device(is_at_once=True)
@@ -212,7 +221,7 @@ def test_an_error_in_reading_leaves_neither_the_scheduler_nor_its_thread():
 # Cancelled, closed
 
 
-async def test_a_batch_that_nobody_wants_any_more_is_not_waited_for(scheduler: Scheduler[int], device: Device):
+async def test_a_batch_whose_callers_left_is_not_waited_for(scheduler: DirectScheduler, device: Device):
     (task,) = await start(scheduler, [1, 2, 3])
     await device.reached(("launch", 1, 2), ("launch", 3), ("read", 1, 2))
     await device.arrive(0)
@@ -227,7 +236,7 @@ async def test_a_batch_that_nobody_wants_any_more_is_not_waited_for(scheduler: S
     assert ("read", 3) not in device.events
 
 
-async def test_who_leaves_before_being_computed_again_is_not(scheduler: Scheduler[int], device: Device):
+async def test_a_caller_that_leaves_before_its_retry_is_not_computed_again(scheduler: DirectScheduler, device: Device):
     tasks = await start(scheduler, [9])
     await device.reached(("launch", 9))
     tasks += await start(scheduler, [POISON], [5], [6], [7])
@@ -244,7 +253,7 @@ async def test_who_leaves_before_being_computed_again_is_not(scheduler: Schedule
         await tasks[1]
 
 
-async def test_what_was_launched_before_a_close_is_delivered(scheduler: Scheduler[int], device: Device):
+async def test_a_batch_launched_before_a_close_is_delivered(scheduler: DirectScheduler, device: Device):
     tasks = await start(scheduler, [1])
     await device.reached(("launch", 1))
     closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
@@ -258,7 +267,7 @@ async def test_what_was_launched_before_a_close_is_delivered(scheduler: Schedule
     assert not any(thread.is_alive() for thread in device.threads)
 
 
-async def test_a_close_fails_who_has_not_been_launched(scheduler: Scheduler[int], device: Device):
+async def test_a_close_fails_calls_that_are_not_launched(scheduler: DirectScheduler, device: Device):
     tasks = await start(scheduler, [1])
     await device.reached(("launch", 1))
     tasks += await start(scheduler, [2, 3, 4])

@@ -1,4 +1,4 @@
-"""Many callers of one reranker: computed together, answered as if alone; and what is kept between their calls."""
+"""Many callers of one reranker: computed together, with the same logits as alone; and caching between their calls."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ DOCUMENTS = ["Beijing is the capital of China.", "서울", "No, no and no.", "ye
 
 
 class Gate:
-    """Holds up the model until it is opened, and counts what passes: the tokens of each forward pass."""
+    """Stops the model until it is opened, and records the number of tokens of each forward pass."""
 
     def __init__(self, reranker: Reranker) -> None:
         self.seen: list[int] = []
@@ -51,7 +51,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def hold_up(reranker: Reranker, gate: Gate) -> asyncio.Task[object]:
-    """A call that the model is busy with until the gate opens."""
+    """A call that occupies the model until the gate opens."""
     call = asyncio.ensure_future(reranker.arank("first", ["one"]))
     await until(gate.is_reached.is_set)
     return call
@@ -61,7 +61,7 @@ def waiting(reranker: Reranker) -> int:
     return sum(len(worker.requests) for worker in reranker._scorer._scheduler._workers.values())
 
 
-async def test_callers_who_wait_at_the_same_time_are_computed_as_one_forest(
+async def test_callers_that_wait_at_the_same_time_are_computed_as_one_prefix_tree(
     reranker: Reranker, gate: Gate, alone: dict[str, list[float]]
 ):
     async def logits(query: str) -> list[float]:
@@ -84,7 +84,7 @@ async def test_callers_who_wait_at_the_same_time_are_computed_as_one_forest(
         assert logits == pytest.approx(alone[query], abs=1e-5)
 
 
-async def test_a_cancelled_caller_leaves_the_others_unharmed(
+async def test_a_cancelled_caller_does_not_harm_the_others(
     reranker: Reranker, gate: Gate, alone: dict[str, list[float]]
 ):
     first = await hold_up(reranker, gate)
@@ -104,7 +104,7 @@ async def test_a_cancelled_caller_leaves_the_others_unharmed(
         )
 
 
-async def test_closing_fails_those_who_wait(reranker: Reranker, gate: Gate):
+async def test_closing_fails_calls_that_wait(reranker: Reranker, gate: Gate):
     first = await hold_up(reranker, gate)
     calls = [asyncio.ensure_future(reranker.arank(query, DOCUMENTS)) for query in QUERIES]
     await until(lambda: waiting(reranker) == len(QUERIES))
@@ -128,7 +128,7 @@ def test_many_threads_get_their_own_results(reranker: Reranker, alone: dict[str,
 
 @pytest.mark.parametrize("family", ["ctxl-rerank-v2-1b", "Qwen3-Reranker-tiny"])
 @pytest.mark.parametrize("document_cache_bytes", [0, 40_000, 10**8], ids=["none", "overflowing", "ample"])
-def test_what_is_kept_between_calls_changes_no_logit(
+def test_caching_between_calls_changes_no_logit(
     family: str, document_cache_bytes: int, checkpoint: Callable[..., Tiny]
 ):
     plain = Reranker.load(checkpoint(family).folder)
@@ -138,7 +138,7 @@ def test_what_is_kept_between_calls_changes_no_logit(
         assert keeping.logits(query, DOCUMENTS) == pytest.approx(plain.logits(query, DOCUMENTS), abs=1e-5)
 
 
-def test_documents_met_again_are_not_computed_again(checkpoint: Callable[..., Tiny]):
+def test_cached_documents_are_not_computed_again(checkpoint: Callable[..., Tiny]):
     reranker = Reranker.load(checkpoint("ctxl-rerank-v2-1b").folder, document_cache_bytes=10**8)
     gate = Gate(reranker)
     gate.is_open.set()
@@ -151,24 +151,24 @@ def test_documents_met_again_are_not_computed_again(checkpoint: Callable[..., Ti
 
 
 @pytest.mark.parametrize("option", ["document_cache_bytes", "document_cache_host_bytes"])
-def test_a_cache_smaller_than_nothing_is_refused(option: str, tiny_qwen: Tiny):
+def test_a_negative_cache_size_is_refused(option: str, tiny_qwen: Tiny):
     with pytest.raises(ValueError, match=f"{option} must be an integer of at least 0, not -1"):
         Reranker.load(tiny_qwen.folder, **{option: -1})
 
 
-def test_a_cache_in_the_cpus_memory_alone_is_refused(tiny_qwen: Tiny):
+def test_a_cache_only_in_the_cpus_memory_is_refused(tiny_qwen: Tiny):
     with pytest.raises(InputError, match="needs document_cache_bytes"):
         Reranker.load(tiny_qwen.folder, document_cache_host_bytes=10**6)
 
 
-def test_a_cache_that_cannot_be_used_is_mentioned(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
+def test_a_cache_that_cannot_be_used_is_logged(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
     Reranker.load(tiny_qwen.folder, attn_implementation="eager", document_cache_bytes=10**6)
 
     assert "no document is cached" in caplog.text
 
 
-def test_no_thread_of_the_callers_computes(tiny_qwen: Tiny):
-    """OpenMP would keep a team for each, and the model's own would be slower for it."""
+def test_callers_threads_do_not_compute(tiny_qwen: Tiny):
+    """OpenMP would keep a team of threads for each, which would slow down the model's own."""
     computing = set()
     mark = torch.nn.modules.module.register_module_forward_hook(lambda *args: computing.add(threading.get_ident()))
     with Reranker.load(tiny_qwen.folder) as reranker:

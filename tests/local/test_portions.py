@@ -36,7 +36,7 @@ def portions_of(
     batch_tokens=st.integers(1, 30),
     is_document_first=st.booleans(),
 )
-def test_every_pair_stands_in_one_portion_and_pairs_that_are_alike_in_the_same(
+def test_every_pair_is_in_one_portion_and_identical_pairs_in_the_same(
     pairs: Pairs, batch_tokens: int, is_document_first: bool
 ):
     portions = portions_of(pairs, batch_tokens, is_document_first)
@@ -63,7 +63,7 @@ def test_no_portion_leaves_less_than_itself_behind(count: int, counts: list[int]
     assert [len(portion) for portion in portions_of(pairs, 32768)] == counts
 
 
-def test_a_text_counts_as_much_as_is_read_of_it_and_as_bytes():
+def test_texts_are_counted_in_bytes_up_to_the_longest_row():
     long = [("q", f"{number:04}" * 9999) for number in range(8)]
     korean = [("q", f"{number:04}" + "서" * 340) for number in range(65)]
 
@@ -72,7 +72,7 @@ def test_a_text_counts_as_much_as_is_read_of_it_and_as_bytes():
 
 
 @pytest.mark.parametrize("is_document_first", [False, True])
-def test_pairs_that_share_what_stands_first_are_counted_and_kept_together(is_document_first: bool):
+def test_pairs_that_share_their_first_text_are_counted_and_kept_together(is_document_first: bool):
     pairs = [(first * 400, f"{number:03}-") for number in range(100) for first in "abc"]
     if is_document_first:
         pairs = [(second, first) for first, second in pairs]
@@ -89,7 +89,7 @@ def test_pairs_that_share_what_stands_first_are_counted_and_kept_together(is_doc
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Reranker, Reranker]]:
-    """A reranker that asks for all at once, and one that asks in portions."""
+    """A reranker that computes calls in one piece, and one that computes them in portions."""
     folder = tmp_path_factory.mktemp("twins")
     made: dict[tuple[str, object], tuple[Reranker, Reranker]] = {}
 
@@ -122,7 +122,7 @@ def test_portions_change_neither_logits_nor_their_order(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whether_the_document_stands_first_is_read_off_the_prompt(
+def test_the_prompt_tells_whether_the_document_comes_first(
     family: str, twins: Callable[..., tuple[Reranker, Reranker]]
 ):
     assert twins(family, None)[0]._scorer._encoder.is_document_first == (family == "ctxl-rerank-v2-1b")
@@ -132,47 +132,49 @@ def test_on_a_cpu_a_call_is_one_portion(reranker: Reranker):
     assert [*reranker._scorer._portions([(QUERY, document) for document in DOCUMENTS * 99])] == [range(40 * 99)]
 
 
-def test_a_portion_is_tokenised_while_the_one_before_it_is_computed(portioned: Reranker, watch: Watch):
-    """Computing the first waits until the second begins to be tokenised, and that until the first is computed."""
+def test_a_portion_is_tokenized_while_the_one_before_it_is_computed(portioned: Reranker, watch: Watch):
+    """Computing the first portion waits for tokenizing the second, and that waits for computing the first."""
 
-    def before_tokenising(number: int) -> None:
+    def before_tokenizing(number: int) -> None:
         if number == 1:
             wait(is_computing)
-            is_tokenising.set()
+            is_tokenizing.set()
 
     def before_computing(number: int) -> None:
         if number == 0:
             is_computing.set()
-            wait(is_tokenising)
+            wait(is_tokenizing)
 
-    is_computing, is_tokenising = threading.Event(), threading.Event()
-    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
+    is_computing, is_tokenizing = threading.Event(), threading.Event()
+    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
 
     portioned.logits(QUERY, DOCUMENTS)
 
-    assert is_tokenising.is_set()
-    assert watch.tokenised == len(watch.asked) > 3
+    assert is_tokenizing.is_set()
+    assert watch.tokenized == len(watch.submitted) > 3
 
 
-async def test_so_it_is_behind_an_event_loop_which_goes_on_meanwhile(portioned: Reranker, watch: Watch):
-    def before_tokenising(number: int) -> None:
+async def test_portions_of_an_async_call_are_tokenized_without_blocking_the_event_loop(
+    portioned: Reranker, watch: Watch
+):
+    def before_tokenizing(number: int) -> None:
         if number == 1:
             loop.call_soon_threadsafe(has_ticked.set)
             wait(has_ticked)
 
     loop, has_ticked = asyncio.get_running_loop(), threading.Event()
-    watch.before_tokenising = before_tokenising
+    watch.before_tokenizing = before_tokenizing
 
     assert len(await portioned.arank(QUERY, DOCUMENTS)) == len(DOCUMENTS)
-    assert watch.tokenised > 3
+    assert watch.tokenized > 3
 
 
-def test_pairs_that_are_alike_are_computed_once(portioned: Reranker, watch: Watch):
+def test_identical_pairs_are_computed_once(portioned: Reranker, watch: Watch):
     logits = portioned.logits(QUERY, [*DOCUMENTS, *reversed(DOCUMENTS)])
 
     assert logits == [*logits[:40], *logits[39::-1]]
-    assert len(watch.asked) > 3
-    assert sum(len({row.ids for row in rows}) for rows in watch.asked) == 40
+    assert len(watch.submitted) > 3
+    assert sum(len({row.ids for row in rows}) for rows in watch.submitted) == 40
 
 
 def test_cut_documents_are_counted_once_a_call(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
@@ -213,16 +215,16 @@ def test_a_progress_bar_counts_all_rows_of_a_call(
     pairs = [(QUERY, document) for document in [*DOCUMENTS, "long " * 300, *DOCUMENTS]]
     portioned.pair_logits(pairs, progress=True)
 
-    count = sum(map(len, watch.asked))
-    assert len(watch.asked) > 3
+    count = sum(map(len, watch.submitted))
+    assert len(watch.submitted) > 3
     assert (count > 81) == (long_documents is not None)
     assert f"{count}/{count} " in capfd.readouterr().err
 
 
-def test_a_progress_bar_comes_once_its_length_is_known_with_what_is_done_by_then(
+def test_a_progress_bar_appears_once_its_length_is_known_with_the_rows_done_so_far(
     portioned: Reranker, watch: Watch, capfd: pytest.CaptureFixture[str]
 ):
-    def before_tokenising(number: int) -> None:
+    def before_tokenizing(number: int) -> None:
         if number == 2:
             wait(is_computed)
             assert capfd.readouterr().err == ""
@@ -232,7 +234,7 @@ def test_a_progress_bar_comes_once_its_length_is_known_with_what_is_done_by_then
             is_computed.set()  # the first portion, or more
 
     is_computed = threading.Event()
-    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
+    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
     portioned.pair_logits([(QUERY, document) for document in DOCUMENTS], progress=True)
 
     assert "40/40 " in capfd.readouterr().err

@@ -20,12 +20,12 @@ def test_a_query_that_leaves_no_room_is_an_error_before_anything_is_computed(
     with pytest.raises(InputError, match="leaves no room for a document in max_tokens=2048"):
         portioned._scorer.logits([("long " * 5000, document) for document in DOCUMENTS], progress=True)
 
-    assert (watch.asked, watch.passes) == ([], 0)
+    assert (watch.submitted, watch.passes) == ([], 0)
     assert capfd.readouterr().err == ""
 
 
 def becomes_idle(reranker: Reranker) -> bool:
-    """Whether nothing waits, or soon nothing does: an answer comes just before the thread looks for more."""
+    """Whether no work is left, at once or soon: an answer arrives just before the thread looks for more work."""
     (worker,) = reranker._scorer._scheduler._workers.values()
     for _ in range(1000):
         if not (worker.requests or worker.retries or worker.unread):
@@ -34,10 +34,10 @@ def becomes_idle(reranker: Reranker) -> bool:
     return False
 
 
-def test_a_portion_that_cannot_be_tokenised_ends_those_before_it(portioned: Reranker, watch: Watch):
-    """One that waits is not computed; one that is computed gets no further than its batch."""
+def test_a_portion_that_cannot_be_tokenized_cancels_those_before_it(portioned: Reranker, watch: Watch):
+    """A portion that waits is not computed; one that is being computed stops after its current batch."""
 
-    def before_tokenising(number: int) -> None:
+    def before_tokenizing(number: int) -> None:
         if number == 1:
             wait(is_computing)
 
@@ -47,7 +47,7 @@ def test_a_portion_that_cannot_be_tokenised_ends_those_before_it(portioned: Rera
             wait(is_left)
 
     is_computing, is_left = threading.Event(), threading.Event()
-    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
+    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
     with pytest.raises(InputError, match="leaves no room"):
         portioned.pair_logits([*((QUERY, document) for document in DOCUMENTS), ("long " * 5000, "last")])
     is_left.set()
@@ -58,7 +58,7 @@ def test_a_portion_that_cannot_be_tokenised_ends_those_before_it(portioned: Rera
 
 
 def test_a_portion_that_cannot_be_computed_ends_the_call(portioned: Reranker, watch: Watch):
-    def before_tokenising(number: int) -> None:
+    def before_tokenizing(number: int) -> None:
         if number == 2:
             wait(has_failed)
 
@@ -68,28 +68,28 @@ def test_a_portion_that_cannot_be_computed_ends_the_call(portioned: Reranker, wa
             raise ArithmeticError("broken")
 
     has_failed = threading.Event()
-    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
+    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
     with pytest.raises(ArithmeticError, match="broken"):
         portioned.logits(QUERY, DOCUMENTS)
-    tokenised = watch.tokenised
+    tokenized = watch.tokenized
 
     assert len(portioned.logits(QUERY, DOCUMENTS)) == 40
-    assert tokenised < watch.tokenised - tokenised  # the second call tokenised all portions
+    assert tokenized < watch.tokenized - tokenized  # the second call tokenized all portions
     assert becomes_idle(portioned)
 
 
-async def test_a_call_cancelled_while_it_is_tokenised_asks_for_no_more(portioned: Reranker, watch: Watch):
-    def before_tokenising(number: int) -> None:
+async def test_a_call_cancelled_while_it_is_tokenized_submits_no_more(portioned: Reranker, watch: Watch):
+    def before_tokenizing(number: int) -> None:
         if number == 1:
-            loop.call_soon_threadsafe(is_tokenising.set)
+            loop.call_soon_threadsafe(is_tokenizing.set)
             wait(is_cancelled)
             ended.append(threading.current_thread())
 
     loop, ended = asyncio.get_running_loop(), list[threading.Thread]()
-    is_tokenising, is_cancelled = asyncio.Event(), threading.Event()
-    watch.before_tokenising = before_tokenising
+    is_tokenizing, is_cancelled = asyncio.Event(), threading.Event()
+    watch.before_tokenizing = before_tokenizing
     call = asyncio.create_task(portioned.arank(QUERY, DOCUMENTS))
-    await is_tokenising.wait()
+    await is_tokenizing.wait()
     call.cancel()
     await asyncio.wait([call])
     is_cancelled.set()
@@ -98,12 +98,12 @@ async def test_a_call_cancelled_while_it_is_tokenised_asks_for_no_more(portioned
     await portioned.arank(QUERY, ["other"])
 
     assert call.cancelled()
-    assert [len(rows) for rows in watch.asked[1:]] == [1]
-    assert watch.tokenised == 3
+    assert [len(rows) for rows in watch.submitted[1:]] == [1]
+    assert watch.tokenized == 3
     assert becomes_idle(portioned)
 
 
-async def test_a_call_cancelled_while_it_is_computed_leaves_nothing_running(portioned: Reranker, watch: Watch):
+async def test_a_call_cancelled_while_it_is_computed_leaves_no_work(portioned: Reranker, watch: Watch):
     def before_computing(number: int) -> None:
         if number == 0:
             wait(is_cancelled)
@@ -111,7 +111,7 @@ async def test_a_call_cancelled_while_it_is_computed_leaves_nothing_running(port
     is_cancelled = threading.Event()
     watch.before_computing = before_computing
     call = asyncio.create_task(portioned.arank(QUERY, DOCUMENTS))
-    while len(watch.asked) < 4:
+    while len(watch.submitted) < 4:
         await asyncio.sleep(0.001)
     call.cancel()
     await asyncio.wait([call])
@@ -122,7 +122,7 @@ async def test_a_call_cancelled_while_it_is_computed_leaves_nothing_running(port
     assert becomes_idle(portioned)
 
 
-@pytest.mark.parametrize("state", ["tokenised", "computed"])
+@pytest.mark.parametrize("state", ["tokenized", "computed"])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_close_ends_a_call_in_portions(state: str, is_async: bool, portioned: Reranker, watch: Watch):
     def hold(number: int) -> None:
@@ -131,9 +131,9 @@ def test_a_close_ends_a_call_in_portions(state: str, is_async: bool, portioned: 
             wait(is_closed)
 
     is_held, is_closed = threading.Event(), threading.Event()
-    setattr(watch, {"tokenised": "before_tokenising", "computed": "before_computing"}[state], hold)
+    setattr(watch, {"tokenized": "before_tokenizing", "computed": "before_computing"}[state], hold)
     pairs = [(QUERY, document) for document in DOCUMENTS]
-    portioned._scorer._scheduler._max_batch_cost = 1  # else all portions may be one group, in one pass
+    portioned._scorer._scheduler._max_batch_cost = 1  # else all portions may be computed in one pass
     with ThreadPoolExecutor(2) as pool:
         if is_async:
             call = pool.submit(asyncio.run, portioned._scorer.alogits(pairs))
@@ -152,7 +152,7 @@ def test_a_close_ends_a_call_in_portions(state: str, is_async: bool, portioned: 
 # Many at once
 
 
-def test_many_callers_of_all_sizes_get_their_own_answers_whoever_fails_or_leaves(portioned: Reranker, watch: Watch):
+def test_many_callers_get_their_own_answers_although_others_fail_or_leave(portioned: Reranker, watch: Watch):
     def ask_aloud(number: int) -> None:
         documents = DOCUMENTS[number % 20 :][: 1 + 3 * number]
         for query in QUERIES:

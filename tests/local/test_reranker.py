@@ -1,4 +1,4 @@
-"""The reranker's own promises: order, values, errors, lifetime."""
+"""What a reranker guarantees: order, values, errors, lifetime."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ def test_arank_gives_what_rank_gives(reranker: Reranker):
     assert asyncio.run(reranker.arank(QUERY, DOCUMENTS, top_n=2)) == reranker.rank(QUERY, DOCUMENTS, top_n=2)
 
 
-async def test_arank_leaves_the_event_loop_running(reranker: Reranker):
+async def test_arank_does_not_block_the_event_loop(reranker: Reranker):
     task = asyncio.ensure_future(reranker.arank(QUERY, DOCUMENTS * 20))
     ticks = 0
     while not task.done():
@@ -111,7 +111,7 @@ def test_bad_input_is_one_clear_error(query: object, documents: object, complain
 
 
 @pytest.mark.parametrize("pair", [("query",), ("a", "b", "c"), "ab", None, {"query": "q", "document": "d"}])
-def test_a_pair_that_is_none_is_refused(pair: object, reranker: Reranker):
+def test_anything_but_a_pair_is_refused(pair: object, reranker: Reranker):
     with pytest.raises(InputError, match="pair 1 must be a tuple of a query and a document"):
         reranker.pair_logits([("q", "d"), pair])  # type: ignore[list-item]
 
@@ -156,7 +156,7 @@ def test_the_activation_can_be_chosen(tiny_qwen: Tiny):
     assert all(ranked.score == ranked.logit for ranked in ranking)
 
 
-def test_a_reranker_tells_what_it_is(reranker: Reranker):
+def test_a_reranker_describes_itself(reranker: Reranker):
     assert repr(reranker) == "Reranker(family='qwen3-reranker', device='cpu', max_tokens=2048)"
     assert (reranker.device, reranker.max_tokens, reranker.licence) == ("cpu", 2048, "apache-2.0")
 
@@ -171,7 +171,7 @@ def test_a_closed_reranker_says_so(tiny_qwen: Tiny):
         reranker.rank(QUERY, DOCUMENTS)
 
 
-def test_numbers_of_numpy_are_numbers(reranker: Reranker):
+def test_numpy_numbers_are_accepted(reranker: Reranker):
     ranking = reranker.rank(QUERY, np.array(DOCUMENTS, dtype=object), top_n=np.int64(2), score_threshold=np.float32(0))
 
     assert ranking == reranker.rank(QUERY, DOCUMENTS, top_n=2, score_threshold=0)

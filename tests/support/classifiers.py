@@ -48,7 +48,7 @@ def random_rows(count: int, seed: int = 1) -> list[TokenRow]:
 
 @contextmanager
 def tokens_seen(classifier: PreTrainedModel, module: str = "model.embed_tokens") -> Iterator[list[int]]:
-    """How many tokens of rows each forward pass sends through a module; the fillers behind them do not count."""
+    """How many tokens each forward pass sends through a module, not counting padding."""
     seen: list[int] = []
 
     def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""Devices that stand for GPUs where there are none: "cuda:0" and "cuda:1", with the numbers on the processor.
+"""Stand-ins for GPUs on machines without any: "cuda:0" and "cuda:1", with the numbers on the CPU.
 
-An operation whose tensors stand on several devices fails; what would make the host wait for a GPU is noted. Kernels,
-streams, memory and speed are nowhere in it.
+An operation on tensors of several devices fails, and operations that would make the host wait for a GPU are recorded.
+Kernels, streams, memory and speed are not simulated.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ IN_PLACE = "_"
 
 
 class Far(Tensor):
-    """A tensor on a far device; `near` has its numbers."""
+    """A tensor on a stand-in device; `near` holds its numbers."""
 
     near: Tensor
 
@@ -41,15 +41,15 @@ class Far(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise AssertionError(f"{func} outside of the world that has far devices")
+        raise AssertionError(f"{func} outside `far_devices`")
 
 
 class World(TorchDispatchMode):
-    """Has far devices, and takes note of what they are given to do.
+    """Runs operations on stand-in devices, and records them.
 
     Attributes:
-        seen: how often each operation was given to a far device, by its name.
-        waits: what the host had to wait for.
+        seen: how often each operation ran on a stand-in device, by its name.
+        waits: the operations that the host had to wait for.
     """
 
     def __init__(self) -> None:
@@ -76,21 +76,21 @@ class World(TorchDispatchMode):
         return tree_map(lambda leaf: moved(leaf, device) if isinstance(leaf, Tensor) else leaf, output)
 
     def copied(self, tensor: Tensor, source: Tensor, *, non_blocking: bool = False) -> Tensor:
-        """`Tensor.copy_`, from any side to any."""
+        """`Tensor.copy_`, between any devices."""
         self.seen["copy_"] += 1
         self.waits += [] if non_blocking else ["copy_"]
         near(tensor).copy_(near(source))
         return tensor
 
     def sent(self, tensor: Tensor, device: torch.device, *, non_blocking: bool = False) -> Tensor:
-        """`Tensor.to`; far devices wait for each other by themselves."""
+        """`Tensor.to`; stand-in devices wait for each other without the host."""
         self.seen["to"] += 1
         self.waits += [] if non_blocking or {tensor.device.type, device.type} == {"cuda"} else ["to"]
         return moved(near(tensor), device)
 
 
 class Python(TorchFunctionMode):
-    """What Python asks a driver for before any operation: which is not there."""
+    """Replaces what Python would ask of a CUDA driver before any operation runs."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -118,17 +118,17 @@ class Python(TorchFunctionMode):
 
 
 def near(tensor: Tensor) -> Tensor:
-    """The tensor with its numbers."""
+    """The CPU tensor with the numbers."""
     return tensor.near if isinstance(tensor, Far) else tensor
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A near tensor on some device."""
+    """A CPU tensor, moved to a device."""
     return tensor if device.type == "cpu" else Far(tensor, device)
 
 
 def indexed(tensor: Tensor, index: Any) -> Tensor:
-    """`Tensor.__getitem__`, operation by operation."""
+    """`Tensor.__getitem__` in single operations."""
     dim, places, left = 0, [], list(index) if isinstance(index, tuple) else [index]
     while left:
         each = left.pop(0)
@@ -153,7 +153,7 @@ def attend(query, key, value, starts, key_starts, most, most_keys, is_causal, sc
 
 
 class Stream:
-    """One that is always done."""
+    """A stream whose work is always complete."""
 
     def record_event(self) -> "Stream":
         return self
@@ -164,7 +164,7 @@ class Stream:
 
 @contextmanager
 def far_devices(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> Iterator[World]:
-    """Within this context there are two of them."""
+    """Two stand-in devices, as long as the context is open."""
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -174,7 +174,7 @@ def far_devices(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (
 
 
 def send(module: nn.Module, device: str) -> None:
-    """Move its weights there, in place."""
+    """Move the module's weights to a device, in place."""
     for each in module.modules():
         for name, weight in each._parameters.items():
             if weight is not None:

@@ -9,7 +9,7 @@ from onelogit.prompts.token_rows import TokenRow
 PATIENCE_S = 20
 QUERY = "What is the capital of China?"
 DOCUMENTS = [f"{number} is a number, and {number * number} its square. " * (1 + number % 3) for number in range(40)]
-FAMILIES = ["Qwen3-Reranker-tiny", "ctxl-rerank-v2-1b"]  # the query stands first; the document does
+FAMILIES = ["Qwen3-Reranker-tiny", "ctxl-rerank-v2-1b"]  # one writes the query first, the other the document
 
 
 def in_small_portions(reranker: Reranker) -> Reranker:
@@ -18,26 +18,26 @@ def in_small_portions(reranker: Reranker) -> Reranker:
 
 
 class Watch:
-    """What a reranker tokenises, asks for and computes; each may be held up."""
+    """What a reranker tokenizes, submits and computes; each can be delayed."""
 
     def __init__(self, reranker: Reranker) -> None:
         scorer = reranker._scorer
         self.rows, self.submit = scorer._encoder.rows, scorer._scheduler.submit
-        scorer._encoder.rows, scorer._scheduler.submit = self.read, self.ask
-        self.tokenised = self.passes = 0
-        self.asked: list[list[TokenRow]] = []
-        self.before_tokenising: Callable[[int], object] = lambda number: None
+        scorer._encoder.rows, scorer._scheduler.submit = self.read, self.record_submit
+        self.tokenized = self.passes = 0
+        self.submitted: list[list[TokenRow]] = []
+        self.before_tokenizing: Callable[[int], object] = lambda number: None
         self.before_computing: Callable[[int], object] = lambda number: None
         embeddings = reranker.classifier.get_submodule("model.embed_tokens")
         embeddings.register_forward_pre_hook(lambda *_: self.compute())
 
     def read(self, *args: object) -> object:
-        self.before_tokenising(self.tokenised)
-        self.tokenised += 1
+        self.before_tokenizing(self.tokenized)
+        self.tokenized += 1
         return self.rows(*args)
 
-    def ask(self, items: list[TokenRow], *arguments: object) -> None:
-        self.asked.append(items)
+    def record_submit(self, items: list[TokenRow], *arguments: object) -> None:
+        self.submitted.append(items)
         self.submit(items, *arguments)
 
     def compute(self) -> None:

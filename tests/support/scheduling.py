@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from onelogit.engine.device_transfer import PendingLogits
-from onelogit.engine.scheduler import Scheduler
+from onelogit.engine.scheduler import Scheduler, ScoringCall
 
 PATIENCE_S = 10
 POISON, BOMB, MINE = -1, -2, -3  # numbers that fail when they are launched, read, asked whether they are ready
@@ -18,21 +18,35 @@ def ready(indices: Sequence[int], logits: Sequence[float]) -> PendingLogits:
     return PendingLogits([[index] for index in indices], torch.tensor(logits))
 
 
-def scheduler_of(compute: Callable[[Sequence[int]], Iterator[object]], max_batch_cost: int = 100) -> Scheduler[int]:
-    return Scheduler(compute, cost_of=abs, max_batch_cost=max_batch_cost)
+class DirectScheduler(Scheduler[int]):
+    """A scheduler with calls that submit all their items at once and wait for them."""
+
+    def logits(self, items: Sequence[int], on_progress: Callable[[int], object] | None = None) -> list[float]:
+        with ScoringCall(self, on_progress) as call:
+            call.add(items)
+            return call.logits()
+
+    async def alogits(self, items: Sequence[int], on_progress: Callable[[int], object] | None = None) -> list[float]:
+        with ScoringCall(self, on_progress) as call:
+            call.add(items)
+            return await call.alogits()
 
 
-async def start(scheduler: Scheduler[int], *calls: list[int]) -> "list[asyncio.Task[list[float]]]":
-    """Tasks that have asked, one after the other, when this returns."""
+def scheduler_of(compute: Callable[[Sequence[int]], Iterator[object]], max_batch_cost: int = 100) -> DirectScheduler:
+    return DirectScheduler(compute, cost_of=abs, max_batch_cost=max_batch_cost)
+
+
+async def start(scheduler: DirectScheduler, *calls: list[int]) -> "list[asyncio.Task[list[float]]]":
+    """Tasks of calls that are submitted, in this order, when this returns."""
     tasks = [asyncio.create_task(scheduler.alogits(items)) for items in calls]
     await asyncio.sleep(0)
     return tasks
 
 
 async def behind_a_held_call(
-    scheduler: Scheduler[int], model: "Model", *calls: list[int]
+    scheduler: DirectScheduler, model: "Model", *calls: list[int]
 ) -> "list[asyncio.Task[list[float]]]":
-    """A first call of two items, stopped in its only batch, and others that wait."""
+    """The tasks of a first call, stopped in its only batch of two items, and of others that wait."""
     model.hold()
     first = await start(scheduler, [1, 1])
     await model.reached()
@@ -40,7 +54,7 @@ async def behind_a_held_call(
 
 
 class Model:
-    """Doubles numbers, two a batch, and says what was asked of it. `hold` lets one batch through at a time."""
+    """Doubles numbers in batches of two, and records its calls. After `hold`, batches wait for `let_pass`."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -76,12 +90,12 @@ class Model:
             raise
 
     async def reached(self) -> None:
-        """Wait, with the event loop, until the next batch is about to be computed."""
+        """Wait, without blocking the event loop, until the next batch is about to be computed."""
         assert await asyncio.to_thread(self.arrived.acquire, timeout=PATIENCE_S)
 
 
 class DeviceBatch:
-    """Items that a device doubles; `arrive` says when it is done."""
+    """Items that a device doubles; it is done once `arrive` is called."""
 
     def __init__(self, device: "Device", items: dict[int, int]) -> None:
         self.items = items
@@ -107,7 +121,7 @@ class DeviceBatch:
 
 
 class Device:
-    """Takes batches of two, each done when the test says so, or with `is_at_once` before it is handed on."""
+    """Takes batches of two, each done when the test calls `arrive`, or with `is_at_once` as soon as it is launched."""
 
     def __init__(self, *, is_at_once: bool = False) -> None:
         self.is_at_once = is_at_once
@@ -133,21 +147,21 @@ class Device:
             raise
 
     async def reached(self, *events: tuple[object, ...]) -> None:
-        """Wait, with the event loop, until just these have happened."""
+        """Wait, without blocking the event loop, until exactly these events have happened."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.events) < len(events):
                 await asyncio.sleep(0.001)
         assert self.events == [*events]
 
     async def arrive(self, number: int) -> None:
-        """Let a batch be done once it was launched."""
+        """Complete a batch once it is launched."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.batches) <= number:
                 await asyncio.sleep(0.001)
         self.batches[number].arrive()
 
     def finish(self) -> None:
-        """Let all batches be done, those to come as soon as they are launched."""
+        """Complete all batches, later ones as soon as they are launched."""
         self.is_at_once = True
         for batch in self.batches[:]:
             batch.arrive()

@@ -7,7 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 def varlen_reference(
     query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False
 ):
-    """What the documentation of `torch.nn.attention.varlen.varlen_attn` says, one sequence at a time."""
+    """`torch.nn.attention.varlen.varlen_attn` as documented, one sequence at a time."""
     outputs = []
     for index in range(len(cu_seq_q) - 1):
         q = query[cu_seq_q[index] : cu_seq_q[index + 1]]

@@ -1,6 +1,6 @@
-"""What computes on a GPU, on devices that stand for one: the processor's logits, and nothing that is waited for.
+"""The code for GPUs, on stand-in devices: the logits of the CPU, computed without waiting.
 
-It says nothing of kernels, streams, memory or speed.
+This does not test kernels, streams, memory or speed.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ CALLS = 3
 
 
 def documents(count: int) -> list[TokenRow]:
-    """Rows of a document-first family: frame, document, query."""
+    """Rows of a family whose prompt begins with the document: constant start, document, query."""
     lengths = [5 + number % 7 for number in range(count)]
     rows = [(1, 2, 3, *[100 + number] * length, 8, 9) for number, length in enumerate(lengths)]
     return [TokenRow(row, cacheable_prefixes=(3, 3 + length)) for row, length in zip(rows, lengths, strict=True)]
@@ -39,7 +39,7 @@ def half(config_class: type[PretrainedConfig] = Qwen3Config, **fields: Any) -> P
 
 @contextmanager
 def sent(monkeypatch: pytest.MonkeyPatch, classifier: PreTrainedModel, devices: int = 1) -> Iterator[World]:
-    """The classifier on far devices; on two, its later layers on the second, as accelerate spreads a model."""
+    """The classifier on stand-in devices; of two, the second has the later layers, as accelerate spreads a model."""
     with far_devices(monkeypatch) as world:
         send(classifier, "cuda:0")
         if devices > 1:
@@ -58,9 +58,9 @@ def on(device: str, given: Any) -> Any:
 @pytest.mark.parametrize(
     ("device_bytes", "host_bytes"),
     [(0, 0), (10**6, 0), (60_000, 10**5)],
-    ids=["nothing kept", "documents kept", "documents kept, some on the host"],
+    ids=["nothing cached", "documents cached", "documents cached, some on the host"],
 )
-def test_a_call_gives_the_processors_logits_and_waits_for_nothing(
+def test_a_call_gives_the_logits_of_the_cpu_without_waiting(
     monkeypatch: pytest.MonkeyPatch, device_bytes: int, host_bytes: int, devices: int
 ):
     rows = documents(20)
@@ -68,52 +68,54 @@ def test_a_call_gives_the_processors_logits_and_waits_for_nothing(
     classifier = half()
 
     with sent(monkeypatch, classifier, devices) as world:
-        forward = ModelRunner(classifier, 60, device_bytes, host_bytes)
+        runner = ModelRunner(classifier, 60, device_bytes, host_bytes)
         world.waits.clear()
         world.seen.clear()
-        calls = [forward.logits(rows) for _ in range(CALLS)]
+        calls = [runner.logits(rows) for _ in range(CALLS)]
 
-    assert forward.shares_prefixes
+    assert runner.shares_prefixes
     assert world.waits == []
     assert world.seen[VARLEN] >= CALLS * LAYERS * (1 if device_bytes else 4)  # in several batches, with carried keys
     for logits in calls:
         assert logits == pytest.approx(expected, abs=0.05)
-    assert bool(forward.document_cache and forward.document_cache.held_bytes) == bool(device_bytes)
+    assert bool(runner.document_cache and runner.document_cache.held_bytes) == bool(device_bytes)
 
 
 @pytest.mark.parametrize("config_class", [LlamaConfig, MistralConfig, Gemma3TextConfig])
-def test_other_families_do_so_too(monkeypatch: pytest.MonkeyPatch, config_class: type[PretrainedConfig]):
+def test_other_families_give_the_logits_of_the_cpu_without_waiting(
+    monkeypatch: pytest.MonkeyPatch, config_class: type[PretrainedConfig]
+):
     rows = random_rows(20)
     expected = ModelRunner(half(config_class), 100).logits(rows)
     classifier = half(config_class)
 
     with sent(monkeypatch, classifier) as world:
-        forward = ModelRunner(classifier, 100)
+        runner = ModelRunner(classifier, 100)
         world.waits.clear()
-        logits = forward.logits(rows)
+        logits = runner.logits(rows)
 
     assert world.waits == []
     assert world.seen[VARLEN]
     assert logits == pytest.approx(expected, abs=0.2)
 
 
-def test_no_step_of_a_layer_is_one_for_each_document(monkeypatch: pytest.MonkeyPatch):
-    """Kept documents included: a batch of five times as many launches as much."""
+def test_the_number_of_operations_does_not_depend_on_the_number_of_documents(monkeypatch: pytest.MonkeyPatch):
+    """Also with cached documents: a batch of five times as many launches as many operations."""
 
     def steps(count: int) -> int:
         classifier = half()
         with sent(monkeypatch, classifier) as world:
-            forward = ModelRunner(classifier, 10_000, 10**7)
-            forward.logits(documents(count)[::2])
+            runner = ModelRunner(classifier, 10_000, 10**7)
+            runner.logits(documents(count)[::2])
             world.seen.clear()
-            forward.logits(documents(count))
+            runner.logits(documents(count))
         return world.seen.total()
 
     assert steps(50) == steps(10) > LAYERS * 20
 
 
 @pytest.mark.parametrize("fault", ["it fails", "other numbers"])
-def test_where_the_gpus_attention_is_wrong_padded_rows_are_read_and_it_is_said(
+def test_wrong_attention_on_a_gpu_is_logged_and_padded_rows_are_computed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
 ):
     def attend(query: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -127,21 +129,21 @@ def test_where_the_gpus_attention_is_wrong_padded_rows_are_read_and_it_is_said(
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: attend)
 
     with sent(monkeypatch, classifier):
-        forward = ModelRunner(classifier, 100)
-        logits = forward.logits(rows)
+        runner = ModelRunner(classifier, 100)
+        logits = runner.logits(rows)
 
-    assert not forward.shares_prefixes
+    assert not runner.shares_prefixes
     assert "Qwen3ForSequenceClassification computes padded rows on cuda:0, which is slower" in caplog.text
     assert logits == pytest.approx(expected, abs=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_segment_by_segment_each_product_is_left_in_one_piece(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype):
-    """Of fewer heads of keys than of queries, CUDA makes one of many small ones."""
-    told = []
+def test_sdpa_gets_as_many_key_heads_as_query_heads_on_cuda(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype):
+    """With fewer key heads than query heads, CUDA would run many small kernels."""
+    options_given = []
 
     def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
-        told.append((options["enable_gqa"], key.shape[1] == value.shape[1] == query.shape[1]))
+        options_given.append((options["enable_gqa"], key.shape[1] == value.shape[1] == query.shape[1]))
         return scaled_dot_product_attention(query, key, value, **options)
 
     rows = random_rows(20)
@@ -154,7 +156,7 @@ def test_segment_by_segment_each_product_is_left_in_one_piece(monkeypatch: pytes
         logits = ModelRunner(classifier, 100).logits(rows)
 
     assert world.seen[VARLEN] == 0
-    assert set(told) == {(False, True)}
+    assert set(options_given) == {(False, True)}
     assert logits == pytest.approx(expected, abs=1e-5 if dtype == torch.float32 else 0.1)
 
 
@@ -170,7 +172,7 @@ def test_segment_by_segment_each_product_is_left_in_one_piece(monkeypatch: pytes
         (torch.float16, 128, (7, 5), False),
     ],
 )
-def test_flash_attention_is_given_only_what_it_takes(
+def test_flash_attention_supports_only_some_dtypes_widths_and_devices(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int, capability: tuple[int, int], can: bool
 ):
     query = torch.zeros(4, 3, width, dtype=dtype)

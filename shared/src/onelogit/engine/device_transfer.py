@@ -56,5 +56,5 @@ class PendingLogits:
         """Each item's index and logit. Waits for these logits only, not for later work of the device."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        logits = zip(self._indices, self._host.tolist(), strict=True)
-        return [(index, logit) for indices, logit in logits for index in indices]
+        pairs = zip(self._indices, self._host.tolist(), strict=True)
+        return [(index, logit) for indices, logit in pairs for index in indices]

@@ -27,19 +27,13 @@ def context_for(
     carried: LayerKeyValues | None = None,
     cached: LayerKeyValues | None = None,
 ) -> AttentionContext:
-    """The context in which a classifier computes a batch, padded as attention wants it if the budget allows.
+    """The context in which a classifier computes a batch, padded if the budget of `batch_tokens` allows it.
 
-    Args:
-        batch: of a prefix tree.
-        classifier: computes it.
-        batch_tokens: the budget.
-        carried: keys and values that the batch before handed on; None if none.
-        cached: keys and values in the prefix cache; None if none.
+    Keys and values are carried from the batch before and cached in the prefix cache; None if there are none.
     """
-    count = len(batch.ids)
-    padded = padded_length(count, classifier.device)
+    padded = padded_length(len(batch.ids), classifier.device)
     layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
-    width = padded if padded <= batch_tokens else count
+    width = padded if padded <= batch_tokens else len(batch.ids)
     return AttentionContext(batch, layer_count, carried or [], cached or [], width)
 
 

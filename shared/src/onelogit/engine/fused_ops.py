@@ -27,7 +27,9 @@ def fuse(model: PreTrainedModel) -> None:
     sample differ, and modules whose forward other code has replaced.
     """
     for module in model.base_model.modules() if _is_supported(model) else ():
-        fused = None if _is_replaced_by_others(module) else _fused_function(module)
+        if "forward" in vars(module) and not _is_fused(module):
+            continue  # accelerate replaces it if a model is spread over devices
+        fused = _fused_function(module)
         if fused is not None and _agrees(module, fused):
             module.forward = _FusedForward(module, fused)
 
@@ -41,11 +43,6 @@ def unfuse(part: nn.Module) -> None:
 
 def _is_fused(module: nn.Module) -> bool:
     return isinstance(vars(module).get("forward"), _FusedForward)
-
-
-def _is_replaced_by_others(module: nn.Module) -> bool:
-    """Whether other code replaced the forward, as accelerate does if a model is spread over devices."""
-    return "forward" in vars(module) and not _is_fused(module)
 
 
 class _FusedForward:
@@ -87,14 +84,12 @@ def _fused_function(module: nn.Module) -> FusedFunction | None:
 
 def _is_plain_on_cpu(part: nn.Module | None) -> bool:
     """Whether it is a product with its weight and nothing else; some quantised layers only look like one."""
-    if type(part) is not nn.Linear or part.bias is not None or _is_hooked(part) or "forward" in vars(part):
+    if type(part) is not nn.Linear or part.bias is not None or "forward" in vars(part):
+        return False
+    if part._forward_hooks or part._forward_pre_hooks:
         return False
     weight = getattr(part, "weight", None)  # packed layers replace it
     return type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype in _DTYPES["cpu"]
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _rms_norm_on_cuda(module: Any, hidden: Tensor) -> Tensor:

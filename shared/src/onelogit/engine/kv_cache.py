@@ -4,6 +4,7 @@ A batch that sees a hundred cached documents gathers their keys in one step, not
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ class KeyValuePool:
 
     Attributes:
         layers: keys and values of all places, written or not.
-        size: the number of tokens that fit.
+        size: the number of places, each for one token.
         token_bytes: bytes of one token, all layers together.
     """
 
@@ -59,16 +60,16 @@ class KeyValuePool:
 
     @torch.inference_mode()
     def write(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:
-        """Copy tokens into this memory, in one step for each layer.
+        """Copy tokens from `sources` in some keys and values to `targets`, in one step for each layer.
 
-        Args:
-            targets: places in this memory.
-            key_values: on the same devices as this memory.
-            sources: as many places in `key_values`.
+        The keys and values are on the devices of this memory.
         """
-        target_indices, source_indices = _DeviceIndices(targets), _DeviceIndices(merged(sources))
+        (start, stop), *others = merged(sources)
+        target_indices = cache(partial(to_device, indices_of(targets)))
+        source_indices = cache(partial(to_device, indices_of(sources)))
         for target, source in _tensor_pairs(self.layers, key_values):
-            target.index_copy_(0, target_indices.on(target.device), source_indices.select(source))
+            rows = source[source_indices(source.device)] if others else source[start:stop]
+            target.index_copy_(0, target_indices(target.device), rows)
 
     @torch.inference_mode()
     def move(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:
@@ -78,26 +79,6 @@ class KeyValuePool:
             is_cuda = target.is_cuda or source.is_cuda
             for (start, stop), (first, last) in spans:
                 target[start:stop].copy_(source[first:last], non_blocking=is_cuda)
-
-
-class _DeviceIndices:
-    """The places of some extents as index tensors, made once for each device."""
-
-    def __init__(self, extents: Sequence[Extent]) -> None:
-        self._extents = extents
-        self._by_device: dict[torch.device, Tensor] = {}
-
-    def on(self, device: torch.device) -> Tensor:
-        if device not in self._by_device:
-            self._by_device[device] = to_device(indices_of(self._extents), device)
-        return self._by_device[device]
-
-    def select(self, tensor: Tensor) -> Tensor:
-        """These rows of a tensor; a view if they are one extent."""
-        if len(self._extents) == 1:
-            start, stop = self._extents[0]
-            return tensor[start:stop]
-        return tensor[self.on(tensor.device)]
 
 
 def _tensor_pairs(some: LayerKeyValues, others: LayerKeyValues) -> Iterator[tuple[Tensor, Tensor]]:

@@ -51,7 +51,7 @@ def bytes_per_token(model: PreTrainedModel) -> int:
     heads = int(getattr(config, "num_attention_heads", 1))
     width = int(getattr(config, "head_dim", None) or hidden // heads)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
-    own, in_float32 = 8 * hidden + 3 * inner + 9 * heads * width, 4 * hidden + 4 * heads * width
+    own, in_float32 = 8 * hidden + 3 * inner + 9 * heads * width, 4 * (hidden + heads * width)
     # A CPU gathers the keys and values of one segment at a time, other devices those of all segments.
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     gathered = 0 if model.device.type == "cpu" else 2 * MAX_KEYS_PER_TOKEN * key_heads * width

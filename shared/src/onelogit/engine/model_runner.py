@@ -125,7 +125,7 @@ class ModelRunner:
                 prefixes = [ids[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes]
                 _insert(cache, prefixes, context.cacheable_prefixes)
             cursor, carried = batch.after, context.carry
-            yield PendingLogits([indices[end.row] for end in batch.ends], logits)
+            yield PendingLogits([indices[row] for row in batch.ends.values()], logits)
 
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         # If the rotary embedding depends on the longest row of a batch, so would a row's logit.

@@ -48,12 +48,12 @@ def _enable_prefix_sharing(classifier: PreTrainedModel) -> bool:
     if not may_share_prefixes(classifier):
         return False
     enable_prefix_tree_attention(classifier)
-    is_able = is_known_to_share_prefixes(classifier) or _matches_padded(classifier)
-    if not is_able:
-        slower = "%s computes padded rows on %s, which is slower: a trial with shared prefixes failed"
-        logger.warning(slower, type(classifier).__name__, classifier.device)
-        disable_prefix_tree_attention(classifier)
-    return is_able
+    if is_known_to_share_prefixes(classifier) or _matches_padded(classifier):
+        return True
+    slower = "%s computes padded rows on %s, which is slower: a trial with shared prefixes failed"
+    logger.warning(slower, type(classifier).__name__, classifier.device)
+    disable_prefix_tree_attention(classifier)
+    return False
 
 
 def _matches_padded(classifier: PreTrainedModel) -> bool:

@@ -36,10 +36,8 @@ class PrefixCache:
     def __init__(self, token: LayerKeyValues, max_bytes: int, max_host_bytes: int = 0) -> None:
         self._device = _Tier(KeyValuePool(token, max_bytes))
         self._host = _Tier(KeyValuePool(token, max_host_bytes, on_host=True))
-        for name, limit, tier in (
-            ("document_cache_bytes", max_bytes, self._device),
-            ("document_cache_host_bytes", max_host_bytes, self._host),
-        ):
+        options = {"document_cache_bytes": max_bytes, "document_cache_host_bytes": max_host_bytes}
+        for (name, limit), tier in zip(options.items(), (self._device, self._host), strict=True):
             if limit and not tier.pool.size:
                 raise InputError(f"{name}={limit} is too small: one token takes {tier.pool.token_bytes} bytes")
         self._pinned: set[Ids] = set()
@@ -57,9 +55,7 @@ class PrefixCache:
     def find(self, ids: Ids, cacheable_lengths: Sequence[int]) -> CachedPrefix | None:
         """The longest cached prefix of a row that leaves at least one token to compute; pinned until `unpin`.
 
-        Args:
-            ids: of the row.
-            cacheable_lengths: of its cacheable prefixes in tokens, ascending.
+        `cacheable_lengths` are the lengths of the row's cacheable prefixes in tokens, ascending.
         """
         for length in reversed(cacheable_lengths):
             if length < len(ids) and (cached := self._find(ids[:length])) is not None:
@@ -71,12 +67,7 @@ class PrefixCache:
         self._pinned.clear()
 
     def insert(self, prefixes: Sequence[Ids], key_values: LayerKeyValues) -> None:
-        """Cache prefixes; if not all fit, the last ones.
-
-        Args:
-            prefixes: token ids.
-            key_values: of all of them, one prefix after the other.
-        """
+        """Cache prefixes, whose keys and values follow one another; if not all fit, the last ones."""
         starts = accumulate(map(len, prefixes), initial=0)
         new = {ids: [(start, start + len(ids))] for ids, start in zip(prefixes, starts, strict=False)}
         for ids in filter(self._device.touch, prefixes):
@@ -94,25 +85,15 @@ class PrefixCache:
         if not self._device.touch(ids):
             if ids not in self._host.places:
                 return None
-            if not self._move_to_device(ids):
+            if not self._evict(len(ids), returning=[ids]):
                 return CachedPrefix(len(ids), None)
+            self._device.insert({ids: self._host.places[ids]}, self._host.pool.layers, self._device.pool.move)
+            self._host.remove([ids])
         self._pinned.add(ids)
         return CachedPrefix(len(ids), self._device.places[ids])
 
-    def _move_to_device(self, ids: Ids) -> bool:
-        """Move a prefix from the host to the device; returns False if there is no room."""
-        if not self._evict(len(ids), returning=[ids]):
-            return False
-        self._device.insert({ids: self._host.places[ids]}, self._host.pool.layers, self._device.pool.move)
-        self._host.remove([ids])
-        return True
-
     def _evict(self, token_count: int, returning: Collection[Ids] = ()) -> bool:
-        """Move the least recently used prefixes to the host until `token_count` tokens fit on the device.
-
-        Returns:
-            False, with nothing evicted, if pinned prefixes leave too little room.
-        """
+        """Evict the least recently used prefixes to make room; returns False if pinned ones leave too little."""
         evicted = self._device.least_recent(token_count, self._pinned)
         if evicted is None:
             return False
@@ -156,7 +137,7 @@ class _Tier:
         self.allocator.give_back([extent for ids in prefixes for extent in self.places.pop(ids)])
 
     def insert(self, new: Places, key_values: LayerKeyValues, copy: Copy) -> None:
-        """Add prefixes, for which there is room, from keys and values."""
+        """Copy prefixes from keys and values; they must fit."""
         if not new:
             return
         targets = self.allocator.take(sum(map(len, new)))

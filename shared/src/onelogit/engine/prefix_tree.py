@@ -53,15 +53,8 @@ class Segment(NamedTuple):
     ancestors: Path
 
 
-class RowEnd(NamedTuple):
-    """The place in a batch of a row's last token."""
-
-    row: int
-    place: int
-
-
 class CacheablePrefix(NamedTuple):
-    """A prefix worth caching: the first `length` tokens of a row."""
+    """The first `length` tokens of a row, which are worth caching."""
 
     row: int
     length: int
@@ -82,7 +75,7 @@ class Batch(NamedTuple):
         ids: token ids.
         positions: the position id of each token, which is its place in its row.
         segments: in order; together they hold all tokens.
-        ends: of the rows that end in this batch.
+        ends: for the place of each row's last token, in order, the index of the row.
         cacheable_prefixes: those that end in this batch.
         carry: the path of the first `after.token` tokens of row `after.row`; the next batch needs their keys.
         after: where the next batch begins.
@@ -91,7 +84,7 @@ class Batch(NamedTuple):
     ids: list[int]
     positions: list[int]
     segments: list[Segment]
-    ends: list[RowEnd]
+    ends: dict[int, int]
     cacheable_prefixes: list[CacheablePrefix]
     carry: Path
     after: Cursor
@@ -117,7 +110,7 @@ def next_batch(
         cacheable_lengths: for each row, the lengths in tokens of its prefixes worth caching.
         find_cached: returns the longest cached prefix of a row, by the row's index.
     """
-    batch = Batch([], [], [], [], [], (), Cursor(len(rows)))
+    batch = Batch([], [], [], {}, [], (), Cursor(len(rows)))
     path: Path = (KeySpan(CARRIED, 0, cursor.token),) if cursor.token else ()
     key_count = 0
     for row in range(cursor.row, len(rows)):
@@ -144,7 +137,7 @@ def next_batch(
         )
         if stop < len(ids):
             return batch._replace(carry=path, after=Cursor(row, stop))
-        batch.ends.append(RowEnd(row, len(batch.ids) - 1))
+        batch.ends[len(batch.ids) - 1] = row
     return batch
 
 

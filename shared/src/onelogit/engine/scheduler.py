@@ -49,35 +49,18 @@ class Scheduler(Generic[Item]):
         """Whether `close` was called."""
         return self._compute is None
 
-    def logits(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> list[float]:
-        """The logit of each item, in the given order; empty for no items.
-
-        Raises:
-            OnelogitError: as `submit`.
-            BaseException: whatever the computation of these items or `on_progress` raises.
-        """
-        with Call(self, on_progress) as call:
-            call.add(items)
-            return call.logits()
-
-    async def alogits(self, items: Sequence[Item], on_progress: OnProgress | None = None) -> list[float]:
-        """`logits`, without blocking the event loop. Cancelling it does not affect other calls."""
-        with Call(self, on_progress) as call:
-            call.add(items)
-            return await call.alogits()
-
     def submit(self, items: Sequence[Item], future: Future[list[float]], on_progress: OnProgress | None = None) -> None:
-        """Set the result of a future to the logit of each item, in the given order.
+        """Have a future answered with the logit of each item, in the given order; empty for no items.
 
         Args:
             items: never changed.
-            future: made by the caller, so that it can cancel it whatever interrupts it.
+            future: made by the caller, which can so cancel it whatever interrupts it.
             on_progress: called with the number of items done since its last call, from the thread that computes:
                 it must be quick, and an exception in it fails this request.
 
         Raises:
-            OnelogitError: the scheduler is closed. The future raises it if the scheduler is closed later, or if the
-                computation left an item out.
+            OnelogitError: the scheduler is closed. The future raises whatever the computation of these items or
+                `on_progress` raises, or OnelogitError if the scheduler is closed later or an item was left out.
         """
         if self.is_closed:
             raise OnelogitError(_CLOSED)
@@ -165,14 +148,11 @@ class Scheduler(Generic[Item]):
             yield from compute(items)
 
 
-class Call(Generic[Item]):
+class ScoringCall(Generic[Item]):
     """One caller's items, added to a scheduler in portions. Leaving the context cancels what is not done.
 
-    Portions may be added in another thread than the one that waits and leaves.
-
-    Args:
-        scheduler: computes the items.
-        on_progress: as in `Scheduler.submit`, for all portions.
+    Portions may be added in another thread than the one that waits and leaves. `on_progress` is as in
+    `Scheduler.submit`, for all portions.
     """
 
     def __init__(self, scheduler: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
@@ -197,14 +177,14 @@ class Call(Generic[Item]):
             future.cancel()
 
     def logits(self) -> list[float]:
-        """The logits of all portions, one after the other. Raises as `Scheduler.logits`."""
+        """The logits of all portions, one after the other. Raises what their futures raise."""
         logits: list[float] = []
         for number in range(len(self._futures)):  # a variable for the future would close a cycle with its error
             logits += self._futures[number].result()
         return logits
 
     async def alogits(self) -> list[float]:
-        """`logits`, without blocking the event loop."""
+        """`logits`, without blocking the event loop. Cancelling it does not affect other calls."""
         logits: list[float] = []
         for number in range(len(self._futures)):
             portion = await asyncio.wrap_future(self._futures[number])

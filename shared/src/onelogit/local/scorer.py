@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from onelogit.base_reranker import PairLogits
 from onelogit.conversion.classifier import position_limit
 from onelogit.engine.model_runner import ModelRunner
-from onelogit.engine.scheduler import Call, Scheduler
+from onelogit.engine.scheduler import Scheduler, ScoringCall
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.progress import RowProgress
 from onelogit.options import ScoringOptions
@@ -53,14 +54,10 @@ class LocalScorer:
         self.max_tokens, self.instruction = self._encoder.max_tokens, self._encoder.instruction
         self.device = str(classifier.device)
         cache_bytes, is_compiled = _cache_bytes(options), bool(options.get("compile"))
-        runner = in_temporary_thread(
-            lambda: ModelRunner(classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled)
-        )
-        self._scheduler = Scheduler(
-            runner.compute,
-            cost_of=lambda row: len(row.ids),
-            max_batch_cost=_MAX_SCHEDULED_BATCHES * runner.batch_tokens,
-        )
+        new_runner = partial(ModelRunner, classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled)
+        runner = in_temporary_thread(new_runner)
+        max_cost = _MAX_SCHEDULED_BATCHES * runner.batch_tokens
+        self._scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=max_cost)
         # On a CPU, tokenizing would compete with computing for the cores; other devices wait for each batch anyway.
         self._portion_tokens = runner.batch_tokens if classifier.device.type == "cuda" else None
         self._classifier: PreTrainedModel | None = classifier
@@ -108,7 +105,7 @@ class LocalScorer:
             LogitError: a logit is NaN or infinite.
         """
         rows_done = RowProgress(is_shown=progress)
-        with Call(self._scheduler, rows_done if progress else None) as call:
+        with ScoringCall(self._scheduler, rows_done if progress else None) as call:
             owners, truncated_count = self._submit(call, pairs, instruction)
             with rows_done.shown(len(owners)):
                 return PairLogits(best_logits(call.logits(), owners), truncated_count)
@@ -118,13 +115,13 @@ class LocalScorer:
     ) -> PairLogits:
         """`logits`, without blocking the event loop."""
         rows_done = RowProgress(is_shown=progress)
-        with Call(self._scheduler, rows_done if progress else None) as call:
+        with ScoringCall(self._scheduler, rows_done if progress else None) as call:
             owners, truncated_count = await asyncio.to_thread(self._submit, call, pairs, instruction)
             with rows_done.shown(len(owners)):
                 return PairLogits(best_logits(await call.alogits(), owners), truncated_count)
 
     def _submit(
-        self, call: Call[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None
+        self, call: ScoringCall[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None
     ) -> tuple[list[int], int]:
         """Tokenize the pairs and submit their rows, portion by portion.
 
@@ -164,7 +161,7 @@ def split_into_portions(
         is_document_first: whether prompts begin with the document.
 
     Yields:
-        The indices of some pairs; all at once if there are too few to divide.
+        The indices of some pairs; of all if they are too few to divide.
     """
     texts = [(document, query) if is_document_first else (query, document) for query, document in pairs]
     order = sorted(range(len(pairs)), key=texts.__getitem__)

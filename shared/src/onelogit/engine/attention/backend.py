@@ -57,12 +57,11 @@ class QuerySpan(NamedTuple):
 
 def query_spans(batch: Batch, *, ends_only: bool) -> Iterator[QuerySpan]:
     """The tokens of each segment; or only the last token of each segment at whose end a row ends."""
-    ends = {end.place for end in batch.ends}
     for start, stop, ancestors in batch.segments:
         path = (*ancestors, KeySpan(OWN, start, stop))
         if not ends_only:
             yield QuerySpan(start, stop, path)
-        elif stop - 1 in ends:
+        elif stop - 1 in batch.ends:
             yield QuerySpan(stop - 1, stop, path)
 
 

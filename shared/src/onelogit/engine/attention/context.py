@@ -25,8 +25,8 @@ class AttentionContext:
     Args:
         batch: the batch to compute.
         layer_count: of the model; the last layer computes only the rows' last tokens.
-        carried: keys and values that the batch before handed on; empty if none.
-        cached: keys and values in the prefix cache; empty if none.
+        carried: keys and values that the batch before handed on; may be empty, as may `cached`.
+        cached: keys and values in the prefix cache.
         width: the number of tokens that pass through the layers: those of the batch, then padding.
 
     Attributes:
@@ -37,12 +37,10 @@ class AttentionContext:
     def __init__(
         self, batch: Batch, layer_count: int, carried: LayerKeyValues, cached: LayerKeyValues, width: int
     ) -> None:
-        self.batch = batch
-        self.layer_count = layer_count
-        self.width = width
+        self.batch, self.width = batch, width
         self.cacheable_prefixes: LayerKeyValues = []
         self.carry: LayerKeyValues = []
-        self._carried, self._cached = carried, cached
+        self._layer_count, self._carried, self._cached = layer_count, carried, cached
         paths = (*(prefix.path for prefix in batch.cacheable_prefixes), batch.carry)
         self._outgoing: Path = tuple(span for path in paths for span in path)
         self._cacheable_tokens = sum(prefix.length for prefix in batch.cacheable_prefixes)
@@ -52,7 +50,7 @@ class AttentionContext:
     def ends(self, device: torch.device) -> Tensor:
         """Places of the rows' last tokens, shape (rows that end here,)."""
         if device not in self._ends:
-            self._ends[device] = tensor_on(device, [end.place for end in self.batch.ends])
+            self._ends[device] = tensor_on(device, [*self.batch.ends])
         return self._ends[device]
 
     def attend(self, query: Tensor, own: KeyValue, layer: int, scaling: float | None, window: int | None) -> Tensor:
@@ -76,7 +74,7 @@ class AttentionContext:
             copy = backend.copy(sources)
             self.cacheable_prefixes.append(copy.part(0, self._cacheable_tokens))
             self.carry.append(copy.part(self._cacheable_tokens))
-        is_last = layer == self.layer_count - 1
+        is_last = layer == self._layer_count - 1
         if is_last and not self.batch.ends:
             return query.new_zeros((query.shape[1], query.shape[0], own.values.shape[-1]))
         return backend.attend(query, sources, scaling, window, ends_only=is_last)

@@ -27,9 +27,8 @@ class FlashVarlenAttention:
 
     def __init__(self, batch: Batch, outgoing: Path) -> None:
         self._batch = batch
-        self._outgoing = outgoing
-        self._sequences: dict[tuple[bool, torch.device], _Sequences] = {}
-        self._outgoing_indices: dict[torch.device, _GatherIndices] = {}
+        self._sequences = cache(partial(_new_sequences, batch))
+        self._outgoing_indices = cache(partial(_new_indices, outgoing))
 
     @staticmethod
     def supports(query: Tensor) -> bool:
@@ -43,17 +42,12 @@ class FlashVarlenAttention:
 
     @staticmethod
     def padded_length(token_count: int, device: torch.device) -> int:  # noqa: ARG004
-        """The length itself."""
         return token_count
 
     def attend(
         self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
     ) -> Tensor:
-        """See `AttentionBackend`."""
-        key = ends_only, query.device
-        if key not in self._sequences:
-            self._sequences[key] = _new_sequences(self._batch, sources, query.device, ends_only=ends_only)
-        sequences = self._sequences[key]
+        sequences = self._sequences(len(sources.own.keys), query.device, ends_only=ends_only)
         rows = query.transpose(0, 1)
         is_whole = not ends_only and len(rows) == len(self._batch.ids)
         keys, values = _gather(sequences.keys, sources)
@@ -74,11 +68,7 @@ class FlashVarlenAttention:
         return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_indices, attended)
 
     def copy(self, sources: KeySources) -> KeyValue:
-        """See `AttentionBackend`."""
-        device = sources.own.keys.device
-        if device not in self._outgoing_indices:
-            self._outgoing_indices[device] = _new_indices(self._outgoing, sources, device)
-        return _gather(self._outgoing_indices[device], sources)
+        return _gather(self._outgoing_indices(len(sources.own.keys), sources.own.keys.device), sources)
 
 
 class _GatherIndices(NamedTuple):
@@ -112,13 +102,13 @@ class _Sequences(NamedTuple):
     max_keys: int
 
 
-def _new_sequences(batch: Batch, sources: KeySources, device: torch.device, *, ends_only: bool) -> _Sequences:
+def _new_sequences(batch: Batch, own_count: int, device: torch.device, *, ends_only: bool) -> _Sequences:
     spans = list(query_spans(batch, ends_only=ends_only))
     query_counts = [span.stop - span.start for span in spans]
     key_counts = [path_length(span.path) for span in spans]
     return _Sequences(
         to_device(indices_of([(span.start, span.stop) for span in spans]), device),
-        _new_indices([key_span for span in spans for key_span in span.path], sources, device),
+        _new_indices([key_span for span in spans for key_span in span.path], own_count, device),
         tensor_on(device, list(accumulate(query_counts, initial=0)), torch.int32),
         tensor_on(device, list(accumulate(key_counts, initial=0)), torch.int32),
         max(query_counts, default=0),
@@ -126,8 +116,8 @@ def _new_sequences(batch: Batch, sources: KeySources, device: torch.device, *, e
     )
 
 
-def _new_indices(path: Sequence[KeySpan], sources: KeySources, device: torch.device) -> _GatherIndices:
-    offsets = {OWN: 0, CARRIED: len(sources.own.keys), CACHED: 0}
+def _new_indices(path: Sequence[KeySpan], own_count: int, device: torch.device) -> _GatherIndices:
+    offsets = {OWN: 0, CARRIED: own_count, CACHED: 0}
     indices = indices_of([(offsets[source] + start, offsets[source] + stop) for source, start, stop in path])
     if all(span.source != CACHED for span in path):
         return _GatherIndices(to_device(indices, device), None, torch.empty(0))

@@ -4,6 +4,7 @@ Lengths are rounded up so that they recur: a CPU builds a kernel for each new le
 it, and computes odd numbers of keys slowly.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -18,14 +19,14 @@ _LENGTH_MULTIPLE = 32
 
 
 class _Product(NamedTuple):
-    """The lengths of one product: a segment's queries and the keys they see, both with padding.
+    """The lengths of one product.
 
     Attributes:
-        queries: number of queries, padding included.
-        before: how many queries of padding stand before the segment's own.
-        own: number of the segment's queries.
-        visible: number of keys that the last of them sees, which are the first ones of `keys`.
-        keys: number of keys, padding included.
+        queries: all queries: some padding, the segment's own, more padding.
+        before: the padding before the segment's own queries.
+        own: the segment's own queries.
+        visible: the keys that the last of them sees; the first of all keys.
+        keys: all keys, padding included.
     """
 
     queries: int
@@ -39,13 +40,11 @@ class SdpaAttention:
     """One product for each segment in each layer; see `AttentionBackend`."""
 
     def __init__(self, batch: Batch, outgoing: Path) -> None:
-        self._batch = batch
-        self._outgoing = outgoing
-        self._masks: dict[tuple[_Product, int | None, torch.dtype, torch.device], Tensor] = {}
+        self._batch, self._outgoing = batch, outgoing
+        self._cached_mask = cache(_new_mask)
 
     @staticmethod
     def supports(query: Tensor) -> bool:  # noqa: ARG004
-        """True: PyTorch computes it on all devices."""
         return True
 
     @staticmethod
@@ -56,7 +55,6 @@ class SdpaAttention:
     def attend(
         self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
     ) -> Tensor:
-        """See `AttentionBackend`."""
         heads, width, _ = query.shape
         output = query.new_zeros((width, heads, sources.own.values.shape[-1]))
         for span in query_spans(self._batch, ends_only=ends_only):
@@ -65,7 +63,9 @@ class SdpaAttention:
             gathered = _gather(span.path, sources, product.keys - product.visible)
             keys, values = (tensor.transpose(0, 1)[None] for tensor in gathered)
             mask = self._mask(product, window, query)
-            if not _takes_fewer_heads(query.device):
+            if query.is_cuda:
+                # With fewer key heads than query heads, PyTorch up to 2.13 runs ten small kernels in float32, with a
+                # mask and on old cards: https://github.com/pytorch/pytorch/pull/191085
                 keys, values = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (keys, values))
             attended = scaled_dot_product_attention(
                 query[None, :, first : first + product.queries],
@@ -80,7 +80,6 @@ class SdpaAttention:
         return output
 
     def copy(self, sources: KeySources) -> KeyValue:
-        """See `AttentionBackend`."""
         gathered = _gather(self._outgoing, sources)
         if len(self._outgoing) > 1:
             return gathered
@@ -93,19 +92,7 @@ class SdpaAttention:
         is_root = product.before == 0 and product.own == product.visible and product.queries == product.keys
         if window is None and (is_single or is_root):
             return None
-        key = product, window, query.dtype, query.device
-        if key not in self._masks:
-            self._masks[key] = _new_mask(*key)
-        return self._masks[key]
-
-
-def _takes_fewer_heads(device: torch.device) -> bool:
-    """Whether a single kernel takes fewer key heads than query heads, also in float32 and with a mask.
-
-    On CUDA, float32 and old cards have no such kernel up to PyTorch 2.13: ten small kernels would run instead.
-    Source: https://github.com/pytorch/pytorch/pull/191085
-    """
-    return device.type != "cuda"
+        return self._cached_mask(product, window, query.dtype, query.device)
 
 
 def _rounded(count: int) -> int:
