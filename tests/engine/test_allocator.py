@@ -24,11 +24,11 @@ def test_every_place_has_one_owner_at_a_time_and_none_is_lost(size: int, steps: 
         assert {*places} <= {*range(size)}
 
 
-@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), kept=st.data())
-def test_adjacent_extents_that_were_given_back_can_be_taken_as_one(counts: list[int], kept: st.DataObject):
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), data=st.data())
+def test_adjacent_extents_that_were_given_back_can_be_taken_as_one(counts: list[int], data: st.DataObject):
     allocator = Allocator(sum(counts))
     extents = [allocator.take(count) for count in counts]
-    for each in kept.draw(st.permutations(extents)):
+    for each in data.draw(st.permutations(extents)):
         allocator.give_back(each)
 
     assert allocator.take(sum(counts)) == [(0, sum(counts))]

@@ -165,12 +165,12 @@ def test_a_found_prefix_has_the_keys_and_values_that_were_inserted(batches: list
 
 @given(batches=BATCHES, most=st.integers(5, 30))
 def test_no_prefix_is_lost_while_it_fits_into_the_cpus_memory(batches: list[list[int]], most: int):
-    cache, kept = cache_of(most, 100), set()
+    cache, inserted = cache_of(most, 100), set()
     for numbers in batches:
         prefixes = {(number,) * (1 + number % 5) for number in numbers}
 
-        assert use(cache, numbers) == prefixes & kept
-        kept |= prefixes
+        assert use(cache, numbers) == prefixes & inserted
+        inserted |= prefixes
 
 
 def values_of(ids: tuple[int, ...]) -> torch.Tensor:

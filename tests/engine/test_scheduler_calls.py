@@ -108,7 +108,7 @@ async def test_no_answer_is_mixed_up_when_logits_arrive_calls_fail_or_callers_le
                     batch.arrive()
                     device.batches.remove(batch)
 
-    async def ask(seed: int) -> None:
+    async def call_often(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(20):
             portions = [
@@ -144,7 +144,7 @@ async def test_no_answer_is_mixed_up_when_logits_arrive_calls_fail_or_callers_le
     arriving = threading.Thread(target=arrive)
     arriving.start()
     async with asyncio.timeout(60):
-        await asyncio.gather(*(ask(1000 * seed + number) for number in range(50)))
+        await asyncio.gather(*(call_often(1000 * seed + number) for number in range(50)))
     scheduler.close()
     is_over.set()
     arriving.join()

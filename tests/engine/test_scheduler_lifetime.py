@@ -108,7 +108,7 @@ def test_a_call_for_which_no_thread_can_start_says_so_and_is_not_computed_later(
 
 
 def test_calls_and_a_close_at_the_same_time_all_return():
-    def ask(scheduler: DirectScheduler) -> bool:
+    def call_often(scheduler: DirectScheduler) -> bool:
         barrier.wait(PATIENCE_S)
         with suppress(OnelogitError):
             while True:
@@ -119,12 +119,12 @@ def test_calls_and_a_close_at_the_same_time_all_return():
     with ThreadPoolExecutor(4) as pool:
         for _ in range(20):
             scheduler = scheduler_of(Model())
-            asking = [pool.submit(ask, scheduler) for _ in range(4)]
+            calls = [pool.submit(call_often, scheduler) for _ in range(4)]
             barrier.wait(PATIENCE_S)
             time.sleep(0.001)
             scheduler.close()
 
-            assert all(future.result(PATIENCE_S) for future in asking)
+            assert all(future.result(PATIENCE_S) for future in calls)
 
 
 def test_a_scheduler_without_references_is_freed_with_its_model_and_thread():
@@ -180,11 +180,11 @@ async def test_the_event_loop_is_not_blocked_while_the_model_computes(scheduler:
 
 
 def test_event_loops_in_several_threads_share_a_scheduler(scheduler: DirectScheduler):
-    async def ask(start: int) -> list[list[float]]:
+    async def call_often(start: int) -> list[list[float]]:
         return await asyncio.gather(*(scheduler.alogits([start, item]) for item in range(5)))
 
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda start: asyncio.run(ask(start)), range(4)))
+        answers = list(pool.map(lambda start: asyncio.run(call_often(start)), range(4)))
 
     assert answers == [[[2 * start, 2 * item] for item in range(5)] for start in range(4)]
 
@@ -240,7 +240,7 @@ def test_a_forked_process_computes_in_a_thread_of_its_own(scheduler: DirectSched
 
 
 def test_no_answer_is_mixed_up_among_many_threads(model: Model):
-    def ask(seed: int) -> None:
+    def call_often(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(100):
             items = [chance.randrange(1000) for _ in range(chance.randrange(12))]
@@ -248,12 +248,12 @@ def test_no_answer_is_mixed_up_among_many_threads(model: Model):
 
     scheduler = scheduler_of(model, max_batch_cost=5000)
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(ask, range(16)))
+        list(pool.map(call_often, range(16)))
     scheduler.close()
 
 
 async def test_no_answer_is_mixed_up_among_many_coroutines_that_are_cancelled_at_random(model: Model):
-    async def ask(seed: int) -> None:
+    async def call_often(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(30):
             items = [chance.choice((chance.randrange(1000), POISON)) for _ in range(1 + chance.randrange(3))]
@@ -273,7 +273,7 @@ async def test_no_answer_is_mixed_up_among_many_coroutines_that_are_cancelled_at
 
     outcomes: list[str] = []
     scheduler = scheduler_of(model, max_batch_cost=5000)
-    await asyncio.gather(*map(ask, range(20)))
+    await asyncio.gather(*map(call_often, range(20)))
     scheduler.close()
 
     assert len(outcomes) == 600

@@ -18,7 +18,7 @@ from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, random_rows
-from support.far import VARLEN, Far, World, far_devices, send
+from support.stand_in_devices import VARLEN, OperationRecorder, StandInTensor, move_weights, stand_in_devices
 
 LAYERS = 3
 CALLS = 3
@@ -38,16 +38,16 @@ def half(config_class: type[PretrainedConfig] = Qwen3Config, **fields: Any) -> P
 
 
 @contextmanager
-def sent(monkeypatch: pytest.MonkeyPatch, classifier: PreTrainedModel, devices: int = 1) -> Iterator[World]:
+def sent(monkeypatch: pytest.MonkeyPatch, classifier: PreTrainedModel, devices: int = 1) -> Iterator[OperationRecorder]:
     """The classifier on stand-in devices; of two, the second has the later layers, as accelerate spreads a model."""
-    with far_devices(monkeypatch) as world:
-        send(classifier, "cuda:0")
+    with stand_in_devices(monkeypatch) as recorder:
+        move_weights(classifier, "cuda:0")
         if devices > 1:
             for module in (*classifier.model.layers[LAYERS // 2 :], classifier.model.norm):
-                send(module, "cuda:1")
+                move_weights(module, "cuda:1")
                 module.register_forward_pre_hook(lambda _, *given: on("cuda:1", given), with_kwargs=True)
             classifier.model.register_forward_hook(lambda _, __, output: on("cuda:0", output))
-        yield world
+        yield recorder
 
 
 def on(device: str, given: Any) -> Any:
@@ -67,15 +67,15 @@ def test_a_call_gives_the_logits_of_the_cpu_without_waiting(
     expected = ModelRunner(half(), 60).logits(rows)
     classifier = half()
 
-    with sent(monkeypatch, classifier, devices) as world:
+    with sent(monkeypatch, classifier, devices) as recorder:
         runner = ModelRunner(classifier, 60, device_bytes, host_bytes)
-        world.waits.clear()
-        world.seen.clear()
+        recorder.waits.clear()
+        recorder.seen.clear()
         calls = [runner.logits(rows) for _ in range(CALLS)]
 
     assert runner.shares_prefixes
-    assert world.waits == []
-    assert world.seen[VARLEN] >= CALLS * LAYERS * (1 if device_bytes else 4)  # in several batches, with carried keys
+    assert recorder.waits == []
+    assert recorder.seen[VARLEN] >= CALLS * LAYERS * (1 if device_bytes else 4)  # in several batches, with carried keys
     for logits in calls:
         assert logits == pytest.approx(expected, abs=0.05)
     assert bool(runner.document_cache and runner.document_cache.held_bytes) == bool(device_bytes)
@@ -89,13 +89,13 @@ def test_other_families_give_the_logits_of_the_cpu_without_waiting(
     expected = ModelRunner(half(config_class), 100).logits(rows)
     classifier = half(config_class)
 
-    with sent(monkeypatch, classifier) as world:
+    with sent(monkeypatch, classifier) as recorder:
         runner = ModelRunner(classifier, 100)
-        world.waits.clear()
+        recorder.waits.clear()
         logits = runner.logits(rows)
 
-    assert world.waits == []
-    assert world.seen[VARLEN]
+    assert recorder.waits == []
+    assert recorder.seen[VARLEN]
     assert logits == pytest.approx(expected, abs=0.2)
 
 
@@ -104,12 +104,12 @@ def test_the_number_of_operations_does_not_depend_on_the_number_of_documents(mon
 
     def steps(count: int) -> int:
         classifier = half()
-        with sent(monkeypatch, classifier) as world:
+        with sent(monkeypatch, classifier) as recorder:
             runner = ModelRunner(classifier, 10_000, 10**7)
             runner.logits(documents(count)[::2])
-            world.seen.clear()
+            recorder.seen.clear()
             runner.logits(documents(count))
-        return world.seen.total()
+        return recorder.seen.total()
 
     assert steps(50) == steps(10) > LAYERS * 20
 
@@ -152,10 +152,10 @@ def test_sdpa_gets_as_many_key_heads_as_query_heads_on_cuda(monkeypatch: pytest.
     classifier.base_model.to(dtype)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: None)  # as before PyTorch 2.11
     monkeypatch.setattr(sdpa, "scaled_dot_product_attention", noted)
-    with sent(monkeypatch, classifier) as world:
+    with sent(monkeypatch, classifier) as recorder:
         logits = ModelRunner(classifier, 100).logits(rows)
 
-    assert world.seen[VARLEN] == 0
+    assert recorder.seen[VARLEN] == 0
     assert set(options_given) == {(False, True)}
     assert logits == pytest.approx(expected, abs=1e-5 if dtype == torch.float32 else 0.1)
 
@@ -177,7 +177,7 @@ def test_flash_attention_supports_only_some_dtypes_widths_and_devices(
 ):
     query = torch.zeros(4, 3, width, dtype=dtype)
 
-    with far_devices(monkeypatch, capability):
-        assert FlashVarlenAttention.supports(Far(query, torch.device("cuda:1"))) == can
+    with stand_in_devices(monkeypatch, capability):
+        assert FlashVarlenAttention.supports(StandInTensor(query, torch.device("cuda:1"))) == can
 
     assert not FlashVarlenAttention.supports(query)

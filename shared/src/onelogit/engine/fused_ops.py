@@ -1,4 +1,4 @@
-"""A decoder in half precision, on a CPU or CUDA -> the same one, whose norms and MLPs take fewer passes over memory.
+"""A decoder in half precision, on a CPU or CUDA -> the same one; its norms and MLPs take fewer passes over memory.
 
 Where matrix products are fast, half of a layer's time is element-wise work: a norm that converts to float32 and back
 launches eight kernels and writes six tensors, a gated MLP writes four. PyTorch has a fused norm for CUDA; for
@@ -23,8 +23,8 @@ FusedFunction = Callable[[Any, Tensor], Tensor]
 def fuse(model: PreTrainedModel) -> None:
     """Replace, in place, the forward of each norm and gated MLP by a faster one with the same numbers.
 
-    Weights stay as and where they are. Other devices and dtypes are left alone, as are modules whose numbers on a
-    sample differ, and modules whose forward other code has replaced.
+    Weights are not changed. Other devices and dtypes are left alone, as are modules that give other numbers for a
+    sample, and modules with a forward that other code has replaced.
     """
     for module in model.base_model.modules() if _is_supported(model) else ():
         if "forward" in vars(module) and not _is_fused(module):
@@ -46,7 +46,7 @@ def _is_fused(module: nn.Module) -> bool:
 
 
 class _FusedForward:
-    """The fused function where it applies; the module's own for training, compilers, other devices, changed parts.
+    """The fused function if it applies; the module's own for training, compilers, other devices and changed parts.
 
     Holds a weak reference to the module: a cycle would delay freeing GPU memory until the garbage collector runs.
     """
@@ -98,7 +98,7 @@ def _rms_norm_on_cuda(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _rms_norm_on_cpu(module: Any, hidden: Tensor) -> Tensor:
-    """A batch norm with each token as a channel, whose mean is 0 and whose variance is the token's mean square.
+    """A batch norm with each token as a channel, with mean 0 and the token's mean square as its variance.
 
     Its kernel reads and writes bfloat16 and computes in float32, in one pass.
     """

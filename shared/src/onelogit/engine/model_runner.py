@@ -38,7 +38,7 @@ class ModelRunner:
 
     Args:
         classifier: made by `sequence_classifier`, or one with its own head.
-        batch_tokens: the largest number of tokens in one forward pass; None for what the free memory allows.
+        batch_tokens: the largest number of tokens in one forward pass; None for as many as the free memory allows.
         document_cache_bytes: memory for keys and values kept between calls, if prefixes are shared; 0 for none.
         document_cache_host_bytes: the same, in the CPU's memory.
         is_compiled: compile the layers, if prefixes are shared.
@@ -112,7 +112,7 @@ class ModelRunner:
         cursor, carried = Cursor(), LayerKeyValues()
         while cursor.row < len(rows):
             if cache is not None:
-                cache.unpin()  # what a failed batch, or one in flight at a fork, left pinned
+                cache.unpin()  # prefixes of a failed batch, or of one in flight at a fork
             batch = next_batch(ids, cursor, self.batch_tokens, lengths, find_cached)
             cached = None if cache is None else cache.layers
             context = context_for(batch, self.classifier, self.batch_tokens, carried, cached)

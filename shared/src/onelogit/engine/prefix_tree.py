@@ -1,8 +1,7 @@
 """Rows of token ids -> batches that hold every shared prefix once. No torch.
 
-Sorted rows are a prefix tree from top to bottom: what a row shares with any row before it, it shares with the row just
-before it. So each row adds one segment, the tokens that its predecessor lacks, and finds the keys of the tokens before
-them on its predecessor's path.
+Sorted rows form a prefix tree: a row shares its longest prefix with the row just before it. So each row adds one
+segment, the tokens that its predecessor lacks, and finds the keys of its earlier tokens on its predecessor's path.
 
     the query . is it one?  --->  the query . is it one?     segment 1
     the query . is it two?  --->                   two?      segment 2, behind 5 tokens of segment 1
@@ -17,7 +16,7 @@ Ids = Sequence[int]
 MAX_KEYS_PER_TOKEN = 16  # bounds the keys that attention gathers if short segments hang on long prefixes
 
 OWN, CARRIED, CACHED = range(3)
-"""The sources of keys: the batch itself, what the batch before handed on, the prefix cache."""
+"""The sources of keys: the batch itself, the batch before it, the prefix cache."""
 
 
 class KeySpan(NamedTuple):
@@ -46,7 +45,7 @@ class CachedPrefix(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """Tokens `start` to `stop` of a batch, consecutive in a row. Each sees `ancestors` and what is left of it."""
+    """Tokens `start` to `stop` of a batch, consecutive in a row. Each sees `ancestors` and the tokens before it."""
 
     start: int
     stop: int

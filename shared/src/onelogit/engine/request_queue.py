@@ -46,8 +46,7 @@ class Request(Generic[Item]):
 
     def settle(self, answer: list[float] | BaseException) -> None:
         """Answer the caller, unless it has an answer or no longer waits."""
-        # The future is dropped: an error refers to frames that refer to this request, and such a cycle would keep the
-        # memory of a failed batch.
+        # Drop the future: an error refers to frames that refer to this request, a cycle that would keep GPU memory.
         future, self.future = self.future, None
         if future is None or not future.set_running_or_notify_cancel():
             return
@@ -62,8 +61,8 @@ class RequestBatch(Generic[Item]):
 
     Attributes:
         items: the items of all requests that have no logit yet.
-        is_launched: whether no further batch of these items will be launched.
-        has_failed: whether to compute what is missing again, each request alone.
+        is_launched: whether all items that will be launched are launched.
+        has_failed: whether to compute missing logits again, each request alone.
     """
 
     def __init__(self, requests: list[Request[Item]]) -> None:

@@ -25,17 +25,14 @@ _POLL_S = 0.0001  # how long a finished batch or a new caller may go unnoticed w
 class Scheduler(Generic[Item]):
     """One model for many threads and event loops: callers that wait at the same time are computed together.
 
-    Requests are computed in the order of their arrival and answered as soon as their own items are done. All computing
-    happens in one thread: it starts with the first request, and ends with `close` or once the scheduler is garbage
-    collected. The logits of a batch are read once the next batch is launched, or when they are ready: so the device
-    always has work while requests wait.
+    Requests are computed in the order of their arrival and answered as soon as their own items are done, all in one
+    thread: it starts with the first request, and ends with `close` or when the scheduler is garbage collected. The
+    logits of a batch are read once they are ready or the next batch is launched, so that the device always has work.
 
     Args:
-        compute: launches the batches of a list of items, in any order. It is closed early if no caller waits for the
-            rest.
+        compute: launches the batches of a list of items, in any order. It is closed early if no caller waits.
         cost_of: the cost of an item, such as its number of tokens.
-        max_batch_cost: requests are computed together up to this total cost; a request that exceeds it is computed
-            alone.
+        max_batch_cost: of requests that are computed together; a request that exceeds it is computed alone.
     """
 
     def __init__(self, compute: Compute[Item], *, cost_of: Callable[[Item], int], max_batch_cost: int) -> None:
@@ -77,10 +74,9 @@ class Scheduler(Generic[Item]):
             raise OnelogitError(_CLOSED) if self.is_closed else error from None
 
     def close(self) -> None:
-        """Release `compute` and end the thread after its current batch. Closing twice is fine.
+        """Release `compute`, and wait until the thread ends with its current batch, unless called from `on_progress`.
 
-        Requests that still wait raise OnelogitError, as do all later ones. Called from `on_progress`, it does not wait
-        for the thread.
+        Requests that still wait raise OnelogitError, as do all later ones. Closing twice is fine.
         """
         self._compute = None
         worker = self._worker()
@@ -149,7 +145,7 @@ class Scheduler(Generic[Item]):
 
 
 class ScoringCall(Generic[Item]):
-    """One caller's items, added to a scheduler in portions. Leaving the context cancels what is not done.
+    """One caller's items, added to a scheduler in portions. Leaving the context cancels all unfinished items.
 
     Portions may be added in another thread than the one that waits and leaves. `on_progress` is as in
     `Scheduler.submit`, for all portions.
@@ -178,18 +174,13 @@ class ScoringCall(Generic[Item]):
 
     def logits(self) -> list[float]:
         """The logits of all portions, one after the other. Raises what their futures raise."""
-        logits: list[float] = []
-        for number in range(len(self._futures)):  # a variable for the future would close a cycle with its error
-            logits += self._futures[number].result()
-        return logits
+        # By number: a variable for the future would close a cycle with its error.
+        return [logit for number in range(len(self._futures)) for logit in self._futures[number].result()]
 
     async def alogits(self) -> list[float]:
         """`logits`, without blocking the event loop. Cancelling it does not affect other calls."""
-        logits: list[float] = []
-        for number in range(len(self._futures)):
-            portion = await asyncio.wrap_future(self._futures[number])
-            logits += portion
-        return logits
+        numbers = range(len(self._futures))
+        return [logit for number in numbers for logit in await asyncio.wrap_future(self._futures[number])]
 
     def __enter__(self) -> Self:
         return self

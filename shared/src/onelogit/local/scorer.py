@@ -190,11 +190,11 @@ def _added_bytes(texts: Sequence[tuple[str, str]], max_text_bytes: int) -> Itera
 
 
 def in_temporary_thread(work: Callable[[], Result]) -> Result:
-    """Run some work in a thread of its own; returns or raises what the work does.
+    """Run some work in a new thread that ends with it; returns its result, or raises its error.
 
     OpenMP keeps a team of threads for each thread that has computed. With more of them than cores, each step waits for
-    the others: on two cores this costs a fifth of the speed. So what is computed once, while a model is loaded, is not
-    computed in a thread that stays.
+    the others: on two cores this costs a fifth of the speed. So the one-time work
+    of loading a model is not done in a thread that stays.
     """
     with ThreadPoolExecutor(1, "onelogit-loading") as executor:
         return executor.submit(work).result()

@@ -1,4 +1,4 @@
-"""A batch and the keys it may see -> what every attention backend takes and shares."""
+"""The interface of attention backends, and the types and functions that they share."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -56,7 +56,7 @@ class QuerySpan(NamedTuple):
 
 
 def query_spans(batch: Batch, *, ends_only: bool) -> Iterator[QuerySpan]:
-    """The tokens of each segment; or only the last token of each segment at whose end a row ends."""
+    """The tokens of each segment, or only the last token of each segment that ends a row."""
     for start, stop, ancestors in batch.segments:
         path = (*ancestors, KeySpan(OWN, start, stop))
         if not ends_only:

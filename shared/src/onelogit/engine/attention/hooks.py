@@ -1,6 +1,6 @@
 """A decoder of transformers -> the same decoder, able to attend over prefix trees. Its code is not changed.
 
-Attention is registered with transformers under a name of its own; position ids give each token's place in its row.
+Attention is registered with transformers under a separate name; position ids give each token's place in its row.
 """
 
 from collections.abc import Iterator

@@ -60,8 +60,9 @@ class SdpaAttention:
         for span in query_spans(self._batch, ends_only=ends_only):
             product = _product(span, width)
             first = span.start - product.before
-            gathered = _gather(span.path, sources, product.keys - product.visible)
-            keys, values = (tensor.transpose(0, 1)[None] for tensor in gathered)
+            pieces = _pieces(span.path, sources, product.keys - product.visible)
+            seen = pieces[0] if len(pieces) == 1 else _joined(pieces)
+            keys, values = (tensor.transpose(0, 1)[None] for tensor in seen)
             mask = self._mask(product, window, query)
             if query.is_cuda:
                 # With fewer key heads than query heads, PyTorch up to 2.13 runs ten small kernels in float32, with a
@@ -80,10 +81,7 @@ class SdpaAttention:
         return output
 
     def copy(self, sources: KeySources) -> KeyValue:
-        gathered = _gather(self._outgoing, sources)
-        if len(self._outgoing) > 1:
-            return gathered
-        return KeyValue(*(tensor.clone(memory_format=torch.contiguous_format) for tensor in gathered))
+        return _joined(_pieces(self._outgoing, sources))
 
     def _mask(self, product: _Product, window: int | None, query: Tensor) -> Tensor | None:
         """Added to the scores, shape (queries, keys); None if no mask or `is_causal` says the same."""
@@ -106,13 +104,15 @@ def _product(span: QuerySpan, width: int) -> _Product:
     return _Product(queries, before, own, visible, _rounded(visible))
 
 
-def _gather(path: Path, sources: KeySources, padding: int = 0) -> KeyValue:
-    """The keys and values along a path, then zeros for `padding` tokens; a view if one piece is all of it."""
+def _pieces(path: Path, sources: KeySources, padding: int = 0) -> list[KeyValue]:
+    """The keys and values of each span of a path, then zeros for `padding` tokens."""
     pieces = [sources[source].part(start, stop) for source, start, stop in path]
-    if len(pieces) == 1 and not padding:
-        return pieces[0]
     if padding:
         pieces.append(KeyValue(*(tensor.new_zeros((padding, *tensor.shape[1:])) for tensor in pieces[0])))
+    return pieces
+
+
+def _joined(pieces: list[KeyValue]) -> KeyValue:
     return KeyValue(*map(torch.cat, zip(*pieces, strict=True)))
 
 

@@ -26,25 +26,25 @@ VARLEN = "torch_attn._varlen_attn.default"
 IN_PLACE = "_"
 
 
-class Far(Tensor):
-    """A tensor on a stand-in device; `near` holds its numbers."""
+class StandInTensor(Tensor):
+    """A tensor on a stand-in device; `on_cpu` holds its numbers."""
 
-    near: Tensor
+    on_cpu: Tensor
 
     @staticmethod
-    def __new__(cls, near: Tensor, device: torch.device) -> "Far":
-        about = {"dtype": near.dtype, "device": device, "storage_offset": near.storage_offset()}
+    def __new__(cls, on_cpu: Tensor, device: torch.device) -> "StandInTensor":
+        about = {"dtype": on_cpu.dtype, "device": device, "storage_offset": on_cpu.storage_offset()}
         with torch.inference_mode(mode=False):
-            far = Tensor._make_wrapper_subclass(cls, near.shape, strides=near.stride(), **about)
-        far.near = near
-        return far
+            stand_in = Tensor._make_wrapper_subclass(cls, on_cpu.shape, strides=on_cpu.stride(), **about)
+        stand_in.on_cpu = on_cpu
+        return stand_in
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise AssertionError(f"{func} outside `far_devices`")
+        raise AssertionError(f"{func} outside `stand_in_devices`")
 
 
-class World(TorchDispatchMode):
+class OperationRecorder(TorchDispatchMode):
     """Runs operations on stand-in devices, and records them.
 
     Attributes:
@@ -60,17 +60,19 @@ class World(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = str(func), {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        far = [tensor for tensor in tensors if isinstance(tensor, Far)]
-        if not far:
+        stand_ins = [tensor for tensor in tensors if isinstance(tensor, StandInTensor)]
+        if not stand_ins:
             return func(*args, **kwargs)
         sides = {tensor.device for tensor in tensors if tensor.dim()}
         assert len(sides) < 2, f"{name} takes tensors of {sides}"
         self.seen[name] += 1
         self.waits += [name] if name.startswith(WAITS) else []
-        device = torch.device(kwargs.get("device") or far[0].device)
+        device = torch.device(kwargs.get("device") or stand_ins[0].device)
         kwargs |= {"device": CPU} if "device" in kwargs else {}
-        near, options = tree_map(lambda leaf: leaf.near if isinstance(leaf, Far) else leaf, (args, kwargs))
-        output = attend(*near) if name == VARLEN else func(*near, **options)
+        on_cpu, options = tree_map(
+            lambda leaf: leaf.on_cpu if isinstance(leaf, StandInTensor) else leaf, (args, kwargs)
+        )
+        output = attend(*on_cpu) if name == VARLEN else func(*on_cpu, **options)
         if name.split(".")[1].endswith(IN_PLACE):
             return args[0]
         return tree_map(lambda leaf: moved(leaf, device) if isinstance(leaf, Tensor) else leaf, output)
@@ -79,52 +81,52 @@ class World(TorchDispatchMode):
         """`Tensor.copy_`, between any devices."""
         self.seen["copy_"] += 1
         self.waits += [] if non_blocking else ["copy_"]
-        near(tensor).copy_(near(source))
+        on_cpu(tensor).copy_(on_cpu(source))
         return tensor
 
     def sent(self, tensor: Tensor, device: torch.device, *, non_blocking: bool = False) -> Tensor:
         """`Tensor.to`; stand-in devices wait for each other without the host."""
         self.seen["to"] += 1
         self.waits += [] if non_blocking or {tensor.device.type, device.type} == {"cuda"} else ["to"]
-        return moved(near(tensor), device)
+        return moved(on_cpu(tensor), device)
 
 
-class Python(TorchFunctionMode):
+class DriverStandIn(TorchFunctionMode):
     """Replaces what Python would ask of a CUDA driver before any operation runs."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, recorder: OperationRecorder) -> None:
         super().__init__()
-        self._world = world
+        self._recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        is_far = bool(args) and isinstance(args[0], Far)
-        if func is Tensor.__getitem__ and is_far:
+        is_stand_in = bool(args) and isinstance(args[0], StandInTensor)
+        if func is Tensor.__getitem__ and is_stand_in:
             return indexed(*args)
-        if func in NUMBERS and is_far:
-            self._world.waits.append(func.__name__)
-            return func(args[0].near)
+        if func in NUMBERS and is_stand_in:
+            self._recorder.waits.append(func.__name__)
+            return func(args[0].on_cpu)
         if func is Tensor.copy_:
-            return self._world.copied(*args, **kwargs)
+            return self._recorder.copied(*args, **kwargs)
         if func is Tensor.to and len(args) > 1 and isinstance(args[1], torch.device):
             kwargs["device"] = args[1]
         if func is Tensor.to and "device" in kwargs:
             is_there = kwargs["device"] == args[0].device
-            return args[0] if is_there else self._world.sent(args[0], **kwargs)
+            return args[0] if is_there else self._recorder.sent(args[0], **kwargs)
         device = torch.device(kwargs.get("device") or "cpu")
         if device.type == "cuda":
             return moved(func(*args, **{**kwargs, "device": CPU}), device)
         return func(*args, **kwargs)
 
 
-def near(tensor: Tensor) -> Tensor:
-    """The CPU tensor with the numbers."""
-    return tensor.near if isinstance(tensor, Far) else tensor
+def on_cpu(value: Any) -> Any:
+    """The CPU tensor with the numbers of a stand-in; any other value itself."""
+    return value.on_cpu if isinstance(value, StandInTensor) else value
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor, moved to a device."""
-    return tensor if device.type == "cpu" else Far(tensor, device)
+    return tensor if device.type == "cpu" else StandInTensor(tensor, device)
 
 
 def indexed(tensor: Tensor, index: Any) -> Tensor:
@@ -163,22 +165,24 @@ class Stream:
 
 
 @contextmanager
-def far_devices(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> Iterator[World]:
+def stand_in_devices(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)
+) -> Iterator[OperationRecorder]:
     """Two stand-in devices, as long as the context is open."""
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(model_runner, "default_batch_tokens", lambda classifier: 2048)
-    with World() as world, Python(world):
-        yield world
+    with OperationRecorder() as recorder, DriverStandIn(recorder):
+        yield recorder
 
 
-def send(module: nn.Module, device: str) -> None:
+def move_weights(module: nn.Module, device: str) -> None:
     """Move the module's weights to a device, in place."""
     for each in module.modules():
         for name, weight in each._parameters.items():
             if weight is not None:
-                far = Far(near(weight.detach()), torch.device(device))
-                each._parameters[name] = nn.Parameter(far, requires_grad=False)
+                stand_in = StandInTensor(on_cpu(weight.detach()), torch.device(device))
+                each._parameters[name] = nn.Parameter(stand_in, requires_grad=False)
         for name, buffer in each._buffers.items():
-            each._buffers[name] = None if buffer is None else Far(near(buffer), torch.device(device))
+            each._buffers[name] = None if buffer is None else StandInTensor(on_cpu(buffer), torch.device(device))
