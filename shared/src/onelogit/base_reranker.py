@@ -1,4 +1,4 @@
-"""What computes logits -> the doors through which it is asked: `rank`, `logits`, `pair_logits`, and `arank`."""
+"""A scorer of pairs -> the methods that every reranker has: `rank`, `arank`, `logits`, `pair_logits`."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ class PairLogits(NamedTuple):
 
 
 class PairScorer(Protocol):
-    """What stands behind the doors: a model in this process, or a server."""
+    """Computes the logits of pairs: with a model in this process, or by a server."""
 
     @property
     def is_closed(self) -> bool: ...
@@ -46,11 +46,11 @@ AnyScorer = TypeVar("AnyScorer", bound=PairScorer)
 
 
 class BaseReranker(Generic[AnyScorer]):
-    """The ways to ask a reranker, the same for a model in this process and for a server.
+    """The methods of a reranker, the same for a model in this process and for a server.
 
     Args:
         scorer: computes the logits.
-        activation: from logit to score.
+        activation: turns a logit into a score.
 
     Attributes:
         activation: the same.
@@ -78,20 +78,20 @@ class BaseReranker(Generic[AnyScorer]):
         """The documents from most to least relevant.
 
         Args:
-            query: what is looked for; not blank.
-            documents: texts, in any order; of those that are too long see `long_documents` in `ScoringOptions`.
-            top_n: keep this many at most; None for all.
-            score_threshold: keep documents whose score is at least this; None for all.
-            instruction: what "relevant" means here; None for the reranker's own, "" for none.
+            query: not blank.
+            documents: texts, in any order; for those that are too long see `long_documents` in `ScoringOptions`.
+            top_n: return at most this many documents; None for all.
+            score_threshold: return only documents with at least this score; None for all.
+            instruction: what "relevant" means; None for the reranker's own, "" for none.
             progress: show a progress bar.
 
         Returns:
-            Sorted by logit, the highest first; equal logits in the given order. Empty for no documents.
+            Sorted by logit, highest first; equal logits keep the given order. Empty for no documents.
 
         Raises:
             InputError: an argument of the wrong kind, or a query too long for `max_tokens`.
             LogitError: the model gave NaN or an infinite number.
-            ServerError: a server is not there, or answers otherwise than asked.
+            ServerError: the server cannot be reached, or its answer cannot be used.
         """
         check_top_n(top_n)
         check_score_threshold(score_threshold)
@@ -108,7 +108,7 @@ class BaseReranker(Generic[AnyScorer]):
         *,
         progress: bool = False,
     ) -> list[Ranked]:
-        """`rank`, while the event loop goes on. Cancelling it leaves all other callers as they are."""
+        """`rank` without blocking the event loop. Cancelling it does not affect other callers."""
         check_top_n(top_n)
         check_score_threshold(score_threshold)
         computed = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
@@ -130,25 +130,25 @@ class BaseReranker(Generic[AnyScorer]):
         """The raw logit of each (query, document), in the given order.
 
         Args:
-            pairs: of any queries and documents; many at once are batched together.
+            pairs: any queries and documents; they are batched together.
             instruction: as in `rank`, for all pairs.
             progress: show a progress bar.
 
         Raises:
-            InputError: as `rank`, and for a pair that is none.
+            InputError: as `rank`, or an item that is not a pair.
         """
         return self._with_warning(self._scorer.logits(checked_pairs(pairs), instruction, progress=progress))
 
     def warm_up(self) -> None:
-        """Score one short pair, so that the first real call finds everything ready."""
+        """Score one short pair, so that the first real call is not slower than later ones."""
         self.logits("warm up", ["warm up"])
 
     async def awarm_up(self) -> None:
-        """`warm_up`, while the event loop goes on."""
+        """`warm_up` without blocking the event loop."""
         await self.arank("warm up", ["warm up"])
 
     def close(self) -> None:
-        """Let go of what is behind the doors. Closing twice is fine; scoring afterwards raises OnelogitError."""
+        """Release the model, or the connections. Closing twice is fine; scoring afterwards raises OnelogitError."""
         self._scorer.close()
 
     def _with_warning(self, computed: PairLogits) -> list[float]:
@@ -168,12 +168,12 @@ class BaseReranker(Generic[AnyScorer]):
         self.close()
 
     def __deepcopy__(self, memo: object) -> Self:
-        """The same one: it does not change, and what it holds is not for copying."""
+        """The same object: it is immutable, and its model or connections cannot be copied."""
         return self
 
 
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
-    """The query with each document; where there is none, any query will do."""
+    """The query with each document. The query is checked only if there are documents."""
     documents = checked_documents(documents)
     if documents:
         check_text(query, "the query", is_blank_allowed=False)

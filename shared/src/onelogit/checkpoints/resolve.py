@@ -114,9 +114,9 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
         raise RecipeError(f"{model!r}: {error}") from error
     is_native = _has_head(texts) and read_vllm_metadata(texts) is None
     if is_native and found.recipe.read_out is not None:
-        raise RecipeError(f"{model!r} is a {architecture} with a head of its own: its recipe needs read_out=None")
+        raise RecipeError(f"{model!r} is a {architecture}, which has its own head: its recipe needs read_out=None")
     if not is_native and found.recipe.read_out is None:
-        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no head of its own")
+        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no classification head")
     licence = read_licence(texts)
     return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
 
@@ -124,13 +124,13 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
 def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
     known = _from_table(model, texts)
     is_native = _has_head(texts)
-    declared = read_sentence_transformers_metadata(texts)
-    if declared is None:
-        declared = _without_template_for_chat(read_vllm_metadata(texts))
-    if declared is not None and (declared.chat_template is not None or known is not None or is_native):
-        return _merge(model, declared, known)
-    if declared is not None:
-        raise RecipeError(f"{declared.files}, but no chat template: pass recipe=Recipe(...)")
+    metadata = read_sentence_transformers_metadata(texts)
+    if metadata is None:
+        metadata = _without_template_for_chat(read_vllm_metadata(texts))
+    if metadata is not None and (metadata.chat_template is not None or known is not None or is_native):
+        return _merge(model, metadata, known)
+    if metadata is not None:
+        raise RecipeError(f"{metadata.files}, but no chat template: pass recipe=Recipe(...)")
     if is_native:
         native = _native_head(texts)
         return _merge(model, native if known is None else replace(native, chat_template=None), known)
@@ -139,15 +139,15 @@ def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
     raise RecipeError(_unknown_message(_architecture(texts)))
 
 
-def _without_template_for_chat(declared: RerankerMetadata | None) -> RerankerMetadata | None:
-    """A language model's own chat template stands in the same place as a reranker's: keep only the latter."""
-    if declared is None or declared.chat_template is None:
-        return declared
+def _without_template_for_chat(metadata: RerankerMetadata | None) -> RerankerMetadata | None:
+    """The metadata, without a chat template that is a language model's own and not a reranker's."""
+    if metadata is None or metadata.chat_template is None:
+        return metadata
     try:
-        takes_instruction(declared.chat_template)
+        takes_instruction(metadata.chat_template)
     except RecipeError:
-        return replace(declared, chat_template=None)
-    return declared
+        return replace(metadata, chat_template=None)
+    return metadata
 
 
 def _native_head(texts: SmallFiles) -> RerankerMetadata:
@@ -162,47 +162,47 @@ def _native_head(texts: SmallFiles) -> RerankerMetadata:
     )
 
 
-def _merge(model: str, declared: RerankerMetadata, known: ResolvedRecipe | None) -> ResolvedRecipe:
-    """The declaration, with what it leaves out from the table, or else the defaults of Sentence Transformers."""
+def _merge(model: str, metadata: RerankerMetadata, known: ResolvedRecipe | None) -> ResolvedRecipe:
+    """The metadata, completed from the table, or else with the defaults of Sentence Transformers."""
     if known is None:
-        limits = (declared.max_tokens, declared.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
+        limits = (metadata.max_tokens, metadata.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
         recipe = Recipe(
             family="declared",
-            chat_template=declared.chat_template,
-            read_out=declared.read_out,
-            activation="sigmoid" if declared.activation is None else declared.activation,
-            default_instruction=declared.default_instruction,
+            chat_template=metadata.chat_template,
+            read_out=metadata.read_out,
+            activation="sigmoid" if metadata.activation is None else metadata.activation,
+            default_instruction=metadata.default_instruction,
             max_tokens=next(limit for limit in limits if limit is not None),
-            adds_special_tokens=declared.adds_special_tokens,
+            adds_special_tokens=metadata.adds_special_tokens,
             source=f"the files of {model}",
         )
-        return ResolvedRecipe(recipe, declared.files)
+        return ResolvedRecipe(recipe, metadata.files)
     table = known.recipe
-    changes: dict[str, Any] = {"read_out": declared.read_out}
-    if declared.chat_template is not None:
-        changes["adds_special_tokens"] = declared.adds_special_tokens
-    if declared.read_out is not None and table.read_out is not None:
-        changes["read_out"] = replace(declared.read_out, scale=table.read_out.scale)
-    elif declared.activation is not None:
-        changes["activation"] = declared.activation  # a conversion's own word for its own head
+    changes: dict[str, Any] = {"read_out": metadata.read_out}
+    if metadata.chat_template is not None:
+        changes["adds_special_tokens"] = metadata.adds_special_tokens
+    if metadata.read_out is not None and table.read_out is not None:
+        changes["read_out"] = replace(metadata.read_out, scale=table.read_out.scale)
+    elif metadata.activation is not None:
+        changes["activation"] = metadata.activation  # a converted model declares the activation of its own head
     for field in ("chat_template", "default_instruction", "max_tokens"):
-        if getattr(declared, field) is not None:
-            changes[field] = getattr(declared, field)
-    return ResolvedRecipe(replace(table, **changes), f"{declared.files}; the rest by {known.because}")
+        if getattr(metadata, field) is not None:
+            changes[field] = getattr(metadata, field)
+    return ResolvedRecipe(replace(table, **changes), f"{metadata.files}; the rest by {known.because}")
 
 
 def known_recipe(name: str) -> Recipe | None:
-    """The recipe that the table has for a model of this name, where its files are not at hand."""
+    """The recipe of the table for a model of this name, without looking at its files; None for an unknown name."""
     found = _from_table(name, {})
     return None if found is None else found.recipe
 
 
 def _from_table(model: str, texts: SmallFiles) -> ResolvedRecipe | None:
-    named = read_model_card(texts).get("base_model")
-    bases = [str(base) for base in named] if isinstance(named, list) else [] if named is None else [str(named)]
+    base_models = read_model_card(texts).get("base_model") or []
+    bases = [str(base) for base in (base_models if isinstance(base_models, list) else [base_models])]
     for name, because in [(model, "its id"), *((base, f"its base model {base}") for base in bases)]:
         for recipe in FAMILIES:
-            if name.lower() in (known.lower() for known in recipe.models):
+            if name.lower() in map(str.lower, recipe.models):
                 return ResolvedRecipe(recipe, f"{because}, of the family {recipe.family}")
     for name, because in [(model, "its name"), *((base, f"the name of its base model {base}") for base in bases)]:
         for recipe in FAMILIES:
@@ -224,7 +224,7 @@ def _architecture(texts: SmallFiles) -> str:
 
 
 def _has_head(texts: SmallFiles) -> bool:
-    """Whether the checkpoint brings a classification head: in its architecture, or as modules behind it."""
+    """Whether the checkpoint has a classification head: in its architecture, or as modules behind it."""
     return _architecture(texts).endswith(_NATIVE) or read_module_chain(texts) is not None
 
 

@@ -13,6 +13,7 @@ from onelogit.base_reranker import BaseReranker
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.conversion.classifier import build_classifier
+from onelogit.errors import InputError
 from onelogit.export.exporter import PROBE_PAIRS, ExportContents, Probe, export, open_cross_encoder
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.options import LoadOptions, ModelSpec, OpenOptions, ScoringOptions, check_options
@@ -101,6 +102,8 @@ class Reranker(BaseReranker[LocalScorer]):
         """
         if not isinstance(model, ModelSpec | ResolvedModel):
             model = ModelSpec(cast("str", model), options=options)
+        elif options:
+            raise InputError(f"a spec holds its options already: put {', '.join(options)} into it")
         spec = model.spec if isinstance(model, ResolvedModel) else model
         with _loading:
             checkpoint = in_temporary_thread(lambda: load_checkpoint(model))

@@ -1,4 +1,4 @@
-"""RemoteReranker: the doors of a reranker, and behind them a server. Loads no torch."""
+"""A server -> RemoteReranker, with the same methods and logits as a local Reranker. Loads no torch."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 class RemoteReranker(BaseReranker[RemoteScorer]):
-    """A reranker on a server: the same doors, the same numbers.
+    """A reranker on a server, with the same methods and the same logits as `Reranker`.
 
     Safe to use from many threads and event loops at once. Also a context manager that closes itself.
 
     Args:
-        url: the server's root, such as http://127.0.0.1:8000.
+        url: the server's root, such as http://127.0.0.1:8000; or a spec, which holds model and options already.
         model: hub id or folder of the model that the server serves. Its small files and tokenizer are read here, to
-            write prompts. Where the server writes them, only its name counts, and None will do.
-        client: an `AsyncClient` of httpx2 or httpx in place of one made here; it is closed with the reranker.
+            write prompts. If the server writes them, only the name is used, and None is fine.
+        client: a custom `AsyncClient` of httpx2 or httpx; it is closed with the reranker.
         **options: see `RemoteOptions`.
 
     Attributes:
-        recipe: the model's; None without a model.
+        recipe: of the model; None without a model.
         name: the model's name, or else the url.
-        url: the same.
-        options: what was said, without secrets.
+        url: the server's root.
+        options: the given options, without secrets.
 
     Raises:
-        InputError: an option that is unknown, out of its range, or would have no effect.
+        InputError: an option is unknown, out of range, or would have no effect.
         CheckpointError: the model is not found.
         RecipeError: it is not known how the model reranks.
     """
@@ -58,22 +58,22 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         super().__init__(scorer, of_recipe if activation is None else activation)
 
     def check(self) -> float:
-        """Score the prompts that an exported model carries, and compare; then some as long as `max_tokens` allows.
+        """Compare the server's logits with those that an exported model carries, then send prompts of `max_tokens`.
 
         Returns:
             The largest difference of a logit.
 
         Raises:
-            InputError: `model` is no folder that `onelogit convert` wrote, or `max_tokens` cuts all of its prompts.
-            ServerError: the server is not there, or its logits are not the model's; with the most likely reason: an
-                activation, a head that is not initialised, a missing prompt, a second BOS token, embeddings, another
-                model; or it does not take the long ones, or only their beginning.
+            InputError: `model` is not a folder that `onelogit convert` wrote, or `max_tokens` cuts all of its prompts.
+            ServerError: the server cannot be reached; its logits differ, with the most likely reason: an activation,
+                an uninitialised head, a missing prompt, a second BOS token, embeddings, or another model; or it
+                refuses or truncates long prompts.
         """
         return self._scorer.check()
 
     @property
     def licence(self) -> str | None:
-        """The model's licence, where it is known."""
+        """The model's licence, if it is known."""
         return None if self.recipe is None else self.recipe.licence
 
     def __repr__(self) -> str:
