@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit.benchmarking.text_supply import TextSupply
-from onelogit.io.text_files import Texts
+from onelogit.io.text_files import TextCollection
 from support.benchmark_targets import TEXTS
 from support.tiny import byte_level_tokenizer
 
 
 @given(texts=st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=5), count=st.integers(1, 60))
 def test_no_text_is_supplied_twice_even_if_few_are_given(texts: list[str], count: int):
-    supply = TextSupply(Texts(texts, texts[:1]), None)
+    supply = TextSupply(TextCollection(texts, texts[:1]), None)
 
     documents = supply.documents(count)
     queries = [supply.query() for _ in range(count)]

@@ -24,7 +24,7 @@ from onelogit import DEMO_MODEL, InputError, LogitError, OnelogitError, Reranker
 from onelogit.bulk import job, shards
 from onelogit.bulk import ranking as ranking_stage
 from onelogit.bulk.input_rows import ScoringPair, pairs_of
-from onelogit.bulk.job import Done, Outcome, Work, run
+from onelogit.bulk.job import RunSummary, ShardResult, WorkerSpec, run
 from onelogit.bulk.output_folder import RunFolder
 from onelogit.bulk.part_files import SCORED, write_part
 from onelogit.bulk.ranking import rank_table
@@ -222,7 +222,7 @@ def test_slices_may_be_read_backwards(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
 def test_long_rows_make_small_slices(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shards, "_SHARD_BYTES", 3000)
+    monkeypatch.setattr(shards, "_MAX_SHARD_BYTES", 3000)
     rows = [{**row, "query": f"{row['query']}{os.urandom(500).hex()}"} for row in query_rows(12, 2)]
     write = write_jsonl if kind == ".jsonl" else write_parquet
 
@@ -332,7 +332,7 @@ def test_a_job_ranks_as_the_reranker_does(
 
     outcome = run(tmp_path / "in", tmp_path / "out", model, slice_rows=2)
 
-    assert outcome == Outcome(pairs=20, errors=0)
+    assert outcome == RunSummary(pairs=20, errors=0)
     found = sorted(ranking(results(tmp_path / "out")), key=lambda row: (row[0], row[2]))
     assert found == expected_results(reranker, ROWS)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"_run.json", "part-00000.parquet"}
@@ -350,7 +350,7 @@ def test_the_columns_are_as_documented(source: Path, model: str, tmp_path: Path)
 
 def test_many_groups_give_what_one_gives(source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run(source, tmp_path / "one", model)
-    monkeypatch.setattr(ranking_stage, "_PAIRS_TOGETHER", 3)
+    monkeypatch.setattr(ranking_stage, "_PAIRS_PER_TABLE", 3)
     run(source, tmp_path / "many", model)
 
     assert len(list((tmp_path / "many").glob("part-*"))) == 7
@@ -362,7 +362,7 @@ def test_bad_rows_are_errors_in_the_results_and_say_where_they_stand(model: str,
 
     outcome = run(write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out", model, slice_rows=3)
 
-    assert outcome == Outcome(pairs=13, errors=5)
+    assert outcome == RunSummary(pairs=13, errors=5)
     errors = {row["query_id"]: row["error"] for row in results(tmp_path / "out") if row["error"]}
     assert "the query is empty" in errors["q1"]
     assert errors[None].startswith("in.jsonl, row 3: this row has no query_id")
@@ -371,14 +371,14 @@ def test_bad_rows_are_errors_in_the_results_and_say_where_they_stand(model: str,
 def test_queries_without_documents_make_no_rows(model: str, tmp_path: Path):
     source = write_jsonl(tmp_path / "in.jsonl", [{**ROWS[0], "documents": []}] * 2)
 
-    assert run(source, tmp_path / "out", model, slice_rows=1) == Outcome(pairs=0, errors=0)
+    assert run(source, tmp_path / "out", model, slice_rows=1) == RunSummary(pairs=0, errors=0)
     assert results(tmp_path / "out") == []
 
 
 def test_a_finished_job_is_not_run_again(source: Path, model: str, tmp_path: Path):
     first = run(source, tmp_path / "out", model)
 
-    def refuse(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+    def refuse(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         raise AssertionError
 
     assert run(source, tmp_path / "out", model, engine=refuse) == first
@@ -409,21 +409,21 @@ def test_a_folder_with_other_results_is_refused_until_told_to_overwrite(
 def test_options_that_change_no_logit_are_the_same_run(source: Path, model: str, tmp_path: Path):
     run(source, tmp_path / "out", model)
 
-    assert run(source, tmp_path / "out", model, batch_tokens=100, device="cpu", dtype=None) == Outcome(20, 0)
+    assert run(source, tmp_path / "out", model, batch_tokens=100, device="cpu", dtype=None) == RunSummary(20, 0)
 
 
 def test_what_a_worker_is_told_is_plain_data(source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Not a model or a tokenizer: Ray could not start a worker anew once such an object is lost."""
-    works: list[Work] = []
+    works: list[WorkerSpec] = []
 
-    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         works.append(work)
-        return job.score_here(work, shards)
+        return job.score_in_process(work, shards)
 
     monkeypatch.chdir(Path(model).parent)
     run(source, tmp_path / "out", Path(model).name, engine=engine, recipe=FAMILIES[0], max_tokens=900)
 
-    assert Work(**json.loads(json.dumps(works[0]._asdict()))) == works[0]
+    assert WorkerSpec(**json.loads(json.dumps(works[0]._asdict()))) == works[0]
     assert Path(works[0].model).is_absolute()
 
 
@@ -436,25 +436,25 @@ def test_the_weights_are_a_part_of_the_models_name(source: Path, checkpoint: Cal
 
 
 def test_two_runs_do_not_write_to_one_folder(source: Path, model: str, tmp_path: Path):
-    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         with pytest.raises(InputError, match="another process is writing to"):
             run(source, tmp_path / "out", model)
-        return job.score_here(work, shards)
+        return job.score_in_process(work, shards)
 
-    assert run(source, tmp_path / "out", model, engine=engine) == Outcome(20, 0)
+    assert run(source, tmp_path / "out", model, engine=engine) == RunSummary(20, 0)
 
 
 def test_a_worker_of_an_earlier_run_that_still_lives_does_no_harm(source: Path, model: str, tmp_path: Path):
-    works: list[Work] = []
+    works: list[WorkerSpec] = []
 
-    def stopped(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+    def stopped(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         works.append(work)
         raise KeyboardInterrupt
 
-    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-        Path(works[0].scored).mkdir()
-        list(job.score_here(works[0], shards))
-        return job.score_here(work, shards)
+    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        Path(works[0].scored_folder).mkdir()
+        list(job.score_in_process(works[0], shards))
+        return job.score_in_process(work, shards)
 
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out", model, engine=stopped, instruction="Say.")
@@ -475,7 +475,7 @@ def test_a_folder_of_somebody_else_is_never_touched(source: Path, model: str, tm
 
 
 def test_results_do_not_lie_in_their_input(source: Path, model: str, tmp_path: Path):
-    with pytest.raises(InputError, match="whose files are the input"):
+    with pytest.raises(InputError, match="is inside the input folder"):
         run(tmp_path, tmp_path / "out", model)
 
 
@@ -509,8 +509,8 @@ def test_a_part_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("left", [0, 100])
 def test_a_part_that_is_torn_is_scored_again(left: int, source: Path, model: str, tmp_path: Path):
-    def stopped(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-        yield from job.score_here(work, shards[:3])
+    def stopped(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        yield from job.score_in_process(work, shards[:3])
         raise KeyboardInterrupt
 
     run(source, tmp_path / "whole", model, slice_rows=1)
@@ -536,21 +536,21 @@ def test_results_that_are_gone_are_missed(source: Path, model: str, tmp_path: Pa
 def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on_later(
     source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    score = job.Worker.score
+    score = job.ShardWorker.score
 
-    def interrupted(self: job.Worker, part: Shard) -> Done:
+    def interrupted(self: job.ShardWorker, part: Shard) -> ShardResult:
         if part.number == 2:
             raise KeyboardInterrupt
         return score(self, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job.Worker, "score", interrupted)
+        patch.setattr(job.ShardWorker, "score", interrupted)
         assert bulk(source, tmp_path / "out", "--model", model, "--slice-rows", 1) == 130
     said = f"onelogit: stopped; the same command goes on, from what stands in {tmp_path / 'out'}\n"
     assert capsys.readouterr() == ("", said)
     seen: list[int] = []
 
-    assert run(source, tmp_path / "out", model, slice_rows=1, engine=noting(seen)) == Outcome(20, 0)
+    assert run(source, tmp_path / "out", model, slice_rows=1, engine=noting(seen)) == RunSummary(20, 0)
     assert seen == [2, 3, 4]
 
 
@@ -574,7 +574,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     assert said.startswith(f"onelogit: {tmp_path / 'out'}/")
     assert said.endswith(" cannot be written (No space left on device); once it can, run the same command again\n")
     assert said.count("\n") == 1
-    assert run(source, tmp_path / "out", model) == Outcome(20, 0)
+    assert run(source, tmp_path / "out", model) == RunSummary(20, 0)
 
 
 @pytest.mark.parametrize("name", ["_scored-*/slice-00000001", "part-00000"])
@@ -587,7 +587,7 @@ def test_a_damaged_part_is_named_with_what_to_do_and_that_helps(
     run(source, tmp_path / "whole", model, slice_rows=1)
     if "slice" in name:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(job, "_ranked", stop)
+            patch.setattr(job, "_rank", stop)
             run(source, tmp_path / "out", model, slice_rows=1)
     else:
         run(source, tmp_path / "out", model, slice_rows=1)
@@ -603,7 +603,7 @@ def test_a_damaged_part_is_named_with_what_to_do_and_that_helps(
     ).groups()
     assert damaged == str(part)
     shutil.rmtree(removed) if Path(removed).is_dir() else Path(removed).unlink()
-    assert run(source, tmp_path / "out", model, slice_rows=1) == Outcome(20, 0)
+    assert run(source, tmp_path / "out", model, slice_rows=1) == RunSummary(20, 0)
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
@@ -616,12 +616,12 @@ def test_an_error_of_the_system_is_named_by_the_file_that_it_names_or_by_none(so
         (OSError("it broke over there"), "it broke over there"),
     ):
 
-        def fail(work: Work, shards: Sequence[Shard], error: OSError = error) -> Iterator[Done]:
+        def fail(work: WorkerSpec, shards: Sequence[Shard], error: OSError = error) -> Iterator[ShardResult]:
             raise error
 
         with pytest.raises(OnelogitError) as raised:
             run(source, tmp_path / "out", model, engine=fail)
-        assert str(raised.value) == f"{said}; once that is mended, run the same command again"
+        assert str(raised.value) == f"{said}; once this is fixed, run the same command again"
 
 
 def test_gzipped_rows_are_those_of_the_file_itself(model: str, tmp_path: Path):
@@ -664,10 +664,10 @@ def test_a_table_whose_pages_are_damaged_ends_the_run_with_its_name(model: str, 
 
 
 def test_an_engine_that_leaves_something_out_is_found_out(source: Path, model: str, tmp_path: Path):
-    def forget(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-        return job.score_here(work, shards[1:])
+    def forget(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        return job.score_in_process(work, shards[1:])
 
-    with pytest.raises(OnelogitError, match="1 of 5 slices are not scored, slice-00000000"):
+    with pytest.raises(OnelogitError, match="1 of 5 shards were not scored, the first is slice-00000000"):
         run(source, tmp_path / "out", model, slice_rows=1, engine=forget)
 
     seen: list[int] = []
@@ -675,12 +675,12 @@ def test_an_engine_that_leaves_something_out_is_found_out(source: Path, model: s
     assert seen == [0]
 
 
-def noting(seen: list[int]) -> job.Engine:
+def noting(seen: list[int]) -> job.BulkEngine:
     """The engine of small jobs, which notes what it is asked for."""
 
-    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
+    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         seen.extend(part.number for part in shards)
-        return job.score_here(work, shards)
+        return job.score_in_process(work, shards)
 
     return engine
 
@@ -698,8 +698,8 @@ def test_results_that_are_not_what_was_scored_are_found_out(
 
 
 def test_a_worker_that_tells_of_a_fault_ends_the_run(source: Path, model: str, tmp_path: Path):
-    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-        yield Done(0, 5, "host:1", "no memory")
+    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        yield ShardResult(0, 5, "host:1", "no memory")
 
     with pytest.raises(OnelogitError, match="worker host:1: no memory"):
         run(source, tmp_path / "out", model, engine=engine)
@@ -720,7 +720,7 @@ def test_a_run_that_is_killed_goes_on_where_it_stood(model: str, reranker: Reran
     assert process.returncode == -signal.SIGKILL
     assert 5 <= len(written) < 400
     assert len(seen) == 400 - len(written)
-    assert outcome == Outcome(pairs=1200, errors=0)
+    assert outcome == RunSummary(pairs=1200, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)
 
 
@@ -738,12 +738,12 @@ def test_a_run_that_ends_behind_its_last_slice_scores_none_again(
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-        yield from job.score_here(work, shards)
+    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        yield from job.score_in_process(work, shards)
         owner, name = {
             "ranking": (job, "write_part"),
-            "checking": (job, "_checked"),
-            "noting": (RunFolder, "write"),
+            "checking": (job, "_check_results"),
+            "noting": (RunFolder, "write_record"),
             "cleaning": (RunFolder, "clean"),
         }[moment]
         patch.setattr(owner, name, stop)
@@ -770,7 +770,7 @@ def test_a_folder_that_is_being_cleared_is_nobodys(
         patch.setattr(RunFolder, "clean", stop)
         run(source, tmp_path / "out", model, is_overwriting=True)
 
-    assert run(source, tmp_path / "out", model) == Outcome(20, 0)
+    assert run(source, tmp_path / "out", model) == RunSummary(20, 0)
 
 
 # The command
@@ -815,7 +815,7 @@ def test_the_command_exits_with_1_where_pairs_have_errors(
             ("SOURCE", "out", "--model", "MODEL", "--url", "http://127.0.0.1:9", "--dtype", "float32"),
             "'dtype' is no option of",
         ),
-        (("SOURCE", "SOURCE", "--model", "MODEL"), "is a file; results are a folder"),
+        (("SOURCE", "SOURCE", "--model", "MODEL"), "is a file; results are written to a folder"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "vllm"), "this needs vllm: pip install 'ray[llm]'"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 
 from onelogit import DEMO_MODEL, InputError, LoadOptions, Reranker
 from onelogit.bulk import rerank
-from onelogit.bulk.job import Done, Engine, Outcome, Work, run
+from onelogit.bulk.job import BulkEngine, RunSummary, ShardResult, WorkerSpec, run
 from onelogit.bulk.shards import Shard
 from support.bulk_rows import Row, expected_results, pair_rows, query_rows, ranking, results, write_jsonl, write_parquet
 from support.servers import Body, FakeServer, Response, serving
@@ -70,12 +70,12 @@ def reranker() -> Iterator[Reranker]:
         yield reranker
 
 
-def on_ray(workers: int, watch: Callable[[Done], None] = lambda done: None) -> Engine:
+def on_ray(workers: int, watch: Callable[[ShardResult], None] = lambda done: None) -> BulkEngine:
     """The engine of large jobs, watched."""
-    from onelogit.bulk.ray_engine import Pool, score_on_ray
+    from onelogit.bulk.ray_engine import WorkerPool, score_on_ray
 
-    def engine(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-        for done in score_on_ray(Pool(workers))(work, shards):
+    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        for done in score_on_ray(WorkerPool(workers))(work, shards):
             watch(done)
             yield done
 
@@ -104,13 +104,13 @@ def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
         os.kill(process.pid, signal.SIGKILL)
     written = {part.name for part in out.glob("_scored-*/slice-*")}
     until(lambda: ray.available_resources().get("CPU") == 2)
-    done: list[Done] = []
+    done: list[ShardResult] = []
     outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(1, done.append), **OPTIONS)
 
     assert process.returncode == -signal.SIGKILL
     assert 3 <= len(written) < 60
     assert not written & {f"slice-{each.number:08}.parquet" for each in done}
-    assert outcome == Outcome(pairs=720, errors=0)
+    assert outcome == RunSummary(pairs=720, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)
 
 
@@ -147,24 +147,28 @@ def test_one_file_is_many_blocks(cluster: Any, tmp_path: Path):
     """Ray reads it as one, whatever number of blocks is asked for, and one actor would get it."""
     import ray
 
-    from onelogit.bulk.ray_engine import in_blocks
+    from onelogit.bulk.ray_engine import split_blocks
 
     file = str(write_parquet(tmp_path / "in.parquet", query_rows(40, 2)))
 
     assert ray.data.read_parquet(file, override_num_blocks=8).materialize().num_blocks() == 1
-    assert in_blocks(ray.data.read_parquet(file)).materialize().num_blocks() == 3
+    assert split_blocks(ray.data.read_parquet(file)).materialize().num_blocks() == 3
 
 
 def test_a_worker_has_as_many_threads_as_it_takes_of_the_cluster(cluster: Any):
     import ray
 
-    from onelogit.bulk.ray_engine import Pool
+    from onelogit.bulk.ray_engine import WorkerPool
 
     class Threads:
         def __call__(self, batch: Any) -> Any:
             return batch.append_column("threads", [[os.environ["OMP_NUM_THREADS"]]])
 
-    (row,) = ray.data.from_items([{"x": 1}]).map_batches(**Pool(1, cpus_per_worker=1).of(Threads)).take_all()
+    (row,) = (
+        ray.data.from_items([{"x": 1}])
+        .map_batches(**WorkerPool(1, cpus_per_worker=1).map_arguments(Threads))
+        .take_all()
+    )
 
     assert row["threads"] == "1"
 
@@ -177,11 +181,11 @@ def test_a_pool_that_would_starve_its_dataset_is_refused(cluster: Any):
 
 
 def test_a_worker_that_no_node_has_room_for_is_told_of(cluster: Any, caplog: pytest.LogCaptureFixture):
-    from onelogit.bulk.ray_engine import Pool, mention_room
+    from onelogit.bulk.ray_engine import WorkerPool, warn_if_no_node_fits
 
-    mention_room(Pool(cpus_per_worker=1))
+    warn_if_no_node_fits(WorkerPool(cpus_per_worker=1))
     assert not caplog.records
-    mention_room(Pool(gpus_per_worker=1))
+    warn_if_no_node_fits(WorkerPool(gpus_per_worker=1))
     assert "no node has the 1 CPUs and 1 GPUs of a worker" in caplog.text
 
 
@@ -236,13 +240,13 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
     rows = query_rows(150, 2)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
     served = FakeServer(reranker=reranker)
-    done: list[Done] = []
+    done: list[ShardResult] = []
     left: list[int] = []
 
     def respond(path: str, body: Body | None) -> Response:
         return replace(served(path, body), delay_s=0.0 if left else 0.4)
 
-    def watch(each: Done) -> None:
+    def watch(each: ShardResult) -> None:
         done.append(each)
         if len(done) == 2:
             os.kill(int(each.worker.rpartition(":")[2]), signal.SIGKILL)
@@ -255,5 +259,5 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
 
     assert left > [5]
     assert sorted(each.number for each in done) == [*range(75)]
-    assert outcome == Outcome(pairs=300, errors=0)
+    assert outcome == RunSummary(pairs=300, errors=0)
     assert ranking(results(out)) == expected_results(reranker, rows)

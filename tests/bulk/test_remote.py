@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onelogit import InputError, ModelSpec, Reranker, ServerError
-from onelogit.bulk.job import Outcome, run
+from onelogit.bulk.job import RunSummary, run
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.cli.main import main
 from support.bulk_rows import expected_results, query_rows, ranking, results, write_jsonl
@@ -33,7 +33,7 @@ def test_a_server_gives_the_rows_that_its_model_gives(reranker: Reranker, model:
     with serving(FakeServer(reranker=reranker)) as server:
         outcome = run(source, tmp_path / "out", model, url=server.url, api_key=SECRET)
 
-    assert outcome == Outcome(pairs=16, errors=4)
+    assert outcome == RunSummary(pairs=16, errors=4)
     fine = [row for row in results(tmp_path / "out") if row["error"] is None]
     assert ranking(fine) == expected_results(reranker, ROWS)
     assert server.requests.headers[0]["Authorization"] == f"Bearer {SECRET}"
@@ -70,7 +70,7 @@ def test_a_server_that_is_away_ends_the_run_and_not_its_rows(
         is_up = True
         outcome = run(source, tmp_path / "out", model, **said)
 
-    assert outcome == Outcome(pairs=16, errors=4)
+    assert outcome == RunSummary(pairs=16, errors=4)
 
 
 def label_of(model: str, /, **options: Any) -> str:

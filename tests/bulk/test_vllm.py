@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 
 from onelogit import InputError, LoadOptions, OpenOptions, Reranker
-from onelogit.bulk.job import Outcome, Work, run
-from onelogit.bulk.ray_engine import Pool
+from onelogit.bulk.job import RunSummary, WorkerSpec, run
+from onelogit.bulk.ray_engine import WorkerPool
 from onelogit.bulk.shards import plan_shards
 from onelogit.bulk.vllm_engine import (
-    Encode,
-    decode,
+    RowEncoder,
+    decode_row,
     engine_settings,
-    gathered,
+    load_converted_encoder,
     pair_rows,
-    prompt_writer,
     score_by_vllm,
+    write_shards,
 )
 from support.bulk_rows import expected_results, query_rows, ranking, results, write_jsonl
 from support.tiny import Tiny
 
 ROWS = query_rows(3, 4)
 PAIR: dict[str, Any] = {
-    "number": 0, "pairs": 1, "place": 0, "query_id": "q", "document_id": "d", "query": "q", "document": "d",
+    "number": 0, "pairs": 1, "position": 0, "query_id": "q", "document_id": "d", "query": "q", "document": "d",
     "error": None,
 }  # fmt: skip
 
@@ -42,7 +42,7 @@ def test_the_ids_are_those_of_the_rerankers_own_rows(options: LoadOptions, conve
     pairs = [("what?", "a document"), ("why <|im_end|>?", "서울 " * 200)]
     rows = Reranker.load(converted, **options)._scorer.rows(pairs)
 
-    encode = Encode(Work(converted, options, "out"))
+    encode = RowEncoder(WorkerSpec(converted, options, "out"))
 
     for (query, document), row in zip(pairs, rows, strict=True):
         encoded = encode({**PAIR, "query": query, "document": document})
@@ -50,7 +50,7 @@ def test_the_ids_are_those_of_the_rerankers_own_rows(options: LoadOptions, conve
 
 
 def test_a_pair_that_cannot_be_encoded_keeps_its_row(converted: str):
-    encode = Encode(Work(converted, {"max_tokens": 300}, "out"))
+    encode = RowEncoder(WorkerSpec(converted, {"max_tokens": 300}, "out"))
 
     assert "leaves no room" in encode({**PAIR, "query": "long " * 500})["error"]
     assert encode({**PAIR, "error": "bad"})["error"] == "bad"
@@ -68,7 +68,7 @@ def test_a_pair_that_cannot_be_encoded_keeps_its_row(converted: str):
     ],
 )
 def test_an_answer_is_a_logit_or_an_error(answer: dict[str, Any], logit: float | None, error: str | None):
-    decoded = decode({**PAIR, **answer})
+    decoded = decode_row({**PAIR, **answer})
 
     assert (decoded["logit"], decoded["error"]) == (logit, error)
     assert decoded["query_id"] == "q"
@@ -80,17 +80,17 @@ def test_a_whole_job_with_an_engine_in_vllms_place(converted: str, tmp_path: Pat
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     reranker = Reranker.load(converted)
 
-    def engine(work: Work, shards: Any) -> Any:
-        encode = Encode(work)
+    def engine(work: WorkerSpec, shards: Any) -> Any:
+        encode = RowEncoder(work)
         asked = [{**row, **encode(row)} for part in shards for row in pair_rows(part._asdict())]
         asked = [*asked[::-2], *asked[:2], *asked[-2::-2]]
         pairs = [(row["query"] or "none", row["document"]) for row in asked]
         answers = [
             {**row, "embeddings": [logit]} for row, logit in zip(asked, reranker.pair_logits(pairs), strict=True)
         ]
-        return gathered(iter(answers), work, prompt_writer(work.model, work.options).recipe, shards)
+        return write_shards(iter(answers), work, reranker.activation, shards)
 
-    assert run(source, tmp_path / "out", converted, engine=engine, slice_rows=1) == Outcome(pairs=14, errors=2)
+    assert run(source, tmp_path / "out", converted, engine=engine, slice_rows=1) == RunSummary(pairs=14, errors=2)
     fine = [row for row in results(tmp_path / "out") if row["error"] is None]
     assert ranking(fine) == expected_results(reranker, ROWS)
 
@@ -98,14 +98,14 @@ def test_a_whole_job_with_an_engine_in_vllms_place(converted: str, tmp_path: Pat
 def test_a_slice_without_pairs_is_a_row_of_its_own(tmp_path: Path):
     (part,) = plan_shards(write_jsonl(tmp_path / "in.jsonl", [{**ROWS[0], "documents": []}]), 9).shards
 
-    assert [(row["pairs"], row["place"]) for row in pair_rows(part._asdict())] == [(0, 0)]
+    assert [(row["pairs"], row["position"]) for row in pair_rows(part._asdict())] == [(0, 0)]
 
 
 def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny]):
     folder = checkpoint("Qwen3-Reranker-tiny").folder
 
-    with pytest.raises(InputError, match="is no sequence classifier; write one with: onelogit convert"):
-        prompt_writer(str(folder), {})
+    with pytest.raises(InputError, match="is not a sequence classifier; convert it with: onelogit convert"):
+        load_converted_encoder(str(folder), {})
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,13 @@ def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny
 )
 def test_what_would_have_no_effect_is_refused(options: OpenOptions, said: str, converted: str):
     with pytest.raises(InputError, match=said):
-        prompt_writer(converted, options)
+        load_converted_encoder(converted, options)
 
 
 def test_what_is_left_out_is_not_refused(converted: str):
-    prompt_writer(converted, {"trust_remote_code": False, "batch_tokens": None, "device": "cuda", "dtype": "float32"})
+    load_converted_encoder(
+        converted, {"trust_remote_code": False, "batch_tokens": None, "device": "cuda", "dtype": "float32"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,9 @@ def test_what_is_left_out_is_not_refused(converted: str):
     ],
 )
 def test_an_engine_takes_a_gpu_or_more_and_none_on_a_cpu(gpus: float, device: Any, split: int, placed: Any):
-    settings = engine_settings(Pool(2, 3, gpus), Work("m", {"device": device, "dtype": "float16"}, "out"), 512)
+    settings = engine_settings(
+        WorkerPool(2, 3, gpus), WorkerSpec("m", {"device": device, "dtype": "float16"}, "out"), 512
+    )
 
     assert settings["concurrency"] == 2
     assert settings["engine_kwargs"] == {"max_model_len": 512, "tensor_parallel_size": split, "dtype": "float16"}
@@ -145,4 +149,4 @@ def test_an_engine_takes_a_gpu_or_more_and_none_on_a_cpu(gpus: float, device: An
 
 def test_a_part_of_a_gpu_is_refused(converted: str):
     with pytest.raises(InputError, match=r"whole GPUs, not 0\.5"):
-        next(score_by_vllm(Pool(gpus_per_worker=0.5))(Work(converted, {}, "out"), []))
+        next(score_by_vllm(WorkerPool(gpus_per_worker=0.5))(WorkerSpec(converted, {}, "out"), []))

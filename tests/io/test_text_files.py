@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import read_documents, read_lines, read_texts
+from onelogit.io.text_files import read_documents, read_lines, read_text_collection
 from onelogit.verification.sample_pairs import read_pairs
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1), max_size=8)
@@ -87,18 +87,18 @@ def test_a_folder_in_beir_form_has_documents_and_queries(tmp_path: Path):
     (tmp_path / "corpus.jsonl").write_bytes(lines({"title": "A", "text": "b"}, {"text": " "}, {"text": "c"}))
     (tmp_path / "queries.jsonl").write_bytes(lines({"_id": "q", "text": "which?"}, {"_id": "r", "text": " "}))
 
-    assert read_texts(tmp_path) == (["A b", "c"], ["which?"])
-    assert read_texts(tmp_path, most=1) == (["A b"], ["which?"])
+    assert read_text_collection(tmp_path) == (["A b", "c"], ["which?"])
+    assert read_text_collection(tmp_path, max_texts=1) == (["A b"], ["which?"])
     assert read_documents(tmp_path) == ["A b", " ", "c"]
     (tmp_path / "queries.jsonl").unlink()
-    assert read_texts(tmp_path).queries == []
+    assert read_text_collection(tmp_path).queries == []
 
 
 def test_a_file_may_name_queries_beside_its_documents(tmp_path: Path):
     file = tmp_path / "pairs.jsonl"
     file.write_bytes(lines({"query": "q", "document": "a"}, {"query": "q", "document": "b"}))
 
-    assert read_texts(file) == (["a", "b"], ["q"])
+    assert read_text_collection(file) == (["a", "b"], ["q"])
 
 
 def test_a_line_may_be_a_query_with_its_documents_as_evaluate_and_bulk_take_them(tmp_path: Path):
@@ -110,14 +110,14 @@ def test_a_line_may_be_a_query_with_its_documents_as_evaluate_and_bulk_take_them
     file.write_bytes(lines(*rows))
 
     assert read_documents(file) == ["a", "b"]
-    assert read_texts(file) == (["a", "b"], ["q"])
-    assert read_texts(file, most=1).documents == ["a"]
+    assert read_text_collection(file) == (["a", "b"], ["q"])
+    assert read_text_collection(file, max_texts=1).documents == ["a"]
 
 
 def test_what_is_not_there_is_an_error(tmp_path: Path):
     with pytest.raises(InputError, match="cannot be read"):
         read_documents(tmp_path / "none.txt")
-    for read_it in (read_documents, read_texts):
+    for read_it in (read_documents, read_text_collection):
         with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
             read_it(tmp_path)
 
@@ -131,8 +131,8 @@ def test_gzipped_files_are_read_as_what_is_in_them(tmp_path: Path):
     (tmp_path / "data" / "queries.jsonl.gz").write_bytes(gzip.compress(lines({"_id": "1", "text": "which?"})))
 
     assert read_documents(tmp_path / "plain.txt.gz") == ["one", "two"]
-    assert read_texts(tmp_path / "pairs.jsonl.gz") == (["a", "b"], ["q"])
-    assert read_texts(tmp_path / "data") == (["a", "b"], ["which?"])
+    assert read_text_collection(tmp_path / "pairs.jsonl.gz") == (["a", "b"], ["q"])
+    assert read_text_collection(tmp_path / "data") == (["a", "b"], ["which?"])
     assert [pair.document for pair in read_pairs(tmp_path / "pairs.jsonl.gz")] == ["a", "b"]
 
 
@@ -162,7 +162,7 @@ def test_a_dash_is_stdin_for_documents_texts_and_pairs(monkeypatch: pytest.Monke
     content = lines({"query": "q", "document": "a"})
     for read_it, expected in (
         (read_documents, ["a"]),
-        (read_texts, (["a"], ["q"])),
+        (read_text_collection, (["a"], ["q"])),
         (read_pairs, [("q", "a", None)]),
         (lambda path: [line.place for line in read_lines(path)], ["stdin, line 1"]),
     ):

@@ -8,9 +8,9 @@ from onelogit.benchmarking.result import Result
 from onelogit.benchmarking.runner import WAKE_UP_TEXT, Budget, Case, PromptCount, Runner
 from onelogit.benchmarking.targets import TargetFacts, TimedCall
 from onelogit.benchmarking.text_supply import TextSupply
-from onelogit.io.text_files import Texts
+from onelogit.io.text_files import TextCollection
 
-TEXTS = Texts(
+TEXTS = TextCollection(
     ["a", "서울", "one two three four five six", "北京是中国的首都", "x" * 30], ["what?", "why is that so at all?"]
 )
 FACTS = TargetFacts("cpu", "a processor", "float32", 64, "cc-by-nc-4.0", 2, {"python": "3"})

@@ -17,7 +17,7 @@ from onelogit.benchmarking.text_supply import TextSupply
 from onelogit.checkpoints.load_encoder import load_encoder
 from onelogit.errors import InputError
 from onelogit.io.progress import progress_bar, waiting
-from onelogit.io.text_files import Texts
+from onelogit.io.text_files import TextCollection
 from onelogit.options import ModelSpec
 
 ONELOGIT = "onelogit"
@@ -41,7 +41,7 @@ class BenchmarkSpec:
 
     model: ModelSpec
     cases: Sequence[Case]
-    texts: Texts
+    texts: TextCollection
     texts_name: str
     budget: Budget
     is_warm: bool = False

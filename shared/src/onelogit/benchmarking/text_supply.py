@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from tokenizers import Tokenizer
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import Texts
+from onelogit.io.text_files import TextCollection
 from onelogit.prompts.tokenizer import without_limits
 
 _MIN_WORDS_TO_SHUFFLE = 5  # fewer words have too few orders
@@ -25,7 +25,7 @@ class TextSupply:
         made_up: number of supplied documents that are not.
     """
 
-    def __init__(self, texts: Texts, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, texts: TextCollection, tokenizer: Tokenizer | None) -> None:
         self._documents = _without_repeats(texts.documents)
         self._queries = _without_repeats(texts.queries)
         self._tokenizer = None if tokenizer is None else without_limits(tokenizer)

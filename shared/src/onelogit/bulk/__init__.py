@@ -1,6 +1,6 @@
-"""Queries by the million: the same scoring over files or a Ray dataset, in this process, on a cluster, or by a server.
+"""Millions of queries: the same scoring over files or a Ray dataset, in this process, on a cluster, or by a server.
 
-Ray and pyarrow are imported when they are used, and not before.
+Ray and pyarrow are imported only when they are used.
 """
 
 from typing import TYPE_CHECKING
@@ -24,27 +24,27 @@ def rerank(
     gpus_per_worker: float = 0,
     **options: Unpack[OpenOptions],
 ) -> "Dataset":
-    """The dataset's queries with their documents ranked, as another dataset that is computed when it is asked for.
+    """Rank the documents of a dataset's queries. The result is computed lazily.
 
     Args:
         dataset: rows as `onelogit bulk` takes them: query_id, query and documents, or query_id, document_id, query and
             document.
-        model: hub id, or path of a folder that every node has; for a server, its address as the option `url`.
-        workers: actors, each with a reranker of its own.
-        cpus_per_worker: of a cluster that has more than all workers take, since the rest of the dataset needs some.
+        model: hub id, or path of a folder on every node; for a server, its URL is the option `url`.
+        workers: number of actors, each with its own reranker.
+        cpus_per_worker: CPUs of each actor; the cluster needs more than all actors take, for the rest of the dataset.
         gpus_per_worker: 1 for a model on a GPU.
         **options: see `OpenOptions`.
 
     Returns:
-        A row for each pair, in any order of queries, those of a query together and from best to worst: query_id,
-        document_id, logit, score, rank, error, model. Equal logits are in the order of a row's documents, or of
-        document_id where each row is a pair.
+        A row for each pair: query_id, document_id, logit, score, rank, error, model. Queries are in any order, the rows
+        of a query together, from best to worst. Equal logits are in the order of a row's documents, or of document_id
+        if each row is a pair.
 
     Raises:
         InputError: Ray is not installed, or an option is unknown.
         OnelogitError: the model is not found, or not known.
     """
     check_packages("ray", "pyarrow")
-    from onelogit.bulk.ray_engine import Pool, reranked_dataset  # noqa: PLC0415  loads Ray
+    from onelogit.bulk.ray_engine import WorkerPool, rerank_dataset  # noqa: PLC0415  loads Ray
 
-    return reranked_dataset(dataset, model, options, Pool(workers, cpus_per_worker, gpus_per_worker))
+    return rerank_dataset(dataset, model, options, WorkerPool(workers, cpus_per_worker, gpus_per_worker))

@@ -1,4 +1,4 @@
-"""`onelogit bulk`: files in, ranked files out; stopped at any moment and started again, it goes on."""
+"""`onelogit bulk`: input files -> result files. An interrupted run continues when it is started again."""
 
 import os
 import socket
@@ -11,11 +11,11 @@ from pyarrow import ArrowException, compute
 from typing_extensions import Unpack
 
 from onelogit.bulk.input_rows import ScoringPair, pairs_of
-from onelogit.bulk.output_folder import RunFolder, RunRecord, part_of_shard
+from onelogit.bulk.output_folder import RunFolder, RunRecord, shard_path
 from onelogit.bulk.part_files import read_part, row_count, scored_table, write_part
 from onelogit.bulk.ranking import grouped_tables, rank_table
 from onelogit.bulk.scoring import score_pairs
-from onelogit.bulk.shards import Plan, Shard, ShardReader, plan_shards
+from onelogit.bulk.shards import Shard, ShardPlan, ShardReader, plan_shards
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.errors import InputError, OnelogitError, first_line
 from onelogit.io.progress import progress_bar, waiting
@@ -23,92 +23,91 @@ from onelogit.options import ModelSpec, OpenOptions
 from onelogit.registry import open_reranker
 from onelogit.validation import checked_count, checked_path
 
-SLICE_ROWS = 1000
-_MOST_PAIRS_OF_A_SHARD = 2**40
+DEFAULT_SLICE_ROWS = 1000
+_MAX_PAIRS_PER_SHARD = 2**40
 
 
-class Work(NamedTuple):
-    """What a worker has to know, in any process: plain data.
+class WorkerSpec(NamedTuple):
+    """What a worker needs in any process: plain data.
 
     Attributes:
         model: hub id, absolute path, or URL.
-        options: of the reranker.
-        scored: the folder of the run's parts.
+        options: options of the reranker.
+        scored_folder: the folder of the run's part files.
     """
 
     model: str
     options: OpenOptions
-    scored: str
+    scored_folder: str
 
 
-class Done(NamedTuple):
-    """A slice whose part is written.
+class ShardResult(NamedTuple):
+    """A shard that a worker has finished.
 
     Attributes:
-        number: of the slice.
-        rows: that it was made of.
-        worker: who did it, host and process.
-        fault: why the part is not written after all; None where it is.
+        number: of the shard.
+        rows: of the shard.
+        worker: host and process id of the worker.
+        error: why the part file was not written; None if it was.
     """
 
     number: int
     rows: int
     worker: str
-    fault: str | None = None
+    error: str | None = None
 
 
-class Outcome(NamedTuple):
-    """What a run wrote."""
+class RunSummary(NamedTuple):
+    """What a run wrote: the number of pairs, and how many of them are errors."""
 
     pairs: int
     errors: int
 
 
-Engine = Callable[[Work, Sequence[Shard]], Iterator[Done]]
+BulkEngine = Callable[[WorkerSpec, Sequence[Shard]], Iterator[ShardResult]]
 
 
-class Worker:
-    """One reranker that turns slices into parts. What it writes is the same whoever else wrote it before.
+class ShardWorker:
+    """A reranker that scores shards into part files. A shard always gives the same file.
 
     Raises:
         OnelogitError: as `open_reranker`.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._reranker = open_reranker(work.model, **work.options)
-        self._folder = Path(work.scored)
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._reranker = open_reranker(spec.model, **spec.options)
+        self._scored_folder = Path(spec.scored_folder)
         self._reader = ShardReader()
 
-    def score(self, part: Shard) -> Done:
-        """Read, score and write one slice."""
-        pairs = located_pairs(part, self._reader)
-        scored = score_pairs(self._reranker, pairs)
-        table = scored_table(pairs, scored, places(part.number, pairs))
-        write_part(table, part_of_shard(self._folder, part.number))
-        return Done(part.number, part.rows, worker_name())
+    def score(self, shard: Shard) -> ShardResult:
+        """Read a shard, score it, and write its part file."""
+        pairs = read_pairs(shard, self._reader)
+        table = scored_table(pairs, score_pairs(self._reranker, pairs), pair_positions(shard.number, pairs))
+        write_part(table, shard_path(self._scored_folder, shard.number))
+        return ShardResult(shard.number, shard.rows, worker_name())
 
 
-def located_pairs(part: Shard, reader: ShardReader) -> list[ScoringPair]:
-    """The pairs of a slice; those that have no id say where they stand."""
-    rows = enumerate(reader.rows(part), start=part.start + 1)
-    name = Path(part.file).name
-    return [pair.found_at(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
+def read_pairs(shard: Shard, reader: ShardReader) -> list[ScoringPair]:
+    """The pairs of a shard; the errors of pairs without an id name their row."""
+    rows = enumerate(reader.rows(shard), start=shard.start + 1)
+    name = Path(shard.file).name
+    return [pair.with_location(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
 
 
-def places(slice_number: int, pairs: Sequence[ScoringPair]) -> range:
-    """Where the pairs of a slice stand among all."""
-    first = slice_number * _MOST_PAIRS_OF_A_SHARD
+def pair_positions(shard_number: int, pairs: Sequence[ScoringPair]) -> range:
+    """Numbers of a shard's pairs that increase over all shards."""
+    first = shard_number * _MAX_PAIRS_PER_SHARD
     return range(first, first + len(pairs))
 
 
 def worker_name() -> str:
-    """This process among those of all hosts."""
+    """Identifies this process among those of all hosts."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def score_here(work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-    """The engine of small jobs: one worker, in this process, loaded at once."""
-    return map(Worker(work).score, shards)
+def score_in_process(spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+    """The engine without Ray: one worker in this process, loaded by the call."""
+    return map(ShardWorker(spec).score, shards)
 
 
 def run(
@@ -117,112 +116,108 @@ def run(
     model: str | ModelSpec,
     /,
     *,
-    engine: Engine = score_here,
-    slice_rows: int = SLICE_ROWS,
+    engine: BulkEngine = score_in_process,
+    slice_rows: int = DEFAULT_SLICE_ROWS,
     is_overwriting: bool = False,
     **options: Unpack[OpenOptions],
-) -> Outcome:
-    """Rerank all queries of some files.
+) -> RunSummary:
+    """Rerank all queries of the input files.
 
     Args:
         source: a .parquet or .jsonl file, or a folder of them.
         output: the folder of the results.
-        model: hub id or path of a folder; or URL of a server, as in `open_reranker`; or a spec, with the options.
-        engine: scores slices, in any order; see `score_here` and `onelogit.bulk.ray_engine`.
-        slice_rows: rows that are scored in one sitting, and lost where a worker is killed.
-        is_overwriting: replace results of another run.
+        model: hub id, path of a folder, or URL of a server, as in `open_reranker`; or a `ModelSpec`, without `options`.
+        engine: scores shards in any order; see `score_in_process`, `score_on_ray` and `score_by_vllm`.
+        slice_rows: rows that are scored and written together, and scored again if their worker is killed.
+        is_overwriting: replace the results of another run.
         **options: see `OpenOptions`.
 
     Raises:
-        InputError: the input cannot be read, or the folder holds something else, or another run is writing to it.
-        OnelogitError: what was written is not what was to be written; or as `open_reranker`.
+        InputError: the input cannot be read, the output folder holds something else, or another run is writing to it.
+        OnelogitError: the results are incomplete or cannot be written; or as `open_reranker`.
     """
     checked_count("slice_rows", slice_rows)
-    spec = portable_spec(model if isinstance(model, ModelSpec) else ModelSpec.of(model, options))
+    model_spec = portable_spec(model if isinstance(model, ModelSpec) else ModelSpec.of(model, options))
     source, output = checked_path(source), checked_path(output)
     _check_output(output, source)
     plan = plan_shards(source, slice_rows)
-    new = RunRecord(model=model_label(spec), input=plan.digest, slice_rows=slice_rows)
+    new = RunRecord(model=model_label(model_spec), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
-    work = Work(spec.name, spec.open_options, str(folder.scored))
+    spec = WorkerSpec(model_spec.name, model_spec.open_options, str(folder.scored))
     try:
-        with folder.claimed(is_overwriting=is_overwriting) as known:
-            return _finished(known, plan, folder, work, engine)
+        with folder.claimed(is_overwriting=is_overwriting) as record:
+            return _finish(record, plan, folder, spec, engine)
     except (OSError, ArrowException) as error:
-        place, said = getattr(error, "filename", None), getattr(error, "strerror", None) or first_line(error)
-        named = said if place is None else f"{place}: {said}"
-        raise OnelogitError(f"{named}; once that is mended, run the same command again") from error
+        path, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or first_line(error)
+        located = reason if path is None else f"{path}: {reason}"
+        raise OnelogitError(f"{located}; once this is fixed, run the same command again") from error
 
 
 def _check_output(output: Path, source: Path) -> None:
     if source.is_dir() and output.absolute().resolve().is_relative_to(source.absolute().resolve()):
-        raise InputError(f"{output} lies in {source}, whose files are the input; name a folder outside it")
+        raise InputError(f"{output} is inside the input folder {source}; name an output folder outside it")
     if output.is_file():
-        raise InputError(f"{output} is a file; results are a folder")
+        raise InputError(f"{output} is a file; results are written to a folder")
 
 
-def _finished(known: RunRecord, plan: Plan, folder: RunFolder, work: Work, engine: Engine) -> Outcome:
-    """What a run wrote: the one that stands in the folder, gone on with unless it is finished already."""
-    if known.pairs is not None and known.errors is not None:
-        folder.clean()
-        return _still_there(folder, Outcome(known.pairs, known.errors))
-    _score(work, plan, folder, engine)
-    outcome = _ranked(plan, folder, known.model)
-    folder.write(replace(known, **outcome._asdict()))
+def _finish(record: RunRecord, plan: ShardPlan, folder: RunFolder, spec: WorkerSpec, engine: BulkEngine) -> RunSummary:
+    """Do what is left of the run; if it is finished already, check that its results still exist."""
+    if record.pairs is None or record.errors is None:
+        _score(spec, plan, folder, engine)
+        summary = _rank(plan, folder, record.model)
+        folder.write_record(replace(record, **summary._asdict()))
+    else:
+        summary = RunSummary(record.pairs, record.errors)
+        _check_count(folder, sum(row_count(part, remove=folder.path) for part in folder.results()), summary.pairs)
     folder.clean()
-    return outcome
+    return summary
 
 
-def _score(work: Work, plan: Plan, folder: RunFolder, engine: Engine) -> None:
-    scored = folder.scored_slices()
-    left = [part for part in plan.shards if part.number not in scored]
-    is_done = plan.row_count - sum(part.rows for part in left)
-    with waiting(f"loading {work.model}"):
-        results = engine(work, left) if left else iter(())
-    with progress_bar("scoring rows", plan.row_count, is_done) as advance:
-        for done in results:
-            if done.fault is not None:
-                raise OnelogitError(f"worker {done.worker}: {done.fault}")
-            advance(done.rows)
+def _score(spec: WorkerSpec, plan: ShardPlan, folder: RunFolder, engine: BulkEngine) -> None:
+    scored = folder.scored_shards()
+    remaining = [shard for shard in plan.shards if shard.number not in scored]
+    completed = plan.row_count - sum(shard.rows for shard in remaining)
+    with waiting(f"loading {spec.model}"):
+        results = engine(spec, remaining) if remaining else iter(())
+    with progress_bar("scoring rows", plan.row_count, completed) as advance:
+        for result in results:
+            if result.error is not None:
+                raise OnelogitError(f"worker {result.worker}: {result.error}")
+            advance(result.rows)
 
 
-def _ranked(plan: Plan, folder: RunFolder, model: str) -> Outcome:
-    parts = [part_of_shard(folder.scored, part.number) for part in plan.shards]
+def _rank(plan: ShardPlan, folder: RunFolder, model: str) -> RunSummary:
+    parts = [shard_path(folder.scored, shard.number) for shard in plan.shards]
     if missing := [part.name for part in parts if not part.is_file()]:
-        raise OnelogitError(f"{len(missing)} of {len(parts)} slices are not scored, {missing[0]} for one; run it again")
-    expected = sum(map(row_count, parts))
-    for number, table in enumerate(grouped_tables(parts, folder.make_drafts(), expected)):
-        write_part(rank_table(table, model), folder.part_of_results(number))
-    return _checked(folder, expected)
+        raise OnelogitError(
+            f"{len(missing)} of {len(parts)} shards were not scored, the first is {missing[0]}; "
+            "run the same command again"
+        )
+    pair_count = sum(map(row_count, parts))
+    for number, table in enumerate(grouped_tables(parts, folder.make_drafts_folder(), pair_count)):
+        write_part(rank_table(table, model), folder.result_path(number))
+    return _check_results(folder, pair_count)
 
 
-def _still_there(folder: RunFolder, outcome: Outcome) -> Outcome:
-    """What a finished run wrote.
-
-    Raises:
-        OnelogitError: a part of it is gone.
-    """
-    _check_count(folder, sum(row_count(part, remove=folder.path) for part in folder.results()), outcome.pairs)
-    return outcome
-
-
-def _check_count(folder: RunFolder, pairs: int, expected: int) -> None:
-    if pairs != expected:
-        raise OnelogitError(f"{folder.path} holds {pairs} pairs of {expected}; remove it and run it again")
-
-
-def _checked(folder: RunFolder, expected: int) -> Outcome:
-    """What the results hold, read back.
+def _check_results(folder: RunFolder, expected: int) -> RunSummary:
+    """Read the results back and count them.
 
     Raises:
-        OnelogitError: a pair is missing, or there twice.
+        OnelogitError: a pair is missing or duplicated.
     """
     pairs = errors = 0
     for part in folder.results():
         table = read_part(part, columns=["query_id", "document_id", "error"])
-        fine = table.filter(compute.is_null(table["error"]))
-        if fine.group_by(["query_id", "document_id"]).aggregate([]).num_rows != fine.num_rows:
-            raise OnelogitError(f"{part} holds a pair twice; remove {folder.path} and run it again")
-        pairs, errors = pairs + table.num_rows, errors + table.num_rows - fine.num_rows
+        ranked = table.filter(compute.is_null(table["error"]))
+        if ranked.group_by(["query_id", "document_id"]).aggregate([]).num_rows != ranked.num_rows:
+            raise OnelogitError(f"{part} holds a pair twice; remove {folder.path} and run the same command again")
+        pairs, errors = pairs + table.num_rows, errors + table.num_rows - ranked.num_rows
     _check_count(folder, pairs, expected)
-    return Outcome(pairs, errors)
+    return RunSummary(pairs, errors)
+
+
+def _check_count(folder: RunFolder, pairs: int, expected: int) -> None:
+    if pairs != expected:
+        raise OnelogitError(
+            f"{folder.path} holds {pairs} pairs of {expected}; remove it and run the same command again"
+        )

@@ -1,7 +1,7 @@
-"""The folder OUT: whose results it holds, which slices are scored, and when it is finished.
+"""The output folder of a run: what it belongs to, which shards are scored, and whether it is finished.
 
-`_run.json` says whose; `_scored-*/` holds a part for each slice that is scored, until all are, and are ranked. Readers
-of Parquet folders pass over both, for their names begin with "_".
+`_run.json` identifies the run. `_scored-*/` holds a part file for each scored shard until all of them are ranked.
+Readers of Parquet folders ignore both, because their names begin with "_".
 """
 
 import json
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from onelogit.bulk.part_files import WRITE_ADVICE, is_whole
+from onelogit.bulk.part_files import WRITE_ADVICE, is_readable
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.atomic_write import atomic_file
 from onelogit.io.outputs import locked
@@ -20,13 +20,13 @@ from onelogit.io.outputs import locked
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What a run is, to be told apart from others; and once it is finished, what came of it.
+    """What distinguishes a run from others, and once it is finished, what it wrote.
 
     Attributes:
-        model: its name and a digest.
-        input: a digest of names, sizes and contents.
-        slice_rows: the most rows of a slice.
-        pairs: how many it wrote, once it is finished.
+        model: name and digest of the model.
+        input: digest of the names and contents of the input files.
+        slice_rows: the maximal number of rows in a shard.
+        pairs: number of pairs written; None until the run is finished.
         errors: how many of them are errors.
     """
 
@@ -37,20 +37,20 @@ class RunRecord:
     errors: int | None = None
 
 
-_NOBODY = RunRecord(model="", input="", slice_rows=0)  # whose a folder is while it is cleared
+_CLEARING = RunRecord(model="", input="", slice_rows=0)  # recorded while results of another run are removed
 
 
 class RunFolder:
-    """The folder of a run.
+    """The output folder of a run.
 
     Args:
-        path: of the folder; made when it is claimed.
-        run: as it begins.
+        path: created when the folder is claimed.
+        run: the record of the unfinished run.
 
     Attributes:
-        path: the same.
-        scored: where its parts are. Named after the run, so that a worker of an earlier one that is not dead yet
-            writes into nobody's.
+        path: as given.
+        scored: the folder of the part files. Its name depends on the run, so that a worker of an earlier run that is
+            still alive does not write into it.
     """
 
     def __init__(self, path: Path, run: RunRecord) -> None:
@@ -58,80 +58,83 @@ class RunFolder:
         self._run = run
         self.scored = path / f"_scored-{zlib.crc32(repr(run).encode()):08x}"
         self._drafts = path / "_drafts"
-        self._note = path / "_run.json"
+        self._record_file = path / "_run.json"
 
     @contextmanager
     def claimed(self, *, is_overwriting: bool) -> Iterator[RunRecord]:
-        """The folder for this run alone: what was written down of it, which says whether it is finished.
+        """Lock the folder for this run, and get the run's record.
 
         Raises:
-            InputError: the folder holds something else, or another process is at it.
+            InputError: the folder holds something else, or another process is writing to it.
         """
         with locked(self.path):
-            found = self._found()
-            if found is None or found == _NOBODY or is_overwriting:
+            found = self._read_record()
+            if found is None or found == _CLEARING or is_overwriting:
                 self._clear()
+                found = self._run
             elif replace(found, pairs=None, errors=None) != self._run:
                 raise InputError(
                     f"{self.path} holds results of {_difference(found, self._run)}; pass --overwrite to replace them, "
                     "or name another folder"
                 )
             self.scored.mkdir(exist_ok=True)
-            yield self._found() or self._run
+            yield found
 
-    def write(self, run: RunRecord) -> None:
-        """Write down what the run is."""
-        with atomic_file(self._note, OnelogitError, advice=WRITE_ADVICE) as temporary:
+    def write_record(self, run: RunRecord) -> None:
+        """Replace the run's record."""
+        with atomic_file(self._record_file, OnelogitError, advice=WRITE_ADVICE) as temporary:
             temporary.write_text(json.dumps(asdict(run)), encoding="utf-8")
 
-    def scored_slices(self) -> set[int]:
-        """The numbers of the slices that are scored, and whose parts are whole."""
-        return {int(part.stem.partition("-")[2]) for part in self.scored.glob("slice-*.parquet") if is_whole(part)}
+    def scored_shards(self) -> set[int]:
+        """The numbers of the shards with a complete part file."""
+        return {int(part.stem.partition("-")[2]) for part in self.scored.glob("slice-*.parquet") if is_readable(part)}
 
-    def part_of_results(self, number: int) -> Path:
-        """Where results are written."""
+    def result_path(self, number: int) -> Path:
+        """The path of a result file."""
         return self.path / f"part-{number:05}.parquet"
 
     def results(self) -> list[Path]:
-        """All results."""
+        """The paths of all result files."""
         return sorted(self.path.glob("part-*.parquet"))
 
-    def make_drafts(self) -> Path:
-        """A folder for what is needed while ranking; empty."""
+    def make_drafts_folder(self) -> Path:
+        """An empty folder for temporary files of the ranking."""
         shutil.rmtree(self._drafts, ignore_errors=True)
         self._drafts.mkdir()
         return self._drafts
 
     def clean(self) -> None:
-        """Remove all but the results and what the run is."""
+        """Remove everything except the results and the run's record."""
         for folder in (*self.path.glob("_scored-*"), self._drafts):
             shutil.rmtree(folder, ignore_errors=True)
         for draft in (*self.path.glob(".part-*"), *self.path.glob("._run.json.*")):
             draft.unlink(missing_ok=True)
 
-    def _found(self) -> RunRecord | None:
+    def _read_record(self) -> RunRecord | None:
         try:
-            return RunRecord(**json.loads(self._note.read_text(encoding="utf-8")))
+            return RunRecord(**json.loads(self._record_file.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            if self.path.is_dir() and any(not file.name.startswith(".") for file in self.path.iterdir()):
+            if any(not file.name.startswith(".") for file in self.path.iterdir()):
                 raise InputError(
-                    f"{self.path} is not empty, and what it holds was not written by onelogit bulk; name another folder"
+                    f"{self.path} is not empty, and its content was not written by onelogit bulk; name another folder"
                 ) from None
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{self._note} cannot be read ({error}); remove {self.path}, or name another") from error
+            raise InputError(
+                f"{self._record_file} cannot be read ({error}); remove {self.path}, or name another folder"
+            ) from error
 
     def _clear(self) -> None:
-        self.write(_NOBODY)
+        self.write_record(_CLEARING)
         self.clean()
         for part in self.results():
             part.unlink()
-        self.write(self._run)
+        self.write_record(self._run)
 
 
-def part_of_shard(scored: Path, number: int) -> Path:
-    """Where the pairs of a slice are written once they are scored."""
-    return scored / f"slice-{number:08}.parquet"
+def shard_path(scored_folder: Path, number: int) -> Path:
+    """The path of the part file with the scored pairs of a shard."""
+    return scored_folder / f"slice-{number:08}.parquet"
 
 
 def _difference(found: RunRecord, run: RunRecord) -> str:

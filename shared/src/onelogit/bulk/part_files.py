@@ -1,4 +1,4 @@
-"""Scored pairs <-> Parquet files, each of which stands whole under its name or not at all."""
+"""Tables of scored and of ranked pairs <-> Parquet files."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,19 +10,19 @@ import pyarrow
 from pyarrow import parquet
 
 from onelogit.bulk.input_rows import ScoringPair
-from onelogit.bulk.scoring import Scored
+from onelogit.bulk.scoring import PairResult
 from onelogit.errors import OnelogitError, first_line
 from onelogit.io.atomic_write import atomic_file
 
 WRITE_ADVICE = "; once it can, run the same command again"
 
-# What is known of a pair once it is scored, and all that ranking needs.
+# A scored pair, with all that ranking needs.
 SCORED = pyarrow.schema(
     [
-        ("place", pyarrow.int64()),  # of the pair among all: ties are ranked by it
+        ("place", pyarrow.int64()),  # position among all pairs; the order of equal logits
         ("query_id", pyarrow.string()),
         ("document_id", pyarrow.string()),
-        ("query_check", pyarrow.uint32()),  # tells apart two queries of one id
+        ("query_check", pyarrow.uint32()),  # detects two queries with one id
         ("logit", pyarrow.float32()),
         ("score", pyarrow.float64()),
         ("error", pyarrow.string()),
@@ -42,30 +42,25 @@ RANKED = pyarrow.schema(
 )
 
 
-def scored_table(pairs: Sequence[ScoringPair], scored: Sequence[Scored], places: Iterable[int]) -> Any:
-    """Pairs with what became of them, as a table of the schema `SCORED`.
+def scored_table(pairs: Sequence[ScoringPair], results: Sequence[PairResult], positions: Iterable[int]) -> Any:
+    """A table with the schema `SCORED`.
 
     Args:
         pairs: in any order.
-        scored: for each pair.
-        places: for each pair; in the tables of all whole queries, those of equal logits say which comes first.
+        results: one for each pair.
+        positions: one for each pair; of equal logits in a query, the one with the lower position ranks first.
     """
     rows = [
-        (place, pair.query_id, pair.document_id, query_check(pair.query), *each)
-        for pair, each, place in zip(pairs, scored, places, strict=True)
+        (position, pair.query_id, pair.document_id, zlib.crc32(pair.query.encode()), *result)
+        for pair, result, position in zip(pairs, results, positions, strict=True)
     ]
-    columns = [[row[index] for row in rows] for index in range(len(SCORED))]
+    columns = zip(*rows, strict=True) if rows else [[]] * len(SCORED)
     arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, SCORED, strict=True)]
     return pyarrow.table(arrays, SCORED)
 
 
-def query_check(query: str) -> int:
-    """A number that two different queries seldom share; 0 for none."""
-    return zlib.crc32(query.encode())
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a part can be read; a disk that filled up or a machine that went down may leave one that cannot."""
+def is_readable(path: Path) -> bool:
+    """Whether a part file is complete; a full disk or a power failure may leave one that is not."""
     try:
         parquet.read_metadata(path)
     except (OSError, pyarrow.ArrowException):
@@ -74,43 +69,43 @@ def is_whole(path: Path) -> bool:
 
 
 def row_count(path: Path, *, remove: Path | None = None) -> int:
-    """The rows of a part.
+    """The number of rows of a part file.
 
     Args:
-        path: of the part.
-        remove: what is to be removed where it cannot be read; the part itself where left out.
+        path: the file.
+        remove: what the error message advises to remove; the file itself by default.
 
     Raises:
         OnelogitError: it cannot be read.
     """
-    with _told(path, path if remove is None else remove):
+    with _damage_reported(path, remove or path):
         return int(parquet.read_metadata(path).num_rows)
 
 
 def read_part(path: Path, **options: Any) -> Any:
-    """A part as a table, as pyarrow reads it with these options.
+    """A part file as a table, read by pyarrow with the given options.
 
     Raises:
         OnelogitError: it cannot be read.
     """
-    with _told(path, path):
+    with _damage_reported(path, path):
         return parquet.read_table(path, **options)
 
 
 @contextmanager
-def _told(path: Path, remove: Path) -> Iterator[None]:
+def _damage_reported(path: Path, remove: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's: the part may be whole
+            raise  # an error of the system: the file may be complete
         raise OnelogitError(
             f"{path} is damaged ({first_line(error)}); remove {remove}, and run the same command again"
         ) from error
 
 
 def write_part(table: Any, path: Path) -> None:
-    """Write a table to a file that appears under its name only once it is complete; the same table gives the same file.
+    """Write a table to a file that appears only once it is complete. Equal tables give equal files.
 
     Raises:
         OnelogitError: it cannot be written.

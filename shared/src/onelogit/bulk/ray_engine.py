@@ -1,8 +1,8 @@
-"""Slices -> parts, by actors of a Ray cluster.
+"""Shards -> part files, and a Ray dataset -> a ranked dataset, by actors of a Ray cluster.
 
-What travels through Ray are the names of slices: each worker reads its own from the input and writes its own part, both
-in folders that all nodes see. So nothing is shuffled, nothing has to fit in the object store, and what Ray runs twice,
-after a worker or a node died, is written twice under one name.
+For files, only the numbers and ranges of shards travel through Ray. Each worker reads its shards from the input and
+writes its own part files, both in folders that all nodes can access. So nothing is shuffled, nothing must fit in the
+object store, and a shard that Ray runs again, after a worker or a node died, is written again to the same file.
 """
 
 import logging
@@ -21,7 +21,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from onelogit.bulk.input_rows import pairs_of
-from onelogit.bulk.job import Done, Engine, Work, Worker, worker_name
+from onelogit.bulk.job import BulkEngine, ShardResult, ShardWorker, WorkerSpec, worker_name
 from onelogit.bulk.part_files import scored_table
 from onelogit.bulk.ranking import rank_table
 from onelogit.bulk.scoring import score_pairs
@@ -33,17 +33,25 @@ from onelogit.registry import open_reranker
 
 logger = logging.getLogger(__name__)
 
-_QUERIES_OF_A_BLOCK = 16  # with some hundred documents each
-_PAIRS_OF_A_BLOCK = 1024
+_QUERIES_PER_BLOCK = 16  # each with some hundred documents
+_PAIRS_PER_BLOCK = 1024
+_RESULT_SCHEMA = pyarrow.schema(
+    [
+        ("number", pyarrow.int64()),
+        ("rows", pyarrow.int64()),
+        ("worker", pyarrow.string()),
+        ("error", pyarrow.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """How many workers there are, and what each takes of the cluster.
+class WorkerPool:
+    """The number of workers, and the resources of each.
 
     Attributes:
-        workers: fewer do the work where the cluster has no room for all.
-        cpus_per_worker: also the threads of a model on a CPU.
+        workers: the maximal number; fewer run if the cluster has no room for all.
+        cpus_per_worker: also the number of threads of a model on a CPU.
         gpus_per_worker: 0 for a model on a CPU.
     """
 
@@ -59,8 +67,8 @@ class Pool:
             if not 0 <= value < math.inf:
                 raise InputError(f"{name} must be a number from 0 up, not {value!r}")
 
-    def of(self, worker: type, *arguments: object) -> dict[str, Any]:
-        """The arguments of `map_batches` for workers of a class that is made with `arguments`."""
+    def map_arguments(self, worker: type, *arguments: object) -> dict[str, Any]:
+        """The arguments of `map_batches` for a pool of `worker(*arguments)`."""
         return {
             "fn": worker,
             "fn_constructor_args": arguments,
@@ -71,12 +79,92 @@ class Pool:
         }
 
 
-def check_room(pool: Pool) -> None:
-    """Refuse a pool that would hold every CPU for good, while what feeds it waits for one, for good.
+def warn_if_no_node_fits(pool: WorkerPool) -> None:
+    """Log a warning if no node can run a worker: Ray waits silently, because a cluster may still grow."""
+    needs = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(kind, 0) >= count for kind, count in needs.items()) for node in nodes):
+        logger.warning("no node has the %s CPUs and %s GPUs of a worker: waiting for one that does", *needs.values())
 
-    Raises:
-        InputError: the cluster has no CPU left beside the pool.
+
+class ShardActor:
+    """A worker that Ray Data can call: a table of shards in, a table of their results out.
+
+    Errors are returned, not raised: Ray would retry them and print long reports.
     """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._worker: ShardWorker | None = None
+        self._error: str | None = None
+        try:
+            self._worker = ShardWorker(spec)
+        except Exception as error:
+            self._error = _one_line(error)
+
+    def __call__(self, batch: Any) -> Any:
+        """Score the shards of a batch."""
+        results = [self._score(Shard(**row))._asdict() for row in batch.to_pylist()]
+        return pyarrow.Table.from_pylist(results, _RESULT_SCHEMA)
+
+    def _score(self, shard: Shard) -> ShardResult:
+        if self._worker is None:
+            return ShardResult(shard.number, shard.rows, worker_name(), self._error)
+        try:
+            return self._worker.score(shard)
+        except Exception as error:
+            return ShardResult(shard.number, shard.rows, worker_name(), _one_line(error))
+
+
+def score_on_ray(pool: WorkerPool, address: str | None = None) -> BulkEngine:
+    """The engine that scores shards on a Ray cluster.
+
+    Args:
+        pool: the workers.
+        address: of the cluster; None for the one that RAY_ADDRESS names, or else for a new one on this machine.
+    """
+    return partial(_score, pool, address)
+
+
+def _score(pool: WorkerPool, address: str | None, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+    with ray_session(address):
+        # One block per shard: Ray assigns blocks to workers, and one block of all rows would go to one worker.
+        rows = ray.data.from_items([shard._asdict() for shard in shards], override_num_blocks=len(shards))
+        pool = replace(pool, workers=min(pool.workers, len(shards)))
+        warn_if_no_node_fits(pool)
+        for row in rows.map_batches(batch_size=1, **pool.map_arguments(ShardActor, spec)).iter_rows():
+            yield ShardResult(**row)
+
+
+class PairActor:
+    """A reranker that Ray Data can call: a table of rows in, a table of their scored pairs out.
+
+    Args:
+        model: hub id, absolute path, or URL; not a reranker, which could not be restored if Ray lost the object.
+        options: options of the reranker.
+    """
+
+    def __init__(self, model: str, options: OpenOptions) -> None:
+        self._reranker = open_reranker(model, **options)
+
+    def __call__(self, batch: Any) -> Any:
+        """Score the pairs of a batch; the position of a pair is its position in its row."""
+        positioned = [each for row in batch.to_pylist() for each in enumerate(pairs_of(row))]
+        pairs = [pair for _, pair in positioned]
+        return scored_table(pairs, score_pairs(self._reranker, pairs), [position for position, _ in positioned])
+
+
+def rerank_dataset(dataset: Any, model: str, options: OpenOptions, pool: WorkerPool) -> Any:
+    """See `onelogit.bulk.rerank`."""
+    _check_free_cpu(pool)
+    spec = portable_spec(ModelSpec.of(model, options))
+    label = model_label(spec)
+    actors = pool.map_arguments(PairActor, spec.name, spec.open_options)
+    scored = split_blocks(dataset).map_batches(batch_size=1024, **actors)
+    return scored.groupby("query_id").map_groups(partial(rank_table, model=label), batch_format="pyarrow")
+
+
+def _check_free_cpu(pool: WorkerPool) -> None:
+    """Refuse a pool that holds all CPUs: it would wait forever for its input, which needs a CPU, too."""
     count, taken = ray.cluster_resources().get("CPU", 0), pool.workers * pool.cpus_per_worker
     if taken > count - 1:
         raise InputError(
@@ -85,115 +173,29 @@ def check_room(pool: Pool) -> None:
         )
 
 
-def mention_room(pool: Pool) -> None:
-    """Warn where no node has room for a worker: Ray waits without a word, for a cluster may yet get one."""
-    need = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(kind, 0) >= count for kind, count in need.items()) for node in nodes):
-        logger.warning("no node has the %s CPUs and %s GPUs of a worker: waiting for one that does", *need.values())
-
-
-_DONE = pyarrow.schema(
-    [
-        ("number", pyarrow.int64()),
-        ("rows", pyarrow.int64()),
-        ("worker", pyarrow.string()),
-        ("fault", pyarrow.string()),
-    ]
-)
-
-
-class ShardActor:
-    """A worker as Ray Data calls it: a table of slices in, a table of what is done out.
-
-    What goes wrong in it is told, not raised: Ray would try it again, and print pages.
-    """
-
-    def __init__(self, work: Work) -> None:
-        self._worker: Worker | None = None
-        self._fault: str | None = None
-        try:
-            self._worker = Worker(work)
-        except Exception as error:
-            self._fault = _told(error)
-
-    def __call__(self, batch: Any) -> Any:
-        """Score the slices of a batch."""
-        return pyarrow.Table.from_pylist([self._done(Shard(**row))._asdict() for row in batch.to_pylist()], _DONE)
-
-    def _done(self, part: Shard) -> Done:
-        if self._worker is None:
-            return Done(part.number, part.rows, worker_name(), self._fault)
-        try:
-            return self._worker.score(part)
-        except Exception as error:
-            return Done(part.number, part.rows, worker_name(), _told(error))
-
-
-def score_on_ray(pool: Pool, address: str | None = None) -> Engine:
-    """The engine of large jobs.
-
-    Args:
-        pool: of the workers.
-        address: of a cluster; None for the one that RAY_ADDRESS names, or else for one of this machine alone.
-    """
-    return partial(_score, pool, address)
-
-
-def _score(pool: Pool, address: str | None, work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-    with connected(address), quiet(), one_line():
-        # A block for each slice: Ray gives blocks to workers, and would give all rows of one file to one of them.
-        rows = ray.data.from_items([part._asdict() for part in shards], override_num_blocks=len(shards))
-        pool = replace(pool, workers=min(pool.workers, len(shards)))
-        mention_room(pool)
-        for row in rows.map_batches(batch_size=1, **pool.of(ShardActor, work)).iter_rows():
-            yield Done(**row)
-
-
-class PairActor:
-    """A reranker as Ray Data calls it: a table of rows in, a table of their scored pairs out.
-
-    Args:
-        model: hub id, absolute path, or URL; never a model, which would stay in Ray's memory, and go with it.
-        options: of the reranker.
-    """
-
-    def __init__(self, model: str, options: OpenOptions) -> None:
-        self._reranker = open_reranker(model, **options)
-
-    def __call__(self, batch: Any) -> Any:
-        """Score the pairs of a batch; `place` counts those of one row."""
-        places, pairs = [], []
-        for row in batch.to_pylist():
-            for place, pair in enumerate(pairs_of(row)):
-                places.append(place)
-                pairs.append(pair)
-        return scored_table(pairs, score_pairs(self._reranker, pairs), places)
-
-
-def reranked_dataset(dataset: Any, model: str, options: OpenOptions, pool: Pool) -> Any:
-    """What `onelogit.bulk.rerank` gives."""
-    check_room(pool)
-    spec = portable_spec(ModelSpec.of(model, options))
-    label = model_label(spec)
-    scored = in_blocks(dataset).map_batches(batch_size=1024, **pool.of(PairActor, spec.name, spec.open_options))
-    return scored.groupby("query_id").map_groups(partial(rank_table, model=label), batch_format="pyarrow")
-
-
-def in_blocks(dataset: Any) -> Any:
-    """The dataset in blocks for many actors: one file is one block, which one would get while the others wait."""
+def split_blocks(dataset: Any) -> Any:
+    """The dataset in blocks for many actors: Ray reads a file as one block, and assigns a block to one actor."""
     schema = dataset.schema()
     has_lists = schema is not None and "documents" in schema.names
-    return dataset.repartition(target_num_rows_per_block=_QUERIES_OF_A_BLOCK if has_lists else _PAIRS_OF_A_BLOCK)
+    return dataset.repartition(target_num_rows_per_block=_QUERIES_PER_BLOCK if has_lists else _PAIRS_PER_BLOCK)
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Ray, as the caller has it already, or else while this lasts.
+def ray_session(address: str | None) -> Iterator[None]:
+    """Use Ray in the block, connecting first if the caller has not, without progress bars and logs of Ray Data.
 
     Raises:
-        OnelogitError: there is no cluster at the address, or it wants another token.
+        OnelogitError: the cluster cannot be reached or refuses the token, or a worker fails.
     """
+    with _connected(address), _quiet():
+        try:
+            yield
+        except RayError as error:
+            raise OnelogitError(f"a worker failed: {_one_line(error)}") from error
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
@@ -201,7 +203,7 @@ def connected(address: str | None) -> Iterator[None]:
         _check_address(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise OnelogitError(f"Ray cannot be reached at {address or 'this machine'}: {_told(error)}") from error
+        raise OnelogitError(f"Ray cannot be reached at {address or 'this machine'}: {_one_line(error)}") from error
     try:
         yield
     finally:
@@ -209,37 +211,27 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Ray Data without bars and plans of its own: the caller counts rows."""
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    bars, level = context.enable_progress_bars, logger.level
+def _quiet() -> Iterator[None]:
+    context, ray_logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    has_bars, level = context.enable_progress_bars, ray_logger.level
     context.enable_progress_bars = False
-    logger.setLevel(logging.CRITICAL)
+    ray_logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        context.enable_progress_bars = bars
-        logger.setLevel(level)
-
-
-@contextmanager
-def one_line() -> Iterator[None]:
-    """What Ray raises, as an error of ours."""
-    try:
-        yield
-    except RayError as error:
-        raise OnelogitError(f"a worker failed: {_told(error)}") from error
+        context.enable_progress_bars = has_bars
+        ray_logger.setLevel(level)
 
 
 def _check_address(address: str) -> None:
-    """Fail at once where nobody listens, which Ray itself would wait minutes for."""
+    """Fail at once if nothing listens at the address; Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "://" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _told(error: BaseException) -> str:
-    """One line: of the first cause, the last line of a report of Ray's, which names the error itself."""
+def _one_line(error: BaseException) -> str:
+    """The last line of the first cause's message: in a report of Ray, that line names the error itself."""
     while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
         error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

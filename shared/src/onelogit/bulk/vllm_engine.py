@@ -1,7 +1,7 @@
-"""Slices -> parts, with vLLM on a Ray cluster: Ray Data's own engine stage, between two functions of ours.
+"""Shards -> part files, by vLLM on a Ray cluster: Ray Data's vLLM stage between `RowEncoder` and `decode_row`.
 
-The model is one that `onelogit convert` wrote. vLLM reads token ids that the core's encoder writes, so prompt, cuts and
-the safety of control tokens are the core's, whatever vLLM's version makes of templates; and gives raw logits.
+The model must have been written by `onelogit convert`. vLLM reads token ids from onelogit's own encoder, so prompts,
+truncation and the handling of control tokens do not depend on the version of vLLM; it returns raw logits.
 """
 
 import json
@@ -15,179 +15,173 @@ from typing import Any
 import ray.data
 
 from onelogit.bulk.input_rows import ScoringPair
-from onelogit.bulk.job import Done, Engine, Work, located_pairs, places, worker_name
-from onelogit.bulk.output_folder import part_of_shard
+from onelogit.bulk.job import BulkEngine, ShardResult, WorkerSpec, pair_positions, read_pairs, worker_name
+from onelogit.bulk.output_folder import shard_path
 from onelogit.bulk.part_files import scored_table, write_part
-from onelogit.bulk.ray_engine import Pool, connected, mention_room, one_line, quiet
-from onelogit.bulk.scoring import scored
+from onelogit.bulk.ray_engine import WorkerPool, ray_session, warn_if_no_node_fits
+from onelogit.bulk.scoring import pair_result
 from onelogit.bulk.shards import Shard, ShardReader
 from onelogit.checkpoints.load_encoder import LoadedEncoder, load_encoder
 from onelogit.checkpoints.resolve import resolve_model
 from onelogit.errors import InputError
 from onelogit.options import ModelSpec, OpenOptions
-from onelogit.recipes.recipe import Recipe
+from onelogit.recipes.recipe import Activation
 
-_ROWS_TOGETHER = 256  # in a batch of vLLM's stage, which has several of them in flight
-_KEPT = ("number", "pairs", "place", "query_id", "document_id", "query")
+_BATCH_ROWS = 256  # vLLM's stage has several batches in flight
+_RESULT_COLUMNS = ("number", "pairs", "position", "query_id", "document_id", "query")
 _OPTIONS = {
     *("revision", "token", "recipe", "dtype", "device", "max_tokens", "instruction", "activation"),
     *("allow_control_tokens", "long_documents"),
 }
-_NO_PROMPT = [0]  # for a pair that has an error already, and stays in its row
+_PLACEHOLDER_IDS = [0]  # for a row that has an error already: vLLM must get some prompt
 
 
-def prompt_writer(model: str, options: OpenOptions) -> LoadedEncoder:
-    """What writes the prompts of a folder that `onelogit convert` wrote.
+def load_converted_encoder(model: str, options: OpenOptions) -> LoadedEncoder:
+    """The encoder of a folder that `onelogit convert` wrote.
 
     Raises:
-        InputError: an option that would have no effect here.
+        InputError: an option has no effect with this engine, or the model is not converted.
         OnelogitError: as `Reranker.load`.
     """
     _check_options(options)
-    found = resolve_model(ModelSpec.of(model, options))
-    return load_encoder(found, _position_limit(model, json.loads(found.texts["config.json"])))
+    resolved = resolve_model(ModelSpec.of(model, options))
+    config = json.loads(resolved.texts["config.json"])
+    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        raise InputError(f"{model} is not a sequence classifier; convert it with: onelogit convert {model} -o FOLDER")
+    return load_encoder(resolved, config.get("max_position_embeddings"))
 
 
 def _check_options(options: OpenOptions) -> None:
     if options.get("long_documents") == "chunk_max":
-        raise InputError("long_documents='chunk_max' makes several rows of a document, which engine vllm cannot")
+        raise InputError("engine vllm does not support long_documents='chunk_max'; use another engine")
     if options.get("device") not in (None, "cuda", "cpu"):
-        raise InputError(f"engine vllm runs on 'cuda', or with a build for it on 'cpu', not on {options['device']!r}")
+        raise InputError(f"engine vllm runs on 'cuda', or with a CPU build on 'cpu', not on {options['device']!r}")
     for name, value in options.items():
         if name not in _OPTIONS and value is not None and value is not False:
             raise InputError(f"{name!r} is no option of engine vllm")
 
 
-def _position_limit(model: str, config: Mapping[str, Any]) -> int | None:
-    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
-        raise InputError(f"{model} is no sequence classifier; write one with: onelogit convert {model} -o FOLDER")
-    return config.get("max_position_embeddings")
+class RowEncoder:
+    """Adds to the row of a pair what vLLM's stage needs: token ids, and the request for a raw logit.
 
-
-class Encode:
-    """A pair's row as vLLM's stage takes it: token ids, and the wish for a raw logit.
-
-    It travels as a model's name, and opens its tokenizer where it arrives.
+    It is pickled as its spec, and loads its tokenizer where it is used.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._writer: LoadedEncoder | None = None
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._loaded: LoadedEncoder | None = None
 
-    def __reduce__(self) -> tuple[type["Encode"], tuple[Work]]:
-        return Encode, (self._work,)
+    def __reduce__(self) -> tuple[type["RowEncoder"], tuple[WorkerSpec]]:
+        return RowEncoder, (self._spec,)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns that are added to a row."""
-        if self._writer is None:
-            self._writer = prompt_writer(self._work.model, self._work.options)
-        ids, error = _NO_PROMPT, row["error"]
+        """The columns to add to a row."""
+        if self._loaded is None:
+            self._loaded = load_converted_encoder(self._spec.model, self._spec.options)
+        ids, error = _PLACEHOLDER_IDS, row["error"]
         if error is None:
             try:
-                rows = self._writer.encoder.rows([(row["query"], row["document"])], self._writer.instruction)
+                rows = self._loaded.encoder.rows([(row["query"], row["document"])], self._loaded.instruction)
                 ids = [*rows[0].ids]
-            except InputError as fault:
-                error = str(fault)
+            except InputError as input_error:
+                error = str(input_error)
         return {"tokenized_prompt": ids, "pooling_params": {"use_activation": False}, "error": error}
 
 
-def decode(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of vLLM's stage as a pair with its logit, or with an error in its place."""
+def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row from vLLM's stage as the row of a pair with its logit or its error."""
     error = row["error"] or row.get("__inference_error__") or None
     logit = None if error is not None else float(row["embeddings"][0])
     if logit is not None and not math.isfinite(logit):
         logit, error = None, f"the logit is {logit}"
-    return {**{name: row[name] for name in _KEPT}, "error": error, "logit": logit}
+    return {**{name: row[name] for name in _RESULT_COLUMNS}, "error": error, "logit": logit}
 
 
-def score_by_vllm(pool: Pool, address: str | None = None) -> Engine:
-    """The engine of GPUs: as many of vLLM's engines as the pool has workers.
+def score_by_vllm(pool: WorkerPool, address: str | None = None) -> BulkEngine:
+    """The engine that scores shards by vLLM; each worker of the pool is an engine of vLLM.
 
     Args:
-        pool: of the engines; one that takes several GPUs splits its model over them, and one takes no less than one
-            but for the option `device="cpu"`, with a build of vLLM for it.
-        address: as of `score_on_ray`.
+        pool: the workers. The model is split over the GPUs of a worker, which is at least one, except with the option
+            `device="cpu"` and a CPU build of vLLM.
+        address: as in `score_on_ray`.
     """
     return partial(_score, pool, address)
 
 
-def _score(pool: Pool, address: str | None, work: Work, shards: Sequence[Shard]) -> Iterator[Done]:
-    writer = prompt_writer(work.model, work.options)  # refuses before anything is started what would be refused there
+def _score(pool: WorkerPool, address: str | None, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+    loaded = load_converted_encoder(
+        spec.model, spec.options
+    )  # reports errors of model and options before anything is started
     if pool.gpus_per_worker != int(pool.gpus_per_worker):
         raise InputError(f"an engine of vLLM takes whole GPUs, not {pool.gpus_per_worker:g}")
-    room = _room(pool, work.options)
-    with connected(address), quiet(), one_line():
-        mention_room(room)
-        rows = ray.data.from_items([part._asdict() for part in shards], override_num_blocks=len(shards))
-        pairs = rows.flat_map(pair_rows)
-        answered = _processor(pool, work, writer.encoder.max_tokens)(pairs).iter_rows()
-        yield from gathered(answered, work, writer.model.recipe, shards)
-
-
-def _room(pool: Pool, options: OpenOptions) -> Pool:
-    """What an engine really takes."""
-    return replace(pool, gpus_per_worker=0 if options.get("device") == "cpu" else max(pool.gpus_per_worker, 1))
+    gpus = 0 if spec.options.get("device") == "cpu" else max(pool.gpus_per_worker, 1)
+    with ray_session(address):
+        warn_if_no_node_fits(replace(pool, gpus_per_worker=gpus))
+        rows = ray.data.from_items([shard._asdict() for shard in shards], override_num_blocks=len(shards))
+        scored = _processor(pool, spec, loaded.encoder.max_tokens)(rows.flat_map(pair_rows)).iter_rows()
+        yield from write_shards(scored, spec, spec.options.get("activation") or loaded.model.recipe.activation, shards)
 
 
 def pair_rows(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The pairs of a slice, a row each; one that stands for none where there are none."""
-    part = Shard(**row)
-    pairs = located_pairs(part, ShardReader())
-    same = {"number": part.number, "pairs": len(pairs)}
+    """The rows of a shard's pairs; one row with an error if it has none, so that its part file is written, too."""
+    shard = Shard(**row)
+    pairs = read_pairs(shard, ShardReader())
+    common = {"number": shard.number, "pairs": len(pairs)}
     listed = pairs or [ScoringPair(None, None, error="no pairs")]
-    return [{**same, "place": place, **pair._asdict()} for place, pair in enumerate(listed)]
+    return [{**common, "position": position, **pair._asdict()} for position, pair in enumerate(listed)]
 
 
-def gathered(rows: Iterator[Mapping[str, Any]], work: Work, recipe: Recipe, shards: Sequence[Shard]) -> Iterator[Done]:
-    """Write each slice as soon as all its pairs are there, in whatever order they come; a pair may come twice."""
-    activation = work.options.get("activation") or recipe.activation
-    waiting: dict[int, dict[int, Mapping[str, Any]]] = {}
-    size = {part.number: part.rows for part in shards}
+def write_shards(
+    rows: Iterator[Mapping[str, Any]], spec: WorkerSpec, activation: Activation, shards: Sequence[Shard]
+) -> Iterator[ShardResult]:
+    """Write each shard once all its rows have arrived, in any order; a row may arrive twice."""
+    arrived: dict[int, dict[int, Mapping[str, Any]]] = {shard.number: {} for shard in shards}
+    shard_rows = {shard.number: shard.rows for shard in shards}
     for row in rows:
         number = row["number"]
-        if number not in size:
+        if number not in arrived:
             continue  # written already
-        here = waiting.setdefault(number, {})
-        here[row["place"]] = row if "logit" in row else decode(row)  # Ray passes rows of failed requests by `decode`
-        if len(here) >= row["pairs"]:
-            _write(work, number, [here[place] for place in range(row["pairs"])], activation)
-            yield Done(number, size.pop(number), worker_name())
-            del waiting[number]
+        # Ray does not pass the rows of failed requests through `decode_row`.
+        arrived[number][row["position"]] = row if "logit" in row else decode_row(row)
+        if len(arrived[number]) >= row["pairs"]:
+            by_position = arrived.pop(number)
+            _write_shard(spec, number, [by_position[position] for position in range(row["pairs"])], activation)
+            yield ShardResult(number, shard_rows[number], worker_name())
 
 
-def _write(work: Work, number: int, rows: Sequence[Mapping[str, Any]], activation: Any) -> None:
+def _write_shard(spec: WorkerSpec, number: int, rows: Sequence[Mapping[str, Any]], activation: Activation) -> None:
     pairs = [ScoringPair(row["query_id"], row["document_id"], row["query"]) for row in rows]
-    outcomes = [scored(row["logit"] if row["error"] is None else row["error"], activation) for row in rows]
-    table = scored_table(pairs, outcomes, places(number, pairs))
-    write_part(table, part_of_shard(Path(work.scored), number))
+    results = [pair_result(row["logit"] if row["error"] is None else row["error"], activation) for row in rows]
+    write_part(
+        scored_table(pairs, results, pair_positions(number, pairs)), shard_path(Path(spec.scored_folder), number)
+    )
 
 
-def engine_settings(pool: Pool, work: Work, max_tokens: int) -> dict[str, Any]:
-    """How Ray Data's stage is set up."""
-    is_on_cpu = work.options.get("device") == "cpu"
-    engine = {name: work.options[name] for name in ("dtype", "revision") if work.options.get(name)}
+def engine_settings(pool: WorkerPool, spec: WorkerSpec, max_tokens: int) -> dict[str, Any]:
+    """The settings of Ray Data's vLLM stage."""
+    is_on_cpu = spec.options.get("device") == "cpu"
     return {
-        "model_source": work.model,
+        "model_source": spec.model,
         "task_type": "classify",
-        "batch_size": _ROWS_TOGETHER,
+        "batch_size": _BATCH_ROWS,
         "concurrency": pool.workers,
         "engine_kwargs": {
             "max_model_len": max_tokens,
             "tensor_parallel_size": int(pool.gpus_per_worker) or 1,
-            **engine,
+            **{name: spec.options[name] for name in ("dtype", "revision") if spec.options.get(name)},
         },
-        # Ray would wait for a GPU for ever.
+        # Without it, Ray would wait for a GPU forever.
         "placement_group_config": {"bundle_per_worker": {"CPU": pool.cpus_per_worker}} if is_on_cpu else None,
         "chat_template_stage": False,
         "tokenize_stage": False,
         "detokenize_stage": False,
         "should_continue_on_error": True,
-        "log_engine_metrics": False,  # they want a port of their own
+        "log_engine_metrics": False,  # would need a port
     }
 
 
-def _processor(pool: Pool, work: Work, max_tokens: int) -> Any:
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig  # noqa: PLC0415  wants ray[llm]
+def _processor(pool: WorkerPool, spec: WorkerSpec, max_tokens: int) -> Any:
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig  # noqa: PLC0415  needs ray[llm]
 
-    config = vLLMEngineProcessorConfig(**engine_settings(pool, work, max_tokens))
-    return build_processor(config, preprocess=Encode(work), postprocess=decode)
+    config = vLLMEngineProcessorConfig(**engine_settings(pool, spec, max_tokens))
+    return build_processor(config, preprocess=RowEncoder(spec), postprocess=decode_row)

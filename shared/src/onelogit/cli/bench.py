@@ -18,7 +18,7 @@ from onelogit.cli.model_options import (
 from onelogit.cli.output import print_json
 from onelogit.errors import InputError, check_packages
 from onelogit.io.outputs import check_plot
-from onelogit.io.text_files import STDIN, Texts, read_texts
+from onelogit.io.text_files import STDIN, TextCollection, read_text_collection
 from onelogit.options import ModelSpec
 from onelogit.validation import checked_count
 
@@ -96,7 +96,7 @@ def numbers_of(text: str, option: str) -> list[int]:
 
 
 class _NamedTexts(NamedTuple):
-    texts: Texts
+    texts: TextCollection
     name: str
 
 
@@ -121,8 +121,8 @@ def _texts(path: str | None) -> _NamedTexts:
     sample = bundled_pairs()
     queries = list(dict.fromkeys(pair.query for pair in sample))
     if path is None:
-        return _NamedTexts(Texts(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE)
-    texts, name = read_texts(path, _MAX_TEXTS), "stdin" if path == STDIN else path
+        return _NamedTexts(TextCollection(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE)
+    texts, name = read_text_collection(path, _MAX_TEXTS), "stdin" if path == STDIN else path
     if not texts.documents:
         raise InputError(f"{name} has no documents")
     return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), name)

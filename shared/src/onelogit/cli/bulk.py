@@ -17,7 +17,7 @@ from onelogit.options import ModelSpec
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:
-    from onelogit.bulk.job import Engine
+    from onelogit.bulk.job import BulkEngine
 
 SUMMARY = "rerank all queries of Parquet or JSONL files; exit code 1 where pairs have errors"
 ENGINES = ("local", "vllm", "remote")
@@ -91,14 +91,14 @@ def run(options: argparse.Namespace) -> int:
     return 1 if outcome.errors else 0
 
 
-def _engine(options: argparse.Namespace) -> "Engine":
-    from onelogit.bulk.job import score_here  # noqa: PLC0415  loads pyarrow
+def _engine(options: argparse.Namespace) -> "BulkEngine":
+    from onelogit.bulk.job import score_in_process  # noqa: PLC0415  loads pyarrow
 
     if not options.workers and options.engine != "vllm":
-        return score_here
-    from onelogit.bulk.ray_engine import Pool, score_on_ray  # noqa: PLC0415  loads Ray
+        return score_in_process
+    from onelogit.bulk.ray_engine import WorkerPool, score_on_ray  # noqa: PLC0415  loads Ray
 
-    pool = Pool(options.workers or 1, options.cpus_per_worker, options.gpus_per_worker)
+    pool = WorkerPool(options.workers or 1, options.cpus_per_worker, options.gpus_per_worker)
     if options.engine != "vllm":
         return score_on_ray(pool, options.ray_address)
     check_packages("vllm")

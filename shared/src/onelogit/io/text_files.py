@@ -1,7 +1,4 @@
-"""A file, plain or gzipped, a folder or stdin -> its lines, each with its place; and the documents and queries in them.
-
-JSON Lines, folders in BEIR form, and plain lines, for every command that reads texts.
-"""
+"""A plain or gzipped file, a folder in BEIR form or stdin -> its lines, or its documents and queries."""
 
 import gzip
 import json
@@ -20,18 +17,18 @@ from onelogit.validation import check_text, checked_path
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"
-_JSONL_ENDINGS = (".jsonl", ".ndjson", ".json")
-_OBJECT = re.compile(r'\s*\{\s*["}]')  # how an object begins, though it may be broken later on
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_OBJECT_START = re.compile(r'\s*\{\s*["}]')  # also that of an invalid object
 _DOCUMENT_FIELDS = ("text", "document")
-_SHOWN = 80
 
 
 class TextLine(NamedTuple):
     """One line that is not blank.
 
     Attributes:
-        place: file and line number, for people.
-        content: without the line's end.
+        place: file name and line number, for messages.
+        content: the line without its end.
     """
 
     place: str
@@ -41,7 +38,7 @@ class TextLine(NamedTuple):
         """The line, decoded.
 
         Raises:
-            InputError: it is not UTF-8; without the place, like whatever else is said of a line.
+            InputError: it is not UTF-8. The message does not name the line, as in all errors about its content.
         """
         try:
             return self.content.decode("utf-8")
@@ -49,40 +46,40 @@ class TextLine(NamedTuple):
             raise InputError(f"not UTF-8: {error.reason} at byte {error.start + 1}") from error
 
     def fields(self) -> dict[str, Any]:
-        """The JSON object that the line is.
+        """The line, parsed as a JSON object.
 
         Raises:
-            InputError: it is none.
+            InputError: it is not one.
         """
         text = self.text()
         try:
-            found = json.loads(text)
+            parsed = json.loads(text)
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg} at character {error.colno}") from error
         except (ValueError, RecursionError) as error:
             raise InputError(f"not JSON that can be read: {error}") from error
-        if not isinstance(found, dict):
+        if not isinstance(parsed, dict):
             raise InputError(f"not a JSON object, but {shortened(text)}")
-        return cast("dict[str, Any]", found)
+        return cast("dict[str, Any]", parsed)
 
 
-class Texts(NamedTuple):
-    """What a file or a folder holds, each list in its order; queries may be none."""
+class TextCollection(NamedTuple):
+    """The documents and queries of a file or a folder, in its order; there may be no queries."""
 
     documents: list[str]
     queries: list[str]
 
 
-class _Entry(NamedTuple):
-    document: str
+class _ParsedDocument(NamedTuple):
+    text: str
     query: str | None = None
 
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """The bytes of a file; of a gzipped one, what was zipped."""
+    """The content of a file, unzipped if it is gzipped."""
     with Path(path).open("rb") as raw:
-        if raw.peek(2)[:2] != _GZIP:  # only looked at: of a pipe, what is read is gone
+        if raw.peek(2)[:2] != _GZIP:  # not `read`: bytes read from a pipe cannot be read again
             yield raw
             return
         with gzip.open(raw) as unzipped:
@@ -90,9 +87,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
-    """The lines of a file that are not blank; of stdin where the path is "-".
-
-    A mark of byte order in front and Windows' line ends are no part of them.
+    """The lines of a file that are not blank, without byte order marks; "-" reads stdin.
 
     Raises:
         InputError: the file cannot be read.
@@ -104,29 +99,34 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
         with opened(checked_path(path)) as stream:
             yield from lines_of(stream, os.fspath(path))
     except (OSError, EOFError, zlib.error) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path} cannot be read: {said}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{path} cannot be read: {reason}") from error
 
 
 def lines_of(stream: Iterable[bytes], name: str) -> Iterator[TextLine]:
-    """The lines of a stream, as in `read_lines`, by the name that people know it by."""
-    # Bytes break at line feeds alone; text would break at separators that JSON strings may hold.
-    for number, content in enumerate(stream, start=1):
-        line = (content.removeprefix(b"\xef\xbb\xbf") if number == 1 else content).rstrip(b"\r\n")
-        if line.strip():
-            yield TextLine(f"{name}, line {number}", line)
+    """The lines of a stream, as in `read_lines`; `name` names it in messages."""
+    # Bytes are split at line feeds only; text would be split at separators that JSON strings may contain.
+    for number, line in enumerate(stream, start=1):
+        content = line_content(line)
+        if content.strip():
+            yield TextLine(f"{name}, line {number}", content)
+
+
+def line_content(line: bytes) -> bytes:
+    """A line without its end and a byte order mark, which concatenated files have in later lines, too."""
+    return line.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\r\n")
 
 
 def find_beir_file(folder: Path, name: str) -> Path | None:
-    """A file of a folder in BEIR form, plain or gzipped; None where it is not there."""
+    """A file of a folder in BEIR form, plain or gzipped; None if it does not exist."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def document_of(fields: dict[str, Any]) -> str:
-    """The document that a JSON object is: its "text" or "document", behind its "title" where it has one.
+    """The document in a JSON object: its "text" or "document", after its "title" if it has one.
 
     Raises:
-        InputError: it has none, or something else than text.
+        InputError: it has neither, or a field is not a string.
     """
     name = next((name for name in _DOCUMENT_FIELDS if name in fields), None)
     if name is None:
@@ -137,10 +137,10 @@ def document_of(fields: dict[str, Any]) -> str:
 
 
 def text_of(fields: dict[str, Any], name: str, *, is_blank_allowed: bool = True) -> str:
-    """A field that must be text.
+    """The text in a field of a JSON object.
 
     Raises:
-        InputError: it is not there, or is something else.
+        InputError: the field is missing or not a string.
     """
     if name not in fields:
         raise InputError(f'"{name}" is missing')
@@ -148,56 +148,57 @@ def text_of(fields: dict[str, Any], name: str, *, is_blank_allowed: bool = True)
     return str(fields[name])
 
 
-def read_texts(path: str | os.PathLike[str], most: int | None = None) -> Texts:
-    """The documents of a file or a folder, and the queries that stand with them; blank ones are passed over.
+def read_text_collection(path: str | os.PathLike[str], max_texts: int | None = None) -> TextCollection:
+    """The documents and queries of a file or a folder, without blank ones and without repeated queries.
 
     Args:
-        path: as of `read_documents`. The queries are those of queries.jsonl in a folder, where there is one, or what
-            the objects of a file name as their "query".
-        most: documents and queries that are read; None for all.
+        path: as in `read_documents`. Queries are read from queries.jsonl of a folder, if it exists, or from the "query"
+            fields of the objects.
+        max_texts: the maximal number of documents, and of queries, to read; None for all.
 
     Raises:
         InputError: as `read_documents`.
     """
-    read = list(islice(_entries(path), most))
-    documents, queries = [each.document for each in read], [each.query or "" for each in read]
-    if (asked := find_beir_file(checked_path(path), "queries.jsonl")) is not None:
-        queries = [each.document for each in islice(_entries(asked), most)]
-    return Texts(list(filter(str.strip, documents)), list(dict.fromkeys(filter(str.strip, queries))))
+    read = list(islice(_parse_documents(path), max_texts))
+    queries = [document.query or "" for document in read]
+    if (query_file := find_beir_file(checked_path(path), "queries.jsonl")) is not None:
+        queries = [query.text for query in islice(_parse_documents(query_file), max_texts)]
+    documents = [document.text for document in read if document.text.strip()]
+    return TextCollection(documents, list(dict.fromkeys(filter(str.strip, queries))))
 
 
 def read_documents(path: str | os.PathLike[str]) -> list[str]:
-    """The documents of a file, in their order; of a folder in BEIR form, those of its corpus.jsonl.
+    """The documents of a file, or of corpus.jsonl in a folder in BEIR form, in their order.
 
     Args:
-        path: "-" for stdin. JSONL where its name ends in .jsonl or .json, or its first line begins as a JSON object
-            does: objects as in `document_of`, or with a list of "documents", each of which is one of these or a text.
-            Plain texts otherwise, one a line. Blank lines are passed over.
+        path: "-" for stdin. A file is JSONL if its name ends in .jsonl, .ndjson or .json, or its first line begins like
+            a JSON object. Each object is one for `document_of`, or has a list "documents" of such objects or texts.
+            Any other file has one document per line. Blank lines are ignored.
 
     Raises:
-        InputError: it cannot be read; a line is not UTF-8, or no such object, with its number.
+        InputError: the file cannot be read, or a line, named by its number, is not UTF-8 or not such an object.
     """
-    return [each.document for each in _entries(path)]
+    return [document.text for document in _parse_documents(path)]
 
 
-def _entries(path: str | os.PathLike[str]) -> Iterator[_Entry]:
-    file = _file_of(path)
+def _parse_documents(path: str | os.PathLike[str]) -> Iterator[_ParsedDocument]:
+    file = _corpus_file(path)
     lines = read_lines(file)
     first = next(lines, None)
     if first is None:
         return
     name = os.fspath(file).lower().removesuffix(".gz")
-    is_jsonl = name.endswith(_JSONL_ENDINGS) or bool(_OBJECT.match(first.content.decode("utf-8", "replace")))
+    is_jsonl = name.endswith(_JSONL_SUFFIXES) or bool(_OBJECT_START.match(first.content.decode("utf-8", "replace")))
     for line in chain([first], lines):
         try:
-            found = _entries_of(line.fields()) if is_jsonl else [_Entry(line.text())]
+            documents = _documents_of(line.fields()) if is_jsonl else [_ParsedDocument(line.text())]
         except InputError as error:
             raise InputError(f"{line.place}: {error}") from error
-        yield from found
+        yield from documents
 
 
-def _file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The path, or the corpus of a folder."""
+def _corpus_file(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The path itself, or of a folder, the path of its corpus."""
     folder = checked_path(path)
     if not folder.is_dir():
         return path
@@ -207,18 +208,19 @@ def _file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     return corpus
 
 
-def _entries_of(fields: dict[str, Any]) -> list[_Entry]:
-    query, several = fields.get("query"), fields.get("documents")
+def _documents_of(fields: dict[str, Any]) -> list[_ParsedDocument]:
+    query, listed = fields.get("query"), fields.get("documents")
     if query is not None:
         check_text(query, '"query"')
-    if several is None:
-        return [_Entry(document_of(fields), query)]
-    if not isinstance(several, list):
-        raise InputError(f'"documents" must be a list, not {type(several).__name__}')
-    return [_Entry(document_of(each if isinstance(each, dict) else {"document": each}), query) for each in several]
+    if listed is None:
+        return [_ParsedDocument(document_of(fields), query)]
+    if not isinstance(listed, list):
+        raise InputError(f'"documents" must be a list, not {type(listed).__name__}')
+    objects = [document if isinstance(document, dict) else {"document": document} for document in listed]
+    return [_ParsedDocument(document_of(each), query) for each in objects]
 
 
-def shortened(text: str, most: int = _SHOWN) -> str:
-    """The text on one line, cut at its end."""
+def shortened(text: str, max_characters: int = 80) -> str:
+    """The text on one line, with whitespace collapsed and cut at its end."""
     line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return line if len(line) <= max_characters else f"{line[: max_characters - 1]}…"
