@@ -813,7 +813,7 @@ def test_the_command_exits_with_1_where_pairs_have_errors(
         (("SOURCE", "out", "--url", "http://127.0.0.1:9", "--engine", "local"), "--engine local has no --url"),
         (
             ("SOURCE", "out", "--model", "MODEL", "--url", "http://127.0.0.1:9", "--dtype", "float32"),
-            "'dtype' is no option of",
+            "'dtype' is not an option of a server",
         ),
         (("SOURCE", "SOURCE", "--model", "MODEL"), "is a file; results are written to a folder"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "vllm"), "this needs vllm: pip install 'ray[llm]'"),

@@ -4,11 +4,11 @@ import json
 import os
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.resolve import fetch_weights, resolve_model
-from onelogit.options import API_KEY_VARIABLE, ModelSpec
+from onelogit.options import API_KEY_VARIABLE, ModelSpec, OpenOptions, plain_options
 from onelogit.recipes.recipe import recipe_fields
 from onelogit.validation import checked_path
 
@@ -24,8 +24,8 @@ _TAIL_BYTES = 2**16
 
 
 def portable_spec(spec: ModelSpec) -> ModelSpec:
-    """The spec for another process, which may have another environment and another working directory."""
-    model, options = spec.model, dict(spec.options)
+    """The spec as plain data for another process, which may have another environment and working directory."""
+    model, options = spec.model, dict[str, Any](plain_options(cast("OpenOptions", spec.options)))
     if model is not None and checked_path(model).is_dir():
         model = str(checked_path(model).absolute())
     if spec.url is not None:
