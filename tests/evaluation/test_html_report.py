@@ -15,7 +15,7 @@ import pytest
 from onelogit import DEMO_MODEL
 from onelogit.cli.main import main
 from onelogit.evaluation.bootstrap import ConfidenceInterval, MeanEstimate
-from onelogit.evaluation.report.html_report import PlotScale, _kind, change_bars
+from onelogit.evaluation.report.html_report import PlotScale, change_bars
 from onelogit.evaluation.report.tables import _coloured
 from onelogit.evaluation.systems import redact_credentials
 from support.evaluation_data import list_row, write_beir, write_lines
@@ -196,7 +196,7 @@ def test_change_bars_go_from_the_largest_gain_to_the_largest_loss():
 
 
 @pytest.mark.parametrize(
-    ("mean", "kind", "colour"),
+    ("mean", "verdict", "shown"),
     [
         (MeanEstimate(0.2, ConfidenceInterval(0.1, 0.3)), "gain", "[green]+0.200 (+0.100 to +0.300)[/]"),
         (MeanEstimate(-0.2, ConfidenceInterval(-0.3, -0.1)), "loss", "[red]-0.200 (-0.300 to -0.100)[/]"),
@@ -205,9 +205,9 @@ def test_change_bars_go_from_the_largest_gain_to_the_largest_loss():
         (MeanEstimate(0.2, None), "same", "+0.200"),
     ],
 )
-def test_only_a_difference_whose_interval_excludes_zero_has_a_colour(mean: MeanEstimate, kind: str, colour: str):
-    assert _kind(mean) == kind
-    assert _coloured(mean) == colour
+def test_only_a_difference_whose_interval_excludes_zero_has_a_colour(mean: MeanEstimate, verdict: str, shown: str):
+    assert mean.verdict == verdict
+    assert _coloured(mean) == shown
 
 
 def test_a_plot_scale_has_margins_and_round_ticks():

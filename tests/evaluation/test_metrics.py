@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit import InputError
-from onelogit.evaluation.bootstrap import confidence_intervals
+from onelogit.evaluation.bootstrap import ConfidenceInterval, estimate_means
 from onelogit.evaluation.data.dataset import LabelledQuery
 from onelogit.evaluation.metrics import compute_metrics, metrics_at, shuffled, sort_by_logit
 from onelogit.evaluation.pairwise import compare_rankings, p_mrr
@@ -17,6 +17,10 @@ from onelogit.evaluation.pairwise import compare_rankings, p_mrr
 
 def labelled(labels: dict[str, int], found: str = "abcdef", changed: dict[str, int] | None = None) -> LabelledQuery:
     return LabelledQuery(id="q", text="?", labels=labels, changed_labels=changed, candidates=tuple(found))
+
+
+def confidence_intervals(columns: list[list[float]], seed: int) -> list[ConfidenceInterval | None]:
+    return [estimate.interval for estimate in estimate_means(columns, seed)]
 
 
 def metrics_of(order: str, labels: dict[str, int], *cutoffs: int) -> dict[str, float]:

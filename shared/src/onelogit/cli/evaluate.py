@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onelogit.cli.model_options import (
-    add_json_option,
-    add_loading_options,
-    add_server_options,
-    model_spec,
-)
+from onelogit.cli.model_options import add_json_option, add_loading_options, add_server_options, model_spec
 from onelogit.cli.output import print_json, say
 from onelogit.errors import InputError
 from onelogit.options import LoadOptions, ModelSpec, OpenOptions, RemoteOptions, is_url
@@ -90,10 +85,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _spec(options: argparse.Namespace) -> "EvaluationSpec":
     from onelogit.evaluation.job import EvaluationSpec  # noqa: PLC0415  as above
+    from onelogit.evaluation.systems import redact_credentials  # noqa: PLC0415
 
     for name in ("revision", "url"):
         if getattr(options, name) is not None and len(options.models) > 1:
             raise InputError(f"--{name} applies to one model: name one, or evaluate the others separately")
+    again = [] if options.resume or options.overwrite else ["--overwrite"]  # works with and without existing runs
     return EvaluationSpec(
         models=options.models,
         data=options.data,
@@ -114,22 +111,14 @@ def _spec(options: argparse.Namespace) -> "EvaluationSpec":
         is_overwriting=options.overwrite,
         plot=options.plot,
         report=options.report,
-        command=_command(options),
+        command=redact_credentials(shlex.join(["onelogit", *options.arguments, *again])),
     )
 
 
-def _command(options: argparse.Namespace) -> str:
-    """The command that repeats the evaluation; it works both with and without existing runs."""
-    from onelogit.evaluation.systems import redact_credentials  # noqa: PLC0415  as above
-
-    again = [] if options.resume or options.overwrite else ["--overwrite"]
-    return redact_credentials(shlex.join(["onelogit", *options.arguments, *again]))
-
-
 def _model_spec(options: argparse.Namespace, model: str, template: Path | None) -> ModelSpec:
-    """The spec of one model. The instruction comes with each call.
+    """The spec of one model; the instruction is passed with each call instead.
 
-    If models and servers are compared, each gets only those of the options that apply to it.
+    If local models and servers are compared, each gets only the options that apply to it.
     """
     given = {**vars(options), "instruction": None, "activation": None, "chat_template": template}
     if len({is_url(each) for each in options.models}) > 1:

@@ -1,7 +1,7 @@
 """Per-query values in several columns -> the mean of each column with a confidence interval, by a paired bootstrap."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 RESAMPLES = 2000
 _CELLS_AT_ONCE = 2_000_000
@@ -20,24 +20,22 @@ class MeanEstimate(NamedTuple):
     value: float
     interval: ConfidenceInterval | None
 
+    @property
+    def verdict(self) -> Literal["gain", "loss", "same"]:
+        """Of a difference: whether its interval is above 0, below 0, or neither."""
+        if self.interval is None or self.interval.low <= 0 <= self.interval.high:
+            return "same"
+        return "gain" if self.value > 0 else "loss"
+
 
 def estimate_means(columns: Sequence[Sequence[float]], seed: int) -> list[MeanEstimate]:
-    """The mean of each column with its confidence interval; no column may be empty. See `confidence_intervals`."""
-    intervals = confidence_intervals(columns, seed)
-    return [MeanEstimate(sum(column) / len(column), each) for column, each in zip(columns, intervals, strict=True)]
-
-
-def confidence_intervals(columns: Sequence[Sequence[float]], seed: int) -> list[ConfidenceInterval | None]:
-    """The 95 % confidence interval of each column's mean, by the percentile bootstrap over queries.
+    """The mean of each column with its 95 % confidence interval, by the percentile bootstrap over queries.
 
     Each resample draws the same queries for all columns, so that differences are compared query by query.
 
     Args:
-        columns: values of the same queries in the same order, such as differences from a baseline.
+        columns: values of the same queries in the same order, such as differences from a baseline; none is empty.
         seed: the same seed gives the same intervals.
-
-    Returns:
-        One interval for each column; None for fewer than two queries, which allow no estimate.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; Sakai, Evaluating Evaluation
         Metrics based on the Bootstrap, SIGIR 2006, https://doi.org/10.1145/1148170.1148261.
@@ -45,9 +43,10 @@ def confidence_intervals(columns: Sequence[Sequence[float]], seed: int) -> list[
     import numpy as np  # noqa: PLC0415  comes with the extra
     from scipy.stats import bootstrap  # type: ignore[import-untyped]  # noqa: PLC0415  comes with the extra
 
+    values = [sum(column) / len(column) for column in columns]
     count = len(columns[0]) if columns else 0
     if count < 2:
-        return [None] * len(columns)
+        return [MeanEstimate(value, None) for value in values]
     table = np.asarray(columns, dtype=np.float64)
 
     def means(drawn: Any, axis: int) -> Any:  # noqa: ARG001  scipy names the axis of the queries, always the last one
@@ -55,7 +54,7 @@ def confidence_intervals(columns: Sequence[Sequence[float]], seed: int) -> list[
         weights = np.stack([np.bincount(resample, minlength=count) for resample in drawn]) / count
         return table @ weights.T  # (columns, resamples)
 
-    found = bootstrap(
+    interval = bootstrap(
         (np.arange(count),),
         means,
         n_resamples=RESAMPLES,
@@ -64,4 +63,5 @@ def confidence_intervals(columns: Sequence[Sequence[float]], seed: int) -> list[
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    return [ConfidenceInterval(float(low), float(high)) for low, high in zip(found.low, found.high, strict=True)]
+    intervals = [ConfidenceInterval(float(low), float(high)) for low, high in zip(*interval, strict=True)]
+    return [MeanEstimate(value, each) for value, each in zip(values, intervals, strict=True)]

@@ -1,15 +1,15 @@
 """Runs on labelled queries -> Evaluation: metrics of each ranking with intervals and differences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from onelogit.errors import InputError
 from onelogit.evaluation.bootstrap import MeanEstimate, estimate_means
 from onelogit.evaluation.data.bad_lines import SkippedItems
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
-from onelogit.evaluation.metrics import Metric, MetricValues, Ranking, compute_metrics, shuffled, sort_by_logit
-from onelogit.evaluation.pairwise import PairwiseComparison, compare_pairs, logits_of
+from onelogit.evaluation.metrics import Metric, MetricValues, Ranking, compute_metrics, shuffled
+from onelogit.evaluation.pairwise import PairwiseComparison, compare_pairs
 from onelogit.evaluation.scoring import SystemRun
 from onelogit.evaluation.systems import FIRST_STAGE, RANDOM_ORDER
 
@@ -79,11 +79,11 @@ class Evaluation:
     metrics: Sequence[Metric]
     results: Sequence[SystemResult]
     candidates_recall: float
-    groups: Sequence[Group] = ()
-    group_column: str | None = None
-    comparisons: Sequence[PairwiseComparison] = ()
-    seed: int = 0
-    skipped: Mapping[str, SkippedItems] = field(default_factory=dict)
+    groups: Sequence[Group]
+    group_column: str | None
+    comparisons: Sequence[PairwiseComparison]
+    seed: int
+    skipped: Mapping[str, SkippedItems]
 
     @property
     def main_metric(self) -> str:
@@ -115,10 +115,10 @@ def evaluate(
     runs: Sequence[SystemRun],
     metrics: Sequence[Metric],
     *,
-    seed: int = 0,
-    group_column: str | None = None,
-    is_pairwise: bool = False,
-    skipped: Mapping[str, SkippedItems] | None = None,
+    seed: int,
+    group_column: str | None,
+    is_pairwise: bool,
+    skipped: Mapping[str, SkippedItems],
 ) -> Evaluation:
     """The metrics of the first stage, random order and all runs.
 
@@ -140,7 +140,7 @@ def evaluate(
     first_stage = [query.candidates or () for query in queries]
     rankings: list[Sequence[Ranking]] = [
         first_stage,
-        *([sort_by_logit(query, logits_of(run, query)) for query in queries] for run in runs),
+        *([run.ranking(query) for query in queries] for run in runs),
     ]
     values = [compute_metrics(queries, each, metrics) for each in rankings]
     values.insert(1, _random_order_values(queries, metrics, seed))
@@ -159,7 +159,7 @@ def evaluate(
         group_column=group_column,
         comparisons=compare_pairs(queries, runs, seed) if is_pairwise else (),
         seed=seed,
-        skipped={} if skipped is None else dict(skipped),
+        skipped=skipped,
     )
 
 

@@ -18,7 +18,7 @@ from onelogit.evaluation.report.html_report import render_page
 from onelogit.evaluation.report.json_report import evaluation_json, query_lines
 from onelogit.evaluation.report.plots import plot_evaluation
 from onelogit.evaluation.run_file import check_is_run_file
-from onelogit.evaluation.scoring import run_paths, score_systems
+from onelogit.evaluation.scoring import score_systems
 from onelogit.evaluation.systems import build_systems, check_instruction_fields
 from onelogit.io.atomic_write import atomic_file
 from onelogit.io.outputs import check_plot, check_writable, locked
@@ -95,10 +95,11 @@ def run_evaluation(spec: EvaluationSpec) -> Evaluation:
     if spec.is_pairwise:
         check_pairs(systems, dataset.queries)
     digest = dataset.digest()
-    identities = [system.identity(digest) for system in systems]  # before old runs are deleted: a model may be missing
+    # Identify all models before old runs are deleted: a model may be missing.
+    files = [(spec.output / f"run-{n:02}.jsonl", system.identity(digest)) for n, system in enumerate(systems, start=1)]
     with locked(spec.output):
-        _prepare_folder(spec, len(systems))
-        runs = score_systems(systems, identities, dataset, spec.output, bad_lines)
+        _prepare_folder(spec, [path for path, _ in files])
+        runs = score_systems(systems, files, dataset, bad_lines)
         evaluation = evaluate(
             dataset,
             runs,
@@ -157,7 +158,7 @@ def _check_paths_differ(spec: EvaluationSpec) -> None:
             raise InputError(f"{name} would overwrite {other}, {path}; name another file")
 
 
-def _prepare_folder(spec: EvaluationSpec, count: int) -> None:
+def _prepare_folder(spec: EvaluationSpec, paths: Sequence[Path]) -> None:
     """Delete existing runs if the spec says so, else check that they may stay."""
     existing = [path for path in spec.output.glob("run-[0-9]*.jsonl") if path.is_file()]
     if spec.is_overwriting:
@@ -170,7 +171,7 @@ def _prepare_folder(spec: EvaluationSpec, count: int) -> None:
             f"{spec.output} contains runs already: pass --resume to continue them, --overwrite to delete them, or name "
             "another --output"
         )
-    for path in run_paths(spec.output, count):
+    for path in paths:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name another --output")
 

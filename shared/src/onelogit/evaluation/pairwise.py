@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from onelogit.errors import InputError
 from onelogit.evaluation.bootstrap import MeanEstimate, estimate_means
@@ -52,11 +52,6 @@ class PairwiseComparison(NamedTuple):
     changed_count: int
 
 
-def logits_of(run: SystemRun, query: LabelledQuery) -> Sequence[float]:
-    """The logits of the candidates of a query that the system scored."""
-    return cast("Sequence[float]", run.scored[query.id].logits)
-
-
 def check_pairs(systems: Sequence[System], queries: Sequence[LabelledQuery]) -> None:
     """Check that there is something to compare.
 
@@ -78,18 +73,17 @@ def compare_pairs(queries: Sequence[LabelledQuery], runs: Sequence[SystemRun], s
     check_pairs([run.system for run in runs], queries)
     first = runs[0].system.instruction
     return [
-        _comparison(
-            queries, before, after, seed, is_changed=before.system.instruction == first != after.system.instruction
-        )
+        _comparison(queries, before, after, seed, first)
         for before, after in combinations(runs, 2)
         if before.system.model == after.system.model
     ]
 
 
 def _comparison(
-    queries: Sequence[LabelledQuery], before: SystemRun, after: SystemRun, seed: int, *, is_changed: bool
+    queries: Sequence[LabelledQuery], before: SystemRun, after: SystemRun, seed: int, first: str | None
 ) -> PairwiseComparison:
-    found = (compare_rankings(query, logits_of(before, query), logits_of(after, query)) for query in queries)
+    is_changed = before.system.instruction == first != after.system.instruction
+    found = (compare_rankings(query, before.logits(query), after.logits(query)) for query in queries)
     changes = [change for change in found if change is not None]
     taus = [change.kendall_tau for change in changes if change.kendall_tau is not None]
     p_mrrs = [change.p_mrr for change in changes if change.p_mrr is not None and is_changed]

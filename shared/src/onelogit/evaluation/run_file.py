@@ -3,12 +3,11 @@
 import json
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from onelogit.errors import InputError
 from onelogit.evaluation.data.dataset import LabelledQuery
@@ -51,18 +50,18 @@ class ScoredQuery:
     """The logits of one query, or the error that it caused.
 
     Attributes:
-        logits: one for each candidate, in their order; None if the query could not be scored.
+        logits: one for each candidate, in their order, in eight bytes each; None if the query could not be scored.
         truncated_count: how many documents were truncated to fit.
         error: why the query could not be scored.
     """
 
-    logits: Sequence[float] | None
+    logits: "array[float] | None"
     truncated_count: int = 0
     error: str | None = None
 
 
 class RunFile:
-    """The run file of one system. A context manager, which closes it.
+    """The run file of one system.
 
     An existing file is read and continued; a new one is created with the first query: a server may never answer.
 
@@ -98,17 +97,13 @@ class RunFile:
             self._stream = self._open("wb")
             info = None if self.model_info is None else asdict(self.model_info)
             self._write({"onelogit_run": _FORMAT, **self._identity, "card": info})
-        fields: dict[str, Any] = {"query": query.id, "documents": query.candidates, "logits": scored.logits}
+        fields = {"query": query.id, "documents": query.candidates, "logits": scored.logits}
         optional = {"cut": scored.truncated_count, "fault": scored.error}
-        self._write({**fields, **{name: value for name, value in optional.items() if value}})
-        self.scored[query.id] = _compact(scored)
+        self._write(fields | {name: value for name, value in optional.items() if value})
+        self.scored[query.id] = scored
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         if self._stream is not None:
             with suppress(OSError):  # a failed write has been reported already
                 self._stream.close()
@@ -121,28 +116,22 @@ class RunFile:
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         # A file name may contain bytes that are not UTF-8, which Python represents as lone surrogates.
-        content = json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
+        line = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=list) + "\n"
         try:
-            self._stream.write(content)
+            self._stream.write(line.encode("utf-8", "surrogatepass"))
             self._stream.flush()
         except OSError as error:
             raise InputError(f"{self._path} cannot be written: {error.strerror}; pass --resume to continue") from error
 
     def _reopen(self) -> Any:
         """The file, opened after its last complete line; None if not even its first line is complete."""
-        stream = self._open("r+b")
-        try:
+        with self._open("r+b") as stream:
             end = self._read(stream)
-        except BaseException:
-            stream.close()
-            raise
         if end == 0:
-            stream.close()
             check_is_run_file(self._path)
             return None
-        stream.truncate(end)
-        stream.seek(0, os.SEEK_END)
-        return stream
+        os.truncate(self._path, end)
+        return self._open("ab")
 
     def _read(self, stream: Any) -> int:
         """Read the complete lines; returns the offset at which the last of them ends."""
@@ -168,10 +157,11 @@ class RunFile:
             self.model_info = ModelInfo(**fields["card"])
             return
         query = self._queries[fields["query"]]
-        logits, candidates = fields["logits"], query.candidates or ()
+        logits = None if fields["logits"] is None else array("d", fields["logits"])
+        candidates = query.candidates or ()
         if tuple(fields["documents"]) != candidates or (logits is not None and len(logits) != len(candidates)):
             raise KeyError("other candidates")
-        self.scored[query.id] = _compact(ScoredQuery(logits, fields.get("cut", 0), fields.get("fault")))
+        self.scored[query.id] = ScoredQuery(logits, fields.get("cut", 0), fields.get("fault"))
 
     def _check_identity(self, fields: Any) -> None:
         if fields["onelogit_run"] != _FORMAT:
@@ -194,8 +184,3 @@ def check_is_run_file(path: Path) -> None:
         content = stream.read(len(_START))
     if not _START.startswith(content):
         raise InputError(f"{path} was not written by onelogit evaluate; remove it, or name another --output")
-
-
-def _compact(scored: ScoredQuery) -> ScoredQuery:
-    """The same with eight bytes per logit."""
-    return scored if scored.logits is None else ScoredQuery(array("d", scored.logits), scored.truncated_count)

@@ -1,7 +1,8 @@
 """Systems and queries -> logits, written to one run file per system; queries in a run file are not scored again."""
 
+from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple, cast
 from onelogit.errors import InputError, LogitError
 from onelogit.evaluation.data.bad_lines import BadLines
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
+from onelogit.evaluation.metrics import Ranking, sort_by_logit
 from onelogit.evaluation.run_file import ModelInfo, RunFile, ScoredQuery
 from onelogit.evaluation.systems import Identity, System, redact_credentials
 from onelogit.io.progress import tracked, waiting
@@ -29,9 +31,17 @@ class SystemRun(NamedTuple):
     model_info: ModelInfo
     scored: Mapping[str, ScoredQuery]
 
+    def logits(self, query: LabelledQuery) -> Sequence[float]:
+        """The logits of the candidates of a query, which must have been scored."""
+        return cast("Sequence[float]", self.scored[query.id].logits)
+
+    def ranking(self, query: LabelledQuery) -> Ranking:
+        """The candidates of a query, which must have been scored, by logit."""
+        return sort_by_logit(query, self.logits(query))
+
 
 def score_systems(
-    systems: Sequence[System], identities: Sequence[Identity], dataset: Dataset, folder: Path, bad_lines: BadLines
+    systems: Sequence[System], files: Sequence[tuple[Path, Identity]], dataset: Dataset, bad_lines: BadLines
 ) -> list[SystemRun]:
     """The logits of all systems for all candidates.
 
@@ -39,9 +49,8 @@ def score_systems(
 
     Args:
         systems: neighbours with equal specs share a reranker; one reranker is loaded at a time.
-        identities: of the systems.
+        files: the path of each system's run file, and the system's identity; existing files are continued.
         dataset: with candidates.
-        folder: of the run files; existing ones are continued.
         bad_lines: collects queries that a system cannot score.
 
     Raises:
@@ -52,18 +61,10 @@ def score_systems(
     runs: list[SystemRun] = []
     with ExitStack() as stack:
         # Open all files first: a file that belongs to another run must be found before anything is scored.
-        files = [
-            stack.enter_context(RunFile(path, identity, queries))
-            for identity, path in zip(identities, run_paths(folder, len(systems)), strict=True)
-        ]
-        for _, group in groupby(zip(systems, files, strict=True), key=lambda each: each[0].spec):
+        run_files = [stack.enter_context(closing(RunFile(path, identity, queries))) for path, identity in files]
+        for _, group in groupby(zip(systems, run_files, strict=True), key=lambda each: each[0].spec):
             runs += _score_with_one_reranker([*group], dataset, bad_lines)
     return runs
-
-
-def run_paths(folder: Path, count: int) -> list[Path]:
-    """The run files of `count` systems."""
-    return [folder / f"run-{number:02}.jsonl" for number in range(1, count + 1)]
 
 
 def _score_with_one_reranker(
@@ -104,7 +105,7 @@ def _score_query(
         logits, truncated_count = reranker.logits_and_truncation(query.text, texts, system.instruction_for(query))
     except (InputError, LogitError) as error:
         return ScoredQuery(None, error=str(error))
-    return ScoredQuery(logits, truncated_count)
+    return ScoredQuery(array("d", logits), truncated_count)
 
 
 def _model_info(reranker: AnyReranker) -> ModelInfo:

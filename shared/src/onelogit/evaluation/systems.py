@@ -95,10 +95,9 @@ def build_systems(
         for instruction in instructions or [OWN_INSTRUCTION]:
             given = None if instruction == OWN_INSTRUCTION else instruction
             systems.append(System(name="", spec=spec, instruction=given, template=template))
-    keys = [(system.model, system.template, system.instruction) for system in systems]
-    for key in keys:
-        if keys.count(key) > 1:
-            model = redact_credentials(key[0])
+    for system in systems:
+        if systems.count(system) > 1:
+            model = redact_credentials(system.model)
             raise InputError(f"{model} is given twice with the same template and instruction; remove one")
     return [replace(system, name=name) for system, name in zip(systems, _names(systems), strict=True)]
 

@@ -66,9 +66,8 @@ def checked_id(value: object, name: str) -> str:
     Raises:
         InputError: it is neither, or contains NUL.
     """
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    check_text(text, name)
-    id = str(text)
+    check_text(str(value) if type(value) is int else value, name)
+    id = str(value)
     if not id.strip() or "\0" in id:
         raise InputError(f"{name} contains the character NUL" if id.strip() else f"{name} is empty")
     return id

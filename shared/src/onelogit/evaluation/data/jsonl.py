@@ -91,17 +91,16 @@ def _documents(given: object, query_id: str) -> dict[str, str]:
     """Texts by id, in the given order."""
     if not isinstance(given, list) or not given:
         raise InputError('"documents" must be a list of at least one document')
-    documents = dict(_document(each, f"{query_id}/{number}") for number, each in enumerate(given, start=1))
+    documents: dict[str, str] = {}
+    for number, each in enumerate(given, start=1):
+        if isinstance(each, dict):
+            documents[checked_id(each.get("id"), "the document id")] = document_of(each)
+        else:
+            check_text(each, "a document")
+            documents[f"{query_id}/{number}"] = each
     if len(documents) < len(given):
         raise InputError("two documents have the same id")
     return documents
-
-
-def _document(given: object, default_id: str) -> tuple[str, str]:
-    if isinstance(given, dict):
-        return checked_id(given.get("id"), "the document id"), document_of(given)
-    check_text(given, "a document")
-    return default_id, str(given)
 
 
 def _labels(given: object, documents: dict[str, str], name: str) -> dict[str, int]:

@@ -4,8 +4,7 @@ from typing import NamedTuple, cast
 
 from onelogit.evaluation.data.dataset import LabelledQuery
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
-from onelogit.evaluation.metrics import Ranking, sort_by_logit
-from onelogit.evaluation.pairwise import logits_of
+from onelogit.evaluation.metrics import Ranking
 from onelogit.evaluation.scoring import SystemRun
 from onelogit.io.text_files import shortened
 
@@ -21,19 +20,14 @@ class RankedDocument(NamedTuple):
     Attributes:
         rank: from 1.
         other_rank: in the other ranking.
-        label: 1 or more means relevant; None if the document has no label.
+        label: 1 or more means relevant; 0 if the document has no label.
         text: its beginning.
     """
 
     rank: int
     other_rank: int
-    label: int | None
+    label: int
     text: str
-
-    @property
-    def is_relevant(self) -> bool:
-        """Whether the document is relevant to the query."""
-        return self.label is not None and self.label > 0
 
 
 class Example(NamedTuple):
@@ -55,21 +49,15 @@ class Example(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Examples for one system, and how many queries changed.
+    """Examples for one system.
 
     Attributes:
         lost: the queries for which the main metric fell most, worst first.
         gained: the queries for which it rose most, best first.
-        better_count: the number of queries for which it rose.
-        worse_count: the number of queries for which it fell.
-        same_count: the number of queries for which it stayed the same.
     """
 
     lost: list[Example]
     gained: list[Example]
-    better_count: int
-    worse_count: int
-    same_count: int
 
 
 def metric_changes(evaluation: Evaluation, result: SystemResult) -> list[float]:
@@ -82,20 +70,16 @@ def find_examples(evaluation: Evaluation, result: SystemResult) -> Examples:
     """The examples of a system."""
     changes = metric_changes(evaluation, result)
     order = sorted(range(len(changes)), key=lambda index: changes[index])
-    better, worse = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
     return Examples(
         lost=[_example(evaluation, result, index) for index in order[:_QUERIES] if changes[index] < 0],
         gained=[_example(evaluation, result, index) for index in order[::-1][:_QUERIES] if changes[index] > 0],
-        better_count=better,
-        worse_count=worse,
-        same_count=len(changes) - better - worse,
     )
 
 
 def _example(evaluation: Evaluation, result: SystemResult, index: int) -> Example:
     query = evaluation.queries[index]
     before = query.candidates or ()
-    after = sort_by_logit(query, logits_of(cast("SystemRun", result.run), query))
+    after = cast("SystemRun", result.run).ranking(query)
     return Example(
         query=shortened(query.text, _QUERY_CHARACTERS),
         before=evaluation.results[0].values[evaluation.main_metric][index],
@@ -109,6 +93,6 @@ def _documents(evaluation: Evaluation, query: LabelledQuery, order: Ranking, oth
     other_ranks = {id: rank for rank, id in enumerate(other, start=1)}
     texts = evaluation.dataset.documents
     return [
-        RankedDocument(rank, other_ranks[id], query.labels.get(id), shortened(texts[id], _DOCUMENT_CHARACTERS))
+        RankedDocument(rank, other_ranks[id], query.labels.get(id, 0), shortened(texts[id], _DOCUMENT_CHARACTERS))
         for rank, id in enumerate(order[:_DOCUMENTS], start=1)
     ]

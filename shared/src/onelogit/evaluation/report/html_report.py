@@ -84,15 +84,15 @@ def render_page(evaluation: Evaluation, command: str) -> str:
         scale=_scale(evaluation.results, main),
         group_scale=_scale([result for group in evaluation.groups for result in group.results], main),
         examples=[
-            (result, find_examples(evaluation, result), change_bars(metric_changes(evaluation, result)))
+            (result, find_examples(evaluation, result), metric_changes(evaluation, result))
             for result in evaluation.system_results
         ],
         warnings=[*warnings(evaluation)],
         remarks=[*remarks(evaluation), SCORE_NOTE],
+        change_bars=change_bars,
         query_count=query_count,
         is_non_commercial=is_non_commercial,
         redact_credentials=redact_credentials,
-        kind_of=_kind,
         command=command,
         resamples=RESAMPLES,
         random_orders=RANDOM_ORDERS,
@@ -127,12 +127,6 @@ def _scale(results: Sequence[SystemResult], metric: str) -> PlotScale:
     room = max(max(ends) - min(ends), 0.02) * 0.06
     low, high = max(min(ends) - room, 0.0), max(ends) + room
     return PlotScale(low, min(high, 1.0) if high - low > 0.02 else 1.0)
-
-
-def _kind(mean: MeanEstimate) -> str:
-    if mean.interval is None or mean.interval.low <= 0 <= mean.interval.high:
-        return "same"
-    return "gain" if mean.value > 0 else "loss"
 
 
 def _number(value: float, form: str = ".3f") -> str:

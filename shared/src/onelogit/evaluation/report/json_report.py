@@ -25,13 +25,9 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "notes": [*warnings(evaluation), *remarks(evaluation)],
         "seed": evaluation.seed,
         "measures": [metric.name for metric in evaluation.metrics],
-        "entries": [_result_json(result) for result in evaluation.results],
+        "entries": [*map(_result_json, evaluation.results)],
         "slices": [
-            {
-                "name": group.name,
-                "queries": len(group.indices),
-                "entries": [_means_json(result) for result in group.results],
-            }
+            {"name": group.name, "queries": len(group.indices), "entries": [*map(_means_json, group.results)]}
             for group in evaluation.groups
         ],
         "pairings": [

@@ -41,19 +41,24 @@ def _comparison(evaluation: Evaluation, metrics: Sequence[Metric], between: str)
     dataset = evaluation.dataset
     counted = query_count(len(evaluation.queries))
     title = f"{escape(dataset.name)}: {counted}, candidates from {escape(dataset.first_stage)}"
-    table = Table(
-        title=title if main == evaluation.main_metric else None,
-        caption=f"in brackets: 95 % confidence interval over queries, paired bootstrap, seed {evaluation.seed}",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("order", overflow="fold", min_width=8)
-    for name in (main, f"against the{between}first stage", *others):
-        table.add_column(name, justify="right", no_wrap=True)
+    caption = f"in brackets: 95 % confidence interval over queries, paired bootstrap, seed {evaluation.seed}"
+    columns = ["order", main, f"against the{between}first stage", *others]
+    table = _table(title if main == evaluation.main_metric else None, columns, texts=["order"], caption=caption)
     for number, result in enumerate(evaluation.results):
         name, mean, difference = _main_cells(result, main, is_first=number == 0)
         cells = [f"{result.means[other].value:.3f}" for other in others]
         table.add_row(name, mean, difference.replace(" (", f"{between}("), *cells, end_section=number == 1)
+    return table
+
+
+def _table(title: str | None, columns: Sequence[str], texts: Sequence[str], caption: str | None = None) -> Table:
+    """An empty table; the columns that are not named in `texts` are for numbers, which are never wrapped."""
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for name in columns:
+        if name in texts:
+            table.add_column(name, overflow="fold", min_width=8)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -63,9 +68,8 @@ def _main_cells(result: SystemResult, metric: str, *, is_first: bool) -> tuple[s
 
 
 def _coloured(mean: MeanEstimate) -> str:
-    if mean.interval is None or mean.interval.low <= 0 <= mean.interval.high:
-        return _formatted(mean)
-    return f"[{'green' if mean.value > 0 else 'red'}]{_formatted(mean)}[/]"
+    colour = {"gain": "green", "loss": "red", "same": None}[mean.verdict]
+    return _formatted(mean) if colour is None else f"[{colour}]{_formatted(mean)}[/]"
 
 
 def _formatted(mean: MeanEstimate | None, form: str = "+.3f") -> str:
@@ -77,12 +81,8 @@ def _formatted(mean: MeanEstimate | None, form: str = "+.3f") -> str:
 
 def _groups(evaluation: Evaluation) -> Table:
     main, column = evaluation.main_metric, escape(str(evaluation.group_column))
-    table = Table(title=f"{main} by {column}", title_justify="left")
-    table.add_column(column, overflow="fold")
-    table.add_column("queries", justify="right")
-    table.add_column("order", overflow="fold")
-    table.add_column(main, justify="right", no_wrap=True)
-    table.add_column("against the first stage", justify="right", no_wrap=True)
+    columns = [column, "queries", "order", main, "against the first stage"]
+    table = _table(f"{main} by {column}", columns, texts=[column, "order"])
     for group in evaluation.groups:
         for number, result in enumerate(group.results):
             heading = [escape(group.name), f"{len(group.indices):,}"] if number == 0 else ["", ""]
@@ -92,10 +92,8 @@ def _groups(evaluation: Evaluation) -> Table:
 
 
 def _pairwise(evaluation: Evaluation, between: str) -> Table:
-    table = Table(title="How documents move from one order to another", title_justify="left")
-    table.add_column("from → to", overflow="fold")
-    for name in ("pairs flipped", "Kendall's tau", "p-MRR"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ["from → to", "pairs flipped", "Kendall's tau", "p-MRR"]
+    table = _table("How documents move from one order to another", columns, texts=columns[:1])
     for each in evaluation.comparisons:
         cells = (_formatted(each.flipped, ".1%"), _formatted(each.kendall_tau, ".3f"), _formatted(each.p_mrr))
         names = escape(f"{each.before} → {each.after}")
