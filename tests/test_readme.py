@@ -1,4 +1,4 @@
-"""What the READMEs tell their readers to write, run as it stands there; only the model is the one that comes along."""
+"""The code and commands of the READMEs and of docs/ run as printed, with the demo model in place of the real one."""
 
 import re
 import shlex
@@ -47,7 +47,7 @@ def blocks(language: str) -> list[object]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What stands in the READMEs for a server, and for the folder that it serves: here they are real."""
+    """Texts of the READMEs -> the address of a real server, and the folder that it serves."""
     folder = tmp_path_factory.mktemp("exports") / "qwen3-reranker-classifier"
     with Reranker.load(DEMO_MODEL) as reranker:
         reranker.save(folder)
@@ -56,9 +56,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_the_readmes_python_runs(code: str, served: dict[str, str], capsys: pytest.CaptureFixture[str]):
-    for written, real in served.items():
-        code = code.replace(written, real)
+def test_the_python_code_of_the_readmes_runs(code: str, served: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    for placeholder, actual in served.items():
+        code = code.replace(placeholder, actual)
     Settings.llm = MockLLM()
     index = SummaryIndex.from_documents([LlamaIndexDocument(text=text) for text in TEXTS])
     names: dict[str, object] = {"retriever": AllDocuments(), "index": index}
@@ -76,18 +76,18 @@ def test_the_readmes_python_runs(code: str, served: dict[str, str], capsys: pyte
 
 
 def commands() -> list[str]:
-    """What is typed after a prompt, up to a pipe."""
+    """The commands after a `$` prompt, up to the first pipe."""
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
     return [line.removeprefix("$ ").partition(" | ")[0] for line in lines if line.startswith("$ onelogit ")]
 
 
 @pytest.mark.parametrize("command", commands())
-def test_the_readmes_commands_take_what_they_are_given(command: str):
+def test_the_commands_of_the_readmes_have_valid_arguments(command: str):
     assert _parse_arguments(shlex.split(command, comments=True)[1:]).command
 
 
 @pytest.mark.parametrize("code", blocks("yaml"))
-def test_the_readmes_pipeline_runs(code: str):
+def test_the_pipelines_of_the_readmes_run(code: str):
     document_store = InMemoryDocumentStore(index="passages")
     if document_store.count_documents() == 0:
         document_store.write_documents([HaystackDocument(content=text) for text in TEXTS])
@@ -99,5 +99,5 @@ def test_the_readmes_pipeline_runs(code: str):
     assert answer["ranker"]["documents"][0].content == TEXTS[2]
 
 
-def test_every_readme_has_code_that_runs():
+def test_every_readme_has_python_code():
     assert all("```python" in readme.read_text(encoding="utf-8") for readme in READMES)

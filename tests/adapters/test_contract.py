@@ -1,4 +1,4 @@
-"""One contract for all adapters: what comes back, what is left alone, what is refused."""
+"""The contract of all adapters: results, unchanged inputs, and errors."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ from support.tiny import Tiny
 QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No.", "yes " * 40, "No."]
 
-ASKED_ANEW = pytest.mark.parametrize(
-    "framework", [each for each in ADAPTERS if each.is_asked_anew], ids=lambda adapter: type(adapter).__name__
+WITH_CALL_OPTIONS = pytest.mark.parametrize(
+    "framework", [each for each in ADAPTERS if each.has_call_options], ids=lambda adapter: type(adapter).__name__
 )
 
 
@@ -29,7 +29,7 @@ def model(tiny_qwen: Tiny) -> str:
     return str(tiny_qwen.folder)
 
 
-def test_it_ranks_as_the_core_does(framework: Adapter, model: str, reranker: Reranker):
+def test_an_adapter_ranks_like_the_core(framework: Adapter, model: str, reranker: Reranker):
     ranking = reranker.rank(QUERY, TEXTS)
 
     results = framework.run(make(framework, model), QUERY, framework.documents(TEXTS))
@@ -40,7 +40,7 @@ def test_it_ranks_as_the_core_does(framework: Adapter, model: str, reranker: Rer
     assert all(type(value) is float for result in results for value in (result.score, result.logit))
 
 
-def test_async_gives_what_sync_gives(framework: Adapter, model: str):
+def test_async_and_sync_give_the_same_results(framework: Adapter, model: str):
     adapter = make(framework, model, top=3)
 
     results = asyncio.run(framework.arun(adapter, QUERY, framework.documents(TEXTS)))
@@ -48,7 +48,7 @@ def test_async_gives_what_sync_gives(framework: Adapter, model: str):
     assert results == framework.run(adapter, QUERY, framework.documents(TEXTS))
 
 
-async def test_async_leaves_the_event_loop_running_while_it_loads_and_scores(framework: Adapter, model: str):
+async def test_async_does_not_block_the_event_loop_while_it_loads_and_scores(framework: Adapter, model: str):
     adapter = make(framework, model, options={"batch_tokens": 999})
     task = asyncio.ensure_future(framework.arun(adapter, QUERY, framework.documents(TEXTS)))
     ticks = 0
@@ -59,7 +59,7 @@ async def test_async_leaves_the_event_loop_running_while_it_loads_and_scores(fra
     assert ticks > 3
 
 
-def test_ids_and_metadata_are_kept_and_the_callers_documents_unchanged(framework: Adapter, model: str):
+def test_ids_and_metadata_are_kept_and_the_callers_documents_are_unchanged(framework: Adapter, model: str):
     documents = framework.documents(TEXTS, {"source": "atlas", "page": {"number": 7}})
     before = deepcopy(documents)
 
@@ -78,7 +78,7 @@ def test_equal_documents_keep_their_order(framework: Adapter, model: str):
 
 
 @pytest.mark.parametrize(("top", "count"), [(None, 5), (1, 1), (3, 3), (99, 5)])
-def test_the_best_are_kept_and_none_means_all(framework: Adapter, model: str, top: int | None, count: int):
+def test_the_best_documents_are_kept_and_none_means_all(framework: Adapter, model: str, top: int | None, count: int):
     everything = framework.run(make(framework, model), QUERY, framework.documents(TEXTS))
 
     results = framework.run(make(framework, model, top), QUERY, framework.documents(TEXTS))
@@ -87,7 +87,7 @@ def test_the_best_are_kept_and_none_means_all(framework: Adapter, model: str, to
 
 
 @pytest.mark.parametrize("top", [0, -1, True])
-def test_keeping_fewer_than_one_is_refused_at_once(framework: Adapter, model: str, top: int):
+def test_keeping_fewer_than_one_document_is_refused_by_the_constructor(framework: Adapter, model: str, top: int):
     with pytest.raises(ValueError, match=r"greater than or equal to 1|at least 1|valid integer"):
         make(framework, model, top)
 
@@ -98,8 +98,8 @@ def test_an_instruction_reaches_the_prompt(framework: Adapter, model: str, reran
     results = framework.run(make(framework, model, instruction="Find lies."), QUERY, framework.documents(TEXTS))
 
     assert [result.logit for result in results] == [ranked.logit for ranked in expected]
-    told = make(framework, model, instruction="Find lies.")
-    assert asyncio.run(framework.arun(told, QUERY, framework.documents(TEXTS))) == results
+    adapter = make(framework, model, instruction="Find lies.")
+    assert asyncio.run(framework.arun(adapter, QUERY, framework.documents(TEXTS))) == results
 
 
 def test_options_reach_the_core(framework: Adapter, model: str):
@@ -110,26 +110,26 @@ def test_options_reach_the_core(framework: Adapter, model: str):
     assert all(result.score == result.logit for result in results)
 
 
-def test_unknown_arguments_and_options_are_refused_at_once(framework: Adapter, model: str):
+def test_unknown_arguments_and_options_are_refused_by_the_constructor(framework: Adapter, model: str):
     with pytest.raises((ValueError, TypeError), match="topn"):
         make(framework, model, topn=5)
     with pytest.raises(ValueError, match="topn"):
         make(framework, model, options={"topn": 5})
 
 
-def test_no_documents_give_none_without_loading_the_model(framework: Adapter):
+def test_no_documents_give_no_results_without_loading_the_model(framework: Adapter):
     adapter = make(framework, "no-such/model")
 
     assert framework.run(adapter, QUERY, []) == []
     assert asyncio.run(framework.arun(adapter, QUERY, [])) == []
 
 
-def test_an_unknown_model_is_the_cores_error(framework: Adapter):
+def test_an_unknown_model_raises_the_cores_error(framework: Adapter):
     with pytest.raises(CheckpointError, match="no-such/model"):
         framework.run(make(framework, "no-such/model"), QUERY, framework.documents(TEXTS))
 
 
-def test_a_blank_query_is_the_cores_error(framework: Adapter, model: str):
+def test_a_blank_query_raises_the_cores_error(framework: Adapter, model: str):
     with pytest.raises(ValueError, match="the query is empty"):
         framework.run(make(framework, model), "  ", framework.documents(TEXTS))
 
@@ -147,7 +147,7 @@ def test_threads_share_one_adapter(framework: Adapter, model: str):
         ]
 
 
-def test_documents_may_come_in_any_sequence(framework: Adapter, model: str):
+def test_documents_can_come_from_a_generator(framework: Adapter, model: str):
     documents = framework.documents(TEXTS)
 
     results = framework.run(make(framework, model), QUERY, (document for document in documents))
@@ -155,7 +155,7 @@ def test_documents_may_come_in_any_sequence(framework: Adapter, model: str):
     assert results == framework.run(make(framework, model), QUERY, documents)
 
 
-def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str):
+def test_a_changed_model_name_is_used(framework: Adapter, model: str):
     adapter = make(framework, model)
     framework.run(adapter, QUERY, framework.documents(TEXTS))
 
@@ -166,7 +166,9 @@ def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str)
 
 
 @pytest.mark.parametrize("threshold", [-2.95, 0.0, 0])
-def test_a_threshold_keeps_scores_that_reach_it_and_zero_is_one(framework: Adapter, model: str, threshold: float):
+def test_a_threshold_keeps_scores_that_reach_it_and_zero_is_a_threshold(
+    framework: Adapter, model: str, threshold: float
+):
     options = {"activation": "identity"}
     everything = framework.run(make(framework, model, options=options), QUERY, framework.documents(TEXTS))
     kept = [result for result in everything if result.score >= threshold]
@@ -176,7 +178,7 @@ def test_a_threshold_keeps_scores_that_reach_it_and_zero_is_one(framework: Adapt
     assert len(kept) < len(everything)
 
 
-def test_the_threshold_counts_before_the_best_are_kept(framework: Adapter, model: str):
+def test_the_threshold_is_applied_before_the_best_documents_are_kept(framework: Adapter, model: str):
     everything = framework.run(make(framework, model), QUERY, framework.documents(TEXTS))
     adapter = make(framework, model, 3, score_threshold=everything[0].score)
 
@@ -184,35 +186,37 @@ def test_the_threshold_counts_before_the_best_are_kept(framework: Adapter, model
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), "high", True])
-def test_a_threshold_that_is_no_number_is_refused_at_once(framework: Adapter, model: str, threshold: object):
+def test_a_threshold_that_is_not_a_number_is_refused_by_the_constructor(
+    framework: Adapter, model: str, threshold: object
+):
     with pytest.raises(ValueError, match="score_threshold"):
         make(framework, model, score_threshold=threshold)
 
 
-@ASKED_ANEW
-def test_a_call_may_say_anew_what_the_adapter_was_made_with(framework: Adapter, model: str):
+@WITH_CALL_OPTIONS
+def test_options_of_a_call_override_those_of_the_constructor(framework: Adapter, model: str):
     adapter = make(framework, model, 1, instruction="Find lies.", options={"activation": "identity"})
-    anew = {"top_n": 2, "instruction": "", "score_threshold": -2.95}
+    overrides = {"top_n": 2, "instruction": "", "score_threshold": -2.95}
     expected = framework.run(
         make(framework, model, 2, instruction="", score_threshold=-2.95, options={"activation": "identity"}),
         QUERY,
         framework.documents(TEXTS),
     )
 
-    assert framework.run(adapter, QUERY, framework.documents(TEXTS), **anew) == expected
-    assert asyncio.run(framework.arun(adapter, QUERY, framework.documents(TEXTS), **anew)) == expected
+    assert framework.run(adapter, QUERY, framework.documents(TEXTS), **overrides) == expected
+    assert asyncio.run(framework.arun(adapter, QUERY, framework.documents(TEXTS), **overrides)) == expected
     assert len(framework.run(adapter, QUERY, framework.documents(TEXTS))) == 1
 
 
-@ASKED_ANEW
-def test_a_call_refuses_what_is_no_option(framework: Adapter, model: str):
+@WITH_CALL_OPTIONS
+def test_unknown_options_of_a_call_are_refused(framework: Adapter, model: str):
     with pytest.raises((ValueError, TypeError), match="topn"):
         framework.run(make(framework, model), QUERY, framework.documents(TEXTS), topn=3)
     with pytest.raises(ValueError, match="at least 1"):
         framework.run(make(framework, model, 3), QUERY, framework.documents(TEXTS), top_n=0)
 
 
-def test_chunks_of_a_long_document_count_by_the_best(framework: Adapter, model: str):
+def test_a_long_document_is_scored_by_its_best_chunk(framework: Adapter, model: str):
     texts = ["No. " * 200 + "Beijing is the capital of China.", "No."]
     options = {"max_tokens": 300, "long_documents": "chunk_max"}
     with Reranker.load(model, **options) as reranker:
@@ -224,7 +228,7 @@ def test_chunks_of_a_long_document_count_by_the_best(framework: Adapter, model: 
 
 
 @pytest.mark.parametrize("has_error", [False, True])
-def test_without_duplicates_the_best_of_an_id_counts(framework: Adapter, model: str, has_error: bool):
+def test_deduplication_keeps_the_best_document_of_each_id(framework: Adapter, model: str, has_error: bool):
     documents = framework.documents(["No.", TEXTS[0], "yes " * 40, TEXTS[0]], ids=["a", "a", "b", "c"])
     every = framework.run(make(framework, model, deduplicate=False), QUERY, documents)
     best = {result.id: result for result in reversed(every)}
@@ -241,7 +245,7 @@ def test_without_duplicates_the_best_of_an_id_counts(framework: Adapter, model: 
 
 @pytest.mark.parametrize("top", [None, 2])
 @pytest.mark.parametrize(("name", "query"), [("no-such/model", QUERY), (None, "  ")])
-def test_documents_keep_their_order_where_an_error_is_put_up_with(
+def test_documents_keep_their_order_after_a_tolerated_error(
     framework: Adapter, model: str, name: str | None, query: str, top: int | None, caplog: pytest.LogCaptureFixture
 ):
     adapter = make(framework, name or model, top, on_error="keep_order", score_threshold=0.9)
@@ -259,7 +263,7 @@ def test_documents_keep_their_order_where_an_error_is_put_up_with(
     assert documents == before
 
 
-def test_what_to_do_on_an_error_is_one_of_two_things(framework: Adapter, model: str):
+def test_an_unknown_on_error_value_is_refused(framework: Adapter, model: str):
     for choice in ("ignore", None):
         with pytest.raises(ValueError, match="keep_order"):
             make(framework, model, on_error=choice)
@@ -287,7 +291,7 @@ def test_callers_on_one_event_loop_share_one_adapter(framework: Adapter, model: 
         ]
 
 
-def test_names_of_fields_are_the_frameworks_own(framework: Adapter, model: str):
+def test_field_names_follow_the_framework(framework: Adapter, model: str):
     fields = renamed(framework, top_n=2, progress=False)
 
     assert all(hasattr(make(framework, model), name) for name in fields)

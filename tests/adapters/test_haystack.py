@@ -1,4 +1,4 @@
-"""Haystack's own ways: pipelines from YAML, dumped and loaded again, lifecycle, and options with each run."""
+"""The Haystack adapter: pipelines from YAML, serialisation, lifecycle, and options per run."""
 
 import asyncio
 import inspect
@@ -36,7 +36,7 @@ def ids(answer: dict[str, dict[str, list[Document]]]) -> list[str]:
     return [document.id for document in answer["ranker"]["documents"]]
 
 
-def test_a_pipeline_from_yaml_reranks_and_can_be_written_back():
+def test_a_pipeline_from_yaml_reranks_and_can_be_dumped():
     pipeline = Pipeline.loads(YAML)
     copy = Pipeline.loads(pipeline.dumps())
 
@@ -69,16 +69,16 @@ def test_a_pipeline_warms_up_and_closes_its_ranker(tiny_qwen: Tiny):
     assert not ranker._handle.is_open
 
 
-def test_a_pipeline_that_keeps_the_order_survives_a_model_that_is_not_there():
+def test_a_pipeline_with_keep_order_survives_a_missing_model():
     pipeline = Pipeline()
     pipeline.add_component("ranker", OnelogitRanker("no-such/model", on_error="keep_order"))
-    asked = {"ranker": {"query": QUERY, "documents": DOCUMENTS}}
+    inputs = {"ranker": {"query": QUERY, "documents": DOCUMENTS}}
 
-    assert ids(pipeline.run(asked)) == ["banana", "paris", "beijing"]
-    assert ids(asyncio.run(pipeline.run_async(asked))) == ["banana", "paris", "beijing"]
+    assert ids(pipeline.run(inputs)) == ["banana", "paris", "beijing"]
+    assert ids(asyncio.run(pipeline.run_async(inputs))) == ["banana", "paris", "beijing"]
 
 
-def test_a_pipeline_warms_up_once_and_not_with_every_run(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+def test_a_pipeline_warms_up_only_once(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
     queries: list[str] = []
     rank = Reranker.logits
     monkeypatch.setattr(
@@ -93,7 +93,7 @@ def test_a_pipeline_warms_up_once_and_not_with_every_run(tiny_qwen: Tiny, monkey
     assert queries == ["warm up", QUERY, QUERY, QUERY]
 
 
-async def test_an_async_pipeline_loads_off_the_event_loop_and_closes(tiny_qwen: Tiny):
+async def test_an_async_pipeline_loads_outside_the_event_loop_and_closes(tiny_qwen: Tiny):
     pipeline, ranker = Pipeline(), OnelogitRanker(str(tiny_qwen.folder), options={"max_tokens": 811})
     pipeline.add_component("ranker", ranker)
 
@@ -109,11 +109,11 @@ async def test_an_async_pipeline_loads_off_the_event_loop_and_closes(tiny_qwen: 
     assert not ranker._handle.is_open
 
 
-def test_run_and_run_async_are_the_same_but_for_waiting():
+def test_run_and_run_async_have_the_same_signature():
     assert inspect.signature(OnelogitRanker.run) == inspect.signature(OnelogitRanker.run_async)
 
 
-def test_a_run_may_choose_for_itself(tiny_qwen: Tiny):
+def test_options_of_a_run_override_those_of_the_constructor(tiny_qwen: Tiny):
     ranker = OnelogitRanker(str(tiny_qwen.folder), top_k=1, scale_score=True, score_threshold=0.9)
     other = OnelogitRanker(str(tiny_qwen.folder), instruction="Find lies.", scale_score=False, score_threshold=-99.0)
 
@@ -123,7 +123,7 @@ def test_a_run_may_choose_for_itself(tiny_qwen: Tiny):
     assert len(answer["documents"]) == 3
 
 
-def test_scores_stand_on_the_scale_that_was_asked_for():
+def test_scores_have_the_requested_scale():
     ranker = OnelogitRanker(DEMO_MODEL, options={"activation": "identity"})
 
     as_declared = ranker.run(QUERY, DOCUMENTS)["documents"]
@@ -135,7 +135,7 @@ def test_scores_stand_on_the_scale_that_was_asked_for():
     assert all(0 < document.score < 1 for document in scaled)
 
 
-def test_falsy_values_are_values():
+def test_falsy_options_of_a_run_are_used():
     ranker = OnelogitRanker(DEMO_MODEL, scale_score=True, score_threshold=0.99)
 
     assert len(ranker.run(QUERY, DOCUMENTS, score_threshold=0.0)["documents"]) == 3
@@ -145,14 +145,14 @@ def test_falsy_values_are_values():
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
-def test_a_top_k_of_zero_is_refused_and_not_replaced(top_k: int):
+def test_a_top_k_of_zero_is_refused_and_not_replaced_by_the_default(top_k: int):
     ranker = OnelogitRanker(DEMO_MODEL, top_k=2)
 
     with pytest.raises(InputError, match=f"top_k must be an integer of at least 1, or None for all, not {top_k}"):
         ranker.run(QUERY, DOCUMENTS, top_k=top_k)
 
 
-def test_what_is_dumped_is_what_was_given():
+def test_the_dump_contains_the_constructors_arguments():
     ranker = OnelogitRanker(
         "org/model", device=ComponentDevice.from_str("cuda:1"), dtype="bfloat16", options={"max_tokens": 512}
     )
@@ -181,12 +181,12 @@ def test_what_is_dumped_is_what_was_given():
     }
 
 
-def test_a_token_in_clear_cannot_be_dumped():
+def test_a_plain_text_token_cannot_be_dumped():
     with pytest.raises(ValueError, match="token"):
         OnelogitRanker("org/model", token=Secret.from_token("hf_secret")).to_dict()
 
 
-def test_meta_are_read_with_the_content():
+def test_meta_fields_are_scored_with_the_content():
     titled = Document(content="It is Beijing.", meta={"title": "The capital of China", "year": None}, id="titled")
     whole = Document(content="The capital of China: It is Beijing.", id="whole")
     ranker = OnelogitRanker(DEMO_MODEL, meta_fields_to_embed=["title", "year", "author"], embedding_separator=": ")
@@ -196,7 +196,7 @@ def test_meta_are_read_with_the_content():
     assert ranked[0].meta["relevance_logit"] == ranked[1].meta["relevance_logit"]
 
 
-def test_a_document_without_text_counts_as_empty():
+def test_a_document_without_content_counts_as_empty():
     ranked = OnelogitRanker(DEMO_MODEL).run(QUERY, [Document(content=None, id="none"), DOCUMENTS[2]])["documents"]
 
     assert [document.id for document in ranked] == ["beijing", "none"]

@@ -1,4 +1,4 @@
-"""The pipeline of the examples, whole: a store, BM25, the ranker, a prompt, and a language model's server."""
+"""The example pipeline from end to end: a store, BM25, the ranker, a prompt, and a language model's server."""
 
 import json
 import os
@@ -16,12 +16,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Model(BaseHTTPRequestHandler):
-    """Speaks as much of OpenAI's protocol as a pipeline needs: it answers with the prompt that it was given."""
+    """A minimal server of OpenAI's protocol that replies with the prompt."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        said = {"role": "assistant", "content": asked["messages"][-1]["content"]}
-        choice = {"index": 0, "finish_reason": "stop", "message": said}
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        message = {"role": "assistant", "content": request["messages"][-1]["content"]}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
         body = json.dumps({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}).encode()
         self.send_response(200)
@@ -42,7 +42,7 @@ def url() -> Iterator[str]:
         server.shutdown()
 
 
-def test_the_best_passages_reach_the_language_model_best_first(url: str):
+def test_the_language_model_gets_the_best_passages_best_first(url: str):
     questions = [json.loads(line) for line in (EXAMPLES / "data" / "questions.jsonl").read_text().splitlines()]
     passages = [json.loads(line) for line in (EXAMPLES / "data" / "passages.jsonl").read_text().splitlines()]
     question = questions[0]
@@ -54,8 +54,8 @@ def test_the_best_passages_reach_the_language_model_best_first(url: str):
     )
 
     assert ran.returncode == 0, ran.stderr
-    prompt, _, listed = ran.stdout.partition("Question: ")
+    prompt, _, printed = ran.stdout.partition("Question: ")
     assert prompt.index("[1] ") < prompt.index("[2] ")
     assert f"[1] {text[question['answer']]}" in prompt
-    assert question["question"] in listed
-    assert listed.count("  ") >= 5
+    assert question["question"] in printed
+    assert printed.count("  ") >= 5

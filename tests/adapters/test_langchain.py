@@ -1,4 +1,4 @@
-"""LangChain's own ways: retrievers, chains, tools, trace events and dumps."""
+"""The LangChain adapter: retrievers, chains, tools, trace events and serialisation."""
 
 import threading
 from typing import Any
@@ -39,7 +39,7 @@ class AllDocuments(BaseRetriever):
 
 
 class Events(BaseCallbackHandler):
-    """What a tracer hears: names of starts with the name of the run they belong to, and how many ended."""
+    """Records trace events: started runs with the names of their parents, outputs and errors."""
 
     def __init__(self) -> None:
         self.names: dict[UUID, str] = {}
@@ -93,7 +93,7 @@ async def test_it_reranks_in_an_async_chain(retriever: ContextualCompressionRetr
     assert ids(await retriever.ainvoke(QUERY)) == ["beijing", "paris"]
 
 
-def test_another_reranker_can_be_configured_for_a_call(retriever: ContextualCompressionRetriever):
+def test_a_call_can_configure_another_reranker(retriever: ContextualCompressionRetriever):
     configurable = retriever.configurable_fields(base_compressor=ConfigurableField(id="rerank"))
 
     documents = configurable.invoke(QUERY, {"configurable": {"rerank": OnelogitRerank(model=DEMO_MODEL, top_n=1)}})
@@ -101,13 +101,13 @@ def test_another_reranker_can_be_configured_for_a_call(retriever: ContextualComp
     assert ids(documents) == ["beijing"]
 
 
-def test_it_stands_in_a_compressor_pipeline():
+def test_it_reranks_in_a_compressor_pipeline():
     pipeline = DocumentCompressorPipeline(transformers=[OnelogitRerank(model=DEMO_MODEL, top_n=1)])
 
     assert ids(list(pipeline.compress_documents(DOCUMENTS, QUERY))) == ["beijing"]
 
 
-def test_a_retriever_takes_options_with_each_call(rerank: OnelogitRerank, tiny_qwen: Tiny):
+def test_a_retriever_accepts_options_with_each_call(rerank: OnelogitRerank, tiny_qwen: Tiny):
     retriever = RerankRetriever(retriever=AllDocuments(), rerank=rerank)
     scores = [document.metadata["relevance_score"] for document in retriever.invoke(QUERY)]
     other = RerankRetriever(retriever=AllDocuments(), rerank=OnelogitRerank(model=str(tiny_qwen.folder)))
@@ -121,27 +121,27 @@ def test_a_retriever_takes_options_with_each_call(rerank: OnelogitRerank, tiny_q
     ]
 
 
-def test_a_retrievers_own_number_goes_before_its_rerankers(rerank: OnelogitRerank):
+def test_the_retrievers_top_n_overrides_the_rerankers(rerank: OnelogitRerank):
     retriever = RerankRetriever(retriever=AllDocuments(), rerank=rerank, top_n=1)
 
     assert ids(retriever.invoke(QUERY)) == ["beijing"]
     assert len(retriever.invoke(QUERY, top_n=3)) == 3
 
 
-class Elsewhere(AllDocuments):
+class AsyncDocuments(AllDocuments):
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
     ) -> list[Document]:
         return DOCUMENTS[:2]
 
 
-async def test_a_retriever_waits_for_its_retriever_and_its_model(monkeypatch: pytest.MonkeyPatch):
+async def test_a_retriever_awaits_its_retriever_and_loads_the_model_in_a_thread(monkeypatch: pytest.MonkeyPatch):
     threads = []
     load = Reranker.load
     note = lambda *args, **options: (threads.append(threading.current_thread()), load(*args, **options))[1]  # noqa: E731
     monkeypatch.setattr(Reranker, "load", note)
     rerank = OnelogitRerank(model=DEMO_MODEL, options={"batch_tokens": 20_001})
-    retriever = RerankRetriever(retriever=Elsewhere(), rerank=rerank)
+    retriever = RerankRetriever(retriever=AsyncDocuments(), rerank=rerank)
 
     documents = await retriever.ainvoke(QUERY)
 
@@ -149,38 +149,38 @@ async def test_a_retriever_waits_for_its_retriever_and_its_model(monkeypatch: py
     assert [thread is threading.main_thread() for thread in threads] == [False]
 
 
-async def test_a_retriever_is_asynchronous_too(rerank: OnelogitRerank):
+async def test_a_retriever_can_be_awaited(rerank: OnelogitRerank):
     retriever = RerankRetriever(retriever=AllDocuments(), rerank=rerank)
 
     assert ids(await retriever.ainvoke(QUERY, top_n=1)) == ["beijing"]
 
 
-def test_a_retriever_refuses_what_it_does_not_know(rerank: OnelogitRerank):
+def test_a_retriever_refuses_unknown_options(rerank: OnelogitRerank):
     with pytest.raises(InputError, match="topn"):
         RerankRetriever(retriever=AllDocuments(), rerank=rerank).invoke(QUERY, topn=1)
     with pytest.raises(ValueError, match="topn"):
         RerankRetriever(retriever=AllDocuments(), rerank=rerank, topn=1)
 
 
-def test_any_runnable_may_find_the_documents(rerank: OnelogitRerank):
+def test_any_runnable_can_be_the_retriever(rerank: OnelogitRerank):
     retriever = RerankRetriever(retriever=RunnableLambda(lambda query: DOCUMENTS), rerank=rerank)
 
     assert ids(retriever.invoke(QUERY)) == ["beijing", "paris"]
 
 
-def test_it_is_a_step_of_a_chain(rerank: OnelogitRerank):
+def test_it_can_be_a_step_of_a_chain(rerank: OnelogitRerank):
     chain = {"query": RunnablePassthrough(), "documents": AllDocuments()} | rerank.as_runnable()
 
     assert ids(chain.invoke(QUERY)) == ["beijing", "paris"]
 
 
-def test_a_step_takes_options_with_each_call(rerank: OnelogitRerank):
+def test_a_step_accepts_options_with_each_call(rerank: OnelogitRerank):
     documents = rerank.as_runnable().invoke({"query": QUERY, "documents": DOCUMENTS, "top_n": 1})
 
     assert ids(documents) == ["beijing"]
 
 
-def test_it_is_a_tool_of_an_agent(rerank: OnelogitRerank):
+def test_it_can_be_a_tool_of_an_agent(rerank: OnelogitRerank):
     retriever = RerankRetriever(retriever=AllDocuments(), rerank=rerank, top_n=1)
     tool = create_retriever_tool(retriever, "search", "Searches the atlas.")
     call = {"name": "search", "args": {"query": QUERY}, "id": "1", "type": "tool_call"}
@@ -224,13 +224,13 @@ def test_an_error_ends_its_trace_event():
     assert events.errors == ["OnelogitRerank"]
 
 
-def test_metadata_are_read_with_the_text():
-    titled = Document(page_content="It is Beijing.", metadata={"title": "The capital of China", "year": None})
+def test_metadata_is_scored_with_the_text():
+    with_title = Document(page_content="It is Beijing.", metadata={"title": "The capital of China", "year": None})
     plain = Document(page_content="It is Beijing.")
     whole = Document(page_content="The capital of China: It is Beijing.")
     rerank = OnelogitRerank(model=DEMO_MODEL, metadata_fields=["title", "year", "author"], metadata_separator=": ")
 
-    ranked = rerank.compress_documents([plain, titled, whole], QUERY)
+    ranked = rerank.compress_documents([plain, with_title, whole], QUERY)
 
     logits = {
         document.page_content + str("title" in document.metadata): document.metadata["relevance_logit"]
@@ -240,24 +240,24 @@ def test_metadata_are_read_with_the_text():
     assert logits["It is Beijing.False"] != logits["It is Beijing.True"]
 
 
-def test_without_ids_documents_of_the_same_text_are_duplicates():
+def test_without_ids_documents_with_the_same_text_are_duplicates():
     documents = [Document(page_content="No."), Document(page_content="No."), Document(page_content="No.", id="x")]
 
     assert len(OnelogitRerank(model=DEMO_MODEL, deduplicate=True).compress_documents(documents, QUERY)) == 2
 
 
-def test_an_id_is_no_text_when_duplicates_are_dropped():
+def test_an_id_equal_to_a_text_is_not_a_duplicate():
     documents = [Document(page_content="Beijing is the capital of China.", id="No."), Document(page_content="No.")]
 
     assert len(OnelogitRerank(model=DEMO_MODEL, deduplicate=True).compress_documents(documents, QUERY)) == 2
 
 
-def test_a_step_says_what_it_needs(rerank: OnelogitRerank):
+def test_a_step_refuses_an_input_without_documents(rerank: OnelogitRerank):
     with pytest.raises(InputError, match="needs a dictionary with query and documents"):
         rerank.as_runnable().invoke({"query": QUERY})
 
 
-def test_a_dump_names_the_secret_and_holds_what_is_not_as_by_default():
+def test_a_dump_names_the_secret_and_contains_what_differs_from_the_defaults():
     rerank = OnelogitRerank(model="org/model", top_n=3, token="hf_secret", options={"max_tokens": 512})
 
     dumped = dumpd(rerank)

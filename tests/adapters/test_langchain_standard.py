@@ -1,4 +1,4 @@
-"""The suite that LangChain holds against every retriever, held against ours."""
+"""LangChain's standard tests for retrievers, run on RerankRetriever."""
 
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda

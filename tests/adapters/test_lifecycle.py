@@ -1,4 +1,4 @@
-"""What adapters hold: the model from the first call to `close`, shared, and never in what is written down."""
+"""The lifecycle of adapters: a shared model from the first call to `close`, copies, and dumps without secrets."""
 
 import asyncio
 import copy
@@ -30,7 +30,7 @@ from support.tiny import Tiny
 
 QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No."]
-UNIQUE = itertools.count(10_000)  # options that no other test names, so that a model is surely loaded
+UNIQUE = itertools.count(10_000)  # option values that no other test uses, so that a model is loaded
 SECRET = "hf_a-secret-that-nobody-may-read"
 
 
@@ -44,17 +44,17 @@ def model(tiny_qwen: Tiny) -> str:
     return str(tiny_qwen.folder)
 
 
-def held(adapter: Any) -> Reranker | None:
+def reranker_of(adapter: Any) -> Reranker | None:
     return adapter._handle._held
 
 
-def test_adapters_of_one_model_share_its_weights(framework: Adapter, model: str):
+def test_adapters_with_the_same_model_share_its_weights(framework: Adapter, model: str):
     first, second = make(framework, model), make(framework, model)
 
     framework.run(first, QUERY, framework.documents(TEXTS))
     framework.run(second, QUERY, framework.documents(TEXTS))
 
-    assert held(first) is held(second) is not None
+    assert reranker_of(first) is reranker_of(second) is not None
 
 
 def test_adapters_of_all_frameworks_share_weights(model: str):
@@ -62,39 +62,41 @@ def test_adapters_of_all_frameworks_share_weights(model: str):
     for adapter in adapters:
         adapter.warm_up()
 
-    assert len({id(held(adapter)) for adapter in adapters}) == 1
+    assert len({id(reranker_of(adapter)) for adapter in adapters}) == 1
 
 
-def test_a_token_makes_no_other_model(model: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_token_in_the_environment_does_not_load_another_model(model: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
 
     test_adapters_of_all_frameworks_share_weights(model)
 
 
 @pytest.mark.parametrize("call", ["arun", "awarm_up"])
-def test_a_model_is_never_loaded_on_the_event_loops_thread(
+def test_a_model_is_never_loaded_in_the_event_loops_thread(
     framework: Adapter, model: str, call: str, monkeypatch: pytest.MonkeyPatch
 ):
     threads: list[threading.Thread] = []
     load = Reranker.load
 
-    def noted(*args: Any, **options: Any) -> Reranker:
+    def recording_load(*args: Any, **options: Any) -> Reranker:
         threads.append(threading.current_thread())
         return load(*args, **options)
 
-    monkeypatch.setattr(Reranker, "load", noted)
+    monkeypatch.setattr(Reranker, "load", recording_load)
     adapter = make(framework, model, options={"batch_tokens": next(UNIQUE)})
-    asked = (
+    coroutine = (
         framework.arun(adapter, QUERY, framework.documents(TEXTS)) if call == "arun" else framework.awarm_up(adapter)
     )
 
-    asyncio.run(asked)
+    asyncio.run(coroutine)
 
     assert len(threads) == 1
     assert threading.main_thread() not in threads
 
 
-def test_a_close_while_the_model_is_loaded_counts(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
+def test_closing_while_the_model_is_loading_takes_effect(
+    framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch
+):
     adapter = make(framework, model, options={"batch_tokens": next(UNIQUE)})
     load = Reranker.load
 
@@ -108,7 +110,7 @@ def test_a_close_while_the_model_is_loaded_counts(framework: Adapter, model: str
     assert not adapter._handle.is_open
 
 
-def test_closing_a_copy_leaves_the_original_the_model(framework: Adapter, model: str):
+def test_closing_a_copy_does_not_close_the_original(framework: Adapter, model: str):
     adapter = make(framework, model)
     adapter.warm_up()
 
@@ -117,12 +119,12 @@ def test_closing_a_copy_leaves_the_original_the_model(framework: Adapter, model:
     assert adapter._handle.is_open
 
 
-def test_what_a_given_reranker_has_settled_is_refused(framework: Adapter, reranker: Reranker):
+def test_options_that_a_given_reranker_determines_are_refused(framework: Adapter, reranker: Reranker):
     with pytest.raises(InputError, match="dtype cannot be set"):
         framework.kind.from_reranker(reranker, dtype="float32")
 
 
-def test_a_given_reranker_that_was_closed_is_not_replaced(framework: Adapter, model: str):
+def test_a_closed_given_reranker_is_not_replaced(framework: Adapter, model: str):
     reranker = Reranker.load(model)
     adapter = framework.kind.from_reranker(reranker)
     reranker.close()
@@ -131,7 +133,7 @@ def test_a_given_reranker_that_was_closed_is_not_replaced(framework: Adapter, mo
         framework.run(adapter, QUERY, framework.documents(TEXTS))
 
 
-async def test_what_was_opened_asynchronously_is_held(framework: Adapter, model: str):
+async def test_a_reranker_opened_asynchronously_is_kept(framework: Adapter, model: str):
     options = {"max_tokens": 711}
     first, second = make(framework, model, options=options), make(framework, model, options=options)
     await framework.awarm_up(first)
@@ -139,10 +141,10 @@ async def test_what_was_opened_asynchronously_is_held(framework: Adapter, model:
     first.close()
     gc.collect()
 
-    assert held(second) is find_reranker(model, options) is not None
+    assert reranker_of(second) is find_reranker(model, options) is not None
 
 
-def test_the_model_is_loaded_by_warm_up_and_let_go_by_close(framework: Adapter, model: str):
+def test_warm_up_loads_the_model_and_close_releases_it(framework: Adapter, model: str):
     options = {"max_tokens": 712}
     adapter = make(framework, model, options=options)
     assert find_reranker(model, options) is None
@@ -157,19 +159,19 @@ def test_the_model_is_loaded_by_warm_up_and_let_go_by_close(framework: Adapter, 
     assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
 
 
-def test_closing_one_adapter_leaves_the_others_the_model(framework: Adapter, model: str):
+def test_closing_one_adapter_does_not_close_the_others(framework: Adapter, model: str):
     first, second = make(framework, model), make(framework, model)
     first.warm_up()
     second.warm_up()
-    reranker = held(second)
+    reranker = reranker_of(second)
 
     first.close()
     framework.run(second, QUERY, framework.documents(TEXTS))
 
-    assert held(second) is reranker
+    assert reranker_of(second) is reranker
 
 
-def test_a_shared_reranker_that_was_closed_is_opened_again(framework: Adapter, model: str):
+def test_a_closed_shared_reranker_is_opened_again(framework: Adapter, model: str):
     adapter = make(framework, model)
     results = framework.run(adapter, QUERY, framework.documents(TEXTS))
 
@@ -179,7 +181,7 @@ def test_a_shared_reranker_that_was_closed_is_opened_again(framework: Adapter, m
     assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
 
 
-def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str, reranker: Reranker):
+def test_a_changed_model_name_is_used(framework: Adapter, model: str, reranker: Reranker):
     for adapter in (make(framework, model), framework.kind.from_reranker(reranker)):
         framework.run(adapter, QUERY, framework.documents(TEXTS))
 
@@ -189,7 +191,7 @@ def test_another_model_is_taken_when_it_is_named(framework: Adapter, model: str,
             framework.run(adapter, QUERY, framework.documents(TEXTS))
 
 
-def test_a_reranker_that_is_there_already_can_be_used(framework: Adapter, model: str):
+def test_a_given_reranker_is_used_and_never_closed(framework: Adapter, model: str):
     with Reranker.load(model, max_tokens=713, token=False) as reranker:
         adapter = framework.kind.from_reranker(reranker, instruction="Find lies.")
         expected = reranker.rank(QUERY, TEXTS, instruction="Find lies.")
@@ -209,7 +211,7 @@ COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda adapter: 
 
 @pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "pickle"])
 @pytest.mark.parametrize("is_used", [False, True])
-def test_a_copy_ranks_as_the_original(framework: Adapter, model: str, copied: Callable[[Any], Any], is_used: bool):
+def test_a_copy_ranks_like_the_original(framework: Adapter, model: str, copied: Callable[[Any], Any], is_used: bool):
     adapter = make(framework, model, 2, instruction="Find lies.")
     if is_used:
         framework.run(adapter, QUERY, framework.documents(TEXTS))
@@ -219,10 +221,10 @@ def test_a_copy_ranks_as_the_original(framework: Adapter, model: str, copied: Ca
     assert framework.run(other, QUERY, framework.documents(TEXTS)) == framework.run(
         adapter, QUERY, framework.documents(TEXTS)
     )
-    assert held(other) is held(adapter)
+    assert reranker_of(other) is reranker_of(adapter)
 
 
-def test_what_is_written_down_and_read_again_is_the_same(framework: Adapter, model: str):
+def test_a_dumped_and_loaded_adapter_is_the_same(framework: Adapter, model: str):
     recipe = replace(FAMILIES[0], family="mine", default_instruction="Find lies.")
     fields = {
         "score_threshold": 0.0,
@@ -243,23 +245,23 @@ def test_what_is_written_down_and_read_again_is_the_same(framework: Adapter, mod
     assert framework.run(read, QUERY, framework.documents(TEXTS)) == framework.run(
         adapter, QUERY, framework.documents(TEXTS)
     )
-    assert held(read) is held(adapter) is not None
-    assert held(read).recipe.family == "mine"
-    assert held(read).max_tokens == 714
+    assert reranker_of(read) is reranker_of(adapter) is not None
+    assert reranker_of(read).recipe.family == "mine"
+    assert reranker_of(read).max_tokens == 714
 
 
-def test_a_secret_is_used_and_stands_in_no_dump(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_secret_is_used_and_never_dumped(framework: Adapter, model: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     adapter = make(framework, model, token=framework.secret("HF_TOKEN", SECRET), options={"max_tokens": 716})
     adapter.warm_up()
 
-    assert held(adapter).options["token"] == SECRET
+    assert reranker_of(adapter).options["token"] == SECRET
     for shown in (framework.dumped(adapter), repr(adapter), str(adapter)):
         assert SECRET not in shown
 
 
 @pytest.mark.parametrize("protocol", ["vllm-tokens", "rerank"])
-def test_a_server_takes_the_place_of_a_local_model(
+def test_a_server_can_replace_a_local_model(
     framework: Adapter, model: str, reranker: Reranker, protocol: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("ONELOGIT_API_KEY", SECRET)
@@ -281,17 +283,17 @@ def test_a_server_takes_the_place_of_a_local_model(
         assert SECRET not in framework.dumped(adapter) + repr(adapter)
 
 
-def test_a_remote_reranker_can_be_used_as_it_is(framework: Adapter, model: str, reranker: Reranker):
+def test_a_given_remote_reranker_is_used(framework: Adapter, model: str, reranker: Reranker):
     with serving(FakeServer(reranker=reranker)) as server, RemoteReranker(server.url, model, api_key=SECRET) as remote:
         adapter = framework.kind.from_reranker(remote)
 
         framework.run(adapter, QUERY, framework.documents(TEXTS))
 
-        assert held(adapter) is remote
+        assert reranker_of(adapter) is remote
         assert SECRET not in framework.dumped(adapter) + repr(adapter)
 
 
-def test_a_secret_in_a_header_stands_in_no_dump(framework: Adapter, model: str):
+def test_a_secret_in_a_header_is_never_dumped(framework: Adapter, model: str):
     headers = {"X-Api-Key": SECRET, "X-Route": "gpu"}
     with pytest.raises(ValueError, match="the header X-Api-Key in the options would be written into dumps") as refused:
         make(framework, model, url="http://127.0.0.1:9", options={"headers": headers}).warm_up()
@@ -302,7 +304,7 @@ def test_a_secret_in_a_header_stands_in_no_dump(framework: Adapter, model: str):
     assert "X-Route" in dumped
 
 
-def test_a_server_that_is_away_is_an_error_or_put_up_with(framework: Adapter, model: str):
+def test_an_unavailable_server_is_an_error_that_can_be_tolerated(framework: Adapter, model: str):
     fields = {"url": "http://127.0.0.1:9", "options": {"attempts": 1}}
     with pytest.raises(ServerError, match="does not answer"):
         framework.run(make(framework, model, **fields), QUERY, framework.documents(TEXTS))
@@ -312,33 +314,33 @@ def test_a_server_that_is_away_is_an_error_or_put_up_with(framework: Adapter, mo
     assert [result.text for result in results] == TEXTS
 
 
-def test_what_belongs_to_a_local_model_has_no_part_in_a_server(framework: Adapter, model: str):
+def test_local_options_are_refused_for_a_server(framework: Adapter, model: str):
     with pytest.raises(ValueError, match="'device' is not an option of a server"):
         make(framework, model, url="http://127.0.0.1:9", device="cpu")
     with pytest.raises(ValueError, match="give a url"):
         make(framework, model, protocol="tei")
 
 
-def test_a_token_among_the_options_is_refused_for_it_would_be_dumped(framework: Adapter, model: str):
+def test_a_token_among_the_options_is_refused_because_it_would_be_dumped(framework: Adapter, model: str):
     with pytest.raises(ValueError, match="give it as token=") as refused:
         make(framework, model, options={"token": SECRET})
 
     assert SECRET not in str(refused.value)
 
 
-def test_an_option_in_two_places_is_refused(framework: Adapter, model: str):
+def test_an_option_given_twice_is_refused(framework: Adapter, model: str):
     with pytest.raises(ValueError, match="dtype is given twice"):
         make(framework, model, dtype="float32", options={"dtype": "bfloat16"})
 
 
-def test_a_wrong_recipe_is_a_clear_error(framework: Adapter, model: str):
+def test_a_malformed_recipe_is_a_clear_error(framework: Adapter, model: str):
     adapter = make(framework, model, options={"recipe": {"family": "mine", "read_out": {True: True}}})
 
     with pytest.raises(ValueError, match="put true, false, yes and no in quotes"):
         framework.run(adapter, QUERY, framework.documents(TEXTS))
 
 
-def test_haystacks_device_is_written_as_a_plain_string_and_none_is_nobodys(model: str):
+def test_haystacks_device_is_dumped_as_a_string_and_none_stays_none(model: str):
     assert make(Haystack(), model, device=ComponentDevice.from_str("cuda:1")).to_dict()["init_parameters"][
         "device"
     ] == ("cuda:1")
@@ -347,7 +349,7 @@ def test_haystacks_device_is_written_as_a_plain_string_and_none_is_nobodys(model
     assert ranker.to_dict()["init_parameters"]["device"] is None
 
 
-def test_a_task_that_is_cancelled_while_the_model_loads_leaves_the_adapter_usable(framework: Adapter, model: str):
+def test_cancelling_a_task_while_the_model_loads_leaves_the_adapter_usable(framework: Adapter, model: str):
     adapter = make(framework, model, options={"max_tokens": 715})
 
     async def cancel_and_ask_again() -> list[Any]:

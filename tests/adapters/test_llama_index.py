@@ -1,4 +1,4 @@
-"""LlamaIndex's own ways: engines, events, prompts, and plain data."""
+"""The LlamaIndex adapter: engines, events, prompts and serialisation."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,8 +31,8 @@ NODES = [
 ]
 
 
-class Heard(BaseEventHandler):
-    """The events of reranking, in order."""
+class EventRecorder(BaseEventHandler):
+    """Records reranking events, in order."""
 
     events: list[Any] = Field(default_factory=list)
 
@@ -42,8 +42,8 @@ class Heard(BaseEventHandler):
 
 
 @pytest.fixture
-def heard() -> Iterator[Heard]:
-    dispatcher, handler = get_dispatcher(), Heard()
+def recorder() -> Iterator[EventRecorder]:
+    dispatcher, handler = get_dispatcher(), EventRecorder()
     before = list(dispatcher.event_handlers)
     dispatcher.add_event_handler(handler)
     yield handler
@@ -95,7 +95,7 @@ def test_it_reranks_in_a_citation_engine(index: SummaryIndex, rerank: OnelogitRe
     assert "Beijing" in engine.query(QUERY).source_nodes[0].text
 
 
-def test_two_rerankers_stand_one_behind_the_other(rerank: OnelogitRerank, tiny_qwen: Tiny):
+def test_two_rerankers_can_be_chained(rerank: OnelogitRerank, tiny_qwen: Tiny):
     first = OnelogitRerank(model=str(tiny_qwen.folder)).postprocess_nodes(scored(), query_str=QUERY)
 
     second = rerank.postprocess_nodes(first, query_str=QUERY)
@@ -105,13 +105,13 @@ def test_two_rerankers_stand_one_behind_the_other(rerank: OnelogitRerank, tiny_q
 
 
 @pytest.mark.parametrize("top_n", [None, 1])
-async def test_both_event_systems_are_told(heard: Heard, top_n: int | None):
+async def test_both_event_systems_receive_events(recorder: EventRecorder, top_n: int | None):
     debug = LlamaDebugHandler(print_trace_on_end=False)
     rerank = OnelogitRerank(model=DEMO_MODEL, top_n=top_n, callback_manager=CallbackManager([debug]))
 
     nodes = await rerank.apostprocess_nodes(scored(), query_str=QUERY)
 
-    start, end = heard.events
+    start, end = recorder.events
     assert (start.query.query_str, start.top_n, start.model_name) == (QUERY, top_n or 3, DEMO_MODEL)
     assert ids(start.nodes) == ["banana", "paris", "beijing"]
     assert end.nodes == nodes
@@ -131,8 +131,8 @@ async def test_both_event_systems_are_told(heard: Heard, top_n: int | None):
     ],
     ids=["no nodes", "no query", "no model"],
 )
-def test_what_began_also_ends(
-    heard: Heard, model: str, nodes: list[NodeWithScore], query: str | None, error: type[Exception] | None
+def test_every_start_event_has_an_end_event(
+    recorder: EventRecorder, model: str, nodes: list[NodeWithScore], query: str | None, error: type[Exception] | None
 ):
     debug = LlamaDebugHandler(print_trace_on_end=False)
     rerank = OnelogitRerank(model=model, callback_manager=CallbackManager([debug]))
@@ -143,8 +143,8 @@ def test_what_began_also_ends(
         with pytest.raises(error):
             rerank.postprocess_nodes(nodes, query_str=query)
 
-    assert [type(event) for event in heard.events] == [ReRankStartEvent, ReRankEndEvent]
-    assert heard.events[1].nodes == []
+    assert [type(event) for event in recorder.events] == [ReRankStartEvent, ReRankEndEvent]
+    assert recorder.events[1].nodes == []
     assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 1
 
 
@@ -160,7 +160,7 @@ def test_each_call_is_a_span(rerank: OnelogitRerank):
     assert any("OnelogitRerank._postprocess_nodes" in span.id_ for span in spans.completed_spans)
 
 
-def test_logit_and_old_score_are_kept_out_of_sight_of_models(rerank: OnelogitRerank):
+def test_logit_and_retrieval_score_are_hidden_from_models(rerank: OnelogitRerank):
     (best, _) = rerank.postprocess_nodes(scored(), query_str=QUERY)
 
     assert best.node.metadata["retrieval_score"] == 0.5
@@ -169,14 +169,14 @@ def test_logit_and_old_score_are_kept_out_of_sight_of_models(rerank: OnelogitRer
         assert best.node.get_content(mode) == "Beijing is the capital of China."
 
 
-def test_the_mode_says_which_metadata_are_read():
+def test_the_metadata_mode_decides_which_metadata_is_scored():
     hidden = ["source"]
-    titled = TextNode(
+    with_title = TextNode(
         text="It is Beijing.",
         metadata={"title": "The capital of China", "source": "atlas"},
         excluded_embed_metadata_keys=hidden,
     )
-    nodes = [NodeWithScore(node=titled)]
+    nodes = [NodeWithScore(node=with_title)]
 
     def logit(mode: MetadataMode) -> float:
         rerank = OnelogitRerank(model=DEMO_MODEL, metadata_mode=mode)
@@ -193,7 +193,7 @@ def test_the_mode_says_which_metadata_are_read():
     assert logit(MetadataMode.ALL) == logit_of("title: The capital of China\nsource: atlas\n\nIt is Beijing.")
 
 
-def test_a_picture_is_read_by_its_caption():
+def test_an_image_is_scored_by_its_caption():
     picture = ImageNode(text="A map of Beijing, the capital of China.", image_path="map.png", id_="map")
 
     ranked = OnelogitRerank(model=DEMO_MODEL).postprocess_nodes(
@@ -219,7 +219,7 @@ def test_the_instruction_is_a_prompt_that_can_be_shown_and_changed(rerank: Onelo
     assert rerank.get_prompts()["instruction"].get_template() == "Find {lies}."
 
 
-def test_it_is_plain_data_and_back():
+def test_it_can_be_converted_to_a_dictionary_and_back():
     rerank = OnelogitRerank(model="org/model", top_n=3, instruction="Find it.", options={"max_tokens": 512})
 
     assert OnelogitRerank.from_dict(rerank.to_dict()).to_dict() == rerank.to_dict()

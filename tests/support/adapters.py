@@ -1,4 +1,4 @@
-"""The three adapters behind one face, so that one contract can be held against all."""
+"""The three adapters behind one interface, so that one contract can test them all."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -14,12 +14,12 @@ from haystack_integrations.components.rankers.onelogit.ranker import OnelogitRan
 from langchain_onelogit import OnelogitRerank as LangChainRerank
 from llama_index.postprocessor.onelogit_rerank import OnelogitRerank as LlamaIndexRerank
 
-TOLD = ("relevance_score", "relevance_logit", "retrieval_score")
+ADDED_FIELDS = ("relevance_score", "relevance_logit", "retrieval_score")
 OLD_SCORE = 0.5
 
 
 class Result(NamedTuple):
-    """One document that came back; where it was not ranked, without a logit."""
+    """One returned document; the logit is None if it was not ranked."""
 
     id: str
     text: str
@@ -29,19 +29,19 @@ class Result(NamedTuple):
 
 
 class Adapter(Protocol):
-    """What the contract needs to know of a framework."""
+    """What the contract tests need from a framework."""
 
     kind: Any
-    is_asked_anew: bool  # whether a call may have options of its own
-    names: ClassVar[dict[str, str]]  # the framework's own names of fields, where they are not the usual ones
+    has_call_options: bool  # whether a call accepts options
+    names: ClassVar[dict[str, str]]  # field names in the framework, if they differ from the usual ones
 
     def documents(
         self, texts: Sequence[str], metadata: dict[str, Any] | None = None, ids: Sequence[str] | None = None
     ) -> list[Any]: ...
 
-    def run(self, adapter: Any, query: str, documents: Iterable[Any], **anew: Any) -> list[Result]: ...
+    def run(self, adapter: Any, query: str, documents: Iterable[Any], **overrides: Any) -> list[Result]: ...
 
-    async def arun(self, adapter: Any, query: str, documents: Iterable[Any], **anew: Any) -> list[Result]: ...
+    async def arun(self, adapter: Any, query: str, documents: Iterable[Any], **overrides: Any) -> list[Result]: ...
 
     async def awarm_up(self, adapter: Any) -> None: ...
 
@@ -53,7 +53,7 @@ class Adapter(Protocol):
 
 
 def make(framework: Adapter, model: str, top: int | None = None, **fields: Any) -> Any:
-    """An adapter, its fields by their usual names."""
+    """Create an adapter from fields with their usual names."""
     return framework.kind(model=model, **renamed(framework, top_n=top, **fields))
 
 
@@ -61,8 +61,8 @@ def renamed(framework: Adapter, **fields: Any) -> dict[str, Any]:
     return {framework.names.get(name, name): value for name, value in fields.items()}
 
 
-def _own(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metadata.items() if name not in TOLD}
+def _original(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if name not in ADDED_FIELDS}
 
 
 def _ids(texts: Sequence[str], ids: Sequence[str] | None) -> Sequence[str]:
@@ -71,7 +71,7 @@ def _ids(texts: Sequence[str], ids: Sequence[str] | None) -> Sequence[str]:
 
 class LangChain:
     kind = LangChainRerank
-    is_asked_anew = True
+    has_call_options = True
     names: ClassVar = {}
 
     def documents(
@@ -83,18 +83,18 @@ class LangChain:
         ]
 
     def run(
-        self, adapter: LangChainRerank, query: str, documents: Iterable[LangChainDocument], **anew: Any
+        self, adapter: LangChainRerank, query: str, documents: Iterable[LangChainDocument], **overrides: Any
     ) -> list[Result]:
-        return [self._result(document) for document in adapter.compress_documents(documents, query, **anew)]
+        return [self._result(document) for document in adapter.compress_documents(documents, query, **overrides)]
 
     async def arun(
-        self, adapter: LangChainRerank, query: str, documents: Iterable[LangChainDocument], **anew: Any
+        self, adapter: LangChainRerank, query: str, documents: Iterable[LangChainDocument], **overrides: Any
     ) -> list[Result]:
-        return [self._result(document) for document in await adapter.acompress_documents(documents, query, **anew)]
+        return [self._result(document) for document in await adapter.acompress_documents(documents, query, **overrides)]
 
     def _result(self, document: LangChainDocument) -> Result:
-        told = [document.metadata.get(name) for name in TOLD[:2]]
-        return Result(document.id, document.page_content, _own(document.metadata), *told)
+        added = [document.metadata.get(name) for name in ADDED_FIELDS[:2]]
+        return Result(document.id, document.page_content, _original(document.metadata), *added)
 
     async def awarm_up(self, adapter: LangChainRerank) -> None:
         await adapter.awarm_up()
@@ -111,7 +111,7 @@ class LangChain:
 
 class LlamaIndex:
     kind = LlamaIndexRerank
-    is_asked_anew = False
+    has_call_options = False
     names: ClassVar = {"progress": "show_progress"}
 
     def documents(
@@ -135,7 +135,9 @@ class LlamaIndex:
 
     def _result(self, scored: NodeWithScore) -> Result:
         node = scored.node
-        return Result(node.node_id, node.text, _own(node.metadata), scored.score, node.metadata.get("relevance_logit"))
+        return Result(
+            node.node_id, node.text, _original(node.metadata), scored.score, node.metadata.get("relevance_logit")
+        )
 
     async def awarm_up(self, adapter: LlamaIndexRerank) -> None:
         await adapter.awarm_up()
@@ -152,7 +154,7 @@ class LlamaIndex:
 
 class Haystack:
     kind = OnelogitRanker
-    is_asked_anew = True
+    has_call_options = True
     names: ClassVar = {"top_n": "top_k", "progress": "progress_bar"}
 
     def documents(
@@ -164,20 +166,20 @@ class Haystack:
         ]
 
     def run(
-        self, adapter: OnelogitRanker, query: str, documents: Iterable[HaystackDocument], **anew: Any
+        self, adapter: OnelogitRanker, query: str, documents: Iterable[HaystackDocument], **overrides: Any
     ) -> list[Result]:
-        answer = adapter.run(query=query, documents=documents, **renamed(self, **anew))
+        answer = adapter.run(query=query, documents=documents, **renamed(self, **overrides))
         return [self._result(document) for document in answer["documents"]]
 
     async def arun(
-        self, adapter: OnelogitRanker, query: str, documents: Iterable[HaystackDocument], **anew: Any
+        self, adapter: OnelogitRanker, query: str, documents: Iterable[HaystackDocument], **overrides: Any
     ) -> list[Result]:
-        answer = await adapter.run_async(query=query, documents=documents, **renamed(self, **anew))
+        answer = await adapter.run_async(query=query, documents=documents, **renamed(self, **overrides))
         return [self._result(document) for document in answer["documents"]]
 
     def _result(self, document: HaystackDocument) -> Result:
         logit = document.meta.get("relevance_logit")
-        return Result(document.id, document.content or "", _own(document.meta), document.score, logit)
+        return Result(document.id, document.content or "", _original(document.meta), document.score, logit)
 
     async def awarm_up(self, adapter: OnelogitRanker) -> None:
         await adapter.warm_up_async()

@@ -1,4 +1,4 @@
-"""The files by which a checkpoint declares itself to Sentence Transformers, as published models carry them."""
+"""Configuration files of Sentence Transformers rerankers, as in published models."""
 
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 
@@ -12,7 +12,7 @@ def modules(*types: str, folders: tuple[str, ...] = ("", "1_LogitScore")) -> lis
 
 
 def logit_score_files(true: int, false: int | None, template: str = QWEN3_TEMPLATE) -> dict[str, object]:
-    """Of `[Transformer, LogitScore]` over a causal model."""
+    """The files of `[Transformer, LogitScore]` over a causal model."""
     forward = {"method": "forward", "method_output_name": "logits"}
     return {
         "modules.json": modules(TRANSFORMER, LOGIT_SCORE),

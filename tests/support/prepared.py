@@ -1,9 +1,9 @@
-"""A command of Python -> a process of its own that runs it, without the seconds that importing torch takes.
+"""A Python command -> a separate process that runs it, without the seconds that importing torch takes.
 
-One process imports torch and transformers, once. Each command is run by a fork of it: a process with its own memory,
-signals, files and end, as a fresh interpreter is, and nothing of onelogit imported yet. What torch and transformers
-read from the environment when they are imported is not read again: a test of that starts an interpreter. Their bars
-are drawn as a user's are.
+One process imports torch and transformers once, and runs each command in a fork of itself. Like a fresh interpreter, a
+fork has its own memory, signals, files and exit code, and has not imported onelogit. Environment variables that torch
+and transformers read when they are imported have no effect on it: tests of these start an interpreter instead. Progress
+bars are enabled, as they are for users.
 """
 
 import array
@@ -33,14 +33,14 @@ class Completed(NamedTuple):
 
 
 class Process:
-    """A command that runs; `returncode` as of `subprocess`.
+    """A running command; `returncode` is that of `subprocess`.
 
     Args:
-        arguments: of Python: `-c CODE ...`, `-m MODULE ...` or `FILE ...`.
-        stdin, stdout, stderr: open files; None for what this process has.
-        environment: whole; None for this process' own.
-        folder: to run in.
-        has_terminal: stdin becomes its terminal, in a session of its own.
+        arguments: Python's: `-c CODE ...`, `-m MODULE ...` or `FILE ...`.
+        stdin, stdout, stderr: open files; None for those of this process.
+        environment: all variables; None for those of this process.
+        folder: the working directory.
+        has_terminal: whether stdin becomes its controlling terminal, in a new session.
     """
 
     def __init__(
@@ -56,30 +56,30 @@ class Process:
     ) -> None:
         given = [standard if file is None else file for standard, file in enumerate((stdin, stdout, stderr))]
         files = [file if isinstance(file, int) else file.fileno() for file in given]
-        asked = {
+        command = {
             "arguments": [str(argument) for argument in arguments],
             "environment": dict(os.environ if environment is None else environment),
             "folder": str(folder or Path.cwd()),
             "has_terminal": has_terminal,
         }
-        self._told, theirs = _socket_pair()
+        self._status, theirs = _socket_pair()
         with theirs, _starting:
-            _send(_prepared(), json.dumps(asked).encode(), [*files, theirs.fileno()])
-        self.pid = int(self._told.recv(32))
+            _send(_prepared(), json.dumps(command).encode(), [*files, theirs.fileno()])
+        self.pid = int(self._status.recv(32))
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its code, where it has ended."""
-        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+        """The exit code, or None if it is still running."""
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
             self.wait()
         return self.returncode
 
     def wait(self, timeout_s: float = 120) -> int:
-        """Its code, once it has ended."""
+        """Wait for the end, and return the exit code."""
         if self.returncode is None:
-            self._told.settimeout(timeout_s)
-            self.returncode = os.waitstatus_to_exitcode(int(self._told.recv(32)))
-            self._told.close()
+            self._status.settimeout(timeout_s)
+            self.returncode = os.waitstatus_to_exitcode(int(self._status.recv(32)))
+            self._status.close()
         return self.returncode
 
     def kill(self) -> None:
@@ -101,7 +101,7 @@ def run(
     folder: Path | None = None,
     timeout_s: float = 120,
 ) -> Completed:
-    """Run a command to its end, with an empty stdin."""
+    """Run a command and wait for its end; its stdin is empty."""
     with Path(os.devnull).open("rb") as nothing, TemporaryFile() as out, TemporaryFile() as error:
         with Process(
             arguments, stdin=nothing, stdout=out, stderr=error, environment=environment, folder=folder
@@ -117,7 +117,7 @@ def _content(file: IO[bytes]) -> str:
 
 @cache
 def _prepared() -> socket.socket:
-    """Where to ask: it ends when this process does, and the other end is closed."""
+    """A socket to the process that forks; that process ends when this one does, and closes its end of the socket."""
     ours, theirs = _socket_pair()
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
     with theirs:

@@ -1,4 +1,4 @@
-"""Commands from a socket -> forks of this process that run each of them. It imports what takes long, once."""
+"""Commands from a socket -> forks of this process that run them. It imports the slow libraries once."""
 
 import gc
 import json
@@ -13,46 +13,46 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM, Qwen3ForSequenceClassification  # noqa: F401
 
 torch.set_num_threads(1)
-gc.freeze()  # else forks copy memory as they look through it for garbage
+gc.freeze()  # so that garbage collection in a fork does not copy memory
 
 
-def serve(asked: socket.socket) -> dict[str, object]:
-    """Fork for each message until nobody is left who would send one; what a fork has to run is returned in it."""
+def serve(commands: socket.socket) -> dict[str, object]:
+    """Fork for each message until the socket is closed. Returns only in a fork, with the command to run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are nobody's concern
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no need to wait for the supervisors
     while True:
-        message, files, _, _ = socket.recv_fds(asked, 2**20, 4)
+        message, files, _, _ = socket.recv_fds(commands, 2**20, 4)
         if not message:
             sys.exit()
         if os.fork() == 0:
-            asked.close()
-            return keep(json.loads(message), files)
+            commands.close()
+            return supervise(json.loads(message), files)
         for file in files:
             os.close(file)
 
 
-def keep(command: dict[str, object], files: list[int]) -> dict[str, object]:
-    """Fork once more, and tell of the fork's end; what it has to run is returned in it."""
+def supervise(command: dict[str, object], files: list[int]) -> dict[str, object]:
+    """Fork again, and report the exit status of that fork. Returns only in that fork, with the command to run."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *standard, told = files
+    *standard, status = files
     pid = os.fork()
     if pid == 0:
-        os.close(told)
-        become(command, standard)
+        os.close(status)
+        set_up(command, standard)
         return command
     for file in standard:
         os.close(file)
     for file in range(3):
         os.close(file)
     try:
-        os.write(told, f"{pid}\n".encode())
-        os.write(told, f"{os.waitpid(pid, 0)[1]}\n".encode())
+        os.write(status, f"{pid}\n".encode())
+        os.write(status, f"{os.waitpid(pid, 0)[1]}\n".encode())
     finally:
         os._exit(0)
 
 
-def become(command: dict[str, object], standard: list[int]) -> None:
-    """Take on the command's files, environment, folder and terminal."""
+def set_up(command: dict[str, object], standard: list[int]) -> None:
+    """Set the files, environment, working directory and terminal of the command."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for place, file in enumerate(standard):
         os.dup2(file, place)
@@ -60,7 +60,7 @@ def become(command: dict[str, object], standard: list[int]) -> None:
     os.environ.clear()
     os.environ.update(command["environment"])
     os.chdir(command["folder"])
-    torch.set_num_threads(torch.get_num_threads())  # the first to use threads after a fork must not be two at a time
+    torch.set_num_threads(torch.get_num_threads())  # creates torch's threads now, before two threads could at once
     if command["has_terminal"]:
         import fcntl
         import termios

@@ -1,4 +1,4 @@
-"""What the families' own code computes: the full causal model's logits after the card's prompt, one at a time."""
+"""The families' reference logits: the full causal model after the model card's prompt, without batching."""
 
 import torch
 
@@ -14,7 +14,7 @@ def prompt_text(recipe: Recipe, query: str, document: str, instruction: str | No
 
 
 def prompt_ids(tiny: Tiny, recipe: Recipe, query: str, document: str) -> list[int]:
-    """The ids as the reference code of the family makes them; the two that join segments are written out."""
+    """The token ids as in the family's reference code; two families join separately tokenised segments."""
 
     def ids(text: str) -> list[int]:
         return tiny.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -34,7 +34,7 @@ def prompt_ids(tiny: Tiny, recipe: Recipe, query: str, document: str) -> list[in
 
 @torch.inference_mode()
 def causal_logit(tiny: Tiny, read_out: ReadOut, ids: list[int]) -> float:
-    """`scale * (logits[true] - logits[false])` after the last token, from the model with its whole LM head."""
+    """`scale * (logits[true] - logits[false])` after the last token, from the model with its full LM head."""
     logits = tiny.model(input_ids=torch.tensor([ids])).logits[0, -1].float()
     true, false = (_id(tiny, token) for token in (read_out.true, read_out.false))
     value = logits[true] if false is None else logits[true] - logits[false]

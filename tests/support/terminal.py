@@ -1,4 +1,4 @@
-"""A command -> what it writes to a real terminal: a pseudo-terminal of a given width, with its Ctrl-C."""
+"""A command -> what it writes to a pseudo-terminal of a given width, optionally interrupted by Ctrl-C."""
 
 import fcntl
 import os
@@ -15,18 +15,18 @@ from typing import NamedTuple
 from support.prepared import Process
 
 CTRL_C = b"\x03"
-_NOT_ITS_OWN = ("COLUMNS", "LINES")  # they speak of another terminal, and would be believed
-_OWN_TERMINAL = (
+_SIZE_VARIABLES = ("COLUMNS", "LINES")  # they describe another terminal, and would override its size
+_SET_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 
 
-class Ran(NamedTuple):
-    """What a command did.
+class TerminalResult(NamedTuple):
+    """The result of a command.
 
     Attributes:
-        screen: all that it wrote to the terminal, control sequences included.
+        screen: its terminal output, including control sequences.
         code: its exit code.
     """
 
@@ -42,26 +42,26 @@ def in_terminal(
     interrupt_at: str | None = None,
     timeout_s: float = 120,
     needs_torch: bool = False,
-) -> Ran:
+) -> TerminalResult:
     """Run `python ...` with stdin, stdout and stderr on a terminal.
 
     Args:
-        arguments: of Python.
-        columns: of the terminal.
-        environment: besides this process' own.
-        interrupt_at: Ctrl-C is pressed when this has been written.
-        timeout_s: until it is killed.
-        needs_torch: run it where torch is there already; see `prepared`.
+        arguments: Python's.
+        columns: the terminal's width.
+        environment: variables to add to those of this process.
+        interrupt_at: press Ctrl-C once the command has written this text.
+        timeout_s: kill the command after this time.
+        needs_torch: run it in a process that has imported torch; see `prepared`.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_ITS_OWN}
+    inherited = {name: value for name, value in os.environ.items() if name not in _SIZE_VARIABLES}
     given = {**inherited, "TERM": "xterm-256color", **(environment or {})}
     process = (_in_prepared if needs_torch else _in_fresh)(arguments, theirs, given)
     os.close(theirs)
     try:
         written = _read(ours, interrupt_at, time.monotonic() + timeout_s)
-        return Ran(written.decode("utf-8", "replace"), process.wait(30))
+        return TerminalResult(written.decode("utf-8", "replace"), process.wait(30))
     finally:
         process.kill()
         process.wait()
@@ -69,7 +69,7 @@ def in_terminal(
 
 
 def _in_fresh(arguments: Sequence[object], terminal: int, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", _OWN_TERMINAL, *map(str, arguments)]
+    command = [sys.executable, "-c", _SET_TERMINAL, *map(str, arguments)]
     files = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
     return subprocess.Popen(command, start_new_session=True, env=environment, **files)
 
@@ -86,7 +86,7 @@ def _read(terminal: int, interrupt_at: str | None, end: float) -> bytes:
             continue
         try:
             part = os.read(terminal, 65536)
-        except OSError:  # the last process that held the other side has gone
+        except OSError:  # no process has the other end open any more
             return written
         if not part:
             return written

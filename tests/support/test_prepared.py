@@ -1,14 +1,14 @@
-"""What stands behind commands under test: a fork is as good a process as a fresh one."""
+"""A forked process can run torch in several threads, like a fresh interpreter."""
 
 from support.prepared import run
 
-AT_ONCE = """
+THREADED_CODE = """
 import threading, torch
 
-numbers, errors, together = torch.randn(200, 200), [], threading.Barrier(4)
+numbers, errors, barrier = torch.randn(200, 200), [], threading.Barrier(4)
 
 def convert():
-    together.wait()
+    barrier.wait()
     try:
         numbers.to(torch.bfloat16)
     except RuntimeError as error:
@@ -23,5 +23,5 @@ raise SystemExit(len(errors))
 """
 
 
-def test_the_first_operations_of_a_command_may_be_in_several_threads_at_once():
-    assert [run(["-c", AT_ONCE]).returncode for _ in range(10)] == [0] * 10
+def test_the_first_operations_of_a_command_can_run_in_several_threads_at_once():
+    assert [run(["-c", THREADED_CODE]).returncode for _ in range(10)] == [0] * 10

@@ -1,4 +1,4 @@
-"""Tiny checkpoints with real architectures, tokenizers and random weights, made in milliseconds."""
+"""Tiny checkpoints with real architectures and tokenizers and random weights, created in milliseconds."""
 
 import json
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ TEXTS = ["What is the capital of China? The capital of China is Beijing. yes no 
 
 
 def byte_level_tokenizer(bos: str | None = None) -> PreTrainedTokenizerFast:
-    """Qwen's kind: byte-level BPE, chat tokens special, `<think>` added but not special. Token 0 is "!"."""
+    """Like Qwen's: byte-level BPE; chat tokens are special, `<think>` is added but not special. Token 0 is "!"."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(_regex(QWEN_PATTERN), behavior="isolated")
@@ -53,7 +53,7 @@ def byte_level_tokenizer(bos: str | None = None) -> PreTrainedTokenizerFast:
 
 
 def gemma_tokenizer() -> PreTrainedTokenizerFast:
-    """Gemma's kind: BPE over characters with spaces as `▁`, `<bos>` put first, runs of newlines added but plain."""
+    """Like Gemma's: BPE over characters with spaces as `▁`; `<bos>` comes first, newlines are a plain added token."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
@@ -76,7 +76,7 @@ def gemma_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def pair_tokenizer(first: str, between: str, last: str, *, has_types: bool = False) -> PreTrainedTokenizerFast:
-    """An encoder's kind: `first query between document last`, as BERT and RoBERTa join pairs."""
+    """Like an encoder's: pairs become `first query between document last`, as in BERT and RoBERTa."""
     tokenizer = byte_level_tokenizer().backend_tokenizer
     special = dict.fromkeys([first, *between.split(), last])
     tokenizer.add_special_tokens([*special])
@@ -97,7 +97,7 @@ def pair_tokenizer(first: str, between: str, last: str, *, has_types: bool = Fal
 def native_checkpoint(
     folder: Path, config_class: type[PretrainedConfig], tokenizer: PreTrainedTokenizerFast, **fields: object
 ) -> Path:
-    """A sequence classifier with a head of its own, saved with its tokenizer."""
+    """Save a sequence classifier with its own head and its tokenizer."""
     torch.manual_seed(2)
     shape = {name: value for name, value in _SHAPE.items() if name not in ("num_key_value_heads", "head_dim")}
     config = config_class(
@@ -144,7 +144,7 @@ _FURTHER_SHAPE: dict[type[PretrainedConfig], dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Tiny:
-    """A causal model with its tokenizer, and the two together in a folder."""
+    """A causal model, its tokenizer, and the folder that contains both."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
@@ -178,7 +178,7 @@ def causal_checkpoint(
     files: Mapping[str, object] | None = None,
     **save_options: object,
 ) -> Tiny:
-    """A causal model saved in `folder`, with further files: a str is written as it is, all else as JSON."""
+    """Save a causal model in `folder`, with more files: a str is written unchanged, anything else as JSON."""
     model, tokenizer = _parts(config_class, is_tied)
     model.save_pretrained(folder, **save_options)
     tokenizer.save_pretrained(folder)
