@@ -46,7 +46,7 @@ def blocks(language: str) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def replacements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Texts of the READMEs -> the address of a real server, and the folder that it serves."""
     folder = tmp_path_factory.mktemp("exports") / "qwen3-reranker-classifier"
     with Reranker.load(DEMO_MODEL) as reranker:
@@ -56,8 +56,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_the_python_code_of_the_readmes_runs(code: str, served: dict[str, str], capsys: pytest.CaptureFixture[str]):
-    for placeholder, actual in served.items():
+def test_the_python_code_of_the_readmes_runs(
+    code: str, replacements: dict[str, str], capsys: pytest.CaptureFixture[str]
+):
+    for placeholder, actual in replacements.items():
         code = code.replace(placeholder, actual)
     Settings.llm = MockLLM()
     index = SummaryIndex.from_documents([LlamaIndexDocument(text=text) for text in TEXTS])

@@ -43,7 +43,7 @@ def demo() -> Reranker:
 
 
 @pytest.fixture(scope="module")
-def served(tiny_qwen: Tiny) -> Iterator[list[str]]:
+def server_arguments(tiny_qwen: Tiny) -> Iterator[list[str]]:
     """Arguments for a server, so that the command needs no torch and starts quickly."""
     with Reranker.load(tiny_qwen.folder) as reranker, serving(FakeServer(reranker=reranker)) as server:
         yield ["--model", str(tiny_qwen.folder), "--url", server.url]
@@ -121,8 +121,8 @@ def test_stdin_is_read_if_no_document_is_given(
 
 
 @pytest.mark.parametrize("form", [["--json"], []])
-def test_in_a_pipeline_stderr_is_empty_and_a_closed_pipe_is_not_an_error(form: list[str], served: list[str]):
-    command = [sys.executable, "-m", "onelogit", "rank", QUERY, *served, *form]
+def test_in_a_pipeline_stderr_is_empty_and_a_closed_pipe_is_not_an_error(form: list[str], server_arguments: list[str]):
+    command = [sys.executable, "-m", "onelogit", "rank", QUERY, *server_arguments, *form]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -219,8 +219,8 @@ def test_json_contains_no_control_characters(capsys: pytest.CaptureFixture[str],
     assert sorted(json.loads(line)["text"] for line in printed.splitlines()) == sorted(HOSTILE)
 
 
-def test_a_terminal_gets_a_spinner_and_no_colour_if_no_color_is_set(served: list[str]):
-    command = ["-m", "onelogit", "rank", QUERY, *DOCUMENTS, *served]
+def test_a_terminal_gets_a_spinner_and_no_colour_if_no_color_is_set(server_arguments: list[str]):
+    command = ["-m", "onelogit", "rank", QUERY, *DOCUMENTS, *server_arguments]
 
     ran = in_terminal(command, columns=40, environment={"NO_COLOR": "1"})
 
