@@ -39,16 +39,16 @@ class ConversionResult(NamedTuple):
     is_frame_kept: bool
 
 
-def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair], options: LoadOptions) -> ConversionResult:
+def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair]) -> ConversionResult:
     """Measure the conversion of an original, which is in memory only during this call.
 
     Raises:
         OnelogitError: as `Reranker.load`.
     """
-    with loaded_reranker(original.found._replace(spec=ModelSpec(original.model, options=options))) as reranker:
+    with loaded_reranker(original.found._replace(spec=ModelSpec(original.model, options=original.options))) as reranker:
         logits = score_pairs(reranker, pairs, "converted")
         max_tokens = reranker.max_tokens
-        encoding_options: LoadOptions = {**options, "max_tokens": max_tokens, "long_documents": "cut"}
+        encoding_options: LoadOptions = {**original.options, "max_tokens": max_tokens, "long_documents": "cut"}
         encoder = Encoder.for_recipe(reranker.recipe, original.tokenizer, encoding_options)
         rows = encoder.rows([(pair.query, pair.document) for pair in pairs], original.instruction)
         return ConversionResult(

@@ -9,17 +9,15 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedTokenizerFast,
 )
-from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit.checkpoints.device import find_device_map, is_quantised
@@ -31,9 +29,6 @@ from onelogit.io.progress import tracked, waiting
 from onelogit.options import LoadOptions, ModelSpec
 from onelogit.recipes.recipe import Recipe
 from onelogit.verification.sample_pairs import SamplePair
-
-if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder
 
 ModelInputs = dict[str, list[int]]  # by name: input_ids and, for some models, token_type_ids
 
@@ -91,13 +86,11 @@ class OriginalModel:
             found.folder, trust_remote_code=options.get("trust_remote_code", False)
         )
         instruction = options.get("instruction")
-        if instruction is None:
-            instruction = recipe.default_instruction
         return cls(
             found=found,
             recipe=recipe,
             tokenizer=tokenizer,
-            instruction=instruction,
+            instruction=recipe.default_instruction if instruction is None else instruction,
             options={**options, "dtype": options.get("dtype") or _exact_dtype(found.folder, options)},
             is_chain=read_module_chain(found.texts) is not None,
         )
@@ -124,12 +117,8 @@ class OriginalModel:
             batch = self.tokenizer([[pair.query, pair.document]], verbose=False)
             return {name: values[0] for name, values in batch.items()}
         bos = self.tokenizer.bos_token
-        adds_special_tokens = self.recipe.adds_special_tokens
-        adds = [
-            adds_special_tokens and index == 0 and not (bos and text.startswith(bos))
-            for index, text in enumerate(segments)
-        ]
-        ids = [self._ids(text, add) for text, add in zip(segments, adds, strict=True)]
+        adds_first = self.recipe.adds_special_tokens and not (bos and segments[0].startswith(bos))
+        ids = [self._ids(text, adds_first and index == 0) for index, text in enumerate(segments)]
         return {"input_ids": [id for segment in ids for id in segment]}
 
     @torch.inference_mode()
@@ -148,12 +137,14 @@ class OriginalModel:
         terms = []
         for row in tracked(rows, name):
             inputs = {name: torch.tensor([value], device=model.device) for name, value in row.items()}
-            terms.append(self._terms(model(**inputs, **last_only).logits[0]))
+            logits = model(inputs)["scores"] if self.is_chain else model(**inputs, **last_only).logits
+            terms.append(self._terms(logits[0]))
         scale = 1.0 if self.recipe.read_out is None else self.recipe.read_out.scale
+        config = (model[0].model if self.is_chain else model).config
         return OriginalLogits(
             logits=[scale * (row[0] - sum(row[1:])) for row in terms],
             largest_term=abs(scale) * max(abs(term) for row in terms for term in row),
-            layer_count=model.config.get_text_config().num_hidden_layers,
+            layer_count=config.get_text_config().num_hidden_layers,
         )
 
     def _segments(self, pair: SamplePair) -> list[str] | None:
@@ -170,18 +161,20 @@ class OriginalModel:
         return list(self.tokenizer(text, add_special_tokens=adds_special_tokens, verbose=False).input_ids)
 
     def _load(self, device: str) -> Any:
-        kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
+        """The model with its whole head; a `CrossEncoder` if that is a module chain."""
         options: dict[str, Any] = dict(self.options)
-        folder = fetch_weights(self.found).folder
-        passed_on = {name: options[name] for name in _TRANSFORMERS_OPTIONS if options.get(name) is not None}
-        passed_on["dtype"] = getattr(torch, options["dtype"])
-        trusts = options.get("trust_remote_code", False)
+        folder, trusts_code = fetch_weights(self.found).folder, options.get("trust_remote_code", False)
         device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
+        passed_on = {name: options[name] for name in _TRANSFORMERS_OPTIONS if options.get(name) is not None}
+        passed_on |= {"dtype": getattr(torch, options["dtype"]), "device_map": device_map}
         if self.is_chain:
-            return CrossEncoderClassifier.load(
-                folder, device, {**passed_on, "device_map": device_map}, trust_remote_code=trusts
-            )
-        model = kind.from_pretrained(folder, trust_remote_code=trusts, device_map=device_map, **passed_on)
+            with optional_import("sentence_transformers"):
+                from sentence_transformers import CrossEncoder  # noqa: PLC0415
+            return CrossEncoder(
+                str(folder), device=device, model_kwargs=passed_on, trust_remote_code=trusts_code
+            ).eval()
+        kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
+        model = kind.from_pretrained(folder, trust_remote_code=trusts_code, **passed_on)
         if device_map is None:
             model.to(device)
         return model.eval()
@@ -201,47 +194,6 @@ class OriginalModel:
         if len(ids) != 1:
             raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
         return ids[0]
-
-
-@dataclass(frozen=True, slots=True)
-class CrossEncoderClassifier:
-    """A `CrossEncoder` of a module chain, with the interface of a classifier of transformers."""
-
-    cross_encoder: "CrossEncoder"
-
-    @classmethod
-    def load(cls, folder: Path, device: str, model_options: dict[str, Any], *, trust_remote_code: bool) -> Self:
-        """The module chain of a checkpoint.
-
-        Args:
-            folder: the checkpoint.
-            device: where to compute.
-            model_options: for transformers, which loads the backbone.
-            trust_remote_code: run the checkpoint's own Python code.
-
-        Raises:
-            InputError: Sentence Transformers is not installed.
-        """
-        with optional_import("sentence_transformers"):
-            from sentence_transformers import CrossEncoder  # noqa: PLC0415
-        options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-        return cls(CrossEncoder(str(folder), model_kwargs=model_options, **options).eval())
-
-    @property
-    def device(self) -> torch.device:
-        return self.cross_encoder.device
-
-    @property
-    def config(self) -> PretrainedConfig:
-        backbone: Any = self.cross_encoder[0]
-        config: PretrainedConfig = backbone.model.config
-        return config
-
-    def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
-        """The logit of each row, shape (rows, 1), before any activation."""
-        return SequenceClassifierOutput(logits=self.cross_encoder(inputs)["scores"])
-
-    __call__ = forward
 
 
 def _exact_dtype(folder: Path, options: LoadOptions) -> str:

@@ -118,7 +118,7 @@ def measure_parity(model: str, pairs: Sequence[SamplePair], options: LoadOptions
         raise InputError("there are no pairs to measure with")
     original = OriginalModel.find(model, options)
     # The conversion is loaded first, for onelogit's error messages.
-    converted = measure_conversion(original, pairs, original.options)
+    converted = measure_conversion(original, pairs)
     return _compare_with_original(original, converted, pairs, against)
 
 
