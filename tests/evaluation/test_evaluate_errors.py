@@ -125,7 +125,7 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
         (["no-such/model", "--data", "data", "--revision", "v1"], "--revision applies to one model"),
         (["no-such/model", "--data", "data", "--url", "http://127.0.0.1:1"], "--url applies to one model"),
         (["--data", "data", "--template", "server"], "'template' is not an option of a local model"),
-        (["http://127.0.0.1:1", "--data", "data"], "to write prompts here, the model must be known"),
+        (["http://127.0.0.1:1", "--data", "data"], "pass the model's hub id or folder as model"),
         (
             ["http://127.0.0.1:1", "--data", "data", "--chat-template", "data/corpus.jsonl"],
             "--chat-template is for prompts that are written here: name the model as well",

@@ -152,6 +152,11 @@ RESPONSE_OF_PROTOCOL: Mapping[Protocol, Callable[[Sequence[float]], object]] = {
     "tei": _reversed_scores,
     "sglang": _reversed_scores,
 }
+PROTOCOL_OPTIONS: list[dict[str, Any]] = [
+    {"protocol": name} | template
+    for name, spec in PROTOCOLS.items()
+    for template in ([{}] if spec.sends_tokens else [{"template": "client"}, {"template": "server"}])
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

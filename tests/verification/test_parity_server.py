@@ -54,8 +54,8 @@ def test_many_rows_come_back_in_order():
     ("code", "content", "complaint"),
     [
         (404, {"detail": "Not Found"}, "answered 404: Not Found"),
-        (200, b"<html>", "no JSON"),
-        (200, {"data": [{"index": 0, "probs": [1.0]}]}, "not for each of 2"),
+        (200, b"<html>", "is not JSON"),
+        (200, {"data": [{"index": 0, "probs": [1.0]}]}, "not one for each of 2"),
         (200, {"data": [{"index": n, "probs": [0.1, 0.9]} for n in (0, 1)]}, "2 labels"),
         (200, {"data": [{"index": n, "probs": [math.nan]} for n in (0, 1)]}, "is the model's head initialised"),
     ],

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self, cast, get_args
 
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
 from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 
-Protocol = Literal["vllm-tokens", "rerank", "tei", "sglang"]
+TokenProtocol = Literal["vllm-tokens"]  # prompts are written and tokenised by the client
+Protocol = Literal[TokenProtocol, "rerank", "tei", "sglang"]
+DEFAULT_PROTOCOL: Final = "vllm-tokens"
 LongDocuments = Literal["cut", "chunk_max"]
 API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
 """The environment variable that holds a server's API key."""
@@ -209,8 +211,8 @@ class ModelSpec:
     @property
     def writes_prompts(self) -> bool:
         """Whether prompts are written in this process, from the model's small files, and not by a server."""
-        sends_texts = self.options.get("protocol") not in (None, "vllm-tokens")
-        return self.url is None or not sends_texts or self.options.get("template") == "client"
+        sends_tokens = self.options.get("protocol") in (None, *get_args(TokenProtocol))
+        return self.url is None or sends_tokens or self.options.get("template") == "client"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelSpec) and self._key_without("token") == other._key_without("token")

@@ -1,7 +1,6 @@
-"""Bodies of requests -> a server's answers: one pooled client, retries, a deadline, one plain error. Knows no model.
+"""Requests -> a server's responses: connection pooling, retries, a deadline, and one plain error. Knows no model.
 
-All requests of a wire run on one event loop in a thread of its own, so that callers of any thread or loop share its
-connections.
+All requests run on one event loop in a separate thread, so that callers on any thread or event loop share connections.
 """
 
 import asyncio
@@ -13,15 +12,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from onelogit.errors import OnelogitError, ServerError
-from onelogit.remote.endpoint import checked_address
+from onelogit.remote.endpoint import checked_endpoint
 from onelogit.remote.event_loop import LoopThread
-from onelogit.remote.http_errors import LONGEST_WAIT_S, Answer, RetryableError, refusal
+from onelogit.remote.http_errors import MAX_WAIT_S, RetryableError, error_from_response
+from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,39 +28,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Arguments = ParamSpec("Arguments")
+Work = Callable[[], Coroutine[Any, Any, Result]]
 
 _FIRST_WAIT_S = 0.2
-_MOST_BYTES = 64 * 2**20  # of an answer, unpacked; a request's logits take a ten-thousandth
-
-
-class ClientLimits(NamedTuple):
-    """How hard a server is asked.
-
-    Attributes:
-        timeout_s: for a whole call, retries and all; a request that hangs is cut with it.
-        attempts: of each request.
-        requests_at_once: over all callers of the wire.
-    """
-
-    timeout_s: float = 60.0
-    attempts: int = 5
-    requests_at_once: int = 8
+_MAX_RESPONSE_BYTES = 64 * 2**20  # uncompressed; the logits of a request take a ten-thousandth of it
 
 
 class Client:
-    """A server's address, and how it is asked.
+    """Sends requests to one server.
 
     Args:
-        url: the server's root, with the prefix of a proxy, if there is one.
-        api_key: sent as a bearer token; it is in no error, log or repr.
-        headers: sent with each request.
-        limits: see `ClientLimits`.
-        client: an `AsyncClient` of httpx2 or httpx in place of one made here; its connections live on the wire's own
-            loop, and are closed with it.
+        url, api_key, headers: as in `checked_endpoint`. No error, log message or repr shows the key.
+        timeout_s: for a whole call, including retries.
+        attempts: of each request.
+        requests_at_once: most concurrent requests of all callers.
+        http: an `AsyncClient` of httpx2 or httpx to use instead of a new one. Its connections belong to the event loop
+            of this client, and `close` closes it.
 
     Raises:
-        InputError: as `checked_address`.
+        InputError: as `checked_endpoint`.
     """
 
     def __init__(
@@ -70,180 +55,177 @@ class Client:
         *,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        limits: ClientLimits = ClientLimits(),  # noqa: B008  it cannot be changed
-        client: "httpx2.AsyncClient | None" = None,
+        timeout_s: float = 60.0,
+        attempts: int = 5,
+        requests_at_once: int = 8,
+        http: "httpx2.AsyncClient | None" = None,
     ) -> None:
-        self._address = checked_address(url, api_key, headers)
-        self.url = self._address.url
-        self.shown = self._address.shown
-        self._limits = limits
-        self._given_client = client
-        self._lines: dict[int, LoopThread] = {}
-        self._guards: dict[int, threading.Lock] = {}
+        self._endpoint = checked_endpoint(url, api_key, headers)
+        self.url = self._endpoint.url
+        self.redact = self._endpoint.redact
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._requests_at_once = requests_at_once
+        self._custom_http = http
+        # By process id: a forked child has neither its parent's threads nor the thread that may hold the lock.
+        self._loop_threads: dict[int, LoopThread] = {}
+        self._locks: dict[int, threading.Lock] = {}
         self.is_closed = False
-        if self._address.is_open_to_readers():
-            logger.warning("%s is asked over plain HTTP: whoever is on the way can read the API key", self.url)
+        if self._endpoint.sends_secrets_unencrypted:
+            logger.warning("%s uses plain HTTP: the API key is sent unencrypted", self.url)
 
-    def run(
-        self, work: Callable[Arguments, Coroutine[Any, Any, Result]], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> "Future[Result]":
-        """Start some work on the wire's loop; cancelling its future cancels it.
+    def run(self, work: Work[Result]) -> Result:
+        """The result of a coroutine function that runs on the client's event loop. Raises as `submit`."""
+        future = self.submit(work)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # an interrupt ends the wait, and must end the requests, too
+
+    def submit(self, work: Work[Result]) -> "Future[Result]":
+        """Start a coroutine function on the client's event loop; cancelling the future cancels it.
 
         Raises:
-            OnelogitError: the wire is closed; also in the future, where it is closed meanwhile.
+            OnelogitError: the client is closed. The future raises it if the client is closed while it runs.
         """
-        with self._guard():
-            loop = self._line().loop
-            return asyncio.run_coroutine_threadsafe(self._until_closed(partial(work, *args, **kwargs)), loop)
+        with self._lock():
+            loop = self._loop_thread().loop
+            return asyncio.run_coroutine_threadsafe(self._until_closed(work), loop)
 
-    async def _until_closed(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    async def _until_closed(self, work: Work[Result]) -> Result:
         try:
             return await work()
         except asyncio.CancelledError:
-            if self.is_closed:  # by another: who waits here was not cancelled
-                raise OnelogitError("this reranker was closed while a call waited") from None
+            if self.is_closed:  # `close` cancelled the task, and the caller did not
+                raise OnelogitError("this reranker was closed while a call was waiting") from None
             raise
 
-    async def ask_all(
-        self, path: str, bodies: Sequence[object], read: Callable[[int, Any], Result], on_done: Callable[[int], object]
-    ) -> list[Result]:
-        """What `read` makes of the answer to each body, in order; on the wire's loop.
-
-        The first that fails ends the others.
+    async def scores(
+        self, protocol: ProtocolSpec, requests: Sequence[ScoreRequest], on_done: Callable[[int], object] | None = None
+    ) -> list[float]:
+        """The numbers for all requests, in order. Runs on the client's event loop; the first error cancels the rest.
 
         Args:
-            path: behind the url.
-            bodies: each is a request of its own.
-            read: takes a body's place and its answer.
-            on_done: called with each place when its answer is read.
+            protocol: the form of the requests.
+            requests: sent concurrently.
+            on_done: called with the count of numbers in each response.
 
         Raises:
-            ServerError: one of them has no answer that can be used, or they take longer than the limit.
+            ServerError: a request fails, its response cannot be used, or all take longer than the limit.
         """
 
-        async def ask_one(place: int) -> Result:
-            result = read(place, await self._ask("POST", path, bodies[place]))
-            on_done(place)
-            return result
+        async def send(request: ScoreRequest) -> list[float]:
+            response = await self._send_with_retries("POST", protocol.path, protocol.body(request))
+            numbers = protocol.read(response, request.count)
+            if on_done is not None:
+                on_done(len(numbers))
+            return numbers
 
         try:
-            async with self._deadline(path), asyncio.TaskGroup() as group:
-                tasks = [group.create_task(ask_one(place)) for place in range(len(bodies))]
+            async with self._deadline(protocol.path), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(send(request)) for request in requests]
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
-        return [task.result() for task in tasks]
-
-    async def get(self, path: str) -> Any:
-        """The answer to a GET; on the wire's loop. Raises as `ask_all`."""
-        async with self._deadline(path):
-            return await self._ask("GET", path, None)
+            raise _first_error(errors) from None
+        return [number for task in tasks for number in task.result()]
 
     async def list_models(self) -> list[str]:
-        """The names in the server's list of models; empty if it has no such list."""
+        """The names in the server's list of models; empty if it has no such list. Raises as `scores`."""
+        path = "/v1/models"
         try:
-            return [str(each["id"]) for each in (await self.get("/v1/models"))["data"]]
+            async with self._deadline(path):
+                return [str(each["id"]) for each in (await self._send_with_retries("GET", path))["data"]]
         except RetryableError:
             raise
         except (ServerError, KeyError, TypeError):
             return []
 
     def close(self) -> None:
-        """End the wire's thread and connections; what still waits ends with an error."""
-        with self._guard():
+        """End the thread and close the connections; running calls raise OnelogitError."""
+        with self._lock():
             self.is_closed = True
-            line = self._lines.pop(os.getpid(), None)
-        if line is not None:
-            line.close()
+            thread = self._loop_threads.pop(os.getpid(), None)
+        if thread is not None:
+            thread.close()
 
     @asynccontextmanager
     async def _deadline(self, path: str) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._limits.timeout_s):
+            async with asyncio.timeout(self._timeout_s):
                 yield
         except TimeoutError:
-            raise RetryableError(f"{self.url}{path} took longer than timeout_s={self._limits.timeout_s:g}") from None
+            raise RetryableError(f"{self.url}{path} took longer than timeout_s={self._timeout_s:g}") from None
 
-    async def _ask(self, method: str, path: str, body: object) -> Any:
-        line = self._line()
+    async def _send_with_retries(self, method: str, path: str, body: object = None) -> Any:
+        thread = self._loop_thread()
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._limits.attempts),
+            stop=stop_after_attempt(self._attempts),
             wait=_wait_s,
             retry=retry_if_exception_type(RetryableError),
             reraise=True,
         )
-        async for attempt in retrying:
-            with attempt:
-                async with line.gate:
-                    return await self._ask_once(line, method, path, body)
-        raise AssertionError("tenacity raises when it gives up")
+        return await retrying(self._send, thread, method, path, body)
 
-    async def _ask_once(self, line: LoopThread, method: str, path: str, body: object) -> Any:
+    async def _send(self, thread: LoopThread, method: str, path: str, body: object) -> Any:
         url = self.url + path
-        sent = {"headers": self._address.headers, "follow_redirects": False, "timeout": line.timeout}
-        sent |= {} if body is None else {"json": body}
+        options = {"headers": self._endpoint.headers, "follow_redirects": False, "timeout": thread.timeout}
         try:
-            async with line.client.stream(method, url, **sent) as stream:
-                answer = Answer(stream.status_code, await _read(stream, url), stream.headers.get("Retry-After"))
-        except line.transport_error as error:
-            raise RetryableError(f"{url} does not answer: {self.shown(error) or type(error).__name__}") from None
-        except (line.decoding_error, line.url_error) as error:
-            raise ServerError(f"{url} cannot be asked or understood: {self.shown(error)}") from None
-        if answer.code >= 300:
-            raise refusal(url, answer, self.shown)
+            async with thread.semaphore, thread.http.stream(method, url, json=body, **options) as response:
+                content = await _read(response, url)
+        except thread.library.TransportError as error:
+            raise RetryableError(f"{url} does not answer: {self.redact(error) or type(error).__name__}") from None
+        except thread.library.InvalidURL as error:
+            raise ServerError(f"no request can be sent to {url}: {self.redact(error)}") from None
+        except thread.library.DecodingError as error:
+            raise ServerError(f"the response of {url} cannot be decoded: {self.redact(error)}") from None
+        if response.status_code >= 300:
+            raise error_from_response(url, response, content, self.redact)
         try:
-            return json.loads(answer.content)
+            return json.loads(content)
         except (ValueError, RecursionError):
-            text = self.shown(answer.content.decode("utf-8", "replace"))
-            raise ServerError(f"{url} answered with no JSON: {text!r}") from None
+            text = self.redact(content.decode("utf-8", "replace"))
+            raise ServerError(f"the response of {url} is not JSON: {text!r}") from None
 
-    def _line(self) -> LoopThread:
-        """The line of this process.
-
-        By process: after a fork, the parent's thread is not there, and its connections are the parent's.
+    def _loop_thread(self) -> LoopThread:
+        """The thread of this process, started when first needed.
 
         Raises:
-            OnelogitError: the wire is closed, or its client was used before a fork.
+            OnelogitError: the client is closed, or a custom HTTP client was used before a fork.
         """
         pid = os.getpid()
         if self.is_closed:
-            raise OnelogitError("this reranker is closed; make it again")
-        if pid not in self._lines:
-            if self._given_client is not None and self._lines:
-                raise OnelogitError("a client of one's own does not outlive a fork; make this in each process")
-            self._lines[pid] = LoopThread(self._given_client, self._limits.timeout_s, self._limits.requests_at_once)
-        return self._lines[pid]
+            raise OnelogitError("this reranker is closed; create a new one")
+        if pid not in self._loop_threads:
+            if self._custom_http is not None and self._loop_threads:
+                raise OnelogitError(
+                    "a custom HTTP client cannot be used after fork(); create the RemoteReranker in each process"
+                )
+            self._loop_threads[pid] = LoopThread(self._custom_http, self._timeout_s, self._requests_at_once)
+        return self._loop_threads[pid]
 
-    def _guard(self) -> threading.Lock:
-        # By process, too: who held it when the parent forked is not there to let it go.
-        return self._guards.setdefault(os.getpid(), threading.Lock())
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
 
-async def _read(stream: Any, url: str) -> bytes:
+async def _read(response: Any, url: str) -> bytes:
     content = bytearray()
-    async for part in stream.aiter_bytes():
+    async for part in response.aiter_bytes():
         content += part
-        if len(content) > _MOST_BYTES:
-            raise ServerError(f"{url} answers with more than {_MOST_BYTES >> 20} MiB, which cannot be scores")
+        if len(content) > _MAX_RESPONSE_BYTES:
+            raise ServerError(f"the response of {url} is larger than {_MAX_RESPONSE_BYTES >> 20} MiB; scores are not")
     return bytes(content)
 
 
 def _wait_s(state: RetryCallState) -> float:
-    """Twice as long each time, at least what the server asks for, and never in step with other clients."""
+    """At least what the server asks for, plus a backoff that doubles each time, with jitter to spread clients out."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.wait_s if isinstance(error, RetryableError) else 0.0
-    grown = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), LONGEST_WAIT_S)
-    return float(asked + grown * random.uniform(0.5, 1.5))  # noqa: S311  no secret
+    requested = error.wait_s if isinstance(error, RetryableError) else 0.0
+    backoff = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), MAX_WAIT_S)
+    return float(requested + backoff * random.uniform(0.5, 1.5))  # noqa: S311  not cryptographic
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One plain error of a group: one of ours, if there is one."""
-    leaves = [*_leaves(errors)]
-    return next((each for each in leaves if isinstance(each, OnelogitError)), leaves[0])
-
-
-def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [
-        leaf
-        for error in errors.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
+def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of the group, one of onelogit's if the group has one."""
+    error: BaseException = errors.subgroup(OnelogitError) or errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,7 +1,8 @@
-"""An event loop in a thread of its own, and the HTTP client that lives on it."""
+"""An event loop that runs in its own thread, and the HTTP client that belongs to it."""
 
 import asyncio
 import threading
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -9,35 +10,31 @@ from weakref import finalize
 
 from onelogit.errors import InputError
 
-_CONNECT_S = 5.0
+_CONNECT_TIMEOUT_S = 5.0
 
 
 class LoopThread:
-    """The loop, its client, and a gate for requests.
+    """A running event loop, its HTTP client, and the semaphore that limits concurrent requests.
 
     Args:
-        client: an `AsyncClient` of httpx2 or httpx; None for one of its own. It is closed with the line.
-        timeout_s: of a request.
-        requests_at_once: that the gate lets through.
+        http: an `AsyncClient` of httpx2 or httpx; None creates one. `close` closes it.
+        timeout_s: for each request.
+        requests_at_once: most concurrent requests.
     """
 
-    def __init__(self, client: Any, timeout_s: float, requests_at_once: int) -> None:
-        http = import_module(type(client).__module__.partition(".")[0]) if client is not None else _http()
+    def __init__(self, http: Any, timeout_s: float, requests_at_once: int) -> None:
+        self.library = _installed_library() if http is None else import_module(type(http).__module__.partition(".")[0])
+        self.http: Any = self.library.AsyncClient(verify=_ssl_context(self.library)) if http is None else http
+        self.timeout = self.library.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s))
+        self.semaphore = asyncio.Semaphore(requests_at_once)
         self.loop = asyncio.new_event_loop()
-        self.timeout = http.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
-        self.transport_error = http.TransportError
-        self.decoding_error = http.DecodingError
-        self.url_error = http.InvalidURL
-        self.gate = asyncio.Semaphore(requests_at_once)
-        self.client: Any = http.AsyncClient(verify=_trusted(http)) if client is None else client
-        self._thread = threading.Thread(target=_run, args=(self.loop,), name="onelogit-wire", daemon=True)
+        self._thread = threading.Thread(target=_run, args=(self.loop,), name="onelogit-client", daemon=True)
         self._thread.start()
-        # A wire that nobody holds any more ends its thread, too.
-        self._end = finalize(self, _end_soon, self.loop, self.client)
+        self._stop = finalize(self, _stop_soon, self.loop, self.http)  # also when it is garbage-collected
 
     def close(self) -> None:
-        """Cancel what runs, let go of the connections, and end the thread."""
-        self._end()
+        """Cancel running tasks, close the connections, and end the thread."""
+        self._stop()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -47,31 +44,29 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _end_soon(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+def _stop_soon(loop: asyncio.AbstractEventLoop, http: Any) -> None:
     if not loop.is_closed():
-        asyncio.run_coroutine_threadsafe(_end(loop, client), loop)
+        asyncio.run_coroutine_threadsafe(_stop(loop, http), loop)
 
 
-async def _end(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+async def _stop(loop: asyncio.AbstractEventLoop, http: Any) -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await client.aclose()
+    await http.aclose()
     await loop.shutdown_default_executor()
     loop.call_soon(loop.stop)
 
 
 @cache
-def _trusted(http: Any) -> Any:
-    """The certificates that are trusted: reading them takes longer than a request."""
-    return http.create_ssl_context()
+def _ssl_context(library: Any) -> Any:
+    """The trusted certificates, cached: reading them takes longer than a request."""
+    return library.create_ssl_context()
 
 
-def _http() -> Any:
+def _installed_library() -> Any:
     for name in ("httpx2", "httpx"):
-        try:
+        with suppress(ImportError):
             return import_module(name)
-        except ImportError:
-            continue
-    raise InputError("a server is asked through httpx2 or httpx: pip install httpx2")
+    raise InputError("requests to a server need httpx2 or httpx: pip install httpx2")

@@ -1,83 +1,67 @@
-"""What a server answers in place of a result -> one error in plain words, and whether to ask again."""
+"""An HTTP response that reports an error -> a `ServerError` in plain words, and whether to retry the request."""
 
 import json
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 from onelogit.errors import ServerError
 
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
-LONGEST_WAIT_S = 20.0
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+MAX_WAIT_S = 20.0
 
-_HINT_KEY = "is the API key right, and given?"
-_HINT_PATH = (
+_PATH_HINT = (
     "the url must be the server's root, and the server must serve a classifier with one label under this model's name"
 )
 _HINTS = {
+    **dict.fromkeys(range(300, 400), "redirects are not followed; pass the address they lead to as url"),
     400: "if a prompt is too long for the server, lower max_tokens",
-    401: _HINT_KEY,
-    403: _HINT_KEY,
-    404: _HINT_PATH,
-    405: _HINT_PATH,
-    413: "ask for fewer pairs_a_request",
+    **dict.fromkeys((401, 403), "check that the API key is given, and is the right one"),
+    **dict.fromkeys((404, 405), _PATH_HINT),
+    413: "lower pairs_a_request",
 }
 
 
 class RetryableError(ServerError):
-    """No answer, or one that may be another in a while."""
+    """The server does not answer, or reports an error that may be temporary; `wait_s` is the wait it asks for."""
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.wait_s = wait_s
 
 
-class Answer(NamedTuple):
-    """What a server said.
-
-    Attributes:
-        code: of HTTP.
-        content: as bytes.
-        retry_after: the header of that name.
-    """
-
-    code: int
-    content: bytes
-    retry_after: str | None
-
-
-def refusal(url: str, answer: Answer, shown: Callable[[object], str]) -> ServerError:
-    """The error that an answer stands for.
+def error_from_response(url: str, response: Any, content: bytes, redact: Callable[[object], str]) -> ServerError:
+    """The error to raise for a response with a status from 300 up.
 
     Args:
-        url: that was asked.
-        answer: with a code from 300 up.
-        shown: what a server said -> what may be shown of it.
+        url: of the request.
+        response: of httpx2 or httpx; its status and headers are read.
+        content: its body, whose message becomes part of the error's.
+        redact: removes secrets from that message.
     """
-    said = f"{url} answered {answer.code}: {shown(_message(answer.content))}"
-    if answer.code in RETRIED:
-        return RetryableError(said, _seconds(answer.retry_after))
-    hint = _HINTS.get(answer.code)
-    if answer.code < 400:
-        hint = "redirects are not followed; name the address they lead to"
-    return ServerError(f"{said} ({hint})" if hint else said)
+    status = response.status_code
+    message = f"{url} answered {status}: {redact(_message(content))}"
+    if status in RETRIED_STATUSES:
+        return RetryableError(message, _seconds(response.headers.get("Retry-After")))
+    hint = _HINTS.get(status)
+    return ServerError(f"{message} ({hint})" if hint else message)
 
 
 def _message(content: bytes) -> str:
-    """What a server says of its refusal, in whichever of the usual forms."""
+    """The server's error message, from any of the usual JSON forms; the text itself if it is not JSON."""
     try:
-        said = json.loads(content)
+        body = json.loads(content)
     except (ValueError, RecursionError):
         return content.decode("utf-8", "replace")
-    if isinstance(said, dict):
-        error = said.get("error", said.get("detail", said.get("message", said)))
+    if isinstance(body, dict):
+        error = body.get("error", body.get("detail", body.get("message", body)))
         return str(error.get("message", error) if isinstance(error, dict) else error)
-    return str(said)
+    return str(body)
 
 
-def _seconds(header: str | None) -> float:
+def _seconds(retry_after: str | None) -> float:
     try:
-        wait_s = float(header or 0)
+        wait_s = float(retry_after or 0)
     except ValueError:
-        return 0.0  # a date: rare, and the usual wait does
-    return min(max(wait_s, 0.0), LONGEST_WAIT_S) if math.isfinite(wait_s) else 0.0
+        return 0.0  # a date: rare, and the usual backoff is enough
+    return min(max(wait_s, 0.0), MAX_WAIT_S) if math.isfinite(wait_s) else 0.0

@@ -1,14 +1,15 @@
-"""How servers are asked for logits, and how their answers are read: facts with sources, and no connection."""
+"""Score requests -> request bodies, and responses -> numbers, for each server protocol. Makes no connection."""
 
-import math
+import reprlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from onelogit.errors import ServerError
-from onelogit.options import Protocol
+from onelogit.options import Protocol, TokenProtocol
 
-Numbers = Mapping[object, object]  # by index
+NumberByIndex = Mapping[object, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,11 +17,11 @@ class ScoreRequest:
     """One request: rows of token ids, or a query and its documents.
 
     Attributes:
-        rows: for `vllm-tokens`; empty for all others.
-        query: "" where the documents are whole prompts.
+        rows: for protocols that send tokens; empty for all others.
+        query: "" if the documents are whole prompts.
         documents: texts.
-        model: the name by which the server knows the model; None where it needs none.
-        instruction: for a server that writes prompts; None for none.
+        model: the server's name for the model; None if it needs none.
+        instruction: for a server that writes the prompts; None for none.
         raw: ask for numbers before the server's activation.
     """
 
@@ -33,6 +34,7 @@ class ScoreRequest:
 
     @property
     def count(self) -> int:
+        """How many numbers the response must have."""
         return len(self.rows) or len(self.documents)
 
 
@@ -41,68 +43,64 @@ class ProtocolSpec:
     """One form of request and response.
 
     Attributes:
-        path: behind the server's address.
-        build: the body of a request.
-        parse: an answer -> numbers by index.
-        takes_instruction: whether a server that writes the prompts can be told one.
-        source: where this can be checked.
+        name: as in the option `protocol`.
+        path: appended to the server's url.
+        body: a request -> its JSON body.
+        parse: a JSON response -> its numbers by index.
+        takes_instruction: whether a request to a server that writes the prompts can carry an instruction.
+        needs_model_name: whether a request names the model.
+        source: where the form is documented.
     """
 
+    name: Protocol
     path: str
-    build: Callable[[ScoreRequest], dict[str, Any]]
-    parse: Callable[[Any], Numbers]
-    takes_instruction: bool
+    body: Callable[[ScoreRequest], dict[str, Any]]
+    parse: Callable[[Any], NumberByIndex]
+    takes_instruction: bool = True
+    needs_model_name: bool = True
     source: str
 
+    @property
+    def sends_tokens(self) -> bool:
+        """Whether requests carry token ids, so that the client writes the prompts."""
+        return self.name in get_args(TokenProtocol)
 
-def read(protocol_spec: ProtocolSpec, answer: object, count: int) -> list[float]:
-    """The numbers of an answer in the order that was asked in: each once, each finite, or nothing is believed.
+    def read(self, response: object, count: int) -> list[float]:
+        """The numbers of a response in the order of the request; each index must occur once, each number be finite.
 
-    Raises:
-        ServerError: the answer has another form, lacks an index or has one twice, or a number is not finite.
-    """
-    try:
-        numbers = protocol_spec.parse(answer)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise ServerError(
-            f"{protocol_spec.path} answered in another form than {protocol_spec.source} describes: {_short(error)}"
-        ) from error
-    if set(numbers) != set(range(count)):
-        raise ServerError(f"{protocol_spec.path} answered for the indices {_few(numbers)}, not for each of {count}")
-    for index, number in numbers.items():
-        if not _is_finite(number):
+        Raises:
+            ServerError: the response has another form, an index is missing or occurs twice, or a number is not finite.
+        """
+        try:
+            numbers = self.parse(response)
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             raise ServerError(
-                f"{protocol_spec.path} gave {_plain(number)} for index {index}; is the model's head initialised?"
+                f"the response of {self.path} does not have the form of {self.source}: {repr(error)[:100]}"
+            ) from error
+        if set(numbers) != set(range(count)):
+            few = ", ".join(sorted(map(_shown, numbers))[:8])
+            raise ServerError(
+                f"{self.path} returned {len(numbers)} numbers, indices {few}, not one for each of {count} texts"
             )
-    return [float(numbers[index]) for index in range(count)]  # type: ignore[arg-type]
+        for index, number in numbers.items():
+            # NaN compares false; math.isfinite would fail for an integer too large for a float.
+            is_real = isinstance(number, int | float) and abs(number) <= sys.float_info.max
+            if isinstance(number, bool) or not is_real:
+                raise ServerError(
+                    f"{self.path} returned {_shown(number)} for index {index}; is the model's head initialised?"
+                )
+        return [float(numbers[index]) for index in range(count)]  # type: ignore[arg-type]
 
 
-def _is_finite(number: object) -> bool:
-    try:
-        return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-    except OverflowError:  # an integer that no float can hold
-        return False
+def _shown(value: object) -> str:
+    """A number as it is, and only the type of anything else: a server may repeat the API key in it."""
+    return reprlib.repr(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]} ..."
-
-
-def _plain(value: object) -> str:
-    """A number as it is; of all else what kind it is: a server may repeat a key in it."""
-    return _short(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
-
-
-def _few(numbers: Numbers) -> str:
-    shown = sorted(map(_plain, numbers))
-    return ", ".join(each[:20] for each in shown[:8]) + (f", ... ({len(shown)})" if len(shown) > 8 else "")
-
-
-def _by_index(results: Sequence[Mapping[str, Any]], number: Callable[[Mapping[str, Any]], object]) -> Numbers:
+def _by_index(results: Sequence[Mapping[str, Any]], number: Callable[[Mapping[str, Any]], object]) -> NumberByIndex:
     indices = [each["index"] for each in results]
     if len(set(indices)) != len(indices):
-        raise ValueError("an index comes twice")
+        raise ValueError("an index occurs twice")
     return {each["index"]: number(each) for each in results}
 
 
@@ -112,46 +110,51 @@ def _only(values: Sequence[object]) -> object:
     return values[0]
 
 
-def _given(**fields: object) -> dict[str, Any]:
+_RAW = {"use_activation": False, "raw_scores": True}  # vLLM reads the first, and Infinity the second
+
+
+def _body(**fields: object) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _of_texts(ask: ScoreRequest, **more: object) -> dict[str, Any]:
-    """What Cohere's form and its kin have in common; servers leave aside what they do not know."""
-    texts = list(ask.documents)
-    return _given(model=ask.model, query=ask.query, documents=texts, return_documents=False, **more)
+def _rerank_body(request: ScoreRequest, **more: object) -> dict[str, Any]:
+    """The fields of Cohere's form, which other servers share; servers ignore fields that they do not know."""
+    return _body(model=request.model, query=request.query, documents=request.documents, return_documents=False, **more)
 
 
-PROTOCOLS: Mapping[Protocol, ProtocolSpec] = {
-    "vllm-tokens": ProtocolSpec(
-        path="/classify",
-        build=lambda ask: _given(model=ask.model, input=[*map(list, ask.rows)], use_activation=not ask.raw),
-        parse=lambda answer: _by_index(answer["data"], lambda each: _only(each["probs"])),
-        takes_instruction=True,
-        source="vLLM 0.32's /classify, recorded",
-    ),
-    "rerank": ProtocolSpec(
+VLLM_TOKENS = ProtocolSpec(
+    name="vllm-tokens",
+    path="/classify",
+    body=lambda request: _body(model=request.model, input=request.rows, use_activation=not request.raw),
+    parse=lambda response: _by_index(response["data"], lambda each: _only(each["probs"])),
+    source="vLLM 0.32's /classify, recorded",
+)
+_PROTOCOLS = (
+    VLLM_TOKENS,
+    ProtocolSpec(
+        name="rerank",
         path="/v1/rerank",
-        # vLLM's word for raw numbers, and Infinity's; each leaves the other's aside.
-        build=lambda ask: _of_texts(
-            ask, instruction=ask.instruction, **({"use_activation": False, "raw_scores": True} if ask.raw else {})
-        ),
-        parse=lambda answer: _by_index(answer["results"], lambda each: each["relevance_score"]),
-        takes_instruction=True,
+        body=lambda request: _rerank_body(request, instruction=request.instruction, **(_RAW if request.raw else {})),
+        parse=lambda response: _by_index(response["results"], lambda each: each["relevance_score"]),
         source="https://docs.cohere.com/reference/rerank and vLLM 0.32's /v1/rerank, recorded",
     ),
-    "tei": ProtocolSpec(
+    ProtocolSpec(
+        name="tei",
         path="/rerank",
-        build=lambda ask: _given(query=ask.query, texts=list(ask.documents), raw_scores=ask.raw, truncate=False),
-        parse=lambda answer: _by_index(answer, lambda each: each["score"]),
+        body=lambda request: _body(
+            query=request.query, texts=request.documents, raw_scores=request.raw, truncate=False
+        ),
+        parse=lambda response: _by_index(response, lambda each: each["score"]),
         takes_instruction=False,
+        needs_model_name=False,
         source="https://huggingface.github.io/text-embeddings-inference, /rerank",
     ),
-    "sglang": ProtocolSpec(
+    ProtocolSpec(
+        name="sglang",
         path="/v1/rerank",
-        build=lambda ask: _of_texts(ask, instruct=ask.instruction),
-        parse=lambda answer: _by_index(answer, lambda each: each["score"]),
-        takes_instruction=True,
+        body=lambda request: _rerank_body(request, instruct=request.instruction),
+        parse=lambda response: _by_index(response, lambda each: each["score"]),
         source="SGLang 0.5.23, /v1/rerank",
     ),
-}
+)
+PROTOCOLS: Mapping[Protocol, ProtocolSpec] = {spec.name: spec for spec in _PROTOCOLS}

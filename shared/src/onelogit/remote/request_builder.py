@@ -1,94 +1,68 @@
-"""Pairs of texts -> the requests that ask for their logits, and whose the answers are."""
+"""Pairs of texts -> requests for their logits, and which pair each number of the responses belongs to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from itertools import groupby
+from typing import NamedTuple, TypeVar
 
 from onelogit.base_reranker import Pairs
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import PromptText, TokenRow
-from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
+from onelogit.remote.protocols import ScoreRequest
 
 Item = TypeVar("Item")
 
 
 class BuiltRequests(NamedTuple):
-    """What a call asks.
+    """The requests of one call.
 
     Attributes:
-        bodies: one a request.
-        counts: how many answers each has.
-        owners: of each answer the pair that it is for; several are for a document in chunks.
+        requests: in the order of the pairs.
+        owners: for each number of the responses, the index of its pair; a document in chunks has several numbers.
         truncated_count: how many documents were cut at their end to fit; 0 if the server writes the prompts.
     """
 
-    bodies: list[dict[str, Any]]
-    counts: list[int]
+    requests: list[ScoreRequest]
     owners: Sequence[int]
-    truncated_count: int = 0
+    truncated_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestBuilder:
-    """How pairs become requests.
+    """Builds requests of at most `pairs_a_request` pairs. The encoder writes the prompts; None if the server does."""
 
-    Attributes:
-        dialect: the server's.
-        encoder: writes the prompts; None where the server does.
-        sends_tokens: token ids, and no texts.
-        pairs_a_request: at most.
-    """
-
-    protocol_spec: ProtocolSpec
     encoder: Encoder | None
     sends_tokens: bool
     pairs_a_request: int
 
-    def asked(self, pairs: Pairs, instruction: str | None, one: ScoreRequest) -> BuiltRequests:
-        """The requests of a call: for tokens and whole prompts in any mixture, else one query in each.
+    def build(self, pairs: Pairs, instruction: str | None, common: ScoreRequest) -> BuiltRequests:
+        """The requests of a call: prompts of any queries together, but plain documents of one query each.
 
         Args:
             pairs: texts.
             instruction: None or "" for none.
-            one: what all requests have in common.
+            common: the fields that all requests share.
 
         Raises:
             InputError: as `Encoder.rows`.
         """
         if self.encoder is None:
-            asks = [
-                replace(one, query=query, documents=part, instruction=instruction or None)
-                for query, documents in _by_query(pairs)
-                for part in self._parts(documents)
+            requests = [
+                replace(common, query=query, documents=documents, instruction=instruction or None)
+                for query, group in groupby(pairs, key=lambda pair: pair[0])
+                for documents in self._split([document for _, document in group])
             ]
-            return self._request(asks, range(len(pairs)))
+            return BuiltRequests(requests, range(len(pairs)), truncated_count=0)
+        prompts: Sequence[TokenRow | PromptText]
         if self.sends_tokens:
-            rows = self.encoder.rows(pairs, instruction)
-            requests = [replace(one, rows=part) for part in self._parts([row.ids for row in rows])]
-            return self._request_prompts(requests, rows)
-        prompts = self.encoder.prompts(pairs, instruction)
-        requests = [replace(one, documents=part) for part in self._parts([prompt.text for prompt in prompts])]
-        return self._request_prompts(requests, prompts)
+            prompts = rows = self.encoder.rows(pairs, instruction)
+            requests = [replace(common, rows=part) for part in self._split([row.ids for row in rows])]
+        else:
+            prompts = texts = self.encoder.prompts(pairs, instruction)
+            requests = [replace(common, documents=part) for part in self._split([each.text for each in texts])]
+        truncated_count = sum(prompt.is_truncated for prompt in prompts)
+        return BuiltRequests(requests, [prompt.owner for prompt in prompts], truncated_count)
 
-    def _parts(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        most = self.pairs_a_request
-        return [items[start : start + most] for start in range(0, len(items), most)]
-
-    def _request_prompts(
-        self, requests: Sequence[ScoreRequest], prompts: Sequence[TokenRow | PromptText]
-    ) -> BuiltRequests:
-        built = self._request(requests, [prompt.owner for prompt in prompts])
-        return built._replace(truncated_count=sum(prompt.is_truncated for prompt in prompts))
-
-    def _request(self, asks: Sequence[ScoreRequest], owners: Sequence[int]) -> BuiltRequests:
-        return BuiltRequests([self.protocol_spec.build(ask) for ask in asks], [ask.count for ask in asks], owners)
-
-
-def _by_query(pairs: Pairs) -> list[tuple[str, list[str]]]:
-    """Neighbours with the same query, together."""
-    groups: list[tuple[str, list[str]]] = []
-    for query, document in pairs:
-        if not groups or groups[-1][0] != query:
-            groups.append((query, []))
-        groups[-1][1].append(document)
-    return groups
+    def _split(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        size = self.pairs_a_request
+        return [items[start : start + size] for start in range(0, len(items), size)]

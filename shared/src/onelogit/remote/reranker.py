@@ -27,7 +27,7 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         **options: see `RemoteOptions`.
 
     Attributes:
-        recipe: of the model; None without a model.
+        recipe: of the model; None if there is no model, or only an unknown name.
         name: the model's name, or else the url.
         url: the server's root.
         options: the given options, without secrets.
@@ -35,7 +35,7 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
     Raises:
         InputError: an option is unknown, out of range, or would have no effect.
         CheckpointError: the model is not found.
-        RecipeError: it is not known how the model reranks.
+        RecipeError: the model has no known recipe.
     """
 
     def __init__(
@@ -52,10 +52,9 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         scorer = RemoteScorer(spec, client)
         self.options = without_secrets(cast("OpenOptions", {**spec.options, "url": spec.url}))
         self.recipe = scorer.recipe
-        of_recipe: Activation = (
-            "identity" if self.recipe is None or spec.options.get("raw_logits") is False else self.recipe.activation
-        )
-        super().__init__(scorer, of_recipe if activation is None else activation)
+        raw_recipe = None if spec.options.get("raw_logits") is False else self.recipe
+        default: Activation = "identity" if raw_recipe is None else raw_recipe.activation
+        super().__init__(scorer, default if activation is None else activation)
 
     def check(self) -> float:
         """Compare the server's logits with those that an exported model carries, then send prompts of `max_tokens`.
@@ -77,5 +76,4 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         return None if self.recipe is None else self.recipe.licence
 
     def __repr__(self) -> str:
-        protocol = self.options.get("protocol") or "vllm-tokens"
-        return f"RemoteReranker(url={self.url!r}, model={self.name!r}, protocol={protocol!r})"
+        return f"RemoteReranker(url={self.url!r}, model={self.name!r}, protocol={self._scorer.protocol.name!r})"

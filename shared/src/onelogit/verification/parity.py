@@ -14,14 +14,14 @@ from onelogit.errors import InputError, ServerError
 from onelogit.options import LoadOptions, ModelSpec, is_url
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.token_rows import TokenRow
-from onelogit.remote.client import Client, ClientLimits
-from onelogit.remote.protocols import PROTOCOLS, ScoreRequest, read
+from onelogit.remote.client import Client
+from onelogit.remote.protocols import VLLM_TOKENS, ScoreRequest
 from onelogit.verification.comparison import Comparison, compare
 from onelogit.verification.converted import ConversionResult, loaded_reranker, measure_conversion, score_pairs
 from onelogit.verification.original import ModelInputs, OriginalModel
 from onelogit.verification.sample_pairs import SamplePair
 
-_LIMITS = ClientLimits(timeout_s=600.0)
+_SERVER_TIMEOUT_S = 600.0
 _ROWS_A_REQUEST = 16
 
 
@@ -229,23 +229,16 @@ def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
     Raises:
         ServerError: the server cannot be reached, or does not answer with one finite logit for each row.
     """
-    client = Client(url, limits=_LIMITS)
+    client = Client(url, timeout_s=_SERVER_TIMEOUT_S)
     try:
-        return client.run(_classify_rows, client, rows).result()
+        return client.run(lambda: _classify_rows(client, rows))
     finally:
         client.close()
 
 
 async def _classify_rows(client: Client, rows: Sequence[Sequence[int]]) -> list[float]:
-    protocol = PROTOCOLS["vllm-tokens"]
     models = await client.list_models()
     if not models:
         raise ServerError(f"{client.url}/v1/models lists no model: it is not a vLLM server")
     parts = [rows[start : start + _ROWS_A_REQUEST] for start in range(0, len(rows), _ROWS_A_REQUEST)]
-    answers = await client.ask_all(
-        protocol.path,
-        [protocol.build(ScoreRequest(rows=part, model=models[0])) for part in parts],
-        lambda place, answer: read(protocol, answer, len(parts[place])),
-        lambda _: None,
-    )
-    return [logit for answer in answers for logit in answer]
+    return await client.scores(VLLM_TOKENS, [ScoreRequest(rows=part, model=models[0]) for part in parts])
