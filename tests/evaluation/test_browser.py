@@ -102,7 +102,7 @@ def test_all_plots_are_drawn(seen: OpenPage):
         })"""
     )
 
-    # A row for each of four orders and an axis, for all queries and two slices; and two plots of single queries.
+    # A row for each of four orders and an axis, for all queries and two groups; and two plots of single queries.
     assert len(boxes) == 3 * 5 + 2
     assert all(width > 100 and height > 10 for width, height in boxes)
     assert len(marks) == 3 * 4 * 2 + 2 * 10
@@ -139,10 +139,10 @@ def test_light_and_dark_schemes_differ(browser: object, file: Path):
 
 def test_the_policy_blocks_requests_of_injected_html(browser: object, file: Path):
     """Even HTML that got past the escaping could not make requests."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     def note(path: str, body: object) -> Response:
-        asked.append(path)
+        requested.append(path)
         return NOT_FOUND
 
     with serving(note) as server:
@@ -158,5 +158,5 @@ def test_the_policy_blocks_requests_of_injected_html(browser: object, file: Path
         page.close()
 
     assert any("Content Security Policy" in line and "/x" in line for line in messages)
-    assert asked == []
+    assert requested == []
     assert colour != "rgb(255, 0, 0)"

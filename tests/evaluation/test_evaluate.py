@@ -15,7 +15,7 @@ from onelogit.evaluation.systems import build_systems
 from onelogit.io import progress
 from onelogit.options import DEMO_NOTE
 from support.evaluate_command import evaluated, lines_of, means
-from support.evaluation_data import list_row, write_lines, write_run
+from support.evaluation_data import CORPUS, list_row, write_lines, write_run
 from support.servers import FakeServer, serving
 from support.tiny import Tiny
 
@@ -26,20 +26,20 @@ pytestmark = pytest.mark.usefixtures("in_empty_folder")
 def test_a_model_is_compared_with_the_first_stage_and_random_order(folder: Path, capsys: pytest.CaptureFixture[str]):
     run = write_run(folder / "run", {"q1": ["d2", "d3", "d1"], "q2": ["d4", "d3"], "q3": ["d6", "d2"]})
 
-    found = evaluated(DEMO_MODEL, "--data", folder, "--run", run)
+    results = evaluated(DEMO_MODEL, "--data", folder, "--run", run)
 
     with Reranker.load(DEMO_MODEL) as reranker:
-        best = reranker.rank("What is the capital of China?", [CORPUS_OF[id] for id in ("d2", "d3", "d1")])
-    scores = means(found)
+        best = reranker.rank("What is the capital of China?", [CORPUS[id] for id in ("d2", "d3", "d1")])
+    scores = means(results)
     assert [*scores] == ["first stage", "random order", "demo"]
     assert scores["first stage"]["MRR@10"] == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
     assert scores["first stage"]["recall@10"] == pytest.approx((1 / 2 + 1 + 1) / 3)
-    assert found["candidates_recall"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert results["candidates_recall"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     first_line = lines_of("evaluation/per-query.jsonl")[0]
     assert first_line["measured"]["demo"]["MRR@10"] == pytest.approx(  # type: ignore[index]
         1 / (1 + [ranked.index for ranked in best].index(2))
     )
-    difference = found["entries"][2]["differences_from_first_stage"]["MRR@10"]  # type: ignore[index]
+    difference = results["entries"][2]["differences_from_first_stage"]["MRR@10"]  # type: ignore[index]
     assert difference["mean"] == pytest.approx(scores["demo"]["MRR@10"] - scores["first stage"]["MRR@10"])
     assert difference["interval_95"][0] <= difference["mean"] <= difference["interval_95"][1]
     printed = capsys.readouterr().out
@@ -49,14 +49,7 @@ def test_a_model_is_compared_with_the_first_stage_and_random_order(folder: Path,
     assert "not a probability" in printed
 
 
-CORPUS_OF = {
-    "d1": "The capital of China is Beijing.",
-    "d2": "Paris is the capital of France.",
-    "d3": "Bananas are yellow, and rich in potassium.",
-}
-
-
-def test_the_runs_hold_the_logits_that_the_reranker_gives(folder: Path):
+def test_run_files_contain_the_logits_of_the_reranker(folder: Path):
     evaluated(DEMO_MODEL, "--data", folder)
 
     head, *lines = lines_of("evaluation/run-01.jsonl")
@@ -77,20 +70,20 @@ def test_models_templates_and_instructions_are_all_compared_in_one_table(
 ):
     template = tmp_path / "short.jinja"
     template.write_text("{{ messages[0].content }} {{ messages[-2].content }} {{ messages[-1].content }}", "utf-8")
-    asked = ["--instruction", "default", "--instruction", "", "--instruction", "@ask"]
+    arguments = ["--instruction", "default", "--instruction", "", "--instruction", "@ask"]
 
-    found = evaluated(
-        *(DEMO_MODEL, tiny_qwen.folder, "--data", folder, *asked, "--chat-template", template, "--pairwise"),
+    results = evaluated(
+        *(DEMO_MODEL, tiny_qwen.folder, "--data", folder, *arguments, "--chat-template", template, "--pairwise"),
         *("-k", 1, 5, "--slice", "language", "--plot", "plot.png"),
     )
 
-    names = [*means(found)]
+    names = [*means(results)]
     assert len(names) == 2 + 2 * 3
     assert names[2:5] == ["demo · own instruction", "demo · no instruction", "demo · “@ask”"]
     assert names[5].startswith("Qwen3-Reranker-tiny · ")
-    assert found["measures"] == ["nDCG@1", "MRR@1", "recall@1", "nDCG@5", "MRR@5", "recall@5", "MAP"]
-    assert [(part["name"], part["queries"]) for part in found["slices"]] == [("de", 1), ("en", 2)]  # type: ignore[attr-defined]
-    pairings = found["pairings"]
+    assert results["measures"] == ["nDCG@1", "MRR@1", "recall@1", "nDCG@5", "MRR@5", "recall@5", "MAP"]
+    assert [(part["name"], part["queries"]) for part in results["slices"]] == [("de", 1), ("en", 2)]  # type: ignore[attr-defined]
+    pairings = results["pairings"]
     assert len(pairings) == 2 * 3  # type: ignore[arg-type]
     assert Path("plot.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
@@ -111,25 +104,27 @@ def test_all_numbers_fit_in_eighty_columns(
     cutoffs: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("COLUMNS", "80")
-    two = ["--instruction", "default", "--instruction", "Find the documents that answer this question, and no others."]
+    long = "Find the documents that answer this question, and no others."
+    options = ["--instruction", "default", "--instruction", long]
 
-    found = evaluated(DEMO_MODEL, "--data", folder, *two, "-k", *cutoffs)
+    results = evaluated(DEMO_MODEL, "--data", folder, *options, "-k", *cutoffs)
 
     printed = capsys.readouterr().out.splitlines()
     rows = [line for line in printed if line.startswith("│ ")]
     assert max(map(len, (line for line in printed if line[:1] in "┏┃│└"))) <= 80
     assert all(line.endswith("│") for line in rows)
     numbers = re.findall(r" (\d\.\d{3}) ", " ".join(rows))
-    assert numbers == [f"{value:.3f}" for row in means(found).values() for value in row.values()]
+    assert numbers == [f"{value:.3f}" for row in means(results).values() for value in row.values()]
 
 
 def test_all_systems_have_different_names(tmp_path: Path):
     long = "Find the documents that answer the question, and "
     models = ["some/model", "other/model", "a/first stage"]
-    made = build_systems(models, ["default", "", long + "a", long + "b"], [], lambda model, template: ModelSpec(model))
+    instructions = ["default", "", long + "a", long + "b"]
+    systems = build_systems(models, instructions, [], lambda model, template: ModelSpec(model))
     (alone,) = build_systems(["a/random order"], [], [], lambda model, template: ModelSpec(model))
 
-    names = [one.name for one in made]
+    names = [system.name for system in systems]
     assert len({*names, "first stage", "random order"}) == 12 + 2
     assert names[0] == "some/model · own instruction"
     assert names[3] == f"{names[2]} (2)"
@@ -150,9 +145,9 @@ def test_changed_labels_give_p_mrr(folder: Path, tmp_path: Path):
     run = write_run(tmp_path / "run", {"q1": ["d1", "d2", "d5"], "q2": ["d3", "d4"]})
     changed = tmp_path / "changed.tsv"
     changed.write_text("q1\td1\t0\nq1\td5\t1\n", "utf-8")
-    two = ["--instruction", "default", "--instruction", "Find Paris, France.", "--pairwise"]
+    options = ["--instruction", "default", "--instruction", "Find Paris, France.", "--pairwise"]
 
-    (pairing,) = evaluated(DEMO_MODEL, "--data", folder, "--run", run, "--changed-qrels", changed, *two)["pairings"]  # type: ignore[misc]
+    (pairing,) = evaluated(DEMO_MODEL, "--data", folder, "--run", run, "--changed-qrels", changed, *options)["pairings"]  # type: ignore[misc]
 
     ranks = []
     for number in (1, 2):
@@ -169,11 +164,11 @@ def test_p_mrr_compares_the_first_instruction_with_another_one(tmp_path: Path):
     template.write_text((Path(DEMO_MODEL) / "chat_template.jinja").read_text("utf-8"), "utf-8")
     shorter = tmp_path / "short.jinja"
     shorter.write_text("{{ messages[0].content }} {{ messages[-2].content }} {{ messages[-1].content }}", "utf-8")
-    three = ["--instruction", "default", "--instruction", "a", "--instruction", "b", "--pairwise"]
+    options = ["--instruction", "default", "--instruction", "a", "--instruction", "b", "--pairwise"]
 
-    of_instructions = evaluated(DEMO_MODEL, "--data", data, *three)["pairings"]
-    two = ["--chat-template", template, "--chat-template", shorter, "--pairwise", "--output", "templates"]
-    (of_templates,) = evaluated(DEMO_MODEL, "--data", data, *two)["pairings"]  # type: ignore[misc]
+    of_instructions = evaluated(DEMO_MODEL, "--data", data, *options)["pairings"]
+    options = ["--chat-template", template, "--chat-template", shorter, "--pairwise", "--output", "templates"]
+    (of_templates,) = evaluated(DEMO_MODEL, "--data", data, *options)["pairings"]  # type: ignore[misc]
 
     assert [each["changed_count"] for each in of_instructions] == [3, 3, 0]  # type: ignore[attr-defined]
     assert [each["p_mrr"] is None for each in of_instructions] == [False, False, True]  # type: ignore[attr-defined]
@@ -181,31 +176,31 @@ def test_p_mrr_compares_the_first_instruction_with_another_one(tmp_path: Path):
 
 
 def test_jsonl_documents_are_compared_with_their_given_order(tmp_path: Path):
-    data = write_lines(tmp_path / "lists.jsonl", [list_row(n, labels=[1, 0, 0]) for n in range(4)])
+    data = write_lines(tmp_path / "data.jsonl", [list_row(n, labels=[1, 0, 0]) for n in range(4)])
 
-    found = evaluated(DEMO_MODEL, "--data", data, "-k", 1)
+    results = evaluated(DEMO_MODEL, "--data", data, "-k", 1)
 
-    assert means(found)["first stage"]["MRR@1"] == 1
-    assert means(found)["demo"]["MRR@1"] == 0
-    assert found["entries"][2]["differences_from_first_stage"]["MRR@1"] == {"mean": -1, "interval_95": [-1, -1]}  # type: ignore[index]
+    assert means(results)["first stage"]["MRR@1"] == 1
+    assert means(results)["demo"]["MRR@1"] == 0
+    assert results["entries"][2]["differences_from_first_stage"]["MRR@1"] == {"mean": -1, "interval_95": [-1, -1]}  # type: ignore[index]
 
 
 def test_a_server_gives_the_logits_of_its_model(folder: Path, reranker: Reranker, tiny_qwen: Tiny):
     with serving(FakeServer(reranker=reranker)) as server:
-        served = evaluated(tiny_qwen.folder, "--url", server.url, "--data", folder, "--report", "served.html")
+        from_server = evaluated(tiny_qwen.folder, "--url", server.url, "--data", folder, "--report", "served.html")
         evaluated(tiny_qwen.folder, "--data", folder, "--output", "local")
-        asked = ["--protocol", "rerank", "--template", "server", "--output", "texts"]
-        found = evaluated(server.url, "--data", folder, *asked)
+        arguments = ["--protocol", "rerank", "--template", "server", "--output", "texts"]
+        results = evaluated(server.url, "--data", folder, *arguments)
 
     lines = [lines_of(f"{name}/run-01.jsonl")[1:] for name in ("evaluation", "local", "texts")]
     for query in range(3):
-        mine = lines[1][query]["logits"]
-        assert lines[0][query]["logits"] == pytest.approx(mine, abs=1e-4)
-        assert lines[2][query]["logits"] == pytest.approx(mine, abs=1e-4)
-    assert found["entries"][2]["recipe"] is None  # type: ignore[index]
-    assert served["entries"][2]["server"] == server.url  # type: ignore[index]
+        expected = lines[1][query]["logits"]
+        assert lines[0][query]["logits"] == pytest.approx(expected, abs=1e-4)
+        assert lines[2][query]["logits"] == pytest.approx(expected, abs=1e-4)
+    assert results["entries"][2]["recipe"] is None  # type: ignore[index]
+    assert from_server["entries"][2]["server"] == server.url  # type: ignore[index]
     assert f"<dt>server</dt><dd>{server.url}</dd>" in Path("served.html").read_text("utf-8")
-    assert served["entries"][2]["name"] == "Qwen3-Reranker-tiny"  # type: ignore[index]
+    assert from_server["entries"][2]["name"] == "Qwen3-Reranker-tiny"  # type: ignore[index]
 
 
 def test_a_template_is_used_for_local_models_and_servers(
@@ -214,13 +209,13 @@ def test_a_template_is_used_for_local_models_and_servers(
     template = tmp_path / "short.jinja"
     template.write_text("{{ messages[0].content }} {{ messages[-2].content }} {{ messages[-1].content }}", "utf-8")
     with serving(FakeServer(reranker=reranker)) as server:
-        asked = ["--data", folder, "--chat-template", template]
-        evaluated(tiny_qwen.folder, *asked, "--url", server.url)
-        evaluated(tiny_qwen.folder, *asked, "--output", "local")
+        arguments = ["--data", folder, "--chat-template", template]
+        evaluated(tiny_qwen.folder, *arguments, "--url", server.url)
+        evaluated(tiny_qwen.folder, *arguments, "--output", "local")
 
-    served, local = (lines_of(f"{name}/run-01.jsonl")[1:] for name in ("evaluation", "local"))
-    for mine, theirs in zip(local, served, strict=True):
-        assert theirs["logits"] == pytest.approx(mine["logits"], abs=1e-4)
+    from_server, local = (lines_of(f"{name}/run-01.jsonl")[1:] for name in ("evaluation", "local"))
+    for expected, actual in zip(local, from_server, strict=True):
+        assert actual["logits"] == pytest.approx(expected["logits"], abs=1e-4)
 
 
 def test_servers_and_local_models_each_take_their_own_options(folder: Path, reranker: Reranker, tiny_qwen: Tiny):
@@ -228,9 +223,9 @@ def test_servers_and_local_models_each_take_their_own_options(folder: Path, rera
     with serving(FakeServer(reranker=reranker)) as server:
         evaluated(tiny_qwen.folder, server.url, "--data", folder, *own)
 
-    local, served = (lines_of(f"evaluation/run-0{number}.jsonl")[1:] for number in (1, 2))
-    for mine, theirs in zip(local, served, strict=True):
-        assert theirs["logits"] == pytest.approx(mine["logits"], abs=1e-4)
+    local, from_server = (lines_of(f"evaluation/run-0{number}.jsonl")[1:] for number in (1, 2))
+    for expected, actual in zip(local, from_server, strict=True):
+        assert actual["logits"] == pytest.approx(expected["logits"], abs=1e-4)
 
 
 def test_json_output_is_the_content_of_the_results_file(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,31 +15,33 @@ pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 def test_a_query_that_cannot_be_scored_raises_or_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = [list_row(0), list_row(1, query="long " * 5000), list_row(2)]
-    data = write_lines(tmp_path / "lists.jsonl", rows)
+    data = write_lines(tmp_path / "data.jsonl", rows)
 
     message = failure(capsys, DEMO_MODEL, "--data", data)
     assert "demo, query '2': " in message
     assert "--skip-bad" in message
-    found = evaluated(DEMO_MODEL, "--data", data, "--skip-bad", "--resume")
-    assert found["queries"] == 2
-    assert found["skipped"]["queries that a model could not score"]["count"] == 1  # type: ignore[index]
+    results = evaluated(DEMO_MODEL, "--data", data, "--skip-bad", "--resume")
+    assert results["queries"] == 2
+    assert results["skipped"]["queries that a model could not score"]["count"] == 1  # type: ignore[index]
     assert "Skipped (--skip-bad): queries that a model could not score, 1; the first" in capsys.readouterr().out
-    assert evaluated(DEMO_MODEL, "--data", data, "--skip-bad", "--resume") == found
+    assert evaluated(DEMO_MODEL, "--data", data, "--skip-bad", "--resume") == results
     capsys.readouterr()
     assert "demo, query '2': " in failure(capsys, DEMO_MODEL, "--data", data, "--resume")
     write_lines(data, rows[1:2])
-    assert "no query that every model could score" in failure(
+    assert "no query could be scored by every model" in failure(
         capsys, DEMO_MODEL, "--data", data, "--skip-bad", "--overwrite"
     )
 
 
 def test_a_query_that_one_system_cannot_score_is_skipped_for_all_systems(tmp_path: Path):
     rows = [list_row(n, ask="long " * 5000 if n == 1 else "Find it.") for n in range(3)]
-    two = ["--instruction", "default", "--instruction", "@ask"]
+    options = ["--instruction", "default", "--instruction", "@ask"]
 
-    found = evaluated(DEMO_MODEL, "--data", write_lines(tmp_path / "x.jsonl", rows), *two, "--skip-bad", "--pairwise")
+    results = evaluated(
+        DEMO_MODEL, "--data", write_lines(tmp_path / "x.jsonl", rows), *options, "--skip-bad", "--pairwise"
+    )
 
-    assert found["queries"] == found["pairings"][0]["query_count"] == 2  # type: ignore[index]
+    assert results["queries"] == results["pairings"][0]["query_count"] == 2  # type: ignore[index]
     assert [line["query"] for line in lines_of("evaluation/per-query.jsonl")] == ["1", "3"]
     assert len(lines_of("evaluation/run-01.jsonl")) == 4
 
@@ -50,9 +52,9 @@ def test_truncated_documents_are_counted_without_a_warning(
     data = write_lines(tmp_path / "x.jsonl", [list_row(n, documents=["word " * 999, "b", "c"]) for n in range(3)])
 
     with caplog.at_level(logging.WARNING):
-        found = evaluated(DEMO_MODEL, "--data", data, "--max-tokens", 200)
+        results = evaluated(DEMO_MODEL, "--data", data, "--max-tokens", 200)
 
-    assert found["entries"][2]["documents_cut"] == 3  # type: ignore[index]
+    assert results["entries"][2]["documents_cut"] == 3  # type: ignore[index]
     assert "demo: 3 documents were truncated at their end to fit." in capsys.readouterr().out
     assert not caplog.records
 
@@ -62,9 +64,9 @@ def test_skipped_lines_are_reported(folder: Path, capsys: pytest.CaptureFixture[
         with (folder / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    found = evaluated(DEMO_MODEL, "--data", folder, "--skip-bad")
+    results = evaluated(DEMO_MODEL, "--data", folder, "--skip-bad")
 
-    assert {kind: each["count"] for kind, each in found["skipped"].items()} == {"documents": 1, "judgements": 1}  # type: ignore[attr-defined]
+    assert {kind: each["count"] for kind, each in results["skipped"].items()} == {"documents": 1, "judgements": 1}  # type: ignore[attr-defined]
     printed = capsys.readouterr().out
     assert f"judgements, 1; the first is {folder}/qrels/test.tsv, line 7: the document 'd9' is not in the" in printed
 
@@ -72,19 +74,19 @@ def test_skipped_lines_are_reported(folder: Path, capsys: pytest.CaptureFixture[
 def test_queries_without_candidates_count_as_zero(folder: Path, capsys: pytest.CaptureFixture[str]):
     run = write_run(folder / "run", {"q1": ["d1"]})
 
-    found = evaluated(DEMO_MODEL, "--data", folder, "--run", run)
+    results = evaluated(DEMO_MODEL, "--data", folder, "--run", run)
 
-    assert means(found)["demo"]["MRR@10"] == pytest.approx(1 / 3)
-    assert found["queries_without_candidates"] == 2
+    assert means(results)["demo"]["MRR@10"] == pytest.approx(1 / 3)
+    assert results["queries_without_candidates"] == 2
     assert "The first stage found nothing for 2 of 3 queries" in capsys.readouterr().out
 
 
 def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     data = write_lines(tmp_path / "x.jsonl", [list_row(documents=["", "", "x"], labels=[0, 0, 1])])
 
-    found = evaluated(DEMO_MODEL, "--data", data, "--slice", "length", "--report", "r.html", "--plot", "p.svg")
+    results = evaluated(DEMO_MODEL, "--data", data, "--slice", "length", "--report", "r.html", "--plot", "p.svg")
 
-    assert found["entries"][2]["means"]["MAP"]["interval_95"] is None  # type: ignore[index]
+    assert results["entries"][2]["means"]["MAP"]["interval_95"] is None  # type: ignore[index]
     assert "A single query has no confidence interval" in capsys.readouterr().out
     assert Path("p.svg").read_text("utf-8").startswith("<?xml")
 

@@ -25,12 +25,12 @@ pytestmark = pytest.mark.usefixtures("in_empty_folder")
 def test_a_run_is_not_resumed_with_another_server(
     folder: Path, reranker: Reranker, tiny_qwen: Tiny, capsys: pytest.CaptureFixture[str]
 ):
-    asked = [tiny_qwen.folder, "--data", folder]
+    arguments = [tiny_qwen.folder, "--data", folder]
     with serving(FakeServer(reranker=reranker)) as server:
-        evaluated(*asked, "--url", server.url)
+        evaluated(*arguments, "--url", server.url)
     capsys.readouterr()
 
-    message = failure(capsys, *asked, "--url", "http://127.0.0.1:9", "--resume")
+    message = failure(capsys, *arguments, "--url", "http://127.0.0.1:9", "--resume")
     assert f"contains the run of another server: '{server.url}', not 'http://127.0.0.1:9'" in message
 
 
@@ -38,21 +38,21 @@ def test_a_resumed_run_scores_only_what_is_missing(folder: Path, monkeypatch: py
     whole = evaluated(DEMO_MODEL, "--data", folder)
     run = Path("evaluation/run-01.jsonl")
     written = run.read_bytes()
-    torn = written.splitlines(keepends=True)
-    run.write_bytes(b"".join(torn[:3]) + torn[3][:20])
+    lines = written.splitlines(keepends=True)
+    run.write_bytes(b"".join(lines[:3]) + lines[3][:20])
     scored: list[str] = []
     score = scoring._score_query
 
-    def noted(one: object, query: object, *rest: object) -> object:
+    def record(one: object, query: object, *rest: object) -> object:
         scored.append(query.id)  # type: ignore[attr-defined]
         return score(one, query, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(scoring, "_score_query", noted)
+    monkeypatch.setattr(scoring, "_score_query", record)
 
     assert evaluated(DEMO_MODEL, "--data", folder, "--resume") == whole
     assert scored == ["q3"]
     assert run.read_bytes() == written
-    run.write_bytes(torn[0][:30])
+    run.write_bytes(lines[0][:30])
     assert evaluated(DEMO_MODEL, "--data", folder, "--resume") == whole
     assert scored == ["q3", "q1", "q2", "q3"]
 
@@ -76,7 +76,7 @@ def test_a_system_can_be_added_to_existing_runs(folder: Path, tiny_qwen: Tiny):
 
 def test_a_killed_run_is_resumed_with_equal_results(tmp_path: Path):
     # More queries than are scored before the signal arrives.
-    data = write_lines(tmp_path / "lists.jsonl", [list_row(n) for n in range(150)])
+    data = write_lines(tmp_path / "data.jsonl", [list_row(n) for n in range(150)])
     command = ["-m", "onelogit", "evaluate", DEMO_MODEL, "--data", data, "--output", "killed"]
     run = Path("killed/run-01.jsonl")
 
@@ -260,8 +260,8 @@ def test_a_server_that_never_answered_leaves_no_run_file(
 ):
     with serving(FakeServer(reranker=reranker)) as server:
         url = server.url
-    asked = [tiny_qwen.folder, "--data", folder]
+    arguments = [tiny_qwen.folder, "--data", folder]
 
-    assert "does not answer" in failure(capsys, *asked, "--url", url)
+    assert "does not answer" in failure(capsys, *arguments, "--url", url)
     assert [*Path("evaluation").iterdir()] == []
-    evaluated(*asked)
+    evaluated(*arguments)

@@ -1,4 +1,4 @@
-"""Small judged data sets, as files."""
+"""Small labelled datasets, as files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def write_beir(
     labels: Mapping[str, Mapping[str, int]] = LABELS,
     fields: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Path:
-    """A folder in BEIR form; `fields` are further ones of a query."""
+    """A folder in BEIR format; `fields` are further fields of each query."""
     write_lines(folder / "corpus.jsonl", [{"_id": id, "title": "", "text": text} for id, text in corpus.items()])
     more = {} if fields is None else fields
     rows = [{"_id": id, "text": text, **more.get(id, {})} for id, text in queries.items()]
@@ -42,13 +42,13 @@ def write_beir(
 
 
 def write_run(path: Path, found: Mapping[str, Sequence[str]]) -> Path:
-    """A run in TREC form, best first."""
+    """A run in TREC format, best first."""
     lines = [f"{q} Q0 {id} {rank} {10 - rank} mine" for q, ids in found.items() for rank, id in enumerate(ids, 1)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 def list_row(number: int = 0, **fields: object) -> dict[str, object]:
-    """A query with three documents, the second of which is relevant."""
+    """A JSONL row: a query with three documents, of which the second is relevant."""
     documents = ["Bananas are yellow.", "The capital of China is Beijing.", "Rome is old."]
     return {"query": f"Capital of China, {number}?", "documents": documents, "labels": [0, 1, 0], **fields}

@@ -1,4 +1,4 @@
-"""An evaluation of data whose every text tries to be more than text, and the page that tells of it."""
+"""An evaluation of texts that try to act as HTML, template code or markup, and its page."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ HOSTILE = [SCRIPT, IMAGE, STYLE, TEMPLATE, MARKUP, LONG]
 
 
 def write_hostile_page(folder: Path) -> Path:
-    """Evaluate hostile data with the demo model, under a hostile name; the page's path."""
+    """Evaluate hostile data with the demo model under a hostile name; returns the path of the page."""
     model = folder / "<b onclick=alert(1)>&amp;'\""
     shutil.copytree(DEMO_MODEL, model)
     texts = [*HOSTILE, CONTROLS, "بكين هي عاصمة الصين", "서울은 대한민국의 수도이다. " * 20, ""]
@@ -33,8 +33,8 @@ def write_hostile_page(folder: Path) -> Path:
     ]
     data = write_lines(folder / "<img src=x onerror=alert(1)>.jsonl", rows)
     page = folder / "page.html"
-    asked = [part for text in ("default", SCRIPT + MARKUP) for part in ("--instruction", text)]
-    written = ["--output", folder / "runs", "--report", page, "--plot", folder / "plot.svg"]
-    command = ["evaluate", model, "--data", data, *asked, "--slice", "kind", "--pairwise", *written]
+    instructions = [part for text in ("default", SCRIPT + MARKUP) for part in ("--instruction", text)]
+    outputs = ["--output", folder / "runs", "--report", page, "--plot", folder / "plot.svg"]
+    command = ["evaluate", model, "--data", data, *instructions, "--slice", "kind", "--pairwise", *outputs]
     assert main([str(part) for part in command]) == 0
     return page

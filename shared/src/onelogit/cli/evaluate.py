@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("data").add_argument
-    what = "a folder in BEIR format, or JSONL with query, documents and labels"
-    add("--data", type=Path, metavar="FILE|FOLDER", required=True, help=what)
+    help_text = "a folder in BEIR format, or JSONL with query, documents and labels"
+    add("--data", type=Path, metavar="FILE|FOLDER", required=True, help=help_text)
     add("--run", type=Path, metavar="FILE", help="results of a first stage in TREC format (default: search with BM25)")
     add("--split", metavar="NAME", help="which judgements in qrels/ to use (default: test)")
     add("--candidates", type=int, metavar="N", default=100, help="maximum documents per query (default: %(default)s)")
@@ -41,10 +41,10 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to compare").add_argument
-    what = "repeat to compare: 'default' for the model's own, '' for none, '@name' for that field of each query"
-    add("--instruction", action="append", default=[], metavar="TEXT", help=what)
-    what = "Jinja template with the roles query and document; repeat to compare"
-    add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=what)
+    help_text = "repeat to compare: 'default' for the model's own, '' for none, '@name' for that field of each query"
+    add("--instruction", action="append", default=[], metavar="TEXT", help=help_text)
+    help_text = "Jinja template with the roles query and document; repeat to compare"
+    add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=help_text)
     add("-k", type=int, nargs="+", metavar="N", default=[10], help="cutoffs of nDCG, MRR and recall (default: 10)")
     add("--slice", metavar="NAME", help="also report results by a field of the queries, or by length")
     add("--pairwise", action="store_true", help="report how an instruction or a template moves documents")
@@ -54,8 +54,8 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("output").add_argument
-    what = "for run files and results (default: %(default)s)"
-    add("-o", "--output", type=Path, metavar="FOLDER", default=Path("evaluation"), help=what)
+    help_text = "for run files and results (default: %(default)s)"
+    add("-o", "--output", type=Path, metavar="FOLDER", default=Path("evaluation"), help=help_text)
     add("--resume", action="store_true", help="continue the runs in that folder")
     add("--overwrite", action="store_true", help="delete the runs in that folder, and score again")
     add("--plot", type=Path, metavar="FILE", help="write a plot of the mean of each order")

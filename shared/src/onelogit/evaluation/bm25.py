@@ -1,4 +1,4 @@
-"""Dataset -> the same dataset with candidates for each query: the given ones, or those that BM25 finds."""
+"""Dataset -> the same dataset with candidates for each query, given or found by BM25."""
 
 from dataclasses import replace
 

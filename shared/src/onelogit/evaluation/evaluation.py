@@ -24,11 +24,11 @@ class SystemResult:
     """The metrics of one ranking of the candidates.
 
     Attributes:
-        name: of the system; or `FIRST_STAGE` or `RANDOM_ORDER`.
+        name: the system's name, `FIRST_STAGE` or `RANDOM_ORDER`.
         values: for each metric, its value for each query.
         means: the mean of each metric.
-        differences: of each metric's mean from that of the first stage.
-        run: of the system; None for the first stage and random order.
+        differences: the difference of each metric from the first stage, as a mean over queries.
+        run: the system's run; None for the first stage and random order.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
     Attributes:
         name: the value that its queries share.
-        indices: of its queries among all queries.
+        indices: the positions of its queries among all queries.
         results: as in `Evaluation`, for these queries alone.
     """
 
@@ -65,12 +65,12 @@ class Evaluation:
         dataset: all the data, including queries that a system could not score.
         queries: the queries that every system scored; all results are about these.
         metrics: the first is the main metric.
-        results: of the first stage, random order, and the systems in their order.
+        results: the first stage, random order, and the systems, in this order.
         candidates_recall: the share of relevant documents among the candidates, an upper bound of recall.
         groups: empty if the queries are not split.
         group_column: the field that the queries are split by.
-        comparisons: of systems with the same model.
-        seed: of random order and bootstrap.
+        comparisons: pairwise comparisons of systems with the same model.
+        seed: the seed of random order and the bootstrap.
         skipped: lines and queries that were skipped, by kind.
     """
 
@@ -124,24 +124,21 @@ def evaluate(
 
     Args:
         dataset: with candidates.
-        runs: of the systems.
+        runs: the runs of the systems.
         metrics: see `metrics_at`.
-        seed: of random order and bootstrap.
+        seed: the seed of random order and the bootstrap.
         group_column: see `group_queries`.
         is_pairwise: whether to compare systems with the same model to each other.
         skipped: what was skipped so far.
 
     Raises:
-        InputError: no query was scored by all systems, or there is nothing to compare or to split.
+        InputError: no query was scored by all systems, or systems cannot be compared, or queries not be split.
     """
     queries = [query for query in dataset.queries if all(run.scored[query.id].logits is not None for run in runs)]
     if not queries:
-        raise InputError("there is no query that every model could score")
+        raise InputError("no query could be scored by every model")
     first_stage = [query.candidates or () for query in queries]
-    rankings: list[Sequence[Ranking]] = [
-        first_stage,
-        *([run.ranking(query) for query in queries] for run in runs),
-    ]
+    rankings: list[Sequence[Ranking]] = [first_stage, *([run.ranking(query) for query in queries] for run in runs)]
     values = [compute_metrics(queries, each, metrics) for each in rankings]
     values.insert(1, _random_order_values(queries, metrics, seed))
     recall = compute_metrics(queries, first_stage, [_ALL_CANDIDATES])["candidates"]
@@ -167,10 +164,8 @@ def _random_order_values(queries: Sequence[LabelledQuery], metrics: Sequence[Met
     """For each query, the mean over several random orders of its candidates."""
     orders = [compute_metrics(queries, [*shuffled(queries, seed, n)], metrics) for n in range(RANDOM_ORDERS)]
     return {
-        metric.name: [
-            sum(values) / RANDOM_ORDERS for values in zip(*(each[metric.name] for each in orders), strict=True)
-        ]
-        for metric in metrics
+        name: [sum(values) / RANDOM_ORDERS for values in zip(*(each[name] for each in orders), strict=True)]
+        for name in orders[0]
     }
 
 
@@ -203,7 +198,7 @@ def group_queries(queries: Sequence[LabelledQuery], documents: Mapping[str, str]
     Args:
         queries: at least one.
         documents: text by id.
-        column: a field of the queries. If no query has the field "length", it stands for three groups of equal size by
+        column: a field of the queries. If no query has the field "length", it means three groups of equal size by
             the length of the longest relevant document in characters.
 
     Raises:

@@ -36,15 +36,15 @@ class EvaluationSpec:
         models: hub ids, folders, or URLs of servers.
         data: a folder in BEIR format, or a JSONL file of queries with their documents and labels.
         spec_of: returns the spec for a model and a template.
-        output: folder for run files, results, and results of each query.
+        output: folder for run files and results.
         instructions: see `build_systems`.
         templates: see `build_systems`.
         run: run file of a first stage, in TREC format.
-        split: of the judgements of a BEIR folder.
+        split: which judgements of a BEIR folder to use.
         changed_qrels: file of judgements under another instruction.
         max_candidates: how many documents of a query are reranked at most.
         cutoffs: k of the metrics.
-        seed: of random order and bootstrap.
+        seed: the seed of random order and the bootstrap.
         group_column: the field that the queries are split by.
         is_pairwise: whether to compare systems with the same model to each other.
         is_skipping: whether to skip malformed lines and unknown ids.
@@ -52,7 +52,7 @@ class EvaluationSpec:
         is_overwriting: whether to delete the runs in the folder.
         plot: file for a plot.
         report: file for an HTML page.
-        command: that repeats the evaluation; shown on the page.
+        command: the command that repeats the evaluation; shown on the page.
     """
 
     models: Sequence[str]
@@ -131,7 +131,7 @@ def _read_dataset(spec: EvaluationSpec, bad_lines: BadLines) -> Dataset:
 
 
 def _check(spec: EvaluationSpec) -> None:
-    """Find at once what would otherwise fail after hours of scoring."""
+    """Find errors at once that would otherwise appear after hours of scoring."""
     check_packages("ir_measures", "scipy", install="onelogit[evaluate]")
     checked_count("--candidates", spec.max_candidates)
     checked_count("--seed", spec.seed, least=0)
@@ -159,7 +159,7 @@ def _check_paths_differ(spec: EvaluationSpec) -> None:
 
 
 def _prepare_folder(spec: EvaluationSpec, paths: Sequence[Path]) -> None:
-    """Delete existing runs if the spec says so, else check that they may stay."""
+    """Delete existing runs if the spec says so; otherwise, check that they are to be continued."""
     existing = [path for path in spec.output.glob("run-[0-9]*.jsonl") if path.is_file()]
     if spec.is_overwriting:
         for path in existing:

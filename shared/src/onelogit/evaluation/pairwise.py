@@ -30,7 +30,7 @@ class RankingChange(NamedTuple):
 
 
 class PairwiseComparison(NamedTuple):
-    """How the rankings of one system differ from those of another: means over the queries.
+    """How much the rankings of two systems differ: means over the queries.
 
     Attributes:
         before: name of the first system.
@@ -39,8 +39,8 @@ class PairwiseComparison(NamedTuple):
         kendall_tau: see `RankingChange`; None if no query has one.
         p_mrr: see `RankingChange`; None if no label changed between the two systems: the labels are for the first
             instruction, and the changed labels for any other.
-        query_count: the number of queries with at least two candidates.
-        changed_count: the number of queries with a p-MRR.
+        query_count: how many queries have at least two candidates.
+        changed_count: how many queries have a p-MRR.
     """
 
     before: str
@@ -65,24 +65,23 @@ def check_pairs(systems: Sequence[System], queries: Sequence[LabelledQuery]) -> 
 
 
 def compare_pairs(queries: Sequence[LabelledQuery], runs: Sequence[SystemRun], seed: int) -> list[PairwiseComparison]:
-    """Compare each two systems that share a model; the earlier system is the one before.
+    """Compare all pairs of systems that share a model. `before` is the earlier system of a pair.
 
     Raises:
         InputError: as `check_pairs`.
     """
     check_pairs([run.system for run in runs], queries)
-    first = runs[0].system.instruction
     return [
-        _comparison(queries, before, after, seed, first)
+        _comparison(queries, before, after, seed, runs[0].system.instruction)
         for before, after in combinations(runs, 2)
         if before.system.model == after.system.model
     ]
 
 
 def _comparison(
-    queries: Sequence[LabelledQuery], before: SystemRun, after: SystemRun, seed: int, first: str | None
+    queries: Sequence[LabelledQuery], before: SystemRun, after: SystemRun, seed: int, first_instruction: str | None
 ) -> PairwiseComparison:
-    is_changed = before.system.instruction == first != after.system.instruction
+    is_changed = before.system.instruction == first_instruction != after.system.instruction
     found = (compare_rankings(query, before.logits(query), after.logits(query)) for query in queries)
     changes = [change for change in found if change is not None]
     taus = [change.kendall_tau for change in changes if change.kendall_tau is not None]

@@ -29,12 +29,12 @@ class ModelInfo:
     """Facts about a model for reports, known once it is loaded; None for facts that a server does not report.
 
     Attributes:
-        family: of the recipe.
+        family: the family of the recipe.
         licence: as its model card states it.
         instruction: the model's own, used by default.
         source: where the recipe can be checked.
-        max_tokens: the length of the longest prompt.
-        device: where it ran.
+        max_tokens: the maximum length of a prompt.
+        device: the device that it ran on.
     """
 
     family: str | None = None
@@ -50,9 +50,9 @@ class ScoredQuery:
     """The logits of one query, or the error that it caused.
 
     Attributes:
-        logits: one for each candidate, in their order, in eight bytes each; None if the query could not be scored.
+        logits: one for each candidate, in their order; None if the query could not be scored.
         truncated_count: how many documents were truncated to fit.
-        error: why the query could not be scored.
+        error: the reason why the query could not be scored.
     """
 
     logits: "array[float] | None"
@@ -66,12 +66,12 @@ class RunFile:
     An existing file is read and continued; a new one is created with the first query: a server may never answer.
 
     Args:
-        path: in an existing folder.
-        identity: of the system.
+        path: the file, in an existing folder.
+        identity: the identity of the system.
         queries: all queries to be scored, by id.
 
     Attributes:
-        scored: what the file contains, by query id.
+        scored: the scored queries in the file, by id.
         model_info: None until the model is loaded; must be set before the first query is added.
 
     Raises:
@@ -175,7 +175,7 @@ class RunFile:
 
 
 def check_is_run_file(path: Path) -> None:
-    """Check that a file begins as a run file does, as far as it goes.
+    """Check that a file begins like a run file, as far as it goes.
 
     Raises:
         InputError: it does not.

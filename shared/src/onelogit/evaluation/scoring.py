@@ -22,9 +22,9 @@ class SystemRun(NamedTuple):
     """The logits of one system.
 
     Attributes:
-        system: that computed them.
-        model_info: about its model.
-        scored: by query id.
+        system: the system that computed them.
+        model_info: facts about its model.
+        scored: the scored queries, by id.
     """
 
     system: System

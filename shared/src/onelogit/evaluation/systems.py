@@ -27,7 +27,7 @@ class System:
 
     Attributes:
         name: unique among the systems, and as short as that allows.
-        spec: the model or server, without the instruction; equal for systems that share a reranker.
+        spec: the model or server, without the instruction; systems with equal specs share a reranker.
         instruction: None for the model's own; "@name" for that field of each query.
         template: file of the chat template; None for the model's own.
     """

@@ -23,7 +23,7 @@ class BadLines:
         is_skipping: whether to count and skip them instead of raising an error at the first one.
 
     Attributes:
-        skipped: what was skipped, by kind.
+        skipped: the skipped items, by kind.
     """
 
     def __init__(self, *, is_skipping: bool = False) -> None:
@@ -46,9 +46,9 @@ class BadLines:
         """Count and skip one item.
 
         Args:
-            kind: what is skipped, in the plural, such as "documents".
+            kind: the kind of item in the plural, such as "documents".
             place: file and line, or the query.
-            problem: what is wrong.
+            problem: the reason.
 
         Raises:
             InputError: bad lines are not skipped.

@@ -40,7 +40,7 @@ class Dataset:
         name: shown in reports.
         documents: text by id.
         queries: the queries that have a relevant document.
-        first_stage: what found the candidates; shown in reports.
+        first_stage: the origin of the candidates; shown in reports.
         excluded: the number of excluded queries, by reason.
         excluded_ids: ids of the excluded queries, which a run file may still contain.
     """
@@ -53,7 +53,7 @@ class Dataset:
     excluded_ids: frozenset[str] = frozenset()
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits over all that a result depends on: ids, texts, labels, fields and candidates."""
+        """Sixteen hexadecimal digits, which depend on the ids, texts, labels, fields and candidates."""
         digest = sha256()
         candidates = {id for query in self.queries for id in query.candidates or ()}
         for id in sorted(candidates):

@@ -18,7 +18,7 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
     """Queries, each with its candidates in the order of the first stage.
 
     Args:
-        path: one JSON object a line, with `query`, `documents` (texts, or objects with `id` and `text`) and `labels`,
+        path: one JSON object per line, with `query`, `documents` (texts, or objects with `id` and `text`) and `labels`,
             an integer for each document. Optional: `changed_labels`, the labels under another instruction, and
             `query_id`, by default the number of the line among those that are not blank. Other fields that are text
             or numbers describe the query.

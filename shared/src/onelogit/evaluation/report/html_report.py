@@ -63,7 +63,7 @@ def render_page(evaluation: Evaluation, command: str) -> str:
 
     Args:
         evaluation: the results to show.
-        command: that repeats the evaluation.
+        command: the command that repeats the evaluation.
     """
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     main = evaluation.main_metric

@@ -1,4 +1,4 @@
-"""Evaluation -> what readers must know to interpret the results, in sentences."""
+"""Evaluation -> warnings and remarks for readers of the results, in sentences."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ SCORE_NOTE = "A score orders the documents of a query; it is not a probability t
 
 
 def warnings(evaluation: Evaluation) -> Iterator[str]:
-    """What could mislead a reader who overlooks it."""
+    """Reasons why the results could be misunderstood or misused."""
     runs = [result.run for result in evaluation.system_results if result.run is not None]
     if any(is_demo(run.system.model) for run in runs):
         yield DEMO_NOTE
@@ -25,7 +25,7 @@ def warnings(evaluation: Evaluation) -> Iterator[str]:
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What the results are based on."""
+    """Facts about the data that the results depend on."""
     share = evaluation.candidates_recall
     if share > 0.9999:
         yield "All relevant documents are among the candidates."

@@ -20,7 +20,7 @@ def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> Non
 
     Args:
         evaluation: the results to plot.
-        path: of the image; its ending gives the format, such as .png or .svg.
+        path: the image file; its ending gives the format, such as .png or .svg.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.

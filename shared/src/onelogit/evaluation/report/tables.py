@@ -18,7 +18,7 @@ def tables(evaluation: Evaluation, width: int) -> Iterator[Table | str]:
 
     Args:
         evaluation: the results to show.
-        width: of the terminal in columns; in a narrow terminal, intervals are on lines of their own.
+        width: the width of the terminal in columns; in a narrow terminal, intervals are on lines of their own.
     """
     between = "\n" if width < _NARROW else " "
     for metrics in evaluation.metrics_by_cutoff:
