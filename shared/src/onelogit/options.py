@@ -165,6 +165,7 @@ class ModelSpec:
     model: str | None
     url: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    _key: tuple[object, ...] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
@@ -215,10 +216,17 @@ class ModelSpec:
         return self.url is None or sends_tokens or self.options.get("template") == "client"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ModelSpec) and self._key_without("token") == other._key_without("token")
+        return isinstance(other, ModelSpec) and self.key == other.key
 
     def __hash__(self) -> int:
-        return hash(self._key_without("token"))
+        return hash(self.key)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two specs equal: address, name, and all options but the token. Computed once."""
+        if self._key is None:
+            object.__setattr__(self, "_key", self._key_without("token"))
+        return cast("tuple[object, ...]", self._key)
 
     def is_same_model(self, other: "ModelSpec") -> bool:
         """Whether both name the same model and options; neither token nor API key count."""
@@ -227,7 +235,7 @@ class ModelSpec:
     def __reduce__(self) -> tuple[type[Self], tuple[str | None, str | None, dict[str, Any]]]:
         return type(self), (self.model, self.url, dict(self.options))  # a read-only mapping cannot be pickled
 
-    def _key_without(self, *names: str) -> object:
+    def _key_without(self, *names: str) -> tuple[object, ...]:
         plain = plain_options(cast("OpenOptions", self.options))
         # `is not False`: 0 equals False, but it is a value, and a wrong one.
         given = {name: value for name, value in plain.items() if value is not False and name not in names}

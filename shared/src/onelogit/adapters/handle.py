@@ -35,6 +35,7 @@ class RerankerHandle:
         self._given = reranker
         self._given_spec = None if reranker is None else ModelSpec.of(reranker.name, reranker.options)
         self._held: AnyReranker | None = None
+        self._held_spec: ModelSpec | None = None
         self._closed_count = 0
         self._spec: tuple[object, ModelSpec] | None = None
 
@@ -130,18 +131,21 @@ class RerankerHandle:
 
     def _open(self, spec: ModelSpec) -> AnyReranker:
         count = self._closed_count
-        return self._keep(self._find(spec) or open_spec(spec), count)
+        return self._keep(self._find(spec) or open_spec(spec), spec, count)
 
     async def _aopen(self, spec: ModelSpec) -> AnyReranker:
         count = self._closed_count
-        return self._keep(self._find(spec) or await aopen_spec(spec), count)
+        return self._keep(self._find(spec) or await aopen_spec(spec), spec, count)
 
-    def _keep(self, reranker: AnyReranker, closed_count: int) -> AnyReranker:
+    def _keep(self, reranker: AnyReranker, spec: ModelSpec, closed_count: int) -> AnyReranker:
         if closed_count == self._closed_count:  # else this handle was closed while the reranker was opened
-            self._held = reranker
+            self._held, self._held_spec = reranker, spec
         return reranker
 
     def _find(self, spec: ModelSpec) -> AnyReranker | None:
+        held = self._held
+        if held is not None and self._held_spec is spec and not held.is_closed:
+            return held
         # The fields of an adapter may have changed since from_reranker.
         if self._given is None or self._given_spec is None or not self._given_spec.is_same_model(spec):
             return find_spec(spec)
@@ -158,7 +162,7 @@ class RerankerHandle:
 
     def __copy__(self) -> Self:
         copy = type(self)(self._given)
-        copy._held = self._held
+        copy._held, copy._held_spec, copy._spec = self._held, self._held_spec, self._spec
         return copy
 
     def __deepcopy__(self, memo: object) -> Self:
