@@ -1,7 +1,7 @@
-"""Random weights in a real model's shape -> a folder that declares itself as that family's published models do.
+"""Random weights in a real model's shape -> a folder with the same metadata as the family's published models.
 
-Speed and memory do not depend on what weights say, so nothing has to be downloaded. The tokenizer is the small one
-that comes with onelogit, unless a folder with a real one is named.
+Speed and memory do not depend on the values of weights, so nothing has to be downloaded. The tokenizer is onelogit's
+small one unless a folder with a real one is named.
 
     python benchmarks/checkpoints.py --shape qwen3-0.6b --layers 8 --tokenizer DIR --output DIR
 """
@@ -21,19 +21,19 @@ from onelogit.recipes.families import FAMILIES
 SEQUENCE = "sentence_transformers.base.modules.transformer.Transformer"
 LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
 RECIPES = {recipe.family: recipe for recipe in FAMILIES}
-# Attention over random weights of the usual 0.02 sees every token alike, and so all documents: logits would hardly
-# differ, and an error in a prompt could not be seen.
+# With the usual 0.02, attention over random weights would treat all tokens, and so all documents, alike: logits would
+# hardly differ, and an error in a prompt would go unnoticed.
 QUERY_KEY_STD = 0.08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A language model in a folder, and what reads it.
+class RandomCheckpoint:
+    """A language model with random weights in a folder.
 
     Attributes:
         folder: the language model, as the family publishes it.
-        recipe: of the family, its answers as token ids.
-        dtype: in which all contestants compute, by name.
+        recipe: of the family, with answers as token ids.
+        dtype: name of the dtype in which all targets compute.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Checkpoint:
 
     @property
     def converted(self) -> Path:
-        """The one-logit classifier made of it; written when it is first asked for."""
+        """The folder of the one-logit classifier made of it, which the first access writes."""
         folder = self.folder.with_name(f"{self.folder.name}-converted")
         if not folder.exists():
             with Reranker.load(self.folder, device="cpu", recipe=self.recipe) as reranker:
@@ -52,24 +52,24 @@ class Checkpoint:
 
 def write_checkpoint(
     folder: Path, shape: Shape, *, layers: int | None = None, tokenizer: Path | None = None, is_tied: bool = True
-) -> Checkpoint:
-    """The language model, in bfloat16, with the files by which it declares itself.
+) -> RandomCheckpoint:
+    """Write the language model, in bfloat16, with its metadata.
 
     Args:
         folder: a new or empty one.
         shape: of `SHAPES`.
-        layers: None for the shape's own number.
-        tokenizer: a folder with a tokenizer; None for the one that comes along.
-        is_tied: whether the embeddings are the language-model head as well.
+        layers: None for the number of the shape.
+        tokenizer: a folder with a tokenizer; None for onelogit's small one.
+        is_tied: whether the embeddings are also the language-model head.
     """
     model = random_model(shape, shape.layers if layers is None else layers, is_tied=is_tied)
     model.save_pretrained(folder, max_shard_size="1GB")
     AutoTokenizer.from_pretrained(DEMO_MODEL if tokenizer is None else tokenizer).save_pretrained(folder)
-    return declare(folder, shape.family)
+    return add_metadata(folder, shape.family)
 
 
 def random_model(shape: Shape, layers: int, *, is_tied: bool, device: str = "cpu") -> Qwen3ForCausalLM:
-    """Weights from a fixed seed, the same for every run on a kind of device, made where they stay."""
+    """A model with weights from a fixed seed, created on the device; a type of device always gets the same ones."""
     config = config_of(shape, layers, is_tied=is_tied)
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config)
@@ -82,28 +82,28 @@ def random_model(shape: Shape, layers: int, *, is_tied: bool, device: str = "cpu
         else:
             weight.data.normal_(0, QUERY_KEY_STD if "q_proj" in name or "k_proj" in name else 0.02)
     model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)  # its buffers were lost on "meta"
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)  # its buffers are empty after "meta"
     return model
 
 
-def declare(folder: Path, family: str) -> Checkpoint:
-    """The same weights as a model of a family: with its template, its answer tokens, its default instruction."""
+def add_metadata(folder: Path, family: str) -> RandomCheckpoint:
+    """Add a family's metadata to a folder: its template, its answer tokens, its default instruction."""
     checkpoint = open_checkpoint(folder, family)
-    for name, content in declaration(checkpoint.recipe).items():
+    for name, content in metadata_files(checkpoint.recipe).items():
         (folder / name).parent.mkdir(exist_ok=True)
         text = content if isinstance(content, str) else json.dumps(content, indent=2)
         (folder / name).write_text(text, encoding="utf-8")
     return checkpoint
 
 
-def open_checkpoint(folder: Path, family: str, dtype: str = "bfloat16") -> Checkpoint:
-    """What was written before."""
+def open_checkpoint(folder: Path, family: str, dtype: str = "bfloat16") -> RandomCheckpoint:
+    """A checkpoint that was written before."""
     recipe = recipe_with_ids(AutoTokenizer.from_pretrained(folder), family)
-    return Checkpoint(folder=folder, recipe=recipe, dtype=dtype)
+    return RandomCheckpoint(folder=folder, recipe=recipe, dtype=dtype)
 
 
 def recipe_with_ids(tokenizer: PreTrainedTokenizerFast, family: str) -> Recipe:
-    """A family's recipe. Where a small tokenizer cuts an answer in two, its first token stands for it."""
+    """A family's recipe. If a small tokenizer splits an answer, its first token is used."""
     recipe = RECIPES[family]
     true, false = (
         tokenizer.encode(answer, add_special_tokens=False)[0] if isinstance(answer, str) else answer
@@ -113,8 +113,8 @@ def recipe_with_ids(tokenizer: PreTrainedTokenizerFast, family: str) -> Recipe:
     return replace(recipe, read_out=read_out)
 
 
-def sibling(checkpoint: Checkpoint, family: str) -> Checkpoint:
-    """Another family's declaration around the same weights, which are linked, not copied."""
+def sibling(checkpoint: RandomCheckpoint, family: str) -> RandomCheckpoint:
+    """The same weights, linked instead of copied, with another family's metadata."""
     folder = checkpoint.folder.with_name(f"{checkpoint.folder.name}-{family}")
     if folder.exists():
         return open_checkpoint(folder, family, checkpoint.dtype)
@@ -124,11 +124,11 @@ def sibling(checkpoint: Checkpoint, family: str) -> Checkpoint:
             (folder / file.name).symlink_to(file.resolve())
         elif file.is_file():
             (folder / file.name).write_bytes(file.read_bytes())
-    return replace(declare(folder, family), dtype=checkpoint.dtype)
+    return replace(add_metadata(folder, family), dtype=checkpoint.dtype)
 
 
-def declaration(recipe: Recipe) -> dict[str, object]:
-    """The files of a causal model with a LogitScore, as Sentence Transformers writes them."""
+def metadata_files(recipe: Recipe) -> dict[str, object]:
+    """The metadata files of a causal model with a LogitScore, as Sentence Transformers writes them."""
     forward = {"method": "forward", "method_output_name": "logits"}
     prompts = {"query": recipe.default_instruction} if recipe.default_instruction else {}
     return {

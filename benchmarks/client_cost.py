@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from texts import Texts, read_texts
+from texts import Corpus, read_corpus
 
 from onelogit import DEMO_MODEL, RemoteReranker
 from onelogit.checkpoints.load_encoder import load_encoder
@@ -94,7 +94,7 @@ def processor_time(work: Callable[[], object], rounds: int = 1) -> float:
     return statistics.median(times)
 
 
-def calls(texts: Texts, workload: Workload) -> list[list[tuple[str, str]]]:
+def calls(texts: Corpus, workload: Workload) -> list[list[tuple[str, str]]]:
     """The pairs of each call: one query, with documents that no earlier call had."""
     count = workload.documents
     return [
@@ -103,7 +103,7 @@ def calls(texts: Texts, workload: Workload) -> list[list[tuple[str, str]]]:
     ]
 
 
-def part_costs(model: str, texts: Texts, workload: Workload) -> dict[str, float]:
+def part_costs(model: str, texts: Corpus, workload: Workload) -> dict[str, float]:
     """Medians for a pair of each part of `vllm-tokens`, in requests of 32: microseconds, bytes and tokens."""
     loaded = load_encoder(ModelSpec(model))
     builder = RequestBuilder(encoder=loaded.encoder, sends_tokens=True, pairs_a_request=32)
@@ -134,7 +134,7 @@ def part_costs(model: str, texts: Texts, workload: Workload) -> dict[str, float]
     return {name: statistics.median(cost[name] for cost in costs) / workload.documents for name in costs[0]}
 
 
-def whole_cost(url: str, model: str, texts: Texts, workload: Workload, options: dict[str, Any]) -> Cost:
+def whole_cost(url: str, model: str, texts: Corpus, workload: Workload, options: dict[str, Any]) -> Cost:
     """The cost of `RemoteReranker.logits`: of a pair in requests of 32, and the overhead of each request."""
     a_pair = {}
     for size in (1, 32):
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="calls to measure")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    texts, workload = read_texts(options.data), Workload(options.documents, options.rounds)
+    texts, workload = read_corpus(options.data), Workload(options.documents, options.rounds)
     receiver, sender = multiprocessing.Pipe()
     server = multiprocessing.Process(target=serve, args=(sender,), daemon=True)
     server.start()

@@ -1,75 +1,93 @@
-"""How much memory loading costs: onelogit, against the language model whole, and the two models of vLLM's script.
+"""The memory that loading takes: in onelogit, as a language model, and as the two models of vLLM's conversion script.
 
-Writes a checkpoint of random weights in a real shape, loads it in a fresh process each way, and prints the peak of
-resident memory above what the process held before, over the checkpoint's size. Peak memory is the kernel's own
-high-water mark (VmHWM), pages of the mapped file included, so it runs on Linux.
+Writes a checkpoint of random weights in a real shape, loads it in a new process each way, and prints the peak and the
+remaining resident memory above what the process had before, as multiples of the checkpoint's size. The peak is the
+kernel's high-water mark (VmHWM), which includes pages of mapped files, so this runs on Linux only.
 
     python benchmarks/load_memory.py --layers 28 --untied
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from shapes import SHAPES
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from checkpoints import write_checkpoint
-
-ONELOGIT = """
-import torch, transformers
 from onelogit import Reranker
-def load(): return Reranker.load(folder, device="cpu")
-"""
-CAUSAL = """
-import torch, transformers
-def load(): return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-"""
-SCRIPT = """
-import torch, transformers
-def load():  # what vLLM's convert_model_to_seq_cls.py does
-    causal = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    classifier = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, ignore_mismatched_sizes=True, num_labels=1, dtype="auto")
+from onelogit.benchmarking.machine import peak_memory, reset_peak_memory, resident_bytes
+from onelogit.benchmarking.worker_process import WorkerProcess
+
+
+def load_onelogit(folder: str) -> list[nn.Module]:
+    return [Reranker.load(folder, device="cpu").classifier]
+
+
+def load_language_model(folder: str) -> list[nn.Module]:
+    return [AutoModelForCausalLM.from_pretrained(folder, dtype="auto")]
+
+
+def load_as_vllm_script(folder: str) -> list[nn.Module]:
+    """As vLLM's convert_model_to_seq_cls.py."""
+    causal = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    classifier = AutoModelForSequenceClassification.from_pretrained(
+        folder, ignore_mismatched_sizes=True, num_labels=1, dtype="auto"
+    )
     weight = causal.lm_head.weight
     classifier.score.weight.data.copy_((weight[300].float() - weight[301].float()).unsqueeze(0))
-    return causal, classifier
-"""
-MEASURE = """
-import json, sys
-folder = sys.argv[1]
-{way}
-from transformers import AutoConfig
-AutoConfig.from_pretrained(folder)
-def resident(name):
-    line = next(line for line in open("/proc/self/status") if line.startswith(name))
-    return int(line.split()[1]) * 1024
-before = resident("VmRSS")
-open("/proc/self/clear_refs", "w").write("5")  # sets the high-water mark back to what is resident now
-model = load()
-parameters = model if isinstance(model, tuple) else (getattr(model, "classifier", model),)
-touched = sum(float(weight.sum()) for each in parameters for weight in each.parameters())
-print(json.dumps({{"peak": resident("VmHWM") - before, "after": resident("VmRSS") - before}}))
-"""
+    return [causal, classifier]
 
 
-def measure(way: str, folder: Path) -> dict[str, int]:
-    """Peak and lasting memory in bytes of one way to load, in a process of its own."""
-    command = [sys.executable, "-c", MEASURE.format(way=way), str(folder)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise SystemExit(ran.stderr)
-    measured: dict[str, int] = json.loads(ran.stdout.splitlines()[-1])
-    return measured
+LOADERS = {
+    "onelogit": load_onelogit,
+    "the language model, whole": load_language_model,
+    "vLLM's script": load_as_vllm_script,
+}
+
+
+class LoadingMemory(NamedTuple):
+    """Resident bytes above what the process had before loading."""
+
+    peak: int
+    after: int
+
+
+class LoadingProbe:
+    """Loads a model once, in a `WorkerProcess`."""
+
+    def __init__(self, load: Callable[[str], Sequence[nn.Module]], folder: str) -> None:
+        AutoConfig.from_pretrained(folder)  # what it imports does not count
+        device = torch.device("cpu")
+        before = reset_peak_memory(device)
+        self._models = load(folder)
+        for model in self._models:
+            for weight in model.parameters():
+                float(weight.sum())  # reads its pages
+        self._memory = LoadingMemory(peak_memory(device) - before, resident_bytes("VmRSS") - before)
+
+    def memory(self) -> LoadingMemory:
+        return self._memory
+
+
+def measure(name: str, folder: str) -> LoadingMemory:
+    """The memory of one way to load."""
+    process = WorkerProcess(name, LoadingProbe, LOADERS[name], folder)
+    try:
+        return process.call("memory")
+    finally:
+        process.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b")
     parser.add_argument("--layers", type=int, help="fewer than the shape has")
-    parser.add_argument("--untied", action="store_true", help="a language-model head of its own")
+    parser.add_argument("--untied", action="store_true", help="a language-model head apart from the embeddings")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shape = SHAPES[options.shape]
@@ -78,10 +96,9 @@ def main() -> None:
         layers = shape.layers if options.layers is None else options.layers
         print(f"checkpoint {size / 1e9:.2f} GB, bfloat16, {layers} layers, {'un' * options.untied}tied")
         print(f"{'':32}peak / checkpoint   kept / checkpoint")
-        ways = {"onelogit": ONELOGIT, "the language model, whole": CAUSAL, "vLLM's script": SCRIPT}
-        for name, way in ways.items():
-            measured = measure(way, Path(folder))
-            print(f"{name:32}{measured['peak'] / size:17.2f}   {measured['after'] / size:17.2f}")
+        for name in LOADERS:
+            measured = measure(name, folder)
+            print(f"{name:32}{measured.peak / size:17.2f}   {measured.after / size:17.2f}")
 
 
 if __name__ == "__main__":

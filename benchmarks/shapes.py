@@ -1,4 +1,4 @@
-"""What decides the cost of a model: the shapes of those that are measured, and their configurations."""
+"""The shapes of the models that are benchmarked, and their configurations."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from transformers import Qwen3Config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What decides the cost of a model.
+    """The numbers that determine the cost of a model.
 
     Attributes:
-        family: of the recipes, by which the checkpoint declares itself.
-        source: where the numbers can be checked.
+        family: of the recipe that the checkpoint declares.
+        source: of the numbers.
     """
 
     family: str
@@ -52,7 +52,7 @@ SHAPES = {
         heads=16,
         key_value_heads=8,
         source="https://huggingface.co/ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b: 14 layers, 8 key-value "
-        "heads of 128; the widths are Qwen3-1.7B's, with which 14 layers come to the 1.0 billion of its name",
+        "heads of 128; the widths are Qwen3-1.7B's, which give the 1.0 billion parameters of its name in 14 layers",
     ),
     "tiny": Shape(
         family="qwen3-reranker",
@@ -63,13 +63,13 @@ SHAPES = {
         key_value_heads=2,
         head_dim=32,
         vocabulary=8192,
-        source="no model: for trying the scripts",
+        source="not a real model: for checking that the scripts run",
     ),
 }
 
 
 def config_of(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3Config:
-    """As transformers describes the shape."""
+    """The shape as a configuration of transformers."""
     return Qwen3Config(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -85,7 +85,7 @@ def config_of(shape: Shape, layers: int, *, is_tied: bool) -> Qwen3Config:
 
 
 def shape_of(config: Qwen3Config, family: str) -> Shape:
-    """The other way round."""
+    """The shape of a configuration."""
     return Shape(
         family=family,
         layers=config.num_hidden_layers,

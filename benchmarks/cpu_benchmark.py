@@ -1,0 +1,202 @@
+"""What all measurements on a CPU share: the checkpoint, the texts, the loaded targets, and how much is measured."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cpu_targets import BenchmarkCall, CountedCall, CpuTarget, missing
+from targets import ONELOGIT
+from texts import Corpus
+from timing import ratios, spread
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from workload import count_work, prompt_rows
+
+from checkpoints import RandomCheckpoint
+from onelogit.benchmarking.latency import is_noisy
+from onelogit.benchmarking.runner import time_round
+from onelogit.benchmarking.targets import TargetProcess
+from onelogit.prompts.encoder import Encoder
+from onelogit.ranking import kendall_tau
+
+WARM_UP_START = 100_000  # position in the repeated corpus of the texts that only warm up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuSizes:
+    """How much is measured.
+
+    Attributes:
+        documents: in a call, unless a measurement has its own number.
+        rounds: calls, each with other texts.
+        checked: documents whose logits are compared with the causal model's in float32.
+        callers: at once.
+        documents_per_caller: for each of them.
+        growth: documents in a call, from few to many.
+        peer_documents: most documents in a call of `growth` that peers are measured with, too.
+        lengths: of documents, in tokens.
+        length_documents: documents in each call of `lengths`.
+    """
+
+    documents: int = 48
+    rounds: int = 5
+    checked: int = 8
+    callers: int = 16
+    documents_per_caller: int = 5
+    growth: tuple[int, ...] = (10, 30, 100, 300, 1000)
+    peer_documents: int = 100
+    lengths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    length_documents: int = 16
+
+
+QUICK = CpuSizes(
+    documents=6,
+    rounds=2,
+    checked=3,
+    callers=3,
+    documents_per_caller=2,
+    growth=(2, 8),
+    peer_documents=8,
+    lengths=(16, 64),
+    length_documents=3,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuBenchmark:
+    """A run.
+
+    Attributes:
+        checkpoint: of the shape's family.
+        corpora: `cold` measures each; the largest one is used for everything else.
+        sizes: of the measurements.
+        peers: names of the targets besides onelogit.
+        vllm_url: of a server.
+    """
+
+    checkpoint: RandomCheckpoint
+    corpora: Sequence[Corpus]
+    sizes: CpuSizes
+    peers: Sequence[str]
+    vllm_url: str | None = None
+    _processes: dict[tuple[str, str], TargetProcess] = field(default_factory=dict)
+
+    @property
+    def largest(self) -> Corpus:
+        """The corpus with the most documents."""
+        return max(self.corpora, key=lambda each: len(each.all_documents))
+
+    def available(self, checkpoint: RandomCheckpoint, names: Sequence[str]) -> list[str]:
+        """The targets that can take part; prints why the others cannot."""
+        reasons = {name: missing(name, checkpoint, self.vllm_url) for name in names}
+        for name, reason in reasons.items():
+            if reason is not None:
+                print(f"  without {name}: {reason}")
+        return [name for name, reason in reasons.items() if reason is None]
+
+    def targets(self, checkpoint: RandomCheckpoint, names: Sequence[str]) -> list[TargetProcess]:
+        """The available ones, loaded and warm; each is loaded once in a run."""
+        targets = []
+        for name in self.available(checkpoint, names):
+            key = (str(checkpoint.folder), name)
+            if key not in self._processes:
+                self._processes[key] = self.new_process(name, checkpoint)
+                for documents in (8, 1):
+                    self._processes[key].time("warm up", self.largest.documents(WARM_UP_START, documents))
+            targets.append(self._processes[key])
+        return targets
+
+    def new_process(self, name: str, checkpoint: RandomCheckpoint) -> TargetProcess:
+        """A target in a process that the caller closes."""
+        return TargetProcess(name, CpuTarget, name, checkpoint, self.vllm_url)
+
+    def all_targets(self) -> list[TargetProcess]:
+        """Onelogit and its peers."""
+        return self.targets(self.checkpoint, [ONELOGIT, *self.peers])
+
+    def tokenizer(self, checkpoint: RandomCheckpoint) -> PreTrainedTokenizerFast:
+        """The checkpoint's own."""
+        return AutoTokenizer.from_pretrained(checkpoint.folder)
+
+    def call(self, checkpoint: RandomCheckpoint, query: str, documents: Sequence[str]) -> BenchmarkCall:
+        """A call with its workload."""
+        rows = prompt_rows(self.tokenizer(checkpoint), checkpoint.recipe, query, documents)
+        return BenchmarkCall(query, documents, count_work(rows, AutoConfig.from_pretrained(checkpoint.folder)))
+
+    def calls(self, checkpoint: RandomCheckpoint, corpus: Corpus, count: int, rounds: int) -> list[BenchmarkCall]:
+        """Calls that share no text, so that nothing can be reused from the one before."""
+        return [
+            self.call(checkpoint, corpus.query(number), corpus.documents(number * count, count))
+            for number in range(rounds)
+        ]
+
+    def close(self) -> None:
+        """End the targets' processes."""
+        for process in self._processes.values():
+            process.close()
+
+
+def measure_calls(targets: Sequence[TargetProcess], calls: Sequence[BenchmarkCall]) -> dict[str, list[CountedCall]]:
+    """Each call by every target, by turns."""
+    rounds = [time_round(targets, call.query, call.documents, number) for number, call in enumerate(calls)]
+    return {target.name: [each[index] for each in rounds] for index, target in enumerate(targets)}
+
+
+def summarize_calls(timed: dict[str, list[CountedCall]], calls: Sequence[BenchmarkCall]) -> dict[str, Any]:
+    """The throughput of each target, its time over the first target's, and over each other's."""
+    seconds = {name: [each.seconds for each in measured] for name, measured in timed.items()}
+    first = next(iter(seconds.values()))
+    work = [call.workload for call in calls]
+    distinct = sum(each.distinct_tokens for each in work)
+    summaries = {}
+    for name, taken in seconds.items():
+        tokens = [each.tokens for each in timed[name]]
+        computed = None if None in tokens else sum(tokens)
+        summaries[name] = {
+            "seconds": spread(taken),
+            "time_over_first": ratios(taken, first),
+            "time_over": {other: ratios(taken, theirs) for other, theirs in seconds.items()},
+            "pairs_per_s": _per_second([each.documents for each in work], taken),
+            "distinct_tokens_per_s": _per_second([each.distinct_tokens for each in work], taken),
+            "needed_flop_per_s": _per_second([each.flop for each in work], taken),
+            "tokens_computed": computed,
+            "computed_over_distinct": None if computed is None else computed / distinct,
+        }
+    return {
+        "calls": len(calls),
+        "documents": work[0].documents,
+        "prompt_tokens": sum(each.prompt_tokens for each in work),
+        "distinct_tokens": distinct,
+        "is_noisy": any(
+            is_noisy([one / other for one, other in zip(taken, first, strict=True)]) for taken in seconds.values()
+        ),
+        "contestants": summaries,
+    }
+
+
+def agreement(logits: Sequence[float], truth: Sequence[float]) -> dict[str, float | None]:
+    """The greatest error, Kendall's tau, and the standard deviation of the true logits to compare the error with."""
+    return {
+        "max_error": max(abs(logit - true) for logit, true in zip(logits, truth, strict=True)),
+        "kendall_tau": kendall_tau(logits, truth) if len(truth) > 1 else 1.0,
+        "spread_of_truth": statistics.pstdev(truth),
+    }
+
+
+def encoding_time(checkpoint: RandomCheckpoint, calls: Sequence[BenchmarkCall], call_s: float) -> dict[str, Any]:
+    """The time that onelogit's tokenisation takes by itself, and its share of a call that takes `call_s`."""
+    recipe = checkpoint.recipe
+    encoder = Encoder.for_recipe(recipe, AutoTokenizer.from_pretrained(checkpoint.folder), {})
+    encoder.rows([("warm up", "warm up")], recipe.default_instruction)
+    seconds = []
+    for call in calls:
+        start = time.perf_counter()
+        encoder.rows([(call.query, document) for document in call.documents], recipe.default_instruction)
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds)
+    return {"seconds": median, "share_of_call": median / call_s}
+
+
+def _per_second(amounts: Sequence[int], seconds: Sequence[float]) -> float:
+    return statistics.median(amount / taken for amount, taken in zip(amounts, seconds, strict=True))

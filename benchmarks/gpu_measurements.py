@@ -1,0 +1,216 @@
+"""The measurements of a run on a GPU, the most important ones first."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, pairwise
+from typing import Any, NamedTuple
+
+import torch
+from ceiling import QUICK_AMOUNTS, DeviceAmounts, measure_device
+from gpu_benchmark import DOCUMENT_FIRST, LARGE, QUERY_TOKENS, SMALL, GpuBenchmark
+from gpu_profile import profile
+from targets import CACHED, CARD, COMPILED, HEAD_ALONE, ONELOGIT, SENTENCE_TRANSFORMERS, UNPADDED, reference_logits
+from timing import largest_difference, ratios, spread, take_turns
+from workload import counted_tokens
+
+TOP = 10
+FASTEST = (ONELOGIT, COMPILED, SENTENCE_TRANSFORMERS)
+ALL = (*FASTEST, HEAD_ALONE, UNPADDED, CARD)
+
+
+def ceiling(bench: GpuBenchmark) -> dict[str, Any]:
+    """The speed that the machine itself reaches."""
+    configs = {shape: bench.model(shape).config for shape in (SMALL, LARGE)}
+    return measure_device(bench.device, configs, QUICK_AMOUNTS if bench.is_quick else DeviceAmounts())
+
+
+def cold(bench: GpuBenchmark) -> dict[str, Any]:
+    """Documents of medium length that were not scored before."""
+    return _compare(bench, SMALL, ALL, bench.sizes.medium)
+
+
+def cold_short(bench: GpuBenchmark) -> dict[str, Any]:
+    """The same with short documents, which depend most on kernel launches."""
+    return _compare(bench, SMALL, ALL, bench.sizes.short)
+
+
+def share_small(bench: GpuBenchmark) -> dict[str, Any]:
+    """Long documents in the small model, to see its share of the ceiling."""
+    return _compare(bench, SMALL, ALL, bench.sizes.long)
+
+
+def share_large(bench: GpuBenchmark) -> dict[str, Any]:
+    """Long documents in the large model."""
+    try:
+        return _compare(bench, LARGE, FASTEST, bench.sizes.long)
+    finally:
+        bench.release(LARGE)
+
+
+def _compare(bench: GpuBenchmark, shape: str, names: Sequence[str], tokens: int) -> dict[str, Any]:
+    inputs = _random_inputs(bench, bench.sizes.rounds, tokens)
+    return {"document_tokens": tokens, **bench.compare(shape, names, inputs, max_s=45)}
+
+
+def _random_inputs(bench: GpuBenchmark, rounds: int, tokens: int) -> list[tuple[str, list[str]]]:
+    """Queries with documents for one call more than there are rounds, without repetitions."""
+    texts = bench.random_texts(seed=tokens)
+    return [(texts.text(QUERY_TOKENS), texts.texts(bench.sizes.documents, tokens)) for _ in range(rounds + 1)]
+
+
+def end_to_end(bench: GpuBenchmark) -> dict[str, Any]:
+    """One query with its documents, from strings to logits, by the wall clock."""
+    inputs = _random_inputs(bench, bench.sizes.string_rounds, bench.sizes.medium)
+    calls = {
+        name: [lambda target=target, call=call: target.score(*call) for call in inputs]
+        for name, target in bench.targets(SMALL, FASTEST).items()
+    }
+    timed = take_turns(bench.device, bench.limit, calls, max_s=30)
+    return {
+        "documents": bench.sizes.documents,
+        "document_tokens": bench.sizes.medium,
+        "rounds": len(timed[ONELOGIT]),
+        "entrants": {name: {"wall_s": spread([call.wall_s for call in each])} for name, each in timed.items()},
+    }
+
+
+def equality(bench: GpuBenchmark) -> dict[str, Any]:
+    """All logits, and onelogit's in float32, beside the causal model's in float32, one prompt at a time."""
+    shared, sizes = bench.model(SMALL), bench.sizes
+    exact = replace(shared, dtype=torch.float32)
+    reference, in_float32 = exact.copy(), exact.reranker()
+    targets = bench.targets(SMALL, ALL)
+    logits: dict[str, list[list[float]]] = {name: [] for name in [*targets, "onelogit, float32"]}
+    truths, start_s = [], bench.limit.spent_s
+    inputs = _equality_inputs(bench)
+    while len(truths) < sizes.queries and bench.limit.left_s > 0 and bench.limit.spent_s < start_s + 120:
+        query, documents = next(inputs)
+        truths.append(reference_logits(reference, exact.rows(query, documents), exact.recipe.read_out))
+        logits["onelogit, float32"].append(in_float32.logits(query, documents))
+        for name, target in targets.items():
+            logits[name].append(target.tokenize(query, documents)())
+    if not truths:
+        raise RuntimeError("there was no time for a single query")
+    in_float32.close()
+    gaps = [one - next for truth in truths for one, next in pairwise(sorted(truth, reverse=True)[: TOP + 1])]
+    return {
+        "queries": len(truths),
+        "documents": sizes.query_documents,
+        "texts": bench.corpora[0].name if bench.corpora else "random words",
+        "weights": "random" if shared.weights is None else shared.weights.name,
+        "spread_of_reference": statistics.median(map(statistics.pstdev, truths)),
+        "median_gap_in_top": statistics.median(gaps),
+        "entrants": {name: _errors(each, truths) for name, each in logits.items()},
+    }
+
+
+def _equality_inputs(bench: GpuBenchmark) -> Iterator[tuple[str, list[str]]]:
+    """Queries with documents: real ones if there are any, because similar documents have similar logits."""
+    documents, random_texts = bench.sizes.query_documents, bench.random_texts(seed=1)
+    for number in count():
+        if bench.corpora:
+            corpus = bench.corpora[0]
+            yield corpus.query(number), corpus.documents(number * documents, documents)
+        else:
+            query = random_texts.text(QUERY_TOKENS)
+            yield query, random_texts.texts(documents, bench.sizes.query_document_tokens)
+
+
+def _errors(logits: Sequence[Sequence[float]], truths: Sequence[Sequence[float]]) -> dict[str, float]:
+    pairs = [pair for given, truth in zip(logits, truths, strict=True) for pair in zip(given, truth, strict=True)]
+    return {
+        "max_error": largest_difference(logits, truths),
+        "rms_error": math.sqrt(statistics.fmean((logit - true) ** 2 for logit, true in pairs)),
+        "top_kept": sum(_top(given) == _top(truth) for given, truth in zip(logits, truths, strict=True)),
+    }
+
+
+def _top(logits: Sequence[float]) -> list[int]:
+    return sorted(range(len(logits)), key=lambda index: -logits[index])[:TOP]
+
+
+def cached(bench: GpuBenchmark) -> dict[str, Any]:
+    """The same documents with a new query in each call, document first, from strings: with and without a cache."""
+    shared, sizes = bench.model(DOCUMENT_FIRST), bench.sizes
+    texts = bench.random_texts(seed=2)
+    documents = texts.texts(sizes.documents, sizes.medium)
+    queries = [texts.text(QUERY_TOKENS) for _ in range(sizes.rounds + 1)]
+    shape = shared.shape
+    token_bytes = 2 * shared.layers * shape.key_value_heads * shape.head_dim * shared.dtype.itemsize
+    cache_bytes = token_bytes * sum(map(len, shared.rows(queries[0], documents)))
+    rerankers = {ONELOGIT: shared.reranker(), CACHED: shared.reranker(document_cache_bytes=cache_bytes)}
+    calls = {
+        name: [lambda each=each, query=query: each.logits(query, documents) for query in queries]
+        for name, each in rerankers.items()
+    }
+    timed = take_turns(bench.device, bench.limit, calls, max_s=30)
+    tokens = {}
+    for name, reranker in rerankers.items():
+        with counted_tokens(reranker.classifier.get_input_embeddings()) as counts:
+            calls[name][-1]()
+        tokens[name] = sum(counts)
+        reranker.close()
+    bench.release(DOCUMENT_FIRST)
+    wall_s = {name: [call.wall_s for call in each] for name, each in timed.items()}
+    return {
+        "documents": sizes.documents,
+        "document_tokens": sizes.medium,
+        "rounds": len(timed[CACHED]),
+        "token_bytes": token_bytes,
+        "entrants": {name: {"wall_s": spread(wall_s[name]), "tokens": tokens[name]} for name in timed},
+        "times_as_fast": ratios(wall_s[ONELOGIT], wall_s[CACHED]),
+        "max_difference": largest_difference(*([call.logits for call in timed[name]] for name in (ONELOGIT, CACHED))),
+    }
+
+
+def texts(bench: GpuBenchmark) -> list[dict[str, Any]]:
+    """Real texts with their own lengths."""
+    if not bench.corpora:
+        raise NotMeasured("no --data")
+    results, rounds, documents = [], min(3, bench.sizes.rounds), bench.sizes.documents
+    for corpus in bench.corpora:
+        inputs = [
+            (corpus.query(number), corpus.documents(number * documents, documents)) for number in range(rounds + 1)
+        ]
+        results.append({"texts": corpus.name, **bench.compare(SMALL, ALL, inputs, max_s=30)})
+    return results
+
+
+def profiles(bench: GpuBenchmark) -> dict[str, Any]:
+    """What one call launches, and what it waits for."""
+    query, documents = _random_inputs(bench, 1, bench.sizes.medium)[1]
+    targets = bench.targets(SMALL, FASTEST)
+    return {name: profile(bench.device, each.tokenize(query, documents)) for name, each in targets.items()}
+
+
+class NotMeasured(Exception):  # noqa: N818  not an error: nothing that was asked for is missing
+    """A measurement does not apply; the message says why."""
+
+
+class Measurement(NamedTuple):
+    """A measurement.
+
+    Attributes:
+        measure: makes it.
+        least_s: with less time left, it is not started.
+    """
+
+    measure: Callable[[GpuBenchmark], Any]
+    least_s: float
+
+
+MEASUREMENTS = {
+    "ceiling": Measurement(ceiling, 20),
+    "cold": Measurement(cold, 30),
+    "cold-short": Measurement(cold_short, 20),
+    "end-to-end": Measurement(end_to_end, 20),
+    "equality": Measurement(equality, 40),
+    "share-small": Measurement(share_small, 30),
+    "cached": Measurement(cached, 20),
+    "share-large": Measurement(share_large, 40),
+    "texts": Measurement(texts, 20),
+    "profile": Measurement(profiles, 20),
+    "ceiling-after": Measurement(ceiling, 20),
+}

@@ -1,0 +1,173 @@
+"""A real model's shape -> one model in a device's memory, and the targets that compute with its weights.
+
+Each target has a model object of its own, because it changes its attention, hooks or compiled layers; the weights are
+the same tensors. Nothing is written to a disk.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from shapes import Shape, config_of
+from targets import CARDS, Score
+from timing import Compute
+from torch import nn
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from workload import prompt_rows
+
+from checkpoints import random_model, recipe_with_ids
+from onelogit import Recipe, Reranker
+from onelogit.conversion.classifier import sequence_classifier
+from onelogit.conversion.head import Float32Head, one_logit_head
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
+from onelogit.engine.attention.hooks import attends_over_prefix_tree
+from onelogit.engine.scheduler import ScoringCall
+from onelogit.prompts.token_rows import TokenRow
+
+
+class GpuTarget(NamedTuple):
+    """A way to compute logits.
+
+    Attributes:
+        score: (query, documents) -> one logit per document.
+        tokenize: (query, documents) -> a function that computes the same logits from token ids in the host's memory.
+        model: that computes.
+    """
+
+    score: Score
+    tokenize: Callable[[str, Sequence[str]], Compute]
+    model: nn.Module
+
+
+class TargetUnavailable(Exception):  # noqa: N818  a reason to go on without a target
+    """A target cannot take part; the message says why."""
+
+
+@dataclass(frozen=True)
+class SharedModel:
+    """A model, and what all targets that compute with it share.
+
+    Attributes:
+        shape: of the model.
+        layers: of the model, at most those of the shape.
+        tokenizer: of all targets.
+        peer_batch: prompts in one forward pass of Sentence Transformers.
+        weights: folder of a language model of that shape; None for random weights.
+    """
+
+    shape: Shape
+    layers: int
+    tokenizer: PreTrainedTokenizerFast
+    device: torch.device
+    dtype: torch.dtype
+    peer_batch: int = 32
+    weights: Path | None = None
+    _rows: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # all targets need the same ones
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe of the shape's family."""
+        return recipe_with_ids(self.tokenizer, self.shape.family)
+
+    @cached_property
+    def config(self) -> Qwen3Config:
+        """The model's configuration."""
+        return config_of(self.shape, self.layers, is_tied=True)
+
+    @cached_property
+    def model(self) -> Qwen3ForCausalLM:
+        """The language model itself; targets compute with copies of it."""
+        if self.weights is None:
+            model = random_model(self.shape, self.layers, is_tied=True, device=str(self.device))
+        else:
+            model = Qwen3ForCausalLM.from_pretrained(self.weights, dtype=torch.bfloat16).eval().to(self.device)
+        # Not `.to(bfloat16)`, which would also round the rotary embedding's frequencies.
+        return model.float() if self.dtype == torch.float32 else model
+
+    def copy(self) -> Qwen3ForCausalLM:
+        """Another model object with the same weight tensors."""
+        return deepcopy(self.model, {id(weight): weight for weight in self.model.parameters()})
+
+    def rows(self, query: str, documents: Sequence[str]) -> list[list[int]]:
+        """The token ids that transformers makes of the family's chat template."""
+        new = [document for document in documents if (query, document) not in self._rows]
+        for document, row in zip(new, prompt_rows(self.tokenizer, self.recipe, query, new), strict=True):
+            self._rows[query, document] = row
+        return [self._rows[query, document] for document in documents]
+
+    def reranker(self, **options: Any) -> Reranker:
+        """A reranker with a model object of its own."""
+        model, padding = self.copy(), self.tokenizer.pad_token_id or 0
+        classifier = sequence_classifier(model.model, self.head(model), padding)
+        return Reranker(classifier, self.tokenizer, self.recipe, **options)
+
+    def head(self, model: Qwen3ForCausalLM) -> Float32Head:
+        """The one-logit head."""
+        read_out = self.recipe.read_out
+        rows = [id for id in (read_out.true, read_out.false) if id is not None]
+        return one_logit_head(model.lm_head.weight[rows], None, read_out)
+
+
+def attention_of(shared: SharedModel, target: GpuTarget) -> str:
+    """How onelogit computes attention here: its fallbacks raise no errors."""
+    if not attends_over_prefix_tree(target.model):
+        return "padded rows: prefix trees gave other logits when the model was loaded"
+    query = torch.empty(1, 1, shared.shape.head_dim, device=shared.device, dtype=shared.dtype)
+    return (
+        "prefix trees, all segments at once"
+        if FlashVarlenAttention.supports(query)
+        else "prefix trees, segment by segment"
+    )
+
+
+def onelogit_target(shared: SharedModel, **options: Any) -> GpuTarget:
+    """Onelogit. Token ids go to the scheduler, because no public method takes them."""
+    reranker = shared.reranker(**options)
+
+    def tokenize(query: str, documents: Sequence[str]) -> Compute:
+        rows = [TokenRow(tuple(row)) for row in shared.rows(query, documents)]
+
+        def compute() -> list[float]:
+            with ScoringCall(reranker._scorer._scheduler) as call:
+                call.add(rows)
+                return call.logits()
+
+        return compute
+
+    return GpuTarget(reranker.logits, tokenize, reranker.classifier)
+
+
+def compiled_target(shared: SharedModel) -> GpuTarget:
+    """Onelogit with compiled layers.
+
+    Raises:
+        TargetUnavailable: onelogit does not use them.
+    """
+    target = onelogit_target(shared, compile=True)
+    layers: Any = target.model.get_submodule("model.layers")
+    if all(layer._compiled_call_impl is None for layer in layers):
+        raise TargetUnavailable("the compiled layers gave other logits, so onelogit does not use them")
+    return target
+
+
+def card_target(shared: SharedModel) -> GpuTarget:
+    """As the model card shows it: all prompts at once, left padding, the last of logits over the whole vocabulary."""
+    model, tokenizer = shared.copy(), deepcopy(shared.tokenizer)
+    tokenizer.padding_side = "left"
+    read = CARDS[shared.shape.family](shared.recipe.read_out)
+
+    def tokenize(query: str, documents: Sequence[str]) -> Compute:
+        inputs = tokenizer.pad({"input_ids": shared.rows(query, documents)}, return_tensors="pt")
+
+        @torch.no_grad()
+        def compute() -> list[float]:
+            on_device = {name: each.to(shared.device) for name, each in inputs.items()}
+            return read(model(**on_device).logits[:, -1, :])
+
+        return compute
+
+    return GpuTarget(lambda query, documents: tokenize(query, documents)(), tokenize, model)

@@ -1,0 +1,49 @@
+"""What the targets on CPUs and on GPUs share: their names, the model cards' ways to read logits, and the reference."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from onelogit import ReadOut
+
+ONELOGIT = "onelogit"
+COMPILED = "onelogit, compiled"
+CACHED = "onelogit, documents kept"
+SENTENCE_TRANSFORMERS = "Sentence Transformers"
+CONVERTED = "Sentence Transformers, converted"
+HEAD_ALONE = "Sentence Transformers, head alone"
+UNPADDED = "Sentence Transformers, unpadded"
+CARD = "model card's loop"
+VLLM = "vLLM"
+FLAG = "FlagEmbedding"
+OURS = (ONELOGIT, COMPILED)
+
+Score = Callable[[str, Sequence[str]], list[float]]
+
+
+@torch.inference_mode()
+def reference_logits(model: Any, rows: Sequence[Sequence[int]], read_out: ReadOut) -> list[float]:
+    """Logits of a causal model with its whole vocabulary, one row at a time, without padding."""
+    logits = []
+    for row in rows:
+        last = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1]
+        logits.append(last[read_out.true] if read_out.false is None else last[read_out.true] - last[read_out.false])
+    return torch.stack(logits).tolist()
+
+
+def _qwen3_card(read_out: ReadOut) -> Callable[[torch.Tensor], list[float]]:
+    def read(logits: torch.Tensor) -> list[float]:
+        answers = torch.stack([logits[:, read_out.false], logits[:, read_out.true]], dim=1)
+        both = torch.nn.functional.log_softmax(answers, dim=1)
+        return (both[:, 1] - both[:, 0]).float().tolist()  # the card takes exp of the first, which has the same order
+
+    return read
+
+
+def _ctxl_card(read_out: ReadOut) -> Callable[[torch.Tensor], list[float]]:
+    return lambda logits: logits[:, read_out.true].to(torch.bfloat16).float().tolist()
+
+
+# By recipe family: how the model card reads one logit per row from logits of shape (rows, vocabulary).
+CARDS = {"qwen3-reranker": _qwen3_card, "ctxl-rerank-v2": _ctxl_card}
