@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be used: each one clear error, before any weight is read where that is possible."""
+"""Checkpoints that cannot be used: one clear error for each, before weights are read if possible."""
 
 import json
 import logging
@@ -178,7 +178,7 @@ def test_a_missing_gpu_is_refused_before_any_file_is_read(monkeypatch: pytest.Mo
 
 
 def test_bfloat16_depends_on_the_given_gpu(monkeypatch: pytest.MonkeyPatch):
-    """Of an old card and a new one, it is not the first that counts."""
+    """With an old GPU and a new one, the capability of the given one counts, not that of the first."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(7, 5), (9, 0)][device.index])
 
     dtypes = [find_dtype(None, torch.bfloat16, torch.device("cuda", index)) for index in range(2)]
@@ -293,22 +293,22 @@ def test_bfloat16_is_used_if_the_hardware_supports_it(checkpoint: Callable[..., 
 
 
 def test_models_are_loaded_one_at_a_time(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
-    """transformers exchanges parts of torch while it loads: two loads at once leave them exchanged for good."""
-    at_once, most_at_once = [], []
+    """transformers patches torch while it loads; two loads at the same time would leave the patches in place."""
+    loading, most_loading = [], []
     load = reranker_module.load_checkpoint
 
     def noted(*args: object) -> object:
-        at_once.append(1)
-        most_at_once.append(len(at_once))
+        loading.append(1)
+        most_loading.append(len(loading))
         time.sleep(0.05)
         try:
             return load(*args)
         finally:
-            at_once.pop()
+            loading.pop()
 
     monkeypatch.setattr(reranker_module, "load_checkpoint", noted)
     with ThreadPoolExecutor(4) as pool:
         rerankers = list(pool.map(lambda _: Reranker.load(tiny_qwen.folder), range(4)))
 
-    assert most_at_once == [1, 1, 1, 1]
+    assert most_loading == [1, 1, 1, 1]
     assert len({tuple(reranker.logits("q", ["d"])) for reranker in rerankers}) == 1

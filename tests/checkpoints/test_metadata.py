@@ -1,4 +1,4 @@
-"""What a checkpoint's own files say, and what is refused with its reason."""
+"""What the files of a checkpoint declare, and metadata that is refused with the reason."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
-from support.declarations import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
+from support.metadata_files import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
 from support.reference import causal_logit, prompt_ids
 from support.tiny import Tiny
 
@@ -123,7 +123,7 @@ def test_contents_that_are_lists_of_parts_score_as_in_sentence_transformers(
 
 
 def test_a_structured_template_gives_the_prompt_that_it_renders(checkpoint: Callable[..., Tiny], tmp_path: Path):
-    """Byte for byte, the newline at its beginning included; and its export takes contents in both forms."""
+    """Equal byte for byte, with the newline at its beginning; the export accepts both forms of contents."""
     tiny = checkpoint("someones-model", files=structured_files())
     contents = {"system": QWEN3_INSTRUCTION, "query": "a query", "document": " a document\n"}
     flat = [{"role": role, "content": text} for role, text in contents.items()]

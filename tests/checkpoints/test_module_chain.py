@@ -1,4 +1,4 @@
-"""Rerankers that Sentence Transformers writes as a chain of modules: the same logits, and what becomes of them."""
+"""Rerankers that Sentence Transformers saves as a module chain: their logits, their export, and refused chains."""
 
 import json
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def save_chain(
     tokenizer: PreTrainedTokenizerFast | None = None,
     **fields: object,
 ) -> Path:
-    """A backbone with modules behind it, made and written by Sentence Transformers."""
+    """A backbone with modules after it, saved by Sentence Transformers."""
     torch.manual_seed(3)
     tokenizer = pair() if tokenizer is None else tokenizer
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 1)
@@ -149,7 +149,7 @@ def test_the_layers_of_a_chain_stay_in_float32(tmp_path: Path):
 
 
 def test_a_decoder_that_reads_its_last_token_is_a_plain_classifier(tmp_path: Path):
-    """So it is exported, and takes every short cut of decoders."""
+    """So it can be exported, and shares prefixes."""
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = QWEN3_TEMPLATE
     modules = [Pooling(SIZE, "lasttoken"), score(bias=False)]
@@ -210,10 +210,10 @@ def test_verify_compares_a_chain_with_sentence_transformers_and_the_export(
 
     assert main(["verify", str(folder), "--against", str(tmp_path / "saved"), "--json"]) == 0
 
-    told = json.loads(capsys.readouterr().out)
-    assert told["agrees"] is True
-    assert told["rows_equal"] == len(told["original_logits"])
-    assert len({round(logit, 3) for logit in told["original_logits"]}) > 20
+    result = json.loads(capsys.readouterr().out)
+    assert result["agrees"] is True
+    assert result["rows_equal"] == len(result["original_logits"])
+    assert len({round(logit, 3) for logit in result["original_logits"]}) > 20
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_old_names_of_poolings_are_read(old: dict, mode: str):
 
     assert chain is not None
     assert chain.pooling == mode
-    assert (chain.layers[0].activation, chain.layers[0].has_bias) == ("Tanh", True)  # where nothing is said
+    assert (chain.layers[0].activation, chain.layers[0].has_bias) == ("Tanh", True)  # the defaults
 
 
 def test_damaged_layers_are_clear_errors(tmp_path: Path):

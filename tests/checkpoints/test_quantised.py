@@ -1,4 +1,4 @@
-"""A quantised backbone is converted as any other: its head's rows come from the file, in the precision of the file."""
+"""A quantised backbone is converted like any other: its head's rows come from the file, in the stored precision."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ DOCUMENTS = ["The capital of China is Beijing.", "서울", "Bananas are yellow. 
 IN_4_BITS = {
     "load_in_4bit": True,
     "bnb_4bit_compute_dtype": "float32",
-    "llm_int8_skip_modules": ["lm_head", "down_proj"],  # on a CPU, bitsandbytes takes multiples of 64 alone
+    "llm_int8_skip_modules": ["lm_head", "down_proj"],  # on a CPU, bitsandbytes supports only multiples of 64
 }
 
 
@@ -44,7 +44,7 @@ def causal_logits(tiny: Tiny, folder: Path, dtype: str = "float32", **options: o
 
 
 def compress(tiny: Tiny, folder: Path, scheme: str = "FP8_DYNAMIC", dtype: str = "float32") -> Path:
-    """The model as it is published for vLLM: by compressed-tensors, the head left as it is."""
+    """The model as published for vLLM: quantised by compressed-tensors, except its head."""
     model = AutoModelForCausalLM.from_pretrained(tiny.folder, dtype=dtype)
     groups = {"group_0": preset_name_to_scheme(scheme, ["Linear"])}
     apply_quantization_config(model, QuantizationConfig(config_groups=groups, ignore=["lm_head"]))

@@ -1,4 +1,4 @@
-"""Which word wins when files, fields, heads and names speak of one model; and native heads."""
+"""Which of a model's files, fields, head and name determines its recipe; and native heads."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, 
 from onelogit.checkpoints.resolve import resolve_recipe
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import MXBAI_TEMPLATE, QWEN3_TEMPLATE
-from support.declarations import logit_score_files
+from support.metadata_files import logit_score_files
 from support.reference import causal_logit, prompt_ids
 from support.tiny import Tiny, byte_level_tokenizer, native_checkpoint, pair_tokenizer
 

@@ -52,7 +52,7 @@ def test_every_library_computes_the_same_logits_from_the_folder_without_flags(
     classify = pipeline("text-classification", model=str(folder), device="cpu", batch_size=4)
     by_pipeline = [answer["score"] for answer in classify(texts, function_to_apply="none")]
     by_cross_encoder = CrossEncoder(str(folder), device="cpu").predict([(QUERY, text) for text in DOCUMENTS])
-    # Padding at the left moves the positions, which these wide random weights show in the fifth digit.
+    # Padding at the left shifts the positions, which changes the fifth digit with these wide random weights.
     assert by_transformers == pytest.approx(expected, abs=2e-4)
     assert by_pipeline == pytest.approx(expected, abs=2e-4)
     assert by_cross_encoder.tolist() == pytest.approx(scores(reranker), abs=2e-4)
@@ -82,7 +82,7 @@ def test_a_stored_half_precision_is_saved_even_if_a_cpu_computes_it_as_float32(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("onelogit.checkpoints.device.has_bfloat16", lambda device: False)
-    folder = checkpoint("ctxl-rerank-v2-half", is_tied=is_tied).folder  # its head is a row that the half would hold
+    folder = checkpoint("ctxl-rerank-v2-half", is_tied=is_tied).folder  # the half precision can represent its head
     Qwen3ForCausalLM.from_pretrained(folder, dtype=half).save_pretrained(folder)
     stored = load_file(folder / "model.safetensors")
     reranker = Reranker.load(folder)
@@ -154,13 +154,13 @@ def test_the_chosen_instruction_and_activation_are_saved(tiny_qwen: Tiny, tmp_pa
     "recipe", [recipe for recipe in FAMILIES if recipe.default_instruction], ids=lambda r: r.family
 )
 def test_a_request_without_an_instruction_gets_the_default_one(recipe: Recipe):
-    """As vLLM renders it: an instruction comes as a variable, and no system message at all."""
+    """As vLLM renders it: with neither the variable `instruction` nor a system message."""
     template = exported_template(recipe)
     assert template is not None
 
-    ((silent,), _) = render_jinja_template([conversation("d")], chat_template=template)
+    ((prompt,), _) = render_jinja_template([conversation("d")], chat_template=template)
 
-    assert recipe.default_instruction in silent
+    assert recipe.default_instruction in prompt
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,10 @@ def test_a_request_with_an_instruction_gets_it_as_a_variable_or_as_a_system_mess
     message = [{"role": "system", "content": "Find lies."}]
 
     ((variable,), _) = render_jinja_template([conversation("d")], chat_template=template, instruction="Find lies.")
-    ((told,), _) = render_jinja_template([[*message, *conversation("d")]], chat_template=template)
+    ((system,), _) = render_jinja_template([[*message, *conversation("d")]], chat_template=template)
     ((original,), _) = render_jinja_template([[*message, *conversation("d")]], chat_template=recipe.chat_template)
 
-    assert variable == told == original
+    assert variable == system == original
     assert "Find lies." in variable
 
 
@@ -295,8 +295,8 @@ def test_any_instruction_survives_the_export(instruction: str, checkpoint: Calla
         reranker.logits(QUERY, DOCUMENTS), abs=1e-5
     )
     template = (tmp_path / "converted" / "chat_template.jinja").read_text("utf-8")
-    ((silent,), _) = render_jinja_template([conversation("d")], chat_template=template)
-    assert instruction in silent
+    ((prompt,), _) = render_jinja_template([conversation("d")], chat_template=template)
+    assert instruction in prompt
 
 
 def test_an_export_without_an_instruction_gets_no_default_one(checkpoint: Callable[..., Tiny], tmp_path: Path):

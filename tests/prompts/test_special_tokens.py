@@ -12,7 +12,7 @@ from onelogit import RecipeError, Reranker, UnsupportedModelError
 from onelogit.prompts.encoder import Encoder
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE
-from support.declarations import logit_score_files
+from support.metadata_files import logit_score_files
 from support.reference import causal_logit, prompt_ids
 from support.rows import row_ids
 from support.tiny import Tiny

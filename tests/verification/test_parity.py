@@ -1,4 +1,4 @@
-"""Proof that a conversion is its original: it agrees where it should, and a change is found wherever it is made."""
+"""Parity of a conversion and its original: it holds for correct conversions, and every kind of change is found."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from onelogit.verification.original import OriginalModel
 from onelogit.verification.parity import Parity, measure_parity, rounding_tolerance
 from onelogit.verification.report import parity_table, plot_parity
 from onelogit.verification.sample_pairs import SamplePair, bundled_pairs, read_pairs
-from support.declarations import logit_score_files
+from support.metadata_files import logit_score_files
 from support.tiny import ARCHITECTURE_OF_FAMILY, Tiny, native_checkpoint, pair_tokenizer
 
 QUERY = "What is the capital of China?"
@@ -37,7 +37,7 @@ CPU: LoadOptions = {"device": "cpu"}
 
 @pytest.fixture
 def exported(tiny_qwen: Tiny, tmp_path: Path) -> Path:
-    """The conversion of the tiny Qwen3-Reranker, in a folder of its own."""
+    """The conversion of the tiny Qwen3-Reranker, as an export."""
     folder = tmp_path / "Qwen3-Reranker-exported"
     Reranker.load(tiny_qwen.folder).classifier.save_pretrained(folder)
     tiny_qwen.tokenizer.save_pretrained(folder)
@@ -335,7 +335,7 @@ def test_a_nan_logit_is_an_infinite_difference():
 
 
 def test_the_padding_check_uses_padded_batches(tiny_qwen: Tiny):
-    """Decoders read no padding otherwise: a forest has none."""
+    """With shared prefixes, decoders read no padding."""
     reranker = Reranker.load(tiny_qwen.folder)
     rows = reranker._scorer.rows([("q", "a document"), ("q", "d " * 30)])
     shapes = []

@@ -1,4 +1,4 @@
-"""A running server measured against the original: a small local one that answers as vLLM was recorded to answer."""
+"""A server measured against the original: a small local one that gives the answers that were recorded from vLLM."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ CPU: LoadOptions = {"device": "cpu"}
 
 @contextmanager
 def answering(content: object, code: int = 200, models: object = None) -> Iterator[str]:
-    """A server that lists a model, and gives every request this answer; bytes as they are."""
+    """A server that lists a model and gives every request this answer; bytes are sent unchanged."""
     listed = Response(content={"data": [{"id": "tiny"}]} if models is None else models)
     answer = Response(code=code, raw=content) if isinstance(content, bytes) else Response(code=code, content=content)
     with serving(lambda path, body: listed if body is None else answer) as server:

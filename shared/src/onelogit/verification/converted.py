@@ -15,7 +15,7 @@ from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.original import OriginalModel
 from onelogit.verification.sample_pairs import SamplePair
 
-_PAIRS_AT_ONCE = 16
+_PAIRS_A_CHUNK = 16
 _PADDED_ROWS = 8
 
 
@@ -76,8 +76,8 @@ def loaded_reranker(model: ResolvedModel | ModelSpec) -> Iterator[Reranker]:
 
 def score_pairs(reranker: Reranker, pairs: Sequence[SamplePair], name: str) -> list[float]:
     """The logit of each pair, a few pairs at a time, with a progress bar of that name."""
-    starts = range(0, len(pairs), _PAIRS_AT_ONCE)
-    chunks = [[(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_AT_ONCE]] for start in starts]
+    starts = range(0, len(pairs), _PAIRS_A_CHUNK)
+    chunks = [[(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_A_CHUNK]] for start in starts]
     return [logit for chunk in tracked(chunks, name) for logit in reranker.pair_logits(chunk)]
 
 
