@@ -34,27 +34,27 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     help_text = "a folder in BEIR format, or JSONL with query, documents and labels"
     add("--data", type=Path, metavar="FILE|FOLDER", required=True, help=help_text)
     add("--run", type=Path, metavar="FILE", help="results of a first stage in TREC format (default: search with BM25)")
-    add("--split", metavar="NAME", help="which judgements in qrels/ to use (default: test)")
+    add("--split", metavar="NAME", help="which judgements in qrels/ to use (default: test, or the only file)")
     add("--candidates", type=int, metavar="N", default=100, help="maximum documents per query (default: %(default)s)")
     add("--skip-bad", action="store_true", help="skip and count malformed lines and unknown ids")
 
 
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to compare").add_argument
-    help_text = "repeat to compare: 'default' for the model's own, '' for none, '@name' for that field of each query"
+    help_text = "may be repeated; 'default' is the model's own, '' is none, '@name' is that field of each query"
     add("--instruction", action="append", default=[], metavar="TEXT", help=help_text)
-    help_text = "Jinja template with the roles query and document; repeat to compare"
+    help_text = "Jinja template with the roles query and document; may be repeated"
     add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=help_text)
     add("-k", type=int, nargs="+", metavar="N", default=[10], help="cutoffs of nDCG, MRR and recall (default: 10)")
     add("--slice", metavar="NAME", help="also report results by a field of the queries, or by length")
-    add("--pairwise", action="store_true", help="report how an instruction or a template moves documents")
-    add("--changed-qrels", type=Path, metavar="FILE", help="judgements for the second instruction, for p-MRR")
+    add("--pairwise", action="store_true", help="compare the rankings of a model by instruction or template")
+    add("--changed-qrels", type=Path, metavar="FILE", help="judgements under the second instruction, for p-MRR")
     add("--seed", type=int, metavar="N", default=0, help="for random order and the bootstrap (default: %(default)s)")
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("output").add_argument
-    help_text = "for run files and results (default: %(default)s)"
+    help_text = "folder for run files and results (default: %(default)s)"
     add("-o", "--output", type=Path, metavar="FOLDER", default=Path("evaluation"), help=help_text)
     add("--resume", action="store_true", help="continue the runs in that folder")
     add("--overwrite", action="store_true", help="delete the runs in that folder, and score again")
