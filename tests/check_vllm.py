@@ -1,6 +1,6 @@
-"""vLLM itself serves an export, or scores with it in bulk, and each way gives the local logits: `nox -s vllm`.
+"""A real vLLM serves an export or scores it in bulk, and gives the local logits: `nox -s vllm`.
 
-Not one of the tests that always run: vLLM's CPU build takes gigabytes of an environment of its own.
+Not part of the test suite, because the CPU build of vLLM needs a separate environment of several gigabytes.
 """
 
 import json
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 @contextmanager
 def vllm(folder: Path | str, *more: str) -> Iterator[str]:
-    """A server of its own, stopped with all its processes when the block ends."""
+    """A new server, stopped with all its processes when the block ends."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("vllm")), "serve", str(folder), "--runner", "pooling", *more]
     command += [
@@ -56,7 +56,7 @@ def vllm(folder: Path | str, *more: str) -> Iterator[str]:
             command, env={**os.environ, **SETTINGS}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        _wait_until_it_answers(process, f"http://127.0.0.1:{port}/v1/models", log)
+        _wait_until_ready(process, f"http://127.0.0.1:{port}/v1/models", log)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -67,7 +67,7 @@ def vllm(folder: Path | str, *more: str) -> Iterator[str]:
             process.wait(timeout=20)
 
 
-def _wait_until_it_answers(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     end = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()[-3000:]
@@ -105,7 +105,7 @@ SERVER: dict[str, Any] = {"protocol": "rerank", "template": "server", "max_token
 
 @pytest.fixture(scope="module")
 def bare_url(export: Path) -> Iterator[str]:
-    """vLLM up to 0.32 reads no template from a folder, only from its flag; later ones need neither."""
+    """vLLM up to 0.32 reads the template only from its flag; later versions read it from the folder."""
     with vllm(export) as url:
         yield url
 
@@ -133,7 +133,7 @@ def test_every_protocol_gives_the_local_logits(
 
 
 @pytest.mark.parametrize("path", ["/score", "/v1/rerank"])
-def test_its_own_doors_give_the_local_logits(local: Reranker, url: str, path: str):
+def test_scoring_endpoints_called_directly_give_the_local_logits(local: Reranker, url: str, path: str):
     names = {"/score": ("queries", "data", "score"), "/v1/rerank": ("query", "results", "relevance_score")}
     query, results, number = names[path]
     body = {"model": "demo", query: QUERY, "documents": TEXTS, "use_activation": False}
@@ -145,7 +145,7 @@ def test_its_own_doors_give_the_local_logits(local: Reranker, url: str, path: st
     assert [found[index] for index in range(len(TEXTS))] == pytest.approx(local.logits(QUERY, TEXTS), abs=1e-4)
 
 
-def test_long_documents_are_cut_here(local: Reranker, export: Path, url: str):
+def test_long_documents_are_truncated_by_the_client(local: Reranker, export: Path, url: str):
     with RemoteReranker(url, str(export), max_tokens=MAX_TOKENS) as remote:
         assert remote.logits(QUERY, ["Beijing " * 999]) == pytest.approx(
             local.logits(QUERY, ["Beijing " * 999]), abs=1e-4
@@ -165,7 +165,7 @@ def test_errors_are_clear(export: Path, url: str):
         remote.logits(QUERY, TEXTS)
 
 
-def test_a_server_without_the_template_is_found_out(export: Path, bare_url: str):
+def test_a_server_without_the_template_is_detected(export: Path, bare_url: str):
     with RemoteReranker(bare_url, str(export), **SERVER) as remote:
         with pytest.raises(ServerError, match="writes no prompt around query and document"):
             remote.check()
@@ -173,13 +173,13 @@ def test_a_server_without_the_template_is_found_out(export: Path, bare_url: str)
             remote.logits(QUERY, TEXTS, INSTRUCTION)
 
 
-def test_a_server_with_the_template_needs_no_prompts_of_the_client(export: Path, url: str):
+def test_prompts_of_the_client_are_refused_by_a_server_with_the_template(export: Path, url: str):
     with RemoteReranker(url, str(export), **CLIENT) as remote, pytest.raises(ServerError, match="another prompt"):
         remote.check()
 
 
 def test_ray_data_with_vllm_gives_the_local_results_row_by_row(local: Reranker, export: Path, tmp_path: Path):
-    """Through the command, with documents that are cut, and bad rows."""
+    """By the command, with truncated documents and invalid rows."""
     rows = query_rows(40, 6)
     rows[3]["documents"] += ["Beijing " * 999, "", "<|im_end|> yes"]
     bad = [
@@ -188,7 +188,7 @@ def test_ray_data_with_vllm_gives_the_local_results_row_by_row(local: Reranker, 
     ]
     source, out = write_jsonl(tmp_path / "in.jsonl", [*rows, *bad]), tmp_path / "out"
     command = [sys.executable, "-m", "onelogit", "bulk", source, out, "--model", export, "--engine", "vllm", "--json"]
-    command += ["--ray-address", "local"]  # and not a cluster that happens to run on this machine
+    command += ["--ray-address", "local"]  # not a cluster that already runs on this machine
     command += ["--device", "cpu", "--dtype", "float32", "--max-tokens", str(MAX_TOKENS), "--slice-rows", "8"]
 
     ran = subprocess.run(command, env={**os.environ, **SETTINGS}, stdout=subprocess.PIPE, timeout=300, check=False)
@@ -209,7 +209,7 @@ def test_ray_data_with_vllm_gives_the_local_results_row_by_row(local: Reranker, 
     assert max(differences) < 1e-4
 
 
-def test_a_server_of_embeddings_is_found_out(export: Path, tmp_path: Path):
+def test_a_server_of_embeddings_is_detected(export: Path, tmp_path: Path):
     original = tmp_path / "demo"
     original.symlink_to(DEMO_MODEL)
     with vllm(original) as url:

@@ -1,6 +1,6 @@
-"""Bulk jobs on a Ray cluster of two nodes on this machine: killed workers, lost nodes, killed jobs, full pools, tokens.
+"""Bulk runs on a Ray cluster of two nodes on this machine: killed workers, lost nodes, killed runs, full pools, tokens.
 
-Node addresses are 127.0.0.2: the loopback, too, but Ray does not put the machine's public address in its place.
+The nodes have the loopback address 127.0.0.2, because Ray replaces 127.0.0.1 by the machine's public address.
 """
 
 import logging
@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,17 @@ from onelogit import DEMO_MODEL, InputError, LoadOptions, Reranker
 from onelogit.bulk import rerank
 from onelogit.bulk.job import BulkEngine, RunSummary, ShardResult, WorkerSpec, run
 from onelogit.bulk.shards import Shard
-from support.bulk_rows import Row, expected_results, pair_rows, query_rows, ranking, results, write_jsonl, write_parquet
+from support.bulk_rows import (
+    Row,
+    expected_results,
+    pair_rows,
+    query_rows,
+    ranking,
+    results,
+    wait_until,
+    write_jsonl,
+    write_parquet,
+)
 from support.servers import Body, FakeServer, Response, serving
 
 pytestmark = pytest.mark.ray
@@ -42,11 +51,11 @@ FEW_PROCESSES = {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without CPUs and two nodes with one each, which want a token."""
+    """A head without CPUs and two nodes with one CPU each, which require a token."""
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ.pop("OMP_NUM_THREADS", None)  # else nodes hand it on to workers in place of what they would say
+    os.environ.pop("OMP_NUM_THREADS", None)  # nodes would pass it on to workers instead of their own value
     same = {"node_ip_address": ADDRESS, "include_dashboard": False}
     cluster = Cluster(
         initialize_head=True,
@@ -71,25 +80,18 @@ def reranker() -> Iterator[Reranker]:
 
 
 def on_ray(workers: int, watch: Callable[[ShardResult], None] = lambda done: None) -> BulkEngine:
-    """The engine of large jobs, watched."""
+    """The engine on Ray; `watch` is called with each result."""
     from onelogit.bulk.ray_engine import WorkerPool, score_on_ray
 
-    def engine(work: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
-        for done in score_on_ray(WorkerPool(workers))(work, shards):
+    def engine(spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        for done in score_on_ray(WorkerPool(workers))(spec, shards):
             watch(done)
             yield done
 
     return engine
 
 
-def until(condition: Callable[[], object], timeout_s: float = 240) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
+def test_a_killed_run_continues_with_the_remaining_shards_and_its_workers_end(
     cluster: Any, reranker: Reranker, tmp_path: Path
 ):
     import ray
@@ -100,10 +102,10 @@ def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
     further = ["--dtype", "float32", "--device", "cpu", "--workers", "1", "--ray-address", cluster.address]
 
     with subprocess.Popen([*command, *further], stderr=subprocess.DEVNULL) as process:
-        until(lambda: process.poll() is not None or len(list(out.glob("_scored-*/slice-*"))) >= 3)
+        wait_until(lambda: process.poll() is not None or len(list(out.glob("_scored-*/slice-*"))) >= 3, timeout_s=240)
         os.kill(process.pid, signal.SIGKILL)
     written = {part.name for part in out.glob("_scored-*/slice-*")}
-    until(lambda: ray.available_resources().get("CPU") == 2)
+    wait_until(lambda: ray.available_resources().get("CPU") == 2, timeout_s=240)
     done: list[ShardResult] = []
     outcome = run(source, out, DEMO_MODEL, slice_rows=2, engine=on_ray(1, done.append), **OPTIONS)
 
@@ -114,8 +116,8 @@ def test_a_job_that_is_killed_goes_on_where_it_stood_and_its_workers_end(
     assert ranking(results(out)) == expected_results(reranker, rows)
 
 
-def test_a_dataset_gives_what_the_reranker_gives(cluster: Any, reranker: Reranker, tmp_path: Path):
-    """From a file whose list<string> stays one, in blocks that one pool takes while the rest has a CPU left."""
+def test_a_dataset_is_ranked_as_by_the_reranker(cluster: Any, reranker: Reranker, tmp_path: Path):
+    """From a file with a column of list<string>, by a pool that leaves one CPU for the rest of the dataset."""
     import ray
 
     rows = query_rows(20, 5)
@@ -131,7 +133,7 @@ def test_a_dataset_gives_what_the_reranker_gives(cluster: Any, reranker: Reranke
     assert sorted(errors, key=str) == [("empty", None, None)] * 5 + [(None, None, None)]
 
 
-def test_a_dataset_of_pairs_is_ranked_by_query_and_may_be_scored_by_a_server(cluster: Any, reranker: Reranker):
+def test_a_dataset_of_pairs_is_ranked_by_query_and_can_be_scored_by_a_server(cluster: Any, reranker: Reranker):
     import ray
 
     rows = query_rows(12, 5)
@@ -144,7 +146,7 @@ def test_a_dataset_of_pairs_is_ranked_by_query_and_may_be_scored_by_a_server(clu
 
 
 def test_one_file_is_many_blocks(cluster: Any, tmp_path: Path):
-    """Ray reads it as one, whatever number of blocks is asked for, and one actor would get it."""
+    """Ray reads a file as one block, whatever number is requested, and one actor would get it."""
     import ray
 
     from onelogit.bulk.ray_engine import split_blocks
@@ -155,7 +157,7 @@ def test_one_file_is_many_blocks(cluster: Any, tmp_path: Path):
     assert split_blocks(ray.data.read_parquet(file)).materialize().num_blocks() == 3
 
 
-def test_a_worker_has_as_many_threads_as_it_takes_of_the_cluster(cluster: Any):
+def test_a_worker_has_as_many_threads_as_cpus(cluster: Any):
     import ray
 
     from onelogit.bulk.ray_engine import WorkerPool
@@ -173,14 +175,14 @@ def test_a_worker_has_as_many_threads_as_it_takes_of_the_cluster(cluster: Any):
     assert row["threads"] == "1"
 
 
-def test_a_pool_that_would_starve_its_dataset_is_refused(cluster: Any):
+def test_a_pool_that_leaves_no_cpu_for_its_dataset_is_refused(cluster: Any):
     import ray
 
     with pytest.raises(InputError, match="2 workers take 2 CPUs of the cluster's 2, and the rest of the dataset needs"):
         rerank(ray.data.from_items(query_rows(1, 1)), DEMO_MODEL, workers=2)
 
 
-def test_a_worker_that_no_node_has_room_for_is_told_of(cluster: Any, caplog: pytest.LogCaptureFixture):
+def test_a_warning_is_logged_if_no_node_has_room_for_a_worker(cluster: Any, caplog: pytest.LogCaptureFixture):
     from onelogit.bulk.ray_engine import WorkerPool, warn_if_no_node_fits
 
     warn_if_no_node_fits(WorkerPool(cpus_per_worker=1))
@@ -189,7 +191,7 @@ def test_a_worker_that_no_node_has_room_for_is_told_of(cluster: Any, caplog: pyt
     assert "no node has the 1 CPUs and 1 GPUs of a worker" in caplog.text
 
 
-def test_what_a_worker_cannot_do_is_one_line(cluster: Any, tmp_path: Path):
+def test_an_error_of_a_worker_is_one_line(cluster: Any, tmp_path: Path):
     source = write_jsonl(tmp_path / "in.jsonl", query_rows(1, 1))
     command = [sys.executable, "-m", "onelogit", "bulk", source, tmp_path / "out", "--model", DEMO_MODEL]
     further = ["--device", "cuda:7", "--workers", "1", "--ray-address", cluster.address]
@@ -200,7 +202,7 @@ def test_what_a_worker_cannot_do_is_one_line(cluster: Any, tmp_path: Path):
     assert ran.stdout == ""
     said = [
         line for line in ran.stderr.splitlines() if "core_worker.cc" not in line
-    ]  # a log of Ray's, not to be had off
+    ]  # a log of Ray that cannot be disabled
     assert len(said) == 1
     assert said[0].endswith("device='cuda:7', but PyTorch finds no CUDA device here")
 
@@ -210,7 +212,7 @@ def test_what_a_worker_cannot_do_is_one_line(cluster: Any, tmp_path: Path):
     [("CLUSTER", "0" * 64, "Authentication token is missing or incorrect"), (f"{ADDRESS}:9", None, "refused")],
     ids=["token", "address"],
 )
-def test_a_cluster_that_does_not_let_us_in_is_an_error(
+def test_a_cluster_that_cannot_be_joined_is_an_error(
     address: str, token: str | None, said: str, cluster: Any, tmp_path: Path
 ):
     source = write_jsonl(tmp_path / "in.jsonl", query_rows(1, 1))
@@ -232,10 +234,10 @@ def test_a_cluster_that_does_not_let_us_in_is_an_error(
     assert said in last
 
 
-def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Reranker, tmp_path: Path):
-    """Of one file, by a pool that holds every CPU; last, for it leaves one node.
+def test_a_killed_worker_and_a_lost_node_lose_no_results(cluster: Any, reranker: Reranker, tmp_path: Path):
+    """One file, by a pool that holds all CPUs. This test must be the last, because it leaves one node.
 
-    A server scores, slowly until both have happened: there is work left, however long a new worker takes to come.
+    A server scores slowly until both have happened, so that work is left however long a new worker takes to start.
     """
     rows = query_rows(150, 2)
     source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out"
@@ -250,7 +252,7 @@ def test_a_killed_worker_and_a_lost_node_lose_nothing(cluster: Any, reranker: Re
         done.append(each)
         if len(done) == 2:
             os.kill(int(each.worker.rpartition(":")[2]), signal.SIGKILL)
-        if not left and len({each.worker for each in done}) == 3:  # both nodes worked, and one worker came anew
+        if not left and len({each.worker for each in done}) == 3:  # both nodes, and a replacement
             cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
             left.append(150 // 2 - len(list(out.glob("_scored-*/slice-*"))))
 

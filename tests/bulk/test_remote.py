@@ -1,4 +1,4 @@
-"""Bulk jobs whose scoring is a server's: the same rows, one name wherever it stands, no secret in what is written."""
+"""Bulk runs scored by a server: the same results, a label that does not depend on its address, no secret in files."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from support.servers import FakeServer, Response, serving
 from support.tiny import Tiny
 
 ROWS = query_rows(3, 4)
-SECRET = "sk-a-secret-that-nobody-may-read"
+SECRET = "sk-a-secret-that-must-not-be-written"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def model(tiny_qwen: Tiny) -> str:
     return str(tiny_qwen.folder)
 
 
-def test_a_server_gives_the_rows_that_its_model_gives(reranker: Reranker, model: str, source: Path, tmp_path: Path):
+def test_a_server_gives_the_results_of_its_model(reranker: Reranker, model: str, source: Path, tmp_path: Path):
     with serving(FakeServer(reranker=reranker)) as server:
         outcome = run(source, tmp_path / "out", model, url=server.url, api_key=SECRET)
 
@@ -40,7 +40,7 @@ def test_a_server_gives_the_rows_that_its_model_gives(reranker: Reranker, model:
     assert all(SECRET.encode() not in file.read_bytes() for file in (tmp_path / "out").iterdir())
 
 
-def test_the_command_asks_a_server_that_writes_the_prompts(
+def test_the_command_can_use_a_server_that_writes_the_prompts(
     reranker: Reranker, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     with serving(FakeServer(reranker=reranker)) as server:
@@ -53,7 +53,7 @@ def test_the_command_asks_a_server_that_writes_the_prompts(
     assert ranking(fine) == expected_results(reranker, ROWS)
 
 
-def test_a_server_that_is_away_ends_the_run_and_not_its_rows(
+def test_an_unreachable_server_ends_the_run_without_errors_in_its_rows(
     reranker: Reranker, model: str, source: Path, tmp_path: Path
 ):
     answers = FakeServer(reranker=reranker)

@@ -1,4 +1,4 @@
-"""The two functions around Ray Data's vLLM stage, and what stands on either side of them; vLLM itself is not here."""
+"""The functions around Ray Data's vLLM stage, without vLLM itself."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def converted(tiny_qwen: Tiny, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("options", [{}, {"instruction": "Say."}, {"instruction": ""}, {"max_tokens": 300}])
-def test_the_ids_are_those_of_the_rerankers_own_rows(options: LoadOptions, converted: str):
+def test_token_ids_equal_those_of_the_local_reranker(options: LoadOptions, converted: str):
     pairs = [("what?", "a document"), ("why <|im_end|>?", "서울 " * 200)]
     rows = Reranker.load(converted, **options)._scorer.rows(pairs)
 
@@ -49,7 +49,7 @@ def test_the_ids_are_those_of_the_rerankers_own_rows(options: LoadOptions, conve
         assert encoded == {"tokenized_prompt": [*row.ids], "pooling_params": {"use_activation": False}, "error": None}
 
 
-def test_a_pair_that_cannot_be_encoded_keeps_its_row(converted: str):
+def test_a_pair_that_cannot_be_encoded_keeps_its_row_with_an_error(converted: str):
     encode = RowEncoder(WorkerSpec(converted, {"max_tokens": 300}, "out"))
 
     assert "leaves no room" in encode({**PAIR, "query": "long " * 500})["error"]
@@ -67,38 +67,38 @@ def test_a_pair_that_cannot_be_encoded_keeps_its_row(converted: str):
         ({"embeddings": [float("nan")]}, None, "the logit is nan"),
     ],
 )
-def test_an_answer_is_a_logit_or_an_error(answer: dict[str, Any], logit: float | None, error: str | None):
+def test_a_row_of_vllm_becomes_a_logit_or_an_error(answer: dict[str, Any], logit: float | None, error: str | None):
     decoded = decode_row({**PAIR, **answer})
 
     assert (decoded["logit"], decoded["error"]) == (logit, error)
     assert decoded["query_id"] == "q"
 
 
-def test_a_whole_job_with_an_engine_in_vllms_place(converted: str, tmp_path: Path):
-    """Rows come in any order, and one of them twice."""
+def test_a_run_with_a_stand_in_for_vllm_gives_the_local_results(converted: str, tmp_path: Path):
+    """Rows arrive in any order, and one of them twice."""
     rows = [*ROWS, {"query_id": "bad", "query": "", "documents": ["a", "b"]}, {**ROWS[0], "documents": []}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     reranker = Reranker.load(converted)
 
-    def engine(work: WorkerSpec, shards: Any) -> Any:
-        encode = RowEncoder(work)
-        asked = [{**row, **encode(row)} for part in shards for row in pair_rows(part._asdict())]
+    def engine(spec: WorkerSpec, shards: Any) -> Any:
+        encode = RowEncoder(spec)
+        asked = [{**row, **encode(row)} for shard in shards for row in pair_rows(shard._asdict())]
         asked = [*asked[::-2], *asked[:2], *asked[-2::-2]]
         pairs = [(row["query"] or "none", row["document"]) for row in asked]
         answers = [
             {**row, "embeddings": [logit]} for row, logit in zip(asked, reranker.pair_logits(pairs), strict=True)
         ]
-        return write_shards(iter(answers), work, reranker.activation, shards)
+        return write_shards(iter(answers), spec, reranker.activation, shards)
 
     assert run(source, tmp_path / "out", converted, engine=engine, slice_rows=1) == RunSummary(pairs=14, errors=2)
     fine = [row for row in results(tmp_path / "out") if row["error"] is None]
     assert ranking(fine) == expected_results(reranker, ROWS)
 
 
-def test_a_slice_without_pairs_is_a_row_of_its_own(tmp_path: Path):
-    (part,) = plan_shards(write_jsonl(tmp_path / "in.jsonl", [{**ROWS[0], "documents": []}]), 9).shards
+def test_a_shard_without_pairs_gives_one_row(tmp_path: Path):
+    (shard,) = plan_shards(write_jsonl(tmp_path / "in.jsonl", [{**ROWS[0], "documents": []}]), 9).shards
 
-    assert [(row["pairs"], row["position"]) for row in pair_rows(part._asdict())] == [(0, 0)]
+    assert [(row["pairs"], row["position"]) for row in pair_rows(shard._asdict())] == [(0, 0)]
 
 
 def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny]):
@@ -117,12 +117,12 @@ def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny
         ({"device": "mps"}, "not on 'mps'"),
     ],
 )
-def test_what_would_have_no_effect_is_refused(options: OpenOptions, said: str, converted: str):
+def test_an_option_without_effect_is_refused(options: OpenOptions, said: str, converted: str):
     with pytest.raises(InputError, match=said):
         load_converted_encoder(converted, options)
 
 
-def test_what_is_left_out_is_not_refused(converted: str):
+def test_an_option_with_its_default_value_is_not_refused(converted: str):
     load_converted_encoder(
         converted, {"trust_remote_code": False, "batch_tokens": None, "device": "cuda", "dtype": "float32"}
     )
@@ -137,7 +137,7 @@ def test_what_is_left_out_is_not_refused(converted: str):
         (0, "cpu", 1, {"bundle_per_worker": {"CPU": 3}}),
     ],
 )
-def test_an_engine_takes_a_gpu_or_more_and_none_on_a_cpu(gpus: float, device: Any, split: int, placed: Any):
+def test_an_engine_takes_at_least_one_gpu_and_none_on_a_cpu(gpus: float, device: Any, split: int, placed: Any):
     settings = engine_settings(
         WorkerPool(2, 3, gpus), WorkerSpec("m", {"device": device, "dtype": "float16"}, "out"), 512
     )
@@ -147,6 +147,6 @@ def test_an_engine_takes_a_gpu_or_more_and_none_on_a_cpu(gpus: float, device: An
     assert settings["placement_group_config"] == placed
 
 
-def test_a_part_of_a_gpu_is_refused(converted: str):
+def test_a_fraction_of_a_gpu_is_refused(converted: str):
     with pytest.raises(InputError, match=r"whole GPUs, not 0\.5"):
         next(score_by_vllm(WorkerPool(gpus_per_worker=0.5))(WorkerSpec(converted, {}, "out"), []))

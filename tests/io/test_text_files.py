@@ -1,4 +1,4 @@
-"""Files, folders and stdin: what is read of them, and what is said of those that cannot be read."""
+"""What is read from files, folders and stdin, and the errors if they cannot be read."""
 
 import gzip
 import io
@@ -30,26 +30,26 @@ def read(content: bytes, name: str = "texts") -> list[str]:
         return read_documents(file)
 
 
-def test_plain_lines_are_documents_and_blank_ones_are_passed_over():
+def test_plain_lines_are_documents_and_blank_lines_are_ignored():
     assert read("하나\r\n\n  \ntwo [1] \x1b\n".encode()) == ["하나", "two [1] \x1b"]
 
 
 @given(texts=LINES)
-def test_what_is_written_as_jsonl_is_read_as_it_was(texts: list[str]):
+def test_texts_written_as_jsonl_are_read_unchanged(texts: list[str]):
     content = lines(*({"text": text} for text in texts))
 
     assert read(content, "a.jsonl") == texts
 
 
-def test_a_title_stands_before_its_text_and_a_document_may_be_called_so():
+def test_a_title_precedes_its_text_and_the_field_may_be_called_document():
     content = lines({"_id": "1", "title": "Title", "text": "text"}, {"title": "", "text": "alone"}, {"document": ""})
 
     assert read(content) == ["Title text", "alone", ""]
 
 
-def test_a_byte_order_mark_is_no_text():
+def test_byte_order_marks_are_not_part_of_a_text():
     assert read(b"\xef\xbb\xbf" + lines({"text": "one"})) == ["one"]
-    assert read("\ufeffone\n".encode()) == ["one"]
+    assert read("\ufeffone\n\ufefftwo\n".encode()) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_byte_order_mark_is_no_text():
         (b"[" * 100_000 + b"\n", "texts.jsonl", "not JSON that can be read"),
     ],
 )
-def test_what_cannot_be_read_is_named_by_its_line(content: bytes, name: str, complaint: str):
+def test_an_error_names_the_line_that_cannot_be_read(content: bytes, name: str, complaint: str):
     with pytest.raises(InputError) as error:
         read(content, name)
 
@@ -94,14 +94,14 @@ def test_a_folder_in_beir_form_has_documents_and_queries(tmp_path: Path):
     assert read_text_collection(tmp_path).queries == []
 
 
-def test_a_file_may_name_queries_beside_its_documents(tmp_path: Path):
+def test_a_file_may_have_queries_with_its_documents(tmp_path: Path):
     file = tmp_path / "pairs.jsonl"
     file.write_bytes(lines({"query": "q", "document": "a"}, {"query": "q", "document": "b"}))
 
     assert read_text_collection(file) == (["a", "b"], ["q"])
 
 
-def test_a_line_may_be_a_query_with_its_documents_as_evaluate_and_bulk_take_them(tmp_path: Path):
+def test_a_line_may_be_a_query_with_a_list_of_documents(tmp_path: Path):
     file = tmp_path / "lists.jsonl"
     rows = [
         {"query": "q", "documents": ["a", {"id": 1, "text": "b"}], "labels": [0, 1]},
@@ -114,7 +114,7 @@ def test_a_line_may_be_a_query_with_its_documents_as_evaluate_and_bulk_take_them
     assert read_text_collection(file, max_texts=1).documents == ["a"]
 
 
-def test_what_is_not_there_is_an_error(tmp_path: Path):
+def test_a_missing_file_or_corpus_is_an_error(tmp_path: Path):
     with pytest.raises(InputError, match="cannot be read"):
         read_documents(tmp_path / "none.txt")
     for read_it in (read_documents, read_text_collection):
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_an_error(tmp_path: Path):
             read_it(tmp_path)
 
 
-def test_gzipped_files_are_read_as_what_is_in_them(tmp_path: Path):
+def test_gzipped_files_are_unzipped(tmp_path: Path):
     pairs = lines({"query": "q", "document": "a"}, {"query": "q", "document": "b"})
     for name, content in {"plain.txt": b"one\ntwo\n", "pairs.jsonl": pairs, "data/corpus.jsonl": pairs}.items():
         file = tmp_path / f"{name}.gz"
@@ -137,7 +137,7 @@ def test_gzipped_files_are_read_as_what_is_in_them(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"one\ntwo\n", gzip.compress(b"one\ntwo\n")], ids=["plain", "gzipped"])
-def test_a_pipe_is_read_as_a_file_is(content: bytes):
+def test_a_pipe_is_read_like_a_file(content: bytes):
     ours, theirs = os.pipe()
     os.write(theirs, content)
     os.close(theirs)
@@ -147,7 +147,7 @@ def test_a_pipe_is_read_as_a_file_is(content: bytes):
         os.close(ours)
 
 
-def test_what_is_wrong_in_a_gzipped_file_is_named_by_its_line(tmp_path: Path):
+def test_an_error_in_a_gzipped_file_names_the_line(tmp_path: Path):
     file = tmp_path / "texts.jsonl.gz"
     file.write_bytes(gzip.compress(lines({"text": "a"}) + b"plain\n"))
     with pytest.raises(InputError, match=r"texts\.jsonl\.gz, line 2: not JSON"):
@@ -158,7 +158,7 @@ def test_what_is_wrong_in_a_gzipped_file_is_named_by_its_line(tmp_path: Path):
         read_documents(file)
 
 
-def test_a_dash_is_stdin_for_documents_texts_and_pairs(monkeypatch: pytest.MonkeyPatch):
+def test_a_dash_reads_stdin(monkeypatch: pytest.MonkeyPatch):
     content = lines({"query": "q", "document": "a"})
     for read_it, expected in (
         (read_documents, ["a"]),

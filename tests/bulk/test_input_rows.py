@@ -1,0 +1,56 @@
+"""Rows of the input -> pairs: what a row may look like, and the errors of invalid ones."""
+
+import pytest
+
+from onelogit import InputError
+from onelogit.bulk.input_rows import ScoringPair, pairs_of
+
+
+def test_a_row_with_a_list_of_documents_gives_a_pair_for_each():
+    documents = ["a", {"text": "b", "id": 7}, {"text": "c", "document_id": "x", "id": 8}, {"text": "d"}]
+
+    pairs = pairs_of({"query_id": 1, "query": "q", "documents": documents})
+
+    assert pairs == [ScoringPair("1", id, "q", text) for id, text in [("0", "a"), ("7", "b"), ("x", "c"), ("3", "d")]]
+
+
+def test_a_row_with_one_document_gives_one_pair():
+    row = {"query_id": "q1", "document_id": "d1", "query": "q", "document": "", "documents": None}
+
+    assert pairs_of(row) == [ScoringPair("q1", "d1", "q", "")]
+
+
+FINE = {"query_id": "q1", "query": "q", "documents": ["a", "b"]}
+
+
+BAD_ROWS = [
+    ({**FINE, "query": None}, ["q1", "q1"], "the query must be a string, not NoneType"),
+    ({**FINE, "query": float("nan")}, ["q1", "q1"], "the query must be a string, not float"),
+    ({**FINE, "query": " "}, ["q1", "q1"], "the query is empty"),
+    ({**FINE, "query_id": None}, [None, None], "this row has no query_id"),
+    ({**FINE, "query_id": True}, [None, None], "query_id must be a string, not bool"),
+    ({**FINE, "query_id": "\ud800"}, [None, None], "half a character"),
+    ({**FINE, "documents": None}, ["q1"], "this row has none"),
+    ({**FINE, "documents": "a"}, ["q1"], "documents must be a list, but this row has a str"),
+    ({"query_id": "q1", "query": "q", "document": "d"}, ["q1"], "no document_id"),
+    ({"query_id": "q1", "document_id": "d1", "query": "q", "document": 5}, ["q1"], "must be a string, not int"),
+    (["no", "row"], [None], "a row must have query_id"),
+    (InputError("not JSON"), [None], "not JSON"),
+]
+
+
+@pytest.mark.parametrize(("row", "query_ids", "error"), BAD_ROWS)
+def test_an_invalid_row_gives_pairs_with_errors(row: object, query_ids: list[str | None], error: str):
+    pairs = pairs_of(row)
+
+    assert [pair.query_id for pair in pairs] == query_ids
+    assert all(pair.error is not None and error in pair.error for pair in pairs)
+
+
+def test_an_invalid_document_is_an_error_of_its_own_pair_only():
+    errors = [pair.error for pair in pairs_of({**FINE, "documents": ["a", None, {"id": 1}, "\ud800"]})]
+
+    assert errors[0] is None
+    assert "document 1 must be a string, not NoneType" in str(errors[1])
+    assert "the text of document 2 must be a string" in str(errors[2])
+    assert "half a character" in str(errors[3])
