@@ -272,7 +272,7 @@ def test_a_batch_that_fails_leaves_no_prefix_pinned(classifier: PreTrainedModel,
         raise ValueError("broken")
 
     with monkeypatch.context() as broken:
-        broken.setattr(model_runner, "prefix_tree_logits", fails)
+        broken.setattr(model_runner, "prefix_tree_hidden", fails)
         with pytest.raises(ValueError, match="broken"):
             runner.logits(rows)
 

@@ -45,16 +45,6 @@ def one_token_key_values(classifier: PreTrainedModel) -> LayerKeyValues:
     return [layer.part(0, 1) for layer in context.carry]
 
 
-def prefix_tree_logits(classifier: PreTrainedModel, context: AttentionContext) -> Tensor:
-    """The logit of each row that ends in the batch, by the converted head; float32, shape (rows,)."""
-    return _head_logits(classifier, prefix_tree_hidden(classifier, context))
-
-
-def padded_logits(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
-    """The logit of each row, by the converted head; float32, shape (rows,)."""
-    return _head_logits(classifier, padded_hidden(classifier, rows))
-
-
 @torch.inference_mode()
 def own_head_logits(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
     """The logit of each row, by a classifier with its own head; float32, shape (rows,)."""
@@ -97,7 +87,8 @@ def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tens
 
 
 @torch.inference_mode()
-def _head_logits(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
+def converted_head_logits(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The logits of last hidden states, shape (rows, hidden); float32, shape (rows,)."""
     logits: Tensor = classifier.get_submodule("score")(hidden)
     return logits[:, 0].float()
 

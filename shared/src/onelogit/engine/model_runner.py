@@ -14,11 +14,12 @@ from onelogit.engine.attention.hooks import attends_over_prefix_tree, rotates_by
 from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.forward import (
     context_for,
+    converted_head_logits,
     has_own_head,
     one_token_key_values,
     own_head_logits,
-    padded_logits,
-    prefix_tree_logits,
+    padded_hidden,
+    prefix_tree_hidden,
 )
 from onelogit.engine.kv_cache import LayerKeyValues
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
@@ -39,12 +40,11 @@ class ModelRunner:
     Args:
         classifier: made by `sequence_classifier`, or one with its own head.
         batch_tokens: the largest number of tokens in one forward pass; None for as many as the free memory allows.
-        document_cache_bytes: memory for keys and values kept between calls, if prefixes are shared; 0 for none.
+        document_cache_bytes: for keys and values kept between calls, if prefixes are shared; 0 for none.
         document_cache_host_bytes: the same, in the CPU's memory.
         is_compiled: compile the layers, if prefixes are shared.
 
     Attributes:
-        classifier: the same.
         batch_tokens: halved each time a batch does not fit into the memory.
         shares_prefixes: whether shared prefixes are computed once.
     """
@@ -116,7 +116,7 @@ class ModelRunner:
             batch = next_batch(ids, cursor, self.batch_tokens, lengths, find_cached)
             cached = None if cache is None else cache.layers
             context = context_for(batch, self.classifier, self.batch_tokens, carried, cached)
-            logits = self._attempt(prefix_tree_logits, context, len(batch.ids))
+            logits = self._attempt(prefix_tree_hidden, context, len(batch.ids))
             if cache is not None:
                 cache.unpin()
             if logits is None:
@@ -130,7 +130,7 @@ class ModelRunner:
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         # If the rotary embedding depends on the longest row of a batch, so would a row's logit.
         is_one_by_one = rotates_by_length(self.classifier)
-        compute = own_head_logits if self._has_own_head else padded_logits
+        compute = own_head_logits if self._has_own_head else padded_hidden
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first
         while order:
             width = len(rows[order[0]].ids)
@@ -141,9 +141,14 @@ class ModelRunner:
                 yield PendingLogits([indices[row] for row in batch], logits)
 
     def _attempt(self, compute: Callable[[PreTrainedModel, T], Tensor], batch: T, token_count: int) -> Tensor | None:
-        """The logits of a batch; None, with the budget halved, if it does not fit into the memory."""
+        """The logits of a batch; None, with the budget halved, if it does not fit into the memory.
+
+        `compute` returns logits if the classifier has its own head, else last hidden states.
+        """
         try:
-            return compute(self.classifier, batch)
+            if self._has_own_head:
+                return compute(self.classifier, batch)
+            return converted_head_logits(self.classifier, compute(self.classifier, batch))
         except (RuntimeError, MemoryError) as error:
             if token_count <= 1 or not is_out_of_memory(error):
                 raise

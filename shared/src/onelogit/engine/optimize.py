@@ -69,7 +69,10 @@ def _matches_padded(classifier: PreTrainedModel) -> bool:
 
 def _compile(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
     """Compile the layers, unless they cannot share graphs or their hidden states change."""
-    if not shares_prefixes or not can_be_compiled(classifier):
+    layers = getattr(classifier.base_model, "layers", None)
+    # Layers that accelerate moves between devices cannot share compiled graphs.
+    is_spread = not isinstance(layers, nn.ModuleList) or any(hasattr(part, "_hf_hook") for part in layers.modules())
+    if is_spread or not shares_prefixes:
         why = "is spread over devices" if shares_prefixes else "computes padded rows"
         logger.warning("%s %s: it is not compiled", type(classifier).__name__, why)
         return
@@ -86,12 +89,6 @@ def _compile(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
     if not _is_same(classifier, compiled, expected, "compiling"):
         logger.warning("%s is not compiled: its hidden states would change", type(classifier).__name__)
         undo_compile(classifier)
-
-
-def can_be_compiled(model: PreTrainedModel) -> bool:
-    """Whether all layers can share compiled graphs; layers that accelerate moves would each need their own."""
-    layers = getattr(model.base_model, "layers", None)
-    return isinstance(layers, nn.ModuleList) and not any(hasattr(part, "_hf_hook") for part in layers.modules())
 
 
 def compile_layers(model: PreTrainedModel) -> None:

@@ -9,10 +9,9 @@ from itertools import accumulate
 
 from onelogit.engine.allocator import Allocator, Extent, split
 from onelogit.engine.kv_cache import KeyValuePool, LayerKeyValues
-from onelogit.engine.prefix_tree import CachedPrefix
+from onelogit.engine.prefix_tree import CachedPrefix, Ids
 from onelogit.errors import InputError
 
-Ids = tuple[int, ...]
 Places = Mapping[Ids, list[Extent]]
 """Where the tokens of prefixes are in some keys and values."""
 Copy = Callable[[list[Extent], LayerKeyValues, list[Extent]], None]

@@ -11,7 +11,7 @@ segment, the tokens that its predecessor lacks, and finds the keys of its earlie
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-Ids = Sequence[int]
+Ids = tuple[int, ...]
 
 MAX_KEYS_PER_TOKEN = 16  # bounds the keys that attention gathers if short segments hang on long prefixes
 
@@ -32,12 +32,10 @@ Path = tuple[KeySpan, ...]
 
 
 class CachedPrefix(NamedTuple):
-    """A prefix of a row whose keys are in the prefix cache.
+    """A prefix of a row, `length` tokens long, that is in the prefix cache.
 
-    Attributes:
-        length: in tokens.
-        spans: the places of its keys in the cache, start and stop; None if other prefixes that the same batch needs
-            leave no room for them on the device.
+    Its keys are at `spans` there, each from start to stop; None if other prefixes that the same batch needs leave no
+    room for them on the device.
     """
 
     length: int

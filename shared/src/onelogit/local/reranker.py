@@ -51,8 +51,7 @@ class Reranker(BaseReranker[LocalScorer]):
         **options: see `ScoringOptions`.
 
     Attributes:
-        recipe: the same.
-        name: the same.
+        recipe, name: the same.
         options: those that it was made or loaded with.
 
     Raises:

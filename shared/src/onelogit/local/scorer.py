@@ -28,13 +28,9 @@ _BYTES_PER_TOKEN = 4  # of UTF-8, about
 
 
 class LocalScorer:
-    """Tokenizes pairs and computes their logits with a classifier. Thread-safe.
+    """Tokenizes pairs and computes their logits with a one-logit classifier. Thread-safe.
 
-    Args:
-        classifier: a one-logit sequence classifier.
-        tokenizer: with a fast backend; it is not changed.
-        recipe: gives the prompt.
-        options: see `ScoringOptions`; the activation does not affect logits.
+    The options' activation does not affect logits.
 
     Raises:
         InputError: a limit is out of range, or the family takes no instruction.
@@ -42,11 +38,7 @@ class LocalScorer:
     """
 
     def __init__(
-        self,
-        classifier: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerFast,
-        recipe: Recipe,
-        options: ScoringOptions,
+        self, classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, options: ScoringOptions
     ) -> None:
         batch_tokens = checked_count("batch_tokens", options.get("batch_tokens"))
         self.tokenizer = tokenizer
@@ -151,14 +143,8 @@ def split_into_portions(
 ) -> Iterator[list[int]]:
     """Divide a call so that a device computes one portion while the next is tokenized.
 
-    Pairs whose prompts begin alike are put together, because each portion computes a shared prefix once; identical
+    Pairs with prompts that begin alike are put together, because each portion computes a shared prefix once; identical
     pairs are never separated.
-
-    Args:
-        pairs: queries and documents.
-        batch_tokens: the largest number of tokens in one forward pass.
-        max_tokens: the longest row.
-        is_document_first: whether prompts begin with the document.
 
     Yields:
         The indices of some pairs; of all if they are too few to divide.
