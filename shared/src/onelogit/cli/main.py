@@ -4,15 +4,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from io import TextIOWrapper
 from typing import NoReturn
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from onelogit import __version__
-from onelogit.cli import bench, bulk, convert, evaluate, rank, recipes, verify
 from onelogit.cli.output import say
 from onelogit.errors import InputError, OnelogitError
+
+_COMMANDS = ("rank", "recipes", "convert", "verify", "bench", "evaluate", "bulk")  # modules of this package
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,8 +86,8 @@ def _parser() -> _Parser:
     parser = _Parser(prog="onelogit", description="Rerank with decoder language models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (rank, recipes, convert, verify, bench, evaluate, bulk):
-        name = module.__name__.rpartition(".")[2]
+    for name in _COMMANDS:
+        module = import_module(f"onelogit.cli.{name}")
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, allow_abbrev=False)
         module.add_arguments(command)
         command.set_defaults(command=module.run, parser=command)
