@@ -86,3 +86,6 @@ def test_a_check_needs_a_prompt_that_is_not_cut(exported: str):
 def test_a_check_needs_an_exported_model(model: str):
     with RemoteReranker("http://127.0.0.1:9", model) as remote, pytest.raises(InputError, match="onelogit convert"):
         remote.check()
+    with RemoteReranker("http://127.0.0.1:9", **SERVER_PROMPTS) as remote:
+        with pytest.raises(InputError, match="check needs an exported model"):
+            remote.check()

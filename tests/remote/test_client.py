@@ -235,7 +235,10 @@ def test_a_response_needs_each_index_once_with_a_finite_number(content: object, 
         (b"[" * 100_000, "is not JSON"),
         (b'{"data": [{"index": 0, "probs": [1' + b"0" * 400 + b"]}]}", "returned 1000.* for index 0"),
         (b'{"data": [{"index": [0], "probs": [1]}]}', "not have the form of vLLM"),
-        (b'{"data": [{"index": "' + b"x" * 9999 + b'", "probs": [1]}]}', "indices a str, not one for each of 1"),
+        (
+            b'{"data": [{"index": "' + b"x" * 9999 + b'", "probs": [1]}]}',
+            "index a str., not one for each of 1",
+        ),
     ],
 )
 def test_a_response_that_is_not_json_or_has_no_number_is_refused(raw: bytes, message: str):

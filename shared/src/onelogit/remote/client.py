@@ -72,7 +72,7 @@ class Client:
         self._locks: dict[int, threading.Lock] = {}
         self.is_closed = False
         if self._endpoint.sends_secrets_unencrypted:
-            logger.warning("%s uses plain HTTP: the API key is sent unencrypted", self.url)
+            logger.warning("%s uses plain HTTP: the API key and secret headers are sent unencrypted", self.url)
 
     def run(self, work: Work[Result]) -> Result:
         """The result of a coroutine function that runs on the client's event loop. Raises as `submit`."""
@@ -130,10 +130,10 @@ class Client:
 
     async def list_models(self) -> list[str]:
         """The names in the server's list of models; empty if it has no such list. Raises as `scores`."""
-        path = "/v1/models"
         try:
-            async with self._deadline(path):
-                return [str(each["id"]) for each in (await self._send_with_retries("GET", path))["data"]]
+            async with self._deadline("/v1/models"):
+                models = await self._send_with_retries("GET", "/v1/models")
+                return [str(each["id"]) for each in models["data"]]
         except RetryableError:
             raise
         except (ServerError, KeyError, TypeError):

@@ -62,10 +62,9 @@ def checked_endpoint(url: str, api_key: str | None, headers: Mapping[str, str] |
                 "the API key must be a string of printable ASCII characters without spaces or line breaks; a key that "
                 "was read from a file may end with one"
             )
-        bearer = f"Bearer {api_key}"
-        secrets.append(bearer)
+        secrets.append(f"Bearer {api_key}")
         sent = {name: value for name, value in sent.items() if name.lower() != "authorization"}
-        sent["Authorization"] = bearer
+        sent["Authorization"] = f"Bearer {api_key}"
     # A server may repeat the key without the scheme before it.
     parts = {part for secret in secrets for part in (secret, secret.rpartition(" ")[2]) if part}
     return Endpoint(_checked_url(url), sent, tuple(sorted(parts, key=len, reverse=True)))

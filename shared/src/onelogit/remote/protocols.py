@@ -78,10 +78,8 @@ class ProtocolSpec:
                 f"the response of {self.path} does not have the form of {self.source}: {repr(error)[:100]}"
             ) from error
         if set(numbers) != set(range(count)):
-            few = ", ".join(sorted(map(_shown, numbers))[:8])
-            raise ServerError(
-                f"{self.path} returned {len(numbers)} numbers, indices {few}, not one for each of {count} texts"
-            )
+            few = "index " + ", ".join(sorted(map(_shown, numbers))[:8])
+            raise ServerError(f"{self.path} returned {len(numbers)} results ({few}), not one for each of {count} texts")
         for index, number in numbers.items():
             # NaN compares false; math.isfinite would fail for an integer too large for a float.
             is_real = isinstance(number, int | float) and abs(number) <= sys.float_info.max
@@ -127,7 +125,7 @@ VLLM_TOKENS = ProtocolSpec(
     path="/classify",
     body=lambda request: _body(model=request.model, input=request.rows, use_activation=not request.raw),
     parse=lambda response: _by_index(response["data"], lambda each: _only(each["probs"])),
-    source="vLLM 0.32's /classify, recorded",
+    source="vLLM 0.32 /classify (recorded)",
 )
 _PROTOCOLS = (
     VLLM_TOKENS,
@@ -136,7 +134,7 @@ _PROTOCOLS = (
         path="/v1/rerank",
         body=lambda request: _rerank_body(request, instruction=request.instruction, **(_RAW if request.raw else {})),
         parse=lambda response: _by_index(response["results"], lambda each: each["relevance_score"]),
-        source="https://docs.cohere.com/reference/rerank and vLLM 0.32's /v1/rerank, recorded",
+        source="https://docs.cohere.com/reference/rerank and vLLM 0.32 /v1/rerank (recorded)",
     ),
     ProtocolSpec(
         name="tei",

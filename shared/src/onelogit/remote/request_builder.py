@@ -60,8 +60,7 @@ class RequestBuilder:
         else:
             prompts = texts = self.encoder.prompts(pairs, instruction)
             requests = [replace(common, documents=part) for part in self._split([each.text for each in texts])]
-        truncated_count = sum(prompt.is_truncated for prompt in prompts)
-        return BuiltRequests(requests, [prompt.owner for prompt in prompts], truncated_count)
+        return BuiltRequests(requests, [each.owner for each in prompts], sum(each.is_truncated for each in prompts))
 
     def _split(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         size = self.pairs_a_request

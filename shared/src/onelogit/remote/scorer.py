@@ -4,23 +4,15 @@ import asyncio
 import os
 from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from onelogit.base_reranker import PairLogits, Pairs
 from onelogit.checkpoints.load_encoder import load_encoder
 from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
-from onelogit.export.probe import (
-    ProbeFile,
-    diagnose,
-    largest_difference,
-    long_pairs,
-    read_probe,
-    without_truncated,
-    wrong_prompts,
-)
+from onelogit.export import probe
 from onelogit.io.progress import RowProgress
-from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, ModelSpec, Protocol, RemoteOptions
+from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, ModelSpec, Protocol
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.recipe import Recipe
@@ -40,8 +32,8 @@ class RemoteScorer:
 
     def __init__(self, spec: ModelSpec, http: "httpx2.AsyncClient | None") -> None:
         options = spec.remote_options
-        name = checked_choice("protocol", options.get("protocol"), Protocol)
-        self.protocol = PROTOCOLS[DEFAULT_PROTOCOL if name is None else name]
+        protocol = checked_choice("protocol", options.get("protocol"), Protocol)
+        self.protocol = PROTOCOLS[protocol or DEFAULT_PROTOCOL]
         _check_template(self.protocol, options.get("template"), spec.model)
         self._raw = options.get("raw_logits") is not False
         self._served_name = options.get("served_name")
@@ -59,13 +51,12 @@ class RemoteScorer:
             pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
         )
         self._working_instructions: set[str] = set()
-        api_key = options.get("api_key")
         self.client = Client(
             str(spec.url),
-            api_key=os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key,
+            api_key=options.get("api_key", os.environ.get(API_KEY_VARIABLE)),
             headers=options.get("headers"),
             http=http,
-            **_client_limits(options),
+            **_client_limits(spec),
         )
 
     @property
@@ -97,20 +88,23 @@ class RemoteScorer:
 
     def check(self) -> float:
         """See `RemoteReranker.check`."""
+        if self._spec.model is None:
+            raise InputError("check needs an exported model: pass the folder that `onelogit convert` wrote as model")
         loaded = self._loaded or load_encoder(self._spec)
-        probe = without_truncated(read_probe(loaded.model.texts, self._spec.model), loaded.encoder.max_tokens)
+        expected = probe.read_probe(loaded.model.texts, self._spec.model)
+        expected = probe.without_truncated(expected, loaded.encoder.max_tokens)
         if not self._raw:  # the server applies its activation
-            probe = probe._replace(logits=[to_score(logit, "sigmoid") for logit in probe.logits])
-        return self.client.run(lambda: self._check(probe, loaded.encoder))
+            expected = expected._replace(logits=[to_score(logit, "sigmoid") for logit in expected.logits])
+        return self.client.run(lambda: self._check(expected, loaded.encoder))
 
-    async def _check(self, probe: ProbeFile, encoder: Encoder) -> float:
-        instruction = None if self._loaded is None else probe.instruction
-        logits = (await self._score(probe.pairs, instruction)).logits
-        difference = largest_difference(probe, logits)
-        if difference > probe.tolerance:
-            raise diagnose(probe, logits, await self._logits_of_wrong_prompts(probe, encoder))
+    async def _check(self, expected: probe.ProbeFile, encoder: Encoder) -> float:
+        instruction = None if self._loaded is None else expected.instruction
+        logits = (await self._score(expected.pairs, instruction)).logits
+        difference = probe.largest_difference(expected, logits)
+        if difference > expected.tolerance:
+            raise probe.diagnose(expected, logits, await self._logits_of_wrong_prompts(expected, encoder))
         # The long pairs differ only at their ends, so a server that truncates gives them all one logit.
-        logits = (await self._score(long_pairs(probe, encoder), instruction)).logits
+        logits = (await self._score(probe.long_pairs(expected, encoder), instruction)).logits
         if len(logits) > 1 and len(set(logits)) == 1:
             raise ServerError(
                 f"{self.client.url} truncates prompts of max_tokens={encoder.max_tokens}; raise the server's limit, or "
@@ -118,13 +112,13 @@ class RemoteScorer:
             )
         return difference
 
-    async def _logits_of_wrong_prompts(self, probe: ProbeFile, encoder: Encoder) -> dict[str, list[float]]:
-        """By what is wrong; empty unless the server writes prompts from texts, and takes token ids, too."""
+    async def _logits_of_wrong_prompts(self, expected: probe.ProbeFile, encoder: Encoder) -> dict[str, list[float]]:
+        """By the likely mistake; empty if the protocol sends token ids, or the server does not accept them."""
         if self.protocol.sends_tokens:
             return {}
-        plain = [encoder.plain_ids(query + document) for query, document in probe.pairs]
+        plain = [encoder.plain_ids(query + document) for query, document in expected.pairs]
         logits = {}
-        for reason, rows in wrong_prompts(probe, encoder.bos_id, plain).items():
+        for reason, rows in probe.wrong_prompts(expected, encoder.bos_id, plain).items():
             request = ScoreRequest(rows=rows, model=await self._find_served_name())
             try:
                 logits[reason] = await self.client.scores(VLLM_TOKENS, [request])
@@ -195,10 +189,11 @@ def _check_template(protocol: ProtocolSpec, template: str | None, model: str | N
         raise InputError("prompts are written with the model's tokenizer: pass the model's hub id or folder as model")
 
 
-def _client_limits(options: RemoteOptions) -> dict[str, Any]:
-    timeout_s = options.get("timeout_s")
-    if timeout_s is not None and (isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not timeout_s > 0):
+def _client_limits(spec: ModelSpec) -> dict[str, Any]:
+    timeout_s = spec.options.get("timeout_s")
+    if timeout_s is not None and (
+        isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not float(timeout_s) > 0
+    ):
         raise InputError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
-    given = cast("dict[str, Any]", options)
-    counts = {name: checked_count(name, given.get(name)) for name in ("attempts", "requests_at_once")}
+    counts = {name: checked_count(name, spec.options.get(name)) for name in ("attempts", "requests_at_once")}
     return {name: value for name, value in {"timeout_s": timeout_s, **counts}.items() if value is not None}
