@@ -83,7 +83,7 @@ def test_the_card_of_several_labels_says_that_it_is_not_a_reranker(
     )  # fmt: skip
 
     card = (folder / "README.md").read_text("utf-8")
-    assert "It is no reranker" in " ".join(card.split())
+    assert "It is not a reranker" in " ".join(card.split())
     assert "/rerank" not in card
     assert "chat_template" not in printed
 
