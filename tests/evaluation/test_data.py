@@ -33,7 +33,7 @@ def jsonl(path: Path, *rows: object) -> Dataset:
     return read_jsonl(write_lines(path / "queries.jsonl", rows), BadLines())
 
 
-def test_a_folder_in_beir_form_is_read(folder: Path):
+def test_a_folder_in_beir_format_is_read(folder: Path):
     data = beir(folder)
 
     assert data.name == "data"
