@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
-
-from tokenizers import Tokenizer
 
 from onelogit.benchmarking.machine import load_per_core
 from onelogit.benchmarking.result import Result
-from onelogit.benchmarking.runner import Budget, Case, CountTokens, PromptCount, Runner
+from onelogit.benchmarking.runner import Budget, Case, PromptCount, Runner
 from onelogit.benchmarking.targets import OnelogitTarget, SentenceTransformersTarget, TargetFacts, TargetProcess
 from onelogit.benchmarking.text_supply import TextSupply
-from onelogit.checkpoints.load_encoder import load_encoder
+from onelogit.checkpoints.load_encoder import LoadedEncoder, load_encoder
 from onelogit.errors import InputError
 from onelogit.io.progress import progress_bar, waiting
 from onelogit.io.text_files import TextCollection
@@ -48,13 +46,6 @@ class BenchmarkSpec:
     is_compared: bool = False
 
 
-class _TokenCounter(NamedTuple):
-    """Counts a model's tokens without loading its weights. For a server whose model is not named, it counts nothing."""
-
-    count_tokens: CountTokens
-    tokenizer: Tokenizer | None
-
-
 def run_benchmark(spec: BenchmarkSpec) -> Result:
     """Load the targets, measure them, and end their processes.
 
@@ -66,14 +57,14 @@ def run_benchmark(spec: BenchmarkSpec) -> Result:
     with ExitStack() as stack:
         processes = _open_targets(spec, stack)
         facts: TargetFacts = processes[0].call("facts")
-        counter = _token_counter(spec, facts)
-        check_lengths(spec.cases, facts.max_tokens, has_tokenizer=counter.tokenizer is not None)
-        supply = TextSupply(spec.texts, counter.tokenizer)
+        encoder = _load_encoder(spec.model, facts)
+        check_lengths(spec.cases, facts.max_tokens, has_tokenizer=encoder is not None)
+        supply = TextSupply(spec.texts, None if encoder is None else encoder.tokenizer)
         with progress_bar("measuring", spec.budget.seconds, refreshes_per_s=_REFRESHES_PER_S) as advance:
             cases = Runner(
                 targets=processes,
                 supply=supply,
-                count_tokens=counter.count_tokens,
+                count_tokens=partial(_count_tokens, encoder),
                 budget=spec.budget,
                 is_warm=spec.is_warm,
                 report=advance,
@@ -111,19 +102,19 @@ def _open_targets(spec: BenchmarkSpec, stack: ExitStack) -> list[TargetProcess]:
     return [ours, peer]
 
 
-def _token_counter(spec: BenchmarkSpec, facts: TargetFacts) -> _TokenCounter:
-    model = spec.model
+def _load_encoder(model: ModelSpec, facts: TargetFacts) -> LoadedEncoder | None:
+    """The encoder with the target's limit of tokens; None for a server whose model is not named."""
     if model.model is None:
-        return _TokenCounter(lambda _query, _documents: None, None)
-    if facts.max_tokens is not None:
-        model = ModelSpec(model.model, model.url, {**model.options, "max_tokens": facts.max_tokens})
-    loaded = load_encoder(model)
+        return None
+    limit = {} if facts.max_tokens is None else {"max_tokens": facts.max_tokens}
+    return load_encoder(ModelSpec(model.model, model.url, {**model.options, **limit}))
 
-    def count(query: str, documents: Sequence[str]) -> PromptCount:
-        rows = loaded.encoder.rows([(query, document) for document in documents], loaded.instruction)
-        return PromptCount(sum(len(row.ids) for row in rows), sum(row.is_truncated for row in rows))
 
-    return _TokenCounter(count, loaded.tokenizer)
+def _count_tokens(loaded: LoadedEncoder | None, query: str, documents: Sequence[str]) -> PromptCount | None:
+    if loaded is None:
+        return None
+    rows = loaded.encoder.rows([(query, document) for document in documents], loaded.instruction)
+    return PromptCount(sum(len(row.ids) for row in rows), sum(row.is_truncated for row in rows))
 
 
 def check_lengths(cases: Sequence[Case], max_tokens: int | None, *, has_tokenizer: bool) -> None:

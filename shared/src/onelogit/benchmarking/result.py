@@ -66,19 +66,15 @@ class Result:
 
 def notes_of(result: Result) -> list[str]:
     """What to know before relying on the results, one sentence each."""
+    licence, left_out = result.facts.licence, [case for case in result.cases if case.left_out]
     return [
         *([DEMO_NOTE] if is_demo(result.model) else []),
-        *_notes_of_licence(result),
+        *([f"The model is licensed {licence}: not for commercial use."] if is_non_commercial(licence) else []),
         *_notes_of_noise(result),
         *_notes_of_percentiles(result),
         *_notes_of_texts(result),
-        *_notes_of_cases_left_out(result),
+        *(f"{Case(each.candidates, each.document_tokens)} left out: {each.left_out}." for each in left_out),
     ]
-
-
-def _notes_of_licence(result: Result) -> list[str]:
-    licence = result.facts.licence
-    return [f"The model is licensed {licence}: not for commercial use."] if is_non_commercial(licence) else []
 
 
 def _notes_of_noise(result: Result) -> list[str]:
@@ -121,8 +117,3 @@ def _notes_of_texts(result: Result) -> list[str]:
     if cut := sum(case.cut_documents for case in result.cases):
         notes.append(f"{cut:,} documents were truncated to fit max_tokens={result.facts.max_tokens}.")
     return notes
-
-
-def _notes_of_cases_left_out(result: Result) -> list[str]:
-    left_out = [case for case in result.cases if case.left_out]
-    return [f"{Case(each.candidates, each.document_tokens)} left out: {each.left_out}." for each in left_out]

@@ -4,10 +4,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from onelogit.benchmarking.latency import LatencySummary, summarize
-from onelogit.benchmarking.targets import TimedCall
+from onelogit.benchmarking.targets import TargetProcess, TimedCall
 from onelogit.benchmarking.text_supply import TextSupply
 
 _WARM_UP_DOCUMENTS = 32
@@ -48,14 +48,6 @@ class PromptCount(NamedTuple):
 
     tokens: int
     cut: int
-
-
-class TimedTarget(Protocol):
-    """A target in this process or in another."""
-
-    name: str
-
-    def time(self, query: str, documents: Sequence[str]) -> TimedCall: ...
 
 
 CountTokens = Callable[[str, Sequence[str]], PromptCount | None]
@@ -104,7 +96,7 @@ class Runner:
         report: called with the seconds since the last report and a description of the work in progress.
     """
 
-    targets: Sequence[TimedTarget]
+    targets: Sequence[TargetProcess]
     supply: TextSupply
     count_tokens: CountTokens
     budget: Budget
@@ -170,7 +162,7 @@ class Runner:
         )
 
 
-def time_round(targets: Sequence[TimedTarget], query: str, documents: Sequence[str], number: int) -> list[TimedCall]:
+def time_round(targets: Sequence[TargetProcess], query: str, documents: Sequence[str], number: int) -> list[TimedCall]:
     """Time one call to each target; each round starts with another target.
 
     With several targets, a short call that is not timed wakes each one first: while the others compute, the operating

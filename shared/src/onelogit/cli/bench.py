@@ -4,17 +4,11 @@ import argparse
 import math
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onelogit.cli.model_options import (
-    add_json_option,
-    add_model_options,
-    add_server_options,
-    fetch,
-    model_spec,
-)
+from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
 from onelogit.cli.output import print_json
 from onelogit.errors import InputError, check_packages
 from onelogit.io.outputs import check_plot
@@ -56,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     lengths = [None] if options.lengths is None else numbers_of(options.lengths, "--lengths")
     spec = model_spec(options, options.model, {"document_cache_bytes": options.document_cache_bytes})
     _check(options, spec)
-    texts = _texts(options.texts)
+    texts, texts_name = _texts(options.texts)
     if spec.url is None:
         fetch(spec)
     from onelogit.benchmarking.benchmark import BenchmarkSpec, run_benchmark  # noqa: PLC0415  not for --help
@@ -67,8 +61,8 @@ def run(options: argparse.Namespace) -> int:
         BenchmarkSpec(
             model=spec,
             cases=[Case(count, length) for length, count in product(lengths, candidates)],
-            texts=texts.texts,
-            texts_name=texts.name,
+            texts=texts,
+            texts_name=texts_name,
             budget=Budget(options.seconds, options.repeats),
             is_warm=options.warm,
             is_compared=options.compare is not None,
@@ -95,11 +89,6 @@ def numbers_of(text: str, option: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-class _NamedTexts(NamedTuple):
-    texts: TextCollection
-    name: str
-
-
 def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
     """Refuse options that would fail only after the model is loaded."""
     checked_count("--repeats", options.repeats)
@@ -114,18 +103,18 @@ def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
         check_plot(options.plot)
 
 
-def _texts(path: str | None) -> _NamedTexts:
-    """The given texts, or the sample; the sample's queries if the texts have none."""
+def _texts(path: str | None) -> tuple[TextCollection, str]:
+    """The given texts or the sample, and their name; the sample's queries if the texts have none."""
     from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  not for --help
 
     sample = bundled_pairs()
     queries = list(dict.fromkeys(pair.query for pair in sample))
     if path is None:
-        return _NamedTexts(TextCollection(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE)
+        return TextCollection(list(dict.fromkeys(pair.document for pair in sample)), queries), SAMPLE
     texts, name = read_text_collection(path, _MAX_TEXTS), "stdin" if path == STDIN else path
     if not texts.documents:
         raise InputError(f"{name} has no documents")
-    return _NamedTexts(texts if texts.queries else texts._replace(queries=queries), name)
+    return texts if texts.queries else texts._replace(queries=queries), name
 
 
 def _print(result: "Result") -> None:
