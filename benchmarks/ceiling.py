@@ -15,18 +15,6 @@ LAUNCHES = 10  # between two events: a single one is too short to be timed
 REPEATS = 7
 
 
-class CpuCeiling(NamedTuple):
-    """Operations per second.
-
-    Attributes:
-        best: with the fastest of the shapes.
-        weighted: with all linear layers of one decoder layer together.
-    """
-
-    best: float
-    weighted: float
-
-
 def linear_shapes(config: PretrainedConfig) -> list[tuple[int, int]]:
     """(inputs, outputs) of each linear layer of a decoder layer: query, key, value, output, gate, up, down."""
     width, inner = config.hidden_size, config.intermediate_size
@@ -36,8 +24,12 @@ def linear_shapes(config: PretrainedConfig) -> list[tuple[int, int]]:
 
 
 @torch.inference_mode()
-def measure_cpu(config: PretrainedConfig, dtype: str, repeats: int = 15) -> CpuCeiling:
-    """Medians over the repeats of `torch.nn.functional.linear` with 2,048 tokens, the shapes by turns."""
+def measure_cpu(config: PretrainedConfig, dtype: str, repeats: int = 15) -> dict[str, float]:
+    """Operations per second of `torch.nn.functional.linear` with 2,048 tokens, the median over the repeats.
+
+    Returns:
+        `best`, with the fastest shape; `weighted`, with all linear layers of one decoder layer together.
+    """
     shapes = linear_shapes(config)
     tensors = {
         (inputs, outputs): [torch.randn(rows, inputs).to(getattr(torch, dtype)) for rows in (CPU_TOKENS, outputs)]
@@ -52,10 +44,10 @@ def measure_cpu(config: PretrainedConfig, dtype: str, repeats: int = 15) -> CpuC
                 seconds[shape].append(time.perf_counter() - start)
     median = {shape: statistics.median(each) for shape, each in seconds.items()}
     flop = {shape: 2 * CPU_TOKENS * shape[0] * shape[1] for shape in tensors}
-    return CpuCeiling(
-        best=max(flop[shape] / median[shape] for shape in tensors),
-        weighted=sum(flop[shape] for shape in shapes) / sum(median[shape] for shape in shapes),
-    )
+    return {
+        "best": max(flop[shape] / median[shape] for shape in tensors),
+        "weighted": sum(flop[shape] for shape in shapes) / sum(median[shape] for shape in shapes),
+    }
 
 
 class DeviceAmounts(NamedTuple):

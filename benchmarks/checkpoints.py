@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from shapes import SHAPES, Shape, config_of
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from shapes import SHAPES, Shape, changed
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from onelogit import DEMO_MODEL, Recipe, Reranker
 from onelogit.recipes.families import FAMILIES
@@ -62,15 +62,15 @@ def write_checkpoint(
         tokenizer: a folder with a tokenizer; None for onelogit's small one.
         is_tied: whether the embeddings are also the language-model head.
     """
-    model = random_model(shape, shape.layers if layers is None else layers, is_tied=is_tied)
+    layers = shape.layers if layers is None else layers
+    model = random_model(changed(shape.config, num_hidden_layers=layers, tie_word_embeddings=is_tied))
     model.save_pretrained(folder, max_shard_size="1GB")
     AutoTokenizer.from_pretrained(DEMO_MODEL if tokenizer is None else tokenizer).save_pretrained(folder)
     return add_metadata(folder, shape.family)
 
 
-def random_model(shape: Shape, layers: int, *, is_tied: bool, device: str = "cpu") -> Qwen3ForCausalLM:
+def random_model(config: Qwen3Config, device: str = "cpu") -> Qwen3ForCausalLM:
     """A model with weights from a fixed seed, created on the device; a type of device always gets the same ones."""
-    config = config_of(shape, layers, is_tied=is_tied)
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config)
     model.to(torch.bfloat16).to_empty(device=device)

@@ -62,9 +62,9 @@ def run(bench: CpuBenchmark, names: list[str]) -> dict[str, Any]:
     if "ceiling" not in names:
         return {"parts": {name: measure(bench) for name, measure in MEASUREMENTS.items() if name in names}}
     config = AutoConfig.from_pretrained(bench.checkpoint.folder)
-    before = measure_cpu(config, bench.checkpoint.dtype)._asdict()
+    before = measure_cpu(config, bench.checkpoint.dtype)
     results = run(bench, [name for name in names if name != "ceiling"])
-    return {**results, "ceiling": {"before": before, "after": measure_cpu(config, bench.checkpoint.dtype)._asdict()}}
+    return {**results, "ceiling": {"before": before, "after": measure_cpu(config, bench.checkpoint.dtype)}}
 
 
 def report(result: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from gpu_targets import GpuTarget, SharedModel, TargetUnavailable
-from shapes import SHAPES
+from shapes import SHAPES, changed
 from timing import Compute
 from torch import nn
 
@@ -34,7 +34,7 @@ def head_alone(shared: SharedModel, attention: str = "sdpa") -> GpuTarget:
     from sentence_transformers.base.modules import Dense, Transformer  # noqa: PLC0415
     from sentence_transformers.sentence_transformer.modules import Pooling  # noqa: PLC0415
 
-    model, width = shared.copy(), shared.shape.hidden
+    model, width = shared.copy(), shared.config.hidden_size
     model.set_attn_implementation(attention)
     forward = {"method": "forward", "method_output_name": "last_hidden_state"}
     with tempfile.TemporaryDirectory() as folder:
@@ -69,9 +69,9 @@ def unpadded(shared: SharedModel) -> GpuTarget:
 
 def _write_stand_in(folder: Path, shared: SharedModel) -> None:
     """Write a tiny model with the metadata of the large one, which then takes its place."""
-    random_model(SHAPES["tiny"], 1, is_tied=True).save_pretrained(folder)
+    random_model(changed(SHAPES["tiny"].config, num_hidden_layers=1)).save_pretrained(folder)
     shared.tokenizer.save_pretrained(folder)
-    add_metadata(folder, shared.shape.family)
+    add_metadata(folder, shared.family)
 
 
 def _target(shared: SharedModel, encoder: Any) -> GpuTarget:

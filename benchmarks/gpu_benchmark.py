@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from gpu_targets import (
     compiled_target,
     onelogit_target,
 )
-from shapes import SHAPES, Shape, shape_of
+from shapes import SHAPES, changed
 from targets import CARD, COMPILED, HEAD_ALONE, ONELOGIT, OURS, SENTENCE_TRANSFORMERS, UNPADDED
 from texts import Corpus, RandomTexts
 from timing import DeviceCall, TimeLimit, largest_difference, ratios, spread, take_turns
 from torch._dynamo.utils import counters
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast, Qwen3Config
 from workload import CallWork, count_work
 
 from onelogit.errors import first_line
@@ -114,10 +114,9 @@ class GpuBenchmark:
         """The model of a shape, created when it is first used."""
         if shape not in self._models:
             weights = self.weights if shape == SMALL else None
-            dimensions = self._dimensions(shape, weights)
             self._models[shape] = SharedModel(
-                dimensions,
-                dimensions.layers,
+                SHAPES[shape].family,
+                self._config(shape, weights),
                 tokenizer=self.tokenizer,
                 device=self.device,
                 dtype=self.dtype,
@@ -126,14 +125,14 @@ class GpuBenchmark:
             )
         return self._models[shape]
 
-    def _dimensions(self, shape: str, weights: Path | None) -> Shape:
-        """One of `SHAPES`, or the shape of the weights; in a quick run, a tiny one of the same family."""
+    def _config(self, shape: str, weights: Path | None) -> Qwen3Config:
+        """The configuration of the shape, or of the weights; in a quick run, a tiny one."""
         if weights is not None:
-            return shape_of(AutoConfig.from_pretrained(weights), SHAPES[shape].family)
+            return AutoConfig.from_pretrained(weights)
         if not self.is_quick:
-            return SHAPES[shape]
-        vocabulary = max(SHAPES["tiny"].vocabulary, len(self.tokenizer))
-        return replace(SHAPES["tiny"], family=SHAPES[shape].family, vocabulary=vocabulary)
+            return SHAPES[shape].config
+        tiny = SHAPES["tiny"].config
+        return changed(tiny, vocab_size=max(tiny.vocab_size, len(self.tokenizer)))
 
     def targets(self, shape: str, names: Sequence[str]) -> dict[str, GpuTarget]:
         """The targets that can take part, each loaded once; `without` says why others cannot."""
@@ -211,7 +210,7 @@ class GpuBenchmark:
         work = [count_work(model.rows(query, documents), model.config) for query, documents in measured]
         return {
             "shape": shape,
-            "layers": model.layers,
+            "layers": model.config.num_hidden_layers,
             "graphs_compiled_meanwhile": graphs,
             **summarize_device_calls(timed, work),
         }

@@ -137,8 +137,9 @@ def cached(bench: GpuBenchmark) -> dict[str, Any]:
     texts = bench.random_texts(seed=2)
     documents = texts.texts(sizes.documents, sizes.medium)
     queries = [texts.text(QUERY_TOKENS) for _ in range(sizes.rounds + 1)]
-    shape = shared.shape
-    token_bytes = 2 * shared.layers * shape.key_value_heads * shape.head_dim * shared.dtype.itemsize
+    config = shared.config
+    key_values = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    token_bytes = key_values * shared.dtype.itemsize
     cache_bytes = token_bytes * sum(map(len, shared.rows(queries[0], documents)))
     rerankers = {ONELOGIT: shared.reranker(), CACHED: shared.reranker(document_cache_bytes=cache_bytes)}
     calls = {

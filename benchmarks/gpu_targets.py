@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from shapes import Shape, config_of
 from targets import CARDS, Score
 from timing import Compute
 from torch import nn
@@ -52,15 +51,15 @@ class SharedModel:
     """A model, and what all targets that compute with it share.
 
     Attributes:
-        shape: of the model.
-        layers: of the model, at most those of the shape.
+        family: of its recipe.
+        config: of the model.
         tokenizer: of all targets.
         peer_batch: prompts in one forward pass of Sentence Transformers.
-        weights: folder of a language model of that shape; None for random weights.
+        weights: folder of a language model with that configuration; None for random weights.
     """
 
-    shape: Shape
-    layers: int
+    family: str
+    config: Qwen3Config
     tokenizer: PreTrainedTokenizerFast
     device: torch.device
     dtype: torch.dtype
@@ -70,19 +69,14 @@ class SharedModel:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe of the shape's family."""
-        return recipe_with_ids(self.tokenizer, self.shape.family)
-
-    @cached_property
-    def config(self) -> Qwen3Config:
-        """The model's configuration."""
-        return config_of(self.shape, self.layers, is_tied=True)
+        """The family's recipe."""
+        return recipe_with_ids(self.tokenizer, self.family)
 
     @cached_property
     def model(self) -> Qwen3ForCausalLM:
         """The language model itself; targets compute with copies of it."""
         if self.weights is None:
-            model = random_model(self.shape, self.layers, is_tied=True, device=str(self.device))
+            model = random_model(self.config, str(self.device))
         else:
             model = Qwen3ForCausalLM.from_pretrained(self.weights, dtype=torch.bfloat16).eval().to(self.device)
         # Not `.to(bfloat16)`, which would also round the rotary embedding's frequencies.
@@ -116,7 +110,7 @@ def attention_of(shared: SharedModel, target: GpuTarget) -> str:
     """How onelogit computes attention here: its fallbacks raise no errors."""
     if not attends_over_prefix_tree(target.model):
         return "padded rows: prefix trees gave other logits when the model was loaded"
-    query = torch.empty(1, 1, shared.shape.head_dim, device=shared.device, dtype=shared.dtype)
+    query = torch.empty(1, 1, shared.config.head_dim, device=shared.device, dtype=shared.dtype)
     return (
         "prefix trees, all segments at once"
         if FlashVarlenAttention.supports(query)
@@ -158,7 +152,7 @@ def card_target(shared: SharedModel) -> GpuTarget:
     """As the model card shows it: all prompts at once, left padding, the last of logits over the whole vocabulary."""
     model, tokenizer = shared.copy(), deepcopy(shared.tokenizer)
     tokenizer.padding_side = "left"
-    read = CARDS[shared.shape.family](shared.recipe.read_out)
+    read = CARDS[shared.family](shared.recipe.read_out)
 
     def tokenize(query: str, documents: Sequence[str]) -> Compute:
         inputs = tokenizer.pad({"input_ids": shared.rows(query, documents)}, return_tensors="pt")

@@ -11,7 +11,6 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from shapes import SHAPES
@@ -20,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from checkpoints import write_checkpoint
 from onelogit import Reranker
-from onelogit.benchmarking.machine import peak_memory, reset_peak_memory, resident_bytes
+from onelogit.benchmarking.machine import MemoryUse, peak_memory, reset_peak_memory, resident_bytes
 from onelogit.benchmarking.worker_process import WorkerProcess
 
 
@@ -50,37 +49,18 @@ LOADERS = {
 }
 
 
-class LoadingMemory(NamedTuple):
-    """Resident bytes above what the process had before loading."""
-
-    peak: int
-    after: int
-
-
 class LoadingProbe:
-    """Loads a model once, in a `WorkerProcess`."""
+    """Measures one way to load, in a `WorkerProcess`."""
 
-    def __init__(self, load: Callable[[str], Sequence[nn.Module]], folder: str) -> None:
+    def measure(self, load: Callable[[str], Sequence[nn.Module]], folder: str) -> MemoryUse:
+        """Resident bytes above those before loading, at the peak and afterwards."""
         AutoConfig.from_pretrained(folder)  # what it imports does not count
         device = torch.device("cpu")
         before = reset_peak_memory(device)
-        self._models = load(folder)
-        for model in self._models:
-            for weight in model.parameters():
-                float(weight.sum())  # reads its pages
-        self._memory = LoadingMemory(peak_memory(device) - before, resident_bytes("VmRSS") - before)
-
-    def memory(self) -> LoadingMemory:
-        return self._memory
-
-
-def measure(name: str, folder: str) -> LoadingMemory:
-    """The memory of one way to load."""
-    process = WorkerProcess(name, LoadingProbe, LOADERS[name], folder)
-    try:
-        return process.call("memory")
-    finally:
-        process.close()
+        models = load(folder)
+        for weight in [weight for model in models for weight in model.parameters()]:
+            weight.detach().sum()  # reads all its pages
+        return MemoryUse(resident_bytes("VmRSS") - before, peak_memory(device) - before)
 
 
 def main() -> None:
@@ -96,9 +76,11 @@ def main() -> None:
         layers = shape.layers if options.layers is None else options.layers
         print(f"checkpoint {size / 1e9:.2f} GB, bfloat16, {layers} layers, {'un' * options.untied}tied")
         print(f"{'':32}peak / checkpoint   kept / checkpoint")
-        for name in LOADERS:
-            measured = measure(name, folder)
-            print(f"{name:32}{measured.peak / size:17.2f}   {measured.after / size:17.2f}")
+        for name, load in LOADERS.items():
+            process = WorkerProcess(name, LoadingProbe)
+            used = process.call("measure", load, folder)
+            process.close()
+            print(f"{name:32}{used.peak / size:17.2f}   {used.loaded / size:17.2f}")
 
 
 if __name__ == "__main__":

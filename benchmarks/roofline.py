@@ -8,7 +8,8 @@ Nothing is measured here. The rates are those that gpu.py measures, or a data sh
 import argparse
 from typing import NamedTuple
 
-from shapes import SHAPES, Shape, config_of
+from shapes import SHAPES
+from transformers import Qwen3Config
 from workload import needed_flop
 
 # Tokens before the document (shared by all prompts of a call) and after it, in the Qwen3 tokenizer with a query of 8.
@@ -47,28 +48,28 @@ class CallMinimum(NamedTuple):
         return self.flop / flop_per_s + moved / bytes_per_s
 
 
-def prefix_tree_minimum(shape: Shape, document_tokens: int) -> CallMinimum:
+def prefix_tree_minimum(config: Qwen3Config, document_tokens: int) -> CallMinimum:
     """For a hundred documents after one shared prefix, as onelogit computes them."""
     row = PREFIX + document_tokens + SUFFIX
     keys = PREFIX + DOCUMENTS * row
-    gathered_bytes = 2 * 2 * BFLOAT16 * shape.key_value_heads * shape.head_dim * keys * shape.layers
-    return _minimum(shape, [(0, row), *[(PREFIX, row)] * (DOCUMENTS - 1)], OUR_NORM, gathered_bytes)
+    gathered_bytes = 2 * 2 * BFLOAT16 * config.num_key_value_heads * config.head_dim * keys * config.num_hidden_layers
+    return _minimum(config, [(0, row), *[(PREFIX, row)] * (DOCUMENTS - 1)], OUR_NORM, gathered_bytes)
 
 
-def padded_minimum(shape: Shape, document_tokens: int) -> CallMinimum:
+def padded_minimum(config: Qwen3Config, document_tokens: int) -> CallMinimum:
     """For the same prompts, each computed by itself; their lengths are equal, so there is no padding."""
-    return _minimum(shape, [(0, PREFIX + document_tokens + SUFFIX)] * DOCUMENTS, NORM, gathered_bytes=0)
+    return _minimum(config, [(0, PREFIX + document_tokens + SUFFIX)] * DOCUMENTS, NORM, gathered_bytes=0)
 
 
-def _minimum(shape: Shape, new: list[tuple[int, int]], norm_bytes: int, gathered_bytes: int) -> CallMinimum:
-    heads, key_value = shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim
-    plain = norm_bytes * (2 * shape.hidden + heads + key_value) + ROTARY * (heads + key_value)
-    plain += SILU_AND_PRODUCT * shape.intermediate + 2 * SUM * shape.hidden
+def _minimum(config: Qwen3Config, new: list[tuple[int, int]], norm_bytes: int, gathered_bytes: int) -> CallMinimum:
+    heads, key_value = (config.head_dim * n for n in (config.num_attention_heads, config.num_key_value_heads))
+    plain = norm_bytes * (2 * config.hidden_size + heads + key_value) + ROTARY * (heads + key_value)
+    plain += SILU_AND_PRODUCT * config.intermediate_size + 2 * SUM * config.hidden_size
     # One kernel each for sum and norm, for norm and rotary embedding, and for SiLU and product.
-    fused = BFLOAT16 * (2 * 4 * shape.hidden + 2 * (heads + key_value) + 3 * shape.intermediate)
+    fused = BFLOAT16 * (2 * 4 * config.hidden_size + 2 * (heads + key_value) + 3 * config.intermediate_size)
     tokens = sum(stop - start for start, stop in new)
-    flop = needed_flop(new, config_of(shape, shape.layers, is_tied=True))
-    layer_tokens = tokens * shape.layers
+    flop = needed_flop(new, config)
+    layer_tokens = tokens * config.num_hidden_layers
     return CallMinimum(tokens, flop, plain * layer_tokens, fused * layer_tokens, gathered_bytes)
 
 
@@ -80,7 +81,8 @@ def main() -> None:
     print("| " + " | ".join(HEADINGS) + " |")
     print("|---" * len(HEADINGS) + "|")
     for name, length in CASES:
-        ours, padded = prefix_tree_minimum(SHAPES[name], length), padded_minimum(SHAPES[name], length)
+        config = SHAPES[name].config
+        ours, padded = prefix_tree_minimum(config, length), padded_minimum(config, length)
         product_s = ours.flop / rates["flop_per_s"]
         plain_s, fused_s = (ours.seconds(**rates, is_fused=is_fused) for is_fused in (False, True))
         padded_s = padded.seconds(**rates, is_fused=False)

@@ -202,15 +202,15 @@ def test_random_texts_have_the_exact_number_of_tokens(scripts: None, tokenizer: 
 @given(length=st.integers(1, 50))
 def test_the_roofline_counts_the_same_work_as_the_rows(scripts: None, workload: ModuleType, length: int):
     from roofline import DOCUMENTS, PREFIX, SUFFIX, prefix_tree_minimum
-    from shapes import SHAPES, config_of
+    from shapes import SHAPES
 
-    shape = SHAPES["tiny"]
+    config = SHAPES["tiny"].config
     own = length + SUFFIX
     rows = [[*[0] * PREFIX, *[1 + row] * own] for row in range(DOCUMENTS)]
 
-    minimum = prefix_tree_minimum(shape, length)
+    minimum = prefix_tree_minimum(config, length)
 
-    work = workload.count_work(rows, config_of(shape, shape.layers, is_tied=True))
+    work = workload.count_work(rows, config)
     assert (minimum.tokens, minimum.flop) == (work.distinct_tokens, work.flop)
 
 
@@ -235,11 +235,10 @@ def test_a_measurement_that_fails_or_takes_too_long_is_listed(gpu: ModuleType, m
 
 def test_a_shared_model_computes_with_real_weights_if_they_are_named(scripts: None, tokenizer: PreTrainedTokenizerFast):
     from gpu_targets import SharedModel
-    from shapes import shape_of
 
     config = AutoConfig.from_pretrained(DEMO_MODEL)
-    shape = shape_of(config, "qwen3-reranker")
-    shared = SharedModel(shape, shape.layers, tokenizer, torch.device("cpu"), torch.float32, weights=DEMO_MODEL)
+    device = torch.device("cpu")
+    shared = SharedModel("qwen3-reranker", config, tokenizer, device, torch.float32, weights=DEMO_MODEL)
     call = "What is the capital of China?", ["Beijing is the capital of China.", "Bananas are yellow."]
 
     with Reranker.load(DEMO_MODEL, device="cpu", dtype="float32") as reranker:
