@@ -1,8 +1,9 @@
-"""A run of text -> shorter runs, cut where a tokenizer begins anew whatever a caller writes.
+"""A span of text -> shorter spans, cut where the tokenizer separates tokens whatever text the caller inserts.
 
-A tokenizer that splits a text into pieces before it merges within them gives both sides of such a place the ids that
-they have in the whole. A place is proved on the tokenizer itself, between neighbours of every kind. Tokenizers that
-look further than one character ahead or behind could not be proved so, and are never trusted.
+Most tokenizers split a text into words before they merge characters within each word. At a place where the text is
+always split, both sides have the same ids alone as in the whole. Each place is verified with the tokenizer itself,
+between neighbours of every kind. A tokenizer that looks further than one character ahead or back cannot be verified in
+this way, and its spans are never cut.
 """
 
 import json
@@ -15,16 +16,15 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer, models
 
-from onelogit.prompts.template import Part
+from onelogit.prompts.template import Part, Span
 
-Run = tuple[Part, ...]
-
-# They compose and decompose; nothing composes with an ASCII character that stands to its right.
-_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD"}
-# The one assertion that GPT-like patterns need sees one character, which is then a constant one.
+# Unicode normalisation: no character composes with an ASCII character after it.
+_LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD"}
+# The only assertion in GPT-like patterns. It looks at one character, which is constant next to every cut.
 _ONE_AHEAD = r"(?!\S)"
 _ASSERTION = re.compile(r"\(\?[=!<]|(?<!\[)\^|\$|\\[bBAzZGKkyY\d]")
 
+# Texts that may be next to a cut: one character of each kind, rare kinds, and sequences that patterns treat specially.
 _KINDS = "a \n.1'\t\r漢각\u0301😀"
 _RARE = (
     "Aßéйאاकไあア각ʰǅªİſﬁ²٣Ⅷ①—«»¿、。€×´¨˙©"
@@ -32,87 +32,87 @@ _RARE = (
 )
 _LONGER = ("   ", "\t\t\t", "\n\n\n", "\r\n\r\n", " \n ", "111", "1111", "...", "'re", "'ve", "'LL", "re", "ve", "ll")
 _ASCII = map(chr, range(128))
-_BEHIND = tuple(dict.fromkeys([*_KINDS, "", *_LONGER, *_RARE, *_ASCII]))
-_BEFORE = tuple(dict.fromkeys([*_BEHIND, *map("".join, product(_KINDS, _KINDS))]))
-_COMPANIONS = 3  # so many of the first stand against each of the others
+_AFTER = tuple(dict.fromkeys([*_KINDS, "", *_LONGER, *_RARE, *_ASCII]))
+_BEFORE = tuple(dict.fromkeys([*_AFTER, *map("".join, product(_KINDS, _KINDS))]))
+_PARTNERS = 3  # this many of the first texts on each side are combined with every text on the other side
 
 
-def cut_at_boundaries(run: Run, tokenizer: Tokenizer) -> Iterator[Run]:
-    """The run in pieces: each caller's text with as little constant text around it as may be.
+def cut_at_boundaries(span: Span, tokenizer: Tokenizer) -> Iterator[Span]:
+    """The span in parts: each of the caller's texts with as little constant text around it as possible.
 
     Args:
-        run: text that is tokenised whole, with nothing in front of it and nothing behind.
-        tokenizer: the one that is to read the pieces.
+        span: text that is tokenised together, with nothing before or after it.
+        tokenizer: the one that will tokenise the parts.
     """
-    splitter = _Splitter.of(tokenizer) if _looks_no_further(tokenizer) else None
-    piece: list[Part] = []
-    for index, part in enumerate(run):
+    splitter = _Splitter.of(tokenizer) if _is_local(tokenizer) else None
+    current: list[Part] = []
+    for index, part in enumerate(span):
         start = 0
-        is_first, is_last = index == 0, index == len(run) - 1
-        for place in _forced_places(splitter, part.text, is_first, is_last) if splitter else ():
-            yield (*piece, Part(part.text[start:place]))
-            piece, start = [], place
-        piece.append(part._replace(text=part.text[start:]))
-    yield tuple(piece)
+        is_first, is_last = index == 0, index == len(span) - 1
+        for position in _boundaries(splitter, part.text, is_first, is_last) if splitter else ():
+            yield (*current, Part(part.text[start:position]))
+            current, start = [], position
+        current.append(part._replace(text=part.text[start:]))
+    yield tuple(current)
 
 
 @dataclass(frozen=True, slots=True)
 class _Splitter:
-    """Text -> the pieces within which a tokenizer merges. Splitters that do the same are equal."""
+    """The steps of a tokenizer that split a text into words. Splitters with the same settings are equal."""
 
     state: tuple[bytes, ...]
-    stages: tuple[Any, Any] = field(compare=False)
+    steps: tuple[Any, Any] = field(compare=False)
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self:
-        stages = tokenizer.normalizer, tokenizer.pre_tokenizer
-        return cls(tuple(b"" if stage is None else stage.__getstate__() for stage in stages), stages)
+        steps = tokenizer.normalizer, tokenizer.pre_tokenizer
+        return cls(tuple(b"" if step is None else step.__getstate__() for step in steps), steps)
 
     def split(self, text: str) -> list[str]:
-        normalizer, pre_tokenizer = self.stages
+        normalizer, pre_tokenizer = self.steps
         normal = text if normalizer is None else normalizer.normalize_str(text)
-        return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(normal)]
+        return [word for word, _ in pre_tokenizer.pre_tokenize_str(normal)]
 
 
 @lru_cache(maxsize=256)
-def _forced_places(splitter: _Splitter, text: str, is_first: bool, is_last: bool) -> tuple[int, ...]:
-    """Where to cut constant text: as soon as can be behind a caller's text, as late as can be before the next."""
-    # Constant on both sides, so that no caller's text touches a cut.
-    places = [place for place in range(1, len(text)) if text[place - 1 : place + 1].isascii()]
-    before, behind = ("",) if is_first else _BEFORE, ("",) if is_last else _BEHIND
+def _boundaries(splitter: _Splitter, text: str, is_first: bool, is_last: bool) -> tuple[int, ...]:
+    """Where to cut constant text: as early as possible after the caller's text, and as late as possible before it."""
+    # Only between ASCII characters of the constant text, so that the caller's text is never next to a cut.
+    positions = [position for position in range(1, len(text)) if text[position - 1 : position + 1].isascii()]
+    before, after = ("",) if is_first else _BEFORE, ("",) if is_last else _AFTER
 
-    def first_forced(candidates: Iterable[int]) -> set[int]:
-        for place in candidates:
-            lefts, rights = [b + text[:place] for b in before], [text[place:] + b for b in behind]
-            if _is_forced(splitter, lefts, rights):
-                return {place}
+    def first_boundary(candidates: Iterable[int]) -> set[int]:
+        for position in candidates:
+            lefts, rights = [b + text[:position] for b in before], [text[position:] + a for a in after]
+            if _always_splits(splitter, lefts, rights):
+                return {position}
         return set()
 
-    soon = set() if is_first else first_forced(places)
-    late = set() if is_last else first_forced(reversed(places))
-    return tuple(sorted(soon | late))
+    earliest = set() if is_first else first_boundary(positions)
+    latest = set() if is_last else first_boundary(reversed(positions))
+    return tuple(sorted(earliest | latest))
 
 
-def _is_forced(splitter: _Splitter, lefts: list[str], rights: list[str]) -> bool:
-    """Whether each left and right text fall into the same pieces together as alone."""
+def _always_splits(splitter: _Splitter, lefts: list[str], rights: list[str]) -> bool:
+    """Whether each left text followed by a right text is split into the same words as the two alone."""
     alone = lru_cache(maxsize=None)(splitter.split)
-    some = chain(product(lefts[:_COMPANIONS], rights), product(lefts[_COMPANIONS:], rights[:_COMPANIONS]))
-    return all(splitter.split(left + right) == alone(left) + alone(right) for left, right in some)
+    pairs = chain(product(lefts[:_PARTNERS], rights), product(lefts[_PARTNERS:], rights[:_PARTNERS]))
+    return all(splitter.split(left + right) == alone(left) + alone(right) for left, right in pairs)
 
 
-def _looks_no_further(tokenizer: Tokenizer) -> bool:
-    """Whether ids are known to depend on pieces alone, and where a piece ends on its closest neighbours."""
+def _is_local(tokenizer: Tokenizer) -> bool:
+    """Whether ids depend only on words, and the end of a word only on the closest characters."""
     model = tokenizer.model
-    merges_pieces = isinstance(model, models.BPE) and not model.dropout and tokenizer.pre_tokenizer is not None
-    if not merges_pieces or tokenizer.get_added_tokens_decoder():
-        return False  # an added token may begin in a caller's text and end in the constant
+    merges_words = isinstance(model, models.BPE) and not model.dropout and tokenizer.pre_tokenizer is not None
+    if not merges_words or tokenizer.get_added_tokens_decoder():
+        return False  # an added token may begin in the caller's text and end in the constant text
     steps = [*_steps(tokenizer.normalizer), *_steps(tokenizer.pre_tokenizer)]
-    return all(_is_local(step) for step in steps)
+    return all(_is_local_step(step) for step in steps)
 
 
-def _steps(stage: Any) -> Iterator[Mapping[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer, as tokenizer.json writes them."""
-    remaining = [] if stage is None else [json.loads(stage.__getstate__())]
+def _steps(component: Any) -> Iterator[Mapping[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, in the form of tokenizer.json."""
+    remaining = [] if component is None else [json.loads(component.__getstate__())]
     while remaining:
         step = remaining.pop()
         inner = step.get("pretokenizers", step.get("normalizers"))
@@ -122,11 +122,11 @@ def _steps(stage: Any) -> Iterator[Mapping[str, Any]]:
             remaining += inner
 
 
-def _is_local(step: Mapping[str, Any]) -> bool:
+def _is_local_step(step: Mapping[str, Any]) -> bool:
     match step:
         case {"type": "Split", "pattern": {"Regex": pattern}}:
             return not _ASSERTION.search(pattern.replace(_ONE_AHEAD, ""))
         case {"type": "ByteLevel", "add_prefix_space": False} | {"type": "Digits"}:
             return True
         case _:
-            return step["type"] in _NORMALIZERS
+            return step["type"] in _LOCAL_NORMALIZERS

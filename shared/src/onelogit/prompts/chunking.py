@@ -1,4 +1,4 @@
-"""A document's run that does not fit -> the parts of the document that do, each as ids and as text."""
+"""The span of a document that does not fit -> chunks of the document that fit, as ids and as text."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,15 +7,15 @@ from tokenizers import Encoding
 
 from onelogit.errors import InputError
 
-_OVERLAP = 8  # a chunk begins with this part of the one before, lest a passage on the seam be read in halves only
+_OVERLAP = 8  # a chunk repeats 1/8 of the one before, so that a passage cut by one of them is whole in the other
 
 
 class Chunk(NamedTuple):
     """A part of a document.
 
     Attributes:
-        ids: of the document's run, with no more of the document in it than this part.
-        start: where the part begins in the run's text, in characters.
+        ids: of the document's span, with only this part of the document.
+        start: where the part begins in the text of the span, in characters.
         end: where it ends.
     """
 
@@ -25,27 +25,28 @@ class Chunk(NamedTuple):
 
 
 def cut_into_chunks(encoding: Encoding, document: tuple[int, int], excess: int, max_tokens: int) -> Iterator[Chunk]:
-    """As many of a document's tokens as fit: its first, and then those behind, chunk by chunk.
+    """The document's first tokens, as many as fit, then the following ones, chunk by chunk.
 
-    The last chunk is as long as the others, so that no few last words stand for a document.
+    The last chunk is as long as the others, so that it is not scored by only a few words.
 
     Args:
-        encoding: of the document's run.
-        document: where the document stands in the text of the run, in characters.
-        excess: how many tokens the row has too many.
-        max_tokens: what the row may have, to be named.
+        encoding: of the document's span.
+        document: where the document begins and ends in the text of the span, in characters.
+        excess: by how many tokens the row is too long.
+        max_tokens: the limit of the row, for the error message.
 
     Raises:
-        InputError: not one token fits.
+        InputError: not even one token fits.
     """
     start, end = document
-    # A token that joins the document's last characters to the frame belongs to the frame.
+    # A token that joins the document's last characters with constant text does not belong to the document.
     inside = [i for i, (first, last) in enumerate(encoding.offsets) if start <= first and last <= end]
     room = len(inside) - excess
     if room < 1:
         raise InputError(
-            f"the query, the instruction and the prompt's frame take {max_tokens - room} tokens, which leaves no room "
-            f"for a document in max_tokens={max_tokens}: {1 - room} too many. Shorten the query or raise max_tokens"
+            f"the query, the instruction and the constant text of the prompt take {max_tokens - room} tokens, which "
+            f"leaves no room for a document in max_tokens={max_tokens}: {1 - room} too many. Shorten the query or "
+            "raise max_tokens"
         )
     ids, offsets = encoding.ids, encoding.offsets
     before, after = ids[: inside[0]], ids[inside[-1] + 1 :]

@@ -1,4 +1,4 @@
-"""A prompt -> its layout: frames of constant ids, and between them the runs of text that each pair fills anew."""
+"""A prompt -> its layout: constant token ids, and between them the spans of text that differ between pairs."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,137 +6,112 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from onelogit.prompts.boundaries import Run
-from onelogit.prompts.template import Field, Part, Prompt, fill
-from onelogit.prompts.tokenizer import any_of
-
-Piece = int | Run
-Values = Mapping[Field, str]
-
-_QUERY: Run = (Part(field="query"),)
-_DOCUMENT: Run = (Part(field="document"),)
+from onelogit.prompts.template import Part, Span, Values, fill
+from onelogit.prompts.token_rows import TokenRow
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A prompt as `frames[0] runs[0] frames[1] ... runs[-1] frames[-1]`.
+    """A prompt as `constant_ids[0] variable_spans[0] constant_ids[1] ... variable_spans[-1] constant_ids[-1]`.
 
     Attributes:
-        frames: token ids, one frame more than there are runs; empty where a run begins or ends the prompt, or two meet.
-        runs: parts that are tokenised together, at least one of them a caller's text.
-        document_run: which of the runs holds the document.
-        stem_runs: which of the runs begin where what was read so far is worth keeping.
+        constant_ids: token ids; one item more than there are variable spans, empty if no constant tokens are there.
+        variable_spans: parts that are tokenised together, at least one of them a field.
+        document_span_index: index of the variable span with the document.
+        cacheable_spans: indices of the variable spans before which a prefix worth caching ends.
+        has_types: whether the model reads token_type_ids, which are 1 for the second text of a pair.
     """
 
-    frames: tuple[tuple[int, ...], ...]
-    runs: tuple[Run, ...]
+    constant_ids: tuple[tuple[int, ...], ...]
+    variable_spans: tuple[Span, ...]
     document_span_index: int
     cacheable_spans: frozenset[int]
+    has_types: bool = False
+
+    @property
+    def document_span(self) -> Span:
+        return self.variable_spans[self.document_span_index]
 
     @property
     def is_document_first(self) -> bool:
-        """Whether the document stands in front of the query."""
-        fields = [part.field for run in self.runs for part in run]
-        return next(field for field in fields if field in ("query", "document")) == "document"
+        """Whether the document comes before the query."""
+        fields = [part.field for span in self.variable_spans for part in span]
+        return fields.index("document") < fields.index("query")
 
     def texts(self, values: Values) -> list[str]:
-        """The text of each run, in order."""
-        return [_text(run, values) for run in self.runs]
+        """The text of each variable span."""
+        return [fill(span, values) for span in self.variable_spans]
 
-    def join(self, run_ids: Sequence[Iterable[int]]) -> tuple[int, ...]:
-        """One row.
+    def row(self, span_ids: Sequence[Iterable[int]], owner: int = 0) -> TokenRow:
+        """The whole row.
 
         Args:
-            run_ids: the ids of each run, in order.
+            span_ids: the ids of each variable span.
+            owner: as in `TokenRow`.
         """
-        row = [*self.frames[0]]
-        for ids, frame in zip(run_ids, self.frames[1:], strict=True):
-            row += ids
-            row += frame
-        return tuple(row)
+        ids: list[int] = []
+        starts = []
+        for constant, variable in zip(self.constant_ids, (*span_ids, ()), strict=True):
+            ids += constant
+            starts.append(len(ids))
+            ids += variable
+        prefixes = [start for index, start in enumerate(starts) if index in self.cacheable_spans]
+        prefixes = [length for length in dict.fromkeys(prefixes) if 0 < length < len(ids)]
+        return TokenRow(tuple(ids), starts[1] if self.has_types else 0, tuple(prefixes), owner)
 
-    def with_document(self, run_ids: Sequence[Sequence[int]], document: Sequence[int]) -> list[Sequence[int]]:
-        """The ids of each run, with others in place of the document's run."""
-        return [document if index == self.document_span_index else ids for index, ids in enumerate(run_ids)]
-
-    def starts(self, run_ids: Sequence[Sequence[int]]) -> list[int]:
-        """Where each run begins in the row, and where the row ends, in tokens."""
-        starts, place = [], 0
-        for frame, ids in zip(self.frames, (*run_ids, ()), strict=True):
-            place += len(frame)
-            starts.append(place)
-            place += len(ids)
-        return starts
-
-    def cacheable_prefixes(self, run_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
-        """Where a row can be cut, in tokens from its start, ascending; see `TokenRow`."""
-        *starts, end = self.starts(run_ids)
-        places = [start for run, start in enumerate(starts) if run in self.cacheable_spans]
-        return tuple(dict.fromkeys(place for place in places if 0 < place < end))
-
-    def document_text(self, values: Values, start: int, end: int) -> str:
-        """A part of the text of the document's run."""
-        return _text(self.runs[self.document_span_index], values)[start:end]
-
-    def document_span(self, values: Values) -> tuple[int, int]:
-        """Where the document stands in the text of its run, in characters."""
-        run = self.runs[self.document_span_index]
-        place = next(i for i, part in enumerate(run) if part.field == "document")
-        start = len(_text(run[:place], values))
-        return start, start + len(fill(run[place], values))
+    def document_offsets(self, values: Values) -> tuple[int, int]:
+        """Where the document begins and ends in the text of its span, in characters."""
+        span = self.document_span
+        index = next(i for i, part in enumerate(span) if part.field == "document")
+        return len(fill(span[:index], values)), len(fill(span[: index + 1], values))
 
 
-def lay_out(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Layout:
-    """The layout of a prompt of its own template.
+def lay_out(ids_and_spans: Iterable[int | Span], tokenizer: Tokenizer) -> Layout:
+    """The layout of a prompt from a chat template.
 
     Args:
-        pieces: ids and runs in order.
-        tokenizer: reads the runs that are constant.
+        ids_and_spans: the prompt in order, as token ids and spans of text.
+        tokenizer: tokenises the constant spans.
     """
-    frames: list[list[int]] = [[]]
-    runs: list[Run] = []
-    for piece in pieces:
-        if isinstance(piece, int):
-            frames[-1].append(piece)
-        elif any(part.field for part in piece):
-            runs.append(piece)
-            frames.append([])
+    constant_ids: list[list[int]] = [[]]
+    spans: list[Span] = []
+    for item in ids_and_spans:
+        if isinstance(item, int):
+            constant_ids[-1].append(item)
+        elif any(part.field for part in item):
+            spans.append(item)
+            constant_ids.append([])
         else:
-            frames[-1] += tokenizer.encode(_text(piece, {}), add_special_tokens=False).ids
-    fields = [{part.field for part in run} for run in runs]
-    document_span_index = next(i for i, held in enumerate(fields) if "document" in held)
-    cacheable_spans = frozenset(i for i, held in enumerate(fields) if "query" in held or i >= document_span_index)
-    return Layout(tuple(map(tuple, frames)), tuple(runs), document_span_index, cacheable_spans)
+            constant_ids[-1] += tokenizer.encode(fill(item, {}), add_special_tokens=False).ids
+    fields = [{part.field for part in span} for span in spans]
+    document_span_index = next(i for i, present in enumerate(fields) if "document" in present)
+    cacheable_spans = frozenset(i for i, present in enumerate(fields) if "query" in present or i >= document_span_index)
+    return Layout(tuple(map(tuple, constant_ids)), tuple(spans), document_span_index, cacheable_spans)
 
 
-def lay_out_pair(backend: Tokenizer) -> Layout:
-    """What the tokenizer makes of a pair: its own tokens, and between them the query and the document."""
-    query, document = (backend.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
-    full = backend.encode("a", "b").ids
-    start = next(i for i in range(len(full)) if full[i : i + len(query)] == query)
-    after = start + len(query)
-    second = next(i for i in range(after, len(full)) if full[i : i + len(document)] == document)
-    frames = full[:start], full[after:second], full[second + len(document) :]
-    return Layout(tuple(map(tuple, frames)), (_QUERY, _DOCUMENT), 1, frozenset())
+def lay_out_pair(backend: Tokenizer, *, has_types: bool) -> Layout:
+    """The layout of a pair as the tokenizer joins it: query and document with its special tokens around them."""
+    pair = backend.encode("a", "b")
+    query, document = ([i for i, sequence in enumerate(pair.sequence_ids) if sequence == n] for n in (0, 1))
+    constant_ids = pair.ids[: query[0]], pair.ids[query[-1] + 1 : document[0]], pair.ids[document[-1] + 1 :]
+    spans = (Part(field="query"),), (Part(field="document"),)
+    return Layout(tuple(map(tuple, constant_ids)), spans, 1, frozenset(), has_types and 1 in pair.type_ids)
 
 
-def split_at_control_tokens(prompt: Prompt, control_ids: Mapping[str, int]) -> Iterator[Piece]:
-    """A prompt's pieces in order: control tokens as ids, and between them, and between its seams, runs."""
-    pattern = any_of(control_ids)
-    run: list[Part] = []
-    for part in prompt.parts:
+def split_at_control_tokens(prompt: Span, control_ids: Mapping[str, int]) -> Iterator[int | Span]:
+    """The prompt in order: the ids of control tokens, and the spans of text between control tokens and seams."""
+    longest_first = sorted(control_ids, key=len, reverse=True)
+    pattern = f"({'|'.join(map(re.escape, longest_first))})" if control_ids else "((?!))"
+    span: list[Part] = []
+    for part in prompt:
         is_seam = part == Part()
         for text in re.split(pattern, part.text):
-            if run and (is_seam or text in control_ids):
-                yield tuple(run)
-                run = []
+            if span and (is_seam or text in control_ids):
+                yield tuple(span)
+                span = []
             if text in control_ids:
                 yield control_ids[text]
             elif text or part.field:
-                run.append(part._replace(text=text))
-    if run:
-        yield tuple(run)
-
-
-def _text(run: Run, values: Values) -> str:
-    return "".join(fill(part, values) for part in run)
+                span.append(part._replace(text=text))
+    if span:
+        yield tuple(span)

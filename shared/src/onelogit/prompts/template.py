@@ -1,17 +1,17 @@
-"""A chat template -> the prompt's parts: constant text, and the places where a caller's text stands.
+"""A chat template -> the parts of the prompt: constant text, and fields for the caller's texts.
 
-The template is rendered here with fillers, once, and never again: a prompt is the parts with the caller's text
-put in. So it is known which characters are the caller's, and none of them can act as template code.
+The template is rendered only once, with placeholders. Each prompt is then made by filling in the parts, so it is known
+which characters are the caller's, and none of them can act as template code.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import product
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn, get_args
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -19,45 +19,38 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from onelogit.errors import RecipeError
 
 Field = Literal["query", "document", "instruction"]
-FIELDS: tuple[Field, ...] = ("query", "document", "instruction")
+FIELDS: tuple[Field, ...] = get_args(Field)
+Values = Mapping[Field, str]
 
-# Private-use characters: no template holds them, and `trim` leaves them alone.
-_FILLERS: dict[Field, str] = {field: f"\ue0f0{field}\ue0f1" for field in FIELDS}
+# Private-use characters: no template contains them, and jinja's `trim` keeps them.
+_PLACEHOLDERS: dict[Field, str] = {field: f"\ue0f0{field}\ue0f1" for field in FIELDS}
 _SEAM = "\ue0f2"
-_MARKS = re.compile("|".join([*map(re.escape, _FILLERS.values()), _SEAM]))
-_FIELD_OF = {filler: field for field, filler in _FILLERS.items()}
+_MARKS = re.compile(f"({'|'.join([*_PLACEHOLDERS.values(), _SEAM])})")
+_FIELD_OF = {placeholder: field for field, placeholder in _PLACEHOLDERS.items()}
 _PROBES = ("a b", " a\n", "{{ query }} {% if %} <|x|>", "word " * 3000)
 
 
 class Part(NamedTuple):
-    """A piece of a prompt: constant `text`, or a `field` of the caller's, or, with neither, a seam."""
+    """A part of a prompt: constant `text`, a `field` for a text of the caller's, or, with neither, a seam.
+
+    Attributes:
+        is_stripped: whether the template strips white space from the field.
+    """
 
     text: str = ""
     field: Field | None = None
     is_stripped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One form of a family's prompt, as parts in order."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def takes_instruction(self) -> bool:
-        return any(part.field == "instruction" for part in self.parts)
-
-    def text(self, values: Mapping[Field, str]) -> str:
-        """The whole prompt, as a string.
-
-        Args:
-            values: the query, the document and, where the prompt takes one, the instruction.
-        """
-        return "".join(fill(part, values) for part in self.parts)
+Span = tuple[Part, ...]  # parts of a prompt that follow each other
 
 
-def fill(part: Part, values: Mapping[Field, str]) -> str:
-    """The text of one part: its own, or the caller's in its place."""
+def fill(span: Span, values: Values) -> str:
+    """The text of a span, with the caller's texts in its fields; `values` must have all of these."""
+    return "".join(_fill_part(part, values) for part in span)
+
+
+def _fill_part(part: Part, values: Values) -> str:
     if part.field is None:
         return part.text
     text = values[part.field]
@@ -65,72 +58,61 @@ def fill(part: Part, values: Mapping[Field, str]) -> str:
 
 
 @lru_cache(maxsize=64)
-def compile_prompt(chat_template: str, has_instruction: bool) -> Prompt:
-    """The prompt that a chat template writes, with or without an instruction.
+def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
+    """The whole prompt that a chat template writes, with or without an instruction.
 
-    The compiled form is proved before it is used: on probe texts (white space at the ends, template code, a very
-    long text, an empty document) it must equal what the template itself renders.
+    The result is verified: for probe texts (surrounding white space, template code, a very long text, an empty
+    document) it must equal what the template itself renders.
 
     Args:
         chat_template: jinja with the roles `query` and `document`, and `system` for an instruction.
-        has_instruction: whether a system message with the instruction is there. A prompt whose
-            `takes_instruction` is then still False belongs to a family that knows none.
+        has_instruction: whether to render a system message with an instruction; a template may ignore it.
 
     Raises:
-        RecipeError: the template is no valid jinja, loses the query or the document, writes the document twice, or
-            changes a caller's text in a way that cannot be followed.
+        RecipeError: the template is not valid jinja, omits the query or the document, writes the document twice, or
+            changes the caller's texts in a way that parts cannot express.
     """
     template = _parse(chat_template)
-    rendered = _render(template, _FILLERS, has_instruction, seam=_SEAM)
-    stripped = {field for field in FIELDS if f" {_FILLERS[field]} " not in _render_spaced(template, has_instruction)}
-    prompt = Prompt(tuple(_parts(rendered, stripped)))
-    for field, most in (("query", None), ("document", 1)):
-        count = sum(part.field == field for part in prompt.parts)
-        if count == 0:
-            raise RecipeError(f"the chat template writes no {field}: it is not one for reranking")
-        if most is not None and count > most:
-            raise RecipeError(f"the chat template writes the {field} {count} times")
-    _prove(prompt, template, has_instruction)
+    rendered = _render(template, _PLACEHOLDERS, has_instruction, seam=_SEAM)
+    spaced = _render(template, {name: f" {text} " for name, text in _PLACEHOLDERS.items()}, has_instruction)
+    stripped = {field for field in FIELDS if f" {_PLACEHOLDERS[field]} " not in spaced}
+    prompt = tuple(_part(text, stripped) for text in _MARKS.split(rendered) if text)
+    counts = Counter(part.field for part in prompt)
+    for field in ("query", "document"):
+        if not counts[field]:
+            raise RecipeError(f"the chat template writes no {field}, so it is not a template for reranking")
+    if counts["document"] > 1:
+        raise RecipeError(f"the chat template writes the document {counts['document']} times instead of once")
+    _verify(prompt, template, has_instruction)
     return prompt
 
 
 def takes_instruction(chat_template: str) -> bool:
-    """Whether a template has a place for an instruction; one that fails over a system message has none.
+    """Whether a template has a place for an instruction. False if it fails only with a system message.
 
     Raises:
-        RecipeError: it fails without one, too.
+        RecipeError: the template also fails without a system message.
     """
     try:
-        return compile_prompt(chat_template, True).takes_instruction
+        return any(part.field == "instruction" for part in compile_prompt(chat_template, True))
     except RecipeError:
         compile_prompt(chat_template, False)
         return False
 
 
-def _parts(rendered: str, stripped: set[Field]) -> list[Part]:
-    parts, start = [], 0
-    for mark in _MARKS.finditer(rendered):
-        if mark.start() > start:
-            parts.append(Part(rendered[start : mark.start()]))
-        field = _FIELD_OF.get(mark.group())
-        parts.append(Part(field=field, is_stripped=field in stripped))
-        start = mark.end()
-    return [*parts, Part(rendered[start:])] if start < len(rendered) else parts
+def _part(text: str, stripped: set[Field]) -> Part:
+    field = _FIELD_OF.get(text)
+    return Part("" if field or text == _SEAM else text, field, field in stripped)
 
 
-def _render_spaced(template: jinja2.Template, has_instruction: bool) -> str:
-    return _render(template, {field: f" {filler} " for field, filler in _FILLERS.items()}, has_instruction)
-
-
-def _prove(prompt: Prompt, template: jinja2.Template, has_instruction: bool) -> None:
-    values: dict[Field, str]
+def _verify(prompt: Span, template: jinja2.Template, has_instruction: bool) -> None:
     for query, document, instruction in product(_PROBES, (*_PROBES, ""), _PROBES[: 2 if has_instruction else 1]):
-        values = {"query": query, "document": document, "instruction": instruction}
-        if prompt.text(values) != _render(template, values, has_instruction):
+        values: Values = {"query": query, "document": document, "instruction": instruction}
+        if fill(prompt, values) != _render(template, values, has_instruction):
             raise RecipeError("the chat template changes a query, document or instruction before it writes it")
 
 
-def _render(template: jinja2.Template, values: Mapping[Field, str], has_instruction: bool, seam: str = "") -> str:
+def _render(template: jinja2.Template, values: Values, has_instruction: bool, seam: str = "") -> str:
     messages = [{"role": "system", "content": values["instruction"]}] if has_instruction else []
     messages += [{"role": role, "content": values[role]} for role in ("query", "document")]
     try:
@@ -140,7 +122,7 @@ def _render(template: jinja2.Template, values: Mapping[Field, str], has_instruct
 
 
 def _parse(chat_template: str) -> jinja2.Template:
-    """The template in an environment with the names and rules that transformers gives to chat templates.
+    """The template, in an environment with the settings, filters and functions that transformers provides.
 
     Source: transformers 5.23, utils/chat_template_utils.py.
     """

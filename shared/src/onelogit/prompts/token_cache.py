@@ -1,55 +1,51 @@
-"""Texts -> the token ids they were read as before. Knows no tokenizer."""
+"""Texts -> the token ids that they had before."""
 
 import sys
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from threading import Lock
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 Ids: TypeAlias = "array[int]"
 
 
-class _Kept(NamedTuple):
-    ids: Ids
-    held_bytes: int
-
-
 class TokenCache:
-    """A bounded memory, the least recently used out first. Safe to share between threads.
+    """Token ids by text; the least recently used are evicted first. Safe to share between threads.
 
     Args:
-        max_bytes: of texts and ids together; what Python needs to find them comes on top.
+        max_bytes: of all texts and ids together, without the overhead of the dictionary.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held_bytes = 0
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._used_bytes = 0
+        self._ids_of: OrderedDict[str, Ids] = OrderedDict()
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
-        return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy begins empty
+        return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
 
     def find(self, texts: Iterable[str]) -> dict[str, Ids]:
-        """The ids of those texts that are known. They are the memory's own: read them, and change nothing."""
+        """The ids of the texts that are cached. They belong to the cache: do not change them."""
         found = {}
         with self._lock:
             for text in texts:
-                if text in self._kept:
-                    self._kept.move_to_end(text)
-                    found[text] = self._kept[text].ids
+                if text in self._ids_of:
+                    self._ids_of.move_to_end(text)
+                    found[text] = self._ids_of[text]
         return found
 
-    def keep(self, ids_of: Mapping[str, Ids]) -> None:
-        """Remember what texts are read as."""
+    def add(self, ids_of: Mapping[str, Ids]) -> None:
+        """Cache the ids of some texts."""
         with self._lock:
             for text, ids in ids_of.items():
-                kept = _Kept(ids, sys.getsizeof(text) + sys.getsizeof(ids))
-                if text in self._kept or kept.held_bytes > self._max_bytes:
-                    continue
-                self._kept[text] = kept
-                self._held_bytes += kept.held_bytes
-            while self._held_bytes > self._max_bytes:
-                _, oldest = self._kept.popitem(last=False)
-                self._held_bytes -= oldest.held_bytes
+                if text not in self._ids_of and _byte_count(text, ids) <= self._max_bytes:
+                    self._ids_of[text] = ids
+                    self._used_bytes += _byte_count(text, ids)
+            while self._used_bytes > self._max_bytes:
+                self._used_bytes -= _byte_count(*self._ids_of.popitem(last=False))
+
+
+def _byte_count(text: str, ids: Ids) -> int:
+    return sys.getsizeof(text) + sys.getsizeof(ids)

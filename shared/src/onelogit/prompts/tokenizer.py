@@ -1,7 +1,6 @@
-"""A tokenizer -> its control tokens, what it adds to a text, and copies of it without settings."""
+"""A tokenizer -> its control tokens, the tokens it adds to a text, and copies of it with other settings."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -22,7 +21,7 @@ class FastTokenizer(Protocol):
 
 
 def without_limits(backend: Tokenizer) -> Tokenizer:
-    """The tokenizer itself, or a copy where it was saved with truncation or padding switched on."""
+    """The tokenizer itself, or a copy without truncation and padding if it was saved with either."""
     if backend.truncation is None and backend.padding is None:
         return backend
     copy = Tokenizer.from_str(backend.to_str())
@@ -32,10 +31,10 @@ def without_limits(backend: Tokenizer) -> Tokenizer:
 
 
 def control_ids(backend: Tokenizer) -> dict[str, int]:
-    """Every added token that acts on the model: the special ones, and those that stand outside the vocabulary.
+    """The ids of all added tokens that act on the model: the special ones, and those outside the vocabulary.
 
-    `<think>` and `<tool_call>` of Qwen3 are not marked special, but no text is meant to spell them. Gemma's added
-    runs of newlines are plain vocabulary, and stay text.
+    `<think>` and `<tool_call>` of Qwen3 are not marked as special, but no text is meant to spell them. The newline
+    sequences that Gemma adds are in its vocabulary, and stay text.
     """
     vocabulary = backend.get_vocab(with_added_tokens=False)
     return {
@@ -45,27 +44,20 @@ def control_ids(backend: Tokenizer) -> dict[str, int]:
     }
 
 
-def any_of(texts: Iterable[str]) -> str:
-    """A pattern that finds any of some texts, the longest first, as a group."""
-    longest_first = sorted(texts, key=len, reverse=True)
-    return f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "((?!))"
-
-
 def without_settings(backend: Tokenizer, removed: Iterable[str]) -> Tokenizer:
-    """A copy of the tokenizer that adds nothing, cuts nothing, pads nothing, and does not know `removed`."""
+    """A copy of the tokenizer that adds no tokens, does not truncate or pad, and does not know the tokens `removed`."""
     content = json.loads(backend.to_str())
-    forgotten = set(removed)
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in forgotten]
+    unknown = set(removed)
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in unknown]
     if content["model"]["type"] == "Unigram":
-        # Its vocabulary holds control tokens as pieces of text: so unlikely, they are never chosen.
+        # Its vocabulary contains control tokens as plain text; with so low a score they are never chosen.
         vocabulary = content["model"]["vocab"]
-        content["model"]["vocab"] = [[piece, -1e6 if piece in forgotten else score] for piece, score in vocabulary]
+        content["model"]["vocab"] = [[token, -1e6 if token in unknown else score] for token, score in vocabulary]
     return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))
 
 
 def added_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after a text."""
-    bare = backend.encode("a", add_special_tokens=False).ids
-    full = backend.encode("a", add_special_tokens=True).ids
-    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-    return full[:start], full[start + len(bare) :]
+    """The ids that the tokenizer adds before and after a text."""
+    encoding = backend.encode("a")
+    inside = [index for index, sequence in enumerate(encoding.sequence_ids) if sequence is not None]
+    return encoding.ids[: inside[0]], encoding.ids[inside[-1] + 1 :]
