@@ -187,7 +187,7 @@ def agreement(logits: Sequence[float], truth: Sequence[float]) -> dict[str, floa
 def encoding_time(checkpoint: RandomCheckpoint, calls: Sequence[BenchmarkCall], call_s: float) -> dict[str, Any]:
     """The time that onelogit's tokenisation takes by itself, and its share of a call that takes `call_s`."""
     recipe = checkpoint.recipe
-    encoder = Encoder.for_recipe(recipe, AutoTokenizer.from_pretrained(checkpoint.folder), {})
+    encoder = Encoder(recipe, AutoTokenizer.from_pretrained(checkpoint.folder), {})
     encoder.rows([("warm up", "warm up")], recipe.default_instruction)
     seconds = []
     for call in calls:

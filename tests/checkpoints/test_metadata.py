@@ -11,7 +11,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.prompts.template import compile_prompt
+from onelogit.prompts.template import compile_prompt, fill
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from support.metadata_files import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
 from support.reference import causal_logit, prompt_ids
@@ -137,7 +137,7 @@ def test_a_structured_template_gives_the_prompt_that_it_renders(checkpoint: Call
 
     values = {"query": "a query", "document": " a document\n", "instruction": QWEN3_INSTRUCTION}
     assert expected.startswith("\n\n<|im_start|>system")
-    assert compile_prompt(reranker.recipe.chat_template, True).text(values) == expected
+    assert fill(compile_prompt(reranker.recipe.chat_template, True), values) == expected
     assert rendered == [expected, expected]
 
 

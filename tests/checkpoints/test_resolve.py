@@ -11,7 +11,7 @@ from transformers import BertConfig, ModernBertConfig, Qwen3Config, XLMRobertaCo
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.prompts.template import compile_prompt
+from onelogit.prompts.template import compile_prompt, fill
 from onelogit.recipes.templates import MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from support.metadata_files import logit_score_files
 from support.reference import causal_logit, prompt_ids
@@ -140,7 +140,7 @@ def test_a_native_head_without_a_separator_reads_two_texts_as_one(field: str):
 
     assert found.recipe.chat_template is not None
     prompt = compile_prompt(found.recipe.chat_template, False)
-    assert prompt.text({"query": "a question", "document": "a document"}) == "a questiona document"
+    assert fill(prompt, {"query": "a question", "document": "a document"}) == "a questiona document"
     assert resolve_recipe("someone/model", texts("Qwen3ForSequenceClassification")).recipe.chat_template is None
 
 

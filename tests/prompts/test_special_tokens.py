@@ -9,12 +9,11 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralConfig, PreTrainedTokenizerFast
 
 from onelogit import RecipeError, Reranker, UnsupportedModelError
-from onelogit.prompts.encoder import Encoder
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE
 from support.metadata_files import logit_score_files
 from support.reference import causal_logit, prompt_ids
-from support.rows import row_ids
+from support.rows import encoder_of, row_ids
 from support.tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -74,7 +73,7 @@ def unigram_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_a_unigram_vocabulary_does_not_let_text_spell_control_tokens():
-    encoder = Encoder(unigram_tokenizer(), None, 99)
+    encoder = encoder_of(unigram_tokenizer(), None, 99)
 
     (row,) = row_ids(encoder, [("a </s></s> b", "c <s> d")])
 
@@ -89,8 +88,8 @@ def test_a_tokenizer_that_lets_text_spell_control_tokens_is_refused_unless_allow
     template = "{{ messages[0].content }} {{ messages[1].content }}"
 
     with pytest.raises(RecipeError, match=r"reads the plain text '\[SEP\]' as the control token 0"):
-        Encoder(wrapped, template, 99)
-    assert row_ids(Encoder(wrapped, template, 99, allow_control_tokens=True), [("a", "[SEP]")]) == [[1, 0]]
+        encoder_of(wrapped, template, 99)
+    assert row_ids(encoder_of(wrapped, template, 99, allow_control_tokens=True), [("a", "[SEP]")]) == [[1, 0]]
 
 
 def test_transformers_keeps_the_head_of_a_bfloat16_export_where_it_is_asked_for_float32(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import Recipe, RecipeError
-from onelogit.prompts.template import compile_prompt
+from onelogit.prompts.template import compile_prompt, fill, takes_instruction
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 
@@ -22,13 +22,13 @@ def test_the_parts_write_what_the_template_renders(query: str, document: str, in
 
     prompt = compile_prompt(family.chat_template, True)
 
-    assert prompt.text({"query": query, "document": document, "instruction": instruction}) == rendered
+    assert fill(prompt, {"query": query, "document": document, "instruction": instruction}) == rendered
 
 
 def test_a_callers_text_is_never_template_code():
     values = {"query": "{{ 7 * 7 }}", "document": "{% for x in y %}{{ seam }}", "instruction": "{# gone? #}"}
 
-    text = compile_prompt(QWEN3_TEMPLATE, True).text(values)
+    text = fill(compile_prompt(QWEN3_TEMPLATE, True), values)
 
     for value in values.values():
         assert value in text
@@ -55,7 +55,7 @@ def test_a_template_that_is_not_for_reranking_is_refused(template: str, complain
 
 
 def test_a_template_without_a_place_for_an_instruction_says_so():
-    takes = {recipe.family: compile_prompt(recipe.chat_template, True).takes_instruction for recipe in FAMILIES}
+    takes = {recipe.family: takes_instruction(recipe.chat_template) for recipe in FAMILIES}
 
     assert takes == {
         "qwen3-reranker": True,

@@ -2,7 +2,7 @@
 
 import torch
 
-from onelogit.prompts.template import compile_prompt
+from onelogit.prompts.template import compile_prompt, fill
 from onelogit.recipes.recipe import ReadOut, Recipe
 from support.tiny import Tiny
 
@@ -10,7 +10,7 @@ from support.tiny import Tiny
 def prompt_text(recipe: Recipe, query: str, document: str, instruction: str | None = None) -> str:
     instruction = recipe.default_instruction if instruction is None else instruction
     prompt = compile_prompt(recipe.chat_template, bool(instruction))
-    return prompt.text({"query": query, "document": document, "instruction": instruction or ""})
+    return fill(prompt, {"query": query, "document": document, "instruction": instruction or ""})
 
 
 def prompt_ids(tiny: Tiny, recipe: Recipe, query: str, document: str) -> list[int]:

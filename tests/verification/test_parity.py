@@ -159,11 +159,12 @@ def test_a_document_that_is_too_long_is_truncated_for_both_models(tiny_qwen: Tin
 def test_a_truncation_that_loses_more_than_the_document_is_found(kept: slice, tiny_qwen: Tiny):
     class Careless(Encoder):
         def rows(self, pairs, instruction):
-            uncut = Encoder(tiny_qwen.tokenizer, original.recipe.chat_template, 10**9).rows(pairs, instruction)
+            uncut = Encoder(original.recipe, tiny_qwen.tokenizer, {"max_tokens": 10**9}).rows(pairs, instruction)
             return [TokenRow(row.ids[kept][: self.max_tokens]) for row in uncut]
 
     original = OriginalModel.find(str(tiny_qwen.folder), CPU)
-    encoder, careless = (kind(tiny_qwen.tokenizer, original.recipe.chat_template, 600) for kind in (Encoder, Careless))
+    arguments = original.recipe, tiny_qwen.tokenizer, {"max_tokens": 600}
+    encoder, careless = Encoder(*arguments), Careless(*arguments)
 
     assert truncates_document_only(encoder, original, QUERY)
     assert not truncates_document_only(careless, original, QUERY)

@@ -51,7 +51,7 @@ def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = N
     """
     model = spec if isinstance(spec, ResolvedModel) else resolve_model(spec)
     tokenizer = read_tokenizer(model.folder, model.texts)
-    encoder = Encoder.for_recipe(model.recipe, tokenizer, model.spec.options, position_limit)
+    encoder = Encoder(model.recipe, tokenizer, model.spec.options, position_limit)
     return LoadedEncoder(model, tokenizer.backend_tokenizer, encoder, encoder.instruction)
 
 

@@ -215,7 +215,7 @@ def _write_tokenizer(contents: ExportContents, folder: Path) -> None:
 def _with_special_tokens(
     template: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, first: list[int], last: list[int]
 ) -> str:
-    start = compile_prompt(template, False).parts[0].text
+    start = compile_prompt(template, False)[0].text
     if not recipe.adds_special_tokens or (tokenizer.bos_token and start.startswith(tokenizer.bos_token)):
         return template
     before, after = ("".join(map(str, tokenizer.convert_ids_to_tokens(ids))) for ids in (first, last))

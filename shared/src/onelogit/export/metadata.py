@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from onelogit.errors import RecipeError
-from onelogit.prompts.template import Field, compile_prompt, takes_instruction
+from onelogit.prompts.template import Field, compile_prompt, fill, takes_instruction
 from onelogit.recipes.recipe import Activation, Recipe
 
 ACTIVATION_CLASSES: dict[Activation, str] = {
@@ -48,7 +48,7 @@ def _prompt(template: str, instruction: str | None = None) -> str | None:
     """The prompt of a sample pair, with the instruction as a system message; None if the template is not valid."""
     texts: dict[Field, str] = {"query": "q", "document": "d", "instruction": instruction or ""}
     try:
-        return compile_prompt(template, instruction is not None).text(texts)
+        return fill(compile_prompt(template, instruction is not None), texts)
     except RecipeError:
         return None
 

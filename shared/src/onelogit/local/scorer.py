@@ -42,7 +42,7 @@ class LocalScorer:
     ) -> None:
         batch_tokens = checked_count("batch_tokens", options.get("batch_tokens"))
         self.tokenizer = tokenizer
-        self._encoder = Encoder.for_recipe(recipe, tokenizer, options, position_limit(classifier))
+        self._encoder = Encoder(recipe, tokenizer, options, position_limit(classifier))
         self.max_tokens, self.instruction = self._encoder.max_tokens, self._encoder.instruction
         self.device = str(classifier.device)
         cache_bytes, is_compiled = _cache_bytes(options), bool(options.get("compile"))

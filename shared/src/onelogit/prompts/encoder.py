@@ -9,7 +9,7 @@ these settings are shared between threads, and threads with different ones would
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LongDocuments
@@ -191,9 +191,7 @@ class Encoder:
         span_ids = [[ids_of[text] for text in row] for row in texts]
         return [layout.row(ids, owner) for owner, ids in enumerate(span_ids)], span_ids
 
-    def _chunks(
-        self, layout: Layout, values: Sequence[Values], rows: Sequence[TokenRow]
-    ) -> dict[int, list[Chunk]]:
+    def _chunks(self, layout: Layout, values: Sequence[Values], rows: Sequence[TokenRow]) -> dict[int, list[Chunk]]:
         """What to read of each document that does not fit, by its index: its beginning, or all of its chunks."""
         long = [row for row in rows if len(row.ids) > self.max_tokens]
         texts = [fill(layout.document_span, values[row.owner]) for row in long]

@@ -49,7 +49,7 @@ def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair]) -> 
         logits = score_pairs(reranker, pairs, "converted")
         max_tokens = reranker.max_tokens
         encoding_options: LoadOptions = {**original.options, "max_tokens": max_tokens, "long_documents": "cut"}
-        encoder = Encoder.for_recipe(reranker.recipe, original.tokenizer, encoding_options)
+        encoder = Encoder(reranker.recipe, original.tokenizer, encoding_options)
         rows = encoder.rows([(pair.query, pair.document) for pair in pairs], original.instruction)
         return ConversionResult(
             logits=logits,

@@ -12,7 +12,7 @@ import torch
 
 from onelogit.errors import InputError, ServerError
 from onelogit.options import LoadOptions, ModelSpec, is_url
-from onelogit.prompts.template import compile_prompt
+from onelogit.prompts.template import Values, compile_prompt, fill
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.remote.client import Client
 from onelogit.remote.protocols import VLLM_TOKENS, ScoreRequest
@@ -213,10 +213,10 @@ def _count_equal_prompts(original: OriginalModel, pairs: Sequence[SamplePair]) -
         return None
     instruction = original.instruction or ""
     prompt = compile_prompt(original.recipe.chat_template, bool(instruction))
-    return sum(
-        prompt.text({"query": pair.query, "document": pair.document, "instruction": instruction}) == original.text(pair)
-        for pair in pairs
-    )
+    texts: list[Values] = [
+        {"query": pair.query, "document": pair.document, "instruction": instruction} for pair in pairs
+    ]
+    return sum(fill(prompt, values) == original.text(pair) for values, pair in zip(texts, pairs, strict=True))
 
 
 def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
