@@ -48,10 +48,10 @@ def remote(server: Server, **options: Any) -> RemoteReranker:
     return RemoteReranker(server.url, DEMO_MODEL, **{"timeout_s": 20, **options})
 
 
-def failing(answer: Response, times: float = math.inf) -> Any:
+def failing(response: Response, times: float = math.inf) -> Any:
     """Answers the first POST requests with this, and later ones correctly."""
     count = itertools.count()
-    return lambda path, body: answer if body is not None and next(count) < times else valid_response(body)
+    return lambda path, body: response if body is not None and next(count) < times else valid_response(body)
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, 529])
@@ -77,8 +77,8 @@ def test_a_permanent_error_is_not_retried(code: int):
 
 
 def test_retries_stop_after_attempts_and_the_error_has_the_servers_message():
-    answer = Response(code=500, content={"error": {"message": "EngineCore encountered an issue", "code": 500}})
-    with serving(failing(answer)) as server, remote(server, attempts=3) as reranker:
+    response = Response(code=500, content={"error": {"message": "EngineCore encountered an issue", "code": 500}})
+    with serving(failing(response)) as server, remote(server, attempts=3) as reranker:
         with pytest.raises(ServerError, match="answered 500: EngineCore encountered an issue"):
             reranker.logits(QUERY, TEXTS)
 
@@ -86,8 +86,8 @@ def test_retries_stop_after_attempts_and_the_error_has_the_servers_message():
 
 
 def test_a_retry_waits_at_least_as_long_as_retry_after():
-    answer = Response(code=429, content={"error": "slow down"}, headers={"Retry-After": "0.4"})
-    with serving(failing(answer, 1)) as server, remote(server) as reranker:
+    response = Response(code=429, content={"error": "slow down"}, headers={"Retry-After": "0.4"})
+    with serving(failing(response, 1)) as server, remote(server) as reranker:
         start = time.monotonic()
         reranker.logits(QUERY, TEXTS)
 
@@ -96,15 +96,15 @@ def test_a_retry_waits_at_least_as_long_as_retry_after():
 
 @pytest.mark.parametrize("wait", ["nan", "inf", "-inf", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "", "soon"])
 def test_an_invalid_retry_after_means_the_usual_wait(wait: str):
-    answer = Response(code=503, content={"error": "busy"}, headers={"Retry-After": wait})
-    with serving(failing(answer, 1)) as server, remote(server, timeout_s=2) as reranker:
+    response = Response(code=503, content={"error": "busy"}, headers={"Retry-After": wait})
+    with serving(failing(response, 1)) as server, remote(server, timeout_s=2) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)
 
 
 def test_a_long_retry_after_is_capped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(http_errors, "MAX_WAIT_S", 0.05)
-    answer = Response(code=503, content={"error": "busy"}, headers={"Retry-After": "86400"})
-    with serving(failing(answer, 1)) as server, remote(server, timeout_s=5) as reranker:
+    response = Response(code=503, content={"error": "busy"}, headers={"Retry-After": "86400"})
+    with serving(failing(response, 1)) as server, remote(server, timeout_s=5) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)
 
 
@@ -165,8 +165,8 @@ def test_a_request_that_hangs_ends_at_the_deadline():
 
 
 def test_retries_end_at_the_deadline():
-    answer = Response(code=503, content={"error": "busy"}, headers={"Retry-After": "9"})
-    with serving(failing(answer)) as server, remote(server, timeout_s=0.3) as reranker:
+    response = Response(code=503, content={"error": "busy"}, headers={"Retry-After": "9"})
+    with serving(failing(response)) as server, remote(server, timeout_s=0.3) as reranker:
         start = time.monotonic()
         with pytest.raises(ServerError, match="took longer"):
             reranker.logits(QUERY, TEXTS)
@@ -183,8 +183,8 @@ def test_an_unreachable_server_is_one_clear_error():
 
 
 def test_a_redirect_is_not_followed():
-    answer = Response(code=302, content={}, headers={"Location": "http://127.0.0.1:1/elsewhere"})
-    with serving(failing(answer)) as server, remote(server, api_key="k") as reranker:
+    response = Response(code=302, content={}, headers={"Location": "http://127.0.0.1:1/elsewhere"})
+    with serving(failing(response)) as server, remote(server, api_key="k") as reranker:
         with pytest.raises(ServerError, match="redirects are not followed"):
             reranker.logits(QUERY, TEXTS)
 
@@ -193,8 +193,8 @@ def test_a_redirect_is_not_followed():
 
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_a_custom_client_that_follows_redirects_does_not_follow_them(library: Any):
-    answer = Response(code=307, content={}, headers={"Location": "/elsewhere"})
-    with serving(failing(answer, 1)) as server:
+    response = Response(code=307, content={}, headers={"Location": "/elsewhere"})
+    with serving(failing(response, 1)) as server:
         with remote(server, api_key="k", client=library.AsyncClient(follow_redirects=True)) as reranker:
             with pytest.raises(ServerError, match="redirects are not followed"):
                 reranker.logits(QUERY, TEXTS)

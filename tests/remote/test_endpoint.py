@@ -120,7 +120,7 @@ def test_headers_are_sent_and_the_key_replaces_an_authorization_header():
     ids=["key", "header", "authorization"],
 )
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         Response(code=401, content={"error": f"no such key: {SECRET}"}),
         Response(code=400, content={"detail": [{"headers": f"Bearer {SECRET}"}]}),
@@ -134,10 +134,10 @@ def test_headers_are_sent_and_the_key_replaces_an_authorization_header():
         Response(content={"data": [{"index": 0, "probs": [[SECRET]]}]}),
         Response(content={"data": [{"index": SECRET, "probs": [1.0]}]}),
     ],
-    ids=lambda answer: f"{answer.code}-{str(answer.headers or answer.raw)[2:5]}",
+    ids=lambda response: f"{response.code}-{str(response.headers or response.raw)[2:5]}",
 )
-def test_no_error_shows_a_secret_whatever_the_server_returns(credentials: dict[str, Any], answer: Response):
-    with serving(lambda path, body: answer) as server:
+def test_no_error_shows_a_secret_whatever_the_server_returns(credentials: dict[str, Any], response: Response):
+    with serving(lambda path, body: response) as server:
         with RemoteReranker(server.url, DEMO_MODEL, attempts=1, served_name="m", **credentials) as remote:
             with pytest.raises(OnelogitError) as raised:
                 remote.logits(QUERY, ["a"])

@@ -10,9 +10,7 @@ from onelogit.errors import ServerError
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 MAX_WAIT_S = 20.0
 
-_PATH_HINT = (
-    "the url must be the server's root, and the server must serve a classifier with one label under this model's name"
-)
+_PATH_HINT = "the url must be the server's root, and the server must serve this model as a classifier with one label"
 _HINTS = {
     **dict.fromkeys(range(300, 400), "redirects are not followed; pass the address they lead to as url"),
     400: "if a prompt is too long for the server, lower max_tokens",

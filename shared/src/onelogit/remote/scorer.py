@@ -191,9 +191,8 @@ def _check_template(protocol: ProtocolSpec, template: str | None, model: str | N
 
 def _client_limits(spec: ModelSpec) -> dict[str, Any]:
     timeout_s = spec.options.get("timeout_s")
-    if timeout_s is not None and (
-        isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not float(timeout_s) > 0
-    ):
+    is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
+    if timeout_s is not None and not (is_number and timeout_s > 0):
         raise InputError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
     counts = {name: checked_count(name, spec.options.get(name)) for name in ("attempts", "requests_at_once")}
     return {name: value for name, value in {"timeout_s": timeout_s, **counts}.items() if value is not None}
