@@ -31,7 +31,7 @@ from support.tiny import Tiny
 QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No."]
 UNIQUE = itertools.count(10_000)  # option values that no other test uses, so that a model is loaded
-SECRET = "hf_a-secret-that-nobody-may-read"
+SECRET = "hf_a-secret-token"
 
 
 @pytest.fixture(params=ADAPTERS, ids=lambda adapter: type(adapter).__name__)
