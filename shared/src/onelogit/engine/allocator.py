@@ -16,11 +16,7 @@ class Allocator:
         self._free: list[Extent] = [(0, size)] if size else []
 
     def take(self, count: int) -> list[Extent]:
-        """`count` places: the start of the first extent that is long enough or, if none is, the longest extents.
-
-        Args:
-            count: at least 1, at most `free_count`.
-        """
+        """1 to `free_count` places: the start of the first extent that is long enough, else the longest extents."""
         first_fit = next((extent for extent in self._free if _length(extent) >= count), None)
         preferred = sorted(self._free, key=lambda extent: (extent != first_fit, -_length(extent)))
         self.free_count -= count

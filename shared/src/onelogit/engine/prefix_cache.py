@@ -25,8 +25,8 @@ class PrefixCache:
 
     Args:
         token: keys and values of one token.
-        max_bytes: for keys and values on the devices of the model's layers; allocated at once.
-        max_host_bytes: for evicted ones in the CPU's memory; allocated at once, too.
+        max_bytes: memory on the devices of the model's layers; allocated at once.
+        max_host_bytes: memory of the CPU for evicted prefixes; allocated at once, too.
 
     Raises:
         InputError: one of the two is less than one token takes; 0 means none.

@@ -128,11 +128,7 @@ class Reranker(BaseReranker[LocalScorer]):
 
     @property
     def classifier(self) -> PreTrainedModel:
-        """The sequence classifier, which any code for transformers can use.
-
-        Raises:
-            OnelogitError: the reranker is closed.
-        """
+        """The sequence classifier, for any code for transformers; raises OnelogitError once the reranker is closed."""
         return self._scorer.classifier
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:

@@ -56,11 +56,7 @@ class LocalScorer:
 
     @property
     def classifier(self) -> PreTrainedModel:
-        """The classifier.
-
-        Raises:
-            OnelogitError: the scorer is closed.
-        """
+        """The classifier; raises OnelogitError once the scorer is closed."""
         if self._classifier is None:
             raise OnelogitError("this reranker is closed; load it again")
         return self._classifier

@@ -89,8 +89,7 @@ class _Sequences(NamedTuple):
     """The segments as sequences of variable length, one after the other.
 
     Attributes:
-        query_indices: the places of all queries in the batch.
-        keys: where to gather the keys of all sequences.
+        query_indices, keys: the places of all queries in the batch, and of the keys of all sequences.
         query_starts, key_starts: the start of each sequence, then the end of the last one; int32.
     """
 
