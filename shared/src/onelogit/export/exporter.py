@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from onelogit.conversion.head import Float32Head
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, optional_import
 from onelogit.export.metadata import ACTIVATION_CLASSES, exported_template, sentence_transformers_files
 from onelogit.export.model_card import public_name, write_model_card
-from onelogit.export.probe import PROBE_FILE
+from onelogit.export.probe import PROBE_FILE, Probe
 from onelogit.io.atomic_write import atomic_folder
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.tokenizer import added_ids, without_limits
@@ -32,21 +32,6 @@ from onelogit.validation import checked_path
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-PROBE_PAIRS = (
-    ("What is the capital of China?", "The capital of China is Beijing."),
-    ("What is the capital of China?", "Bananas are yellow."),
-    ("대한민국의 수도는 어디인가?", "서울은 대한민국의 수도이다."),
-)
-
-
-class Probe(NamedTuple):
-    """A prompt with its logit, by which a server of the exported folder can be checked."""
-
-    query: str
-    document: str
-    token_ids: tuple[int, ...]
-    logit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,27 +10,44 @@ from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import to_score
 
 PROBE_FILE = "reranker_probe.json"
+PROBE_PAIRS = (
+    ("What is the capital of China?", "The capital of China is Beijing."),
+    ("What is the capital of China?", "Bananas are yellow."),
+    ("대한민국의 수도는 어디인가?", "서울은 대한민국의 수도이다."),
+)
 
 _UNINITIALISED = 1e4  # above the logits of any trained head; a random head in vLLM gave 1e22
 _SIGMOID_TOLERANCE = 0.01
+
+
+class Probe(NamedTuple):
+    """A prompt with its correct logit."""
+
+    query: str
+    document: str
+    token_ids: Sequence[int]
+    logit: float
 
 
 class ProbeFile(NamedTuple):
     """The content of `reranker_probe.json`.
 
     Attributes:
-        instruction: of its prompts, or None.
+        instruction: of the prompts, or None.
         tolerance: the largest difference from a correct server's logits.
-        pairs: query and document of each prompt.
-        rows: each prompt's token ids.
-        logits: each prompt's correct logit.
     """
 
     instruction: str | None
     tolerance: float
-    pairs: list[tuple[str, str]]
-    rows: list[list[int]]
-    logits: list[float]
+    probes: list[Probe]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(probe.query, probe.document) for probe in self.probes]
+
+    @property
+    def logits(self) -> list[float]:
+        return [probe.logit for probe in self.probes]
 
 
 def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
@@ -50,13 +67,11 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
         )
     try:
         content = json.loads(texts[PROBE_FILE])
-        prompts = content["prompts"]
+        probes = [Probe(*(each[name] for name in Probe._fields)) for each in content["prompts"]]
         return ProbeFile(
             content["instruction"],
             float(content["tolerance"]),
-            [(each["query"], each["document"]) for each in prompts],
-            [each["token_ids"] for each in prompts],
-            [float(each["logit"]) for each in prompts],
+            [probe._replace(logit=float(probe.logit)) for probe in probes],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{PROBE_FILE} in {folder} is damaged: {error!r}") from error
@@ -68,17 +83,13 @@ def without_truncated(probe: ProbeFile, max_tokens: int) -> ProbeFile:
     Raises:
         InputError: no prompt is left.
     """
-    kept = [place for place, row in enumerate(probe.rows) if len(row) <= max_tokens]
+    kept = [each for each in probe.probes if len(each.token_ids) <= max_tokens]
     if not kept:
-        shortest = min(map(len, probe.rows))
+        shortest = min(len(each.token_ids) for each in probe.probes)
         raise InputError(
             f"max_tokens={max_tokens} cuts all prompts of {PROBE_FILE}; the shortest has {shortest} tokens"
         )
-    return probe._replace(
-        pairs=[probe.pairs[place] for place in kept],
-        rows=[probe.rows[place] for place in kept],
-        logits=[probe.logits[place] for place in kept],
-    )
+    return probe._replace(probes=kept)
 
 
 def largest_difference(probe: ProbeFile, answered: Sequence[float]) -> float:
@@ -91,17 +102,16 @@ def wrong_prompts(probe: ProbeFile, bos_id: int | None, plain: Sequence[list[int
     wrong = {"it writes no prompt around query and document: serve the model's chat template": [*plain]}
     if bos_id is not None:
         wrong["it puts a second BOS token before the prompt: set use_sep_token to false in the config"] = [
-            [bos_id, *row] for row in probe.rows
+            [bos_id, *each.token_ids] for each in probe.probes
         ]
     return wrong
 
 
 def long_pairs(probe: ProbeFile, encoder: Encoder) -> list[tuple[str, str]]:
     """Pairs that nearly fill the longest prompt, and whose documents differ only at their ends."""
-    query, words = probe.pairs[0][0], encoder.max_tokens
-    ends = [document for _, document in probe.pairs]
+    words = encoder.max_tokens
     while words:
-        pairs = [(query, f"{'word ' * words}{end}") for end in ends]
+        pairs = [(probe.probes[0].query, f"{'word ' * words}{each.document}") for each in probe.probes]
         rows = encoder.rows(pairs, probe.instruction)
         if len(rows) == len(pairs) and not any(row.is_truncated for row in rows):
             return pairs

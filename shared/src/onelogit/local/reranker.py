@@ -14,7 +14,8 @@ from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.conversion.classifier import build_classifier
 from onelogit.errors import InputError
-from onelogit.export.exporter import PROBE_PAIRS, ExportContents, Probe, export, open_cross_encoder
+from onelogit.export.exporter import ExportContents, export, open_cross_encoder
+from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.options import LoadOptions, ModelSpec, OpenOptions, ScoringOptions, check_options
 from onelogit.recipes.recipe import Activation, Recipe

@@ -94,7 +94,8 @@ class RemoteScorer:
         expected = probe.read_probe(loaded.model.texts, self._spec.model)
         expected = probe.without_truncated(expected, loaded.encoder.max_tokens)
         if not self._raw:  # the server applies its activation
-            expected = expected._replace(logits=[to_score(logit, "sigmoid") for logit in expected.logits])
+            scores = [each._replace(logit=to_score(each.logit, "sigmoid")) for each in expected.probes]
+            expected = expected._replace(probes=scores)
         return self.client.run(lambda: self._check(expected, loaded.encoder))
 
     async def _check(self, expected: probe.ProbeFile, encoder: Encoder) -> float:

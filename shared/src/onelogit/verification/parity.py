@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -88,14 +88,6 @@ class Parity:
         return {**plain, "agrees": self.agrees}
 
 
-class _OriginalRows(NamedTuple):
-    """The original's inputs: its own, or the conversion's if those had to be truncated."""
-
-    inputs: list[ModelInputs]
-    equal_count: int
-    truncated_count: int
-
-
 def measure_parity(model: str, pairs: Sequence[SamplePair], options: LoadOptions, against: str | None = None) -> Parity:
     """Measure the conversion of a model, and a second folder or a server, against the original.
 
@@ -125,12 +117,16 @@ def measure_parity(model: str, pairs: Sequence[SamplePair], options: LoadOptions
 def _compare_with_original(
     original: OriginalModel, converted: ConversionResult, pairs: Sequence[SamplePair], against: str | None
 ) -> Parity:
-    rows, dtype = _original_rows(original, pairs, converted), str(original.options["dtype"])
+    dtype, inputs = str(original.options["dtype"]), [original.inputs(pair) for pair in pairs]
+    rows_equal = sum(tuple(each["input_ids"]) == row.ids for each, row in zip(inputs, converted.rows, strict=True))
+    truncated = [index for index, each in enumerate(inputs) if len(each["input_ids"]) > converted.max_tokens]
+    for index in truncated:  # the original reads these as the conversion does
+        inputs[index] = _inputs_of(converted.rows[index])
     _free_memory(original.options)
-    reference = original.logits(rows.inputs, converted.device, "original")
+    reference = original.logits(inputs, converted.device, "original")
     logits = {"converted": converted.logits}
     if against is not None:
-        logits |= _other_logits(against, pairs, rows.inputs, converted.device, original.options)
+        logits |= _other_logits(against, pairs, inputs, converted.device, original.options)
     queries = [pair.query for pair in pairs]
     ours, *others = (compare(name, reference.logits, each, queries) for name, each in logits.items())
     return Parity(
@@ -143,8 +139,8 @@ def _compare_with_original(
         against=tuple(others),
         tolerance=rounding_tolerance(dtype, reference.largest_term, reference.layer_count),
         prompts_equal=_count_equal_prompts(original, pairs),
-        rows_equal=rows.equal_count,
-        truncated_count=rows.truncated_count,
+        rows_equal=rows_equal,
+        truncated_count=len(truncated),
         pad_difference=converted.pad_difference,
         is_frame_kept=converted.is_frame_kept,
     )
@@ -192,15 +188,6 @@ def _free_memory(options: LoadOptions) -> None:
     """Collect the previous model now: a model spread over devices holds references to itself."""
     if options.get("device_map") is not None:
         gc.collect()
-
-
-def _original_rows(original: OriginalModel, pairs: Sequence[SamplePair], converted: ConversionResult) -> _OriginalRows:
-    inputs = [original.inputs(pair) for pair in pairs]
-    equal_count = sum(tuple(ids["input_ids"]) == row.ids for ids, row in zip(inputs, converted.rows, strict=True))
-    truncated = [index for index, ids in enumerate(inputs) if len(ids["input_ids"]) > converted.max_tokens]
-    for index in truncated:
-        inputs[index] = _inputs_of(converted.rows[index])
-    return _OriginalRows(inputs, equal_count, len(truncated))
 
 
 def _inputs_of(row: TokenRow) -> ModelInputs:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in, style_axes
+from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in
 from onelogit.verification.comparison import Comparison
 from onelogit.verification.parity import Parity
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -97,25 +96,15 @@ def _draw(parity: Parity, figure: "Figure") -> None:
     for comparison, colour, marker in zip(parity.comparisons, PLOT_COLOURS, PLOT_MARKERS, strict=False):
         differences = [a - b for a, b in zip(comparison.logits, parity.original_logits, strict=True)]
         for axes, values in ((above, comparison.logits), (below, differences)):
-            axes.scatter(
-                parity.original_logits,
-                values,
-                s=28,
-                marker=marker,
-                facecolor="none" if comparison is not parity.converted else colour,
-                edgecolor=colour,
-                alpha=0.8,
-                zorder=2,
-                label=comparison.name,
-            )
-    _label(above, below, parity)
-
-
-def _label(above: "Axes", below: "Axes", parity: Parity) -> None:
+            fill = colour if comparison is parity.converted else "none"
+            style = {"s": 28, "marker": marker, "facecolor": fill, "edgecolor": colour, "alpha": 0.8, "zorder": 2}
+            axes.scatter(parity.original_logits, values, label=comparison.name, **style)
     above.set_ylabel("logit")
     above.legend(frameon=False, loc="upper left")
     below.set_xlabel(f"original logit ({parity.dtype} on {parity.device})")
     below.set_ylabel("logit - original logit")
     below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     for axes in (above, below):
-        style_axes(axes)
+        axes.grid(color="#ececec", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
