@@ -39,18 +39,15 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     model, report = _from_pretrained(
         AutoModel if is_backbone else AutoModelForSequenceClassification,
         folder,
+        options,
         dtype=find_dtype(options.get("dtype"), stored, device, is_kept=is_quantised(config)),
-        trust_remote_code=options.get("trust_remote_code", False),
         device_map=device_map,
-        attn_implementation=options.get("attn_implementation"),
-        quantization_config=options.get("quantization_config"),
     )
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if missing:
         # transformers fills these with random numbers and only warns.
         raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, among them {missing[0]}")
-    if not is_backbone and model.config.num_labels != 1:
-        labels = model.config.num_labels
+    if not is_backbone and (labels := model.config.num_labels) != 1:
         raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
     if options.get("dtype") is None:
         model.config.dtype = stored
@@ -64,9 +61,12 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     return model  # type: ignore[no-any-return]
 
 
-def _from_pretrained(model_class: Any, folder: Path, **options: object) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(
+    model_class: Any, folder: Path, options: LoadOptions, **further: object
+) -> tuple[Any, dict[str, Any]]:
     """The model, and transformers' report of its weights."""
-    given = {name: value for name, value in options.items() if value is not None}
+    further |= {name: options.get(name) for name in ("trust_remote_code", "attn_implementation", "quantization_config")}
+    given = {name: value for name, value in further.items() if value is not None}
     try:
         with _without_load_report():
             model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **given)

@@ -30,13 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments, also by the names of vLLM's script."""
     parser.add_argument("model", nargs="?", help="hub id or folder")
     parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="the same; the option of vLLM's script")
-    parser.add_argument(
-        "-o", "--output", "--path", type=Path, metavar="FOLDER", required=True, help="the folder to write"
-    )
+    parser.add_argument("-o", "--output", "--path", type=Path, metavar="FOLDER", required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    parser.add_argument(
-        "--verify", action="store_true", help="compare it with the original, and add the result to the model card"
-    )
+    parser.add_argument("--verify", action="store_true", help="compare with the original; add the result to the model card")
     parser.add_argument("--push-to-hub", metavar="ID", help="also upload it to the hub")
     parser.add_argument("--private", action="store_true", help="upload it as a private model")
     add_json_option(parser)
@@ -143,9 +139,7 @@ def _report(options: argparse.Namespace, labels: int) -> None:
         print_json({"folder": str(options.output), "labels": labels, **examples._asdict()})
         return
     console = Console(highlight=False, soft_wrap=True)
-    many = (
-        "" if labels == 1 else f", with {labels} labels, one for each token; it is not a reranker, which has one logit"
-    )
+    many = "" if labels == 1 else f", with {labels} labels, one for each token; it is not a one-logit reranker"
     console.print(f"Written to {options.output}{many}.", markup=False)
     for name, code in examples._asdict().items():
         console.print(f"\n[bold]{name}[/]")

@@ -62,7 +62,6 @@ class OriginalModel:
     """
 
     found: ResolvedModel
-    recipe: Recipe
     tokenizer: PreTrainedTokenizerFast
     instruction: str | None
     options: LoadOptions
@@ -81,16 +80,14 @@ class OriginalModel:
             RecipeError: no recipe is known for it.
         """
         found = resolve_model(ModelSpec(model, options=options))
-        recipe = found.recipe
         tokenizer: Any = AutoTokenizer.from_pretrained(
             found.folder, trust_remote_code=options.get("trust_remote_code", False)
         )
         instruction = options.get("instruction")
         return cls(
             found=found,
-            recipe=recipe,
             tokenizer=tokenizer,
-            instruction=recipe.default_instruction if instruction is None else instruction,
+            instruction=found.recipe.default_instruction if instruction is None else instruction,
             options={**options, "dtype": options.get("dtype") or _exact_dtype(found.folder, options)},
             is_chain=read_module_chain(found.texts) is not None,
         )
@@ -99,6 +96,10 @@ class OriginalModel:
     def model(self) -> str:
         """The hub id or path."""
         return self.found.name
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.found.recipe
 
     def text(self, pair: SamplePair) -> str | None:
         """The whole prompt; None if the tokenizer takes query and document as a pair."""
