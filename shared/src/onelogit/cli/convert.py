@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="the same; the option of vLLM's script")
     parser.add_argument("-o", "--output", "--path", type=Path, metavar="FOLDER", required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    parser.add_argument("--verify", action="store_true", help="compare with the original; add the result to the model card")
+    parser.add_argument("--verify", action="store_true", help="compare with the original; note the result in the card")
     parser.add_argument("--push-to-hub", metavar="ID", help="also upload it to the hub")
     parser.add_argument("--private", action="store_true", help="upload it as a private model")
     add_json_option(parser)
