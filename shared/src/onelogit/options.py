@@ -18,7 +18,6 @@ Protocol = Literal[TokenProtocol, "rerank", "tei", "sglang"]
 DEFAULT_PROTOCOL: Final = "vllm-tokens"
 LongDocuments = Literal["cut", "chunk_max"]
 API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
-"""The environment variable that holds a server's API key."""
 DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
 """The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
 DEMO_NOTE = (
@@ -52,12 +51,10 @@ class ScoringOptions(_PromptOptions, total=False):
             https://arxiv.org/abs/1905.09217). A document n times as long takes n times the work.
         batch_tokens: most tokens in one forward pass; by default as many as the free memory allows and speed needs.
         document_cache_bytes: memory on the model's device, allocated at load, that keeps keys and values between
-            calls; 0 for none. If the family writes the document first, a repeated document costs only the query's
-            tokens; if it writes the query first, a repeated query costs only the documents'. A token takes 2 x layers
-            x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
-        document_cache_host_bytes: CPU memory for entries evicted from the device. With CUDA it is pinned, and each
-            layer's share is rounded down to a power of two. A batch is no larger than the documents whose keys fit on
-            the device, so leave enough room there for the documents of a call.
+            calls; 0 for none. What the family writes first, document or query, then costs nothing when it is repeated.
+            A token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
+        document_cache_host_bytes: CPU memory for entries evicted from the device; pinned with CUDA, where each layer's
+            share is rounded down to a power of two. A batch holds only documents whose keys fit on the device.
         compile: compile the layers with PyTorch, if prefixes are shared. Calls are faster; loading takes up to a
             minute longer. On a CPU it needs a C++ compiler.
         activation: "sigmoid" or "identity": how a logit becomes a score, in place of the recipe's way.
@@ -76,20 +73,16 @@ class LoadOptions(ScoringOptions, _SourceOptions, total=False):
 
     Attributes:
         device: "cpu", "cuda", "cuda:1" or "mps"; by default the fastest device of this machine.
-        dtype: of the backbone: "bfloat16", "float16" or "float32"; by default the checkpoint's own, or float32 if the
-            device does not support it.
-        recipe: how to use the model, if onelogit does not know it or should ignore what its files declare; also as
-            plain data, as `recipe_fields` gives it.
+        dtype: of the backbone: "bfloat16", "float16", "float32"; by default the checkpoint's, if the device supports it.
+        recipe: replaces what onelogit knows, or the model's files declare; a `Recipe`, or its `recipe_fields`.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; by default that of the logged-in user. Prefer logging in:
             frameworks write an adapter's options into their dumps.
         device_map: passed to transformers, in place of `device`.
-        attn_implementation: passed to transformers. Prefixes are shared only with "sdpa", the default; with any other,
-            rows are padded.
-        quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or the
-            fields of one. It quantises the backbone and needs accelerate. A decoder's head is not quantised; an
-            encoder's is, except for the modules that the configuration skips. With some kinds, such as bitsandbytes'
-            8 bits, a document's logit depends on the other documents of its batch.
+        attn_implementation: passed to transformers. Only with "sdpa", the default, are prefixes shared.
+        quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or its
+            fields. Needs accelerate. It quantises the backbone and an encoder's head, never a decoder's. With some
+            kinds, such as bitsandbytes' 8 bits, a document's logit depends on the others in its batch.
         trust_remote_code: run the Python code of the checkpoint.
     """
 
@@ -174,7 +167,11 @@ class ModelSpec:
             object.__setattr__(self, "model", os.fspath(self.model))
         check_options(self.options)
         options = {name: value for name, value in self.options.items() if value is not None}
-        _check_place(options, is_remote=self.url is not None)
+        kind, place = (
+            (LoadOptions, "a local model; give a url as well") if self.url is None else (RemoteOptions, "a server")
+        )
+        for name in options.keys() - kind.__annotations__:
+            raise InputError(f"{name!r} is not an option of {place}")
         object.__setattr__(self, "options", MappingProxyType(options))
 
     @classmethod
@@ -203,11 +200,6 @@ class ModelSpec:
     def load_options(self) -> "LoadOptions":
         """The options of a model in this process."""
         return cast("LoadOptions", dict(self.options))
-
-    @property
-    def remote_options(self) -> "RemoteOptions":
-        """The options of a server."""
-        return cast("RemoteOptions", dict(self.options))
 
     @property
     def writes_prompts(self) -> bool:
@@ -273,18 +265,12 @@ def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> No
             raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
     quantization = options.get("quantization_config")
     if quantization is not None and not isinstance(quantization, Mapping) and not hasattr(quantization, "to_dict"):
-        raise InputError(
-            "quantization_config must be a configuration of transformers, or its fields as a dictionary, not a "
-            f"{type(quantization).__name__}"
-        )
+        kind_of = type(quantization).__name__
+        raise InputError(f"quantization_config must be a configuration of transformers, or its fields, not a {kind_of}")
 
 
 def plain_options(options: OpenOptions) -> OpenOptions:
-    """The options that are given, as data that every framework can serialise.
-
-    Raises:
-        InputError: as `check_options`, or a quantization_config that holds something other than plain data.
-    """
+    """The options that are given, as data that every framework can serialise; raises as `check_options`."""
     check_options(options)
     recipe = options.get("recipe")
     plain = {
@@ -297,23 +283,15 @@ def plain_options(options: OpenOptions) -> OpenOptions:
 
 def _plain_quantization(config: Any) -> Any:
     """The fields of a configuration of transformers: dtypes by name, members of enumerations by value."""
-    fields = config.to_dict() if hasattr(config, "to_dict") else config
-    return json.loads(json.dumps(fields, default=_dtype_name))
 
+    def plain(value: object) -> str:
+        if type(value).__name__ == "dtype":
+            return str(value).removeprefix("torch.")
+        raise InputError(
+            f"quantization_config holds {value!r}, which is not plain data: give a configuration of transformers"
+        )
 
-def _dtype_name(value: object) -> str:
-    if type(value).__name__ == "dtype":
-        return str(value).removeprefix("torch.")
-    raise InputError(
-        f"quantization_config holds {value!r}, which is not plain data: give a configuration of transformers"
-    )
-
-
-def _check_place(options: Mapping[str, object], *, is_remote: bool) -> None:
-    kind, place = (RemoteOptions, "a server") if is_remote else (LoadOptions, "a local model; give a url as well")
-    for name in options:
-        if name not in kind.__annotations__:
-            raise InputError(f"{name!r} is not an option of {place}")
+    return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config, default=plain))
 
 
 def without_secrets(options: OpenOptions) -> OpenOptions:
