@@ -73,7 +73,7 @@ class LoadOptions(ScoringOptions, _SourceOptions, total=False):
 
     Attributes:
         device: "cpu", "cuda", "cuda:1" or "mps"; by default the fastest device of this machine.
-        dtype: of the backbone: "bfloat16", "float16", "float32"; by default the checkpoint's, if the device supports it.
+        dtype: of the backbone: "bfloat16", "float16", "float32"; by default the checkpoint's, if the device can use it.
         recipe: replaces what onelogit knows, or the model's files declare; a `Recipe`, or its `recipe_fields`.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; by default that of the logged-in user. Prefer logging in:

@@ -31,7 +31,7 @@ class RemoteScorer:
     """Pairs of texts -> the logits that a server gives them. See `RemoteReranker`."""
 
     def __init__(self, spec: ModelSpec, http: "httpx2.AsyncClient | None") -> None:
-        options = cast("RemoteOptions", spec.options)
+        options = spec.options
         protocol = checked_choice("protocol", options.get("protocol"), Protocol)
         self.protocol = PROTOCOLS[protocol or DEFAULT_PROTOCOL]
         _check_template(self.protocol, options.get("template"), spec.model)
