@@ -1,4 +1,4 @@
-"""A folder of BEIR data sets -> lists of one query with several documents, as token ids. Knows no model."""
+"""A folder of BEIR data sets -> examples of one query with several documents, as token ids. Needs no model."""
 
 import json
 import random
@@ -17,7 +17,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?。؟])\s+|(?<=。)")
 
 
 class DataSet(NamedTuple):
-    """Texts by their ids, and the ids of the documents that answer a query."""
+    """Documents and queries by id, and the ids of the documents that answer each query."""
 
     documents: dict[str, str]
     queries: dict[str, str]
@@ -25,7 +25,7 @@ class DataSet(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One query with its documents; `target` is what a softmax over their logits should be, `labels` a sigmoid."""
+    """One query with its documents; `target` is the wanted softmax over their logits, `labels` the wanted sigmoid."""
 
     query: list[int]
     documents: list[list[int]]
@@ -50,7 +50,7 @@ def _read_texts(path: Path) -> dict[str, str]:
 
 
 def bm25_candidates(queries: list[str], documents: dict[str, str], top: int) -> list[list[str]]:
-    """The ids of the best documents of each query by BM25, best first."""
+    """The ids of the documents that BM25 ranks highest for each query, best first."""
     ids = list(documents)
     index = bm25s.BM25()
     index.index(bm25s.tokenize(list(documents.values()), stopwords=None, show_progress=False), show_progress=False)
@@ -60,7 +60,7 @@ def bm25_candidates(queries: list[str], documents: dict[str, str], top: int) -> 
 
 
 def split_data_set(data: DataSet, share: float) -> tuple[DataSet, DataSet]:
-    """Cut off the last documents, and their queries, for development; returns (training, development)."""
+    """Split off the last documents, and their queries, for development; returns (training, development)."""
     ids = list(data.documents)
     kept = set(ids[: round(len(ids) * (1 - share))])
 
@@ -73,7 +73,7 @@ def split_data_set(data: DataSet, share: float) -> tuple[DataSet, DataSet]:
 
 
 class Overlap:
-    """How much of a query a document holds: the sum of the rarities of the words that both have."""
+    """How many of a query's words are in a document: the sum of their rarities."""
 
     def __init__(self, rarity: Tensor, word_ids: Tensor) -> None:
         self.weights = (rarity / rarity.mean()).tolist()
@@ -84,12 +84,12 @@ class Overlap:
         return sum(self.weights[word] for word in shared)
 
     def target(self, query: list[int], documents: list[list[int]]) -> Tensor:
-        """The overlaps as what a softmax over logits should be."""
+        """The wanted softmax over logits, from the overlaps."""
         return torch.softmax(torch.tensor([self(query, row) for row in documents]) * OVERLAP_SCALE, dim=0)
 
 
-class Encoder:
-    """Turns texts into examples, their token ids as they stand in the prompt, after a space."""
+class ExampleEncoder:
+    """Makes examples from texts, with the token ids that they have in the prompt, after a space."""
 
     def __init__(self, tokenizer: Tokenizer, overlap: Overlap, max_document_tokens: int) -> None:
         self.tokenizer = tokenizer
@@ -103,7 +103,7 @@ class Encoder:
         return self.tokenizer.encode(" " + text).ids[: self.max_document_tokens]
 
     def example(self, query: str, documents: list[str]) -> Example:
-        """The first document is right; the target also leans to the others that share words with the query."""
+        """The first document is the answer; the target also favours others that share words with the query."""
         ids, rows = self.query(query), [self.document(text) for text in documents]
         labels = [1.0] + [0.0] * (len(rows) - 1)
         target = (1 - OVERLAP_SHARE) * torch.tensor(labels) + OVERLAP_SHARE * self.overlap.target(ids, rows)
@@ -111,31 +111,31 @@ class Encoder:
 
 
 class Synthetic:
-    """Documents of random tokens; the more of the query's tokens one holds, and the rarer they are, the better."""
+    """Documents of random tokens; a document with more of the query's tokens, or rarer ones, is better."""
 
     def __init__(self, overlap: Overlap, usable_ids: list[int]) -> None:
         self.overlap = overlap
         self.usable_ids = usable_ids
 
-    def example(self, chance: random.Random, documents: int, document_tokens: int) -> Example:
-        query = chance.sample(self.usable_ids, chance.randint(2, 9))
-        rows = [self._row(chance, query, document_tokens) for _ in range(documents)]
+    def example(self, rng: random.Random, documents: int, document_tokens: int) -> Example:
+        query = rng.sample(self.usable_ids, rng.randint(2, 9))
+        rows = [self._row(rng, query, document_tokens) for _ in range(documents)]
         whole = self.overlap(query, query)
         labels = [self.overlap(query, row) / max(whole, 1e-6) for row in rows]
         return Example(query, rows, self.overlap.target(query, rows).tolist(), labels)
 
-    def _row(self, chance: random.Random, query: list[int], tokens: int) -> list[int]:
-        row = chance.choices(self.usable_ids, k=tokens)
-        held = chance.sample(query, chance.randint(0, len(query)))
-        for place, token in zip(chance.sample(range(tokens), len(held)), held, strict=True):
+    def _row(self, rng: random.Random, query: list[int], tokens: int) -> list[int]:
+        row = rng.choices(self.usable_ids, k=tokens)
+        held = rng.sample(query, rng.randint(0, len(query)))
+        for place, token in zip(rng.sample(range(tokens), len(held)), held, strict=True):
             row[place] = token
         return row
 
 
 class Questions:
-    """Real questions; documents that answer others are the negatives, most of them near by BM25."""
+    """Real questions; negatives are documents that answer other questions, most of them ranked high by BM25."""
 
-    def __init__(self, data: DataSet, encoder: Encoder) -> None:
+    def __init__(self, data: DataSet, encoder: ExampleEncoder) -> None:
         self.encoder = encoder
         self.data = data
         self.query_ids = list(data.queries)
@@ -143,19 +143,19 @@ class Questions:
         found = bm25_candidates(list(data.queries.values()), data.documents, 20)
         self.near = dict(zip(self.query_ids, found, strict=True))
 
-    def example(self, chance: random.Random, documents: int) -> Example:
-        query_id = chance.choice(self.query_ids)
+    def example(self, rng: random.Random, documents: int) -> Example:
+        query_id = rng.choice(self.query_ids)
         answers = self.data.answers[query_id]
         near = [key for key in self.near[query_id] if key not in answers]
-        negatives = _negatives(chance, near, self.document_ids, answers, documents - 1)
-        keys = [chance.choice(sorted(answers)), *negatives]
+        negatives = _negatives(rng, near, self.document_ids, answers, documents - 1)
+        keys = [rng.choice(sorted(answers)), *negatives]
         return self.encoder.example(self.data.queries[query_id], [self.data.documents[key] for key in keys])
 
 
 class InverseCloze:
-    """A sentence, or some of its words, is the query; the text it stands in, with or without it, is the answer."""
+    """A sentence, or some of its words, is the query; its text, with or without the sentence, is the answer."""
 
-    def __init__(self, documents: dict[str, str], encoder: Encoder, *, max_sentences: int = 6) -> None:
+    def __init__(self, documents: dict[str, str], encoder: ExampleEncoder, *, max_sentences: int = 6) -> None:
         self.encoder = encoder
         self.max_sentences = max_sentences
         texts = {key: [part for part in SENTENCE_END.split(text) if part] for key, text in documents.items()}
@@ -167,37 +167,37 @@ class InverseCloze:
             for key, row in zip(self.ids, found, strict=True)
         }
 
-    def example(self, chance: random.Random, documents: int) -> Example:
-        key = chance.choice(self.ids)
-        sentences = self._window(chance, key)
-        place = chance.randrange(len(sentences))
-        query = _some_words(chance, sentences[place])
-        if chance.random() < 0.25:
+    def example(self, rng: random.Random, documents: int) -> Example:
+        key = rng.choice(self.ids)
+        sentences = self._window(rng, key)
+        place = rng.randrange(len(sentences))
+        query = _some_words(rng, sentences[place])
+        if rng.random() < 0.25:
             sentences = sentences[:place] + sentences[place + 1 :]
-        negatives = _negatives(chance, self.near[key], self.ids, {key}, documents - 1)
-        texts = [" ".join(sentences), *(" ".join(self._window(chance, other)) for other in negatives)]
+        negatives = _negatives(rng, self.near[key], self.ids, {key}, documents - 1)
+        texts = [" ".join(sentences), *(" ".join(self._window(rng, other)) for other in negatives)]
         return self.encoder.example(query, texts)
 
-    def _window(self, chance: random.Random, key: str) -> list[str]:
+    def _window(self, rng: random.Random, key: str) -> list[str]:
         sentences = self.texts[key]
-        count = chance.randint(2, self.max_sentences)
-        start = chance.randrange(max(1, len(sentences) - count + 1))
+        count = rng.randint(2, self.max_sentences)
+        start = rng.randrange(max(1, len(sentences) - count + 1))
         return sentences[start : start + count]
 
 
-def _some_words(chance: random.Random, sentence: str) -> str:
+def _some_words(rng: random.Random, sentence: str) -> str:
     words = sentence.split()
-    if chance.random() < 0.2 or len(words) < 4:
+    if rng.random() < 0.2 or len(words) < 4:
         return sentence
-    places = sorted(chance.sample(range(len(words)), min(len(words), chance.randint(3, 9))))
+    places = sorted(rng.sample(range(len(words)), min(len(words), rng.randint(3, 9))))
     return " ".join(words[place] for place in places)
 
 
-def _negatives(chance: random.Random, near: list[str], every: list[str], answers: set[str], count: int) -> list[str]:
-    """Three of four from the near ones, the rest at random."""
-    chosen = chance.sample(near, min(len(near), round(count * 0.75)))
+def _negatives(rng: random.Random, near: list[str], every: list[str], answers: set[str], count: int) -> list[str]:
+    """Three of four from the near documents, the rest at random."""
+    chosen = rng.sample(near, min(len(near), round(count * 0.75)))
     while len(chosen) < count:
-        key = chance.choice(every)
+        key = rng.choice(every)
         if key not in answers and key not in chosen:
             chosen.append(key)
     return chosen

@@ -1,4 +1,4 @@
-"""A model and a tokenizer -> the files of the demo folder, with its declarations. Knows nothing of training."""
+"""A model and a tokenizer -> the files of the demo folder, with its metadata. Independent of training."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from demo_tokenizer import NOT_SPECIAL, SPECIAL, one_token_id
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
-# The prompt of Qwen3-Reranker, cut where no token ever crosses: query and document start with the space before them.
+# The prompt of Qwen3-Reranker, cut where no token crosses: query and document start with the space before them.
 HEAD = f"""<|im_start|>system
 Judge whether the Document meets the requirements based on the Query and the Instruct provided. \
 Note that the answer can only be "yes" or "no".<|im_end|>
@@ -23,7 +23,7 @@ Note that the answer can only be "yes" or "no".<|im_end|>
 MIDDLE = "\n<Document>:"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
-# Three newlines at the end: jinja strips one.
+# With three newlines at the end, of which jinja strips one.
 CHAT_TEMPLATE = (
     '{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first'
     f' | default("{INSTRUCTION}") -%}}\n'
@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 
 
 def write_folder(folder: Path, model: Qwen3ForCausalLM, tokenizer: Tokenizer) -> None:
-    """Write weights (bfloat16), tokenizer and declarations to a folder; other files in it stay."""
+    """Write weights (bfloat16), tokenizer and metadata to a folder; other files in it stay."""
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config.to_diff_dict() | {"architectures": ["Qwen3ForCausalLM"], "dtype": "bfloat16"}
     _write_json(folder / "config.json", config)
@@ -49,12 +49,12 @@ def write_folder(folder: Path, model: Qwen3ForCausalLM, tokenizer: Tokenizer) ->
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    for name, content in _declarations(tokenizer).items():
+    for name, content in _metadata_files(tokenizer).items():
         _write_json(folder / name, content)
 
 
 def replace_folder(output: Path, model: Qwen3ForCausalLM, tokenizer: Tokenizer) -> None:
-    """Like `write_folder`, but nobody ever reads a half-written file."""
+    """As `write_folder`, but a half-written file is never visible."""
     fresh, old = (output.with_name(f".{output.name}-{suffix}") for suffix in ("new", "old"))
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -96,8 +96,8 @@ def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:
     }
 
 
-def _declarations(tokenizer: Tokenizer) -> dict[str, object]:
-    """What tells Sentence Transformers that this causal model is a reranker."""
+def _metadata_files(tokenizer: Tokenizer) -> dict[str, object]:
+    """The files that tell Sentence Transformers that this causal model is a reranker."""
     output = {"method": "forward", "method_output_name": "logits"}
     return {
         "modules.json": [

@@ -1,4 +1,4 @@
-"""Token ids of queries and documents -> logits, with what prompts share computed once. Knows no text and no loss."""
+"""Token ids of queries and documents -> logits; what prompts share is computed once. Independent of texts and loss."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 
-class Frame(NamedTuple):
-    """The constant token ids of the prompt, and the two answers."""
+class PromptTokens(NamedTuple):
+    """The constant token ids of the prompt, and the ids of the two answers."""
 
     head: list[int]
     middle: list[int]
@@ -35,76 +35,81 @@ def build_model(vocabulary_tokens: int, eos_token_id: int, pad_token_id: int) ->
         eos_token_id=eos_token_id,
         pad_token_id=pad_token_id,
     )
-    config._attn_implementation = "eager"  # on CPU, bfloat16 trains half as fast again as with the fused kernel
+    config._attn_implementation = (
+        "eager"  # on a CPU, training in bfloat16 is 1.5 times as fast as with the fused kernel
+    )
     return Qwen3ForCausalLM(config)
 
 
 class SharedPrompts:
-    """Scores many documents a query: the head of the prompt runs once, each query once, each document once."""
+    """Scores many documents per query: the head of the prompt, each query and each document are computed once."""
 
-    def __init__(self, model: Qwen3ForCausalLM, frame: Frame, *, rows_at_once: int = 12) -> None:
+    def __init__(self, model: Qwen3ForCausalLM, prompt: PromptTokens, *, rows_at_once: int = 12) -> None:
         self.model = model
-        self.frame = frame
+        self.prompt = prompt
         self.rows_at_once = rows_at_once
 
     def logits(self, queries: list[list[int]], documents: list[list[list[int]]]) -> Tensor:
-        """The logits of each query's documents, one after another, shape (number of documents,), float32."""
-        head = self._run([self.frame.head], [], [0])
-        query_rows = [ids + self.frame.middle for ids in queries]
-        head_tokens = len(self.frame.head)
-        prefix = self._run(query_rows, [head.expand(len(queries))], [head_tokens] * len(queries))
+        """The logits of all documents, query by query: shape (number of documents,), float32."""
+        head = self._compute([self.prompt.head], [], [0])
+        query_rows = [ids + self.prompt.middle for ids in queries]
+        head_tokens = len(self.prompt.head)
+        prefix = self._compute(query_rows, [head.expand(len(queries))], [head_tokens] * len(queries))
         owners = torch.tensor([index for index, group in enumerate(documents) for _ in group])
-        rows = [ids + self.frame.tail for group in documents for ids in group]
+        rows = [ids + self.prompt.tail for group in documents for ids in group]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         parts = []
         for start in range(0, len(order), self.rows_at_once):
             chosen = order[start : start + self.rows_at_once]
             before = [head.expand(len(chosen)), prefix.select(owners[chosen])]
             starts = [head_tokens + len(query_rows[owner]) for owner in owners[chosen].tolist()]
-            parts.append(self._run([rows[index] for index in chosen], before, starts).last)
+            parts.append(self._compute([rows[index] for index in chosen], before, starts).last)
         last = torch.cat(parts)[torch.argsort(torch.tensor(order))]
         embedding = self.model.model.embed_tokens.weight
-        answer = embedding[self.frame.true_id].float() - embedding[self.frame.false_id].float()
+        answer = embedding[self.prompt.true_id].float() - embedding[self.prompt.false_id].float()
         return last.float() @ answer
 
-    def _run(self, rows: list[list[int]], before: "list[_Run]", starts: list[int]) -> "_Run":
-        """Run rows, padded on the right, after what the runs before them hold for each row."""
+    def _compute(self, rows: list[list[int]], before: "list[_Segment]", starts: list[int]) -> "_Segment":
+        """Compute rows, padded on the right, each after the same row of the given segments."""
         counts = torch.tensor([len(row) for row in rows])
-        widest = int(counts.max())
-        ids = torch.zeros(len(rows), widest, dtype=torch.long)
+        max_tokens = int(counts.max())
+        ids = torch.zeros(len(rows), max_tokens, dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
-        steps = torch.arange(widest)
-        own = (steps[:, None] >= steps).expand(len(rows), -1, -1)
-        seen = torch.cat([*(run.real[:, None].expand(-1, widest, -1) for run in before), own], dim=2)
+        steps = torch.arange(max_tokens)
+        causal = (steps[:, None] >= steps).expand(len(rows), -1, -1)
+        seen = torch.cat([*(segment.is_token[:, None].expand(-1, max_tokens, -1) for segment in before), causal], dim=2)
         output = self.model.model(
             input_ids=ids,
             attention_mask=torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None],
             position_ids=steps + torch.tensor(starts)[:, None],
-            past_key_values=_cache(self.model.config, [run.states for run in before]),
+            past_key_values=_cache(self.model.config, [segment.states for segment in before]),
             use_cache=True,
         )
-        states = [(layer.keys[:, :, -widest:], layer.values[:, :, -widest:]) for layer in output.past_key_values.layers]
+        states = [
+            (layer.keys[:, :, -max_tokens:], layer.values[:, :, -max_tokens:])
+            for layer in output.past_key_values.layers
+        ]
         last = output.last_hidden_state[torch.arange(len(rows)), counts - 1]
-        return _Run(states, steps < counts[:, None], last)
+        return _Segment(states, steps < counts[:, None], last)
 
 
-class _Run(NamedTuple):
-    """Keys and values of each layer, which of their places hold tokens, and the last hidden state of each row."""
+class _Segment(NamedTuple):
+    """Keys and values of each layer, a mask of the positions with tokens, and the last hidden state of each row."""
 
     states: list[tuple[Tensor, Tensor]]
-    real: Tensor
+    is_token: Tensor
     last: Tensor
 
-    def select(self, rows: Tensor) -> "_Run":
-        """These rows, any number of times each."""
+    def select(self, rows: Tensor) -> "_Segment":
+        """The given rows, which may repeat."""
         states = [tuple(part.index_select(0, rows) for part in layer) for layer in self.states]
-        return _Run(states, self.real[rows], self.last[rows])
+        return _Segment(states, self.is_token[rows], self.last[rows])
 
-    def expand(self, count: int) -> "_Run":
-        """The only row, so many times."""
+    def expand(self, count: int) -> "_Segment":
+        """The only row, repeated."""
         states = [tuple(part.expand(count, -1, -1, -1) for part in layer) for layer in self.states]
-        return _Run(states, self.real.expand(count, -1), self.last.expand(count, -1))
+        return _Segment(states, self.is_token.expand(count, -1), self.last.expand(count, -1))
 
 
 def _cache(config: Qwen3Config, states: list[list[tuple[Tensor, Tensor]]]) -> DynamicCache:

@@ -1,4 +1,4 @@
-"""Texts -> a small tokenizer that works like Qwen3's, and what is known of its tokens. Knows no prompt and no model."""
+"""Texts -> a small tokenizer that works like Qwen3's, and the words and rarities of its tokens."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ QWEN_SPLIT = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_tokens: int) -> Tokenizer:
-    """A byte-level BPE tokenizer that differs from Qwen3's in its vocabulary alone."""
+    """A byte-level BPE tokenizer that differs from Qwen3's only in its vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
@@ -67,7 +67,7 @@ def one_token_id(tokenizer: Tokenizer, text: str) -> int:
     """The id of a text that is one token.
 
     Raises:
-        ValueError: If the tokenizer splits it.
+        ValueError: the tokenizer splits it.
     """
     ids = tokenizer.encode(text).ids
     if len(ids) != 1:
@@ -76,14 +76,14 @@ def one_token_id(tokenizer: Tokenizer, text: str) -> int:
 
 
 def token_words(tokenizer: Tokenizer) -> Tensor:
-    """One id a token, equal for tokens that are one word but for case and spaces."""
+    """One id per token, equal for tokens that differ only in case and spaces."""
     spellings = [tokenizer.id_to_token(token).lstrip("Ġ").lower() for token in range(tokenizer.get_vocab_size())]
     first = {spelling: token for token, spelling in reversed(list(enumerate(spellings)))}
     return torch.tensor([first[spelling] for spelling in spellings])
 
 
 def token_rarity(tokenizer: Tokenizer, word_ids: Tensor, documents: list[str]) -> Tensor:
-    """For each token, the logarithm of all documents over those that hold its word; at least 0."""
+    """For each token, the logarithm of the number of documents over the number of those with its word; at least 0."""
     counts: Counter[int] = Counter()
     for encoding in tokenizer.encode_batch(documents):
         counts.update(set(word_ids[encoding.ids].tolist()))
