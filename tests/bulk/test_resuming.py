@@ -61,7 +61,7 @@ def test_an_interrupt_says_how_to_continue_and_the_run_continues_later(
     with monkeypatch.context() as patch:
         patch.setattr(job.ShardWorker, "score", interrupted)
         assert bulk_command(source, tmp_path / "out", "--model", model, "--slice-rows", 1) == 130
-    said = f"onelogit: stopped; the same command goes on, from what stands in {tmp_path / 'out'}\n"
+    said = f"onelogit: stopped; the same command continues from what is in {tmp_path / 'out'}\n"
     assert capsys.readouterr() == ("", said)
     seen: list[int] = []
 

@@ -63,9 +63,9 @@ def test_the_command_exits_with_1_if_pairs_have_errors(model: str, tmp_path: Pat
         (("SOURCE", "out", "--model", "MODEL", "--workers", "-1"), "--workers must be an integer of at least 0"),
         (("SOURCE", "out", "--model", "MODEL", "--template", "server"), "'template' is not an option of a local model"),
         (("SOURCE", "out", "--model", "http://a", "--url", "http://b"), "two servers are named"),
-        (("SOURCE", "out"), "name what scores: --model, or the --url of a server, or both"),
-        (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "--engine remote wants a --url"),
-        (("SOURCE", "out", "--url", "http://127.0.0.1:9", "--engine", "local"), "--engine local has no --url"),
+        (("SOURCE", "out"), "name a model or a server: --model, --url, or both"),
+        (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "--engine remote needs --url"),
+        (("SOURCE", "out", "--url", "http://127.0.0.1:9", "--engine", "local"), "--engine local does not take --url"),
         (
             ("SOURCE", "out", "--model", "MODEL", "--url", "http://127.0.0.1:9", "--dtype", "float32"),
             "'dtype' is not an option of a server",

@@ -194,8 +194,9 @@ def _rank(plan: ShardPlan, folder: RunFolder, model: str) -> RunSummary:
             "run the same command again"
         )
     pair_count = sum(map(row_count, parts))
-    for number, table in enumerate(grouped_tables(parts, folder.make_drafts_folder(), pair_count)):
-        write_part(rank_table(table, model), folder.result_path(number))
+    with folder.drafts() as drafts:
+        for number, table in enumerate(grouped_tables(parts, Path(drafts), pair_count)):
+            write_part(rank_table(table, model), folder.result_path(number))
     return _check_results(folder, pair_count)
 
 

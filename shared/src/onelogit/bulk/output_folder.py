@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from onelogit.bulk.part_files import WRITE_ADVICE, is_readable
 from onelogit.errors import InputError, OnelogitError
@@ -57,7 +58,6 @@ class RunFolder:
         self.path = path
         self._run = run
         self.scored = path / f"_scored-{zlib.crc32(repr(run).encode()):08x}"
-        self._drafts = path / "_drafts"
         self._record_file = path / "_run.json"
 
     @contextmanager
@@ -97,15 +97,13 @@ class RunFolder:
         """The paths of all result files."""
         return sorted(self.path.glob("part-*.parquet"))
 
-    def make_drafts_folder(self) -> Path:
-        """An empty folder for temporary files of the ranking."""
-        shutil.rmtree(self._drafts, ignore_errors=True)
-        self._drafts.mkdir()
-        return self._drafts
+    def drafts(self) -> "TemporaryDirectory[str]":
+        """A folder for temporary files of the ranking, removed after a `with` block."""
+        return TemporaryDirectory(prefix="_drafts-", dir=self.path)
 
     def clean(self) -> None:
         """Remove everything except the results and the run's record."""
-        for folder in (*self.path.glob("_scored-*"), self._drafts):
+        for folder in (*self.path.glob("_scored-*"), *self.path.glob("_drafts*")):
             shutil.rmtree(folder, ignore_errors=True)
         for draft in (*self.path.glob(".part-*"), *self.path.glob("._run.json.*")):
             draft.unlink(missing_ok=True)

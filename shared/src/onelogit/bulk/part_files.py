@@ -17,29 +17,19 @@ from onelogit.io.atomic_write import atomic_file
 WRITE_ADVICE = "; once it can, run the same command again"
 
 # A scored pair, with all that ranking needs.
-SCORED = pyarrow.schema(
-    [
-        ("place", pyarrow.int64()),  # position among all pairs; the order of equal logits
-        ("query_id", pyarrow.string()),
-        ("document_id", pyarrow.string()),
-        ("query_check", pyarrow.uint32()),  # detects two queries with one id
-        ("logit", pyarrow.float32()),
-        ("score", pyarrow.float64()),
-        ("error", pyarrow.string()),
-    ]
-)
-
-RANKED = pyarrow.schema(
-    [
-        ("query_id", pyarrow.string()),
-        ("document_id", pyarrow.string()),
-        ("logit", pyarrow.float32()),
-        ("score", pyarrow.float64()),
-        ("rank", pyarrow.int32()),
-        ("error", pyarrow.string()),
-        ("model", pyarrow.string()),
-    ]
-)
+SCORED = pyarrow.schema({
+    "place": "int64",  # position among all pairs; the order of equal logits
+    "query_id": "string",
+    "document_id": "string",
+    "query_check": "uint32",  # detects two queries with one id
+    "logit": "float32",
+    "score": "float64",
+    "error": "string",
+})  # fmt: skip
+RANKED = pyarrow.schema({
+    "query_id": "string", "document_id": "string", "logit": "float32", "score": "float64", "rank": "int32",
+    "error": "string", "model": "string",
+})  # fmt: skip
 
 
 def scored_table(pairs: Sequence[ScoringPair], results: Sequence[PairResult], positions: Iterable[int]) -> Any:

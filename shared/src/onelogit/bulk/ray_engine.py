@@ -35,14 +35,7 @@ logger = logging.getLogger(__name__)
 
 _QUERIES_PER_BLOCK = 16  # each with some hundred documents
 _PAIRS_PER_BLOCK = 1024
-_RESULT_SCHEMA = pyarrow.schema(
-    [
-        ("number", pyarrow.int64()),
-        ("rows", pyarrow.int64()),
-        ("worker", pyarrow.string()),
-        ("error", pyarrow.string()),
-    ]
-)
+_RESULT_SCHEMA = pyarrow.schema({"number": "int64", "rows": "int64", "worker": "string", "error": "string"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`onelogit bulk`: all queries of some files, ranked into files."""
+"""`onelogit bulk`: queries in files -> ranked documents in files."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -19,57 +19,46 @@ from onelogit.validation import checked_count
 if TYPE_CHECKING:
     from onelogit.bulk.job import BulkEngine
 
-SUMMARY = "rerank all queries of Parquet or JSONL files; exit code 1 where pairs have errors"
+SUMMARY = "rerank all queries of Parquet or JSONL files; exit code 1 if pairs have errors"
 ENGINES = ("local", "vllm", "remote")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument("input", help=".parquet, .jsonl or .jsonl.gz file, or a folder of them")
-    parser.add_argument("output", help="the folder to write; a run that was broken off goes on where it stands")
+    parser.add_argument("output", help="folder to write; an interrupted run continues from what it holds")
     parser.add_argument("--model", help="hub id or folder, or the URL of a server")
-    parser.add_argument("--engine", choices=ENGINES, help="what scores; remote with --url, else local where left out")
     parser.add_argument(
-        "--slice-rows",
-        type=int,
-        metavar="N",
-        default=1000,
-        help="rows that are scored and written together; %(default)s where left out",
+        "--engine", choices=ENGINES, help="what scores the pairs; default: remote with --url, else local"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what another run wrote to the folder")
+    rows_help = "rows that are scored and written together; default: %(default)s"
+    parser.add_argument("--slice-rows", type=int, metavar="N", default=1000, help=rows_help)
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     add_json_option(parser)
     add_server_options(parser)
     cluster = parser.add_argument_group("a Ray cluster")
-    cluster.add_argument("--workers", type=int, metavar="N", default=0, help="actors; no Ray where left out, or 0")
     cluster.add_argument(
-        "--cpus-per-worker",
-        type=float,
-        metavar="N",
-        default=1,
-        help="of the cluster, and threads of a model; 1 where left out",
+        "--workers", type=int, metavar="N", default=0, help="number of actors; default: 0, without Ray"
     )
-    cluster.add_argument(
-        "--gpus-per-worker",
-        type=float,
-        metavar="N",
-        default=0,
-        help="1 for a model on a GPU; engine vllm splits it over more; 0 where left out",
-    )
-    cluster.add_argument("--ray-address", metavar="HOST:PORT", help="of a cluster, or local for one of its own")
+    cpus_help = "CPUs of each actor, and threads of its model; default: %(default)s"
+    cluster.add_argument("--cpus-per-worker", type=float, metavar="N", default=1, help=cpus_help)
+    gpus_help = "1 for a model on a GPU; engine vllm splits it over more; default: %(default)s"
+    cluster.add_argument("--gpus-per-worker", type=float, metavar="N", default=0, help=gpus_help)
+    cluster.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster, or local for a new one")
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score, rank, write, say how much."""
+    """Score and rank all queries, and print the number of pairs."""
     if options.model is None and options.url is None:
-        raise InputError("name what scores: --model, or the --url of a server, or both")
+        raise InputError("name a model or a server: --model, --url, or both")
     spec = model_spec(options, options.model)
     _check(options, spec)
     check_packages("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
     from onelogit.bulk.job import run as run_job  # noqa: PLC0415  loads pyarrow
 
     try:
-        outcome = run_job(
+        summary = run_job(
             options.input,
             options.output,
             spec,
@@ -78,17 +67,17 @@ def run(options: argparse.Namespace) -> int:
             is_overwriting=options.overwrite,
         )
     except KeyboardInterrupt:
-        way = " without --overwrite" if options.overwrite else ""
-        say(f"stopped; the same command{way} goes on, from what stands in {options.output}")
+        change = " without --overwrite" if options.overwrite else ""
+        say(f"stopped; the same command{change} continues from what is in {options.output}")
         raise
     if options.json:
-        print_json({"folder": options.output, **outcome._asdict()})
+        print_json({"folder": options.output, **summary._asdict()})
     else:
-        errors = f"; {outcome.errors:,} have errors" if outcome.errors else ""
-        said = f"{outcome.pairs:,} pairs written to {options.output}{errors}."
-        Console(highlight=False, soft_wrap=True).print(said, markup=False)
+        errors = f"; {summary.errors:,} have errors" if summary.errors else ""
+        line = f"{summary.pairs:,} pairs written to {options.output}{errors}."
+        Console(highlight=False, soft_wrap=True).print(line, markup=False)
     mention_demo(spec.model)
-    return 1 if outcome.errors else 0
+    return 1 if summary.errors else 0
 
 
 def _engine(options: argparse.Namespace) -> "BulkEngine":
@@ -109,6 +98,8 @@ def _engine(options: argparse.Namespace) -> "BulkEngine":
 
 def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
     if options.engine is not None and (options.engine == "remote") != (spec.url is not None):
-        raise InputError(f"--engine {options.engine} {'wants a' if options.engine == 'remote' else 'has no'} --url")
+        raise InputError(
+            f"--engine {options.engine} {'needs' if options.engine == 'remote' else 'does not take'} --url"
+        )
     checked_count("--workers", options.workers, least=0)
     checked_count("--slice-rows", options.slice_rows)
