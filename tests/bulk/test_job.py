@@ -152,12 +152,12 @@ def test_shards_that_an_engine_left_out_are_detected_and_scored_later(source: Pa
 def test_results_that_differ_from_what_was_scored_are_detected(
     source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for broken, said in [
+    for broken, message in [
         (lambda table, label: rank_table(table, label).slice(1), "holds 19 pairs of 20"),
         (lambda table, label: pyarrow.concat_tables([rank_table(table, label)] * 2), "holds a pair twice"),
     ]:
         monkeypatch.setattr(job, "rank_table", broken)
-        with pytest.raises(OnelogitError, match=said):
+        with pytest.raises(OnelogitError, match=message):
             run(source, tmp_path / "out", model, is_overwriting=True)
 
 
@@ -170,7 +170,7 @@ def test_an_error_of_a_worker_ends_the_run(source: Path, model: str, tmp_path: P
 
 
 def test_the_message_of_a_system_error_names_its_file_if_there_is_one(source: Path, model: str, tmp_path: Path):
-    for error, said in (
+    for error, message in (
         (
             FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/model"),
             "/elsewhere/model: No such file",
@@ -183,4 +183,4 @@ def test_the_message_of_a_system_error_names_its_file_if_there_is_one(source: Pa
 
         with pytest.raises(OnelogitError) as raised:
             run(source, tmp_path / "out", model, engine=fail)
-        assert str(raised.value) == f"{said}; once this is fixed, run the same command again"
+        assert str(raised.value) == f"{message}; once this is fixed, run the same command again"

@@ -33,7 +33,7 @@ def test_a_finished_run_is_not_repeated(source: Path, model: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"instruction": "Say."}, "holds results of another model: Qwen3-Reranker-tiny@"),
         ({"slice_rows": 7}, "another run: --slice-rows was 1000, not 7"),
@@ -41,13 +41,13 @@ def test_a_finished_run_is_not_repeated(source: Path, model: str, tmp_path: Path
     ],
 )
 def test_a_folder_with_results_of_another_run_is_refused_unless_overwriting(
-    change: dict[str, Any], said: str, source: Path, model: str, tmp_path: Path
+    change: dict[str, Any], message: str, source: Path, model: str, tmp_path: Path
 ):
     run(source, tmp_path / "out", model)
     if rows := change.pop("rows", None):
         write_jsonl(source, rows)
 
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         run(source, tmp_path / "out", model, **change)
     run(source, tmp_path / "out", model, is_overwriting=True, **change)
 
@@ -130,11 +130,11 @@ def test_a_part_file_that_cannot_be_written_completely_does_not_appear(tmp_path:
 
 def test_a_part_file_is_flushed_to_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[bool] = []
-    keep = os.fsync
+    flush = os.fsync
 
-    def watched(place: int) -> None:
+    def watched(descriptor: int) -> None:
         seen.append((tmp_path / "part.parquet").exists())
-        keep(place)
+        flush(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
     write_part(scored_table_of([]), tmp_path / "part.parquet")

@@ -200,20 +200,20 @@ def test_an_error_of_a_worker_is_one_line(cluster: Any, tmp_path: Path):
 
     assert ran.returncode == 2
     assert ran.stdout == ""
-    said = [
+    lines = [
         line for line in ran.stderr.splitlines() if "core_worker.cc" not in line
     ]  # a log of Ray that cannot be disabled
-    assert len(said) == 1
-    assert said[0].endswith("device='cuda:7', but PyTorch finds no CUDA device here")
+    assert len(lines) == 1
+    assert lines[0].endswith("device='cuda:7', but PyTorch finds no CUDA device here")
 
 
 @pytest.mark.parametrize(
-    ("address", "token", "said"),
+    ("address", "token", "message"),
     [("CLUSTER", "0" * 64, "Authentication token is missing or incorrect"), (f"{ADDRESS}:9", None, "refused")],
     ids=["token", "address"],
 )
 def test_a_cluster_that_cannot_be_joined_is_an_error(
-    address: str, token: str | None, said: str, cluster: Any, tmp_path: Path
+    address: str, token: str | None, message: str, cluster: Any, tmp_path: Path
 ):
     source = write_jsonl(tmp_path / "in.jsonl", query_rows(1, 1))
     command = [sys.executable, "-m", "onelogit", "bulk", source, tmp_path / "out", "--model", DEMO_MODEL]
@@ -231,7 +231,7 @@ def test_a_cluster_that_cannot_be_joined_is_an_error(
     assert ran.returncode == 2
     last = ran.stderr.splitlines()[-1]
     assert last.startswith("onelogit: Ray cannot be reached at")
-    assert said in last
+    assert message in last
 
 
 def test_a_killed_worker_and_a_lost_node_lose_no_results(cluster: Any, reranker: Reranker, tmp_path: Path):

@@ -63,12 +63,12 @@ def test_an_unreachable_server_ends_the_run_without_errors_in_its_rows(
         return answers(path, body) if is_up or body is None else Response(code=503)
 
     with serving(respond) as server:
-        said: dict[str, Any] = {"url": server.url, "attempts": 1, "slice_rows": 1}
+        options: dict[str, Any] = {"url": server.url, "attempts": 1, "slice_rows": 1}
         is_up = False
         with pytest.raises(ServerError):
-            run(source, tmp_path / "out", model, **said)
+            run(source, tmp_path / "out", model, **options)
         is_up = True
-        outcome = run(source, tmp_path / "out", model, **said)
+        outcome = run(source, tmp_path / "out", model, **options)
 
     assert outcome == RunSummary(pairs=16, errors=4)
 

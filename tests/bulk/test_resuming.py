@@ -61,8 +61,8 @@ def test_an_interrupt_says_how_to_continue_and_the_run_continues_later(
     with monkeypatch.context() as patch:
         patch.setattr(job.ShardWorker, "score", interrupted)
         assert bulk_command(source, tmp_path / "out", "--model", model, "--slice-rows", 1) == 130
-    said = f"onelogit: stopped; the same command continues from what is in {tmp_path / 'out'}\n"
-    assert capsys.readouterr() == ("", said)
+    message = f"onelogit: stopped; the same command continues from what is in {tmp_path / 'out'}\n"
+    assert capsys.readouterr() == ("", message)
     seen: list[int] = []
 
     assert run(source, tmp_path / "out", model, slice_rows=1, engine=recording_engine(seen)) == RunSummary(20, 0)
@@ -85,10 +85,10 @@ def test_a_full_disk_gives_a_one_line_error_and_the_run_continues_later(
         patch.setattr(parquet, "write_table", fail)
         assert bulk_command(source, tmp_path / "out", "--model", model) == 2
 
-    said = capsys.readouterr().err
-    assert said.startswith(f"onelogit: {tmp_path / 'out'}/")
-    assert said.endswith(" cannot be written (No space left on device); once it can, run the same command again\n")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"onelogit: {tmp_path / 'out'}/")
+    assert message.endswith(" cannot be written (No space left on device); once it can, run the same command again\n")
+    assert message.count("\n") == 1
     assert run(source, tmp_path / "out", model) == RunSummary(20, 0)
 
 

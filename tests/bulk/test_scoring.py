@@ -11,16 +11,16 @@ from onelogit.bulk.scoring import score_pairs
 from support.tiny import Tiny
 
 
-class Watched:
-    """A reranker that notes what it is asked, and fails where a text says so."""
+class RecordingReranker:
+    """A reranker that records the sizes of its calls, and fails for certain documents."""
 
     def __init__(self, reranker: Reranker) -> None:
         self.activation = reranker.activation
-        self.asked: list[int] = []
+        self.call_sizes: list[int] = []
         self._reranker = reranker
 
     def pair_logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        self.asked.append(len(pairs))
+        self.call_sizes.append(len(pairs))
         for _, document in pairs:
             if document == "NaN":
                 raise LogitError("the logit of document 0 is nan")
@@ -31,10 +31,10 @@ class Watched:
 
 def test_a_failing_pair_does_not_affect_the_others(reranker: Reranker):
     pairs = [
-        ScoringPair("q", str(place), "q", text) for place, text in enumerate(["a", "NaN", "b", "poison", "c", "d"])
+        ScoringPair("q", str(index), "q", text) for index, text in enumerate(["a", "NaN", "b", "poison", "c", "d"])
     ]
 
-    scored = score_pairs(Watched(reranker), pairs)  # type: ignore[arg-type]
+    scored = score_pairs(RecordingReranker(reranker), pairs)  # type: ignore[arg-type]
 
     assert [each.error for each in scored] == [
         None, "the logit of document 0 is nan", None, "a poisoned row", None, None,
@@ -61,13 +61,13 @@ def test_an_error_of_the_reranker_itself_is_raised(tiny_qwen: Tiny):
 
 
 def test_a_query_with_ten_thousand_documents_is_scored_in_several_calls(reranker: Reranker):
-    watched = Watched(reranker)
-    watched.pair_logits = lambda pairs: (watched.asked.append(len(pairs)), [0.0] * len(pairs))[1]  # type: ignore[method-assign]
+    recording = RecordingReranker(reranker)
+    recording.pair_logits = lambda pairs: (recording.call_sizes.append(len(pairs)), [0.0] * len(pairs))[1]  # type: ignore[method-assign]
 
-    scored = score_pairs(watched, [ScoringPair("q", str(place), "q", "d") for place in range(10_000)])  # type: ignore[arg-type]
+    scored = score_pairs(recording, [ScoringPair("q", str(index), "q", "d") for index in range(10_000)])  # type: ignore[arg-type]
 
-    assert len(scored) == sum(watched.asked) == 10_000
-    assert max(watched.asked) <= 1024
+    assert len(scored) == sum(recording.call_sizes) == 10_000
+    assert max(recording.call_sizes) <= 1024
 
 
 @pytest.mark.parametrize("activation", ["identity", "sigmoid"])

@@ -30,7 +30,7 @@ from support.bulk_rows import (
 def test_every_row_is_in_one_shard_and_is_read_from_it(
     sizes: list[int], slice_rows: int, group: int, kind: str, seen: set[int], tmp_path: Path
 ):
-    rows = [{"query_id": str(place), "query": "x" * size, "documents": ["d"]} for place, size in enumerate(sizes)]
+    rows = [{"query_id": str(index), "query": "x" * size, "documents": ["d"]} for index, size in enumerate(sizes)]
     file = tmp_path / f"in{kind}"
     if kind == ".jsonl":
         file.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -104,7 +104,7 @@ def test_the_digest_of_an_input_depends_on_its_content(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("nowhere.jsonl", None, "there is no file or folder"),
         ("in.csv", b"a,b", "neither .parquet nor .jsonl"),
@@ -112,11 +112,11 @@ def test_the_digest_of_an_input_depends_on_its_content(tmp_path: Path):
         ("in.parquet", b"PAR1", "cannot be read"),
     ],
 )
-def test_an_unusable_input_is_refused(name: str, content: bytes | None, said: str, tmp_path: Path):
+def test_an_unusable_input_is_refused(name: str, content: bytes | None, message: str, tmp_path: Path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         plan_shards(tmp_path / name, 9)
 
 

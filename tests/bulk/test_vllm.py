@@ -82,12 +82,10 @@ def test_a_run_with_a_stand_in_for_vllm_gives_the_local_results(converted: str, 
 
     def engine(spec: WorkerSpec, shards: Any) -> Any:
         encode = RowEncoder(spec)
-        asked = [{**row, **encode(row)} for shard in shards for row in pair_rows(shard._asdict())]
-        asked = [*asked[::-2], *asked[:2], *asked[-2::-2]]
-        pairs = [(row["query"] or "none", row["document"]) for row in asked]
-        answers = [
-            {**row, "embeddings": [logit]} for row, logit in zip(asked, reranker.pair_logits(pairs), strict=True)
-        ]
+        rows = [{**row, **encode(row)} for shard in shards for row in pair_rows(shard._asdict())]
+        rows = [*rows[::-2], *rows[:2], *rows[-2::-2]]
+        pairs = [(row["query"] or "none", row["document"]) for row in rows]
+        answers = [{**row, "embeddings": [logit]} for row, logit in zip(rows, reranker.pair_logits(pairs), strict=True)]
         return write_shards(iter(answers), spec, reranker.activation, shards)
 
     assert run(source, tmp_path / "out", converted, engine=engine, slice_rows=1) == RunSummary(pairs=14, errors=2)
@@ -109,7 +107,7 @@ def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"long_documents": "chunk_max"}, "chunk_max"),
         ({"batch_tokens": 100}, "'batch_tokens' is no option of engine vllm"),
@@ -117,8 +115,8 @@ def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny
         ({"device": "mps"}, "not on 'mps'"),
     ],
 )
-def test_an_option_without_effect_is_refused(options: OpenOptions, said: str, converted: str):
-    with pytest.raises(InputError, match=said):
+def test_an_option_without_effect_is_refused(options: OpenOptions, message: str, converted: str):
+    with pytest.raises(InputError, match=message):
         load_converted_encoder(converted, options)
 
 
@@ -129,7 +127,7 @@ def test_an_option_with_its_default_value_is_not_refused(converted: str):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "device", "split", "placed"),
+    ("gpus", "device", "parallel", "placement"),
     [
         (0, None, 1, None),
         (1, "cuda", 1, None),
@@ -137,14 +135,18 @@ def test_an_option_with_its_default_value_is_not_refused(converted: str):
         (0, "cpu", 1, {"bundle_per_worker": {"CPU": 3}}),
     ],
 )
-def test_an_engine_takes_at_least_one_gpu_and_none_on_a_cpu(gpus: float, device: Any, split: int, placed: Any):
+def test_an_engine_takes_at_least_one_gpu_and_none_on_a_cpu(gpus: float, device: Any, parallel: int, placement: Any):
     settings = engine_settings(
         WorkerPool(2, 3, gpus), WorkerSpec("m", {"device": device, "dtype": "float16"}, "out"), 512
     )
 
     assert settings["concurrency"] == 2
-    assert settings["engine_kwargs"] == {"max_model_len": 512, "tensor_parallel_size": split, "dtype": "float16"}
-    assert settings["placement_group_config"] == placed
+    assert settings["engine_kwargs"] == {
+        "max_model_len": 512,
+        "tensor_parallel_size": parallel,
+        "dtype": "float16",
+    }
+    assert settings["placement_group_config"] == placement
 
 
 def test_a_fraction_of_a_gpu_is_refused(converted: str):

@@ -33,7 +33,7 @@ def test_the_command_says_what_it_wrote(source: Path, model: str, tmp_path: Path
     assert bulk_command(source, tmp_path / "out", "--model", model) == 0
     printed = capsys.readouterr()
     assert printed.out == f"20 pairs written to {tmp_path / 'out'}.\n"
-    assert printed.err == ""  # no bar where there is no terminal
+    assert printed.err == ""  # no bar without a terminal
 
     assert bulk_command(source, tmp_path / "out", "--model", model, "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "out"), "pairs": 20, "errors": 0}
@@ -55,7 +55,7 @@ def test_the_command_exits_with_1_if_pairs_have_errors(model: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("nowhere.jsonl", "out", "--model", "MODEL"), "there is no file or folder 'nowhere.jsonl'"),
         (("SOURCE", "out", "--model", "./no-such-model"), "there is no folder './no-such-model'"),
@@ -75,14 +75,14 @@ def test_the_command_exits_with_1_if_pairs_have_errors(model: str, tmp_path: Pat
     ],
 )
 def test_an_error_of_the_command_is_one_line(
-    arguments: Sequence[str], said: str, source: Path, model: str, tmp_path: Path,
+    arguments: Sequence[str], message: str, source: Path, model: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
     monkeypatch.chdir(tmp_path)
 
     assert bulk_command(*({"SOURCE": source, "MODEL": model}.get(word, word) for word in arguments)) == 2
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert printed.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

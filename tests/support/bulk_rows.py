@@ -36,9 +36,9 @@ ROWS = query_rows(5, 4)
 def pair_rows(rows: Iterable[Row]) -> list[Row]:
     """The same pairs, one in each row; the pairs of a query are far apart."""
     pairs = [
-        {"query_id": row["query_id"], "document_id": str(place), "query": row["query"], "document": document}
+        {"query_id": row["query_id"], "document_id": str(index), "query": row["query"], "document": document}
         for row in rows
-        for place, document in enumerate(row["documents"])
+        for index, document in enumerate(row["documents"])
     ]
     return [*pairs[::2], *pairs[1::2]]
 

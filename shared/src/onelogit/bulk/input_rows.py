@@ -40,7 +40,7 @@ def pairs_of(row: object) -> list[ScoringPair]:
     Args:
         row: a mapping with query_id, query and documents: texts, or mappings with a text and an optional document_id or
             id, by default the document's index. Or a mapping with query_id, document_id, query and document. Ids are
-            texts or whole numbers. Or an InputError, which becomes the pair's error.
+            texts or whole numbers. An InputError becomes the pair's error.
     """
     if isinstance(row, InputError):
         return [ScoringPair(None, None, error=str(row))]

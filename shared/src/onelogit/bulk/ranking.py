@@ -66,9 +66,9 @@ def _errors(table: Any, queries: Iterable[Sequence[int]]) -> list[str | None]:
         seen: set[str | None] = set()
         for row in valid:
             if query_checks[row] != query_checks[valid[0]]:
-                errors[row] = "this query_id stands for another query in an earlier row"
+                errors[row] = "this query_id has another query in an earlier row"
             elif document_ids[row] in seen:
-                errors[row] = "this document_id stands for another document of the query in an earlier row"
+                errors[row] = "this document_id is in an earlier row of the query, too"
             else:
                 seen.add(document_ids[row])
     return errors

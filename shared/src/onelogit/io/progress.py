@@ -181,7 +181,7 @@ def _running_display(columns: Sequence[str | ProgressColumn], refreshes_per_s: f
 
 @contextmanager
 def _others_hidden() -> Iterator[None]:
-    """Hide the bars of transformers and the hub meanwhile: they would overwrite the lines of ours."""
+    """Hide the bars of transformers and the hub, which would overwrite ours."""
     if not is_shown():
         yield
         return
