@@ -230,11 +230,10 @@ def _has_head(texts: SmallFiles) -> bool:
 
 def _refuse_unsupported(model: str, architecture: str, texts: SmallFiles) -> None:
     config: dict[str, Any] = parse_json(texts, "config.json")
-    for unsupported in UNSUPPORTED:
-        if re.search(unsupported.pattern, f"{architecture} {_last_part(model)}", re.IGNORECASE):
+    for pattern, reason in UNSUPPORTED.items():
+        if re.search(pattern, f"{architecture} {_last_part(model)}", re.IGNORECASE):
             raise UnsupportedModelError(
-                f"{model!r} ({architecture or 'no architecture named'}) has no one-logit form: {unsupported.reason}. "
-                f"{unsupported.alternative}"
+                f"{model!r} ({architecture or 'no architecture named'}) has no one-logit form: {reason}"
             )
     if config.get("is_encoder_decoder"):
         raise UnsupportedModelError(f"{model!r} ({architecture}) has no one-logit form: it is an encoder-decoder")

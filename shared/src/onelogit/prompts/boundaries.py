@@ -106,24 +106,15 @@ def _is_local(tokenizer: Tokenizer) -> bool:
     merges_words = isinstance(model, models.BPE) and not model.dropout and tokenizer.pre_tokenizer is not None
     if not merges_words or tokenizer.get_added_tokens_decoder():
         return False  # an added token may begin in the caller's text and end in the constant text
-    steps = [*_steps(tokenizer.normalizer), *_steps(tokenizer.pre_tokenizer)]
-    return all(_is_local_step(step) for step in steps)
-
-
-def _steps(component: Any) -> Iterator[Mapping[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer, in the form of tokenizer.json."""
-    remaining = [] if component is None else [json.loads(component.__getstate__())]
-    while remaining:
-        step = remaining.pop()
-        inner = step.get("pretokenizers", step.get("normalizers"))
-        if inner is None:
-            yield step
-        else:
-            remaining += inner
+    components = tokenizer.normalizer, tokenizer.pre_tokenizer
+    return all(component is None or _is_local_step(json.loads(component.__getstate__())) for component in components)
 
 
 def _is_local_step(step: Mapping[str, Any]) -> bool:
+    """Whether a normalizer or pre-tokenizer, in the form of tokenizer.json, looks only at the closest characters."""
     match step:
+        case {"pretokenizers": steps} | {"normalizers": steps}:
+            return all(map(_is_local_step, steps))
         case {"type": "Split", "pattern": {"Regex": pattern}}:
             return not _ASSERTION.search(pattern.replace(_ONE_AHEAD, ""))
         case {"type": "ByteLevel", "add_prefix_space": False} | {"type": "Digits"}:

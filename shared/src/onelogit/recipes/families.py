@@ -1,26 +1,16 @@
 """The supported model families and the known unsupported models: facts with their sources, no code that uses them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from onelogit.recipes import templates
 from onelogit.recipes.recipe import ReadOut, Recipe
-from onelogit.recipes.templates import (
-    BGE_GEMMA_TEMPLATE,
-    CTXL_TEMPLATE,
-    MXBAI_TEMPLATE,
-    PRISM_INSTRUCTION,
-    PRISM_TEMPLATE,
-    QWEN3_INSTRUCTION,
-    QWEN3_TEMPLATE,
-    ZERANK_1_TEMPLATE,
-    ZERANK_2_TEMPLATE,
-)
 
 _QWEN3_RERANKER = Recipe(
     family="qwen3-reranker",
-    chat_template=QWEN3_TEMPLATE,
+    chat_template=templates.QWEN3_TEMPLATE,
     read_out=ReadOut(true="yes", false="no"),
     activation="sigmoid",
-    default_instruction=QWEN3_INSTRUCTION,
+    default_instruction=templates.QWEN3_INSTRUCTION,
     licence="apache-2.0",
     models=("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B"),
     name_pattern=r"(?<!prism-)qwen3-reranker-",
@@ -47,10 +37,10 @@ FAMILIES = (
     ),
     Recipe(
         family="prism-reranker",
-        chat_template=PRISM_TEMPLATE,
+        chat_template=templates.PRISM_TEMPLATE,
         read_out=ReadOut(true="yes", false="no"),
         activation="sigmoid",
-        default_instruction=PRISM_INSTRUCTION,
+        default_instruction=templates.PRISM_INSTRUCTION,
         max_tokens=10240,
         licence="mit",
         models=(
@@ -64,7 +54,7 @@ FAMILIES = (
     ),
     Recipe(
         family="ctxl-rerank-v2",
-        chat_template=CTXL_TEMPLATE,
+        chat_template=templates.CTXL_TEMPLATE,
         # By id: token 0 is "!" in the 1b and 2b models and "<unk>" in the 6b one.
         read_out=ReadOut(true=0),
         max_tokens=32768,
@@ -79,7 +69,7 @@ FAMILIES = (
     ),
     Recipe(
         family="mxbai-rerank-v2",
-        chat_template=MXBAI_TEMPLATE,
+        chat_template=templates.MXBAI_TEMPLATE,
         read_out=ReadOut(true="1", false="0"),
         licence="apache-2.0",
         models=("mixedbread-ai/mxbai-rerank-base-v2", "mixedbread-ai/mxbai-rerank-large-v2"),
@@ -89,7 +79,7 @@ FAMILIES = (
     ),
     Recipe(
         family="bge-reranker-v2-gemma",
-        chat_template=BGE_GEMMA_TEMPLATE,
+        chat_template=templates.BGE_GEMMA_TEMPLATE,
         read_out=ReadOut(true="Yes"),
         max_tokens=1024,
         licence="apache-2.0",
@@ -99,7 +89,7 @@ FAMILIES = (
     ),
     Recipe(
         family="zerank-1",
-        chat_template=ZERANK_1_TEMPLATE,
+        chat_template=templates.ZERANK_1_TEMPLATE,
         read_out=ReadOut(true="Yes", scale=0.2),
         activation="sigmoid",
         licence="apache-2.0",
@@ -114,7 +104,7 @@ FAMILIES = (
     ),
     Recipe(
         family="zerank-2",
-        chat_template=ZERANK_2_TEMPLATE,
+        chat_template=templates.ZERANK_2_TEMPLATE,
         read_out=ReadOut(true="Yes", scale=0.2),
         activation="sigmoid",
         licence="apache-2.0",
@@ -125,65 +115,32 @@ FAMILIES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsupported:
-    """Models that cannot be converted to a one-logit classifier, with the reason for the error message.
-
-    Attributes:
-        pattern: regular expression, matched case-insensitively against the architecture and the model's name.
-        reason: a clause that completes "it has no one-logit form:".
-        alternative: a sentence that says what to use instead.
-    """
-
-    pattern: str
-    reason: str
-    alternative: str
-
-
-UNSUPPORTED = (
-    Unsupported(
-        pattern=r"^JinaForRanking|jina-reranker-v3",
-        reason="it ranks all documents of a list in one prompt, by the cosine of projected tokens",
-        alternative="Run it with its own code (model.rerank), or use a pointwise model such as Qwen3-Reranker",
+# A regular expression, matched case-insensitively against the architecture and the model's name -> why the model cannot
+# be converted, and what to use instead; the text continues "it has no one-logit form: ".
+UNSUPPORTED = {
+    r"^JinaForRanking|jina-reranker-v3": (
+        "it ranks all documents of a list in one prompt, by the cosine of projected tokens. Run it with its own code "
+        "(model.rerank), or use a pointwise model such as Qwen3-Reranker"
     ),
-    Unsupported(
-        pattern=r"^JinaVL|jina-reranker-m0",
-        reason="it is a vision-language model with a two-layer head",
-        alternative="Run it with its own code (model.compute_score)",
+    r"^JinaVL|jina-reranker-m0": (
+        "it is a vision-language model with a two-layer head. Run it with its own code (model.compute_score)"
     ),
-    Unsupported(
-        pattern=r"^LayerWiseMiniCPM|minicpm-layerwise",
-        reason="it has one head for each layer, in custom code",
-        alternative="Use BAAI/bge-reranker-v2-gemma, or run it with FlagEmbedding",
+    r"^LayerWiseMiniCPM|minicpm-layerwise": (
+        "it has one head for each layer, in custom code. Use BAAI/bge-reranker-v2-gemma, or run it with FlagEmbedding"
     ),
-    Unsupported(
-        pattern=r"^CostWiseGemma|gemma2-lightweight",
-        reason="it has one head for each layer and merges tokens between layers",
-        alternative="Use BAAI/bge-reranker-v2-gemma, or run it with FlagEmbedding",
+    r"^CostWiseGemma|gemma2-lightweight": (
+        "it has one head for each layer and merges tokens between layers. Use BAAI/bge-reranker-v2-gemma, or run it "
+        "with FlagEmbedding"
     ),
-    Unsupported(
-        pattern=r"^Querit| Querit",
-        reason="it uses a custom attention mask and a head at its [CLS] token",
-        alternative="Run it with its own code",
+    r"^Querit| Querit": ("it uses a custom attention mask and a head at its [CLS] token. Run it with its own code"),
+    r"T5Gemma|KaLM-Reranker": "it is an encoder-decoder. Run it with its own code",
+    r"Bidirectional|nemotron.*rerank": (
+        "it attends in both directions, in custom code. Run it with trust_remote_code=True in transformers, or serve "
+        "it with vLLM"
     ),
-    Unsupported(
-        pattern=r"T5Gemma|KaLM-Reranker",
-        reason="it is an encoder-decoder",
-        alternative="Run it with its own code",
+    r"ForConditionalGeneration|Qwen3-VL-Reranker|LightOn-rerank-PW": (
+        "it is a multimodal model, and its text backbone is not converted. Run it with "
+        "sentence_transformers.CrossEncoder"
     ),
-    Unsupported(
-        pattern=r"Bidirectional|nemotron.*rerank",
-        reason="it attends in both directions, in custom code",
-        alternative="Run it with trust_remote_code=True in transformers, or serve it with vLLM",
-    ),
-    Unsupported(
-        pattern=r"ForConditionalGeneration|Qwen3-VL-Reranker|LightOn-rerank-PW",
-        reason="it is a multimodal model, and its text backbone is not converted",
-        alternative="Run it with sentence_transformers.CrossEncoder",
-    ),
-    Unsupported(
-        pattern=r"LightOn-rerank-LW|ListConRanker",
-        reason="it ranks a list as a whole",
-        alternative="Use a pointwise model such as Qwen3-Reranker",
-    ),
-)
+    r"LightOn-rerank-LW|ListConRanker": ("it ranks a list as a whole. Use a pointwise model such as Qwen3-Reranker"),
+}

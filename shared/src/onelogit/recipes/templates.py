@@ -1,18 +1,22 @@
-"""The families' prompts, as chat templates: the roles `query` and `document`, and `system` for an instruction.
+"""The prompts of the families: chat templates with the roles `query` and `document`, and `system` for an instruction.
 
 `{{ seam }}` renders empty: it marks where a family's reference code ends one tokenizer call and begins the next.
 """
 
-# Jinja drops one newline at the end of a template, so each template that must end in one is written with one more.
-_FIELDS = (
-    '{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first'
-    " | default(instruction) -%}\n"
-    '{%- set query = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}\n'
-    '{%- set document = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}\n'
-)
 
-# What vLLM makes of a pair where nothing else is declared: the two texts, one behind the other.
-PLAIN_TEMPLATE = _FIELDS + "{{ query }}{{ document }}"
+def _template(text: str) -> str:
+    """A template that may use the variables instruction, query and document. Jinja drops one newline at its end."""
+    return (
+        '{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first'
+        " | default(instruction) -%}\n"
+        '{%- set query = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}\n'
+        '{%- set document = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}\n'
+        + text
+    )
+
+
+# The prompt that vLLM writes for a model that declares no template: the query followed by the document.
+PLAIN_TEMPLATE = _template("{{ query }}{{ document }}")
 
 QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -47,9 +51,7 @@ On "yes", also emit:
 - Verbatim (no translation): proper nouns, terms, abbreviations, numbers, dates, code, URLs.
 - Output language: multilingual doc → query's language; else doc's language.</evidence>"""
 
-PRISM_TEMPLATE = (
-    _FIELDS
-    + """\
+PRISM_TEMPLATE = _template("""\
 <|im_start|>system
 Judge whether the Document meets the requirements based on the Query and the Instruct provided. <|im_end|>
 <|im_start|>user
@@ -62,20 +64,14 @@ Judge whether the Document meets the requirements based on the Query and the Ins
 </think>
 
 
-"""
-)
+""")
 
-CTXL_TEMPLATE = (
-    _FIELDS
-    + """\
+CTXL_TEMPLATE = _template("""\
 Check whether a given document contains information helpful to answer the query.
 <Document> {{ document }}
-<Query> {{ query }}{{ " " ~ instruction if instruction }} ??"""
-)
+<Query> {{ query }}{{ " " ~ instruction if instruction }} ??""")
 
-MXBAI_TEMPLATE = (
-    _FIELDS
-    + """\
+MXBAI_TEMPLATE = _template("""\
 <|im_start|>system
 You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>
 <|im_start|>user
@@ -87,37 +83,24 @@ relevance judgment (0 for not relevant, 1 for relevant).
 Relevance:<|im_end|>
 <|im_start|>assistant
 
-"""
-)
+""")
 
-BGE_GEMMA_TEMPLATE = (
-    _FIELDS
-    + """\
+BGE_GEMMA_TEMPLATE = _template("""\
 A: {{ query }}{{ seam }}
 {{ seam }}B: {{ document }}{{ seam }}
 {{ seam }}Given a query A and a passage B, determine whether the passage contains an answer to the query by \
-providing a prediction of either 'Yes' or 'No'."""
-)
+providing a prediction of either 'Yes' or 'No'.""")
 
-_ZERANK_BODY = """\
+ZERANK_1_TEMPLATE = _template("""\
+<|im_start|>system
+{{ query | trim }}<|im_end|>
 <|im_start|>user
 {{ document | trim }}<|im_end|>
 <|im_start|>assistant
 
-"""
+""")
 
-ZERANK_1_TEMPLATE = (
-    _FIELDS
-    + """\
-<|im_start|>system
-{{ query | trim }}<|im_end|>
-"""
-    + _ZERANK_BODY
-)
-
-ZERANK_2_TEMPLATE = (
-    _FIELDS
-    + """\
+ZERANK_2_TEMPLATE = _template("""\
 <|im_start|>system
 {% if instruction -%}
 <query>{{ query | trim }}</query>
@@ -125,6 +108,8 @@ ZERANK_2_TEMPLATE = (
 {%- else -%}
 {{ query | trim }}
 {%- endif %}<|im_end|>
-"""
-    + _ZERANK_BODY
-)
+<|im_start|>user
+{{ document | trim }}<|im_end|>
+<|im_start|>assistant
+
+""")
