@@ -1,4 +1,4 @@
-"""A call in portions: tokenized while the device computes, with the same results as a call in one piece."""
+"""A call in portions: tokenised while the device computes, with the same results as a call in one piece."""
 
 import asyncio
 import logging
@@ -132,41 +132,41 @@ def test_on_a_cpu_a_call_is_one_portion(reranker: Reranker):
     assert [*reranker._scorer._portions([(QUERY, document) for document in DOCUMENTS * 99])] == [range(40 * 99)]
 
 
-def test_a_portion_is_tokenized_while_the_one_before_it_is_computed(portioned: Reranker, watch: Watch):
-    """Computing the first portion waits for tokenizing the second, and that waits for computing the first."""
+def test_a_portion_is_tokenised_while_the_one_before_it_is_computed(portioned: Reranker, watch: Watch):
+    """Computing the first portion waits for tokenising the second, and that waits for computing the first."""
 
-    def before_tokenizing(number: int) -> None:
+    def before_tokenising(number: int) -> None:
         if number == 1:
             wait(is_computing)
-            is_tokenizing.set()
+            is_tokenising.set()
 
     def before_computing(number: int) -> None:
         if number == 0:
             is_computing.set()
-            wait(is_tokenizing)
+            wait(is_tokenising)
 
-    is_computing, is_tokenizing = threading.Event(), threading.Event()
-    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
+    is_computing, is_tokenising = threading.Event(), threading.Event()
+    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
 
     portioned.logits(QUERY, DOCUMENTS)
 
-    assert is_tokenizing.is_set()
-    assert watch.tokenized == len(watch.submitted) > 3
+    assert is_tokenising.is_set()
+    assert watch.tokenised == len(watch.submitted) > 3
 
 
-async def test_portions_of_an_async_call_are_tokenized_without_blocking_the_event_loop(
+async def test_portions_of_an_async_call_are_tokenised_without_blocking_the_event_loop(
     portioned: Reranker, watch: Watch
 ):
-    def before_tokenizing(number: int) -> None:
+    def before_tokenising(number: int) -> None:
         if number == 1:
             loop.call_soon_threadsafe(has_ticked.set)
             wait(has_ticked)
 
     loop, has_ticked = asyncio.get_running_loop(), threading.Event()
-    watch.before_tokenizing = before_tokenizing
+    watch.before_tokenising = before_tokenising
 
     assert len(await portioned.arank(QUERY, DOCUMENTS)) == len(DOCUMENTS)
-    assert watch.tokenized > 3
+    assert watch.tokenised > 3
 
 
 def test_identical_pairs_are_computed_once(portioned: Reranker, watch: Watch):
@@ -224,7 +224,7 @@ def test_a_progress_bar_counts_all_rows_of_a_call(
 def test_a_progress_bar_appears_once_its_length_is_known_with_the_rows_done_so_far(
     portioned: Reranker, watch: Watch, capfd: pytest.CaptureFixture[str]
 ):
-    def before_tokenizing(number: int) -> None:
+    def before_tokenising(number: int) -> None:
         if number == 2:
             wait(is_computed)
             assert capfd.readouterr().err == ""
@@ -234,7 +234,7 @@ def test_a_progress_bar_appears_once_its_length_is_known_with_the_rows_done_so_f
             is_computed.set()  # the first portion, or more
 
     is_computed = threading.Event()
-    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
+    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
     portioned.pair_logits([(QUERY, document) for document in DOCUMENTS], progress=True)
 
     assert "40/40 " in capfd.readouterr().err

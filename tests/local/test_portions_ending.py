@@ -34,10 +34,10 @@ def becomes_idle(reranker: Reranker) -> bool:
     return False
 
 
-def test_a_portion_that_cannot_be_tokenized_cancels_those_before_it(portioned: Reranker, watch: Watch):
+def test_a_portion_that_cannot_be_tokenised_cancels_those_before_it(portioned: Reranker, watch: Watch):
     """A portion that waits is not computed; one that is being computed stops after its current batch."""
 
-    def before_tokenizing(number: int) -> None:
+    def before_tokenising(number: int) -> None:
         if number == 1:
             wait(is_computing)
 
@@ -47,7 +47,7 @@ def test_a_portion_that_cannot_be_tokenized_cancels_those_before_it(portioned: R
             wait(is_left)
 
     is_computing, is_left = threading.Event(), threading.Event()
-    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
+    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
     with pytest.raises(InputError, match="leaves no room"):
         portioned.pair_logits([*((QUERY, document) for document in DOCUMENTS), ("long " * 5000, "last")])
     is_left.set()
@@ -58,7 +58,7 @@ def test_a_portion_that_cannot_be_tokenized_cancels_those_before_it(portioned: R
 
 
 def test_a_portion_that_cannot_be_computed_ends_the_call(portioned: Reranker, watch: Watch):
-    def before_tokenizing(number: int) -> None:
+    def before_tokenising(number: int) -> None:
         if number == 2:
             wait(has_failed)
 
@@ -68,28 +68,28 @@ def test_a_portion_that_cannot_be_computed_ends_the_call(portioned: Reranker, wa
             raise ArithmeticError("broken")
 
     has_failed = threading.Event()
-    watch.before_tokenizing, watch.before_computing = before_tokenizing, before_computing
+    watch.before_tokenising, watch.before_computing = before_tokenising, before_computing
     with pytest.raises(ArithmeticError, match="broken"):
         portioned.logits(QUERY, DOCUMENTS)
-    tokenized = watch.tokenized
+    tokenised = watch.tokenised
 
     assert len(portioned.logits(QUERY, DOCUMENTS)) == 40
-    assert tokenized < watch.tokenized - tokenized  # the second call tokenized all portions
+    assert tokenised < watch.tokenised - tokenised  # the second call tokenised all portions
     assert becomes_idle(portioned)
 
 
-async def test_a_call_cancelled_while_it_is_tokenized_submits_no_more(portioned: Reranker, watch: Watch):
-    def before_tokenizing(number: int) -> None:
+async def test_a_call_cancelled_while_it_is_tokenised_submits_no_more(portioned: Reranker, watch: Watch):
+    def before_tokenising(number: int) -> None:
         if number == 1:
-            loop.call_soon_threadsafe(is_tokenizing.set)
+            loop.call_soon_threadsafe(is_tokenising.set)
             wait(is_cancelled)
             ended.append(threading.current_thread())
 
     loop, ended = asyncio.get_running_loop(), list[threading.Thread]()
-    is_tokenizing, is_cancelled = asyncio.Event(), threading.Event()
-    watch.before_tokenizing = before_tokenizing
+    is_tokenising, is_cancelled = asyncio.Event(), threading.Event()
+    watch.before_tokenising = before_tokenising
     call = asyncio.create_task(portioned.arank(QUERY, DOCUMENTS))
-    await is_tokenizing.wait()
+    await is_tokenising.wait()
     call.cancel()
     await asyncio.wait([call])
     is_cancelled.set()
@@ -99,7 +99,7 @@ async def test_a_call_cancelled_while_it_is_tokenized_submits_no_more(portioned:
 
     assert call.cancelled()
     assert [len(rows) for rows in watch.submitted[1:]] == [1]
-    assert watch.tokenized == 3
+    assert watch.tokenised == 3
     assert becomes_idle(portioned)
 
 
@@ -122,7 +122,7 @@ async def test_a_call_cancelled_while_it_is_computed_leaves_no_work(portioned: R
     assert becomes_idle(portioned)
 
 
-@pytest.mark.parametrize("state", ["tokenized", "computed"])
+@pytest.mark.parametrize("state", ["tokenised", "computed"])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_close_ends_a_call_in_portions(state: str, is_async: bool, portioned: Reranker, watch: Watch):
     def hold(number: int) -> None:
@@ -131,7 +131,7 @@ def test_a_close_ends_a_call_in_portions(state: str, is_async: bool, portioned: 
             wait(is_closed)
 
     is_held, is_closed = threading.Event(), threading.Event()
-    setattr(watch, {"tokenized": "before_tokenizing", "computed": "before_computing"}[state], hold)
+    setattr(watch, {"tokenised": "before_tokenising", "computed": "before_computing"}[state], hold)
     pairs = [(QUERY, document) for document in DOCUMENTS]
     portioned._scorer._scheduler._max_batch_cost = 1  # else all portions may be computed in one pass
     with ThreadPoolExecutor(2) as pool:

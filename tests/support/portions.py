@@ -1,4 +1,4 @@
-"""A reranker that computes its calls in portions, and a record of what it tokenizes, submits and computes."""
+"""A reranker that computes its calls in portions, and a record of what it tokenises, submits and computes."""
 
 import threading
 from collections.abc import Callable
@@ -18,22 +18,22 @@ def in_small_portions(reranker: Reranker) -> Reranker:
 
 
 class Watch:
-    """What a reranker tokenizes, submits and computes; each can be delayed."""
+    """What a reranker tokenises, submits and computes; each can be delayed."""
 
     def __init__(self, reranker: Reranker) -> None:
         scorer = reranker._scorer
         self.rows, self.submit = scorer._encoder.rows, scorer._scheduler.submit
         scorer._encoder.rows, scorer._scheduler.submit = self.read, self.record_submit
-        self.tokenized = self.passes = 0
+        self.tokenised = self.passes = 0
         self.submitted: list[list[TokenRow]] = []
-        self.before_tokenizing: Callable[[int], object] = lambda number: None
+        self.before_tokenising: Callable[[int], object] = lambda number: None
         self.before_computing: Callable[[int], object] = lambda number: None
         embeddings = reranker.classifier.get_submodule("model.embed_tokens")
         embeddings.register_forward_pre_hook(lambda *_: self.compute())
 
     def read(self, *args: object) -> object:
-        self.before_tokenizing(self.tokenized)
-        self.tokenized += 1
+        self.before_tokenising(self.tokenised)
+        self.tokenised += 1
         return self.rows(*args)
 
     def record_submit(self, items: list[TokenRow], *arguments: object) -> None:

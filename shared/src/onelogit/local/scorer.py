@@ -1,4 +1,4 @@
-"""Pairs of texts -> logits; texts are tokenized in the caller's thread, and rows computed in the model's."""
+"""Pairs of texts -> logits; texts are tokenised in the caller's thread, and rows computed in the model's."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ _BYTES_PER_TOKEN = 4  # of UTF-8, about
 
 
 class LocalScorer:
-    """Tokenizes pairs and computes their logits with a one-logit classifier. Thread-safe.
+    """Tokenises pairs and computes their logits with a one-logit classifier. Thread-safe.
 
     The options' activation does not affect logits.
 
@@ -50,7 +50,7 @@ class LocalScorer:
         runner = in_temporary_thread(new_runner)
         max_cost = _MAX_SCHEDULED_BATCHES * runner.batch_tokens
         self._scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=max_cost)
-        # On a CPU, tokenizing would compete with computing for the cores; other devices wait for each batch anyway.
+        # On a CPU, tokenising would compete with computing for the cores; other devices wait for each batch anyway.
         self._portion_tokens = runner.batch_tokens if classifier.device.type == "cuda" else None
         self._classifier: PreTrainedModel | None = classifier
 
@@ -111,7 +111,7 @@ class LocalScorer:
     def _submit(
         self, call: ScoringCall[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None
     ) -> tuple[list[int], int]:
-        """Tokenize the pairs and submit their rows, portion by portion.
+        """Tokenise the pairs and submit their rows, portion by portion.
 
         Returns:
             The index of each row's pair, and how many documents were truncated.
@@ -137,7 +137,7 @@ class LocalScorer:
 def split_into_portions(
     pairs: Sequence[tuple[str, str]], batch_tokens: int, max_tokens: int, *, is_document_first: bool
 ) -> Iterator[list[int]]:
-    """Divide a call so that a device computes one portion while the next is tokenized.
+    """Divide a call so that a device computes one portion while the next is tokenised.
 
     Pairs with prompts that begin alike are put together, because each portion computes a shared prefix once; identical
     pairs are never separated.
@@ -149,7 +149,7 @@ def split_into_portions(
     order = sorted(range(len(pairs)), key=texts.__getitem__)
     added = [*_added_bytes([texts[index] for index in order], max_tokens * _BYTES_PER_TOKEN)]
     # A device must compute long enough to hide the launch of the next pass: so portions are never small, never leave a
-    # smaller rest, and at most double, because the next one is tokenized meanwhile.
+    # smaller rest, and at most double, because the next one is tokenised meanwhile.
     limit = batch_tokens * _BYTES_PER_TOKEN
     wanted, held, left = limit / 4, 0, sum(added)
     portion: list[int] = []
