@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from threading import Lock
 from typing import Protocol, TypeVar
@@ -101,7 +101,7 @@ class RowProgress:
             yield
             return
         is_drawn = is_shown() or (Console(stderr=True).is_jupyter and find_spec("ipywidgets") is not None)
-        with _row_bars.added(total) if is_drawn else _row_lines(total) as show:
+        with _row_bars.added(total) if is_drawn else nullcontext(_row_lines(total)) as show:
             with self._lock:
                 self._show = show
                 if self._completed:
@@ -142,8 +142,7 @@ class _RowBars:
 _row_bars = _RowBars()
 
 
-@contextmanager
-def _row_lines(total: int) -> Iterator[ShowCompleted]:
+def _row_lines(total: int) -> ShowCompleted:
     started = last_line = time.monotonic()
 
     def show(completed: int) -> None:
@@ -154,44 +153,26 @@ def _row_lines(total: int) -> Iterator[ShowCompleted]:
             share, elapsed_s = completed / total, now - started
             sys.stderr.write(f"reranking: {share:.0%}, {completed}/{total} rows in {elapsed_s:.1f} s\n")
 
-    yield show
+    return show
 
 
 def _display(
-    columns: Sequence[str | ProgressColumn], refreshes_per_s: float = 10, *, is_disabled: bool = False
+    columns: Sequence[str | ProgressColumn], refreshes_per_s: float = 10, *, is_drawn: bool = True
 ) -> Progress:
     for column in columns:
         if isinstance(column, BarColumn):
             column.bar_width = 20  # leaves room for the text in a narrow terminal
-    return Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        disable=is_disabled,
-        refresh_per_second=refreshes_per_s,
-    )
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not is_drawn, refresh_per_second=refreshes_per_s)
 
 
 @contextmanager
 def _running_display(columns: Sequence[str | ProgressColumn], refreshes_per_s: float = 10) -> Iterator[Progress]:
-    display = _display(columns, refreshes_per_s, is_disabled=not is_shown())
-    with _others_hidden(), display:
-        yield display
+    with ExitStack() as stack:
+        if is_shown():
+            from transformers.utils import logging  # noqa: PLC0415  slow to import
 
-
-@contextmanager
-def _others_hidden() -> Iterator[None]:
-    """Hide the bars of transformers and the hub, which would overwrite ours."""
-    if not is_shown():
-        yield
-        return
-    from transformers.utils import logging  # noqa: PLC0415  slow to import
-
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            if logging.is_progress_bar_enabled():  # the bars of transformers and the hub would overwrite ours
+                logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+                stack.callback(logging.enable_progress_bar)
+        yield stack.enter_context(_display(columns, refreshes_per_s, is_drawn=is_shown()))
