@@ -33,7 +33,7 @@ def test_cacheable_prefixes_end_where_the_next_text_begins():
 
 
 @given(queries=st.tuples(TEXTS, TEXTS), documents=st.tuples(TEXTS, TEXTS), name=st.sampled_from(list(TEMPLATES)))
-def test_a_cacheable_prefix_depends_on_nothing_behind_it(
+def test_a_cacheable_prefix_does_not_depend_on_later_tokens(
     queries: tuple[str, str], documents: tuple[str, str], name: str
 ):
     pairs = list(product(queries, documents))

@@ -1,4 +1,4 @@
-"""The tokens that tokenizers put around a text: where the reference puts them, once, and in the export too."""
+"""The tokens that tokenizers add around a text: as in the reference code, only once, and in exports too."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,26 +20,28 @@ QUERY = "What is the capital of China?"
 DOCUMENTS = ["The capital of China is Beijing.", "서울", "A longer document. " * 9]
 
 
-def served(folder: Path) -> list[float]:
+def cross_encoder_scores(folder: Path) -> list[float]:
     model = CrossEncoder(str(folder), device="cpu")
     return model.predict([(QUERY, text) for text in DOCUMENTS], activation_fn=None).tolist()
 
 
 @pytest.mark.parametrize("template", [CTXL_TEMPLATE, "{{ bos_token }}" + CTXL_TEMPLATE], ids=["bare", "with bos"])
-def test_a_declared_template_is_all_there_is(template: str, checkpoint: Callable[..., Tiny], tmp_path: Path):
-    """Sentence Transformers adds nothing to a rendered template: neither do we, nor our export."""
+def test_no_tokens_are_added_around_the_checkpoints_own_template(
+    template: str, checkpoint: Callable[..., Tiny], tmp_path: Path
+):
+    """Sentence Transformers adds nothing to a rendered template; neither do rerankers and exports."""
     tiny = checkpoint("someones", MistralConfig, files=logit_score_files(17, 4, template))
     reranker = Reranker.load(tiny.folder)
     logits = reranker.logits(QUERY, DOCUMENTS)
 
     reranker.save(tmp_path / "converted")
 
-    assert logits == pytest.approx(served(tiny.folder), abs=2e-4)
-    assert logits == pytest.approx(served(tmp_path / "converted"), abs=2e-4)
+    assert logits == pytest.approx(cross_encoder_scores(tiny.folder), abs=2e-4)
+    assert logits == pytest.approx(cross_encoder_scores(tmp_path / "converted"), abs=2e-4)
     assert Reranker.load(tmp_path / "converted").logits(QUERY, DOCUMENTS) == pytest.approx(logits, abs=1e-5)
 
 
-def test_an_end_that_the_tokenizer_writes_is_part_of_the_export(checkpoint: Callable[..., Tiny], tmp_path: Path):
+def test_a_last_token_that_the_tokenizer_adds_is_part_of_the_export(checkpoint: Callable[..., Tiny], tmp_path: Path):
     recipe = next(recipe for recipe in FAMILIES if recipe.family == "zerank-1")
     tiny = checkpoint("model")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny.folder)
@@ -57,13 +59,13 @@ def test_an_end_that_the_tokenizer_writes_is_part_of_the_export(checkpoint: Call
     assert recipe.read_out is not None
     assert logits == pytest.approx([causal_logit(tiny, recipe.read_out, row) for row in rows], abs=1e-5)
     scores = [ranked.score for ranked in sorted(reranker.rank(QUERY, DOCUMENTS))]
-    assert served(tmp_path / "converted") == pytest.approx(scores, abs=2e-4)
+    assert cross_encoder_scores(tmp_path / "converted") == pytest.approx(scores, abs=2e-4)
 
 
 def unigram_tokenizer() -> PreTrainedTokenizerFast:
-    """XLM-RoBERTa's kind: its vocabulary itself holds the control tokens, as pieces of text."""
-    pieces = [("<s>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((char, -5.0) for char in "▁abcdefghijklmnopqrst<>/us")]
-    tokenizer = Tokenizer(models.Unigram([*dict(pieces).items()], unk_id=2))
+    """Like XLM-RoBERTa's: its vocabulary contains the control tokens as plain text."""
+    vocabulary = [("<s>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((char, -5.0) for char in "▁abcdefghijklmnopqrst<>/us")]
+    tokenizer = Tokenizer(models.Unigram([*dict(vocabulary).items()], unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.add_special_tokens(["<s>", "</s>", "<unk>"])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -92,9 +94,7 @@ def test_a_tokenizer_that_lets_text_spell_control_tokens_is_refused_unless_allow
     assert row_ids(encoder_of(wrapped, template, 99, allow_control_tokens=True), [("a", "[SEP]")]) == [[1, 0]]
 
 
-def test_transformers_keeps_the_head_of_a_bfloat16_export_where_it_is_asked_for_float32(
-    tiny_qwen: Tiny, tmp_path: Path
-):
+def test_transformers_keeps_the_head_of_a_bfloat16_export_when_it_loads_float32(tiny_qwen: Tiny, tmp_path: Path):
     Reranker.load(tiny_qwen.folder, dtype="bfloat16").save(tmp_path / "converted")
     expected = Reranker.load(tmp_path / "converted", dtype="float32").logits(QUERY, DOCUMENTS)
 
@@ -109,7 +109,7 @@ def test_transformers_keeps_the_head_of_a_bfloat16_export_where_it_is_asked_for_
 
 
 def test_prompts_that_end_in_the_padding_token_are_not_exported(checkpoint: Callable[..., Tiny], tmp_path: Path):
-    """transformers' classifiers read the last token that is not padding: here that would be the one before."""
+    """transformers' classifiers use the last token that is not padding, which would be the token before it here."""
     tiny = checkpoint("someones", files=logit_score_files(17, 4, CTXL_TEMPLATE + "<|endoftext|>"))
 
     with pytest.raises(UnsupportedModelError, match="end in the padding token"):

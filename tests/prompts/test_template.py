@@ -1,4 +1,4 @@
-"""From chat template to parts: nothing lost, nothing changed, nothing of the caller's run as code."""
+"""Compiled prompts equal what chat templates render, and never run the caller's texts as template code."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,9 @@ from onelogit.recipes.templates import QWEN3_TEMPLATE
 
 
 @given(query=st.text(), document=st.text(), instruction=st.text(min_size=1), family=st.sampled_from(FAMILIES))
-def test_the_parts_write_what_the_template_renders(query: str, document: str, instruction: str, family: Recipe):
+def test_a_compiled_prompt_equals_what_the_template_renders(
+    query: str, document: str, instruction: str, family: Recipe
+):
     conversation = [
         {"role": "system", "content": instruction},
         {"role": "query", "content": query},
@@ -25,7 +27,7 @@ def test_the_parts_write_what_the_template_renders(query: str, document: str, in
     assert fill(prompt, {"query": query, "document": document, "instruction": instruction}) == rendered
 
 
-def test_a_callers_text_is_never_template_code():
+def test_the_callers_texts_are_never_run_as_template_code():
     values = {"query": "{{ 7 * 7 }}", "document": "{% for x in y %}{{ seam }}", "instruction": "{# gone? #}"}
 
     text = fill(compile_prompt(QWEN3_TEMPLATE, True), values)
@@ -54,7 +56,7 @@ def test_a_template_that_is_not_for_reranking_is_refused(template: str, complain
         compile_prompt(template, False)
 
 
-def test_a_template_without_a_place_for_an_instruction_says_so():
+def test_only_some_families_have_a_place_for_an_instruction():
     takes = {recipe.family: takes_instruction(recipe.chat_template) for recipe in FAMILIES}
 
     assert takes == {

@@ -15,7 +15,7 @@ class Layout:
     """A prompt as `constant_ids[0] variable_spans[0] constant_ids[1] ... variable_spans[-1] constant_ids[-1]`.
 
     Attributes:
-        constant_ids: token ids; one item more than there are variable spans, empty if no constant tokens are there.
+        constant_ids: token ids; one tuple more than there are variable spans; may be empty.
         variable_spans: parts that are tokenised together, at least one of them a field.
         document_span_index: index of the variable span with the document.
         cacheable_spans: indices of the variable spans before which a prefix worth caching ends.

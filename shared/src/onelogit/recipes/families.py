@@ -132,7 +132,7 @@ UNSUPPORTED = {
         "it has one head for each layer and merges tokens between layers. Use BAAI/bge-reranker-v2-gemma, or run it "
         "with FlagEmbedding"
     ),
-    r"^Querit| Querit": ("it uses a custom attention mask and a head at its [CLS] token. Run it with its own code"),
+    r"^Querit| Querit": "it uses a custom attention mask and a head at its [CLS] token. Run it with its own code",
     r"T5Gemma|KaLM-Reranker": "it is an encoder-decoder. Run it with its own code",
     r"Bidirectional|nemotron.*rerank": (
         "it attends in both directions, in custom code. Run it with trust_remote_code=True in transformers, or serve "
