@@ -17,7 +17,9 @@ def cpu_goals(run: Run) -> list[dict[str, str]]:
 def gpu_goals(run: Run) -> list[dict[str, str]]:
     """All goals; those that were not measured have the reason."""
     prefix = "tiny shapes and few documents in place of: " if run["options"]["quick"] else ""
-    return _as_dicts([(f"{prefix}{what}", goal, _gpu_measured(run, part, tell)) for what, goal, part, tell in _GPU])
+    return _as_dicts(
+        [(f"{prefix}{what}", goal, _gpu_measured(run, part, format_result)) for what, goal, part, format_result in _GPU]
+    )
 
 
 def _as_dicts(lines: list[tuple[str, str, str]]) -> list[dict[str, str]]:
@@ -101,9 +103,9 @@ def _spread(values: dict[str, float]) -> str:
     return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
 
 
-def _gpu_measured(run: Run, part: str, tell: Callable[[Run, Any], str]) -> str:
+def _gpu_measured(run: Run, part: str, format_result: Callable[[Run, Any], str]) -> str:
     if part in run["parts"]:
-        return tell(run, run["parts"][part])
+        return format_result(run, run["parts"][part])
     reasons = {each["part"]: each["reason"] for each in run["not_measured"]}
     return f"not measured: {reasons.get(part, 'not selected')}"
 
@@ -143,7 +145,7 @@ def _error(_: Run, part: Any) -> str:
     )
 
 
-# What, the goal on an H200, the measurement, and how its result is told.
+# What, the goal on an H200, the measurement, and the function that formats its result.
 _GPU: tuple[tuple[str, str, str, Callable[[Run, Any], str]], ...] = (
     ("0.6B, 100 documents of 256 tokens, cold: times as fast as", "2.5 Sentence Transformers", "cold", _speed),
     ("the same with 90 tokens", "3 Sentence Transformers", "cold-short", _speed),

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
 from demo_tokenizer import NOT_SPECIAL, SPECIAL, one_token_id
+from onelogit import OnelogitError
+from onelogit.io.atomic_write import atomic_folder
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -55,16 +57,10 @@ def write_folder(folder: Path, model: Qwen3ForCausalLM, tokenizer: Tokenizer) ->
 
 def replace_folder(output: Path, model: Qwen3ForCausalLM, tokenizer: Tokenizer) -> None:
     """As `write_folder`, but a half-written file is never visible."""
-    fresh, old = (output.with_name(f".{output.name}-{suffix}") for suffix in ("new", "old"))
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if output.exists():
-        shutil.copytree(output, fresh)
-    write_folder(fresh, model, tokenizer)
-    if output.exists():
-        output.replace(old)
-    fresh.replace(output)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(output, OnelogitError) as folder:
+        if output.exists():
+            shutil.copytree(output, folder, dirs_exist_ok=True)
+        write_folder(folder, model, tokenizer)
 
 
 def _write_json(path: Path, content: object) -> None:

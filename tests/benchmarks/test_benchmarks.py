@@ -86,10 +86,10 @@ def test_the_cost_of_a_client_is_measured_for_each_protocol(tmp_path: Path):
 
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
 
-    figures = json.loads((tmp_path / "run.json").read_text())
-    assert set(figures["whole"]) == {"vllm-tokens", "rerank, client", "rerank, server"}
-    assert figures["parts"]["tokens"] > 3
-    assert figures["parts"]["bytes sent"] > figures["parts"]["tokens"]
+    costs = json.loads((tmp_path / "run.json").read_text())
+    assert set(costs["whole"]) == {"vllm-tokens", "rerank, client", "rerank, server"}
+    assert costs["parts"]["tokens"] > 3
+    assert costs["parts"]["bytes sent"] > costs["parts"]["tokens"]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ _NARROW = 64  # columns of a terminal
 def tables_of(result: Result, width: int) -> list[tuple[str, Table]]:
     """One table of times per target, with a row per case; for several targets, also tables of ratios.
 
-    A table's title stands beside it, because it may be wider than the table.
+    A title is not part of its table, because it may be wider.
 
     Args:
         result: of the benchmark.
@@ -66,11 +66,9 @@ def lines_below(result: Result) -> list[str]:
     if tokens:
         lines.append(f"Tokens are of whole prompts: on average {min(tokens):,.0f} to {max(tokens):,.0f} per pair")
     repeats = "the same documents in each call" if result.is_warm else "no text was scored twice"
-    lines.append(f"Texts: {result.texts}; {repeats}")
     versions = ", ".join(f"{name} {version}" for name, version in result.facts.versions.items())
-    lines.append(f"Versions: {versions}")
-    lines.append(f"Licence of the model: {result.facts.licence or 'see its card'}")
-    return lines
+    licence = result.facts.licence or "see its card"
+    return [*lines, f"Texts: {result.texts}; {repeats}", f"Versions: {versions}", f"Licence of the model: {licence}"]
 
 
 def plot_result(result: Result, path: str | os.PathLike[str]) -> None:

@@ -112,7 +112,8 @@ class Runner:
             left = end - time.monotonic()
             amount = case.candidates * (case.document_tokens or 1)
             if results and cost * amount > left:
-                results.append(_left_out(case, cost * amount, left))
+                reason = f"a call would take about {cost * amount:.0f} s, and {max(0, left):.0f} s are left"
+                results.append(CaseResult(**case._asdict(), left_out=f"{reason}; give more --seconds"))
                 continue
             rounds = self._rounds(case, left / (len(cases) - index))
             cost = min(cost, *(sum(call.seconds for call in each.calls) / amount for each in rounds))
@@ -150,8 +151,7 @@ class Runner:
         tokens = [None if each.prompts is None else each.prompts.tokens for each in rounds]
         known = [each.prompts for each in rounds if each.prompts is not None]
         return CaseResult(
-            candidates=case.candidates,
-            document_tokens=case.document_tokens,
+            **case._asdict(),
             prompt_tokens=sum(each.tokens for each in known) / len(known) / case.candidates if known else None,
             cut_documents=sum(each.cut for each in known),
             targets=tuple(
@@ -183,11 +183,6 @@ def rotated(items: Sequence[Item], number: int) -> list[Item]:
     """The items in their order, but starting with another one for each number."""
     start = number % len(items)
     return [*items[start:], *items[:start]]
-
-
-def _left_out(case: Case, expected: float, left: float) -> CaseResult:
-    reason = f"a call would take about {expected:.0f} s, and {max(0, left):.0f} s are left; give more --seconds"
-    return CaseResult(candidates=case.candidates, document_tokens=case.document_tokens, left_out=reason)
 
 
 def _largest_difference(rounds: Sequence[_Round]) -> float | None:

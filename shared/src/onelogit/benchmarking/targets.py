@@ -96,14 +96,18 @@ class OnelogitTarget(Target):
 
     def facts(self) -> TargetFacts:
         """See `TargetFacts`."""
-        device = self._device
+        device, threads = self._device, None
+        if device is not None and device.type == "cpu":
+            import torch  # noqa: PLC0415  slow, and not needed to benchmark a server
+
+            threads = torch.get_num_threads()
         return TargetFacts(
             device=None if device is None else str(device),
             device_name=None if device is None else _device_name(device),
             dtype=None if self._classifier is None else str(self._classifier.dtype).removeprefix("torch."),
             max_tokens=getattr(self._reranker, "max_tokens", None),
             licence=self._reranker.licence,
-            threads=_threads(device),
+            threads=threads,
             versions=versions(_LIBRARIES),
         )
 
@@ -120,7 +124,7 @@ class SentenceTransformersTarget(Target):
     """
 
     def __init__(self, folder: str, device: str, dtype: str) -> None:
-        import torch  # noqa: PLC0415  slow, and not needed to benchmark a server
+        import torch  # noqa: PLC0415  as above
         from sentence_transformers import CrossEncoder  # noqa: PLC0415  optional
 
         model = CrossEncoder(folder, device=device)
@@ -142,14 +146,6 @@ class TargetProcess(WorkerProcess):
         """As `Target.time`; the time between the processes does not count."""
         timed: TimedCall = self.call("time", query, documents)
         return timed
-
-
-def _threads(device: "Device | None") -> int | None:
-    if device is None or device.type != "cpu":
-        return None
-    import torch  # noqa: PLC0415  as above
-
-    return torch.get_num_threads()
 
 
 def _device_name(device: "Device") -> str:

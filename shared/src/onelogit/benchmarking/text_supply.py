@@ -31,8 +31,7 @@ class TextSupply:
         self._tokenizer = None if tokenizer is None else without_limits(tokenizer)
         self._given = set(texts.documents)
         self._supplied: set[str] = set()
-        self.as_given = 0
-        self.made_up = 0
+        self.as_given = self.made_up = 0
 
     def query(self) -> str:
         """A new query."""
@@ -48,8 +47,8 @@ class TextSupply:
         if document is None:  # a length of one or two tokens has few different texts
             document = f"{self._candidate(tokens)} {len(self._supplied)}"
         self._supplied.add(document)
-        is_given = document in self._given
-        self.as_given, self.made_up = self.as_given + is_given, self.made_up + (not is_given)
+        self.as_given += document in self._given
+        self.made_up += document not in self._given
         return document
 
     def _candidate(self, tokens: int | None) -> str:

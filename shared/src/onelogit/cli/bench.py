@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "latency and throughput by number and length of documents, on your texts and your machine"
 PEERS = ("sentence-transformers",)
-SAMPLE = "the included sample (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md beside it)"
+SAMPLE = "the included sample (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md)"
 _MAX_TEXTS = 100_000  # enough for any benchmark; a corpus may have millions
 
 
