@@ -156,25 +156,23 @@ class GpuBenchmark:
         if key not in self._targets and label not in self.without:
             start = time.perf_counter()
             try:
-                self._targets[key] = self._new_target(shape, name)
-                if name in OURS:
-                    self.attention[label] = attention_of(self.model(shape), self._targets[key])
+                self._check_compiling(name)
+                self._targets[key] = MAKERS[name](self.model(shape))
             except TargetUnavailable as reason:
                 self._leave_out(shape, name, str(reason))
+            except Exception as error:  # compilers and optional packages raise many types; the run continues
+                self._leave_out(shape, name, f"{type(error).__name__}: {first_line(error)}")
+            else:
+                if name in OURS:
+                    self.attention[label] = attention_of(self.model(shape), self._targets[key])
             self.loading_s[label] = time.perf_counter() - start
         return self._targets.get(key)
 
-    def _new_target(self, shape: str, name: str) -> GpuTarget:
+    def _check_compiling(self, name: str) -> None:
         if name == COMPILED and not self.is_compiling:
             raise TargetUnavailable("--no-compile")
         if name == COMPILED and not self.is_quick and self.limit.left_s < COMPILE_S:
             raise TargetUnavailable(f"compiling may take {COMPILE_S} s, and {self.limit.left_s:.0f} s are left")
-        try:
-            return MAKERS[name](self.model(shape))
-        except TargetUnavailable:
-            raise
-        except Exception as error:  # compilers and optional packages raise many types; the run continues
-            raise TargetUnavailable(f"{type(error).__name__}: {first_line(error)}") from error
 
     def _leave_out(self, shape: str, name: str, reason: str) -> None:
         print(f"  without {name} ({shape}): {reason}", flush=True)

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
@@ -26,32 +27,19 @@ def ceiling(bench: GpuBenchmark) -> dict[str, Any]:
     return measure_device(bench.device, configs, QUICK_AMOUNTS if bench.is_quick else DeviceAmounts())
 
 
-def cold(bench: GpuBenchmark) -> dict[str, Any]:
-    """Documents of medium length that were not scored before."""
-    return _compare(bench, SMALL, ALL, bench.sizes.medium)
-
-
-def cold_short(bench: GpuBenchmark) -> dict[str, Any]:
-    """The same with short documents, which depend most on kernel launches."""
-    return _compare(bench, SMALL, ALL, bench.sizes.short)
-
-
-def share_small(bench: GpuBenchmark) -> dict[str, Any]:
-    """Long documents in the small model, to see its share of the ceiling."""
-    return _compare(bench, SMALL, ALL, bench.sizes.long)
+def compare(bench: GpuBenchmark, *, length: str, shape: str = SMALL, names: Sequence[str] = ALL) -> dict[str, Any]:
+    """Random documents that were not scored before; `length` is a field of `GpuSizes`."""
+    tokens = getattr(bench.sizes, length)
+    inputs = _random_inputs(bench, bench.sizes.rounds, tokens)
+    return {"document_tokens": tokens, **bench.compare(shape, names, inputs, max_s=45)}
 
 
 def share_large(bench: GpuBenchmark) -> dict[str, Any]:
-    """Long documents in the large model."""
+    """Long documents in the large model, whose memory is then freed."""
     try:
-        return _compare(bench, LARGE, FASTEST, bench.sizes.long)
+        return compare(bench, length="long", shape=LARGE, names=FASTEST)
     finally:
         bench.release(LARGE)
-
-
-def _compare(bench: GpuBenchmark, shape: str, names: Sequence[str], tokens: int) -> dict[str, Any]:
-    inputs = _random_inputs(bench, bench.sizes.rounds, tokens)
-    return {"document_tokens": tokens, **bench.compare(shape, names, inputs, max_s=45)}
 
 
 def _random_inputs(bench: GpuBenchmark, rounds: int, tokens: int) -> list[tuple[str, list[str]]]:
@@ -204,11 +192,11 @@ class Measurement(NamedTuple):
 
 MEASUREMENTS = {
     "ceiling": Measurement(ceiling, 20),
-    "cold": Measurement(cold, 30),
-    "cold-short": Measurement(cold_short, 20),
+    "cold": Measurement(partial(compare, length="medium"), 30),
+    "cold-short": Measurement(partial(compare, length="short"), 20),  # kernel launches matter most
     "end-to-end": Measurement(end_to_end, 20),
     "equality": Measurement(equality, 40),
-    "share-small": Measurement(share_small, 30),
+    "share-small": Measurement(partial(compare, length="long"), 30),
     "cached": Measurement(cached, 20),
     "share-large": Measurement(share_large, 40),
     "texts": Measurement(texts, 20),
