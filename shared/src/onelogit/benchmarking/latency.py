@@ -65,9 +65,7 @@ def summarize(
     known = [count for count in tokens if count is not None]
     amounts = known if len(known) == len(seconds) else [candidates] * len(seconds)
     costs = [taken / amount for taken, amount in zip(seconds, amounts, strict=True)]
-    ratios = None
-    if first_seconds is not None:
-        ratios = [taken / first for taken, first in zip(seconds, first_seconds, strict=True)]
+    ratios = None if first_seconds is None else [a / b for a, b in zip(seconds, first_seconds, strict=True)]
     return LatencySummary(
         name=name,
         calls=len(seconds),
