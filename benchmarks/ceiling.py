@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from timing import time_call
@@ -50,50 +50,43 @@ def measure_cpu(config: PretrainedConfig, dtype: str, repeats: int = 15) -> dict
     }
 
 
-class DeviceAmounts(NamedTuple):
-    """How much is multiplied and copied.
-
-    Attributes:
-        tokens: rows in the products with a model's own weights.
-        square: side of the square matrices.
-        copied_bytes: from one place in the device's memory to another.
-        host_bytes: from the host's pinned memory to the device.
-    """
-
-    tokens: int = 32768
-    square: int = 8192
-    copied_bytes: int = 2**30
-    host_bytes: int = 2**28
-
-
-QUICK_AMOUNTS = DeviceAmounts(tokens=64, square=64, copied_bytes=2**16, host_bytes=2**12)
+QUICK_AMOUNTS = {"tokens": 64, "square": 64, "copied_bytes": 2**16, "host_bytes": 2**12}
 
 
 @torch.inference_mode()
 def measure_device(
-    device: torch.device, configs: dict[str, PretrainedConfig], amounts: DeviceAmounts
+    device: torch.device,
+    configs: dict[str, PretrainedConfig],
+    *,
+    tokens: int = 32768,
+    square: int = 8192,
+    copied_bytes: int = 2**30,
+    host_bytes: int = 2**28,
 ) -> dict[str, Any]:
     """Operations and bytes per second, medians, with random data; a copy counts both the bytes read and written.
 
     Args:
         device: to measure.
         configs: of models, by name; the products have the shapes of their linear layers, in bfloat16.
-        amounts: of each.
+        tokens: rows in the products with a model's own weights.
+        square: side of the square matrices.
+        copied_bytes: from one place in the device's memory to another.
+        host_bytes: from the host's pinned memory to the device.
     """
     products = {
         name: {
-            f"{inputs}x{outputs}": _flop_per_s(device, amounts.tokens, inputs, outputs)
+            f"{inputs}x{outputs}": _flop_per_s(device, tokens, inputs, outputs)
             for inputs, outputs in dict.fromkeys(linear_shapes(config))
         }
         for name, config in configs.items()
     }
-    square = _flop_per_s(device, amounts.square, amounts.square, amounts.square)
+    square_flop_per_s = _flop_per_s(device, square, square, square)
     return {
-        "matmul_flop_per_s": max(square, *(max(rates.values()) for rates in products.values())),
-        "square_flop_per_s": square,
+        "matmul_flop_per_s": max(square_flop_per_s, *(max(rates.values()) for rates in products.values())),
+        "square_flop_per_s": square_flop_per_s,
         "linear_flop_per_s": products,
-        "copy_bytes_per_s": 2 * amounts.copied_bytes / _copy_s(device, device, amounts.copied_bytes),
-        "host_to_device_bytes_per_s": amounts.host_bytes / _copy_s(torch.device("cpu"), device, amounts.host_bytes),
+        "copy_bytes_per_s": 2 * copied_bytes / _copy_s(device, device, copied_bytes),
+        "host_to_device_bytes_per_s": host_bytes / _copy_s(torch.device("cpu"), device, host_bytes),
     }
 
 

@@ -9,7 +9,7 @@ from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import torch
-from ceiling import QUICK_AMOUNTS, DeviceAmounts, measure_device
+from ceiling import QUICK_AMOUNTS, measure_device
 from gpu_benchmark import DOCUMENT_FIRST, LARGE, QUERY_TOKENS, SMALL, GpuBenchmark
 from gpu_profile import profile
 from targets import CACHED, CARD, COMPILED, HEAD_ALONE, ONELOGIT, SENTENCE_TRANSFORMERS, UNPADDED, reference_logits
@@ -24,7 +24,7 @@ ALL = (*FASTEST, HEAD_ALONE, UNPADDED, CARD)
 def ceiling(bench: GpuBenchmark) -> dict[str, Any]:
     """The speed that the machine itself reaches."""
     configs = {shape: bench.model(shape).config for shape in (SMALL, LARGE)}
-    return measure_device(bench.device, configs, QUICK_AMOUNTS if bench.is_quick else DeviceAmounts())
+    return measure_device(bench.device, configs, **(QUICK_AMOUNTS if bench.is_quick else {}))
 
 
 def compare(bench: GpuBenchmark, *, length: str, shape: str = SMALL, names: Sequence[str] = ALL) -> dict[str, Any]:
