@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from onelogit.benchmarking.report import COLOURS, format_log_axes
-from onelogit.io.outputs import figure_in
+from onelogit.benchmarking.report import format_log_axes
+from onelogit.io.outputs import PLOT_COLOURS, figure_in
 
 _PANELS = {"growth": ("documents", "documents per call"), "lengths": ("document_tokens", "tokens per document")}
 
@@ -21,7 +21,7 @@ def draw(run: dict[str, Any], path: Path) -> None:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (panel, calls) in zip(axes, panels.items(), strict=True):
             field, label = _PANELS[panel]
-            for colour, name in zip(COLOURS, names, strict=False):
+            for colour, name in zip(PLOT_COLOURS, names, strict=False):
                 measured = [call for call in calls if name in call["contestants"]]
                 costs = [1000 / call["contestants"][name]["pairs_per_s"] for call in measured]
                 positions = [call[field] for call in measured]

@@ -80,6 +80,21 @@ def test_a_run_compares_all_targets_with_the_causal_model(tmp_path: Path):
         assert summary["tokens_computed"] > 0
 
 
+def test_a_plot_is_drawn_from_growth_and_lengths(scripts: None, tmp_path: Path):
+    from plot import draw
+
+    calls = [{"documents": count, "document_tokens": 8 * count, "contestants": {}} for count in (2, 8)]
+    for call in calls:
+        call["contestants"] = {"onelogit": {"pairs_per_s": 9.0 * call["documents"]}}
+    options = {"shape": "tiny", "layers": 2, "dtype": "float32"}
+
+    draw(
+        {"parts": {"growth": calls, "lengths": calls}, "options": options, "machine": {"cores": 2}}, tmp_path / "a.png"
+    )
+
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_cost_of_a_client_is_measured_for_each_protocol(tmp_path: Path):
     command = [sys.executable, FOLDER / "client_cost.py", "--rounds", "1", "--documents", "3"]
     command += ["--out", tmp_path / "run.json"]
