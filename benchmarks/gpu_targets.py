@@ -22,8 +22,8 @@ from checkpoints import random_model, recipe_with_ids
 from onelogit import Recipe, Reranker
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head, one_logit_head
+from onelogit.engine.attention.context import attends_over_prefix_tree
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
-from onelogit.engine.attention.hooks import attends_over_prefix_tree
 from onelogit.engine.scheduler import ScoringCall
 from onelogit.prompts.token_rows import TokenRow
 

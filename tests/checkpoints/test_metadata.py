@@ -11,7 +11,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.prompts.template import compile_prompt, fill
+from onelogit.prompts.layout import fill
+from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
 from support.metadata_files import LOGIT_SCORE, TRANSFORMER, logit_score_files, modules
 from support.reference import causal_logit, prompt_ids

@@ -11,7 +11,8 @@ from transformers import BertConfig, ModernBertConfig, Qwen3Config, XLMRobertaCo
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.resolve import resolve_recipe
-from onelogit.prompts.template import compile_prompt, fill
+from onelogit.prompts.layout import fill
+from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from support.metadata_files import logit_score_files
 from support.reference import causal_logit, prompt_ids

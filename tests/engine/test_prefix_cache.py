@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit.engine import model_runner
-from onelogit.engine.kv_cache import KeyValue, KeyValuePool, LayerKeyValues
+from onelogit.engine.attention.backend import KeyValue, LayerKeyValues
+from onelogit.engine.kv_cache import KeyValuePool
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import CachedPrefix

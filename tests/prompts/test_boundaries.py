@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from onelogit.prompts.boundaries import cut_at_boundaries
-from onelogit.prompts.template import Part, Span, compile_prompt, fill
+from onelogit.prompts.layout import Part, Span, fill
+from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.tokenizer import control_ids, without_settings
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
 from support.rows import TEXTS, encoder_of, row_ids

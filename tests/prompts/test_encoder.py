@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from onelogit import InputError, Recipe, RecipeError
-from onelogit.prompts.template import compile_prompt, fill
+from onelogit.prompts.layout import fill
+from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import CTXL_TEMPLATE, MXBAI_TEMPLATE, QWEN3_TEMPLATE
 from support.reference import prompt_ids

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import Recipe, RecipeError
-from onelogit.prompts.template import compile_prompt, fill, takes_instruction
+from onelogit.prompts.layout import fill
+from onelogit.prompts.template import compile_prompt, takes_instruction
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 

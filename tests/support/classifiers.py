@@ -10,7 +10,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head
-from onelogit.engine.attention import hooks
+from onelogit.engine.attention.context import _active
 from onelogit.prompts.token_rows import TokenRow
 
 FIELDS = {
@@ -52,7 +52,7 @@ def tokens_seen(classifier: PreTrainedModel, module: str = "model.embed_tokens")
     seen: list[int] = []
 
     def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        context, count = hooks._active.get(), output.shape[:-1].numel()
+        context, count = _active.get(), output.shape[:-1].numel()
         seen.append(len(context.batch.ids) if context is not None and count == context.width else count)
 
     hook = classifier.get_submodule(module).register_forward_hook(note)

@@ -2,7 +2,8 @@
 
 import torch
 
-from onelogit.prompts.template import compile_prompt, fill
+from onelogit.prompts.layout import fill
+from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.recipe import ReadOut, Recipe
 from support.tiny import Tiny
 

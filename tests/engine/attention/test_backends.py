@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
+from onelogit.engine.attention import context as context_module
 from onelogit.engine.attention import flash_varlen, sdpa
+from onelogit.engine.attention.backend import KeyValue
 from onelogit.engine.attention.context import AttentionContext
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.device_transfer import indices_of, to_device
-from onelogit.engine.kv_cache import KeyValue
 from onelogit.engine.prefix_tree import CACHED, CARRIED, CachedPrefix, Cursor, next_batch
 from support.varlen import varlen_reference
 
@@ -51,6 +52,7 @@ def test_both_backends_compute_the_same_attention(
 ):
     batch = next_batch(rows, cursor, 300, find_cached=find)
     sdpa_output, _ = attend(batch, layer, window, padding)
+    monkeypatch.setattr(context_module, "BACKENDS", {"cpu": FlashVarlenAttention})
     monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
@@ -70,6 +72,7 @@ def test_both_backends_copy_the_same_outgoing_keys_and_values(
     cacheable_lengths = [range(2, len(row) + 1, 3) for row in rows]
     batch = next_batch(rows, cursor, 90, cacheable_lengths, find)
     _, sdpa_output = attend(batch, 0, None, padding=3)
+    monkeypatch.setattr(context_module, "BACKENDS", {"cpu": FlashVarlenAttention})
     monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
 
@@ -107,6 +110,7 @@ def test_pytorch_2_11_is_called_without_enable_gqa(monkeypatch: pytest.MonkeyPat
     batch = next_batch(SHORT, Cursor(), 300)
     sdpa_output, _ = attend(batch, 0, None, padding=0)
     monkeypatch.setattr(varlen, "varlen_attn", of_2_11)
+    monkeypatch.setattr(context_module, "BACKENDS", {"cpu": FlashVarlenAttention})
     monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
     monkeypatch.setattr(flash_varlen, "_varlen_attention", flash_varlen._varlen_attention.__wrapped__)
 

@@ -18,7 +18,6 @@ from onelogit.adapters import (
     RankOptions,
     RankRequest,
     RerankerHandle,
-    check_options,
     fields_of,
     plain_options,
     rank_options,
@@ -154,7 +153,6 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
     def _request(self, documents: Sequence[Document], call: RerankInput) -> RankRequest:
-        check_options(call, RerankInput)
         fields, separator = self.metadata_fields, self.metadata_separator
         return RankRequest(
             query=call["query"],
@@ -162,7 +160,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
             keys=[(each.id, each.id is None and each.page_content) for each in documents] if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.progress,
-            **rank_options(self, call),
+            **rank_options(self, call, RerankInput),
         )
 
 

@@ -19,7 +19,7 @@ indices back to documents. It never scores, sorts or batches, and never imports 
 
 from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of
 from onelogit.adapters.request import Kept, OnError, RankOptions, RankRequest, rank_options, text_with_metadata
-from onelogit.options import ModelSpec, OpenOptions, check_options, plain_options
+from onelogit.options import ModelSpec, OpenOptions, plain_options
 from onelogit.validation import check_top_n
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "RankRequest",
     "RerankerHandle",
     "adapter_options",
-    "check_options",
     "check_top_n",
     "fields_of",
     "plain_options",

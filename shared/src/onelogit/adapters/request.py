@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
+from onelogit.errors import InputError
 from onelogit.ranking import Ranked, to_score
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import check_score_threshold, check_top_n, checked_choice
@@ -33,13 +34,19 @@ class RankOptions(TypedDict, total=False):
     instruction: str | None
 
 
-def rank_options(adapter: Any, overrides: RankOptions) -> RankOptions:
+def rank_options(adapter: Any, overrides: Mapping[str, Any], allowed: type = RankOptions) -> RankOptions:
     """The options of a call: the overrides, and for the rest the adapter's own.
 
     Args:
         adapter: with attributes of the same names.
-        overrides: options of this call; may hold other keys, which are ignored.
+        overrides: options of this call.
+        allowed: a TypedDict with the names that the overrides may hold.
+
+    Raises:
+        InputError: an unknown option.
     """
+    for name in overrides.keys() - allowed.__annotations__:
+        raise InputError(f"unknown option {name!r}; the options are {', '.join(allowed.__annotations__)}")
     given = {name: overrides.get(name) for name in RankOptions.__annotations__}
     merged = {name: getattr(adapter, name) if value is None else value for name, value in given.items()}
     return cast("RankOptions", merged)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from onelogit.conversion.head import Float32Head
-from onelogit.engine.attention.context import AttentionContext, padded_length
-from onelogit.engine.attention.hooks import use_context
+from onelogit.engine.attention.backend import LayerKeyValues
+from onelogit.engine.attention.context import AttentionContext, padded_length, use_context
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.kv_cache import LayerKeyValues
 from onelogit.engine.prefix_tree import Batch, Cursor, next_batch
 from onelogit.prompts.token_rows import TokenRow
 
@@ -89,8 +89,8 @@ def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tens
 @torch.inference_mode()
 def converted_head_logits(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
     """The logits of last hidden states, shape (rows, hidden); float32, shape (rows,)."""
-    logits: Tensor = classifier.get_submodule("score")(hidden)
-    return logits[:, 0].float()
+    head = classifier.get_submodule("score")
+    return linear(hidden.float(), head.weight, head.bias)[:, 0]  # type: ignore[arg-type]
 
 
 def _padded(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> Tensor:

@@ -5,28 +5,13 @@ A batch that sees a hundred cached documents gathers their keys in one step, not
 
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from onelogit.engine.allocator import Extent, aligned, merged
+from onelogit.engine.attention.backend import KeyValue, LayerKeyValues
 from onelogit.engine.device_transfer import indices_of, to_device
-
-
-class KeyValue(NamedTuple):
-    """Keys and values of consecutive tokens in one layer, positions applied; each (tokens, key-value heads, width)."""
-
-    keys: Tensor
-    values: Tensor
-
-    def part(self, start: int, stop: int | None = None) -> "KeyValue":
-        """A view of the tokens from `start` to `stop`."""
-        return KeyValue(self.keys[start:stop], self.values[start:stop])
-
-
-LayerKeyValues = list[KeyValue]
-"""Keys and values of the same tokens, layer by layer."""
 
 
 class KeyValuePool:

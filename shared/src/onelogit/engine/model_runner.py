@@ -10,7 +10,8 @@ from typing import TypeVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from onelogit.engine.attention.hooks import attends_over_prefix_tree, rotates_by_length
+from onelogit.engine.attention.backend import LayerKeyValues
+from onelogit.engine.attention.context import attends_over_prefix_tree, rotates_by_length
 from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.forward import (
     context_for,
@@ -21,7 +22,6 @@ from onelogit.engine.forward import (
     padded_hidden,
     prefix_tree_hidden,
 )
-from onelogit.engine.kv_cache import LayerKeyValues
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.engine.optimize import prepare
 from onelogit.engine.prefix_cache import PrefixCache

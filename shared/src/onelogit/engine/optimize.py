@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onelogit.engine.attention.hooks import (
+from onelogit.engine.attention.context import (
     disable_prefix_tree_attention,
     enable_prefix_tree_attention,
     is_known_to_share_prefixes,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 
 from onelogit.engine.allocator import Allocator, Extent, split
-from onelogit.engine.kv_cache import KeyValuePool, LayerKeyValues
+from onelogit.engine.attention.backend import LayerKeyValues
+from onelogit.engine.kv_cache import KeyValuePool
 from onelogit.engine.prefix_tree import CachedPrefix, Ids
 from onelogit.errors import InputError
 

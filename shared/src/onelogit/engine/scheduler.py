@@ -4,22 +4,109 @@ import asyncio
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from onelogit.engine.request_queue import Item, OnProgress, Request, RequestBatch, RequestQueue
 from onelogit.errors import OnelogitError
 
 if TYPE_CHECKING:
     from onelogit.engine.device_transfer import PendingLogits
 
+Item = TypeVar("Item")
+OnProgress = Callable[[int], object]
 Compute = Callable[[Sequence[Item]], Iterator["PendingLogits"]]
 
 _CLOSED = "this reranker is closed; load it again"
 _POLL_S = 0.0001  # how long a finished batch or a new caller may go unnoticed while a device computes
+
+
+@dataclass(eq=False)
+class Request(Generic[Item]):
+    """The items of one caller, their cost, and the logits computed so far, by the place of their item."""
+
+    items: list[Item]
+    cost: int
+    on_progress: OnProgress | None
+    future: Future[list[float]] | None
+    logits: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the caller has its answer, or no longer waits."""
+        return self.future is None or self.future.done()
+
+    def missing(self) -> list[int]:
+        """The places of the items without a logit."""
+        return [place for place in range(len(self.items)) if place not in self.logits]
+
+    def add(self, logits: Sequence[tuple[int, float]]) -> None:
+        """Store new logits, report progress, and settle the request once it is complete."""
+        if self.is_settled:
+            return
+        self.logits.update(logits)
+        try:
+            if self.on_progress is not None:
+                self.on_progress(len(logits))
+        except BaseException as error:
+            self.settle(error)
+        if len(self.logits) == len(self.items):
+            self.settle([self.logits[place] for place in range(len(self.items))])
+
+    def settle(self, answer: list[float] | BaseException) -> None:
+        """Answer the caller, unless it has an answer or no longer waits."""
+        # Drop the future: an error refers to frames that refer to this request, a cycle that would keep GPU memory.
+        future, self.future = self.future, None
+        if future is None or not future.set_running_or_notify_cancel():
+            return
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
+class RequestBatch(Generic[Item]):
+    """Requests that are computed together.
+
+    Attributes:
+        items: the items of all requests that have no logit yet.
+        is_launched: whether all items that will be launched are launched.
+        has_failed: whether to compute missing logits again, each request alone.
+    """
+
+    def __init__(self, requests: list[Request[Item]]) -> None:
+        self.is_launched = self.has_failed = False
+        self._requests = requests
+        self._places = dict(enumerate((request, place) for request in requests for place in request.missing()))
+        self.items = [request.items[place] for request, place in self._places.values()]
+
+    def unsettled(self) -> list[Request[Item]]:
+        """The requests whose callers still wait."""
+        return [request for request in self._requests if not request.is_settled]
+
+    def deliver(self, logits: Sequence[tuple[int, float]]) -> None:
+        """Give each request its share of the logits; each comes with the index of its item.
+
+        Raises:
+            OnelogitError: an item has a logit already, or does not exist.
+        """
+        shares: dict[Request[Item], list[tuple[int, float]]] = {}
+        for index, logit in logits:
+            if index not in self._places:
+                raise OnelogitError(f"a second or stray logit came for item {index}; please report this")
+            request, place = self._places.pop(index)
+            shares.setdefault(request, []).append((place, logit))
+        for request, share in shares.items():
+            request.add(share)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle the request with the error if it is the only one; else another request may have caused it."""
+        self.has_failed = True
+        if len(self._requests) == 1:
+            self._requests[0].settle(error)
 
 
 class Scheduler(Generic[Item]):
@@ -51,13 +138,13 @@ class Scheduler(Generic[Item]):
 
         Args:
             items: never changed.
-            future: made by the caller, which can so cancel it whatever interrupts it.
-            on_progress: called with the number of items done since its last call, from the thread that computes:
-                it must be quick, and an exception in it fails this request.
+            future: made by the caller, so that it can cancel it at any time.
+            on_progress: called from the computing thread with the number of items done since its last call. It must be
+                quick; an exception in it fails this request.
 
         Raises:
-            OnelogitError: the scheduler is closed. The future raises whatever the computation of these items or
-                `on_progress` raises, or OnelogitError if the scheduler is closed later or an item was left out.
+            OnelogitError: the scheduler is closed. The future raises the error of these items' computation or of
+                `on_progress`, or OnelogitError if the scheduler is closed later or an item was left out.
         """
         if self.is_closed:
             raise OnelogitError(_CLOSED)
@@ -145,15 +232,10 @@ class Scheduler(Generic[Item]):
 
 
 class ScoringCall(Generic[Item]):
-    """One caller's items, added to a scheduler in portions. Leaving the context cancels all unfinished items.
-
-    Portions may be added in another thread than the one that waits and leaves. `on_progress` is as in
-    `Scheduler.submit`, for all portions.
-    """
+    """One caller's items, added to a scheduler in portions, from any thread; leaving the context cancels the rest."""
 
     def __init__(self, scheduler: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
-        self._scheduler = scheduler
-        self._on_progress = on_progress
+        self._scheduler, self._on_progress = scheduler, on_progress
         self._futures: list[Future[list[float]]] = []
         self._is_left = False
 
@@ -192,9 +274,28 @@ class ScoringCall(Generic[Item]):
 
 
 @dataclass(eq=False)
-class _Worker(RequestQueue[Item]):
-    """The requests that wait in one process, the thread that computes them, and the launched logits not yet read."""
+class _Worker(Generic[Item]):
+    """The thread that computes in one process, the requests that wait for it, and the launched logits not yet read.
 
+    Requests wait in two queues: first those to be retried, each alone, then all others in the order of their arrival.
+    """
+
+    retries: deque[Request[Item]] = field(default_factory=deque)
+    requests: deque[Request[Item]] = field(default_factory=deque)
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "onelogit"))
     thread_id: int | None = None
     unread: "tuple[RequestBatch[Item], PendingLogits] | None" = None
+
+    def take(self, max_cost: int) -> RequestBatch[Item] | None:
+        """The oldest requests up to a total cost, at least one; None if no caller waits."""
+        while self.retries:
+            request = self.retries.popleft()
+            if not request.is_settled:
+                return RequestBatch([request])
+        taken: list[Request[Item]] = []
+        while self.requests and (not taken or self.requests[0].cost <= max_cost):
+            request = self.requests.popleft()
+            if not request.is_settled:
+                taken.append(request)
+                max_cost -= request.cost
+        return RequestBatch(taken) if taken else None

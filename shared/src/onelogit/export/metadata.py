@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from onelogit.errors import RecipeError
-from onelogit.prompts.template import Field, compile_prompt, fill, takes_instruction
+from onelogit.prompts.layout import Field, fill
+from onelogit.prompts.template import compile_prompt, takes_instruction
 from onelogit.recipes.recipe import Activation, Recipe
 
 ACTIVATION_CLASSES: dict[Activation, str] = {

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -92,20 +93,20 @@ class LocalScorer:
             InputError: as `rows`.
             LogitError: a logit is NaN or infinite.
         """
-        rows_done = RowProgress(is_shown=progress)
-        with ScoringCall(self._scheduler, rows_done if progress else None) as call:
+        rows_done = RowProgress(is_shown=True) if progress else None
+        with ScoringCall(self._scheduler, rows_done) as call:
             owners, truncated_count = self._submit(call, pairs, instruction)
-            with rows_done.shown(len(owners)):
+            with nullcontext() if rows_done is None else rows_done.shown(len(owners)):
                 return PairLogits(best_logits(call.logits(), owners), truncated_count)
 
     async def alogits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False
     ) -> PairLogits:
         """`logits`, without blocking the event loop."""
-        rows_done = RowProgress(is_shown=progress)
-        with ScoringCall(self._scheduler, rows_done if progress else None) as call:
+        rows_done = RowProgress(is_shown=True) if progress else None
+        with ScoringCall(self._scheduler, rows_done) as call:
             owners, truncated_count = await asyncio.to_thread(self._submit, call, pairs, instruction)
-            with rows_done.shown(len(owners)):
+            with nullcontext() if rows_done is None else rows_done.shown(len(owners)):
                 return PairLogits(best_logits(await call.alogits(), owners), truncated_count)
 
     def _submit(

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer, models
 
-from onelogit.prompts.template import Part, Span
+from onelogit.prompts.layout import Part, Span
 
 # Unicode normalisation: no character composes with an ASCII character after it.
 _LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD"}

@@ -6,22 +6,26 @@ are tokenised by a copy of the tokenizer without control tokens. Truncation and 
 these settings are shared between threads, and threads with different ones would corrupt each other's rows.
 """
 
+import sys
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from threading import Lock
+from typing import Any, TypeAlias
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LongDocuments
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import Chunk, cut_into_chunks
-from onelogit.prompts.layout import Layout, lay_out, lay_out_pair, split_at_control_tokens
-from onelogit.prompts.template import Part, Span, Values, compile_prompt, fill, takes_instruction
-from onelogit.prompts.token_cache import Ids, TokenCache
+from onelogit.prompts.layout import Layout, Part, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
+from onelogit.prompts.template import compile_prompt, takes_instruction
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import FastTokenizer, added_ids, control_ids, without_limits, without_settings
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import check_text, checked_choice, checked_max_tokens
+
+Ids: TypeAlias = "array[int]"
 
 _CACHE_BYTES = 8 * 2**20  # about 5,000 documents of 150 tokens
 
@@ -233,3 +237,44 @@ class Encoder:
 
 def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[Values]:
     return [{"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs]
+
+
+class TokenCache:
+    """Token ids by text; the least recently used are evicted first. Safe to share between threads.
+
+    Args:
+        max_bytes: of all texts and ids together, without the overhead of the dictionary.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._used_bytes = 0
+        self._ids_of: OrderedDict[str, Ids] = OrderedDict()
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
+        return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
+
+    def find(self, texts: Iterable[str]) -> dict[str, Ids]:
+        """The ids of the texts that are cached. They belong to the cache: do not change them."""
+        found = {}
+        with self._lock:
+            for text in texts:
+                if text in self._ids_of:
+                    self._ids_of.move_to_end(text)
+                    found[text] = self._ids_of[text]
+        return found
+
+    def add(self, ids_of: Mapping[str, Ids]) -> None:
+        """Cache the ids of some texts."""
+        with self._lock:
+            for text, ids in ids_of.items():
+                if text not in self._ids_of and _byte_count(text, ids) <= self._max_bytes:
+                    self._ids_of[text] = ids
+                    self._used_bytes += _byte_count(text, ids)
+            while self._used_bytes > self._max_bytes:
+                self._used_bytes -= _byte_count(*self._ids_of.popitem(last=False))
+
+
+def _byte_count(text: str, ids: Ids) -> int:
+    return sys.getsizeof(text) + sys.getsizeof(ids)

@@ -3,11 +3,42 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 from tokenizers import Tokenizer
 
-from onelogit.prompts.template import Part, Span, Values, fill
 from onelogit.prompts.token_rows import TokenRow
+
+Field = Literal["query", "document", "instruction"]
+FIELDS: tuple[Field, ...] = get_args(Field)
+Values = Mapping[Field, str]
+
+
+class Part(NamedTuple):
+    """A part of a prompt: constant `text`, a `field` for a text of the caller's, or, with neither, a seam.
+
+    Attributes:
+        is_stripped: whether the template strips white space from the field.
+    """
+
+    text: str = ""
+    field: Field | None = None
+    is_stripped: bool = False
+
+
+Span = tuple[Part, ...]  # parts of a prompt that follow each other
+
+
+def fill(span: Span, values: Values) -> str:
+    """The text of a span, with the caller's texts in its fields; `values` must have all of these."""
+    return "".join(_fill_part(part, values) for part in span)
+
+
+def _fill_part(part: Part, values: Values) -> str:
+    if part.field is None:
+        return part.text
+    text = values[part.field]
+    return text.strip() if part.is_stripped else text
 
 
 @dataclass(frozen=True, slots=True)

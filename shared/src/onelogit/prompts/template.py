@@ -7,20 +7,16 @@ which characters are the caller's, and none of them can act as template code.
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from itertools import product
-from typing import Literal, NamedTuple, NoReturn, get_args
+from typing import NoReturn
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from onelogit.errors import RecipeError
-
-Field = Literal["query", "document", "instruction"]
-FIELDS: tuple[Field, ...] = get_args(Field)
-Values = Mapping[Field, str]
+from onelogit.prompts.layout import FIELDS, Field, Part, Span, Values, fill
 
 # Private-use characters: no template contains them, and jinja's `trim` keeps them.
 _PLACEHOLDERS: dict[Field, str] = {field: f"\ue0f0{field}\ue0f1" for field in FIELDS}
@@ -28,33 +24,6 @@ _SEAM = "\ue0f2"
 _MARKS = re.compile(f"({'|'.join([*_PLACEHOLDERS.values(), _SEAM])})")
 _FIELD_OF = {placeholder: field for field, placeholder in _PLACEHOLDERS.items()}
 _PROBES = ("a b", " a\n", "{{ query }} {% if %} <|x|>", "word " * 3000)
-
-
-class Part(NamedTuple):
-    """A part of a prompt: constant `text`, a `field` for a text of the caller's, or, with neither, a seam.
-
-    Attributes:
-        is_stripped: whether the template strips white space from the field.
-    """
-
-    text: str = ""
-    field: Field | None = None
-    is_stripped: bool = False
-
-
-Span = tuple[Part, ...]  # parts of a prompt that follow each other
-
-
-def fill(span: Span, values: Values) -> str:
-    """The text of a span, with the caller's texts in its fields; `values` must have all of these."""
-    return "".join(_fill_part(part, values) for part in span)
-
-
-def _fill_part(part: Part, values: Values) -> str:
-    if part.field is None:
-        return part.text
-    text = values[part.field]
-    return text.strip() if part.is_stripped else text
 
 
 @lru_cache(maxsize=64)

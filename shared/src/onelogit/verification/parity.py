@@ -12,7 +12,8 @@ import torch
 
 from onelogit.errors import InputError, ServerError
 from onelogit.options import LoadOptions, ModelSpec, is_url
-from onelogit.prompts.template import Values, compile_prompt, fill
+from onelogit.prompts.layout import Values, fill
+from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.remote.client import Client
 from onelogit.remote.protocols import VLLM_TOKENS, ScoreRequest

@@ -6,8 +6,22 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from onelogit.engine.kv_cache import KeyValue
 from onelogit.engine.prefix_tree import OWN, Batch, KeySpan, Path
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of consecutive tokens in one layer, positions applied; each (tokens, key-value heads, width)."""
+
+    keys: Tensor
+    values: Tensor
+
+    def part(self, start: int, stop: int | None = None) -> "KeyValue":
+        """A view of the tokens from `start` to `stop`."""
+        return KeyValue(self.keys[start:stop], self.values[start:stop])
+
+
+LayerKeyValues = list[KeyValue]
+"""Keys and values of the same tokens, layer by layer."""
 
 
 class KeySources(NamedTuple):

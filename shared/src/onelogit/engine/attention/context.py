@@ -1,22 +1,43 @@
-"""A batch in a layer -> attention over its prefix tree, and the keys and values that are needed after the batch."""
+"""A decoder of transformers -> the same decoder, able to attend over a prefix tree. Its code is not changed.
+
+An AttentionContext holds what the tokens of one batch see. Attention is registered with transformers under a separate
+name and asks the active context; position ids give each token's place in its row.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
-from onelogit.engine.attention.backend import AttentionBackend, KeySources
+from onelogit.checkpoints.device import is_quantised
+from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyValue, LayerKeyValues
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.kv_cache import KeyValue, LayerKeyValues
 from onelogit.engine.prefix_tree import Batch, Path
 
-BACKENDS: tuple[type[AttentionBackend], ...] = (FlashVarlenAttention, SdpaAttention)
-"""Each layer uses the first backend that supports its query; the last one supports all."""
+_NAME = "onelogit_prefix_tree"
+_TESTED = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # tests compare these with padded rows
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+_TOKEN_BY_TOKEN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
+
+BACKENDS: Mapping[str, type[AttentionBackend]] = {"cuda": FlashVarlenAttention}
+"""By type of device, the backend of the layers that it supports. All other layers use SdpaAttention."""
 
 
 def padded_length(token_count: int, device: torch.device) -> int:
     """The length to which a batch should be padded, whichever backend its layers use."""
-    return max(backend.padded_length(token_count, device) for backend in BACKENDS)
+    return max(backend.padded_length(token_count, device) for backend in _backends(device))
+
+
+def _backends(device: torch.device) -> list[type[AttentionBackend]]:
+    return [*([BACKENDS[device.type]] if device.type in BACKENDS else []), SdpaAttention]
 
 
 class AttentionContext:
@@ -44,7 +65,7 @@ class AttentionContext:
         paths = (*(prefix.path for prefix in batch.cacheable_prefixes), batch.carry)
         self._outgoing: Path = tuple(span for path in paths for span in path)
         self._cacheable_tokens = sum(prefix.length for prefix in batch.cacheable_prefixes)
-        self._backends = [backend(batch, self._outgoing) for backend in BACKENDS]
+        self._backend_of: dict[type[AttentionBackend], AttentionBackend] = {}
         self._ends: dict[torch.device, Tensor] = {}
 
     def ends(self, device: torch.device) -> Tensor:
@@ -69,7 +90,8 @@ class AttentionContext:
         nothing = own.part(0, 0)
         carried, cached = (layers[layer] if layers else nothing for layers in (self._carried, self._cached))
         sources = KeySources(own, carried, cached)
-        backend = next(backend for backend in self._backends if backend.supports(query))
+        kind = next(each for each in _backends(query.device) if each.supports(query))
+        backend = self._backend_of.get(kind) or self._backend_of.setdefault(kind, kind(self.batch, self._outgoing))
         if self._outgoing:
             copy = backend.copy(sources)
             self.cacheable_prefixes.append(copy.part(0, self._cacheable_tokens))
@@ -78,3 +100,121 @@ class AttentionContext:
         if is_last and not self.batch.ends:
             return query.new_zeros((query.shape[1], query.shape[0], own.values.shape[-1]))
         return backend.attend(query, sources, scaling, window, ends_only=is_last)
+
+
+_active: ContextVar[AttentionContext | None] = ContextVar("attention_context", default=None)
+
+
+@contextmanager
+def use_context(context: AttentionContext) -> Iterator[None]:
+    """Inside this block, and only in this thread, models compute this batch; see `enable_prefix_tree_attention`."""
+    token = _active.set(context)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def may_share_prefixes(model: PreTrainedModel) -> bool:
+    """Whether the model can use prefix sharing, judging by its layer types and attention settings."""
+    config = model.config.get_text_config()
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    has_windows = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layer_types
+    return (
+        config._attn_implementation in ("sdpa", _NAME)  # another one is the caller's choice, or the model needs it
+        and layer_types <= _LAYER_TYPES
+        and (not has_windows or _is_tested(model))  # some models pass their windows to the mask only
+        and getattr(config, "attn_logit_softcapping", None) is None
+        and not rotates_by_length(model)
+    )
+
+
+def is_known_to_share_prefixes(model: PreTrainedModel) -> bool:
+    """Whether tests compare this architecture, in transformers' code and on this kind of device, with padded rows.
+
+    False for quantised weights: some of them compute a token differently beside other tokens.
+    """
+    return _is_tested(model) and model.device.type == "cpu" and not is_quantised(model.config)
+
+
+def _is_tested(model: PreTrainedModel) -> bool:
+    decoder: Any = model.base_model
+    return type(decoder).__module__.startswith("transformers.models.") and decoder.config.model_type in _TESTED
+
+
+def attends_over_prefix_tree(model: PreTrainedModel) -> bool:
+    """Whether `enable_prefix_tree_attention` is in force: other code may set another attention at any time."""
+    decoder: Any = model.base_model
+    return bool(decoder.config._attn_implementation == _NAME)
+
+
+def rotates_by_length(model: PreTrainedModel) -> bool:
+    """Whether a token's rotary embedding depends on the length of the longest row in its batch."""
+    parameters = str(getattr(model.config.get_text_config(), "rope_parameters", None))
+    return "longrope" in parameters or "dynamic" in parameters
+
+
+def enable_prefix_tree_attention(model: PreTrainedModel) -> None:
+    """Let a model attend over prefix trees. Outside `use_context` it still attends as with "sdpa"."""
+    AttentionInterface.register(_NAME, _prefix_tree_attention)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    _set_attention(model, _NAME)
+    _compute_ends_only(model.base_model)
+
+
+def disable_prefix_tree_attention(model: PreTrainedModel) -> None:
+    """Use "sdpa" from now on. The hooks that stay registered do nothing outside `use_context`."""
+    _set_attention(model, "sdpa")
+
+
+def _set_attention(model: PreTrainedModel, name: str) -> None:
+    parts: list[Any] = [model, model.base_model]  # older transformers do not pass it on from one to the other
+    for part in parts:
+        part.set_attn_implementation(name)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # each batch has another prefix tree
+def _prefix_tree_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    context = _active.get()
+    if context is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    attended = context.attend(
+        query[0],
+        KeyValue(key[0].transpose(0, 1), value[0].transpose(0, 1)),
+        layer=int(module.layer_idx),
+        scaling=options.get("scaling"),
+        window=options.get("sliding_window"),
+    )
+    return attended[None], None
+
+
+def _compute_ends_only(decoder: Any) -> None:
+    """In the last layer, compute queries, attention's output and the MLP only for the rows' last tokens."""
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or hasattr(decoder, "_computes_ends_only"):
+        return
+    decoder._computes_ends_only = True
+    for name, module in layers[-1].named_modules():
+        if name in _TOKEN_BY_TOKEN:
+            module.register_forward_pre_hook(_select_ends)
+            module.register_forward_hook(_restore_width)
+
+
+def _select_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    context = _active.get()
+    return args if context is None else (args[0][:, _computed_places(context, args[0].device)], *args[1:])
+
+
+def _restore_width(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    context = _active.get()
+    if context is None:
+        return output
+    places = _computed_places(context, output.device)
+    return output.new_zeros((1, context.width, output.shape[-1])).index_copy_(1, places, output)
+
+
+def _computed_places(context: AttentionContext, device: torch.device) -> Tensor:
+    """The rows' last tokens, or one unused token if no row ends: bitsandbytes divides by the number of tokens."""
+    return context.ends(device) if context.batch.ends else tensor_on(device, [0])

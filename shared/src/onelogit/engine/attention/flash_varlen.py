@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from onelogit.engine.attention.backend import KeySources, path_length, query_spans
+from onelogit.engine.attention.backend import KeySources, KeyValue, path_length, query_spans
 from onelogit.engine.device_transfer import indices_of, tensor_on, to_device
-from onelogit.engine.kv_cache import KeyValue
 from onelogit.engine.prefix_tree import CACHED, CARRIED, OWN, Batch, KeySpan, Path
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from onelogit.engine.attention.backend import KeySources, QuerySpan, path_length, query_spans
-from onelogit.engine.kv_cache import KeyValue
+from onelogit.engine.attention.backend import KeySources, KeyValue, QuerySpan, path_length, query_spans
 from onelogit.engine.prefix_tree import Batch, Path
 
 _LENGTH_MULTIPLE = 32
