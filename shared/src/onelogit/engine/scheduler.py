@@ -84,7 +84,6 @@ class RequestBatch(Generic[Item]):
         self.items = [request.items[place] for request, place in self._places.values()]
 
     def unsettled(self) -> list[Request[Item]]:
-        """The requests whose callers still wait."""
         return [request for request in self._requests if not request.is_settled]
 
     def deliver(self, logits: Sequence[tuple[int, float]]) -> None:
