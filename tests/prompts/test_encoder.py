@@ -15,10 +15,10 @@ from onelogit.recipes.templates import CTXL_TEMPLATE, MXBAI_TEMPLATE, QWEN3_TEMP
 from support.reference import prompt_ids
 from support.rows import encoder_of, row_ids
 from support.tiny import (
-    ARCHITECTURE_OF_FAMILY,
     CHAT_TOKENS,
     THINK_TOKENS,
     Tiny,
+    architecture_of,
     byte_level_tokenizer,
     causal_checkpoint,
     gemma_tokenizer,
@@ -42,7 +42,7 @@ def test_the_ids_of_a_row_are_those_of_the_whole_prompt(query: str, document: st
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda recipe: recipe.family)
 def test_rows_equal_those_of_the_reference_code(family: Recipe, tmp_path):
-    tiny = causal_checkpoint(tmp_path, ARCHITECTURE_OF_FAMILY[family.family])
+    tiny = causal_checkpoint(tmp_path, architecture_of(family))
     pairs = [("What is it?", "It is.\n"), ("A question?\n", "  a document "), ("1", "\n\n2"), ("서울", "北京?")]
     encoder = encoder_of(tiny.tokenizer, family.chat_template, 2048)
 

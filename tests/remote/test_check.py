@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GemmaConfig
 
 from onelogit import InputError, RemoteReranker, Reranker, ServerError
 from support.servers import PROTOCOL_OPTIONS, FakeServer, serving
-from support.tiny import ARCHITECTURE_OF_FAMILY, causal_checkpoint
+from support.tiny import causal_checkpoint
 
 SERVER_PROMPTS: dict[str, Any] = {"protocol": "rerank", "template": "server"}
 
@@ -65,9 +66,7 @@ def test_a_check_finds_a_server_that_truncates(local: Reranker, exported: str, o
 
 
 def test_a_check_finds_a_second_bos_token(tmp_path: Path):
-    folder = causal_checkpoint(
-        tmp_path / "bge-reranker-v2-gemma", ARCHITECTURE_OF_FAMILY["bge-reranker-v2-gemma"]
-    ).folder
+    folder = causal_checkpoint(tmp_path / "bge-reranker-v2-gemma", GemmaConfig).folder
     with Reranker.load(folder) as reranker:
         reranker.save(tmp_path / "export")
         bos = reranker._scorer.tokenizer.bos_token_id

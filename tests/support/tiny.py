@@ -22,11 +22,20 @@ from transformers import (
     Qwen3Config,
 )
 
+from onelogit.recipes.families import FAMILIES
+from onelogit.recipes.recipe import Recipe
+
 QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 THINK_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+# The answers of all families, each of which must be one token.
+_READ_OUTS = [recipe.read_out for recipe in FAMILIES if recipe.read_out]
+ANSWERS = sorted(
+    {"yes", "no", "Yes", "No"}
+    | {each for read_out in _READ_OUTS for each in (read_out.true, read_out.false) if isinstance(each, str)}
+)
 TEXTS = ["What is the capital of China? The capital of China is Beijing. yes no Yes No 0 1 서울 北京\n\nSay: "] * 3
 
 
@@ -42,7 +51,7 @@ def byte_level_tokenizer(bos: str | None = None) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=320, initial_alphabet=sorted(alphabet), show_progress=False, min_frequency=1
     )
-    tokenizer.train_from_iterator([*TEXTS, *["yes no Yes No"] * 9, *["yes", "no", "Yes", "No"] * 99], trainer)
+    tokenizer.train_from_iterator([*TEXTS, *["yes no Yes No"] * 9, *ANSWERS * 99], trainer)
     tokenizer.add_special_tokens([*CHAT_TOKENS, *([bos] if bos else [])])
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in THINK_TOKENS])
     if bos:
@@ -64,7 +73,7 @@ def gemma_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     words = [word for text in TEXTS for word in text.replace(" ", "▁").split("\n")]
-    tokenizer.train_from_iterator([*words, "\n", *["Yes", "No", "A:▁", "B:▁"] * 99], trainer)
+    tokenizer.train_from_iterator([*words, "\n", *[*ANSWERS, "A:▁", "B:▁"] * 99], trainer)
     content = json.loads(tokenizer.to_str())
     kept = [token for token in content["added_tokens"] if token["content"] in [*control, "\n\n"]]
     content["added_tokens"] = [{**token, "special": token["content"] in control} for token in kept]
@@ -189,14 +198,15 @@ def causal_checkpoint(
     return Tiny(model, tokenizer, folder)
 
 
-ARCHITECTURE_OF_FAMILY: dict[str, type[PretrainedConfig]] = {
-    "qwen3-reranker": Qwen3Config,
-    "kure-reranker": Qwen3Config,
+_ARCHITECTURES: dict[str, type[PretrainedConfig]] = {
     "coreb-code-reranker": LlamaConfig,
     "prism-reranker": Qwen3_5TextConfig,
     "ctxl-rerank-v2": MistralConfig,
     "mxbai-rerank-v2": Qwen2Config,
     "bge-reranker-v2-gemma": GemmaConfig,
-    "zerank-1": Qwen3Config,
-    "zerank-2": Qwen3Config,
 }
+
+
+def architecture_of(recipe: Recipe) -> type[PretrainedConfig]:
+    """The architecture of a family's tiny model: Qwen3, unless the table names another."""
+    return _ARCHITECTURES.get(recipe.family, Qwen3Config)
