@@ -1,6 +1,7 @@
 """Every server protocol gives the local model's logits: order, instructions, long documents, and model names."""
 
 import asyncio
+import json
 from typing import Any, get_args
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from onelogit import InputError, RemoteReranker, Reranker
 from onelogit.options import Protocol, TokenProtocol
-from onelogit.remote.protocols import PROTOCOLS
+from onelogit.remote.protocols import PROTOCOLS, ProtocolSpec, ScoreRequest
 from support.servers import NOT_FOUND, PROTOCOL_OPTIONS, RESPONSE_OF_PROTOCOL, FakeServer, Response, serving
 
 QUERY = "What is the capital of China?"
@@ -20,6 +21,24 @@ TOKENS, CLIENT_PROMPTS, SERVER_PROMPTS = PROTOCOL_OPTIONS[:3]
 def test_each_protocol_name_has_one_spec_and_one_fake_response():
     assert tuple(PROTOCOLS) == get_args(Protocol) == tuple(RESPONSE_OF_PROTOCOL)
     assert {name for name, spec in PROTOCOLS.items() if spec.sends_tokens} == set(get_args(TokenProtocol))
+
+
+@pytest.mark.parametrize("spec", PROTOCOLS.values(), ids=lambda spec: spec.name)
+def test_a_request_contains_what_its_spec_says(spec: ProtocolSpec):
+    request = ScoreRequest(
+        rows=[[7, 8]] if spec.sends_tokens else [],
+        query="a query",
+        documents=[] if spec.sends_tokens else ["a document"],
+        model="a model",
+        instruction=None if spec.sends_tokens else "an instruction",
+    )
+
+    body = json.dumps(spec.body(request))
+
+    assert ("[7, 8]" in body) == spec.sends_tokens
+    assert ("a query" in body) == ("a document" in body) == (not spec.sends_tokens)
+    assert ("a model" in body) == spec.needs_model_name
+    assert ("an instruction" in body) == (spec.takes_instruction and not spec.sends_tokens)
 
 
 @pytest.mark.parametrize("options", PROTOCOL_OPTIONS, ids=lambda options: "-".join(options.values()))

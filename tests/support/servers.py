@@ -15,7 +15,7 @@ import torch
 from onelogit import Reranker
 from onelogit.options import Protocol
 from onelogit.ranking import to_score
-from onelogit.remote.protocols import PROTOCOLS
+from onelogit.remote.protocols import PROTOCOLS, ScoreRequest
 
 Body = dict[str, Any]
 
@@ -195,7 +195,9 @@ class FakeServer:
         return Response(content=RESPONSE_OF_PROTOCOL[protocol](self._numbers(self._rows(body), self._is_raw(body))))
 
     def _is_raw(self, body: Body) -> bool:
-        return self.protocol == "sglang" or body.get("raw_scores", body.get("use_activation") is False)
+        spec = PROTOCOLS[self.protocol]
+        can_choose = spec.body(ScoreRequest(raw=True)) != spec.body(ScoreRequest(raw=False))
+        return not can_choose or body.get("raw_scores", body.get("use_activation") is False)
 
     def _rows(self, body: Body) -> Sequence[Sequence[int]]:
         if "input" in body:
