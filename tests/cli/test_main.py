@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from onelogit import __version__
-from onelogit.cli.main import _parser, main
+from onelogit.cli.main import _COMMANDS, _parser, main
 from support.commands import failure
 
 QUERY = "What is the capital of China?"
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]):
-    for command in ((), ("recipes",), ("convert",), ("verify",), ("evaluate",), ("bulk",), ("rank",), ("bench",)):
+    for command in ((), *((name,) for name in _COMMANDS)):
         with pytest.raises(SystemExit) as exit:
             main([*command, "--help"])
         assert exit.value.code == 0

@@ -87,7 +87,7 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in _COMMANDS:
-        module = import_module(f"onelogit.cli.{name}")
+        module = import_module(f"onelogit.cli.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, allow_abbrev=False)
         module.add_arguments(command)
         command.set_defaults(command=module.run, parser=command)
