@@ -22,8 +22,7 @@ from checkpoints import random_model, recipe_with_ids
 from onelogit import Recipe, Reranker
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head, one_logit_head
-from onelogit.engine.attention.context import attends_over_prefix_tree
-from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
+from onelogit.engine.attention.context import attends_over_prefix_tree, backends_of
 from onelogit.engine.scheduler import ScoringCall
 from onelogit.prompts.token_rows import TokenRow
 
@@ -111,11 +110,7 @@ def attention_of(shared: SharedModel, target: GpuTarget) -> str:
     if not attends_over_prefix_tree(target.model):
         return "padded rows: prefix trees gave other logits when the model was loaded"
     query = torch.empty(1, 1, shared.config.head_dim, device=shared.device, dtype=shared.dtype)
-    return (
-        "prefix trees, all segments at once"
-        if FlashVarlenAttention.supports(query)
-        else "prefix trees, segment by segment"
-    )
+    return f"prefix trees, {next(backend.__name__ for backend in backends_of(query.device) if backend.supports(query))}"
 
 
 def onelogit_target(shared: SharedModel, **options: Any) -> GpuTarget:

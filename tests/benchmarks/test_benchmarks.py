@@ -136,7 +136,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu_and_says_that_it_measures_no_gpu(
     assert [line["measured"].startswith("not measured") for line in result["bars"]] == [False] * 8
     assert all(line["what"].startswith("tiny shapes") for line in result["bars"])
     assert result["without"]["qwen3-0.6b: onelogit, compiled"] == "--no-compile"
-    assert result["ways"]["qwen3-0.6b: onelogit"] == "prefix trees, segment by segment"
+    assert result["ways"]["qwen3-0.6b: onelogit"] == "prefix trees, SdpaAttention"
     assert "flash" in result["without"]["qwen3-0.6b: Sentence Transformers, unpadded"].lower()
 
 

@@ -1,6 +1,9 @@
-"""Two attention backends that must agree: segment by segment, and all segments in one call of variable length."""
+"""Every attention backend computes what the one for all devices does; and what is special about each."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 
 import pytest
 import torch
@@ -9,11 +12,11 @@ from hypothesis import strategies as st
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
-from onelogit.engine.attention import context as context_module
-from onelogit.engine.attention import flash_varlen, sdpa
-from onelogit.engine.attention.backend import KeyValue
-from onelogit.engine.attention.context import AttentionContext
+from onelogit.engine.attention import context, flash_varlen, sdpa
+from onelogit.engine.attention.backend import AttentionBackend, KeyValue
+from onelogit.engine.attention.context import BACKENDS, AttentionContext
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
+from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import indices_of, to_device
 from onelogit.engine.prefix_tree import CACHED, CARRIED, CachedPrefix, Cursor, next_batch
 from support.varlen import varlen_reference
@@ -38,6 +41,27 @@ def find_cached(row: int) -> CachedPrefix | None:
     return CachedPrefix(2, [(7 + row, 8 + row), (40 - row, 41 - row)]) if row in (3, 5) else None
 
 
+FLASH_KERNEL = "onelogit.engine.attention.flash_varlen._varlen_attention"
+CPU_KERNELS = {  # functions that a CPU lacks -> what replaces them
+    FLASH_KERNEL: lambda: partial(varlen_reference, enable_gqa=True),
+}
+compared_backends = pytest.mark.parametrize(
+    "backend", dict.fromkeys(chain(*BACKENDS.values())), ids=lambda each: each.__name__
+)
+
+
+@contextmanager
+def only(backend: type[AttentionBackend]) -> Iterator[None]:
+    """Inside this block, a CPU uses this backend for every query."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, kernel in CPU_KERNELS.items():
+            monkeypatch.setattr(name, kernel)
+        monkeypatch.setattr(backend, "supports", staticmethod(lambda _: True))
+        monkeypatch.setattr(context, "BACKENDS", {"cpu": [backend]})
+        yield
+
+
+@compared_backends
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 32, 33, 100])
 @pytest.mark.parametrize("layer", [0, 1], ids=["a layer", "the last layer"])
 @pytest.mark.parametrize("padding", [0, 3, 50])
@@ -47,49 +71,44 @@ def find_cached(row: int) -> CachedPrefix | None:
     [(SHORT, Cursor()), (SHORT, Cursor(3, 2)), (LONG, Cursor()), (LONG, Cursor(1, 3))],
     ids=["short", "short, with carried keys", "long", "long, with carried keys"],
 )
-def test_both_backends_compute_the_same_attention(
-    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find, padding: int, layer: int, window: int | None
+def test_every_backend_computes_the_same_attention(
+    backend, rows, cursor: Cursor, find, padding: int, layer: int, window: int | None
 ):
     batch = next_batch(rows, cursor, 300, find_cached=find)
-    sdpa_output, _ = attend(batch, layer, window, padding)
-    monkeypatch.setattr(context_module, "BACKENDS", {"cpu": FlashVarlenAttention})
-    monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
-    monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
+    with only(SdpaAttention):
+        expected, _ = attend(batch, layer, window, padding)
 
-    flash_output, _ = attend(batch, layer, window, padding)
+    with only(backend):
+        output, _ = attend(batch, layer, window, padding)
 
     used = {span.source for segment in batch.segments for span in segment.ancestors}
     assert (CARRIED in used, CACHED in used) == (bool(cursor.token), find is not None)
-    assert torch.allclose(flash_output, sdpa_output, atol=1e-6)
-    assert bool((flash_output.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
+    assert torch.allclose(output, expected, atol=1e-6)
+    assert bool((output.abs().sum((1, 2)) > 0).all()) == (layer == 0 or len(batch.ends) == len(batch.ids))
 
 
+@compared_backends
 @pytest.mark.parametrize("find", [None, find_cached], ids=["nothing cached", "cached keys"])
 @pytest.mark.parametrize(("rows", "cursor"), [(SHORT, Cursor()), (LONG, Cursor(1, 3))])
-def test_both_backends_copy_the_same_outgoing_keys_and_values(
-    monkeypatch: pytest.MonkeyPatch, rows, cursor: Cursor, find
-):
+def test_every_backend_copies_the_same_outgoing_keys_and_values(backend, rows, cursor: Cursor, find):
     cacheable_lengths = [range(2, len(row) + 1, 3) for row in rows]
     batch = next_batch(rows, cursor, 90, cacheable_lengths, find)
-    _, sdpa_output = attend(batch, 0, None, padding=3)
-    monkeypatch.setattr(context_module, "BACKENDS", {"cpu": FlashVarlenAttention})
-    monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
-    monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(varlen_reference, enable_gqa=True))
+    with only(SdpaAttention):
+        _, expected = attend(batch, 0, None, padding=3)
 
-    _, flash_output = attend(batch, 0, None, padding=3)
+    with only(backend):
+        _, output = attend(batch, 0, None, padding=3)
 
     assert len(batch.cacheable_prefixes) > 1
-    assert len(sdpa_output.cacheable_prefixes[0].keys) == sum(prefix.length for prefix in batch.cacheable_prefixes)
-    assert len(sdpa_output.carry[0].keys) == batch.after.token
+    assert len(expected.cacheable_prefixes[0].keys) == sum(prefix.length for prefix in batch.cacheable_prefixes)
+    assert len(expected.carry[0].keys) == batch.after.token
     for mine, other in zip(
-        sdpa_output.cacheable_prefixes + sdpa_output.carry,
-        flash_output.cacheable_prefixes + flash_output.carry,
-        strict=True,
+        expected.cacheable_prefixes + expected.carry, output.cacheable_prefixes + output.carry, strict=True
     ):
         for tensor, same in zip(mine, other, strict=True):
             assert torch.equal(tensor, same)
-    for context in (sdpa_output, flash_output):
-        for cacheable_prefixes, carry in zip(context.cacheable_prefixes[0], context.carry[0], strict=True):
+    for result in (expected, output):
+        for cacheable_prefixes, carry in zip(result.cacheable_prefixes[0], result.carry[0], strict=True):
             assert cacheable_prefixes.untyped_storage().nbytes() == cacheable_prefixes.nbytes + carry.nbytes
 
 
@@ -108,15 +127,14 @@ def test_pytorch_2_11_is_called_without_enable_gqa(monkeypatch: pytest.MonkeyPat
         )
 
     batch = next_batch(SHORT, Cursor(), 300)
-    sdpa_output, _ = attend(batch, 0, None, padding=0)
+    expected, _ = attend(batch, 0, None, padding=0)
     monkeypatch.setattr(varlen, "varlen_attn", of_2_11)
-    monkeypatch.setattr(context_module, "BACKENDS", {"cpu": FlashVarlenAttention})
-    monkeypatch.setattr(FlashVarlenAttention, "supports", lambda *_: True)
-    monkeypatch.setattr(flash_varlen, "_varlen_attention", flash_varlen._varlen_attention.__wrapped__)
+    monkeypatch.setitem(CPU_KERNELS, FLASH_KERNEL, flash_varlen._varlen_attention.__wrapped__)
 
-    flash_output, _ = attend(batch, 0, None, padding=0)
+    with only(FlashVarlenAttention):
+        output, _ = attend(batch, 0, None, padding=0)
 
-    assert torch.allclose(flash_output, sdpa_output, atol=1e-6)
+    assert torch.allclose(output, expected, atol=1e-6)
 
 
 def test_pytorch_2_10_without_scale_and_window_is_not_called(

@@ -4,7 +4,7 @@ An AttentionContext holds what the tokens of one batch see. Attention is registe
 name and asks the active context; position ids give each token's place in its row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -27,17 +27,18 @@ _TESTED = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # test
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 _TOKEN_BY_TOKEN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
-BACKENDS: Mapping[str, type[AttentionBackend]] = {"cuda": FlashVarlenAttention}
-"""By type of device, the backend of the layers that it supports. All other layers use SdpaAttention."""
+BACKENDS: Mapping[str, Sequence[type[AttentionBackend]]] = {"cuda": [FlashVarlenAttention]}
+"""By type of device: each layer uses the first backend that supports its query, or else SdpaAttention."""
 
 
 def padded_length(token_count: int, device: torch.device) -> int:
     """The length to which a batch should be padded, whichever backend its layers use."""
-    return max(backend.padded_length(token_count, device) for backend in _backends(device))
+    return max(backend.padded_length(token_count, device) for backend in backends_of(device))
 
 
-def _backends(device: torch.device) -> list[type[AttentionBackend]]:
-    return [*([BACKENDS[device.type]] if device.type in BACKENDS else []), SdpaAttention]
+def backends_of(device: torch.device) -> list[type[AttentionBackend]]:
+    """The backends for a device, the preferred one first."""
+    return [*BACKENDS.get(device.type, ()), SdpaAttention]
 
 
 class AttentionContext:
@@ -90,7 +91,7 @@ class AttentionContext:
         nothing = own.part(0, 0)
         carried, cached = (layers[layer] if layers else nothing for layers in (self._carried, self._cached))
         sources = KeySources(own, carried, cached)
-        kind = next(each for each in _backends(query.device) if each.supports(query))
+        kind = next(each for each in backends_of(query.device) if each.supports(query))
         backend = self._backend_of.get(kind) or self._backend_of.setdefault(kind, kind(self.batch, self._outgoing))
         if self._outgoing:
             copy = backend.copy(sources)
