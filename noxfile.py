@@ -15,12 +15,7 @@ nox.options.sessions = ["tests", "lint", "types"]
 nox.options.default_venv_backend = "venv"  # pip honours constraints.txt; other installers may not
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-DISTRIBUTIONS = [
-    "shared",
-    "packages/langchain-onelogit",
-    "packages/llama-index-postprocessor-onelogit-rerank",
-    "packages/onelogit-haystack",
-]
+DISTRIBUTIONS = ["shared", *sorted(str(file.parent) for file in Path().glob("packages/*/pyproject.toml"))]
 CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools", "benchmarks"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 VLLM = "0.32.0"
@@ -29,7 +24,7 @@ ADAPTER_TESTS = ["tests/adapters", "tests/test_readme.py"]
 
 
 def install(session: nox.Session, group: str, *, editable: bool = True) -> None:
-    """Install the four distributions and a dependency group of pyproject.toml, in the versions of constraints.txt."""
+    """Install all distributions and a dependency group of pyproject.toml, in the versions of constraints.txt."""
     # Install torch first, so that other packages with looser requirements do not fetch another build.
     session.install("-c", "constraints.txt", "torch")
     distributions = [part for path in DISTRIBUTIONS for part in (["-e", path] if editable else [f"./{path}"])]
@@ -133,19 +128,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the four distributions, strictly."""
+    """Check the types of all distributions, strictly."""
     install(session, "types")
-    session.run(
-        "mypy",
-        "shared/src",
-        "packages/langchain-onelogit/src",
-        "packages/llama-index-postprocessor-onelogit-rerank",
-        "packages/onelogit-haystack/src",
-    )
+    sources = [f"{path}/src" if Path(path, "src").is_dir() else path for path in DISTRIBUTIONS]
+    session.run("mypy", *sources, env={"MYPYPATH": os.pathsep.join(sources)})
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Rerank passages with the core and the three frameworks, with distributions installed as users do."""
+    """Rerank passages with the core and the frameworks, with distributions installed as users do."""
     install(session, "demo", editable=False)
     session.run("python", "examples/demo.py", *session.posargs, env=OFFLINE)

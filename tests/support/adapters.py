@@ -1,4 +1,4 @@
-"""The three adapters behind one interface, so that one contract can test them all."""
+"""All adapters behind one interface, so that one contract can test them all."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
