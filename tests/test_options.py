@@ -61,6 +61,7 @@ def test_a_spec_survives_pickling():
         (lambda: ModelSpec("m", options={"attempts": 3}), "'attempts' is not an option of a local model"),
         (lambda: ModelSpec("m", "http://a", {"dtype": "float32"}), "'dtype' is not an option of a server"),
         (lambda: ModelSpec.of("m", {"model": "n"}), "two models are named"),
+        (lambda: ModelSpec.of("http://a", {"url": "http://b"}), "two servers are named"),
         (lambda: Reranker.load(ModelSpec(DEMO_MODEL), dtype="float32"), "a spec holds its options already"),
     ],
 )

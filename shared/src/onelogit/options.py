@@ -177,13 +177,12 @@ class ModelSpec:
     @classmethod
     def of(cls, model_or_url: str | os.PathLike[str], options: "OpenOptions") -> Self:
         """The spec of what `open_reranker` takes: a server's address may stand in the model's place, or as `url`."""
-        given = dict(options)
+        given = cast("dict[str, Any]", dict(options))
         url, model = given.pop("url", None), given.pop("model", None)
-        if is_url(model_or_url):
-            return cls(cast("str | None", model), str(model_or_url), given)
-        if model is not None:
-            raise InputError(f"two models are named, {model_or_url!r} and {model!r}; leave one out")
-        return cls(cast("str", model_or_url), cast("str | None", url), given)
+        kind, other = ("servers", url) if is_url(model_or_url) else ("models", model)
+        if other is not None:
+            raise InputError(f"two {kind} are named, {model_or_url!r} and {other!r}; leave one out")
+        return cls(model, str(model_or_url), given) if is_url(model_or_url) else cls(model_or_url, url, given)  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
