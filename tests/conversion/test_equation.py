@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, Qwen3Config
 
 from onelogit import ReadOut, Recipe, Reranker
 from support.reference import causal_logit, prompt_ids
-from support.tiny import Tiny, architecture_of
+from support.tiny import Tiny, tiny_parts
 
 QUERY = "What is the capital of China?"
 DOCUMENTS = [
@@ -23,7 +23,7 @@ DOCUMENTS = [
 
 @pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
 def test_converted_logits_equal_the_causal_models(family: Recipe, is_tied: bool, checkpoint: Callable[..., Tiny]):
-    tiny = checkpoint("model", architecture_of(family), is_tied=is_tied)
+    tiny = checkpoint("model", **tiny_parts(family), is_tied=is_tied)
     assert family.read_out is not None
     expected = [causal_logit(tiny, family.read_out, prompt_ids(tiny, family, QUERY, text)) for text in DOCUMENTS]
 

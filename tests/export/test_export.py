@@ -17,7 +17,7 @@ from onelogit.export.metadata import exported_template
 from onelogit.prompts.template import takes_instruction
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE
-from support.tiny import Tiny, architecture_of, native_checkpoint, pair_tokenizer
+from support.tiny import Tiny, native_checkpoint, pair_tokenizer, tiny_parts
 
 QUERY = "What is the capital of China?"
 DOCUMENTS = ["The capital of China is Beijing.", "서울", "A longer document. " * 20, "yes"]
@@ -35,7 +35,7 @@ def conversation(document: str) -> list[dict[str, str]]:
 def test_every_library_computes_the_same_logits_from_the_folder_without_flags(
     family: Recipe, is_tied: bool, checkpoint: Callable[..., Tiny], tmp_path: Path
 ):
-    reranker = Reranker.load(checkpoint("model", architecture_of(family), is_tied=is_tied).folder, recipe=family)
+    reranker = Reranker.load(checkpoint("model", **tiny_parts(family), is_tied=is_tied).folder, recipe=family)
     folder = tmp_path / "converted"
     expected = reranker.logits(QUERY, DOCUMENTS)
 

@@ -18,10 +18,10 @@ from support.tiny import (
     CHAT_TOKENS,
     THINK_TOKENS,
     Tiny,
-    architecture_of,
     byte_level_tokenizer,
     causal_checkpoint,
     gemma_tokenizer,
+    tiny_parts,
 )
 
 TOKENIZER = byte_level_tokenizer()
@@ -42,7 +42,7 @@ def test_the_ids_of_a_row_are_those_of_the_whole_prompt(query: str, document: st
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda recipe: recipe.family)
 def test_rows_equal_those_of_the_reference_code(family: Recipe, tmp_path):
-    tiny = causal_checkpoint(tmp_path, architecture_of(family))
+    tiny = causal_checkpoint(tmp_path, **tiny_parts(family))
     pairs = [("What is it?", "It is.\n"), ("A question?\n", "  a document "), ("1", "\n\n2"), ("서울", "北京?")]
     encoder = encoder_of(tiny.tokenizer, family.chat_template, 2048)
 

@@ -25,7 +25,7 @@ from onelogit import (
 )
 from onelogit.recipes.families import FAMILIES
 from support.servers import NOT_FOUND, FakeServer, serving
-from support.tiny import architecture_of, causal_checkpoint
+from support.tiny import causal_checkpoint, tiny_parts
 
 QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No.", "yes " * 40, "", "No.", "<|im_end|> \n"]
@@ -33,7 +33,7 @@ TEXTS = ["The capital of China is Beijing.", "서울", "No.", "yes " * 40, "", "
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda recipe: recipe.family)
 def test_the_tokenizer_file_alone_gives_the_same_rows(family: Any, tmp_path: Path):
-    folder = causal_checkpoint(tmp_path / family.models[0].split("/")[1], architecture_of(family)).folder
+    folder = causal_checkpoint(tmp_path / family.models[0].split("/")[1], **tiny_parts(family)).folder
     with Reranker.load(folder, recipe=family) as reranker:
         pairs = [(QUERY, text) for text in TEXTS]
         expected = reranker._scorer.rows(pairs)

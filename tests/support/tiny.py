@@ -1,10 +1,11 @@
 """Tiny checkpoints with real architectures and tokenizers and random weights, created in milliseconds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -22,7 +23,6 @@ from transformers import (
     Qwen3Config,
 )
 
-from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import Recipe
 
 QWEN_PATTERN = (
@@ -30,16 +30,11 @@ QWEN_PATTERN = (
 )
 CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 THINK_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
-# The answers of all families, each of which must be one token.
-_READ_OUTS = [recipe.read_out for recipe in FAMILIES if recipe.read_out]
-ANSWERS = sorted(
-    {"yes", "no", "Yes", "No"}
-    | {each for read_out in _READ_OUTS for each in (read_out.true, read_out.false) if isinstance(each, str)}
-)
+ANSWERS = ("yes", "no", "Yes", "No")  # each is one token, as are the digits
 TEXTS = ["What is the capital of China? The capital of China is Beijing. yes no Yes No 0 1 서울 北京\n\nSay: "] * 3
 
 
-def byte_level_tokenizer(bos: str | None = None) -> PreTrainedTokenizerFast:
+def byte_level_tokenizer(bos: str | None = None, answers: Sequence[str] = ANSWERS) -> PreTrainedTokenizerFast:
     """Like Qwen's: byte-level BPE; chat tokens are special, `<think>` is added but not special. Token 0 is "!"."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -51,7 +46,7 @@ def byte_level_tokenizer(bos: str | None = None) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=320, initial_alphabet=sorted(alphabet), show_progress=False, min_frequency=1
     )
-    tokenizer.train_from_iterator([*TEXTS, *["yes no Yes No"] * 9, *ANSWERS * 99], trainer)
+    tokenizer.train_from_iterator([*TEXTS, *["yes no Yes No"] * 9, *[*answers] * 99], trainer)
     tokenizer.add_special_tokens([*CHAT_TOKENS, *([bos] if bos else [])])
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in THINK_TOKENS])
     if bos:
@@ -61,7 +56,7 @@ def byte_level_tokenizer(bos: str | None = None) -> PreTrainedTokenizerFast:
     )
 
 
-def gemma_tokenizer() -> PreTrainedTokenizerFast:
+def gemma_tokenizer(answers: Sequence[str] = ANSWERS) -> PreTrainedTokenizerFast:
     """Like Gemma's: BPE over characters with spaces as `▁`; `<bos>` comes first, newlines are a plain added token."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -73,7 +68,7 @@ def gemma_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     words = [word for text in TEXTS for word in text.replace(" ", "▁").split("\n")]
-    tokenizer.train_from_iterator([*words, "\n", *[*ANSWERS, "A:▁", "B:▁"] * 99], trainer)
+    tokenizer.train_from_iterator([*words, "\n", *[*answers, "A:▁", "B:▁"] * 99], trainer)
     content = json.loads(tokenizer.to_str())
     kept = [token for token in content["added_tokens"] if token["content"] in [*control, "\n\n"]]
     content["added_tokens"] = [{**token, "special": token["content"] in control} for token in kept]
@@ -161,12 +156,14 @@ class Tiny:
 
 
 @lru_cache(maxsize=16)
-def _parts(config_class: type[PretrainedConfig], is_tied: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def _parts(
+    config_class: type[PretrainedConfig], is_tied: bool, answers: Sequence[str]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     torch.manual_seed(1)
     if config_class is GemmaConfig:
-        tokenizer = gemma_tokenizer()
+        tokenizer = gemma_tokenizer(answers)
     else:
-        tokenizer = byte_level_tokenizer("<s>" if config_class is MistralConfig else None)
+        tokenizer = byte_level_tokenizer("<s>" if config_class is MistralConfig else None, answers)
     config = config_class(
         vocab_size=len(tokenizer),
         tie_word_embeddings=is_tied,
@@ -183,12 +180,13 @@ def causal_checkpoint(
     folder: Path,
     config_class: type[PretrainedConfig] = Qwen3Config,
     *,
+    answers: Sequence[str] = ANSWERS,
     is_tied: bool = True,
     files: Mapping[str, object] | None = None,
     **save_options: object,
 ) -> Tiny:
     """Save a causal model in `folder`, with more files: a str is written unchanged, anything else as JSON."""
-    model, tokenizer = _parts(config_class, is_tied)
+    model, tokenizer = _parts(config_class, is_tied, answers)
     model.save_pretrained(folder, **save_options)
     tokenizer.save_pretrained(folder)
     for name, content in (files or {}).items():
@@ -207,6 +205,9 @@ _ARCHITECTURES: dict[str, type[PretrainedConfig]] = {
 }
 
 
-def architecture_of(recipe: Recipe) -> type[PretrainedConfig]:
-    """The architecture of a family's tiny model: Qwen3, unless the table names another."""
-    return _ARCHITECTURES.get(recipe.family, Qwen3Config)
+def tiny_parts(recipe: Recipe) -> dict[str, Any]:
+    """A family's options of `causal_checkpoint`: its answers, and Qwen3 unless the table names another architecture."""
+    read_out = recipe.read_out
+    own = [] if read_out is None else [each for each in (read_out.true, read_out.false) if isinstance(each, str)]
+    answers = dict.fromkeys([*ANSWERS, *(each for each in own if len(each) > 1)])
+    return {"config_class": _ARCHITECTURES.get(recipe.family, Qwen3Config), "answers": tuple(answers)}

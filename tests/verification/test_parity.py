@@ -22,7 +22,7 @@ from onelogit.verification.parity import Parity, measure_parity, rounding_tolera
 from onelogit.verification.report import parity_table, plot_parity
 from onelogit.verification.sample_pairs import SamplePair, bundled_pairs, read_pairs
 from support.metadata_files import logit_score_files
-from support.tiny import Tiny, architecture_of, native_checkpoint, pair_tokenizer
+from support.tiny import Tiny, native_checkpoint, pair_tokenizer, tiny_parts
 
 QUERY = "What is the capital of China?"
 PAIRS = [
@@ -55,7 +55,7 @@ def parity(tiny_qwen: Tiny) -> Parity:
 
 
 def test_every_family_agrees_with_its_original(family: Recipe, checkpoint: Callable[..., Tiny]):
-    tiny = checkpoint("model", architecture_of(family), is_tied=False)
+    tiny = checkpoint("model", **tiny_parts(family), is_tied=False)
 
     parity = parity_of(tiny, recipe=family)
 
