@@ -62,7 +62,7 @@ def test_a_spec_survives_pickling():
         (lambda: ModelSpec("m", "http://a", {"dtype": "float32"}), "'dtype' is not an option of a server"),
         (lambda: ModelSpec.of("m", {"model": "n"}), "two models are named"),
         (lambda: ModelSpec.of("http://a", {"url": "http://b"}), "two servers are named"),
-        (lambda: Reranker.load(ModelSpec(DEMO_MODEL), dtype="float32"), "a spec holds its options already"),
+        (lambda: Reranker.load(ModelSpec(DEMO_MODEL), dtype="float32"), "a spec already contains its options"),
     ],
 )
 def test_contradictions_are_refused_when_a_spec_is_made(make: Any, message: str):

@@ -51,7 +51,7 @@ def test_a_logit_that_is_not_finite_is_an_error_that_names_the_document(bad: flo
 
 @pytest.mark.parametrize("top_n", [0, -1, 1.5, True, "3"])
 def test_a_top_n_that_is_not_a_positive_integer_is_refused(top_n: object):
-    with pytest.raises(InputError, match="top_k must be an integer of at least 1"):
+    with pytest.raises(InputError, match="top_k must be a whole number from 1 up"):
         check_top_n(top_n, "top_k")
 
 

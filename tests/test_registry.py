@@ -46,6 +46,6 @@ def test_a_closed_reranker_is_loaded_anew(tiny_qwen: Tiny):
 def test_an_option_of_zero_is_refused_though_another_reranker_is_open(option: str, tiny_qwen: Tiny):
     kept = open_reranker(str(tiny_qwen.folder))
 
-    with pytest.raises(InputError, match=f"{option} must be an integer of at least 1"):
+    with pytest.raises(InputError, match=f"{option} must be a whole number from 1 up"):
         open_reranker(str(tiny_qwen.folder), **{option: 0})  # type: ignore[typeddict-item]
     assert open_reranker(str(tiny_qwen.folder), trust_remote_code=False) is kept

@@ -38,7 +38,7 @@ def test_truncated_documents_are_counted_with_the_logits(kind: str, tiny_qwen: T
         assert truncated_count == 2
         assert not caplog.messages
         assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(logits, abs=1e-5)
-        assert caplog.messages == ["2 of 3 documents were cut at their end to fit max_tokens=300"]
+        assert caplog.messages == ["2 of 3 documents were truncated to fit max_tokens=300"]
 
 
 @pytest.mark.parametrize("kind", ["local", "vllm-tokens"])
@@ -48,7 +48,7 @@ async def test_asynchronous_calls_warn_of_truncated_documents_too(
     with caplog.at_level(logging.WARNING), opened(kind, tiny_qwen) as reranker:
         await reranker.arank(QUERY, DOCUMENTS)
 
-    assert caplog.messages == ["2 of 3 documents were cut at their end to fit max_tokens=300"]
+    assert caplog.messages == ["2 of 3 documents were truncated to fit max_tokens=300"]
 
 
 def test_documents_read_in_chunks_are_not_truncated(tiny_qwen: Tiny):

@@ -88,7 +88,7 @@ def test_the_best_documents_are_kept_and_none_means_all(framework: Adapter, mode
 
 @pytest.mark.parametrize("top", [0, -1, True])
 def test_keeping_fewer_than_one_document_is_refused_by_the_constructor(framework: Adapter, model: str, top: int):
-    with pytest.raises(ValueError, match=r"greater than or equal to 1|at least 1|valid integer"):
+    with pytest.raises(ValueError, match=r"greater than or equal to 1|from 1 up|valid integer"):
         make(framework, model, top)
 
 
@@ -212,7 +212,7 @@ def test_options_of_a_call_override_those_of_the_constructor(framework: Adapter,
 def test_unknown_options_of_a_call_are_refused(framework: Adapter, model: str):
     with pytest.raises((ValueError, TypeError), match="topn"):
         framework.run(make(framework, model), QUERY, framework.documents(TEXTS), topn=3)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="from 1 up"):
         framework.run(make(framework, model, 3), QUERY, framework.documents(TEXTS), top_n=0)
 
 

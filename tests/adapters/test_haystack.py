@@ -148,7 +148,7 @@ def test_falsy_options_of_a_run_are_used():
 def test_a_top_k_of_zero_is_refused_and_not_replaced_by_the_default(top_k: int):
     ranker = OnelogitRanker(DEMO_MODEL, top_k=2)
 
-    with pytest.raises(InputError, match=f"top_k must be an integer of at least 1, or None for all, not {top_k}"):
+    with pytest.raises(InputError, match=f"top_k must be a whole number from 1 up, or None for all, not {top_k}"):
         ranker.run(QUERY, DOCUMENTS, top_k=top_k)
 
 

@@ -322,7 +322,7 @@ def test_local_options_are_refused_for_a_server(framework: Adapter, model: str):
 
 
 def test_a_token_among_the_options_is_refused_because_it_would_be_dumped(framework: Adapter, model: str):
-    with pytest.raises(ValueError, match="give it as token=") as refused:
+    with pytest.raises(ValueError, match="pass it as token=") as refused:
         make(framework, model, options={"token": SECRET})
 
     assert SECRET not in str(refused.value)

@@ -153,8 +153,8 @@ def test_results_that_differ_from_what_was_scored_are_detected(
     source: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for broken, message in [
-        (lambda table, label: rank_table(table, label).slice(1), "holds 19 pairs of 20"),
-        (lambda table, label: pyarrow.concat_tables([rank_table(table, label)] * 2), "holds a pair twice"),
+        (lambda table, label: rank_table(table, label).slice(1), "contains 19 of 20 pairs"),
+        (lambda table, label: pyarrow.concat_tables([rank_table(table, label)] * 2), "contains a pair twice"),
     ]:
         monkeypatch.setattr(job, "rank_table", broken)
         with pytest.raises(OnelogitError, match=message):

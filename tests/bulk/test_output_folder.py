@@ -35,7 +35,7 @@ def test_a_finished_run_is_not_repeated(source: Path, model: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"instruction": "Say."}, "holds results of another model: Qwen3-Reranker-tiny@"),
+        ({"instruction": "Say."}, "contains results of another model: Qwen3-Reranker-tiny@"),
         ({"slice_rows": 7}, "another run: --slice-rows was 1000, not 7"),
         ({"rows": ROWS[:2]}, "another input"),
     ],
@@ -146,7 +146,7 @@ def test_missing_result_files_are_detected(source: Path, model: str, tmp_path: P
     run(source, tmp_path / "out", model)
     (tmp_path / "out" / "part-00000.parquet").unlink()
 
-    with pytest.raises(OnelogitError, match="holds 0 pairs of 20; remove it"):
+    with pytest.raises(OnelogitError, match="contains 0 of 20 pairs; remove it"):
         run(source, tmp_path / "out", model)
 
 

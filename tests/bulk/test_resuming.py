@@ -61,7 +61,7 @@ def test_an_interrupt_says_how_to_continue_and_the_run_continues_later(
     with monkeypatch.context() as patch:
         patch.setattr(job.ShardWorker, "score", interrupted)
         assert bulk_command(source, tmp_path / "out", "--model", model, "--slice-rows", 1) == 130
-    message = f"onelogit: stopped; the same command continues from what is in {tmp_path / 'out'}\n"
+    message = f"onelogit: stopped; run the same command to continue from the results in {tmp_path / 'out'}\n"
     assert capsys.readouterr() == ("", message)
     seen: list[int] = []
 

@@ -76,7 +76,7 @@ def test_a_line_that_is_not_json_is_read_as_an_error(tmp_path: Path):
 
     assert rows[0] == {"a": 1}
     assert all(isinstance(row, InputError) for row in rows[1:])
-    assert [str(row).partition(":")[0] for row in rows[1:]] == ["not JSON", "not UTF-8", "not JSON that can be read"]
+    assert [str(row).partition(":")[0] for row in rows[1:]] == ["not JSON", "not UTF-8", "JSON that cannot be read"]
 
 
 def test_byte_order_marks_of_concatenated_files_are_ignored(tmp_path: Path):
@@ -90,7 +90,7 @@ def test_a_file_that_changed_after_planning_is_an_error(source: Path):
     plan = plan_shards(source, 9)
     source.write_text("{}\n", encoding="utf-8")
 
-    with pytest.raises(InputError, match="has changed: 1 rows where 5 were planned"):
+    with pytest.raises(InputError, match="has changed during the run: 1 rows instead of 5"):
         ShardReader().rows(plan.shards[0])
 
 
@@ -108,7 +108,7 @@ def test_the_digest_of_an_input_depends_on_its_content(tmp_path: Path):
     [
         ("nowhere.jsonl", None, "there is no file or folder"),
         ("in.csv", b"a,b", "neither .parquet nor .jsonl"),
-        ("in.jsonl", b"\n", "holds no rows"),
+        ("in.jsonl", b"\n", "contains no rows"),
         ("in.parquet", b"PAR1", "cannot be read"),
     ],
 )

@@ -110,8 +110,8 @@ def test_a_model_that_is_not_converted_is_refused(checkpoint: Callable[..., Tiny
     ("options", "message"),
     [
         ({"long_documents": "chunk_max"}, "chunk_max"),
-        ({"batch_tokens": 100}, "'batch_tokens' is no option of engine vllm"),
-        ({"trust_remote_code": True}, "'trust_remote_code' is no option of engine vllm"),
+        ({"batch_tokens": 100}, "engine vllm does not support the option 'batch_tokens'"),
+        ({"trust_remote_code": True}, "engine vllm does not support the option 'trust_remote_code'"),
         ({"device": "mps"}, "not on 'mps'"),
     ],
 )

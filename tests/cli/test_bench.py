@@ -20,15 +20,15 @@ from support.tiny import Tiny
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--candidates", "0"), "--candidates must be integers of at least 1"),
+        (("--candidates", "0"), "--candidates must be whole numbers from 1 up"),
         (("--candidates=-1,5",), "not '-1,5'"),
         (("--candidates", "1.5"), "--candidates"),
         (("--candidates", ""), "--candidates"),
         (("--candidates", "²"), "--candidates"),
-        (("--lengths", "many"), "--lengths must be integers"),
+        (("--lengths", "many"), "--lengths must be whole numbers"),
         (("--seconds", "0"), "--seconds must be a number above 0"),
         (("--seconds", "nan"), "--seconds"),
-        (("--repeats", "0"), "--repeats must be an integer of at least 1"),
+        (("--repeats", "0"), "--repeats must be a whole number from 1 up"),
         (("--plot", "/nowhere/a.png"), "in an existing folder"),
         (("--plot", "a.txt"), "must end in .png, .svg, .pdf"),
         (("--template", "server"), "'template' is not an option of a local model; give a url as well"),

@@ -59,8 +59,8 @@ def test_the_command_exits_with_1_if_pairs_have_errors(model: str, tmp_path: Pat
     [
         (("nowhere.jsonl", "out", "--model", "MODEL"), "there is no file or folder 'nowhere.jsonl'"),
         (("SOURCE", "out", "--model", "./no-such-model"), "there is no folder './no-such-model'"),
-        (("SOURCE", "out", "--model", "MODEL", "--slice-rows", "0"), "--slice-rows must be an integer of at least 1"),
-        (("SOURCE", "out", "--model", "MODEL", "--workers", "-1"), "--workers must be an integer of at least 0"),
+        (("SOURCE", "out", "--model", "MODEL", "--slice-rows", "0"), "--slice-rows must be a whole number from 1 up"),
+        (("SOURCE", "out", "--model", "MODEL", "--workers", "-1"), "--workers must be a whole number from 0 up"),
         (("SOURCE", "out", "--model", "MODEL", "--template", "server"), "'template' is not an option of a local model"),
         (("SOURCE", "out", "--model", "http://a", "--url", "http://b"), "two servers are named"),
         (("SOURCE", "out"), "name a model or a server: --model, --url, or both"),

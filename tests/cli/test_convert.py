@@ -200,5 +200,5 @@ def test_options_of_a_reranker_are_refused_for_several_labels(
 
     printed = failure(capsys, "convert", tiny_qwen.folder, "-o", tmp_path / "labels", *labels, *further)
 
-    assert f"{further[0]} has no meaning for several labels" in printed
+    assert f"{further[0]} does not apply to several labels" in printed
     assert list(tmp_path.iterdir()) == []

@@ -82,7 +82,7 @@ def test_the_table_shows_the_best_first_and_says_that_scores_are_not_probabiliti
     assert "Beijing" in rows[0]
     assert "cc-by-sa-4.0" in printed.out
     assert re.findall(r"\S+ \S+ probab\w+|relevant", " ".join(printed.out.split())) == ["are not probabilities"]
-    assert "its ranking and its figures mean nothing" in printed.err
+    assert "its rankings and results are meaningless" in printed.err
 
 
 def test_documents_of_arguments_come_before_documents_of_files(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -154,20 +154,20 @@ def test_a_server_ranks_if_its_url_is_given(capsys: pytest.CaptureFixture[str], 
     ("arguments", "complaint"),
     [
         ((" ", "a"), "the query is empty"),
-        ((QUERY, "a", "--top-n", "0"), "--top-n must be an integer of at least 1"),
+        ((QUERY, "a", "--top-n", "0"), "--top-n must be a whole number from 1 up"),
         ((QUERY, "--documents", "/nowhere/file"), "/nowhere/file cannot be read"),
         ((QUERY, "--documents", os.devnull), "there are no documents in /dev/null"),
-        ((QUERY, "--documents", "/"), "/ has no corpus.jsonl: name a file of texts, or a folder"),
+        ((QUERY, "--documents", "/"), "/ has no corpus.jsonl; name a file of texts, or a folder"),
         ((QUERY, "a", "--model", "/nowhere"), "there is no folder '/nowhere'"),
-        ((QUERY, "a", "--model", "no-such/model"), "neither a folder here nor found on the hub"),
+        ((QUERY, "a", "--model", "no-such/model"), "neither a local folder nor found on the hub"),
         ((QUERY, "a", "--model", "http://a", "--url", "http://b"), "two servers are named"),
         ((QUERY, "a", "--url", "http://127.0.0.1:9"), "pass the model's hub id or folder"),
-        ((QUERY, "a", "--url", "127.0.0.1:9"), "--url must be an http or https address"),
+        ((QUERY, "a", "--url", "127.0.0.1:9"), "--url must be an http or https url"),
         ((QUERY, "a", "--protocol", "rerank"), "'protocol' is not an option of a local model; give a url as well"),
-        ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template is for prompts that are written"),
+        ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template needs prompts that the client"),
         ((), "the following arguments are required: query; see onelogit rank --help"),
         ((QUERY, "a", "--device", "quantum"), "unknown device"),
-        ((QUERY, "a", "--max-tokens", "0"), "max_tokens must be an integer of at least 1, not 0"),
+        ((QUERY, "a", "--max-tokens", "0"), "max_tokens must be a whole number from 1 up, not 0"),
         ((QUERY, "a\udcff"), "half a character"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Places taken and given back: each has one owner at a time, none is lost, and one extent is preferred to several."""
+"""Slots taken and given back: each has one owner at a time, none is lost, and one extent is preferred to several."""
 
 from itertools import pairwise
 
@@ -19,9 +19,9 @@ def test_every_place_has_one_owner_at_a_time_and_none_is_lost(size: int, steps: 
         elif owned:
             allocator.give_back(owned.pop(number % len(owned)))
 
-        places = [place for extents in owned for start, stop in extents for place in range(start, stop)]
-        assert len(places) == len({*places}) == size - allocator.free_count
-        assert {*places} <= {*range(size)}
+        slots = [slot for extents in owned for start, stop in extents for slot in range(start, stop)]
+        assert len(slots) == len({*slots}) == size - allocator.free_count
+        assert {*slots} <= {*range(size)}
 
 
 @given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), data=st.data())
@@ -39,21 +39,21 @@ EXTENTS = st.lists(
 )
 
 
-def places_of(extents: list[tuple[int, int]]) -> list[int]:
-    return [place for start, stop in extents for place in range(start, stop)]
+def slots_of(extents: list[tuple[int, int]]) -> list[int]:
+    return [slot for start, stop in extents for slot in range(start, stop)]
 
 
 @given(extents=EXTENTS)
 def test_merged_extents_are_the_same_places_in_order(extents: list[tuple[int, int]]):
     longer = merged(extents)
 
-    assert places_of(longer) == places_of(extents)
+    assert slots_of(longer) == slots_of(extents)
     assert all(one[1] != other[0] for one, other in pairwise(longer))
 
 
 @given(some=EXTENTS, data=st.data())
 def test_aligned_extents_pair_the_same_places(some: list[tuple[int, int]], data: st.DataObject):
-    left, others = len(places_of(some)), []
+    left, others = len(slots_of(some)), []
     while left:
         start, count = data.draw(st.integers(0, 50)), data.draw(st.integers(1, left))
         others.append((start, start + count))
@@ -61,8 +61,8 @@ def test_aligned_extents_pair_the_same_places(some: list[tuple[int, int]], data:
 
     pairs = [*aligned(some, others)]
 
-    assert places_of([one for one, _ in pairs]) == places_of(some)
-    assert places_of([other for _, other in pairs]) == places_of(others)
+    assert slots_of([one for one, _ in pairs]) == slots_of(some)
+    assert slots_of([other for _, other in pairs]) == slots_of(others)
     assert all(one[1] - one[0] == other[1] - other[0] for one, other in pairs)
 
 
@@ -85,9 +85,9 @@ def test_split_extents_are_the_same_places_in_order(counts: list[int], cuts: lis
     for length in [*cuts, sum(counts)]:
         extents.append((start, start + length))
         start += length + 1
-    places = places_of(extents)
+    slots = slots_of(extents)
 
-    shares = [places_of(share) for share in split(extents, counts)]
+    shares = [slots_of(share) for share in split(extents, counts)]
 
     assert list(map(len, shares)) == counts
-    assert [place for share in shares for place in share] == places[: sum(counts)]
+    assert [slot for share in shares for slot in share] == slots[: sum(counts)]

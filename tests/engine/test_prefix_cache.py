@@ -302,7 +302,7 @@ def test_a_call_succeeds_without_memory_to_cache_its_prefixes(
 
 
 def test_a_cache_larger_than_the_free_memory_is_refused(classifier: PreTrainedModel):
-    with pytest.raises(InputError, match=r"document_cache_bytes=\d+ and .*: there is not that much free memory on cpu"):
+    with pytest.raises(InputError, match=r"document_cache_bytes=\d+ and .* exceed the free memory of cpu"):
         ModelRunner(classifier, 1000, 2**60)
 
 

@@ -302,7 +302,7 @@ async def test_a_logit_left_out_fails_its_own_caller_only(model: Model):
     model.let_pass(9)
 
     assert await asyncio.gather(first, third) == [[2, 2], [4]]
-    with pytest.raises(OnelogitError, match="no logit came for 2 of 2 items"):
+    with pytest.raises(OnelogitError, match="2 of 2 items got no logit"):
         await second
     scheduler.close()
 

@@ -191,7 +191,7 @@ async def test_a_logit_left_out_of_the_last_batch_is_an_error(device: Device):
     scheduler = scheduler_of(forgetful)
     (task,) = await start(scheduler, [1, 2])
     await device.arrive(0)
-    with pytest.raises(OnelogitError, match="no logit came for 1 of 2 items"):
+    with pytest.raises(OnelogitError, match="1 of 2 items got no logit"):
         await task
     scheduler.close()
 

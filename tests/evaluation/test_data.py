@@ -91,7 +91,7 @@ def test_the_split_is_test_or_the_only_one_or_the_named_one(folder: Path):
     test.unlink()
     assert len(beir(folder).queries) == 1
     (folder / "qrels" / "dev.tsv").write_text("q2\td3\t1\n", "utf-8")
-    with pytest.raises(InputError, match="judgements for dev, train: name one of them as --split"):
+    with pytest.raises(InputError, match="judgements for dev, train; name one of them as --split"):
         beir(folder)
     with pytest.raises(InputError, match="no judgements for 'tets', only for dev, train"):
         beir(folder, split="tets")
@@ -198,7 +198,7 @@ def damage_labels(folder: Path, line: str) -> None:
         (b'{"_id": "d\\u0000", "text": ""}\n', r"line 7: .* NUL"),
         (b'{"_id": "d7", "text": "\\ud800"}\n', r"line 7: .* lone surrogate"),
         (b'{"_id": "d7", "text": "", "title": 3}\n', r'line 7: "title" must be a string, not int'),
-        (b"[" * 100_000 + b"\n", r"line 7: not JSON that can be read"),
+        (b"[" * 100_000 + b"\n", r"line 7: JSON that cannot be read"),
     ],
 )
 def test_a_malformed_line_raises_with_its_place_or_is_counted(line: bytes, message: str, folder: Path):
@@ -219,7 +219,7 @@ def test_a_malformed_line_raises_with_its_place_or_is_counted(line: bytes, messa
         ("q9\td1\t1\n", "line 7: the query 'q9' is not among the queries"),
         ("q1\td9\t1\n", "line 7: the document 'd9' is not in the corpus"),
         ("q1\td1\t0\n", "line 7: the document 'd1' has two labels for the query 'q1'"),
-        ("q1\td3\tNaN\n", "line 7: a label must be an integer up to 1000, not 'NaN'"),
+        ("q1\td3\tNaN\n", "line 7: a label must be an integer from -1000 to 1000, not 'NaN'"),
         ("q1\td3\t0.5\n", "a label must be an integer"),
         ("q1\td3\tinf\n", "a label must be an integer"),
         ("q1\td3\tyes\n", "a label must be an integer"),
@@ -279,7 +279,7 @@ def test_an_invalid_line_of_a_run_raises_or_is_counted(line: str, message: str, 
         ({"documents": [{"id": "a", "text": "1"}, {"id": "a", "text": "2"}, "c"]}, "two documents have the same id"),
         ({"labels": [0, 1]}, '"labels" must be a list of one label for each of the 3 documents, not 2 labels'),
         ({"labels": None}, '"labels" must be a list of one label for each of the 3 documents, not NoneType'),
-        ({"labels": [0, float("nan"), 1]}, "a label must be an integer up to 1000, not 'nan'"),
+        ({"labels": [0, float("nan"), 1]}, "a label must be an integer from -1000 to 1000, not 'nan'"),
         ({"labels": [0, [1], 1]}, "a label must be an integer"),
         ({"labels": [0, 1e300, 1]}, "a label must be an integer"),
         ({"changed_labels": [1]}, '"changed_labels" must be a list'),
@@ -313,11 +313,11 @@ def empty(name: str, content: bytes = b"") -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove("corpus.jsonl"), "has no corpus.jsonl: a folder in BEIR format has"),
+        (remove("corpus.jsonl"), "has no corpus.jsonl; a folder in BEIR format has"),
         (remove("queries.jsonl"), "has no queries.jsonl"),
-        (remove("qrels/test.tsv"), "has no judgements: put query-id, corpus-id and score into qrels/test.tsv"),
-        (empty("corpus.jsonl"), "corpus.jsonl is empty: it contains no documents"),
-        (empty("queries.jsonl", b"\n \n"), "queries.jsonl is empty: it contains no queries"),
+        (remove("qrels/test.tsv"), "has no judgements; put query-id, corpus-id and score into qrels/test.tsv"),
+        (empty("corpus.jsonl"), "corpus.jsonl contains no documents"),
+        (empty("queries.jsonl", b"\n \n"), "queries.jsonl contains no queries"),
         (empty("qrels/test.tsv"), "test.tsv contains no judgement"),
         (empty("qrels/test.tsv", b"q1\td1\t0\n"), "makes no document relevant to any query"),
         (empty("corpus.jsonl", "{}".encode("utf-16")), "not UTF-8"),
@@ -334,7 +334,7 @@ def test_missing_or_empty_or_damaged_files_raise(damage: Callable[[Path], object
 
 
 def test_jsonl_without_relevant_documents_and_runs_of_other_queries_raise(folder: Path, tmp_path: Path):
-    with pytest.raises(InputError, match="is empty: it contains no queries"):
+    with pytest.raises(InputError, match="contains no queries"):
         jsonl(tmp_path)
     with pytest.raises(InputError, match="no query with a relevant document"):
         jsonl(tmp_path, list_row(labels=[0, 0, -1]))

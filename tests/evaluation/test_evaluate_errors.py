@@ -55,7 +55,7 @@ def test_truncated_documents_are_counted_without_a_warning(
         results = evaluated(DEMO_MODEL, "--data", data, "--max-tokens", 200)
 
     assert results["entries"][2]["documents_cut"] == 3  # type: ignore[index]
-    assert "demo: 3 documents were truncated at their end to fit." in capsys.readouterr().out
+    assert "demo: 3 documents were truncated to fit." in capsys.readouterr().out
     assert not caplog.records
 
 
@@ -94,12 +94,12 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nowhere"], "nowhere does not exist: name a folder in BEIR format, or a JSONL file"),
-        (["--data", "data", "-k", "0"], "-k must be an integer of at least 1, not 0"),
-        (["--data", "data", "--candidates", "0"], "--candidates must be an integer of at least 1"),
-        (["--data", "data", "--seed", "-1"], "--seed must be an integer of at least 0"),
+        (["--data", "nowhere"], "nowhere does not exist; name a folder in BEIR format, or a JSONL file"),
+        (["--data", "data", "-k", "0"], "-k must be a whole number from 1 up, not 0"),
+        (["--data", "data", "--candidates", "0"], "--candidates must be a whole number from 1 up"),
+        (["--data", "data", "--seed", "-1"], "--seed must be a whole number from 0 up"),
         (["--data", "data", "--plot", "plot.txt"], "--plot plot.txt must end in .png, .svg, .pdf"),
-        (["--data", "data", "--plot", "nowhere/x.png"], "--plot nowhere/x.png cannot be written: name a file in a"),
+        (["--data", "data", "--plot", "nowhere/x.png"], "--plot nowhere/x.png cannot be written; name a file in a"),
         (["--data", "data", "--report", "data"], "--report data cannot be written"),
         (["--data", "data", "--output", "data/corpus.jsonl"], "data/corpus.jsonl cannot be written"),
         (["--data", "data/corpus.jsonl", "--report", "data/../data/corpus.jsonl"], "would overwrite --data"),
@@ -114,7 +114,7 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
             "no query has the field 'tongue'; the fields are ask, lang",
         ),
         (["--data", "data", "--instruction", "@tongue"], "the query 'q1' has no field 'tongue'"),
-        (["--data", "data", "--pairwise"], "--pairwise compares two instructions or templates of a model"),
+        (["--data", "data", "--pairwise"], "--pairwise compares instructions or templates of one model"),
         (
             ["--data", "data", "--instruction", "a", "--instruction", "a"],
             "is given twice with the same template",
@@ -123,14 +123,14 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
         (["--data", "data", "--run", "nowhere"], "nowhere cannot be read: No such file"),
         (["--data", "data/queries.jsonl", "--split", "test"], "--split needs a folder in BEIR format"),
         (["--data", "data/corpus.jsonl"], 'line 1: "documents" must be a list'),
-        (["no-such/model", "--data", "data"], "neither a folder here nor found on the hub"),
-        (["no-such/model", "--data", "data", "--revision", "v1"], "--revision applies to one model"),
-        (["no-such/model", "--data", "data", "--url", "http://127.0.0.1:1"], "--url applies to one model"),
+        (["no-such/model", "--data", "data"], "neither a local folder nor found on the hub"),
+        (["no-such/model", "--data", "data", "--revision", "v1"], "--revision applies to a single model"),
+        (["no-such/model", "--data", "data", "--url", "http://127.0.0.1:1"], "--url applies to a single model"),
         (["--data", "data", "--template", "server"], "'template' is not an option of a local model"),
         (["http://127.0.0.1:1", "--data", "data"], "pass the model's hub id or folder as model"),
         (
             ["http://127.0.0.1:1", "--data", "data", "--chat-template", "data/corpus.jsonl"],
-            "--chat-template is for prompts that are written here: name the model as well",
+            "--chat-template needs prompts that the client writes; name the model as well",
         ),
     ],
 )

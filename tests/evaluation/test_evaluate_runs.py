@@ -113,7 +113,7 @@ def test_an_interrupt_says_how_to_resume(
     assert main(["evaluate", DEMO_MODEL, "--data", str(folder)]) == 130
     assert "run the same command with --resume to continue" in capsys.readouterr().err
     assert main(["evaluate", DEMO_MODEL, "--data", str(folder), "--overwrite"]) == 130
-    assert "run the same command with --resume in place of --overwrite to continue" in capsys.readouterr().err
+    assert "run the same command with --resume instead of --overwrite to continue" in capsys.readouterr().err
     monkeypatch.undo()
 
 
@@ -123,7 +123,7 @@ def test_existing_runs_are_overwritten_only_on_request(folder: Path, capsys: pyt
 
     message = failure(capsys, DEMO_MODEL, "--data", folder)
     assert "contains runs already: pass --resume to continue them, --overwrite" in message
-    assert "pass one of the two" in failure(capsys, DEMO_MODEL, "--data", folder, "--resume", "--overwrite")
+    assert "pass only one of them" in failure(capsys, DEMO_MODEL, "--data", folder, "--resume", "--overwrite")
     Path("evaluation/run-01.jsonl").write_text('{"onelogit')
     Path("evaluation/run-02.jsonl").write_text("")
     assert evaluated(DEMO_MODEL, "--data", folder, "--overwrite") == whole
@@ -165,7 +165,7 @@ def test_existing_runs_survive_if_a_model_is_not_found(folder: Path, capsys: pyt
     written = Path("evaluation/run-01.jsonl").read_bytes()
     capsys.readouterr()
 
-    assert "neither a folder here nor" in failure(capsys, "no-such/model", "--data", folder, "--overwrite")
+    assert "neither a local folder nor" in failure(capsys, "no-such/model", "--data", folder, "--overwrite")
     assert Path("evaluation/run-01.jsonl").read_bytes() == written
 
 

@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_be_locked_is_used_with_a_warning(
     with locked(tmp_path):
         pass
 
-    assert caplog.messages == [f"{tmp_path} cannot be locked (No locks available): start no second run with it"]
+    assert caplog.messages == [f"{tmp_path} cannot be locked (No locks available); do not start a second run in it"]
 
 
 def refuse_locks(monkeypatch: pytest.MonkeyPatch, code: int) -> None:

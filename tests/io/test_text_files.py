@@ -73,7 +73,7 @@ def test_byte_order_marks_are_not_part_of_a_text():
         (b'{"text": "\\ud800"}\n', "texts", "half a character"),
         (b"plain\n", "texts.jsonl", "texts.jsonl, line 1: not JSON"),
         (lines(["a"]), "texts.jsonl", "not a JSON object, but"),
-        (b"[" * 100_000 + b"\n", "texts.jsonl", "not JSON that can be read"),
+        (b"[" * 100_000 + b"\n", "texts.jsonl", "JSON that cannot be read"),
     ],
 )
 def test_an_error_names_the_line_that_cannot_be_read(content: bytes, name: str, complaint: str):

@@ -152,7 +152,7 @@ def test_cached_documents_are_not_computed_again(checkpoint: Callable[..., Tiny]
 
 @pytest.mark.parametrize("option", ["document_cache_bytes", "document_cache_host_bytes"])
 def test_a_negative_cache_size_is_refused(option: str, tiny_qwen: Tiny):
-    with pytest.raises(ValueError, match=f"{option} must be an integer of at least 0, not -1"):
+    with pytest.raises(ValueError, match=f"{option} must be a whole number from 0 up, not -1"):
         Reranker.load(tiny_qwen.folder, **{option: -1})
 
 

@@ -182,7 +182,7 @@ def test_cut_documents_are_counted_once_a_call(tiny_qwen: Tiny, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         portioned.logits(QUERY, ["a long " * 300, *DOCUMENTS, "0 long " * 300, "a long " * 300])
 
-    assert caplog.messages == ["3 of 43 documents were cut at their end to fit max_tokens=500"]
+    assert caplog.messages == ["3 of 43 documents were truncated to fit max_tokens=500"]
 
 
 @pytest.mark.parametrize("is_portioned", [False, True])

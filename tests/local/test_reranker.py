@@ -118,7 +118,7 @@ def test_anything_but_a_pair_is_refused(pair: object, reranker: Reranker):
 
 @pytest.mark.parametrize("top_n", [0, -3, "2", 1.0])
 def test_a_top_n_below_one_is_refused(top_n: object, reranker: Reranker):
-    with pytest.raises(InputError, match=f"top_n must be an integer of at least 1, or None for all, not {top_n!r}"):
+    with pytest.raises(InputError, match=f"top_n must be a whole number from 1 up, or None for all, not {top_n!r}"):
         reranker.rank(QUERY, DOCUMENTS, top_n=top_n)  # type: ignore[arg-type]
 
 
@@ -126,7 +126,7 @@ def test_cut_documents_are_counted_once_a_call(reranker: Reranker, caplog: pytes
     with caplog.at_level(logging.WARNING):
         reranker.rank(QUERY, ["short", "long " * 3000, "longer " * 3000])
 
-    assert caplog.messages == ["2 of 3 documents were cut at their end to fit max_tokens=2048"]
+    assert caplog.messages == ["2 of 3 documents were truncated to fit max_tokens=2048"]
 
 
 def test_a_long_document_scores_as_its_beginning(tiny_qwen: Tiny):

@@ -27,14 +27,14 @@ def test_a_check_allows_for_an_activation_that_cannot_be_turned_off(local: Reran
         with RemoteReranker(server.url, exported, **options) as remote:
             assert remote.check() < 1e-5
     with serving(FakeServer(reranker=local, is_activated=True, change=lambda logit: -logit)) as server:
-        with RemoteReranker(server.url, exported, **options) as remote, pytest.raises(ServerError, match="gives"):
+        with RemoteReranker(server.url, exported, **options) as remote, pytest.raises(ServerError, match="are wrong"):
             remote.check()
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ({"is_activated": True}, "these are sigmoids; its activation is on"),
+        ({"is_activated": True}, "they are sigmoids, so its activation is on"),
         ({"change": lambda logit: logit * 1e22}, "its head is not initialised"),
         ({"change": lambda logit: 0.5}, "its head is not initialised"),
         ({"change": lambda logit: logit / 10}, "cosines of embeddings"),
@@ -76,9 +76,9 @@ def test_a_check_finds_a_second_bos_token(tmp_path: Path):
                     remote.check()
 
 
-def test_a_check_needs_a_prompt_that_is_not_cut(exported: str):
+def test_a_check_needs_a_prompt_that_is_not_truncated(exported: str):
     with RemoteReranker("http://127.0.0.1:9", exported, max_tokens=100) as remote:
-        with pytest.raises(InputError, match="max_tokens=100 cuts all prompts of .*; the shortest has [0-9]+ tokens"):
+        with pytest.raises(InputError, match="max_tokens=100 truncates all prompts of .*; the shortest has [0-9]+"):
             remote.check()
 
 

@@ -74,7 +74,7 @@ def test_callers_with_the_same_options_share_one_remote_reranker(model: str):
         ("http://a", {"timeout_s": "5"}, "above 0, not '5'"),
         ("http://a", {"timeout_s": True}, "above 0"),
         ("http://a", {"timeout_s": float("nan")}, "above 0"),
-        ("http://a", {"attempts": 0}, "at least 1, not 0"),
+        ("http://a", {"attempts": 0}, "from 1 up, not 0"),
         ("http://a", {"topn": 1}, "unknown option 'topn'"),
         ("http://a", {"device": "cpu"}, "'device' is not an option of a server"),
     ],

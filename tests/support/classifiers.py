@@ -53,7 +53,7 @@ def tokens_seen(classifier: PreTrainedModel, module: str = "model.embed_tokens")
 
     def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         context, count = _active.get(), output.shape[:-1].numel()
-        seen.append(len(context.batch.ids) if context is not None and count == context.width else count)
+        seen.append(len(context.batch.ids) if context is not None and count == context.padded_length else count)
 
     hook = classifier.get_submodule(module).register_forward_hook(note)
     yield seen

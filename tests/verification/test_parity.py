@@ -265,7 +265,7 @@ def test_the_tolerance_follows_the_size_of_the_logits():
         (b'{"query": "a", "document": 5}\n', 'line 1: "document" must be a string, not int'),
         (b'{"query": "a", "document": "\\ud800"}\n', 'line 1: "document" contains half a character'),
         (b'{"query": "a", "document": "b", "language": 1}\n', 'line 1: "language" must be a string'),
-        (b"\n", "holds no pairs"),
+        (b"\n", "contains no pairs"),
     ],
 )
 def test_the_error_of_a_malformed_line_names_its_number(content: bytes, message: str, tmp_path: Path):

@@ -19,7 +19,7 @@ class PairLogits(NamedTuple):
 
     Attributes:
         logits: one for each pair, in the given order: float32, unbounded.
-        truncated_count: how many documents were cut at their end to fit `max_tokens`.
+        truncated_count: how many documents were truncated to fit `max_tokens`.
     """
 
     logits: list[float]
@@ -27,7 +27,7 @@ class PairLogits(NamedTuple):
 
 
 class PairScorer(Protocol):
-    """Computes the logits of pairs: with a model in this process, or by a server."""
+    """Computes the logits of pairs, with a local model or by a server."""
 
     @property
     def is_closed(self) -> bool: ...
@@ -46,14 +46,11 @@ AnyScorer = TypeVar("AnyScorer", bound=PairScorer)
 
 
 class BaseReranker(Generic[AnyScorer]):
-    """The methods of a reranker, the same for a model in this process and for a server.
+    """The methods of a reranker, the same for a local model and for a server.
 
     Args:
         scorer: computes the logits.
-        activation: turns a logit into a score.
-
-    Attributes:
-        activation: the same.
+        activation: from logit to score; also an attribute.
     """
 
     def __init__(self, scorer: AnyScorer, activation: Activation) -> None:
@@ -79,19 +76,19 @@ class BaseReranker(Generic[AnyScorer]):
 
         Args:
             query: not blank.
-            documents: texts, in any order; for those that are too long see `long_documents` in `ScoringOptions`.
+            documents: texts, in any order; `long_documents` in `ScoringOptions` says what happens to long ones.
             top_n: return at most this many documents; None for all.
             score_threshold: return only documents with at least this score; None for all.
-            instruction: what "relevant" means; None for the reranker's own, "" for none.
+            instruction: what "relevant" means; None for the reranker's default, "" for none.
             progress: show a progress bar.
 
         Returns:
             Sorted by logit, highest first; equal logits keep the given order. Empty for no documents.
 
         Raises:
-            InputError: an argument of the wrong kind, or a query too long for `max_tokens`.
-            LogitError: the model gave NaN or an infinite number.
-            ServerError: the server cannot be reached, or its answer cannot be used.
+            InputError: an argument is invalid, or the query is too long for `max_tokens`.
+            LogitError: a logit is NaN or infinite.
+            ServerError: the server cannot be reached, or gives an unexpected response.
         """
         check_top_n(top_n)
         check_score_threshold(score_threshold)
@@ -121,21 +118,18 @@ class BaseReranker(Generic[AnyScorer]):
         return self._with_warning(self._scorer.logits(_pairs(query, documents), instruction, progress=progress))
 
     def logits_and_truncation(self, query: str, documents: Iterable[str], instruction: str | None = None) -> PairLogits:
-        """As `logits`, with the number of truncated documents in place of a warning in the log."""
+        """`logits`, and the number of truncated documents instead of a warning in the log."""
         return self._scorer.logits(_pairs(query, documents), instruction)
 
     def pair_logits(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None = None, progress: bool = False
     ) -> list[float]:
-        """The raw logit of each (query, document), in the given order.
+        """The raw logit of each (query, document), in the given order. Raises as `rank` does.
 
         Args:
             pairs: any queries and documents; they are batched together.
             instruction: as in `rank`, for all pairs.
             progress: show a progress bar.
-
-        Raises:
-            InputError: as `rank`, or an item that is not a pair.
         """
         return self._with_warning(self._scorer.logits(checked_pairs(pairs), instruction, progress=progress))
 
@@ -148,14 +142,14 @@ class BaseReranker(Generic[AnyScorer]):
         await self.arank("warm up", ["warm up"])
 
     def close(self) -> None:
-        """Release the model, or the connections. Closing twice is fine; scoring afterwards raises OnelogitError."""
+        """Release the model or the connections. Closing twice is allowed; scoring afterwards raises OnelogitError."""
         self._scorer.close()
 
     def _with_warning(self, computed: PairLogits) -> list[float]:
         """The logits; logs a warning if documents were truncated."""
         logits, truncated_count = computed
         if truncated_count:
-            message = "%d of %d documents were cut at their end to fit max_tokens=%d"
+            message = "%d of %d documents were truncated to fit max_tokens=%d"
             logger.warning(message, truncated_count, len(logits), self._scorer.max_tokens)
         return logits
 
@@ -168,7 +162,7 @@ class BaseReranker(Generic[AnyScorer]):
         self.close()
 
     def __deepcopy__(self, memo: object) -> Self:
-        """The same object: it is immutable, and its model or connections cannot be copied."""
+        """Return the reranker itself: it is immutable, and its model or connections cannot be copied."""
         return self
 
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from onelogit.errors import InputError
 from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 
-TokenProtocol = Literal["vllm-tokens"]  # prompts are written and tokenised by the client
+TokenProtocol = Literal["vllm-tokens"]  # the client writes and tokenises the prompts
 Protocol = Literal[TokenProtocol, "rerank", "tei", "sglang"]
 DEFAULT_PROTOCOL: Final = "vllm-tokens"
 LongDocuments = Literal["cut", "chunk_max"]
@@ -21,7 +21,7 @@ API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
 DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
 """The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
 DEMO_NOTE = (
-    "The demo model is for trying commands out: its ranking and its figures mean nothing. Name a real one, such as "
+    "The demo model is for trying out commands: its rankings and results are meaningless. Use a real model, such as "
     "Qwen/Qwen3-Reranker-0.6B."
 )
 
@@ -41,23 +41,23 @@ class _SourceOptions(TypedDict, total=False):
 
 
 class ScoringOptions(_PromptOptions, total=False):
-    """Options of a `Reranker`, however its model was made. Each may be left out; None means the same.
+    """Options of a `Reranker`. All are optional; None means the default.
 
     Attributes:
         instruction: replaces the recipe's default instruction; "" for none.
-        max_tokens: longest prompt, in tokens.
+        max_tokens: maximum length of a prompt, in tokens.
         long_documents: what to read of a document that does not fit. "cut" (the default): its beginning. "chunk_max":
             all of it, in chunks that overlap by an eighth; the best chunk counts (MaxP,
             https://arxiv.org/abs/1905.09217). A document n times as long takes n times the work.
-        batch_tokens: most tokens in one forward pass; by default as many as the free memory allows and speed needs.
+        batch_tokens: maximum tokens in one forward pass; by default as many as speed needs and free memory allows.
         document_cache_bytes: memory on the model's device, allocated at load, that keeps keys and values between
-            calls; 0 for none. What the family writes first, document or query, then costs nothing when it is repeated.
+            calls; 0 for none. The prompt's first text, query or document by family, costs nothing when it is repeated.
             A token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
-        document_cache_host_bytes: CPU memory for entries evicted from the device; pinned with CUDA, where each layer's
-            share is rounded down to a power of two. A batch holds only documents whose keys fit on the device.
+        document_cache_host_bytes: CPU memory for entries evicted from the device. It is pinned with CUDA, where each
+            layer's share is rounded down to a power of two. The keys of a batch must still fit on the device.
         compile: compile the layers with PyTorch, if prefixes are shared. Calls are faster; loading takes up to a
             minute longer. On a CPU it needs a C++ compiler.
-        activation: "sigmoid" or "identity": how a logit becomes a score, in place of the recipe's way.
+        activation: "sigmoid" or "identity", from logit to score, instead of the recipe's activation.
         allow_control_tokens: read `<|im_end|>` and the like in a query or document as control tokens, as the
             families' reference code does. By default they are plain text.
     """
@@ -69,21 +69,21 @@ class ScoringOptions(_PromptOptions, total=False):
 
 
 class LoadOptions(ScoringOptions, _SourceOptions, total=False):
-    """Options of `Reranker.load`: those of `ScoringOptions`, and these. Each may be left out; None means the same.
+    """Options of `Reranker.load`: `ScoringOptions`, and these. All are optional; None means the default.
 
     Attributes:
         device: "cpu", "cuda", "cuda:1" or "mps"; by default the fastest device of this machine.
-        dtype: of the backbone: "bfloat16", "float16", "float32"; by default the checkpoint's, if the device can use it.
-        recipe: replaces what onelogit knows, or the model's files declare; a `Recipe`, or its `recipe_fields`.
+        dtype: "bfloat16", "float16" or "float32", of the backbone; by default the checkpoint's, if the device has it.
+        recipe: replaces the recipe of the model's files or family; a `Recipe`, or the dictionary of `recipe_fields`.
         revision: branch, tag or commit of a model on the hub.
-        token: for a private or gated model on the hub; by default that of the logged-in user. Prefer logging in:
+        token: for a private or gated model on the hub; by default the token of the hub's login. Prefer logging in:
             frameworks write an adapter's options into their dumps.
-        device_map: passed to transformers, in place of `device`.
-        attn_implementation: passed to transformers. Only with "sdpa", the default, are prefixes shared.
+        device_map: passed to transformers, instead of `device`.
+        attn_implementation: passed to transformers. Prefixes are shared only with "sdpa", the default.
         quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or its
-            fields. Needs accelerate. It quantises the backbone and an encoder's head, never a decoder's. With some
-            kinds, such as bitsandbytes' 8 bits, a document's logit depends on the others in its batch.
-        trust_remote_code: run the Python code of the checkpoint.
+            fields. Needs accelerate. It quantises the backbone and an encoder's head, never a decoder's head. With
+            some methods, such as bitsandbytes' 8 bits, a document's logit depends on the others in its batch.
+        trust_remote_code: allow the checkpoint's own Python code to run.
     """
 
     device: str | None
@@ -95,22 +95,22 @@ class LoadOptions(ScoringOptions, _SourceOptions, total=False):
 
 
 class RemoteOptions(_PromptOptions, _SourceOptions, total=False):
-    """Options of a `RemoteReranker`. Each may be left out; None means the same.
+    """Options of a `RemoteReranker`. All are optional; None means the default.
 
     Attributes:
-        protocol: the form of requests. "vllm-tokens" (the default): token ids, written and cut here, to vLLM's
-            `/classify`. "rerank": the form of Cohere and Jina, on `/v1/rerank` (vLLM, Infinity, llama.cpp, LiteLLM,
-            Cohere, Jina). "tei". "sglang".
-        template: what writes the prompt, in protocols that send texts: "client" sends whole prompts as documents,
-            "server" sends the plain query and documents.
+        protocol: the form of requests. "vllm-tokens" (the default): token ids, which the client builds and truncates,
+            to vLLM's `/classify`. "rerank": the form of Cohere and Jina, on `/v1/rerank` (vLLM, Infinity, llama.cpp,
+            LiteLLM, Cohere, Jina). "tei". "sglang".
+        template: which side writes the prompts, for protocols that send texts: "client" sends whole prompts as
+            documents, "server" sends the plain query and documents.
         served_name: the server's name for the model; by default the one that the server lists.
         api_key: sent as a bearer token; by default the environment variable ONELOGIT_API_KEY.
         headers: sent with each request.
         raw_logits: False if the server cannot turn its activation off: its scores are then used as logits.
         timeout_s: for a whole call, including retries.
-        attempts: of each request, if the server is overloaded or unreachable.
-        requests_at_once: of all callers together.
-        pairs_a_request: pairs in one request.
+        attempts: how often to send a request if the server is overloaded or unreachable.
+        requests_at_once: maximum concurrent requests, of all callers together.
+        pairs_a_request: maximum pairs in one request.
         instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`.
         recipe, revision, token: as in `LoadOptions`.
     """
@@ -128,11 +128,11 @@ class RemoteOptions(_PromptOptions, _SourceOptions, total=False):
 
 
 class OpenOptions(LoadOptions, RemoteOptions, total=False):
-    """Options of `open_reranker` and of adapters: those of `LoadOptions`, or with a `url` those of `RemoteOptions`.
+    """Options of `open_reranker` and of adapters: `LoadOptions` for a local model, `RemoteOptions` for a server.
 
     Attributes:
-        url: address of a server that serves the model.
-        model: the model that the server serves, if the server's address is given as the model.
+        url: of a server that serves the model.
+        model: the model that the server serves, if the server's url is given as the model.
     """
 
     url: str | None
@@ -141,18 +141,18 @@ class OpenOptions(LoadOptions, RemoteOptions, total=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelSpec:
-    """Which reranker to open: a model in this process, or a server. Its options are checked when it is made.
+    """Which reranker to open: a local model or a server, with options, which the constructor checks. Hashable.
 
-    Two specs are equal if they name the same model or server with the same options; the hub token does not count,
-    since it changes no model. Hashable.
+    Two specs are equal if they name the same model or server with the same options; the hub token is ignored, because
+    it does not affect the model.
 
     Attributes:
         model: hub id or path of a folder; None for a server whose model is not named.
-        url: address of a server that serves the model; None for a model in this process.
-        options: the options that are given, without None: of `LoadOptions`, or with a `url` of `RemoteOptions`.
+        url: of a server that serves the model; None for a local model.
+        options: the options that are not None: of `LoadOptions`, or with a `url` of `RemoteOptions`.
 
     Raises:
-        InputError: neither a model nor a url, a url that is none, an unknown option, or one that does not apply.
+        InputError: the model is not a string or path and there is no url, or an option is unknown or does not apply.
     """
 
     model: str | None
@@ -176,7 +176,7 @@ class ModelSpec:
 
     @classmethod
     def of(cls, model_or_url: str | os.PathLike[str], options: "OpenOptions") -> Self:
-        """The spec of what `open_reranker` takes: a server's address may stand in the model's place, or as `url`."""
+        """The spec for the arguments of `open_reranker`: a server's url may be given as the model or as `url`."""
         given = cast("dict[str, Any]", dict(options))
         url, model = given.pop("url", None), given.pop("model", None)
         kind, other = ("servers", url) if is_url(model_or_url) else ("models", model)
@@ -186,23 +186,23 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """The model's id or path, or else the server's address."""
+        """The model's id or path; the server's url if no model is named."""
         return str(self.url if self.model is None else self.model)
 
     @property
     def open_options(self) -> "OpenOptions":
-        """The options of `open_reranker`, to be given with `name`."""
+        """The options to pass to `open_reranker` together with `name`."""
         url = {} if self.model is None or self.url is None else {"url": self.url}
         return cast("OpenOptions", {**self.options, **url})
 
     @property
     def load_options(self) -> "LoadOptions":
-        """The options of a model in this process."""
+        """The options of a local model."""
         return cast("LoadOptions", dict(self.options))
 
     @property
     def writes_prompts(self) -> bool:
-        """Whether prompts are written in this process, from the model's small files, and not by a server."""
+        """Whether this process writes the prompts, from the model's small files, instead of a server."""
         sends_tokens = self.options.get("protocol") in (None, *get_args(TokenProtocol))
         return self.url is None or sends_tokens or self.options.get("template") == "client"
 
@@ -214,13 +214,13 @@ class ModelSpec:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What makes two specs equal: address, name, and all options but the token. Computed once."""
+        """The values that equal specs share: url, model, and all options except the token. Computed once."""
         if self._key is None:
             object.__setattr__(self, "_key", self._key_without("token"))
         return cast("tuple[object, ...]", self._key)
 
     def is_same_model(self, other: "ModelSpec") -> bool:
-        """Whether both name the same model and options; neither token nor API key count."""
+        """Whether both name the same model and options; token and API key are ignored."""
         return self._key_without("token", "api_key") == other._key_without("token", "api_key")
 
     def __reduce__(self) -> tuple[type[Self], tuple[str | None, str | None, dict[str, Any]]]:
@@ -228,13 +228,13 @@ class ModelSpec:
 
     def _key_without(self, *names: str) -> tuple[object, ...]:
         plain = plain_options(cast("OpenOptions", self.options))
-        # `is not False`: 0 equals False, but it is a value, and a wrong one.
+        # `is not False`, because 0 == False, but 0 is a wrong value that must be reported.
         given = {name: value for name, value in plain.items() if value is not False and name not in names}
         return self.url, self.model, json.dumps(given, sort_keys=True, default=repr)
 
 
 def is_url(name: object) -> bool:
-    """Whether this is the address of a server, not a model."""
+    """Whether this is the url of a server, not a model."""
     return isinstance(name, str) and name.startswith(("http://", "https://"))
 
 
@@ -242,7 +242,7 @@ def is_demo(name: str) -> bool:
     """Whether this names the demo model; see `DEMO_NOTE`."""
     try:
         return not is_url(name) and Path(name).expanduser().resolve() == Path(DEMO_MODEL).resolve()
-    except (RuntimeError, ValueError):  # an unknown user's home, or not a path
+    except (RuntimeError, ValueError):  # no such user, or not a path
         return False
 
 
@@ -253,10 +253,10 @@ def is_secret_header(name: str) -> bool:
 
 
 def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
-    """Refuse unknown option names, and a quantization_config of a wrong type.
+    """Check the names of options, and the type of quantization_config.
 
     Raises:
-        InputError: names the unknown option and the known ones.
+        InputError: an option is unknown, or quantization_config is neither a configuration nor its fields.
     """
     known = kind.__annotations__
     for name in options:
@@ -269,7 +269,7 @@ def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> No
 
 
 def plain_options(options: OpenOptions) -> OpenOptions:
-    """The options that are given, as data that every framework can serialise; raises as `check_options`."""
+    """The options that are not None, as data that every framework can serialise; raises as `check_options`."""
     check_options(options)
     recipe = options.get("recipe")
     plain = {
@@ -281,13 +281,13 @@ def plain_options(options: OpenOptions) -> OpenOptions:
 
 
 def _plain_quantization(config: Any) -> Any:
-    """The fields of a configuration of transformers: dtypes by name, members of enumerations by value."""
+    """The fields of a configuration of transformers, with dtypes as names and enumeration members as values."""
 
     def plain(value: object) -> str:
         if type(value).__name__ == "dtype":
             return str(value).removeprefix("torch.")
         raise InputError(
-            f"quantization_config holds {value!r}, which is not plain data: give a configuration of transformers"
+            f"quantization_config contains {value!r}, which is not plain data; pass a configuration of transformers"
         )
 
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config, default=plain))

@@ -13,13 +13,13 @@ class Ranked(NamedTuple):
     """One document in a ranking.
 
     Attributes:
-        index: the document's place in the caller's list.
-        logit: the model's raw read-out, unbounded; what the ranking sorts by.
-        score: the logit on the scale that the model's card publishes. It orders documents; it is no probability
+        index: the document's position in the caller's list, from 0.
+        logit: the raw logit, unbounded; documents are sorted by it.
+        score: the logit on the scale of the model's card. It is for ordering documents; it is not the probability
             that a document is relevant.
     """
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a document
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed
     logit: float
     score: float
 
@@ -35,8 +35,8 @@ def rank_logits(
     Args:
         logits: one for each document, in the caller's order.
         activation: "sigmoid" or "identity", from logit to score.
-        top_n: keep this many at most; None for all.
-        score_threshold: keep scores that are at least this; None for all.
+        top_n: return at most this many documents; None for all.
+        score_threshold: return only documents with at least this score; None for all.
 
     Raises:
         LogitError: a logit is NaN or infinite.
@@ -55,7 +55,7 @@ def best_logits(logits: Sequence[float], owners: Sequence[int]) -> list[float]:
 
     Args:
         logits: one for each row.
-        owners: whose each row is, in any order, every document from 0 up at least once.
+        owners: the index of each row's document, in any order; every document has at least one row.
 
     Raises:
         LogitError: a logit is NaN or infinite.
@@ -76,10 +76,10 @@ def to_score(logit: float, activation: Activation) -> float:
 
 
 def check_logit(logit: float, index: int) -> None:
-    """Refuse what cannot be ordered.
+    """Check that the logit of document `index` is finite.
 
     Raises:
-        LogitError: naming the document whose logit is not finite.
+        LogitError: it is NaN or infinite.
     """
     if not math.isfinite(logit):
         raise LogitError(f"the logit of document {index} is {logit}; try dtype='float32'")

@@ -1,6 +1,6 @@
-"""A ModelSpec -> its reranker, one for each spec in this process, shared by all callers that open it.
+"""A ModelSpec -> its reranker, opened once in a process and shared by all callers that open the same spec.
 
-Loads no torch until a reranker is opened, and none for a server.
+Loads torch only when a local model is opened.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ _lock = threading.Lock()
 
 
 def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyReranker:
-    """The reranker of a model or of a server, opened once per process.
+    """The reranker of a local model or a server, opened once per process.
 
-    Callers that name the same model and options share one set of weights for as long as one of them keeps the
-    reranker. Closing it closes it for all of them. `Reranker.load` and `RemoteReranker` give a private one instead.
+    Callers that name the same model and options share one reranker and its weights, which are freed when the last of
+    them drops it. Closing it closes it for all of them. `Reranker.load` and `RemoteReranker` create a private one.
 
     Args:
-        model_or_url: hub id or path of a folder; or a server's address, with the model that it serves as `model`.
-        **options: see `OpenOptions`. Different options make a different reranker; the token does not count.
+        model_or_url: hub id or path of a folder; or a server's url, with the model that it serves as `model`.
+        **options: see `OpenOptions`. Different options open a different reranker; the token is ignored.
 
     Raises:
         OnelogitError: as `Reranker.load` and `RemoteReranker`.
@@ -43,14 +43,14 @@ def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyRe
 
 
 def open_spec(spec: ModelSpec) -> AnyReranker:
-    """`open_reranker` for a spec."""
+    """Like `open_reranker`, for a `ModelSpec`."""
     return _opened(spec).result()
 
 
 async def aopen_spec(spec: ModelSpec) -> AnyReranker:
-    """`open_spec` without blocking the event loop. Cancelling it does not affect other callers that wait."""
+    """`open_spec` without blocking the event loop. Cancelling it does not affect other callers."""
     waiting = asyncio.wrap_future(_opened(spec))
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # retrieve it: nobody else may
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark it as retrieved
     return await asyncio.shield(waiting)
 
 
@@ -60,13 +60,13 @@ def find_reranker(model_or_url: str, options: OpenOptions) -> AnyReranker | None
 
 
 def find_spec(spec: ModelSpec) -> AnyReranker | None:
-    """`find_reranker` for a spec."""
+    """Like `find_reranker`, for a `ModelSpec`."""
     reranker = _open_rerankers.get(spec)
     return None if reranker is None or reranker.is_closed else reranker
 
 
 def _opened(spec: ModelSpec) -> Future[AnyReranker]:
-    """The reranker, now or later. Each is opened in a thread of its own, so that no caller's thread is blocked."""
+    """A future for the reranker, which is opened in its own thread, so that no caller's thread is blocked."""
     key = (spec, spec.options.get("token"))
     with _lock:
         reranker = find_spec(spec)
@@ -106,7 +106,7 @@ def _load(spec: ModelSpec) -> AnyReranker:
 
 def _forget_opening() -> None:
     """In a forked child: the threads that open rerankers, and any that holds the lock, exist only in the parent."""
-    global _lock  # noqa: PLW0603  there is one in a process
+    global _lock  # noqa: PLW0603  one lock for the process
     _lock = threading.Lock()
     _opening.clear()
 

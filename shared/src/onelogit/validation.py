@@ -1,4 +1,4 @@
-"""Arguments of a caller -> the same, checked; an InputError names the argument, its value and what is allowed."""
+"""A caller's arguments -> the same arguments, checked; an InputError names the argument, its value and the limit."""
 
 import os
 from collections.abc import Iterable, Mapping, Set
@@ -16,7 +16,7 @@ def checked_documents(documents: Iterable[str]) -> list[str]:
     """Return the documents as a list.
 
     Raises:
-        InputError: they have no order (a set or a mapping), or one is not a string.
+        InputError: they are one string, a set or a mapping, or one of them is not a valid string.
     """
     if isinstance(documents, str):
         raise InputError("documents must be a list of strings, not one string; pass [document]")
@@ -30,7 +30,7 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the pairs as a list.
 
     Raises:
-        InputError: an item is not a pair of a query and a document, or a query is blank.
+        InputError: an item is not a pair of strings, or a query is blank.
     """
     checked = []
     for index, pair in enumerate(_checked_list(pairs, "pairs", "(query, document)")):
@@ -82,7 +82,7 @@ def checked_max_tokens(max_tokens: int | None, recipe: Recipe, model_limit: int 
     """Return the caller's limit, or by default the smaller of the recipe's and the model's limits.
 
     Raises:
-        InputError: the limit is not a positive integer, or exceeds the model's.
+        InputError: the limit is not a whole number from 1 up, or exceeds the model's.
     """
     checked_count("max_tokens", max_tokens)
     if max_tokens is None:
@@ -96,21 +96,21 @@ def checked_count(name: str, value: int | None, least: int = 1) -> int | None:
     """Return the value.
 
     Raises:
-        InputError: it is neither None nor an integer of at least `least`.
+        InputError: it is neither None nor a whole number from `least` up.
     """
     if not _is_count(value, least):
-        raise InputError(f"{name} must be an integer of at least {least}, not {value!r}")
+        raise InputError(f"{name} must be a whole number from {least} up, not {value!r}")
     return value
 
 
 def check_top_n(top_n: object, name: str = "top_n") -> None:
-    """Check that `top_n` is None or an integer of at least 1; `name` is its name in error messages.
+    """Check that `top_n` is None or a whole number from 1 up; `name` is its name in error messages.
 
     Raises:
         InputError: it is neither.
     """
     if not _is_count(top_n, least=1):
-        raise InputError(f"{name} must be an integer of at least 1, or None for all, not {top_n!r}")
+        raise InputError(f"{name} must be a whole number from 1 up, or None for all, not {top_n!r}")
 
 
 def _is_count(value: object, least: int) -> bool:

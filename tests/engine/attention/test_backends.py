@@ -32,7 +32,7 @@ def attend(batch, layer: int, window: int | None, padding: int) -> tuple[torch.T
     width = len(batch.ids) + padding
     own = KeyValue(*torch.randn(2, width, KEY_HEADS, WIDTH))
     query = torch.randn(HEADS, width, WIDTH)
-    context = AttentionContext(batch, 2, carried, cached, width=width)
+    context = AttentionContext(batch, 2, carried, cached, padded_length=width)
     return context.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], context
 
 

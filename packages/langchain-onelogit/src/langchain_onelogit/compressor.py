@@ -1,4 +1,4 @@
-"""LangChain documents -> the same documents, reranked. Translates; the core scores."""
+"""LangChain documents -> the same documents, reranked. It only translates; onelogit computes the scores."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -36,7 +36,7 @@ class RerankInput(RankOptions, total=False):
 
 
 class OnelogitRerank(Serializable, BaseDocumentCompressor):
-    """Reorders documents by a decoder language model's relevance logit.
+    """Reorders documents by the relevance logit of a decoder language model.
 
     Returns copies of the documents, with the same ids and two more metadata entries: `relevance_score`, on the scale
     of the model's card, and `relevance_logit`, which determines the order.
@@ -44,12 +44,12 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     Attributes:
         model: hub id or path of a folder; loaded by `warm_up`, or by the first call with documents.
         device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
-        url, protocol, api_key: of a server, instead of a model in this process; dumps never contain the key.
+        url, protocol, api_key: of a server to use instead of a local model; dumps never contain the key.
         options: the other `onelogit.OpenOptions`.
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`, for calls that do not set them.
-        metadata_fields: names of metadata to read in front of a document's text.
+        metadata_fields: names of metadata to put in front of a document's text.
         metadata_separator: between these values, and before the text.
-        deduplicate: keep only the best of documents with the same id, or without an id and with the same text.
+        deduplicate: keep only the best of the documents with the same id, or without an id and with the same text.
         on_error: "raise", or "keep_order" to log the error and return the documents in their order, without scores.
         progress: show a progress bar.
     """
@@ -104,7 +104,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         return await self.as_runnable().ainvoke(call, {"callbacks": callbacks})
 
     def as_runnable(self) -> RunnableLambda[RerankInput, list[Document]]:
-        """The same as a step of a chain. Each call is a trace event of its own."""
+        """The compressor as a step of a chain. Each call is a separate trace event."""
         return RunnableLambda(self._rerank, self._arerank, name="OnelogitRerank")
 
     def __copy__(self) -> Self:
@@ -113,7 +113,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         return copied
 
     def warm_up(self) -> None:
-        """Load the model, unless it is loaded already, and score once."""
+        """Load the model and score once. Does nothing if it is loaded."""
         self._handle.warm_up(self._spec(), self.on_error)
 
     async def awarm_up(self) -> None:
@@ -121,7 +121,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         await self._handle.awarm_up(self._spec(), self.on_error)
 
     def close(self) -> None:
-        """Let go of the model. Its memory is freed when nothing else uses it; the next call loads it again."""
+        """Drop the model. Its memory is freed when nothing else uses it; the next call loads it again."""
         self._handle.close()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A retriever -> a retriever that reranks its documents, with options for each call."""
+"""A retriever -> a retriever that reranks its documents, with options per call."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from onelogit.adapters import RankOptions
 
 
 class RerankRetriever(BaseRetriever):
-    """Reranks what another retriever finds; `invoke(query, top_n=..., score_threshold=..., instruction=...)` works.
+    """Reranks the documents of another retriever. `invoke` accepts `top_n`, `score_threshold` and `instruction`, too.
 
     Attributes:
         retriever: finds the documents; any runnable from a query to documents.

@@ -1,22 +1,22 @@
-"""What framework adapters share. Public, for the adapters of this project and for any other.
+"""The code that framework adapters share: public, so that you can write an adapter for another framework.
 
-An adapter translates and does nothing else: documents of a framework to strings, a call of `RerankerHandle.rank`, and
-indices back to documents. It never scores, sorts or batches, and never imports torch. To write one:
+An adapter only translates: a framework's documents to strings, a call of `RerankerHandle.rank`, and indices back to
+documents. It never scores, sorts or batches, and never imports torch. To write one:
 
 1. Give the adapter the fields `model`, `options`, `device`, `dtype`, `url` and `protocol`, and in `_handle` a
    `RerankerHandle`. Check `options` with `plain_options`, so that every value can be serialised. Keep `token` and
    `api_key` out of dumps.
 2. Write `_spec(self)` as `self._handle.spec(self, token=..., api_key=...)`, and call it once in the constructor: that
    checks the options. Later calls reuse the spec until a field changes.
-3. In each call, make a `RankRequest` (`rank_options` merges the options of the call with the adapter's own,
+3. In each call, create a `RankRequest` (`rank_options` merges the options of the call with the adapter's own,
    `text_with_metadata` puts metadata in front of a text, `keys` removes duplicates) and pass it to `self._handle.rank`
    or `arank`. No model is loaded for an empty list.
-4. For each result, copy the caller's document and write `score` and `logit` the framework's way. A `Kept` has neither:
-   reranking failed with on_error="keep_order", and the document keeps its position.
+4. For each result, copy the caller's document and add `score` and `logit` as usual in the framework. A `Kept` has
+   neither: reranking failed with on_error="keep_order", and the document keeps its position.
 5. Forward `warm_up`, `awarm_up` and `close` to the handle; `from_reranker` uses `fields_of`. A copy of the adapter gets
    a copy of the handle, so that closing one does not close the other.
 
-`tests/adapters` holds one contract for all adapters: add yours to `ADAPTERS` of `tests/support/adapters.py`.
+`tests/adapters` tests one contract for all adapters: add yours to `ADAPTERS` of `tests/support/adapters.py`.
 """
 
 from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of

@@ -1,6 +1,6 @@
-"""An adapter's hold on its reranker: opens it on first use, keeps it, and handles its failures.
+"""An adapter's handle to its reranker: opens it on first use, keeps it, and handles its failures.
 
-Loads no torch until it is used. Knows no framework.
+Loads torch only when a local model is opened. Knows no framework.
 """
 
 import logging
@@ -22,13 +22,13 @@ _PARAMETERS = ("device", "dtype", "url", "protocol")
 
 
 class RerankerHandle:
-    """An adapter's hold on the reranker that its fields name. Safe to share between threads.
+    """An adapter's handle to the reranker that its fields name. Safe to share between threads.
 
-    All adapters with the same model and options share the weights, which are freed when the last of them lets go. A
-    copy shares them; a pickle does not contain them, and opens the reranker again where it is read.
+    All adapters with the same model and options share the weights, which are freed when the last of them is closed or
+    deleted. A copy shares them. A pickle does not contain them; the unpickled handle opens the reranker again.
 
     Args:
-        reranker: use this one instead of opening one; the caller who made it closes it.
+        reranker: use this one instead of opening one; the caller remains responsible for closing it.
     """
 
     def __init__(self, reranker: AnyReranker | None = None) -> None:
@@ -41,11 +41,11 @@ class RerankerHandle:
 
     @property
     def is_open(self) -> bool:
-        """Whether a reranker is held."""
+        """Whether the handle keeps a reranker."""
         return self._held is not None
 
     def spec(self, adapter: Any, *, token: str | None = None, api_key: str | None = None) -> ModelSpec:
-        """The spec that an adapter's fields make; checked again only after a field was changed.
+        """The spec for an adapter's fields; built and checked again only if a field has changed.
 
         Args:
             adapter: with attributes `model`, `options`, `device`, `dtype`, `url` and `protocol`.
@@ -63,7 +63,7 @@ class RerankerHandle:
         return self._spec[1]
 
     def warm_up(self, spec: ModelSpec, on_error: OnError = "raise") -> None:
-        """Open the reranker and score once, unless it is held already; raises as `rank`."""
+        """Open the reranker and score once, unless it is open already; raises as `rank`."""
         try:
             if not self._holds(spec):
                 self._open(spec).warm_up()
@@ -79,7 +79,7 @@ class RerankerHandle:
             _raise_or_log(error, on_error)
 
     def close(self) -> None:
-        """Let go of the reranker, even of one that is being opened; the next call opens it again."""
+        """Drop the reranker, even one that is still being opened; the next call opens it again."""
         self._closed_count += 1
         self._held = None
 
@@ -87,11 +87,11 @@ class RerankerHandle:
         """The selected documents, best first. An empty list needs no model and loads none.
 
         Args:
-            get_spec: gives the spec; not called if there are no documents.
+            get_spec: returns the spec; not called if there are no documents.
             request: the query, its documents, and how many to return.
 
         Raises:
-            OnelogitError: as `open_reranker` and `Reranker.rank`, unless the request says on_error="keep_order".
+            OnelogitError: as `open_reranker` and `Reranker.rank`, unless the request has on_error="keep_order".
         """
         if not request.documents:
             return []
@@ -138,7 +138,7 @@ class RerankerHandle:
         return self._keep(self._find(spec) or await aopen_spec(spec), spec, count)
 
     def _keep(self, reranker: AnyReranker, spec: ModelSpec, closed_count: int) -> AnyReranker:
-        if closed_count == self._closed_count:  # else this handle was closed while the reranker was opened
+        if closed_count == self._closed_count:  # else the handle was closed while the reranker was opening
             self._held, self._held_spec = reranker, spec
         return reranker
 
@@ -150,7 +150,7 @@ class RerankerHandle:
         if self._given is None or self._given_spec is None or not self._given_spec.is_same_model(spec):
             return find_spec(spec)
         if self._given.is_closed:
-            raise OnelogitError("the reranker that this adapter was made from is closed")
+            raise OnelogitError("the reranker given to from_reranker is closed")
         return self._given
 
     def _holds(self, spec: ModelSpec) -> bool:
@@ -173,7 +173,7 @@ class RerankerHandle:
 
 
 def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | None = None) -> OpenOptions:
-    """The options of an adapter, merged with those that are parameters of their own.
+    """The options of an adapter, merged with the options that are separate parameters of it.
 
     Args:
         adapter: with attributes `options`, `device`, `dtype`, `url` and `protocol`.
@@ -186,11 +186,11 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
     options: OpenOptions = adapter.options
     for name in ("token", "api_key"):
         if options.get(name) is not None:
-            raise InputError(f"{name} in the options would be written into dumps; give it as {name}=, which is not")
+            raise InputError(f"{name} in the options would be written into dumps; pass it as {name}=, which is not")
     for header in filter(is_secret_header, options.get("headers") or {}):
         raise InputError(
-            f"the header {header} in the options would be written into dumps; give a bearer token as api_key=, which "
-            "is not, or give any other secret to a RemoteReranker and use from_reranker"
+            f"the header {header} in the options would be written into dumps; pass a bearer token as api_key=, which "
+            "is not, or pass any other secret to a RemoteReranker and use from_reranker"
         )
     parameters = {**{name: getattr(adapter, name) for name in _PARAMETERS}, "token": token, "api_key": api_key}
     given = {name: value for name, value in parameters.items() if value is not None}
@@ -204,11 +204,11 @@ def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any
     """The fields of an adapter that uses an existing reranker.
 
     Args:
-        reranker: the caller who made it closes it.
+        reranker: the caller remains responsible for closing it.
         fields: further fields, about ranking.
 
     Raises:
-        InputError: a field that the reranker determines.
+        InputError: a field is given that the reranker determines.
     """
     for name in ("model", "options", "device", "dtype", "token", "url", "protocol", "api_key"):
         if name in fields:

@@ -1,4 +1,4 @@
-"""One call of an adapter -> what to rank, and what to return of the ranking. Plain data; knows no reranker."""
+"""One call of an adapter -> the texts to rank, and the part of the ranking to return. Plain data; knows no reranker."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Kept(NamedTuple):
 
 
 class RankOptions(TypedDict, total=False):
-    """Options of a single call. What is left out, or None, is as the adapter was configured.
+    """Options of a single call. Options that are missing or None keep the adapter's configuration.
 
     Attributes:
         top_n: return at most this many documents.
@@ -35,15 +35,15 @@ class RankOptions(TypedDict, total=False):
 
 
 def rank_options(adapter: Any, overrides: Mapping[str, Any], allowed: type = RankOptions) -> RankOptions:
-    """The options of a call: the overrides, and for the rest the adapter's own.
+    """The options of a call: the overrides, and the adapter's own options for the rest.
 
     Args:
         adapter: with attributes of the same names.
         overrides: options of this call.
-        allowed: a TypedDict with the names that the overrides may hold.
+        allowed: a TypedDict whose keys the overrides may contain.
 
     Raises:
-        InputError: an unknown option.
+        InputError: an option is unknown.
     """
     for name in overrides.keys() - allowed.__annotations__:
         raise InputError(f"unknown option {name!r}; the options are {', '.join(allowed.__annotations__)}")
@@ -58,17 +58,17 @@ class RankRequest:
 
     Attributes:
         query: the query.
-        documents: their texts.
-        keys: of documents with equal keys only the best is returned; None to return all.
+        documents: the texts of the documents.
+        keys: one for each document; of documents with equal keys, only the best is returned. None to return all.
         top_n: return at most this many documents; None for all.
         score_threshold: return only documents with at least this score; None for all.
-        instruction: what "relevant" means; None for the reranker's own, "" for none.
-        activation: how a logit becomes a score, in place of the reranker's own way.
+        instruction: what "relevant" means; None for the reranker's default, "" for none.
+        activation: from logit to score; None for the reranker's own.
         on_error: "raise", or "keep_order" to log the error and return the first `top_n` documents unranked.
         progress: show a progress bar.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
     """
 
     query: str
@@ -88,7 +88,7 @@ class RankRequest:
         checked_choice("activation", self.activation, Activation)
 
     def selected(self, ranking: Sequence[Ranked]) -> list[Ranked]:
-        """A ranking of all documents, without duplicates, rescaled and cut as requested."""
+        """The part of a ranking of all documents to return: without duplicates, rescaled and limited as requested."""
         keys, activation, threshold = self.keys, self.activation, self.score_threshold
         if keys is not None:
             best = {keys[ranked.index]: ranked for ranked in reversed(ranking)}
@@ -100,7 +100,7 @@ class RankRequest:
         return list(ranking[: self.top_n])
 
     def in_given_order(self) -> list[Kept]:
-        """The first `top_n` documents in the order given, without duplicates."""
+        """The first `top_n` documents in the given order, without duplicates."""
         keys = range(len(self.documents)) if self.keys is None else self.keys
         first = {key: index for index, key in reversed([*enumerate(keys)])}
         return [Kept(index) for index in sorted(first.values())[: self.top_n]]
@@ -112,7 +112,7 @@ def text_with_metadata(text: str, metadata: Mapping[str, object], fields: Sequen
     Args:
         text: of the document itself.
         metadata: all of its metadata.
-        fields: names of the metadata to read, in order; those that are missing or None are left out.
+        fields: names of the metadata to add, in order; missing ones and None are skipped.
         separator: between the values, and before the text.
     """
     values = [str(metadata[field]) for field in fields if metadata.get(field) is not None]

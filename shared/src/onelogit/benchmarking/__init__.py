@@ -1,1 +1,1 @@
-"""Latency and throughput of a reranker on the machine that will run it, and how far the numbers can be trusted."""
+"""Latency and throughput of a reranker on the machine that will run it, and how reliable the numbers are."""

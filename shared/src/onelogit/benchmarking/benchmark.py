@@ -1,4 +1,4 @@
-"""A model, texts and cases -> a Result. Each target has a process of its own, and they are measured by turns."""
+"""A model, texts and cases -> a Result. Each target has its own process, and their calls alternate."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,18 +20,18 @@ from onelogit.options import ModelSpec
 
 ONELOGIT = "onelogit"
 SENTENCE_TRANSFORMERS = "Sentence Transformers"
-_REFRESHES_PER_S = 2  # drawing takes time from what is measured
+_REFRESHES_PER_S = 2  # drawing the bar slows down the measured calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkSpec:
-    """What to measure.
+    """The inputs and settings of a benchmark.
 
     Attributes:
         model: the model or server.
         cases: measured in this order.
         texts: at least one document and one query.
-        texts_name: for people.
+        texts_name: shown in reports.
         budget: of time and calls.
         is_warm: use the same documents in each call of a case.
         is_compared: also measure Sentence Transformers, on an export of the model in a temporary folder.
@@ -50,8 +50,8 @@ def run_benchmark(spec: BenchmarkSpec) -> Result:
     """Load the targets, measure them, and end their processes.
 
     Raises:
-        InputError: a document length is too large for the model, or its tokenizer is not known.
-        OnelogitError: as `open_reranker`; or a process ended.
+        InputError: a document length is too large for the model, or its tokenizer is unknown.
+        OnelogitError: as `open_reranker`, or a process ended.
     """
     load_before = load_per_core()
     with ExitStack() as stack:
@@ -103,7 +103,7 @@ def _open_targets(spec: BenchmarkSpec, stack: ExitStack) -> list[TargetProcess]:
 
 
 def _load_encoder(model: ModelSpec, facts: TargetFacts) -> LoadedEncoder | None:
-    """The encoder with the target's limit of tokens; None for a server whose model is not named."""
+    """The encoder, with the target's `max_tokens`; None for a server whose model is not named."""
     if model.model is None:
         return None
     limit = {} if facts.max_tokens is None else {"max_tokens": facts.max_tokens}
@@ -118,15 +118,15 @@ def _count_tokens(loaded: LoadedEncoder | None, query: str, documents: Sequence[
 
 
 def check_lengths(cases: Sequence[Case], max_tokens: int | None, *, has_tokenizer: bool) -> None:
-    """Refuse document lengths that cannot be measured in tokens or leave no room for a query.
+    """Check the document lengths.
 
     Raises:
-        InputError: naming the length.
+        InputError: a length leaves no room for a query, or cannot be measured without a tokenizer.
     """
     lengths = [case.document_tokens for case in cases if case.document_tokens is not None]
     if lengths and not has_tokenizer:
-        raise InputError("--lengths need the tokenizer of the model that the server serves: name the model, with --url")
+        raise InputError("--lengths needs the tokenizer of the server's model; name the model, and the server as --url")
     if lengths and max_tokens is not None and max(lengths) >= max_tokens:
         raise InputError(
-            f"documents of {max(lengths):,} tokens leave no room for a query: a prompt has at most {max_tokens:,}"
+            f"documents of {max(lengths):,} tokens leave no room for a query in a prompt of {max_tokens:,} tokens"
         )

@@ -1,4 +1,4 @@
-"""Durations of calls -> percentiles, throughput, ratios, and whether the machine was quiet. Plain Python numbers."""
+"""Durations of calls -> percentiles, throughput, ratios, and whether the machine was idle. Plain Python numbers."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ NOISY_SPREAD = 0.3  # of the median; beyond it, something else was running
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as fast, call by call: 2.0 is half the time."""
+    """How many times as fast one target is as another, call by call: 2.0 is half the time."""
 
     median: float
     least: float
@@ -25,12 +25,12 @@ class LatencySummary:
         calls: number of timed calls.
         p50_s, p95_s, p99_s: percentiles of a call's seconds; None after too few calls, see `percentile`.
         least_s, greatest_s: seconds of the fastest and of the slowest call.
-        pairs_per_s: query-document pairs a second, the median over the calls.
-        tokens_per_s: tokens of whole prompts a second, the median over the calls. Tokens that prompts share count once
-            for each prompt. None if the tokenizer is not known.
+        pairs_per_s: query-document pairs per second, the median over the calls.
+        tokens_per_s: tokens of whole prompts per second, the median over the calls; shared tokens count for each
+            prompt. None if the tokenizer is unknown.
         times_as_fast: how many times as fast the first target is; None for the first target itself.
-        is_noisy: whether the cost of a token (of a pair, if tokens are not known) varies between calls; for all but the
-            first target, whether the ratio does. None for a single call.
+        is_noisy: whether the seconds per token (or per pair, if tokens are unknown) vary between calls; for targets
+            other than the first, whether the ratio varies. None for a single call.
     """
 
     name: str
@@ -60,7 +60,7 @@ def summarize(
         seconds: of each call.
         candidates: documents in each call.
         tokens: in the prompts of each call.
-        first_seconds: of the same calls to the target to compare with; None for that target itself.
+        first_seconds: of the same calls to the first target; None for the first target itself.
     """
     known = [count for count in tokens if count is not None]
     amounts = known if len(known) == len(seconds) else [candidates] * len(seconds)
@@ -82,10 +82,10 @@ def summarize(
 
 
 def percentile(seconds: Sequence[float], percent: int) -> float | None:
-    """The duration that so many per cent of the calls do not exceed, interpolated between the two nearest.
+    """The duration that `percent` per cent of the calls do not exceed, interpolated between the two nearest.
 
     Returns:
-        None if there are too few calls for one to lie beyond it: 2 are needed for the median, 20 for p95, 100 for p99.
+        None if there are too few calls: 2 are needed for the median, 20 for p95, 100 for p99.
     """
     if len(seconds) < calls_for(percent):
         return None
@@ -100,7 +100,7 @@ def calls_for(percent: int) -> int:
 def is_noisy(values: Sequence[float]) -> bool | None:
     """Whether values that should be equal vary by more than `NOISY_SPREAD` of their median; None for fewer than two.
 
-    Of eight values or more only the middle half counts, because a rare slow call is what p99 shows.
+    Of eight values or more, only the middle half counts: rare slow calls are shown by p99.
     """
     if len(values) < 2:
         return None

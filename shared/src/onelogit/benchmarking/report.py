@@ -22,7 +22,7 @@ _NARROW = 64  # columns of a terminal
 def tables_of(result: Result, width: int) -> list[tuple[str, Table]]:
     """One table of times per target, with a row per case; for several targets, also tables of ratios.
 
-    A title is not part of its table, because it may be wider.
+    Titles are separate from the tables, because a title may be wider than its table.
 
     Args:
         result: of the benchmark.
@@ -44,7 +44,7 @@ def tables_of(result: Result, width: int) -> list[tuple[str, Table]]:
 
 
 def title_of(result: Result) -> str:
-    """The model, and where it computes."""
+    """The title: the model, and its device or server."""
     facts = result.facts
     server = "a server" if result.server in (None, result.model) else f"a server at {result.server}"
     where = server if facts.device is None else f"{facts.dtype} on {facts.device}"
@@ -53,7 +53,7 @@ def title_of(result: Result) -> str:
 
 
 def lines_below(result: Result) -> list[str]:
-    """What is printed below the tables: memory, agreement of logits, texts, versions, licence."""
+    """The lines below the tables: memory, agreement of logits, texts, versions, licence."""
     lines = [
         f"Memory of {name}: at most {_bytes(memory.peak)} while scoring"
         + ("" if memory.loaded is None else f", {_bytes(memory.loaded)} after loading")

@@ -1,4 +1,4 @@
-"""The results of a benchmark and what they depend on, as data, as JSON, and as notes for people."""
+"""The results of a benchmark and the facts they depend on, as data, as JSON, and as notes in sentences."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,13 +18,13 @@ class Result:
     """The results of a benchmark.
 
     Attributes:
-        model: hub id or path; the URL of a server whose model is not named.
-        server: the URL of a server; None for a local model.
+        model: hub id or path; the url of a server whose model is not named.
+        server: the url of a server; None for a local model.
         facts: about the first target.
         memory: of each local target, by name.
-        texts: their source.
+        texts: the source of the texts.
         documents_as_given: number of documents used unchanged.
-        documents_made_up: number of documents made from the texts' words, in other orders or to a given length.
+        documents_made_up: number of documents built from the texts' words, in other orders or to a given length.
         is_warm: whether each call of a case had the same documents.
         seconds: the budget.
         load_before: running programs per core in the minute before; None if the system does not report it.
@@ -54,7 +54,7 @@ class Result:
         return any(case.document_tokens for case in self.cases)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as dicts, lists, strings and numbers, with the `notes`."""
+        """All fields and the `notes`, as data for JSON."""
         plain = asdict(self)
         plain["facts"]["memory"] = plain.pop("memory")
         plain["notes"] = notes_of(self)
@@ -81,17 +81,17 @@ def _notes_of_noise(result: Result) -> list[str]:
     notes = []
     if result.load_before is not None and result.load_before > BUSY_LOAD:
         notes.append(
-            f"{result.load_before:.1f} programs per core were running before the benchmark: its times are not reliable."
+            f"{result.load_before:.1f} programs per core were running before the benchmark, so times are not reliable."
         )
     noisy = [case for case in result.cases if any(each.is_noisy for each in case.targets)]
     if noisy:
         named = ", ".join(f"{candidates:,}" for candidates in sorted({case.candidates for case in noisy}))
         notes.append(
             f"The times of calls with {named} candidates vary too much, because the machine was busy with something "
-            "else: do not rely on them, run it again."
+            "else; run the benchmark again."
         )
     if any(each.is_noisy is None for case in result.cases for each in case.targets):
-        notes.append("A single call cannot show whether the machine was quiet; give more --seconds.")
+        notes.append("A single call cannot show whether the machine was idle; give more --seconds.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Targets and texts -> the latency of calls of every size, measured by turns within a budget of seconds."""
+"""Targets and texts -> the latency of calls of each size; the targets' calls alternate, within a budget of seconds."""
 
 import math
 import time
@@ -60,11 +60,11 @@ class CaseResult:
 
     Attributes:
         candidates, document_tokens: as in `Case`.
-        prompt_tokens: mean tokens of a whole prompt; None if the tokenizer is not known.
+        prompt_tokens: mean tokens of a whole prompt; None if the tokenizer is unknown.
         cut_documents: number of documents that were truncated to fit.
         targets: one summary per target, in the given order; empty if the case was left out.
         largest_difference: between the logits of two targets for the same pair; None for a single target.
-        left_out: why no call was made; None if there were calls.
+        left_out: the reason why no call was made, or None.
     """
 
     candidates: int
@@ -88,8 +88,8 @@ class Runner:
     """Measures cases one after the other.
 
     Args:
-        targets: the others are compared with the first one.
-        supply: of queries and documents.
+        targets: all others are compared with the first one.
+        supply: supplies queries and documents.
         count_tokens: (query, documents) -> tokens of the prompts.
         budget: of time and calls.
         is_warm: use the same documents in each call of a case, with a new query; otherwise no text is used twice.
@@ -121,7 +121,7 @@ class Runner:
         return results
 
     def _rounds(self, case: Case, seconds: float) -> list[_Round]:
-        """As many rounds as fit into the seconds, at least one."""
+        """As many rounds as fit into `seconds`, at least one."""
         end = time.monotonic() + seconds
         documents = self.supply.documents(case.candidates, case.document_tokens) if self.is_warm else None
         self._warm_up(case, documents)
@@ -163,10 +163,10 @@ class Runner:
 
 
 def time_round(targets: Sequence[TargetProcess], query: str, documents: Sequence[str], number: int) -> list[TimedCall]:
-    """Time one call to each target; each round starts with another target.
+    """Time one call to each target; each round starts with a different target.
 
-    With several targets, a short call that is not timed wakes each one first: while the others compute, the operating
-    system may reclaim an idle target's memory.
+    With several targets, an untimed short call wakes each one first, because the operating system may reclaim an idle
+    target's memory while the others compute.
 
     Returns:
         One call per target, in the given order.
@@ -180,7 +180,7 @@ def time_round(targets: Sequence[TargetProcess], query: str, documents: Sequence
 
 
 def rotated(items: Sequence[Item], number: int) -> list[Item]:
-    """The items in their order, but starting with another one for each number."""
+    """The items in their order, but starting at index `number`, modulo their count."""
     start = number % len(items)
     return [*items[start:], *items[:start]]
 

@@ -31,15 +31,15 @@ class TimedCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TargetFacts:
-    """What the results depend on besides the model's name.
+    """Facts besides the model's name that the results depend on.
 
     Attributes:
         device: such as "cpu" or "cuda:0"; None for a server.
         device_name: of the GPU or the processor.
         dtype: of the backbone.
-        max_tokens: of the longest prompt; None for a server.
+        max_tokens: maximum length of a prompt; None for a server.
         licence: of the model.
-        threads: that PyTorch computes with on a CPU.
+        threads: number of PyTorch's threads on a CPU.
         versions: of Python and of the libraries in use.
     """
 
@@ -53,11 +53,11 @@ class TargetFacts:
 
 
 class Target:
-    """Something that scores documents, warmed up.
+    """A scoring function whose calls can be timed. The constructor warms it up.
 
     Args:
         score: (query, documents) -> one logit per document.
-        device: on which it computes; None for a server.
+        device: of the model; None for a server.
     """
 
     def __init__(self, score: Score, device: "Device | None") -> None:
@@ -68,7 +68,7 @@ class Target:
         self._loaded = None if device is None else reset_peak_memory(device)
 
     def time(self, query: str, documents: Sequence[str]) -> TimedCall:
-        """Time one call by the wall clock. Its logits are Python floats, so the device has finished by then."""
+        """Time one call by the wall clock. Its logits are Python floats, so the device has finished."""
         start = time.perf_counter()
         logits = self._score(query, documents)
         return TimedCall(time.perf_counter() - start, logits)
@@ -80,7 +80,7 @@ class Target:
 
 
 class OnelogitTarget(Target):
-    """A reranker in this process, or a server.
+    """A local model or a server, as onelogit runs it.
 
     Args:
         spec: the model or server.
@@ -115,11 +115,11 @@ class OnelogitTarget(Target):
 class SentenceTransformersTarget(Target):
     """Sentence Transformers' `CrossEncoder` on a folder that onelogit exported.
 
-    Prompts and weights are the same, and without the head over the whole vocabulary it is as fast as it can be.
+    It has the same prompts and weights, and it is as fast as possible, because the head over the vocabulary is missing.
 
     Args:
         folder: the export.
-        device: on which it computes.
+        device: of the model.
         dtype: of the backbone.
     """
 
@@ -140,10 +140,10 @@ class SentenceTransformersTarget(Target):
 
 
 class TargetProcess(WorkerProcess):
-    """A `Target` in a process of its own. Takes the arguments of `WorkerProcess`."""
+    """A `Target` in its own process. Takes the arguments of `WorkerProcess`."""
 
     def time(self, query: str, documents: Sequence[str]) -> TimedCall:
-        """As `Target.time`; the time between the processes does not count."""
+        """Like `Target.time`; communication between the processes is not included."""
         timed: TimedCall = self.call("time", query, documents)
         return timed
 

@@ -18,11 +18,11 @@ class TextSupply:
 
     Args:
         texts: at least one document and one query.
-        tokenizer: of the model, to make documents of a given length; None if no lengths are used.
+        tokenizer: of the model, to build documents of a given length; None if no lengths are used.
 
     Attributes:
         as_given: number of supplied documents that are in `texts`.
-        made_up: number of supplied documents that are not.
+        made_up: number of supplied documents that are not in `texts`.
     """
 
     def __init__(self, texts: TextCollection, tokenizer: Tokenizer | None) -> None:
@@ -38,7 +38,7 @@ class TextSupply:
         return next(self._queries)
 
     def documents(self, count: int, tokens: int | None = None) -> list[str]:
-        """New documents: as long as the texts are, or of about so many tokens each."""
+        """New documents: as long as the texts, or of about `tokens` tokens each."""
         return [self._document(tokens) for _ in range(count)]
 
     def _document(self, tokens: int | None) -> str:
@@ -64,7 +64,7 @@ class TextSupply:
 
 
 def _without_repeats(texts: Sequence[str]) -> Iterator[str]:
-    """The texts, then variants of them without end, none twice."""
+    """The texts, then endless variants of them, none twice."""
     distinct = list(dict.fromkeys(texts))
     yield from distinct
     seen = set(distinct)

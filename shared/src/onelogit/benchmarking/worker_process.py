@@ -24,12 +24,12 @@ class WorkerProcess:
     """An object that is created in another process and called from this one.
 
     Args:
-        name: for people.
-        make: a module's function or class, called in the other process; it returns the object.
+        name: for messages.
+        make: a function or class of a module, called in the other process; it returns the object.
         *args: for `make`; they are pickled.
 
     Raises:
-        OnelogitError: what `make` raised; any other exception arrives as one.
+        OnelogitError: `make` raised an error of any class.
     """
 
     def __init__(self, name: str, make: Callable[..., object], *args: object) -> None:
@@ -50,10 +50,10 @@ class WorkerProcess:
             raise
 
     def call(self, method: str, *args: object) -> Any:
-        """Call a method of the object, and return or raise what it does.
+        """Call a method of the object and return its result.
 
         Raises:
-            OnelogitError: as the method; or the process has ended.
+            OnelogitError: the method raised an error of any class, or the process has ended.
         """
         self._is_busy = True
         try:
@@ -66,7 +66,7 @@ class WorkerProcess:
         """End the process, even if it is busy."""
         self._connection.close()
         if not self._is_busy:
-            self._process.join(_SHUTDOWN_TIMEOUT_S)  # the closed connection tells it to exit
+            self._process.join(_SHUTDOWN_TIMEOUT_S)  # the closed connection makes it exit
         self._process.terminate()
         self._process.join(_SHUTDOWN_TIMEOUT_S)
         if self._process.is_alive():
@@ -93,7 +93,7 @@ class WorkerProcess:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Let a process that starts in the block ignore Ctrl-C, which a terminal sends to all: this one ends it."""
+    """Make a process that starts in the block ignore Ctrl-C, which a terminal sends to both; this process ends it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -105,7 +105,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _serve(connection: Connection, make: Callable[..., object], args: tuple[object, ...]) -> None:
-    tqdm.set_lock(threading.RLock())  # the default one is shared between processes, and stays locked if one is killed
+    tqdm.set_lock(threading.RLock())  # the default lock is shared between processes, and stays locked if one is killed
     silence_libraries()
     made, error = _outcome(lambda: make(*args))
     _send(connection, None, error)
@@ -122,7 +122,7 @@ def _outcome(work: Callable[[], object]) -> tuple[object, OnelogitError | None]:
         return work(), None
     except OnelogitError as error:
         return None, error
-    except Exception as error:  # a library's: it may not be picklable, and its traceback would not help
+    except Exception as error:  # a library's error may not be picklable, and its traceback would not help
         return None, OnelogitError(f"{type(error).__name__}: {first_line(error)}")
 
 

@@ -1,4 +1,4 @@
-"""Millions of queries: the same scoring over files or a Ray dataset, in this process, on a cluster, or by a server.
+"""Reranking of millions of queries in files or a Ray dataset: in this process, on a Ray cluster, or by a server.
 
 Ray and pyarrow are imported only when they are used.
 """
@@ -27,22 +27,22 @@ def rerank(
     """Rank the documents of a dataset's queries. The result is computed lazily.
 
     Args:
-        dataset: rows as `onelogit bulk` takes them: query_id, query and documents, or query_id, document_id, query and
+        dataset: rows as in `onelogit bulk`: query_id, query and documents, or query_id, document_id, query and
             document.
-        model: hub id, or path of a folder on every node; for a server, its URL is the option `url`.
+        model: hub id, or path of a folder on every node; for a server, pass the option `url`.
         workers: number of actors, each with its own reranker.
-        cpus_per_worker: CPUs of each actor; the cluster needs more than all actors take, for the rest of the dataset.
+        cpus_per_worker: CPUs of each actor; the cluster needs at least one more CPU for the rest of the dataset.
         gpus_per_worker: 1 for a model on a GPU.
         **options: see `OpenOptions`.
 
     Returns:
-        A row for each pair: query_id, document_id, logit, score, rank, error, model. Queries are in any order, the rows
-        of a query together, from best to worst. Equal logits are in the order of a row's documents, or of document_id
-        if each row is a pair.
+        A row for each pair: query_id, document_id, logit, score, rank, error, model. The rows of a query are together,
+        from best to worst; queries are in any order. Equal logits are in the order of a row's documents, or of
+        document_id if each row is a pair.
 
     Raises:
         InputError: Ray is not installed, or an option is unknown.
-        OnelogitError: the model is not found, or not known.
+        OnelogitError: as `open_reranker`.
     """
     check_packages("ray", "pyarrow")
     from onelogit.bulk.ray_engine import WorkerPool, rerank_dataset  # noqa: PLC0415  loads Ray

@@ -14,11 +14,11 @@ class ScoringPair(NamedTuple):
     """A document to score for a query.
 
     Attributes:
-        query_id: as text; None if the row has no usable one.
-        document_id: as text; None if the row has no usable one.
+        query_id: as text; None if the row has none or an invalid one.
+        document_id: as text; None if the row has none or an invalid one.
         query: "" if there is an error.
         document: "" if there is an error.
-        error: why the pair cannot be scored; None if it can.
+        error: the reason why the pair cannot be scored, or None.
     """
 
     query_id: str | None
@@ -28,7 +28,7 @@ class ScoringPair(NamedTuple):
     error: str | None = None
 
     def with_location(self, location: str) -> "ScoringPair":
-        """The pair; if it has an error but no query_id to find it by, the error begins with its location."""
+        """The pair; if it has an error but no query_id, its location is put before the error."""
         if self.error is None or self.query_id is not None:
             return self
         return self._replace(error=f"{location}: {self.error}")
@@ -38,9 +38,9 @@ def pairs_of(row: object) -> list[ScoringPair]:
     """The pairs of a row, in the order of its documents; one pair with an error if the row cannot be used.
 
     Args:
-        row: a mapping with query_id, query and documents: texts, or mappings with a text and an optional document_id or
-            id, by default the document's index. Or a mapping with query_id, document_id, query and document. Ids are
-            texts or whole numbers. An InputError becomes the pair's error.
+        row: a mapping with query_id, document_id, query and document; or with query_id, query and documents, which are
+            texts, or mappings with a text and an optional document_id or id, by default the document's index. Ids are
+            texts or integers. An InputError becomes the pair's error.
     """
     if isinstance(row, InputError):
         return [ScoringPair(None, None, error=str(row))]

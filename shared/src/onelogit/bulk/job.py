@@ -28,10 +28,10 @@ _MAX_PAIRS_PER_SHARD = 2**40
 
 
 class WorkerSpec(NamedTuple):
-    """What a worker needs in any process: plain data.
+    """The arguments of a worker in any process, as plain data.
 
     Attributes:
-        model: hub id, absolute path, or URL.
+        model: hub id, absolute path, or url.
         options: options of the reranker.
         scored_folder: the folder of the run's part files.
     """
@@ -48,7 +48,7 @@ class ShardResult(NamedTuple):
         number: of the shard.
         rows: of the shard.
         worker: host and process id of the worker.
-        error: why the part file was not written; None if it was.
+        error: the reason why the part file was not written, or None.
     """
 
     number: int
@@ -58,7 +58,7 @@ class ShardResult(NamedTuple):
 
 
 class RunSummary(NamedTuple):
-    """What a run wrote: the number of pairs, and how many of them are errors."""
+    """The number of pairs that a run wrote, and how many of them are errors."""
 
     pairs: int
     errors: int
@@ -88,20 +88,20 @@ class ShardWorker:
 
 
 def read_pairs(shard: Shard, reader: ShardReader) -> list[ScoringPair]:
-    """The pairs of a shard; the errors of pairs without an id name their row."""
+    """The pairs of a shard; errors of pairs without a query_id name the row."""
     rows = enumerate(reader.rows(shard), start=shard.start + 1)
     name = Path(shard.file).name
     return [pair.with_location(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
 
 
 def pair_positions(shard_number: int, pairs: Sequence[ScoringPair]) -> range:
-    """Numbers of a shard's pairs that increase over all shards."""
+    """The positions of a shard's pairs; they increase from shard to shard."""
     first = shard_number * _MAX_PAIRS_PER_SHARD
     return range(first, first + len(pairs))
 
 
 def worker_name() -> str:
-    """Identifies this process among those of all hosts."""
+    """A name that identifies this process among all hosts."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -126,14 +126,15 @@ def run(
     Args:
         source: a .parquet or .jsonl file, or a folder of them.
         output: the folder of the results.
-        model: hub id, path of a folder, or URL of a server, as in `open_reranker`; or a `ModelSpec`, without `options`.
+        model: hub id, path of a folder, or url of a server, as in `open_reranker`; or a `ModelSpec`, without `options`.
         engine: scores shards in any order; see `score_in_process`, `score_on_ray` and `score_by_vllm`.
-        slice_rows: rows that are scored and written together, and scored again if their worker is killed.
+        slice_rows: maximum rows of a shard, which are scored and written together, and scored again if their worker is
+            killed.
         is_overwriting: replace the results of another run.
         **options: see `OpenOptions`.
 
     Raises:
-        InputError: the input cannot be read, the output folder holds something else, or another run is writing to it.
+        InputError: the input cannot be read, the output folder has other content, or another run is writing to it.
         OnelogitError: the results are incomplete or cannot be written; or as `open_reranker`.
     """
     checked_count("slice_rows", slice_rows)
@@ -161,7 +162,7 @@ def _check_output(output: Path, source: Path) -> None:
 
 
 def _finish(record: RunRecord, plan: ShardPlan, folder: RunFolder, spec: WorkerSpec, engine: BulkEngine) -> RunSummary:
-    """Do what is left of the run; if it is finished already, check that its results still exist."""
+    """Complete the run; if it is complete already, check that its results still exist."""
     if record.pairs is None or record.errors is None:
         _score(spec, plan, folder, engine)
         summary = _rank(plan, folder, record.model)
@@ -211,7 +212,7 @@ def _check_results(folder: RunFolder, expected: int) -> RunSummary:
         table = read_part(part, columns=["query_id", "document_id", "error"])
         ranked = table.filter(compute.is_null(table["error"]))
         if ranked.group_by(["query_id", "document_id"]).aggregate([]).num_rows != ranked.num_rows:
-            raise OnelogitError(f"{part} holds a pair twice; remove {folder.path} and run the same command again")
+            raise OnelogitError(f"{part} contains a pair twice; remove {folder.path} and run the same command again")
         pairs, errors = pairs + table.num_rows, errors + table.num_rows - ranked.num_rows
     _check_count(folder, pairs, expected)
     return RunSummary(pairs, errors)
@@ -220,5 +221,5 @@ def _check_results(folder: RunFolder, expected: int) -> RunSummary:
 def _check_count(folder: RunFolder, pairs: int, expected: int) -> None:
     if pairs != expected:
         raise OnelogitError(
-            f"{folder.path} holds {pairs} pairs of {expected}; remove it and run the same command again"
+            f"{folder.path} contains {pairs} of {expected} pairs; remove it and run the same command again"
         )

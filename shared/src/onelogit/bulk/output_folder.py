@@ -1,6 +1,6 @@
-"""The output folder of a run: what it belongs to, which shards are scored, and whether it is finished.
+"""The output folder of a run: which run it belongs to, which shards are scored, and whether the run is complete.
 
-`_run.json` identifies the run. `_scored-*/` holds a part file for each scored shard until all of them are ranked.
+`_run.json` identifies the run. `_scored-*/` contains a part file for each scored shard until all of them are ranked.
 Readers of Parquet folders ignore both, because their names begin with "_".
 """
 
@@ -21,13 +21,13 @@ from onelogit.io.outputs import locked
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What distinguishes a run from others, and once it is finished, what it wrote.
+    """The identity of a run and, after it is complete, its numbers of pairs and errors.
 
     Attributes:
         model: name and digest of the model.
         input: digest of the names and contents of the input files.
-        slice_rows: the maximal number of rows in a shard.
-        pairs: number of pairs written; None until the run is finished.
+        slice_rows: the maximum number of rows in a shard.
+        pairs: number of pairs written; None until the run is complete.
         errors: how many of them are errors.
     """
 
@@ -46,12 +46,12 @@ class RunFolder:
 
     Args:
         path: created when the folder is claimed.
-        run: the record of the unfinished run.
+        run: the record of the run before it is complete.
 
     Attributes:
         path: as given.
-        scored: the folder of the part files. Its name depends on the run, so that a worker of an earlier run that is
-            still alive does not write into it.
+        scored: the folder of the part files. Its name depends on the run, so that a worker of an earlier run, which may
+            still be alive, does not write into it.
     """
 
     def __init__(self, path: Path, run: RunRecord) -> None:
@@ -62,10 +62,10 @@ class RunFolder:
 
     @contextmanager
     def claimed(self, *, is_overwriting: bool) -> Iterator[RunRecord]:
-        """Lock the folder for this run, and get the run's record.
+        """Lock the folder for this run while the block runs, and get the run's record.
 
         Raises:
-            InputError: the folder holds something else, or another process is writing to it.
+            InputError: the folder has other content, or another process is writing to it.
         """
         with locked(self.path):
             found = self._read_record()
@@ -74,8 +74,8 @@ class RunFolder:
                 found = self._run
             elif replace(found, pairs=None, errors=None) != self._run:
                 raise InputError(
-                    f"{self.path} holds results of {_difference(found, self._run)}; pass --overwrite to replace them, "
-                    "or name another folder"
+                    f"{self.path} contains results of {_difference(found, self._run)}; pass --overwrite to replace "
+                    "them, or name another folder"
                 )
             self.scored.mkdir(exist_ok=True)
             yield found

@@ -1,4 +1,4 @@
-"""Tables of scored and of ranked pairs <-> Parquet files."""
+"""Tables of scored or ranked pairs <-> Parquet files."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from onelogit.io.atomic_write import atomic_file
 
 WRITE_ADVICE = "; once it can, run the same command again"
 
-# A scored pair, with all that ranking needs.
+# A scored pair, with all columns that ranking needs.
 SCORED = pyarrow.schema({
     "place": "int64",  # position among all pairs; the order of equal logits
     "query_id": "string",
@@ -50,7 +50,7 @@ def scored_table(pairs: Sequence[ScoringPair], results: Sequence[PairResult], po
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a part file is complete; a full disk or a power failure may leave one that is not."""
+    """Whether a part file is complete; a full disk or a power failure may leave an incomplete one."""
     try:
         parquet.read_metadata(path)
     except (OSError, pyarrow.ArrowException):
@@ -63,7 +63,7 @@ def row_count(path: Path, *, remove: Path | None = None) -> int:
 
     Args:
         path: the file.
-        remove: what the error message advises to remove; the file itself by default.
+        remove: the path that the error message advises to remove; by default, the file itself.
 
     Raises:
         OnelogitError: it cannot be read.
@@ -88,7 +88,7 @@ def _damage_reported(path: Path, remove: Path) -> Iterator[None]:
         yield
     except (OSError, pyarrow.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # an error of the system: the file may be complete
+            raise  # a system error, so the file may be complete
         raise OnelogitError(
             f"{path} is damaged ({first_line(error)}); remove {remove}, and run the same command again"
         ) from error

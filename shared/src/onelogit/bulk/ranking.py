@@ -12,7 +12,7 @@ from pyarrow import compute, parquet
 from onelogit.bulk.part_files import RANKED, SCORED, read_part
 from onelogit.ranking import rank_logits
 
-_PAIRS_PER_TABLE = 500_000  # ranked in memory at once; more if one query has more
+_PAIRS_PER_TABLE = 500_000  # ranked in memory at once; more if a single query has more
 _MAX_TABLES = 500  # each is an open file
 
 
@@ -75,12 +75,12 @@ def _errors(table: Any, queries: Iterable[Sequence[int]]) -> list[str | None]:
 
 
 def grouped_tables(parts: Sequence[Path], folder: Path, pair_count: int) -> Iterator[Any]:
-    """The rows of all parts in tables that hold whole queries; the same parts give the same tables.
+    """The rows of all parts, in tables that contain whole queries; the same parts give the same tables.
 
     Args:
         parts: files with the schema `SCORED`.
         folder: an empty folder for temporary files, used if the rows do not fit in memory.
-        pair_count: the rows of all parts.
+        pair_count: number of rows of all parts.
     """
     count = min(_MAX_TABLES, max(1, -(-pair_count // _PAIRS_PER_TABLE)))
     if count == 1:

@@ -1,8 +1,8 @@
 """Shards -> part files, and a Ray dataset -> a ranked dataset, by actors of a Ray cluster.
 
-For files, only the numbers and ranges of shards travel through Ray. Each worker reads its shards from the input and
-writes its own part files, both in folders that all nodes can access. So nothing is shuffled, nothing must fit in the
-object store, and a shard that Ray runs again, after a worker or a node died, is written again to the same file.
+For files, only the numbers and ranges of shards pass through Ray. Each worker reads its shards from the input and
+writes their part files, both in folders that all nodes can access. So nothing is shuffled, nothing must fit in the
+object store, and a shard that Ray runs again, after a worker or node died, is written to the same file again.
 """
 
 import logging
@@ -43,7 +43,7 @@ class WorkerPool:
     """The number of workers, and the resources of each.
 
     Attributes:
-        workers: the maximal number; fewer run if the cluster has no room for all.
+        workers: the maximum number; fewer run if the cluster has no room for all.
         cpus_per_worker: also the number of threads of a model on a CPU.
         gpus_per_worker: 0 for a model on a CPU.
     """
@@ -54,11 +54,11 @@ class WorkerPool:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise InputError(f"workers must be an integer of at least 1, not {self.workers!r}")
+            raise InputError(f"workers must be a whole number from 1 up, not {self.workers!r}")
         for name in ("cpus_per_worker", "gpus_per_worker"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise InputError(f"{name} must be a number from 0 up, not {value!r}")
+                raise InputError(f"{name} must be a number of at least 0, not {value!r}")
 
     def map_arguments(self, worker: type, *arguments: object) -> dict[str, Any]:
         """The arguments of `map_batches` for a pool of `worker(*arguments)`."""
@@ -73,11 +73,11 @@ class WorkerPool:
 
 
 def warn_if_no_node_fits(pool: WorkerPool) -> None:
-    """Log a warning if no node can run a worker: Ray waits silently, because a cluster may still grow."""
+    """Log a warning if no node can run a worker, because Ray waits silently: a cluster may still grow."""
     needs = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(node.get(kind, 0) >= count for kind, count in needs.items()) for node in nodes):
-        logger.warning("no node has the %s CPUs and %s GPUs of a worker: waiting for one that does", *needs.values())
+        logger.warning("no node has the %s CPUs and %s GPUs of a worker; waiting for such a node", *needs.values())
 
 
 class ShardActor:
@@ -113,7 +113,7 @@ def score_on_ray(pool: WorkerPool, address: str | None = None) -> BulkEngine:
 
     Args:
         pool: the workers.
-        address: of the cluster; None for the one that RAY_ADDRESS names, or else for a new one on this machine.
+        address: of the cluster; None for the environment variable RAY_ADDRESS or, without it, a new local cluster.
     """
     return partial(_score, pool, address)
 
@@ -132,7 +132,7 @@ class PairActor:
     """A reranker that Ray Data can call: a table of rows in, a table of their scored pairs out.
 
     Args:
-        model: hub id, absolute path, or URL; not a reranker, which could not be restored if Ray lost the object.
+        model: hub id, absolute path, or url; not a reranker, because Ray could not restore a lost one.
         options: options of the reranker.
     """
 
@@ -157,7 +157,7 @@ def rerank_dataset(dataset: Any, model: str, options: OpenOptions, pool: WorkerP
 
 
 def _check_free_cpu(pool: WorkerPool) -> None:
-    """Refuse a pool that holds all CPUs: it would wait forever for its input, which needs a CPU, too."""
+    """Refuse a pool that takes all CPUs: it would wait forever for its input, which needs a CPU, too."""
     count, taken = ray.cluster_resources().get("CPU", 0), pool.workers * pool.cpus_per_worker
     if taken > count - 1:
         raise InputError(
@@ -175,7 +175,7 @@ def split_blocks(dataset: Any) -> Any:
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
-    """Use Ray in the block, connecting first if the caller has not, without progress bars and logs of Ray Data.
+    """Connect to Ray for the block, unless it is connected, and silence the progress bars and logs of Ray Data.
 
     Raises:
         OnelogitError: the cluster cannot be reached or refuses the token, or a worker fails.
@@ -217,14 +217,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Fail at once if nothing listens at the address; Ray itself would wait for minutes."""
+    """Fail immediately if nothing listens at the address; Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "://" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _one_line(error: BaseException) -> str:
-    """The last line of the first cause's message: in a report of Ray, that line names the error itself."""
+    """The last line of the original cause's message: in Ray's reports, that line names the error."""
     while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
         error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -30,7 +30,7 @@ def score_pairs(reranker: "AnyReranker", pairs: Sequence[ScoringPair]) -> list[P
         pairs: a pair with an error is not scored and keeps its error.
 
     Raises:
-        Exception: what the reranker raises if it cannot score any pair.
+        Exception: the reranker's error, if it cannot score any pair.
     """
     texts = [(pair.query, pair.document) for pair in pairs if pair.error is None]
     starts = range(0, len(texts), _MAX_PAIRS_PER_CALL)
@@ -46,7 +46,7 @@ def pair_result(outcome: float | str, activation: Activation) -> PairResult:
 
 
 def _outcomes(reranker: "AnyReranker", pairs: list[tuple[str, str]]) -> list[float | str]:
-    """The logit or the error of each pair: a list that fails is halved until the failing pair is alone."""
+    """The logit or the error of each pair; a list that fails is halved until only the failing pair is left."""
     try:
         return cast("list[float | str]", reranker.pair_logits(pairs))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Input files -> shards: numbered ranges of rows, planned once and read one by one."""
+"""Input files -> shards: numbered ranges of rows, planned once, then read one by one."""
 
 import zlib
 from bisect import bisect_right
@@ -16,7 +16,7 @@ from onelogit.io.text_files import line_content, lines_of, opened
 
 INPUT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 _READ_ERRORS = (OSError, EOFError, zlib.error, pyarrow.ArrowException)
-_MAX_SHARD_BYTES = 4 * 2**20  # of text: some 8,000 passages
+_MAX_SHARD_BYTES = 4 * 2**20  # of text: about 8,000 documents
 
 
 class Shard(NamedTuple):
@@ -45,7 +45,7 @@ class ShardPlan(NamedTuple):
 
     @property
     def row_count(self) -> int:
-        """The rows of all shards."""
+        """The number of rows in all shards."""
         return sum(shard.rows for shard in self.shards)
 
 
@@ -54,10 +54,10 @@ def plan_shards(path: Path, slice_rows: int) -> ShardPlan:
 
     Args:
         path: a .parquet, .jsonl or .jsonl.gz file, or a folder of them; names that begin with "." or "_" are ignored.
-        slice_rows: the maximal number of rows in a shard; long rows make smaller shards.
+        slice_rows: the maximum number of rows in a shard; shards of long rows are smaller.
 
     Raises:
-        InputError: the input does not exist, cannot be read, or holds no rows.
+        InputError: the input does not exist, cannot be read, or contains no rows.
     """
     shards: list[Shard] = []
     digest = 0
@@ -69,7 +69,7 @@ def plan_shards(path: Path, slice_rows: int) -> ShardPlan:
         shards += [shard._replace(number=number) for number, shard in enumerate(found, start=len(shards))]
         digest = zlib.crc32(f"{file.name} {checksum}".encode(), digest)
     if not shards:
-        raise InputError(f"{path} holds no rows")
+        raise InputError(f"{path} contains no rows")
     return ShardPlan(shards, f"{digest:08x}")
 
 
@@ -122,13 +122,13 @@ def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
 
 
 class ShardReader:
-    """Reads shards of any files; shards of one file in ascending order take one pass over it. For one thread."""
+    """Reads shards of any files; shards of a file in ascending order take one pass over it. Not thread-safe."""
 
     def __init__(self) -> None:
         self._parquet: _ParquetRows | None = None
 
     def rows(self, shard: Shard) -> list[object]:
-        """The rows of a shard, as `pairs_of` takes them; an InputError in place of a line that is not JSON.
+        """The rows of a shard, for `pairs_of`; an InputError instead of a line that is not a JSON object.
 
         Raises:
             InputError: the file has changed since the shards were planned, or cannot be read.
@@ -138,7 +138,7 @@ class ShardReader:
         except _READ_ERRORS as error:
             raise InputError(f"{shard.file} cannot be read: {first_line(error)}") from error
         if len(rows) != shard.rows:
-            raise InputError(f"{shard.file} has changed: {len(rows)} rows where {shard.rows} were planned")
+            raise InputError(f"{shard.file} has changed during the run: {len(rows)} rows instead of {shard.rows}")
         return rows
 
     def _parquet_rows(self, shard: Shard) -> list[object]:
@@ -158,7 +158,7 @@ def _jsonl_rows(shard: Shard) -> Iterator[object]:
 
 
 class _ParquetRows:
-    """A Parquet file, read forwards from a shard's first row group on, with the rows of one shard in memory."""
+    """A Parquet file, read forwards from a shard's first row group, with the rows of one shard in memory."""
 
     def __init__(self, shard: Shard) -> None:
         file = parquet.ParquetFile(shard.file, pre_buffer=False)
@@ -171,7 +171,7 @@ class _ParquetRows:
         self._remaining: Any = None  # read from the file, but not returned yet
 
     def is_before(self, shard: Shard) -> bool:
-        """Whether the shard's rows are still to be read."""
+        """Whether the shard's rows have not been passed yet."""
         return shard.file == self._path and shard.start >= self._next_row
 
     def read(self, shard: Shard) -> list[object]:

@@ -1,7 +1,7 @@
 """Shards -> part files, by vLLM on a Ray cluster: Ray Data's vLLM stage between `RowEncoder` and `decode_row`.
 
-The model must have been written by `onelogit convert`. vLLM reads token ids from onelogit's own encoder, so prompts,
-truncation and the handling of control tokens do not depend on the version of vLLM; it returns raw logits.
+The model must have been written by `onelogit convert`. vLLM reads token ids from onelogit's encoder, so prompts,
+truncation and the handling of control tokens do not depend on vLLM's version. It returns raw logits.
 """
 
 import json
@@ -33,7 +33,7 @@ _OPTIONS = {
     *("revision", "token", "recipe", "dtype", "device", "max_tokens", "instruction", "activation"),
     *("allow_control_tokens", "long_documents"),
 }
-_PLACEHOLDER_IDS = [0]  # for a row that has an error already: vLLM must get some prompt
+_PLACEHOLDER_IDS = [0]  # for a row that has an error already, because vLLM needs some prompt
 
 
 def load_converted_encoder(model: str, options: OpenOptions) -> LoadedEncoder:
@@ -58,13 +58,13 @@ def _check_options(options: OpenOptions) -> None:
         raise InputError(f"engine vllm runs on 'cuda', or with a CPU build on 'cpu', not on {options['device']!r}")
     for name, value in options.items():
         if name not in _OPTIONS and value is not None and value is not False:
-            raise InputError(f"{name!r} is no option of engine vllm")
+            raise InputError(f"engine vllm does not support the option {name!r}")
 
 
 class RowEncoder:
-    """Adds to the row of a pair what vLLM's stage needs: token ids, and the request for a raw logit.
+    """Adds the columns that vLLM's stage needs to the row of a pair: token ids, and the request for a raw logit.
 
-    It is pickled as its spec, and loads its tokenizer where it is used.
+    It is pickled as its spec, and loads its tokenizer in the process that uses it.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -141,7 +141,7 @@ def write_shards(
         number = row["number"]
         if number not in arrived:
             continue  # written already
-        # Ray does not pass the rows of failed requests through `decode_row`.
+        # Ray does not call `decode_row` for the rows of failed requests.
         arrived[number][row["position"]] = row if "logit" in row else decode_row(row)
         if len(arrived[number]) >= row["pairs"]:
             by_position = arrived.pop(number)
@@ -170,13 +170,13 @@ def engine_settings(pool: WorkerPool, spec: WorkerSpec, max_tokens: int) -> dict
             "tensor_parallel_size": int(pool.gpus_per_worker) or 1,
             **{name: spec.options[name] for name in ("dtype", "revision") if spec.options.get(name)},
         },
-        # Without it, Ray would wait for a GPU forever.
+        # Without this, Ray would wait for a GPU forever.
         "placement_group_config": {"bundle_per_worker": {"CPU": pool.cpus_per_worker}} if is_on_cpu else None,
         "chat_template_stage": False,
         "tokenize_stage": False,
         "detokenize_stage": False,
         "should_continue_on_error": True,
-        "log_engine_metrics": False,  # would need a port
+        "log_engine_metrics": False,  # needs a port
     }
 
 

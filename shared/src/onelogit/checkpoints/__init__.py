@@ -1,1 +1,1 @@
-"""A model's id or folder -> its files, its recipe and its loaded parts."""
+"""A model's id or folder -> its files, its recipe, and its weights and tokenizer."""

@@ -1,4 +1,4 @@
-"""Names of a device and a dtype -> the device that a model runs on, and the dtype that it computes in."""
+"""Names of a device and a dtype -> the device on which a model runs, and the dtype in which it computes."""
 
 from typing import Any
 
@@ -34,12 +34,12 @@ def find_device(name: str | None) -> torch.device:
 
 
 def is_quantised(config: PretrainedConfig) -> bool:
-    """Whether a model's weights are quantised, or are to be when they are loaded."""
+    """Whether a model's weights are quantised, or will be when they are loaded."""
     return any(getattr(each, "quantization_config", None) is not None for each in (config, config.get_text_config()))
 
 
 def find_device_map(options: LoadOptions, config: PretrainedConfig, device: torch.device) -> Any:
-    """The device map for transformers; None for a model that is moved to its device once it is loaded.
+    """The device map for transformers; None for a model that is moved to its device after loading.
 
     Quantised weights are created on their device: some kinds cannot be moved, and some go to the first GPU by default.
     """
@@ -49,13 +49,14 @@ def find_device_map(options: LoadOptions, config: PretrainedConfig, device: torc
 
 
 def find_dtype(name: str | None, stored: object, device: torch.device, *, is_kept: bool = False) -> torch.dtype:
-    """The dtype of that name, or that of the stored weights.
+    """The dtype of that name, or the dtype of the stored weights.
 
     Args:
         name: bfloat16, float16 or float32; None for the stored dtype.
         stored: the dtype of the checkpoint's configuration; anything else counts as float32.
-        device: if it has no instructions for a stored half precision, float32 is faster and more exact, and used.
-        is_kept: use the stored dtype in any case: quantised weights are unpacked to it.
+        device: float32 is used if the device has no instructions for the stored half precision; it is then faster and
+            more exact.
+        is_kept: use the stored dtype on any device, because quantised weights are unpacked to it.
 
     Raises:
         InputError: there is no such dtype.

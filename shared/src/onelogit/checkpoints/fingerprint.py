@@ -1,4 +1,4 @@
-"""A ModelSpec -> its label in results: the model's name and a digest of everything that affects a logit. No torch."""
+"""A ModelSpec -> its label in results: the model's name and a digest of what affects its logits. No torch."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from onelogit.options import API_KEY_VARIABLE, ModelSpec, OpenOptions, plain_opt
 from onelogit.recipes.recipe import recipe_fields
 from onelogit.validation import checked_path
 
-# Options that do not affect the logits. The recipe is resolved first, and then counts.
+# Options that do not affect the logits, and the recipe, which is resolved before it enters the digest.
 _WITHOUT_EFFECT = {
     *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "compile", "device", "device_map"),
     *("api_key", "token", "headers", "timeout_s", "attempts", "requests_at_once", "pairs_a_request"),
@@ -24,7 +24,7 @@ _TAIL_BYTES = 2**16
 
 
 def portable_spec(spec: ModelSpec) -> ModelSpec:
-    """The spec as plain data for another process, which may have another environment and working directory."""
+    """The spec for another process, which may have another environment and working directory, as plain data."""
     model, options = spec.model, dict[str, Any](plain_options(cast("OpenOptions", spec.options)))
     if model is not None and checked_path(model).is_dir():
         model = str(checked_path(model).absolute())
@@ -37,11 +37,11 @@ def portable_spec(spec: ModelSpec) -> ModelSpec:
 def model_label(spec: ModelSpec) -> str:
     """The model's name and twelve hexadecimal digits: the same on any machine for the same model, recipe and options.
 
-    Of weights, only sizes and last bytes are read; a server's weights are not known.
+    Only the sizes and the last bytes of weight files are read; a server's weights are unknown.
 
     Raises:
         CheckpointError: the model is not found, or damaged.
-        RecipeError: it is not known how the model reranks.
+        RecipeError: no recipe is known for the model.
     """
     facts: dict[str, object] = {
         name: value for name, value in spec.options.items() if name not in _WITHOUT_EFFECT and value is not False

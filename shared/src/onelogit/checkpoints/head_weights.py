@@ -1,4 +1,4 @@
-"""A stored head -> the weights that make the logit: rows of a language-model head, or the layers of a module chain."""
+"""A stored head -> the weights that give the logit: rows of a language-model head, or the layers of a module chain."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 
 
 class HeadRows(NamedTuple):
-    """The rows of a head that make the logit: the true one and, for a difference, the false one.
+    """The rows of a head that give the logit: the true token's and, for a difference, the false token's.
 
     Attributes:
         weight: shape (rows, hidden), in the stored dtype.
@@ -30,12 +30,12 @@ class HeadRows(NamedTuple):
 
 
 def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> HeadRows:
-    """Some rows of a head; the others are not read from disk.
+    """Some rows of a head; only these are read from disk.
 
     Args:
-        folder: the checkpoint.
+        folder: of the checkpoint.
         ids: rows of the language-model head; None for the only row of a native head.
-        is_tied: whether the input embeddings serve as the head if no head is stored.
+        is_tied: whether the input embeddings are the head if no head is stored.
 
     Raises:
         CheckpointError: there is no such head, or its file is damaged.
@@ -46,9 +46,9 @@ def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> Hea
     names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
     key = next((found for name in names if (found := _find_key(files, name)) is not None), None)
     if key is None:
-        raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}: the head's rows cannot be read")
+        raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}, so its head cannot be read")
     if ids is None and (count := _count_rows(files[key], key)) != 1:
-        raise UnsupportedModelError(f"{key} has {count} rows: a reranker's own head must have one logit")
+        raise UnsupportedModelError(f"{key} has {count} rows; a reranker's own head must have one logit")
     rows = [0] if ids is None else ids
     bias_key = _find_key(files, names[0].replace("weight", "bias"))
     return HeadRows(
@@ -58,7 +58,7 @@ def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> Hea
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:
-    """The dtype of a checkpoint's first tensor; None if it is quantised. For a configuration that names no dtype."""
+    """The dtype of a checkpoint's first tensor, for configurations that name no dtype; None if it is quantised."""
     key, file = next(iter(files_of_tensors(folder).items()))
     names = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
     with safe_open(file, framework="pt") as tensors:
@@ -69,7 +69,7 @@ def read_module_layers(folder: Path, chain: ModuleChain) -> nn.Sequential:
     """The layers of a module chain with their weights, in float32.
 
     Raises:
-        CheckpointError: a module's file is missing or damaged, or holds other tensors than its config.json declares.
+        CheckpointError: a file is missing or damaged, or contains other tensors than its config.json declares.
     """
     layers: list[nn.Module] = []
     for layer in chain.layers:
@@ -97,26 +97,26 @@ def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:
                 raise RecipeError(f"the token id {row} is outside the vocabulary of {count} tokens")
         taken = torch.cat([tensor[row : row + 1] for row in rows])
     if not taken.is_floating_point() or taken.element_size() < 2:
-        raise UnsupportedModelError(f"{key} is quantised ({taken.dtype}); take the unquantised checkpoint")
+        raise UnsupportedModelError(f"{key} is quantised ({taken.dtype}); use the unquantised checkpoint")
     return taken
 
 
 def _read_layer(folder: Path, declared: DenseLayer | NormLayer) -> nn.Module:
     file = folder / "model.safetensors"
     if not file.is_file():
-        raise CheckpointError(f"{folder} holds no weights (model.safetensors); pickled ones (.bin) are not read")
+        raise CheckpointError(f"{folder} has no weights (model.safetensors); pickled weights (.bin) are not supported")
     layer: nn.Module
     if isinstance(declared, DenseLayer):
         layer = nn.Linear(declared.inputs, declared.outputs, bias=declared.has_bias, device="meta")
     else:
         layer = nn.LayerNorm(declared.inputs, device="meta")
     with _refuse_damaged(file):
-        # Tensors are named after an attribute of the module: linear.weight, norm.bias.
+        # Tensor names begin with an attribute of the module: linear.weight, norm.bias.
         tensors = {name.rpartition(".")[2]: tensor.float() for name, tensor in load_file(file).items()}
     try:
         layer.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{file} does not hold the tensors that its config.json declares: {error}") from error
+        raise CheckpointError(f"{file} does not contain the tensors that its config.json declares: {error}") from error
     return layer
 
 
@@ -125,4 +125,4 @@ def _refuse_damaged(file: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+        raise CheckpointError(f"{file} is damaged or incomplete: {error}") from error

@@ -31,10 +31,10 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
 
     Raises:
         CheckpointError: there is no such folder or model, or the model cannot be fetched.
-        InputError: an empty name, an unknown user's home, or a revision of a local folder.
+        InputError: the name is empty, or begins with an unknown user's home, or a local folder is given a revision.
     """
     if not name:
-        raise InputError("the model's name is empty: give a hub id or a folder")
+        raise InputError("the model's name is empty; give a hub id or a folder")
     name = str(checked_path(name)) if name.startswith("~") else name
     if Path(name).is_dir():
         if revision is not None:
@@ -48,29 +48,29 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
         return Path(_download(name, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
-            f"the model {name!r} is neither a folder here nor found on the hub; check the spelling, log in for a gated "
-            f"model, or download it beforehand if there is no network ({first_line(error)})"
+            f"the model {name!r} is neither a local folder nor found on the hub; check the spelling, log in for a "
+            f"gated model, or download it beforehand if there is no network ({first_line(error)})"
             f"{_moved_aside(Path(name))}"
         ) from error
 
 
 def _download(name: str, **options: Any) -> str:
-    """The hub's folder, or the cached one if the hub cannot be reached: some clients contact it even for a commit."""
+    """The hub's folder, or the cached one if the hub is unreachable; some clients contact the hub even for a commit."""
     try:
         return str(snapshot_download(name, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError):
         raise
-    except Exception as error:  # any class of a transport or a disk
+    except Exception as error:  # transports and disks raise errors of any class
         is_disk_error = isinstance(error, OSError) and not isinstance(error, ConnectionError)
         with suppress(LocalEntryNotFoundError):
-            if not is_disk_error:  # a full disk leaves half a model in the cache
+            if not is_disk_error:  # after a disk error, the cached model may be incomplete
                 return str(snapshot_download(name, **options, local_files_only=True))
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(f"the model {name!r} cannot be fetched ({reason})") from error
 
 
 def _moved_aside(folder: Path) -> str:
-    """Where an earlier export is, if a process was killed while it replaced that export; see `io.atomic_write`."""
+    """The place of an earlier export, if a process was killed while it replaced that export; see `io.atomic_write`."""
     name = escape(folder.name)
     found = sorted(folder.absolute().parent.glob(f".{name}-*/{name}/config.json"))
     return f"; an interrupted export left the earlier one at {found[-1].parent}" if found else ""
@@ -80,17 +80,17 @@ def read_texts(folder: Path) -> dict[str, str]:
     """The text of each small file, by its path in the folder.
 
     Raises:
-        CheckpointError: the folder is not a checkpoint, or only an adapter, or a file is not UTF-8.
+        CheckpointError: the folder is not a checkpoint or only a PEFT adapter, or a file is not UTF-8.
     """
     files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
     texts = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
     if "config.json" not in texts and "adapter_config.json" in texts:
         raise CheckpointError(
-            f"{folder} is a PEFT adapter (LoRA), not a model: merge it into its model with `merge_and_unload()` of "
+            f"{folder} is a PEFT adapter (LoRA), not a model; merge it into its model with `merge_and_unload()` of "
             "peft, save the result with the tokenizer, and use that folder"
         )
     if "config.json" not in texts:
-        raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint")
+        raise CheckpointError(f"{folder} has no config.json, so it is not a checkpoint")
     return texts
 
 
@@ -106,15 +106,15 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
     if not file.is_file():
         if any(folder.glob("*.bin")):
             raise CheckpointError(
-                f"{folder} holds pickled weights (.bin), which can run code and are not read; save them as safetensors "
-                "with model.save_pretrained(folder) of transformers"
+                f"{folder} has pickled weights (.bin), which are not supported because they can run code; save them as "
+                "safetensors with model.save_pretrained(folder) of transformers"
             )
-        raise CheckpointError(f"{folder} holds no weights (model.safetensors)")
+        raise CheckpointError(f"{folder} has no weights (model.safetensors)")
     try:
         with safe_open(file, framework="np") as tensors:
             return dict.fromkeys(tensors.keys(), file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short: {error}") from error
+        raise CheckpointError(f"{file} is damaged or incomplete: {error}") from error
 
 
 def _indexed_files(index: Path) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""A ModelSpec -> the encoder of its prompts, read without weights, without transformers and so without torch."""
+"""A ModelSpec -> the encoder of its prompts. Reads no weights; imports neither transformers nor torch."""
 
 import json
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from onelogit.prompts.encoder import Encoder
 
 
 class LoadedEncoder(NamedTuple):
-    """What writes the prompts of a model.
+    """The encoder of a model's prompts, with the parts that it was built from.
 
     Attributes:
         model: the model and its recipe.
         tokenizer: the model's own.
         encoder: writes its prompts, within the limits of the options.
-        instruction: of the options, or else the recipe's default; None for none.
+        instruction: from the options, or the recipe's default; None for none.
     """
 
     model: ResolvedModel
@@ -41,13 +41,13 @@ def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = N
     """The encoder of a model.
 
     Args:
-        spec: the model, with the options about prompts; a resolved one is not looked up again.
-        position_limit: how many tokens the model can read, if that is known.
+        spec: the model, with the options about prompts; if it is resolved already, it is not looked up again.
+        position_limit: how many tokens the model can read; None if that is unknown.
 
     Raises:
         CheckpointError: the model is not found, or its tokenizer cannot be read.
-        RecipeError: it is not known how the model reranks.
-        InputError: an option out of its range.
+        RecipeError: no recipe is known for the model.
+        InputError: an option is out of range.
     """
     model = spec if isinstance(spec, ResolvedModel) else resolve_model(spec)
     tokenizer = read_tokenizer(model.folder, model.texts)
@@ -59,7 +59,7 @@ def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
     """The tokenizer of a folder.
 
     Args:
-        folder: holds tokenizer.json.
+        folder: contains tokenizer.json.
         texts: of the folder's small files.
 
     Raises:
@@ -71,7 +71,7 @@ def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
     try:
         backend = Tokenizer.from_file(str(file))
         bos_token = _text_of(json.loads(texts.get("tokenizer_config.json", "{}")).get("bos_token"))
-    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+    except Exception as error:  # tokenizers raises only Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
     return FileTokenizer(backend, bos_token)
 

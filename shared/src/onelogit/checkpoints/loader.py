@@ -1,4 +1,4 @@
-"""A model's id or path -> the parts of its checkpoint: a backbone, the rows of its head, a tokenizer, a recipe."""
+"""A model's id or path -> the parts of its checkpoint: backbone, head rows, tokenizer and recipe."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -19,23 +19,23 @@ from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
 
 logger = logging.getLogger(__name__)
 
-# Fields of a config that change logits after the head, so that a head row alone would not give them.
+# Config fields that change logits after the head, so that a head row alone does not give the model's logits.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "dim_model_base")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What a classifier is made of.
+    """The parts of a classifier.
 
     Attributes:
-        model: a backbone without a head, or, where both `head_rows` and `layers` are None, a classifier complete with
-            its own; in evaluation mode, on its device.
-        head_rows: what the logit is made from; None where the model needs none.
-        chain: the modules that make the logit, for a checkpoint that has them.
-        layers: those of the chain, in float32; None where there is none.
+        model: in evaluation mode, on its device: a backbone without a head, or a complete classifier if both
+            `head_rows` and `layers` are None.
+        head_rows: the rows of the language-model head that give the logit, or None.
+        chain: the modules that give the logit, or None.
+        layers: the chain's layers, in float32, or None.
         tokenizer: the checkpoint's own.
-        recipe: with token ids in place of texts.
-        pad_token_id: the tokenizer's, or its end-of-sequence token where it names none.
+        recipe: with token ids instead of texts.
+        pad_token_id: see `pad_token_id`.
     """
 
     model: PreTrainedModel
@@ -48,18 +48,18 @@ class Checkpoint:
 
 
 def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
-    """The parts of a checkpoint. Small files are read first, so that an unusable model is refused without its weights.
+    """The parts of a checkpoint. Small files are checked first: no weights are downloaded for an unusable model.
 
-    Only the rows of the language-model head that the recipe names are read.
+    Of the language-model head, only the rows that the recipe names are read.
 
     Raises:
         CheckpointError: the model is not found, lacks weights, or is damaged.
         RecipeError: no recipe is known, or it does not fit the tokenizer.
-        InputError: an unknown device or dtype.
+        InputError: the device or dtype is unknown.
     """
     spec = model.spec if isinstance(model, ResolvedModel) else model
     options = spec.load_options
-    find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # refused before anything is read
+    find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # raises before anything is read
     found = model if isinstance(model, ResolvedModel) else resolve_model(model)
     name, chain = found.name, read_module_chain(found.texts)
     _warn_of_licence(name, found.recipe.licence)
@@ -67,7 +67,7 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     tokenizer = load_tokenizer(found.folder, options)
     recipe = _with_token_ids(found.recipe, tokenizer)
     folder = fetch_weights(found).folder
-    files_of_tensors(folder)  # refuses missing or damaged files before transformers sees them
+    files_of_tensors(folder)  # raises for missing or damaged files, before transformers reads them
     head_rows = None
     layers = None if chain is None else read_module_layers(folder, chain)
     if recipe.chat_template is not None and chain is None:
@@ -89,13 +89,13 @@ def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
     """The checkpoint's configuration.
 
     Raises:
-        CheckpointError: this version of transformers does not know the architecture, or it needs code of its own.
+        CheckpointError: the architecture is unknown to this version of transformers, or needs its own Python code.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
-    except Exception as error:  # transformers' checks of a configuration raise classes of their own
+    except Exception as error:  # transformers' configuration checks raise errors of many classes
         raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {first_line(error)}") from error
     return config
 
@@ -108,12 +108,12 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
-    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+    except Exception as error:  # tokenizers raises only Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first_line(error)}") from error
     if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
         raise CheckpointError(f"{folder} has no tokenizer (tokenizer.json)")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise CheckpointError(f"{type(tokenizer).__name__} is a tokenizer in Python; onelogit needs a tokenizer.json")
+        raise CheckpointError(f"{type(tokenizer).__name__} is a slow tokenizer; onelogit needs a tokenizer.json")
     return tokenizer
 
 
@@ -123,7 +123,7 @@ def _with_token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recip
     true = token_id(recipe.read_out.true, tokenizer)
     false = None if recipe.read_out.false is None else token_id(recipe.read_out.false, tokenizer)
     if true == false:
-        raise RecipeError(f"a read-out needs a true token, and another false one or none, not {recipe.read_out}")
+        raise RecipeError(f"a read-out needs a true token and, if any, a different false token, not {recipe.read_out}")
     return replace(recipe, read_out=replace(recipe.read_out, true=true, false=false))
 
 
@@ -132,7 +132,7 @@ def _ids(read_out: ReadOut) -> list[int]:
 
 
 def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
-    """The id of an answer token; an id is its own.
+    """The id of an answer token, which is given as text or as id.
 
     Raises:
         RecipeError: the text is not one token.
@@ -142,7 +142,7 @@ def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
     vocabulary = tokenizer.get_vocab()
     ids = tokenizer.encode(token, add_special_tokens=False)
     if token == tokenizer.unk_token or (len(ids) != 1 and token in vocabulary):
-        return vocabulary[token]  # spelled as the vocabulary spells it
+        return vocabulary[token]  # the vocabulary's own spelling
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
     return int(ids[0])
@@ -154,11 +154,11 @@ def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOu
         if value not in (None, 1, 1.0):
             raise UnsupportedModelError(f"{name!r} changes its logits after the head ({field}={value})")
     if getattr(config, "use_bidirectional_attention", None):
-        raise UnsupportedModelError(f"{name!r} attends in both directions: no token is the last that sees all")
+        raise UnsupportedModelError(f"{name!r} attends in both directions, so no last token sees the whole prompt")
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
-    """The tokenizer's padding token, or its end-of-sequence token where it names none."""
+    """The tokenizer's padding token, or its end-of-sequence token if it has none."""
     ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
     return int(next(known, 0))

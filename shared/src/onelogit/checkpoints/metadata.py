@@ -1,4 +1,4 @@
-"""The texts of a checkpoint's small files -> what they declare of a reranker. Reads no disk, knows no model family."""
+"""The texts of a checkpoint's small files -> the reranker that they declare. Reads no disk, knows no model family."""
 
 import json
 import re
@@ -31,12 +31,12 @@ _STRUCTURING = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankerMetadata:
-    """What a checkpoint's files declare; None for what they do not declare.
+    """The reranker that a checkpoint's files declare; fields that they do not declare are None.
 
     Attributes:
-        files: which files declare it, for people to read.
+        files: which files declare it, for messages.
         read_out: None for the checkpoint's own head.
-        chat_template: for contents that are strings; the variables that the files fix are set at its beginning.
+        chat_template: for contents that are strings; it begins by setting the variables that the files fix.
         max_tokens: of the reranker; the tokenizer's limit may be larger or smaller.
     """
 
@@ -51,7 +51,7 @@ class RerankerMetadata:
 
 
 def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata | None:
-    """What `modules.json` and the files it points to declare; None if there is no such file.
+    """The metadata in `modules.json` and the files it points to; None if there is no such file.
 
     Raises:
         RecipeError: a required field is missing.
@@ -89,7 +89,7 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
 
 
 def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
-    """What the fields of `config.json` that make vLLM convert a model declare; None if there are none.
+    """The metadata in the fields of `config.json` that make vLLM convert a model; None if there are none.
 
     Raises:
         RecipeError: the fields contradict each other.
@@ -140,7 +140,7 @@ def read_licence(texts: SmallFiles) -> str | None:
 
 
 def read_activation(texts: SmallFiles) -> Activation | None:
-    """The activation that the files name for Sentence Transformers, in its newest place first, or None.
+    """The activation that the files name for Sentence Transformers, or None; fields of newer versions take precedence.
 
     Raises:
         RecipeError: the activation is neither a sigmoid nor the identity.
@@ -169,7 +169,7 @@ def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
     """The content of a JSON file; an empty `kind` if there is no such file.
 
     Raises:
-        CheckpointError: the file is not JSON, or its content is not a `kind`.
+        CheckpointError: the file is not JSON, or its content is not an instance of `kind`.
     """
     if path not in texts:
         return kind()
@@ -178,7 +178,7 @@ def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, kind):
-        raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, but holds a {type(content).__name__}")
+        raise CheckpointError(f"{path} must contain a JSON {kind.__name__}, not a {type(content).__name__}")
     return content
 
 
@@ -199,7 +199,7 @@ def _logit_score(texts: SmallFiles, folder: str) -> ReadOut:
     ids = parse_json(texts, path)
     true, false = ids.get("true_token_id"), ids.get("false_token_id")
     if type(true) is not int or type(false) not in (int, type(None)):
-        raise RecipeError(f"{path} must name true_token_id, a whole number, but has {ids}")
+        raise RecipeError(f"{path} must name true_token_id, an integer, but contains {ids}")
     return ReadOut(true=true, false=false)
 
 

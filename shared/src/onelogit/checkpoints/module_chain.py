@@ -1,4 +1,4 @@
-"""The small files of a checkpoint -> the head that its modules make: a pooling, and layers to one logit. No torch.
+"""The small files of a checkpoint -> the head that its modules form: a pooling, and layers to one logit. No torch.
 
 Sentence Transformers stores some rerankers as modules after a plain backbone: Transformer, Pooling, then Dense and
 LayerNorm, the last Dense with one output (cross-encoder/ettin-reranker-*).
@@ -12,7 +12,7 @@ from onelogit.errors import UnsupportedModelError
 
 Pooling = Literal["cls", "mean", "lasttoken"]
 
-_STATE = "sentence_embedding"  # the name of what one module passes to the next
+_STATE = "sentence_embedding"  # the name of the value that one module passes to the next
 _ACTIVATIONS = ("GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "Tanh")
 _OLD_POOLINGS = {
     "pooling_mode_cls_token": "cls",
@@ -23,7 +23,7 @@ _OLD_POOLINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseLayer:
-    """A linear layer, whose tensors are in `folder`, and an activation, by the name of its class in `torch.nn`."""
+    """A linear layer and an activation, which is named by its class in `torch.nn`; the tensors are in `folder`."""
 
     folder: str
     inputs: int
@@ -52,7 +52,7 @@ def read_module_chain(texts: SmallFiles) -> ModuleChain | None:
     """The module chain that `modules.json` and the files it points to declare; None for a checkpoint without one.
 
     Raises:
-        UnsupportedModelError: the chain has other steps, or ends in several labels.
+        UnsupportedModelError: the chain has a module that is not supported, or gives several labels.
 
     Source: sentence_transformers 6.2, sentence_transformer/modules/{pooling,layer_norm}.py, base/modules/dense.py.
     """
@@ -96,9 +96,9 @@ def _dense_layer(folder: str, config: dict[str, Any], is_last: bool) -> DenseLay
     source = config.get("module_input_name", _STATE)
     target = config.get("module_output_name") or source
     if source != _STATE or target != ("scores" if is_last else _STATE) or config.get("use_residual"):
-        raise _unsupported(f"{folder} leads from {source!r} to {target!r}, or has a residual connection")
+        raise _unsupported(f"{folder} maps {source!r} to {target!r}, or has a residual connection")
     if is_last and config.get("out_features") != 1:
-        raise _unsupported(f"{folder} gives {config.get('out_features')} labels: a reranker's head must have one logit")
+        raise _unsupported(f"{folder} gives {config.get('out_features')} labels, but a reranker's head gives one logit")
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = path.rpartition(".")[2]
     if not path.startswith("torch.nn.") or activation not in _ACTIVATIONS:
@@ -127,6 +127,6 @@ def _positive_integer(folder: str, config: dict[str, Any], name: str) -> int:
 
 def _unsupported(reason: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"the modules of modules.json do not make one logit in a supported way: {reason}; "
+        f"modules.json does not give one logit in a supported way: {reason}; "
         "sentence_transformers.CrossEncoder can run it"
     )

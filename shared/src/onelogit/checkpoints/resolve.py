@@ -30,21 +30,21 @@ _NATIVE = "ForSequenceClassification"
 
 
 class ResolvedRecipe(NamedTuple):
-    """A recipe, and for people to read, the reason for it."""
+    """A recipe, and the reason for it, for messages."""
 
     recipe: Recipe
     because: str
 
 
 class ResolvedModel(NamedTuple):
-    """A model that was found, with all that its small files say.
+    """A model that was found, with its small files and its recipe.
 
     Attributes:
         spec: the model's name and options.
-        folder: holds at least the small files; see `fetch_weights`.
+        folder: contains at least the small files; see `fetch_weights`.
         texts: of the small files.
         recipe: how to use the model.
-        because: the reason for the recipe, for people to read.
+        because: the reason for the recipe, for messages.
     """
 
     spec: ModelSpec
@@ -65,7 +65,7 @@ def resolve_model(spec: ModelSpec) -> ResolvedModel:
     Raises:
         CheckpointError: the model is not found, or its files are damaged.
         RecipeError: as `resolve_recipe`.
-        InputError: the recipe of the options is none, or a local folder is given a revision.
+        InputError: the recipe in the options is invalid, or a local folder is given a revision.
     """
     given = checked_recipe(spec.options.get("recipe"))
     folder = _find_folder(spec, with_weights=False)
@@ -89,17 +89,17 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     """The recipe of a model.
 
     The first of these that applies: the caller's recipe; the files for Sentence Transformers; the fields for vLLM; a
-    native `...ForSequenceClassification` head; the table of families, by id, by base model, by name. Files take
-    precedence over the table for what they declare: template, token ids, default instruction. The table adds what
-    files cannot declare: the scale of the published score, the longest prompt.
+    native `...ForSequenceClassification` head; the table of families, by id, by base model, by name. Template, token
+    ids and default instruction are taken from the files if they declare them. The scale of the published score and the
+    longest prompt come from the table, because files cannot declare them.
 
     Args:
         model: hub id or path.
         texts: of the checkpoint's small files.
-        recipe: the caller's, used as it is.
+        recipe: the caller's, used unchanged.
 
     Raises:
-        RecipeError: no file declares a recipe and the table does not know the model, or the recipe does not fit it.
+        RecipeError: neither the files nor the table have a recipe for the model, or the recipe does not fit it.
         UnsupportedModelError: the model's relevance is not a single logit.
     """
     architecture = _architecture(texts)
@@ -107,14 +107,14 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     try:
         found = ResolvedRecipe(recipe, "the caller's recipe") if recipe is not None else _resolve(model, texts)
         if found.recipe.chat_template is not None:
-            takes_instruction(found.recipe.chat_template)  # refuses a template that loses the query or the document
+            takes_instruction(found.recipe.chat_template)  # raises for a template that drops the query or the document
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
     except RecipeError as error:
         raise RecipeError(f"{model!r}: {error}") from error
     is_native = _has_head(texts) and read_vllm_metadata(texts) is None
     if is_native and found.recipe.read_out is not None:
-        raise RecipeError(f"{model!r} is a {architecture}, which has its own head: its recipe needs read_out=None")
+        raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
     if not is_native and found.recipe.read_out is None:
         raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no classification head")
     licence = read_licence(texts)
@@ -130,7 +130,7 @@ def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
     if metadata is not None and (metadata.chat_template is not None or known is not None or is_native):
         return _merge(model, metadata, known)
     if metadata is not None:
-        raise RecipeError(f"{metadata.files}, but no chat template: pass recipe=Recipe(...)")
+        raise RecipeError(f"{metadata.files}, but no chat template; pass recipe=Recipe(...)")
     if is_native:
         native = _native_head(texts)
         return _merge(model, native if known is None else replace(native, chat_template=None), known)
@@ -140,7 +140,7 @@ def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
 
 
 def _without_template_for_chat(metadata: RerankerMetadata | None) -> RerankerMetadata | None:
-    """The metadata, without a chat template that is a language model's own and not a reranker's."""
+    """The metadata without its chat template, if that is a language model's and not a reranker's."""
     if metadata is None or metadata.chat_template is None:
         return metadata
     try:
@@ -163,7 +163,7 @@ def _native_head(texts: SmallFiles) -> RerankerMetadata:
 
 
 def _merge(model: str, metadata: RerankerMetadata, known: ResolvedRecipe | None) -> ResolvedRecipe:
-    """The metadata, completed from the table, or else with the defaults of Sentence Transformers."""
+    """The metadata, completed from the table, or for a model that is not in it, by Sentence Transformers' defaults."""
     if known is None:
         limits = (metadata.max_tokens, metadata.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
         recipe = Recipe(
@@ -192,7 +192,7 @@ def _merge(model: str, metadata: RerankerMetadata, known: ResolvedRecipe | None)
 
 
 def known_recipe(name: str) -> Recipe | None:
-    """The recipe of the table for a model of this name, without looking at its files; None for an unknown name."""
+    """The table's recipe for a model of this name, whose files are not read; None for an unknown name."""
     found = _from_table(name, {})
     return None if found is None else found.recipe
 
@@ -212,7 +212,7 @@ def _from_table(model: str, texts: SmallFiles) -> ResolvedRecipe | None:
 
 
 def _last_part(name: str) -> str:
-    """The model's own name in an id, a folder, or a folder of the hub's cache (models--org--name/snapshots/...)."""
+    """The model's name without its owner, from an id, a path, or the hub's cache (models--org--name/snapshots/...)."""
     parts = name.replace("\\", "/").rstrip("/").split("/")
     cached = next((part for part in parts if part.startswith("models--")), None)
     return parts[-1] if cached is None else cached.rpartition("--")[2]
@@ -224,7 +224,7 @@ def _architecture(texts: SmallFiles) -> str:
 
 
 def _has_head(texts: SmallFiles) -> bool:
-    """Whether the checkpoint has a classification head: in its architecture, or as modules behind it."""
+    """Whether the checkpoint has a classification head: in its architecture, or as modules after it."""
     return _architecture(texts).endswith(_NATIVE) or read_module_chain(texts) is not None
 
 
@@ -242,8 +242,8 @@ def _refuse_unsupported(model: str, architecture: str, texts: SmallFiles) -> Non
 def _unknown_message(architecture: str) -> str:
     families = ", ".join(recipe.family for recipe in FAMILIES)
     return (
-        f"no recipe is known for this {architecture or 'model'}: it declares no reranking files and is none of "
-        f"{families}. Pass recipe=Recipe(family=..., chat_template=..., "
+        f"no recipe is known for this {architecture or 'model'}: its files do not declare a reranker, and it is none "
+        f"of {families}. Pass recipe=Recipe(family=..., chat_template=..., "
         "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model "
-        "card (to a command: --chat-template, --classifier-from-tokens and --method)"
+        "card (for a command: --chat-template, --classifier-from-tokens and --method)"
     )

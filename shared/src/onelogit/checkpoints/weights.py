@@ -19,19 +19,19 @@ from onelogit.options import LoadOptions
 def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
     """The model with all its weights, in evaluation mode, on its device.
 
-    Unless the caller names a dtype, the model's config keeps the stored one even if a CPU computes float16 as float32:
-    an export is written in it.
+    Unless the caller names a dtype, the model's config keeps the stored dtype, in which an export is written, even if
+    a CPU computes float16 as float32.
 
     Args:
-        folder: the checkpoint.
+        folder: of the checkpoint.
         config: of the checkpoint.
         options: device, dtype, and options for transformers.
-        is_backbone: leave out the head; False for a sequence classifier with its own head.
+        is_backbone: do not load the head; False for a sequence classifier with its own head.
 
     Raises:
         CheckpointError: weights are missing or damaged; missing ones are never filled with random numbers.
         UnsupportedModelError: the classifier has several labels.
-        InputError: an unknown device or dtype, or a device map that leaves the embeddings on disk.
+        InputError: the device or dtype is unknown, or the device map leaves the embeddings on disk.
     """
     device = find_device(options.get("device"))
     stored = config.dtype or stored_dtype(folder)
@@ -45,16 +45,16 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     )
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if missing:
-        # transformers fills these with random numbers and only warns.
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, among them {missing[0]}")
+        # transformers only warns, and fills these with random numbers.
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}")
     if not is_backbone and (labels := model.config.num_labels) != 1:
-        raise UnsupportedModelError(f"{folder} classifies into {labels} labels: a reranker's head must have one logit")
+        raise UnsupportedModelError(f"{folder} classifies into {labels} labels; a reranker's head must have one logit")
     if options.get("dtype") is None:
         model.config.dtype = stored
     if device_map is None:
         model.to(device)
     if model.device.type == "meta":
-        raise InputError(f"device_map={device_map!r} leaves the embeddings of {folder} on no device; add one for them")
+        raise InputError(f"device_map={device_map!r} has no device for the embeddings of {folder}; add one")
     model.eval().requires_grad_(False)
     if is_quantised(model.config):
         _unpack_weights(model, folder)
@@ -70,19 +70,19 @@ def _from_pretrained(
     try:
         with _without_load_report():
             model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **given)
-    except Exception as error:  # each kind of quantisation raises its own classes
+    except Exception as error:  # each quantisation method raises errors of its own classes
         if "ignore_mismatched_sizes" in str(error):
-            raise CheckpointError(f"weights in {folder} have other shapes than its config.json declares") from error
+            raise CheckpointError(f"the shapes of weights in {folder} differ from its config.json") from error
         raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
     return model, report
 
 
 @torch.inference_mode()
 def _unpack_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Run the model once: some kinds of quantised weights are unpacked only then, and free memory is measured next."""
+    """Run the model once: this unpacks some kinds of quantised weights, before free memory is measured."""
     try:
         model(torch.zeros((1, 1), dtype=torch.long, device=model.device))
-    except Exception as error:  # kernels raise classes of their own
+    except Exception as error:  # kernels raise errors of many classes
         computed = f"in {str(model.dtype).removeprefix('torch.')} on {model.device}"
         raise CheckpointError(
             f"the quantised weights in {folder} cannot be used {computed}; another dtype may work: {first_line(error)}"
@@ -91,7 +91,7 @@ def _unpack_weights(model: PreTrainedModel, folder: Path) -> None:
 
 @contextmanager
 def _without_load_report() -> Iterator[None]:
-    """Silence transformers' table of unread weights in this thread: the head is left out on purpose."""
+    """Silence transformers' table of unread weights in this thread: the head is not loaded on purpose."""
     thread = threading.get_ident()
 
     def is_wanted(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""`onelogit bench`: latency and throughput of a model or a server, by number and length of documents."""
+"""`onelogit bench`: measures latency and throughput of a model or a server, by number and length of documents."""
 
 import argparse
 import math
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onelogit.benchmarking.result import Result
 
 
-SUMMARY = "latency and throughput by number and length of documents, on your texts and your machine"
+SUMMARY = "measure latency and throughput by number and length of documents, on your texts and machine"
 PEERS = ("sentence-transformers",)
 SAMPLE = "the included sample (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md)"
 _MAX_TEXTS = 100_000  # enough for any benchmark; a corpus may have millions
@@ -29,13 +29,13 @@ _MAX_TEXTS = 100_000  # enough for any benchmark; a corpus may have millions
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("model", help="hub id or folder, or the URL of a server")
+    add("model", help="hub id, folder, or url of a server")
     add("--candidates", metavar="N,N", default="1,10,100,1000", help="documents per call (default: %(default)s)")
     add("--lengths", metavar="N,N", help="tokens per document (default: use the texts unchanged)")
     add("--texts", metavar="FILE|FOLDER", help="plain lines, JSONL, - for stdin, or BEIR (default: a small sample)")
     add("--warm", action="store_true", help="send the same documents in each call, with a new query")
     add("--document-cache-bytes", type=int, metavar="N", help="cache documents between calls, for --warm")
-    add("--compare", choices=PEERS, help="also measure this library, by turns, on the same weights")
+    add("--compare", choices=PEERS, help="also measure this library with the same weights, call by call")
     add("--seconds", type=float, metavar="N", default=60, help="time for all calls together (default: %(default)s)")
     add("--repeats", type=int, metavar="N", default=100, help="maximum number of calls per size (default: %(default)s)")
     add("--plot", type=Path, metavar="FILE", help="write a plot of latency and throughput")
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print, plot."""
+    """Measure, print the result, and write the plot."""
     candidates = numbers_of(options.candidates, "--candidates")
     lengths = [None] if options.lengths is None else numbers_of(options.lengths, "--lengths")
     spec = model_spec(options, options.model, {"document_cache_bytes": options.document_cache_bytes})
@@ -81,22 +81,22 @@ def numbers_of(text: str, option: str) -> list[int]:
     """The numbers of a list such as "1,10,100", ascending, each once.
 
     Raises:
-        InputError: one is not an integer of at least 1.
+        InputError: one is not a whole number from 1 up.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"{option} must be integers of at least 1, such as 1,10,100, not {text!r}")
+        raise InputError(f"{option} must be whole numbers from 1 up, such as 1,10,100, not {text!r}")
     return sorted({int(part) for part in parts})
 
 
 def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
-    """Refuse options that would fail only after the model is loaded."""
+    """Find errors before the model is loaded that would otherwise appear afterwards."""
     checked_count("--repeats", options.repeats)
     checked_count("--document-cache-bytes", options.document_cache_bytes, least=0)
     if not (options.seconds > 0 and math.isfinite(options.seconds)):
         raise InputError(f"--seconds must be a number above 0, not {options.seconds}")
     if options.compare is not None and spec.url is not None:
-        raise InputError("--compare runs both models on this machine: name a model, not a server")
+        raise InputError("--compare runs both models on this machine; name a model instead of a server")
     if options.compare is not None:
         check_packages("sentence_transformers")
     if options.plot is not None:

@@ -1,4 +1,4 @@
-"""`onelogit bulk`: queries in files -> ranked documents in files."""
+"""`onelogit bulk`: reranks the documents of queries in files, and writes the rankings to files."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -24,27 +24,27 @@ ENGINES = ("local", "vllm", "remote")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
+    """Add the command's arguments."""
     parser.add_argument("input", help=".parquet, .jsonl or .jsonl.gz file, or a folder of them")
-    parser.add_argument("output", help="folder to write; an interrupted run continues from what it holds")
-    parser.add_argument("--model", help="hub id or folder, or the URL of a server")
+    parser.add_argument("output", help="folder for the results; an interrupted run continues from the results in it")
+    parser.add_argument("--model", help="hub id, folder, or url of a server")
     parser.add_argument(
-        "--engine", choices=ENGINES, help="what scores the pairs; default: remote with --url, else local"
+        "--engine", choices=ENGINES, help="engine that scores the pairs (default: remote with --url, otherwise local)"
     )
-    rows_help = "rows that are scored and written together; default: %(default)s"
+    rows_help = "maximum rows that are scored and written together (default: %(default)s)"
     parser.add_argument("--slice-rows", type=int, metavar="N", default=1000, help=rows_help)
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     add_json_option(parser)
     add_server_options(parser)
     cluster = parser.add_argument_group("a Ray cluster")
     cluster.add_argument(
-        "--workers", type=int, metavar="N", default=0, help="number of actors; default: 0, without Ray"
+        "--workers", type=int, metavar="N", default=0, help="number of actors (default: 0, without Ray)"
     )
-    cpus_help = "CPUs of each actor, and threads of its model; default: %(default)s"
+    cpus_help = "CPUs of each actor, and threads of its model (default: %(default)s)"
     cluster.add_argument("--cpus-per-worker", type=float, metavar="N", default=1, help=cpus_help)
-    gpus_help = "1 for a model on a GPU; engine vllm splits it over more; default: %(default)s"
+    gpus_help = "1 for a model on a GPU; with more, engine vllm splits the model (default: %(default)s)"
     cluster.add_argument("--gpus-per-worker", type=float, metavar="N", default=0, help=gpus_help)
-    cluster.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster, or local for a new one")
+    cluster.add_argument("--ray-address", metavar="HOST:PORT", help="address of the cluster, or local for a new one")
     add_model_options(parser)
 
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         change = " without --overwrite" if options.overwrite else ""
-        say(f"stopped; the same command{change} continues from what is in {options.output}")
+        say(f"stopped; run the same command{change} to continue from the results in {options.output}")
         raise
     if options.json:
         print_json({"folder": options.output, **summary._asdict()})
@@ -99,7 +99,7 @@ def _engine(options: argparse.Namespace) -> "BulkEngine":
 def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
     if options.engine is not None and (options.engine == "remote") != (spec.url is not None):
         raise InputError(
-            f"--engine {options.engine} {'needs' if options.engine == 'remote' else 'does not take'} --url"
+            f"--engine {options.engine} {'needs' if options.engine == 'remote' else 'does not accept'} --url"
         )
     checked_count("--workers", options.workers, least=0)
     checked_count("--slice-rows", options.slice_rows)

@@ -1,4 +1,4 @@
-"""`onelogit convert`: write a model as a sequence classifier that other libraries and servers load."""
+"""`onelogit convert`: writes a model as a sequence classifier that other libraries and servers load."""
 
 import argparse
 from pathlib import Path
@@ -27,20 +27,21 @@ SUMMARY = "write a model as a sequence classifier that transformers, Sentence Tr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments, also by the names of vLLM's script."""
+    """Add the command's arguments, some also by the names that vLLM's script gives them."""
     parser.add_argument("model", nargs="?", help="hub id or folder")
-    parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="the same; the option of vLLM's script")
+    parser.add_argument("--model-name", "--model_name", metavar="MODEL", help="as MODEL; named as in vLLM's script")
     parser.add_argument("-o", "--output", "--path", type=Path, metavar="FOLDER", required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    parser.add_argument("--verify", action="store_true", help="compare with the original; note the result in the card")
-    parser.add_argument("--push-to-hub", metavar="ID", help="also upload it to the hub")
-    parser.add_argument("--private", action="store_true", help="upload it as a private model")
+    help_text = "compare the export with the original, and add the result to the model card"
+    parser.add_argument("--verify", action="store_true", help=help_text)
+    parser.add_argument("--push-to-hub", metavar="ID", help="also upload the export to the hub")
+    parser.add_argument("--private", action="store_true", help="upload the export as a private model")
     add_json_option(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert, write, verify, print how to serve it, upload."""
+    """Convert the model, write and verify the export, print how to use it, and upload it."""
     from onelogit.export.exporter import check_target  # noqa: PLC0415  loads torch
 
     model = _model(options)
@@ -71,9 +72,9 @@ def _model(options: argparse.Namespace) -> str:
 def _check_labels(options: argparse.Namespace, tokens: list[str | int]) -> None:
     for name in ("chat_template", "instruction", "activation", "max_tokens", "verify"):
         if getattr(options, name) not in (None, False):
-            raise InputError(f"--{name.replace('_', '-')} has no meaning for several labels, which are not a reranker")
+            raise InputError(f"--{name.replace('_', '-')} does not apply to several labels, which are not a reranker")
     if len(set(tokens)) < len(tokens):
-        raise InputError(f"{tokens} names a token twice; each token is one label")
+        raise InputError(f"{tokens} contains a token twice; each token is one label")
 
 
 def _save(model: str, options: argparse.Namespace, labels: list[str | int] | None) -> None:
@@ -93,10 +94,10 @@ def _save(model: str, options: argparse.Namespace, labels: list[str | int] | Non
 
 
 def _verify(model: str, options: argparse.Namespace) -> None:
-    """Compare with the original, and add the result to the folder's model card.
+    """Compare the export with the original, and add the result to the folder's model card.
 
     Raises:
-        CheckpointError: they disagree; the folder is kept, to see why.
+        CheckpointError: they differ; the folder is kept for inspection.
     """
     from onelogit.verification.parity import measure_parity  # noqa: PLC0415
     from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  loads torch
@@ -119,13 +120,13 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
     """Upload an exported folder to the hub.
 
     Raises:
-        CheckpointError: the hub refuses it or cannot be reached; the folder is kept.
+        CheckpointError: the hub refuses the upload or cannot be reached; the folder is kept.
     """
     hub = HfApi()
     try:
         hub.create_repo(hub_id, private=is_private, exist_ok=True)
         hub.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Conversion by onelogit")
-    except Exception as error:  # any class of the hub's client or its transport
+    except Exception as error:  # the hub's client and its transport raise errors of many classes
         raise CheckpointError(
             f"{folder} is written, but cannot be uploaded to {hub_id!r}: {first_line(error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""`onelogit evaluate`: how well models, instructions and templates rank labelled data."""
+"""`onelogit evaluate`: measures how well models, instructions and templates rank labelled data."""
 
 import argparse
 import shlex
@@ -15,12 +15,12 @@ from onelogit.options import LoadOptions, ModelSpec, OpenOptions, RemoteOptions,
 if TYPE_CHECKING:
     from onelogit.evaluation.job import EvaluationSpec
 
-SUMMARY = "measure how well models, instructions and templates rank your data, against a first stage and random order"
+SUMMARY = "measure how models, instructions and templates rank your data, compared with a first stage and random order"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="hub id, folder, or URL of a server")
+    """Add the command's arguments."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="hub id, folder, or url of a server")
     _add_data_options(parser)
     _add_comparison_options(parser)
     _add_output_options(parser)
@@ -41,13 +41,14 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to compare").add_argument
-    help_text = "may be repeated; 'default' is the model's own, '' is none, '@name' is that field of each query"
+    help_text = "'default' is the model's own, '' is none, '@name' is that field of each query; may be repeated"
     add("--instruction", action="append", default=[], metavar="TEXT", help=help_text)
     help_text = "Jinja template with the roles query and document; may be repeated"
     add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=help_text)
     add("-k", type=int, nargs="+", metavar="N", default=[10], help="cutoffs of nDCG, MRR and recall (default: 10)")
     add("--slice", metavar="NAME", help="also report results by a field of the queries, or by length")
-    add("--pairwise", action="store_true", help="compare the rankings of a model by instruction or template")
+    help_text = "compare a model's rankings under different instructions or templates"
+    add("--pairwise", action="store_true", help=help_text)
     add("--changed-qrels", type=Path, metavar="FILE", help="judgements under the second instruction, for p-MRR")
     add("--seed", type=int, metavar="N", default=0, help="for random order and the bootstrap (default: %(default)s)")
 
@@ -58,7 +59,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="FOLDER", default=Path("evaluation"), help=help_text)
     add("--resume", action="store_true", help="continue the runs in that folder")
     add("--overwrite", action="store_true", help="delete the runs in that folder, and score again")
-    add("--plot", type=Path, metavar="FILE", help="write a plot of the mean of each order")
+    add("--plot", type=Path, metavar="FILE", help="write a plot of each system's mean")
     add("--report", type=Path, metavar="FILE", help="write a self-contained HTML page")
 
 
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         evaluation = run_evaluation(_spec(options))
     except KeyboardInterrupt:
-        how = "--resume in place of --overwrite" if options.overwrite else "--resume"
+        how = "--resume instead of --overwrite" if options.overwrite else "--resume"
         say(f"stopped; run the same command with {how} to continue from the results in {options.output}")
         raise
     if options.json:
@@ -89,7 +90,7 @@ def _spec(options: argparse.Namespace) -> "EvaluationSpec":
 
     for name in ("revision", "url"):
         if getattr(options, name) is not None and len(options.models) > 1:
-            raise InputError(f"--{name} applies to one model: name one, or evaluate the others separately")
+            raise InputError(f"--{name} applies to a single model; evaluate the models separately")
     again = [] if options.resume or options.overwrite else ["--overwrite"]  # works with and without existing runs
     return EvaluationSpec(
         models=options.models,
@@ -116,7 +117,7 @@ def _spec(options: argparse.Namespace) -> "EvaluationSpec":
 
 
 def _model_spec(options: argparse.Namespace, model: str, template: Path | None) -> ModelSpec:
-    """The spec of one model; the instruction is passed with each call instead.
+    """The spec of one model, without the instruction, which is passed with each call.
 
     If local models and servers are compared, each gets only the options that apply to it.
     """

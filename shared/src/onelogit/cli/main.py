@@ -1,4 +1,4 @@
-"""The command `onelogit`: arguments -> tables or JSON on stdout; errors are one line on stderr, with exit code 2."""
+"""The command `onelogit`: arguments -> tables or JSON on stdout, or a one-line error on stderr with exit code 2."""
 
 import argparse
 import os
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options.arguments = [*arguments]
     if not sys.stderr.isatty():
-        disable_progress_bars()  # of the hub, and of transformers, which follows the hub's setting
+        disable_progress_bars()  # of the hub; transformers follows the hub's setting
     return _run(options)
 
 
@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         code = command(options)
-        sys.stdout.flush()  # here, so that a closed pipe is handled below
+        sys.stdout.flush()  # inside the try block, so that a closed pipe is handled below
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line, without the usage of all options."""
+    """Reports a wrong argument in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")

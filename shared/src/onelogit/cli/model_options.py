@@ -27,9 +27,10 @@ def add_revision_option(parser: argparse._ActionsContainer) -> None:
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a server: --url, --protocol and --template."""
     group = parser.add_argument_group("server")
-    group.add_argument("--url", help="address of a server that serves the model; its key is read from ONELOGIT_API_KEY")
+    group.add_argument("--url", help="server that serves the model; its API key is read from ONELOGIT_API_KEY")
     group.add_argument("--protocol", choices=get_args(Protocol), help="protocol of the server (default: vllm-tokens)")
-    group.add_argument("--template", choices=("client", "server"), help="who builds prompts, if texts are sent")
+    help_text = "which side writes the prompts, for protocols that send texts"
+    group.add_argument("--template", choices=("client", "server"), help=help_text)
 
 
 def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
@@ -38,7 +39,8 @@ def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the
     group = parser.add_argument_group("prompt and score")
     group.add_argument("--instruction", metavar="TEXT", help="instruction in the prompt (default: the family's)")
     group.add_argument("--activation", choices=get_args(Activation), help="how to compute the score from the logit")
-    group.add_argument("--chat-template", type=Path, metavar="FILE", help="jinja, with the roles query and document")
+    help_text = "Jinja template with the roles query and document"
+    group.add_argument("--chat-template", type=Path, metavar="FILE", help=help_text)
 
 
 def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
@@ -60,20 +62,20 @@ def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "t
 
 
 def model_spec(options: argparse.Namespace, model: str | None, extra: OpenOptions | None = None) -> ModelSpec:
-    """What the arguments name: a model of this process, a server with the model that it serves, or a server alone.
+    """The spec of a local model, of a server and the model that it serves, or of a server alone.
 
     Args:
-        options: of `add_model_options`, and perhaps of `add_server_options`.
-        model: hub id, folder, or the address of a server.
+        options: the arguments of `add_model_options` and, for some commands, `add_server_options`.
+        model: hub id, folder, or the url of a server.
         extra: options that only this command has.
 
     Raises:
         InputError: the arguments contradict each other.
-        RecipeError: they describe a part of a recipe, and nothing is known of the rest.
+        RecipeError: they describe only a part of a recipe, and no recipe is known for the model.
     """
     url: str | None = getattr(options, "url", None)
     if url is not None and not is_url(url):
-        raise InputError(f"--url must be an http or https address such as http://127.0.0.1:8000, not {url!r}")
+        raise InputError(f"--url must be an http or https url such as http://127.0.0.1:8000, not {url!r}")
     if is_url(model):
         if url is not None:
             raise InputError("two servers are named, one as the model and one as --url; leave one out")
@@ -85,23 +87,23 @@ def model_spec(options: argparse.Namespace, model: str | None, extra: OpenOption
     elif options.chat_template is not None or given_tokens(options) is not None:
         name = "--classifier-from-tokens" if options.chat_template is None else "--chat-template"
         raise InputError(
-            f"{name} is for prompts that are written here: name the model as well, and the server as --url"
+            f"{name} needs prompts that the client writes; name the model as well, and the server as --url"
         )
     return ModelSpec(model, url, given)
 
 
 def fetch(spec: ModelSpec) -> ResolvedModel:
-    """Download a model of the hub, with the hub's own progress bars; an unusable one without its weights.
+    """Download a model from the hub, with the hub's progress bars. An unusable model is downloaded without weights.
 
     Raises:
         CheckpointError: the model is not found.
-        RecipeError: it is not known how the model reranks.
+        RecipeError: no recipe is known for the model.
     """
     return fetch_weights(resolve_model(spec))
 
 
 def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
-    """What `Reranker.load` takes, as far as it is given, but for the recipe."""
+    """The given options of `Reranker.load`, except the recipe."""
     names = ("revision", "device", "dtype", "max_tokens", "instruction", "compile", "activation", "trust_remote_code")
     given = {name: getattr(options, name) for name in names}
     return cast(
@@ -113,7 +115,7 @@ def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
     """The answer tokens that the arguments name, in their order.
 
     Raises:
-        InputError: they are no JSON list of texts and ids, or have no method.
+        InputError: they are not a JSON list of texts and ids, or there is no --method.
     """
     if options.classifier_from_tokens is None:
         if options.method is not None:
@@ -159,8 +161,8 @@ def _read_out(tokens: list[str | int], method: str) -> ReadOut:
     if method == "no_post_processing" and len(tokens) == 1:
         return ReadOut(true=tokens[0])
     raise InputError(
-        f"{method} of {len(tokens)} tokens is no single logit: from_2_way_softmax takes two, the false one first, and "
-        "no_post_processing takes one"
+        f"{method} of {len(tokens)} tokens does not give a single logit: from_2_way_softmax takes two, the false one "
+        "first, and no_post_processing takes one"
     )
 
 

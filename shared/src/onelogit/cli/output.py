@@ -1,4 +1,4 @@
-"""Results of a command -> JSON and tables on stdout, and messages on stderr."""
+"""The results of a command -> JSON and tables on stdout, and messages on stderr."""
 
 import json
 import unicodedata
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from onelogit.registry import AnyReranker
 
 _MAX_CHARACTERS = 2000  # more than any terminal has columns
-_COLUMNS = {
-    "rank": 0,
-    "index": 80,
-    "logit": 0,
-    "score": 48,
-    "": 48,
-}  # name -> minimum terminal width
+_COLUMNS = {"rank": 0, "index": 80, "logit": 0, "score": 48, "": 48}  # name -> minimum terminal width
 _JOINERS = "\u200c\u200d"  # used in Persian words and in emoji
 _ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
 
@@ -43,7 +37,7 @@ def say(text: str) -> None:
 
 
 def mention_demo(model: str | None) -> None:
-    """If the model is the demo model, print a note that its results are meaningless."""
+    """Print a note if the model is the demo model, whose results are meaningless."""
     if model is not None and is_demo(model):
         say(DEMO_NOTE)
 
@@ -80,7 +74,7 @@ def ranking_caption(reranker: "AnyReranker") -> str:
     """The model, its licence, and what the bars and scores mean."""
     licence = reranker.licence or "see the model's card"
     licence = f"{licence}, not for commercial use" if is_non_commercial(licence) else licence
-    legend = "Bars span from the lowest to the highest logit. Scores are for ordering; they are not probabilities."
+    legend = "Bars show the logit, from the lowest to the highest. Scores are for ordering; they are not probabilities."
     return f"{printable(reranker.name)}; licence of the model: {printable(licence)}\n{legend}"
 
 

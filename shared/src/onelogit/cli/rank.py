@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|FOLDER",
         help='more texts: plain lines, JSONL with "text" (and "title") or "document", - for stdin, or BEIR',
     )
-    add("--model", help="hub id or folder, or the URL of a server (default: the demo model)")
+    add("--model", help="hub id, folder, or url of a server (default: the demo model)")
     add("--top-n", type=int, metavar="N", help="show at most this many documents (default: all)")
     add_json_option(parser)
     add_server_options(parser)
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Rank the documents and print a table, or with --json one object per document.
 
-    The objects have the keys rank (from 1), index (from 0, in the order given), logit, score and text.
+    The objects have the keys rank (from 1), index (from 0, in the given order), logit, score and text.
     """
     check_text(options.query, "the query", is_blank_allowed=False)
     check_top_n(options.top_n, "--top-n")
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read_all(options: argparse.Namespace) -> list[str]:
-    """The documents of the arguments, followed by those of the files.
+    """The documents in the arguments, followed by the documents in the files.
 
     Raises:
         InputError: there are none, or a file cannot be read.

@@ -1,4 +1,4 @@
-"""`onelogit recipes`: a model -> its recipe and where it was found; without a model, all known families."""
+"""`onelogit recipes`: a model -> its recipe and the reason for it; without a model, all known families."""
 
 import argparse
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe
 
 SUMMARY = "list the known model families, or show which recipe a model would get and why"
-_NO_TEMPLATE = "none: the tokenizer joins query and document"
+_NO_TEMPLATE = "none; the tokenizer joins query and document"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`onelogit verify`: compare the logits of a model and its conversion."""
+"""`onelogit verify`: compares the logits of a model and its conversion."""
 
 import argparse
 from pathlib import Path
@@ -14,22 +14,23 @@ SUMMARY = "compare the logits of a model and its conversion; exit code 1 if they
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("model", help="hub id or folder")
     parser.add_argument(
-        "--pairs", metavar="FILE", help="JSONL with query and document, - for stdin; by default a multilingual set"
+        "--pairs", metavar="FILE", help="JSONL with query and document, or - for stdin (default: 48 multilingual pairs)"
     )
     parser.add_argument("--against", metavar="FOLDER|URL", help="also compare an exported folder or a vLLM server")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write an image: converted logits over original ones")
+    help_text = "write a plot of the converted logits against the original ones"
+    parser.add_argument("--plot", type=Path, metavar="FILE", help=help_text)
     add_json_option(parser)
     add_model_options(parser, default_dtype="float32")
 
 
 def check_requirements(plot: Path | None) -> None:
-    """Check before the model is loaded what would fail only afterwards.
+    """Find errors before the model is loaded that would otherwise appear afterwards.
 
     Raises:
-        InputError: a package is missing, or the image cannot be written.
+        InputError: a package is missing, or the plot cannot be written.
     """
     check_packages("scipy")
     if plot is not None:
@@ -37,7 +38,7 @@ def check_requirements(plot: Path | None) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print, plot."""
+    """Compare the logits, print the result, and write the plot."""
     from onelogit.verification.parity import measure_parity  # noqa: PLC0415
     from onelogit.verification.report import parity_table, plot_parity  # noqa: PLC0415
     from onelogit.verification.sample_pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch

@@ -15,11 +15,11 @@ from onelogit.checkpoints.module_chain import Pooling
 from onelogit.conversion.head import Float32Head, one_logit_head
 from onelogit.errors import UnsupportedModelError
 
-_CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")  # they ask vLLM to convert
+_CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")  # make vLLM convert the model
 
 
 def build_classifier(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The classifier of a checkpoint's parts; its backbone is the checkpoint's, not a copy.
+    """The classifier of a checkpoint's parts; it contains the checkpoint's backbone itself, not a copy.
 
     Raises:
         UnsupportedModelError: transformers has no sequence classifier for this architecture.
@@ -41,7 +41,7 @@ def sequence_classifier(backbone: PreTrainedModel, head: Float32Head, pad_token_
     Args:
         backbone: a decoder without a head.
         head: with one logit for a reranker, or one for each label. It is moved to the backbone's device.
-        pad_token_id: transformers finds the last token by it.
+        pad_token_id: transformers uses it to find the last token.
 
     Raises:
         UnsupportedModelError: transformers has no sequence classifier for this architecture.
@@ -69,7 +69,7 @@ def _without_weights(config: Any) -> Any:
 
 
 def _module_chain_classifier(backbone: PreTrainedModel, pooling: Pooling, layers: nn.Sequential) -> PreTrainedModel:
-    """A class of transformers if one computes exactly these layers, as only those can be exported; else our own."""
+    """A class of transformers if one computes exactly these layers, because only these can be exported; else ours."""
     match list(layers):
         case [nn.Linear() as row] if pooling == "lasttoken" and _is_decoder(backbone):
             return sequence_classifier(backbone, Float32Head(row.weight, row.bias), backbone.config.pad_token_id)
@@ -93,9 +93,9 @@ def _is_decoder(backbone: PreTrainedModel) -> bool:
 def _modernbert_classifier(
     backbone: PreTrainedModel, pooling: Pooling, dense: nn.Linear, norm: nn.LayerNorm, row: nn.Linear
 ) -> PreTrainedModel:
-    """A `ModernBertForSequenceClassification` around the backbone, its head in float32.
+    """A `ModernBertForSequenceClassification` around the backbone, with its head in float32.
 
-    Its normalisation has a bias only if all of the backbone's have one, so the last layer takes over the bias:
+    The head's normalisation can have a bias only if the backbone's have one, so the bias is moved to the last layer:
     `row @ (x + norm.bias) + row.bias` is `row @ x + (row @ norm.bias + row.bias)`.
     """
     config = deepcopy(backbone.config)
@@ -115,7 +115,7 @@ def _modernbert_classifier(
 
 
 class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """A classifier with one logit for a head that no class of transformers has: layers after a pooled hidden state.
+    """A one-logit classifier for a head that no class of transformers has: layers after a pooled hidden state.
 
     Args:
         backbone: an encoder, or a decoder without a head; any dtype.
@@ -124,7 +124,7 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
     """
 
     base_model_prefix = "model"
-    # The backbone's own support was checked when it was loaded.
+    # Loading the backbone has checked whether it supports these.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, backbone: PreTrainedModel, pooling: Pooling, layers: nn.Sequential) -> None:
@@ -146,7 +146,7 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """One state for each row: that of the first token, that of the last, or the mean over all.
+    """One state for each row: the first token's, the last token's, or the mean over all tokens.
 
     Args:
         hidden: shape (rows, tokens, hidden), padded at the right.
@@ -159,14 +159,14 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     counts = attention_mask.sum(dim=1)
     if pooling == "mean":
         return (hidden.float() * attention_mask.unsqueeze(-1)).sum(dim=1) / counts.unsqueeze(-1)
-    places = counts - 1 if pooling == "lasttoken" else torch.zeros_like(counts)
-    return hidden[torch.arange(len(hidden), device=hidden.device), places].float()
+    indices = counts - 1 if pooling == "lasttoken" else torch.zeros_like(counts)
+    return hidden[torch.arange(len(hidden), device=hidden.device), indices].float()
 
 
 def position_limit(classifier: PreTrainedModel) -> int | None:
-    """How many tokens the model has positions for; None for no limit.
+    """The number of tokens that the model has positions for; None for no limit.
 
-    RoBERTa and its relatives number positions from behind the padding index, so not all embeddings are usable.
+    RoBERTa and similar models number positions from the one after the padding index, so fewer embeddings are usable.
     """
     for name, module in classifier.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):

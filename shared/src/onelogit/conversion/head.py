@@ -1,6 +1,6 @@
 """Rows of a language-model head, and a read-out -> a head with one logit. Pure tensor algebra.
 
-A language model's logits are `hidden @ head.T`. A reranker reads one of them, or the difference of two. So a sequence
+A language model's logits are `hidden @ head.T`. A reranker uses one of them, or the difference of two. So a sequence
 classifier whose head is that row, or the difference of the two rows, gives the same number.
 """
 
@@ -10,7 +10,7 @@ from onelogit.recipes.recipe import ReadOut
 
 
 class Float32Head(nn.Linear):
-    """A linear head that computes in float32 after a backbone of any dtype. It holds the given tensors, not copies.
+    """A linear head that computes in float32 after a backbone of any dtype. It uses the given tensors, not copies.
 
     Args:
         weight: shape (logits, hidden), float32.

@@ -1,4 +1,4 @@
-"""Numbers -> tensors on a device, and logits back from it; CUDA is not waited for until the logits are read."""
+"""Numbers -> tensors on a device, and logits back from it, without waiting for CUDA until the logits are read."""
 
 from array import array
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ _TYPE_CODES = {torch.long: "q", torch.int32: "i"}
 
 
 def tensor_on(device: torch.device, numbers: Sequence[int], dtype: torch.dtype = torch.long) -> Tensor:
-    """The whole numbers as a tensor, shape (numbers,)."""
+    """The integers as a tensor, shape (numbers,)."""
     if not numbers:
         return torch.empty(0, dtype=dtype, device=device)
-    # From a list, PyTorch takes five times as long.
+    # PyTorch takes five times as long to convert a list.
     return to_device(torch.frombuffer(array(_TYPE_CODES[dtype], numbers), dtype=dtype), device)
 
 
@@ -27,18 +27,18 @@ def indices_of(spans: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy of a CPU tensor on a device; through pinned memory and without waiting if the device is CUDA."""
+    """A copy of a CPU tensor on a device; for CUDA, through pinned memory and without waiting."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
-    # MPS, if not waited for, reads memory that was freed meanwhile: https://github.com/pytorch/pytorch/issues/189690
+    # Without waiting, MPS may read memory that has been freed: https://github.com/pytorch/pytorch/issues/189690
     return tensor.to(device)
 
 
 class PendingLogits:
-    """Logits on their way from the device that computes them; the copy starts with the constructor.
+    """Logits on their way from the device that computes them; the constructor starts the copy.
 
     Args:
-        indices: for each logit, the indices of the items that it belongs to: identical items share one.
+        indices: for each logit, the indices of its items; identical items share a logit.
         logits: shape (logits,), on any device.
     """
 
@@ -53,7 +53,7 @@ class PendingLogits:
         return self._arrival is None or self._arrival.query()
 
     def logits(self) -> list[tuple[int, float]]:
-        """Each item's index and logit. Waits for these logits only, not for later work of the device."""
+        """Each item's index and logit. Waits only for these logits, not for later work on the device."""
         if self._arrival is not None:
             self._arrival.synchronize()
         pairs = zip(self._indices, self._host.tolist(), strict=True)

@@ -16,7 +16,7 @@ from onelogit.prompts.token_rows import TokenRow
 
 
 def has_own_head(classifier: PreTrainedModel) -> bool:
-    """Whether the classifier came with its own head, which computes the logit, instead of a converted one."""
+    """Whether the logit is computed by the checkpoint's own head instead of a converted one."""
     return not isinstance(getattr(classifier, "score", None), Float32Head)
 
 
@@ -27,19 +27,19 @@ def context_for(
     carried: LayerKeyValues | None = None,
     cached: LayerKeyValues | None = None,
 ) -> AttentionContext:
-    """The context in which a classifier computes a batch, padded if the budget of `batch_tokens` allows it.
+    """The context in which a classifier computes a batch, padded if `batch_tokens` allows it.
 
-    Keys and values are carried from the batch before and cached in the prefix cache; None if there are none.
+    `carried` keys and values come from the batch before, `cached` ones from the prefix cache; None if there are none.
     """
     padded = padded_length(len(batch.ids), classifier.device)
     layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
-    width = padded if padded <= batch_tokens else len(batch.ids)
-    return AttentionContext(batch, layer_count, carried or [], cached or [], width)
+    length = padded if padded <= batch_tokens else len(batch.ids)
+    return AttentionContext(batch, layer_count, carried or [], cached or [], length)
 
 
 def one_token_key_values(classifier: PreTrainedModel) -> LayerKeyValues:
-    """Keys and values of one token, with the shapes, dtypes and devices that the layers give them."""
-    # A row is cut, because a cut row hands on its keys: compiled layers would be compiled again for a single token.
+    """Keys and values of one token, with the layers' shapes, dtypes and devices."""
+    # A row of three tokens in a batch of two: its keys are carried on. A batch of one token would recompile layers.
     context = context_for(next_batch([(0, 0, 0)], Cursor(), 2), classifier, 2)
     prefix_tree_hidden(classifier, context)
     return [layer.part(0, 1) for layer in context.carry]
@@ -64,12 +64,12 @@ def own_head_logits(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Te
 def prefix_tree_hidden(classifier: PreTrainedModel, context: AttentionContext) -> Tensor:
     """The last hidden state of each row that ends in the batch, shape (rows, hidden)."""
     batch, device = context.batch, classifier.device
-    padding = [0] * (context.width - len(batch.ids))
+    padding = [0] * (context.padded_length - len(batch.ids))
     with use_context(context):
         hidden: Tensor = classifier.base_model(
             input_ids=tensor_on(device, batch.ids + padding)[None],
             position_ids=tensor_on(device, batch.positions + padding)[None],
-            attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # four dimensions: transformers makes no mask
+            attention_mask=torch.zeros((1, 1, 1, 1), device=device),  # transformers keeps a mask of four dimensions
             use_cache=False,
         ).last_hidden_state
     return hidden[0, context.ends(hidden.device)]
@@ -78,7 +78,7 @@ def prefix_tree_hidden(classifier: PreTrainedModel, context: AttentionContext) -
 @torch.inference_mode()
 def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
     """The last hidden state of each row, shape (rows, hidden)."""
-    # Padding at the right needs no mask: the tokens of a causal model do not see it.
+    # Padding at the right needs no mask: the tokens of a causal model do not attend to it.
     hidden: Tensor = classifier.base_model(
         input_ids=_padded([row.ids for row in rows], 0, classifier.device), use_cache=False
     ).last_hidden_state

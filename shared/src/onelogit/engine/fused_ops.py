@@ -1,8 +1,8 @@
-"""A decoder in half precision, on a CPU or CUDA -> the same one; its norms and MLPs take fewer passes over memory.
+"""A decoder in half precision, on a CPU or CUDA -> the same decoder; norms and MLPs take fewer passes over memory.
 
-Where matrix products are fast, half of a layer's time is element-wise work: a norm that converts to float32 and back
-launches eight kernels and writes six tensors, a gated MLP writes four. PyTorch has a fused norm for CUDA; for
-a CPU it has neither, but kernels of other operations compute the same.
+If matrix products are fast, half of a layer's time is element-wise work: a norm that converts to float32 and back
+launches eight kernels and writes six tensors; a gated MLP writes four. PyTorch has a fused norm for CUDA. For a CPU it
+has neither, but kernels of other operations compute the same.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, rms_norm
 from transformers import PreTrainedModel
 
-_TOLERANCE = 2**-6  # of the largest number: two steps of bfloat16
+_TOLERANCE = 2**-6  # relative to the largest number: two steps of bfloat16
 _DTYPES = {"cpu": (torch.bfloat16,), "cuda": (torch.bfloat16, torch.float16)}
 
 FusedFunction = Callable[[Any, Tensor], Tensor]
 
 
 def fuse(model: PreTrainedModel) -> None:
-    """Replace, in place, the forward of each norm and gated MLP by a faster one with the same numbers.
+    """Replace, in place, the forward of each norm and gated MLP by a faster one with the same results.
 
-    Weights are not changed. Other devices and dtypes are left alone, as are modules that give other numbers for a
-    sample, and modules with a forward that other code has replaced.
+    Weights are not changed. Models on other devices or in other dtypes are not changed, nor are modules whose results
+    for a sample would differ, nor modules whose forward other code has replaced.
     """
     for module in model.base_model.modules() if _is_supported(model) else ():
         if "forward" in vars(module) and not _is_fused(module):
@@ -35,7 +35,7 @@ def fuse(model: PreTrainedModel) -> None:
 
 
 def unfuse(part: nn.Module) -> None:
-    """Undo `fuse`: PyTorch's compiler would guard each fused forward, and so compile every layer separately."""
+    """Undo `fuse`: PyTorch's compiler would guard each fused forward, and therefore compile every layer separately."""
     for module in part.modules():
         if _is_fused(module):
             del module.forward
@@ -46,7 +46,7 @@ def _is_fused(module: nn.Module) -> bool:
 
 
 class _FusedForward:
-    """The fused function if it applies; the module's own for training, compilers, other devices and changed parts.
+    """Calls the fused function, or the module's own forward for training, compilers, other devices, changed modules.
 
     Holds a weak reference to the module: a cycle would delay freeing GPU memory until the garbage collector runs.
     """
@@ -66,7 +66,7 @@ class _FusedForward:
         return type(module).forward(module, hidden)  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[type["_FusedForward"], tuple[nn.Module | None, FusedFunction]]:
-        return _FusedForward, (self._module(), self._fused)  # a copy's module is the copy
+        return _FusedForward, (self._module(), self._fused)  # a copied forward belongs to the copied module
 
 
 def _is_supported(values: PreTrainedModel | Tensor) -> bool:
@@ -83,7 +83,7 @@ def _fused_function(module: nn.Module) -> FusedFunction | None:
 
 
 def _is_plain_on_cpu(part: nn.Module | None) -> bool:
-    """Whether it is a product with its weight and nothing else; some quantised layers only look like one."""
+    """Whether a module only multiplies by its weight; some quantised layers have the same class but do more."""
     if type(part) is not nn.Linear or part.bias is not None or "forward" in vars(part):
         return False
     if part._forward_hooks or part._forward_pre_hooks:
@@ -98,7 +98,7 @@ def _rms_norm_on_cuda(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _rms_norm_on_cpu(module: Any, hidden: Tensor) -> Tensor:
-    """A batch norm with each token as a channel, with mean 0 and the token's mean square as its variance.
+    """A batch norm with a channel per token, whose mean is 0 and whose variance is the token's mean square.
 
     Its kernel reads and writes bfloat16 and computes in float32, in one pass.
     """
@@ -110,7 +110,7 @@ def _rms_norm_on_cpu(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _gated_mlp_on_cpu(module: Any, hidden: Tensor) -> Tensor:
-    """The matrix products apply the activation and the gate themselves, as they write their results."""
+    """The MLP, whose matrix products also apply the activation and the gate as they write their results."""
     linear = torch.ops.mkldnn._linear_pointwise
     gate = linear(hidden, module.gate_proj.weight, None, "swish", [], "")
     gated = linear.binary(hidden, gate, module.up_proj.weight, None, "mul")
@@ -118,7 +118,7 @@ def _gated_mlp_on_cpu(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _has_fused_linear() -> bool:
-    """Whether this build has oneDNN's linear layers with an epilogue, which TorchInductor compiles to."""
+    """Whether this build has oneDNN's linear layers with an epilogue, which TorchInductor also uses."""
     has_operator = hasattr(torch.ops, "mkldnn") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return has_operator and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 

@@ -1,6 +1,6 @@
-"""Keys and values of many prefixes -> one pair of tensors for each layer, written and moved by their places.
+"""Keys and values of many prefixes -> one pair of tensors for each layer, written and moved by slots.
 
-A batch that sees a hundred cached documents gathers their keys in one step, not from a hundred tensors.
+A batch that attends to a hundred cached documents gathers their keys in one step instead of from a hundred tensors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ class KeyValuePool:
     """Memory for the keys and values of a number of tokens, allocated at once.
 
     Args:
-        token: keys and values of one token, which give the shapes, dtypes and devices of the layers.
+        token: keys and values of one token, which determine the shapes, dtypes and devices of the layers.
         max_bytes: for all keys and values together.
         on_host: allocate CPU memory whatever the layers' devices are; pinned if a layer is on CUDA.
 
     Attributes:
-        layers: keys and values of all places, written or not.
-        size: the number of places, each for one token.
+        layers: keys and values of all slots, including those not written yet.
+        size: the number of slots, each for one token.
         token_bytes: bytes of one token, all layers together.
     """
 
@@ -45,9 +45,9 @@ class KeyValuePool:
 
     @torch.inference_mode()
     def write(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:
-        """Copy tokens from `sources` in some keys and values to `targets`, in one step for each layer.
+        """Copy the tokens at `sources` in `key_values` to the slots `targets`, in one step for each layer.
 
-        The keys and values are on the devices of this memory.
+        The keys and values must be on the devices of this pool.
         """
         (start, stop), *others = merged(sources)
         target_indices = cache(partial(to_device, indices_of(targets)))
@@ -58,7 +58,7 @@ class KeyValuePool:
 
     @torch.inference_mode()
     def move(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:
-        """`write`, extent by extent, from another device, without waiting for CUDA."""
+        """Like `write`, but from another device, extent by extent, without waiting for CUDA."""
         spans = list(aligned(merged(targets), merged(sources)))
         for target, source in _tensor_pairs(self.layers, key_values):
             is_cuda = target.is_cuda or source.is_cuda

@@ -1,4 +1,4 @@
-"""A model on its device -> how many tokens a forward pass may hold, and which errors say that it held too many."""
+"""A model on its device -> how many tokens a forward pass may have, and which errors mean that it had too many."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 from onelogit.engine.prefix_tree import MAX_KEYS_PER_TOKEN
 
-# Larger batches are no faster; on a CPU they no longer fit into its caches.
+# Larger batches are not faster; on a CPU, they do not fit into its caches.
 _MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 _MIN_BATCH_TOKENS = 128
-# The words of a driver, of a CPU's allocator, and of CUDA's libraries, whose handles need memory as well.
+# Words in the errors of drivers, the CPU's allocator, and CUDA's libraries, whose handles need memory, too.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_status_alloc_failed")
 _SHARE_OF_FREE_MEMORY = 0.5
 
@@ -36,7 +36,7 @@ _CONTROL_GROUPS = (
 
 
 def default_batch_tokens(model: PreTrainedModel) -> int:
-    """As many tokens as make a batch fast, but no more than half of the free memory holds, and at least 128."""
+    """The tokens that make a batch fast, but at most as many as fit in half of the free memory; at least 128."""
     limit = _MAX_BATCH_TOKENS.get(model.device.type, 2048)
     free = free_bytes(model.device)
     if free is None:
@@ -45,21 +45,21 @@ def default_batch_tokens(model: PreTrainedModel) -> int:
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:
-    """An upper estimate of the memory that one token takes on its way through one layer."""
+    """An upper estimate of the memory that one token needs in one layer, in bytes."""
     config = model.config.get_text_config()
     hidden = int(config.hidden_size)
     heads = int(getattr(config, "num_attention_heads", 1))
     width = int(getattr(config, "head_dim", None) or hidden // heads)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     own, in_float32 = 8 * hidden + 3 * inner + 9 * heads * width, 4 * (hidden + heads * width)
-    # A CPU gathers the keys and values of one segment at a time, other devices those of all segments.
+    # A CPU gathers the keys and values of one segment at a time, other devices of all segments at once.
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     gathered = 0 if model.device.type == "cpu" else 2 * MAX_KEYS_PER_TOKEN * key_heads * width
     return (own + gathered) * model.dtype.itemsize + in_float32 * 4
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can be allocated now; None if the device does not tell."""
+    """Bytes that can be allocated now; None if the device does not report them."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -72,19 +72,19 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _container_bytes(group: _ControlGroup) -> int | None:
-    """What a control group has left, with the caches that it would give up; None if it has no limit."""
+    """A control group's available memory, including reclaimable caches; None if it has no limit."""
     try:
         limit, used = (
             int((_CONTROL_GROUP_ROOT / name).read_text(encoding="ascii")) for name in (group.limit, group.used)
         )
         lines = (_CONTROL_GROUP_ROOT / group.statistics).read_text(encoding="ascii").splitlines()
         return limit - used + int(dict(line.split() for line in lines).get(group.reclaimable, 0))
-    except (OSError, ValueError):  # no limit is written as "max"
+    except (OSError, ValueError):  # "max" means no limit
         return None
 
 
 def _machine_bytes() -> int | None:
-    """What Linux calls available: free memory, and caches that it would give up. Elsewhere, free pages."""
+    """Linux's available memory: free memory and reclaimable caches. On other systems, free pages."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
@@ -94,7 +94,7 @@ def _machine_bytes() -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a batch failed because of its size alone, so that a smaller one may succeed."""
+    """Whether a batch failed only because of its size, so that a smaller one may succeed."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     message = str(error).lower()
@@ -102,7 +102,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_cached(device: torch.device) -> None:
-    """Return device memory that PyTorch holds without using it."""
+    """Return unused device memory that PyTorch has reserved."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

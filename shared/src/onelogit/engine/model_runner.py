@@ -1,6 +1,6 @@
 """Rows of token ids -> logits, batch by batch, on the model's device. Not thread-safe.
 
-Decoders that can attend over a prefix tree compute every shared prefix once, without padding; all others, padded rows.
+Decoders that can attend over a prefix tree compute each shared prefix once, without padding; others use padded rows.
 """
 
 import logging
@@ -38,10 +38,10 @@ class ModelRunner:
     """Computes the logits of a classifier, as fast as its architecture and device allow.
 
     Args:
-        classifier: made by `sequence_classifier`, or one with its own head.
-        batch_tokens: the largest number of tokens in one forward pass; None for as many as the free memory allows.
+        classifier: from `sequence_classifier`, or with its own head.
+        batch_tokens: maximum number of tokens in one forward pass; None for `default_batch_tokens`.
         document_cache_bytes: for keys and values kept between calls, if prefixes are shared; 0 for none.
-        document_cache_host_bytes: the same, in the CPU's memory.
+        document_cache_host_bytes: for keys and values evicted from there, in the CPU's memory.
         is_compiled: compile the layers, if prefixes are shared.
 
     Attributes:
@@ -61,10 +61,10 @@ class ModelRunner:
         self.classifier = classifier
         self._has_own_head = has_own_head(classifier)
         if self._has_own_head and is_compiled:
-            logger.warning("%s has its own head: it is not compiled", type(classifier).__name__)
+            logger.warning("%s has its own head, so it is not compiled", type(classifier).__name__)
         self.shares_prefixes = not self._has_own_head and prepare(classifier, is_compiled=is_compiled)
         self.document_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
-        # Last, because it is a share of the memory that is left.
+        # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
 
     def logits(self, rows: Sequence[TokenRow]) -> list[float]:
@@ -73,17 +73,17 @@ class ModelRunner:
         return [logits[index] for index in range(len(rows))]
 
     def compute(self, rows: Sequence[TokenRow]) -> Iterator[PendingLogits]:
-        """The logit of each row: at its last token by the converted head, else by the classifier's own.
+        """The logit of each row, from the converted head at its last token or from the classifier's own head.
 
-        Identical rows are computed once. A batch that does not fit into the memory is computed again in smaller ones.
+        Identical rows are computed once. A batch that does not fit in memory is computed again in smaller batches.
 
         Yields:
             The float32 logits of some rows, once their batch is launched on the device; each row once, in any order.
         """
-        places: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        indices_by_row: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for index, row in enumerate(rows):
-            places.setdefault((row.ids, row.second_start if self._has_own_head else 0), []).append(index)
-        indices = [indices for _, indices in sorted(places.items())]
+            indices_by_row.setdefault((row.ids, row.second_start if self._has_own_head else 0), []).append(index)
+        indices = [indices for _, indices in sorted(indices_by_row.items())]
         distinct = [rows[first] for first, *_ in indices]
         if self.shares_prefixes and attends_over_prefix_tree(self.classifier):
             return self._compute_prefix_tree(distinct, indices)
@@ -93,7 +93,7 @@ class ModelRunner:
         if not max_bytes:
             return None
         if not self.shares_prefixes:
-            logger.warning("%s computes padded rows: no document is cached", type(self.classifier).__name__)
+            logger.warning("%s computes padded rows, so documents are not cached", type(self.classifier).__name__)
             return None
         try:
             return PrefixCache(one_token_key_values(self.classifier), max_bytes, max_host_bytes)
@@ -102,7 +102,7 @@ class ModelRunner:
                 raise
         options = f"document_cache_bytes={max_bytes} and document_cache_host_bytes={max_host_bytes}"
         device = self.classifier.device
-        raise InputError(f"{options}: there is not that much free memory on {device} and its host; lower them")
+        raise InputError(f"{options} exceed the free memory of {device} and its host; lower them")
 
     def _compute_prefix_tree(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         cache = self.document_cache
@@ -112,7 +112,7 @@ class ModelRunner:
         cursor, carried = Cursor(), LayerKeyValues()
         while cursor.row < len(rows):
             if cache is not None:
-                cache.unpin()  # prefixes of a failed batch, or of one in flight at a fork
+                cache.unpin()  # prefixes of a batch that failed, or was in flight at a fork
             batch = next_batch(ids, cursor, self.batch_tokens, lengths, find_cached)
             cached = None if cache is None else cache.layers
             context = context_for(batch, self.classifier, self.batch_tokens, carried, cached)
@@ -128,7 +128,7 @@ class ModelRunner:
             yield PendingLogits([indices[row] for row in batch.ends.values()], logits)
 
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
-        # If the rotary embedding depends on the longest row of a batch, so would a row's logit.
+        # If the rotary embedding depends on a batch's longest row, a row's logit would depend on the other rows.
         is_one_by_one = rotates_by_length(self.classifier)
         compute = own_head_logits if self._has_own_head else padded_hidden
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first
@@ -141,9 +141,9 @@ class ModelRunner:
                 yield PendingLogits([indices[row] for row in batch], logits)
 
     def _attempt(self, compute: Callable[[PreTrainedModel, T], Tensor], batch: T, token_count: int) -> Tensor | None:
-        """The logits of a batch; None, with the budget halved, if it does not fit into the memory.
+        """The logits of a batch; if it does not fit in memory, halves `batch_tokens` and returns None.
 
-        `compute` returns logits if the classifier has its own head, else last hidden states.
+        `compute` returns logits if the classifier has its own head, otherwise last hidden states.
         """
         try:
             if self._has_own_head:
@@ -152,14 +152,14 @@ class ModelRunner:
         except (RuntimeError, MemoryError) as error:
             if token_count <= 1 or not is_out_of_memory(error):
                 raise
-        release_cached(self.classifier.device)  # outside the handler, where the failed batch is released
+        release_cached(self.classifier.device)  # outside the except block, where the failed batch is freed
         self.batch_tokens = max(1, self.batch_tokens // 2)
         logger.warning("out of memory with %d tokens; continuing with batch_tokens=%d", token_count, self.batch_tokens)
         return None
 
 
 def _insert(cache: PrefixCache, prefixes: Sequence[tuple[int, ...]], key_values: LayerKeyValues) -> None:
-    """Cache prefixes, or go on without if the memory does not suffice: they are computed again when needed."""
+    """Cache prefixes. If memory does not suffice, continue without them: they are computed again when needed."""
     try:
         cache.insert(prefixes, key_values)
     except (RuntimeError, MemoryError) as error:

@@ -1,7 +1,7 @@
-"""A converted classifier -> the same one, with prefix sharing, fused operations and compiled layers if it allows them.
+"""A converted classifier -> the same classifier with prefix sharing, fused operations and compiled layers, if possible.
 
-Prefix sharing that tests do not cover, and compiled layers, are tried on a few rows first, and undone if the hidden
-states differ.
+Compiled layers, and prefix sharing for models that tests do not cover, are first tried on a few rows, and undone if the
+hidden states differ.
 """
 
 import logging
@@ -25,14 +25,14 @@ from onelogit.prompts.token_rows import TokenRow
 logger = logging.getLogger(__name__)
 
 _SAMPLE_ENDINGS = ((7, 8, 9), range(200, 220), (*range(200, 210), *range(300, 330)))
-_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # share of a hidden state's norm; rows that see each other differ by about 1
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # relative to the norm; about 1 if rows attend to each other
 
 
 def prepare(classifier: PreTrainedModel, *, is_compiled: bool) -> bool:
     """Make a converted classifier as fast as possible on its device, in place.
 
     Returns:
-        Whether it shares prefixes; else it computes padded rows, and is not compiled.
+        Whether it shares prefixes; otherwise it computes padded rows, and is not compiled.
 
     Raises:
         OnelogitError: it cannot be compiled on this machine.
@@ -50,14 +50,14 @@ def _enable_prefix_sharing(classifier: PreTrainedModel) -> bool:
     enable_prefix_tree_attention(classifier)
     if is_known_to_share_prefixes(classifier) or _matches_padded(classifier):
         return True
-    slower = "%s computes padded rows on %s, which is slower: a trial with shared prefixes failed"
+    slower = "%s computes padded rows on %s, which is slower, because a trial with shared prefixes failed"
     logger.warning(slower, type(classifier).__name__, classifier.device)
     disable_prefix_tree_attention(classifier)
     return False
 
 
 def _matches_padded(classifier: PreTrainedModel) -> bool:
-    """Whether rows with a shared prefix have the same hidden states as a prefix tree and as padded rows."""
+    """Whether rows with a shared prefix have the same hidden states in a prefix tree and as padded rows."""
     try:
         shared = _sample_hidden(classifier)
         padded = padded_hidden(classifier, [TokenRow(row) for row in _sample(classifier)])
@@ -74,7 +74,7 @@ def _compile(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
     is_spread = not isinstance(layers, nn.ModuleList) or any(hasattr(part, "_hf_hook") for part in layers.modules())
     if is_spread or not shares_prefixes:
         why = "is spread over devices" if shares_prefixes else "computes padded rows"
-        logger.warning("%s %s: it is not compiled", type(classifier).__name__, why)
+        logger.warning("%s %s, so it is not compiled", type(classifier).__name__, why)
         return
     expected = _sample_hidden(classifier)
     compile_layers(classifier)
@@ -84,18 +84,18 @@ def _compile(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
         undo_compile(classifier)
         raise OnelogitError(
             f"PyTorch cannot compile {type(classifier).__name__} here: {first_line(error)}; on a CPU it needs a C++ "
-            "compiler (g++, clang or MSVC), on CUDA Triton and a C compiler, and Python's headers; or leave compile out"
+            "compiler (g++, clang or MSVC), on CUDA Triton and a C compiler, and Python's headers; or do not compile"
         ) from error
     if not _is_same(classifier, compiled, expected, "compiling"):
-        logger.warning("%s is not compiled: its hidden states would change", type(classifier).__name__)
+        logger.warning("%s is not compiled, because its hidden states would change", type(classifier).__name__)
         undo_compile(classifier)
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Have PyTorch compile all layers but the last, in place, at their next call.
+    """Mark all layers except the last for compilation by PyTorch at their next call, in place.
 
-    Lengths are symbolic: the same few graphs serve all layers and all batches. Attention stays outside the graphs, and
-    so does the last layer, which computes only the rows' last tokens.
+    Lengths are symbolic, so a few graphs serve all layers and batches. Attention is not part of the graphs, and neither
+    is the last layer, which computes only the rows' last tokens.
     """
     for layer in _compiled_layers(model):
         unfuse(layer)

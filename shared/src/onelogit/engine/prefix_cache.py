@@ -1,6 +1,6 @@
-"""Rows' leading tokens -> their keys and values from earlier calls; the least recently used are evicted first.
+"""The leading tokens of rows -> their keys and values from earlier calls; the least recently used are evicted first.
 
-What is evicted from the model's device moves to the CPU's memory, and back when it is needed.
+Prefixes evicted from the model's device move to the CPU's memory, and back when they are needed.
 """
 
 from collections import OrderedDict
@@ -13,24 +13,24 @@ from onelogit.engine.kv_cache import KeyValuePool
 from onelogit.engine.prefix_tree import CachedPrefix, Ids
 from onelogit.errors import InputError
 
-Places = Mapping[Ids, list[Extent]]
-"""Where the tokens of prefixes are in some keys and values."""
+Slots = Mapping[Ids, list[Extent]]
+"""For each prefix, the slots of its tokens in some keys and values."""
 Copy = Callable[[list[Extent], LayerKeyValues, list[Extent]], None]
 
 
 class PrefixCache:
     """Keys and values of prefixes, kept between calls of one model. Not thread-safe.
 
-    A row gives the lengths of its cacheable prefixes, which other rows may share. If the prompt writes the document
-    first, one of them ends with the document; if it writes the query first, with the query.
+    A row has the lengths of its cacheable prefixes, which other rows may share. One of them ends with the document or
+    the query, whichever comes first in the prompt.
 
     Args:
         token: keys and values of one token.
-        max_bytes: memory on the devices of the model's layers; allocated at once.
-        max_host_bytes: memory of the CPU for evicted prefixes; allocated at once, too.
+        max_bytes: memory on the devices of the model's layers, allocated by the constructor.
+        max_host_bytes: CPU memory for evicted prefixes, allocated by the constructor; 0 for none.
 
     Raises:
-        InputError: one of the two is less than one token takes; 0 means none.
+        InputError: one of the two is not 0, but too small for one token.
     """
 
     def __init__(self, token: LayerKeyValues, max_bytes: int, max_host_bytes: int = 0) -> None:
@@ -44,7 +44,7 @@ class PrefixCache:
 
     @property
     def layers(self) -> LayerKeyValues:
-        """The keys and values that the spans of a found prefix refer to."""
+        """The keys and values to which the spans of a found prefix refer."""
         return self._device.pool.layers
 
     @property
@@ -63,11 +63,11 @@ class PrefixCache:
         return None
 
     def unpin(self) -> None:
-        """Allow all found prefixes to be evicted again, once they have been read."""
+        """Allow eviction of all found prefixes; call it once they have been read."""
         self._pinned.clear()
 
     def insert(self, prefixes: Sequence[Ids], key_values: LayerKeyValues) -> None:
-        """Cache prefixes, whose keys and values follow one another; if not all fit, the last ones."""
+        """Cache prefixes, whose keys and values are consecutive; if not all of them fit, only the last ones."""
         starts = accumulate(map(len, prefixes), initial=0)
         new = {ids: [(start, start + len(ids))] for ids, start in zip(prefixes, starts, strict=False)}
         for ids in filter(self._device.touch, prefixes):
@@ -83,17 +83,17 @@ class PrefixCache:
 
     def _find(self, ids: Ids) -> CachedPrefix | None:
         if not self._device.touch(ids):
-            if ids not in self._host.places:
+            if ids not in self._host.slots:
                 return None
             if not self._evict(len(ids), returning=[ids]):
                 return CachedPrefix(len(ids), None)
-            self._device.insert({ids: self._host.places[ids]}, self._host.pool.layers, self._device.pool.move)
+            self._device.insert({ids: self._host.slots[ids]}, self._host.pool.layers, self._device.pool.move)
             self._host.remove([ids])
         self._pinned.add(ids)
-        return CachedPrefix(len(ids), self._device.places[ids])
+        return CachedPrefix(len(ids), self._device.slots[ids])
 
     def _evict(self, token_count: int, returning: Collection[Ids] = ()) -> bool:
-        """Evict the least recently used prefixes to make room; returns False if pinned ones leave too little."""
+        """Evict the least recently used prefixes; returns False if pinned prefixes leave too little room."""
         evicted = self._device.least_recent(token_count, self._pinned)
         if evicted is None:
             return False
@@ -108,24 +108,24 @@ class _Tier:
     def __init__(self, pool: KeyValuePool) -> None:
         self.pool = pool
         self.allocator = Allocator(pool.size)
-        self.places: OrderedDict[Ids, list[Extent]] = OrderedDict()
+        self.slots: OrderedDict[Ids, list[Extent]] = OrderedDict()
 
     @property
     def held_bytes(self) -> int:
         return (self.allocator.size - self.allocator.free_count) * self.pool.token_bytes
 
     def touch(self, ids: Ids) -> bool:
-        """Mark a prefix as the most recently used; returns whether it is here."""
-        is_here = ids in self.places
-        if is_here:
-            self.places.move_to_end(ids)
-        return is_here
+        """Mark a prefix as the most recently used; returns whether this tier contains it."""
+        is_cached = ids in self.slots
+        if is_cached:
+            self.slots.move_to_end(ids)
+        return is_cached
 
-    def least_recent(self, token_count: int, pinned: Collection[Ids] = ()) -> Places | None:
-        """The prefixes to remove to make `token_count` tokens fit; None if the pinned ones leave too little room."""
+    def least_recent(self, token_count: int, pinned: Collection[Ids] = ()) -> Slots | None:
+        """The prefixes to remove so that `token_count` tokens fit; None if pinned prefixes leave too little room."""
         found: dict[Ids, list[Extent]] = {}
         missing = token_count - self.allocator.free_count
-        for ids, extents in self.places.items():
+        for ids, extents in self.slots.items():
             if missing <= 0:
                 break
             if ids not in pinned:
@@ -134,10 +134,10 @@ class _Tier:
         return found if missing <= 0 else None
 
     def remove(self, prefixes: Collection[Ids]) -> None:
-        self.allocator.give_back([extent for ids in prefixes for extent in self.places.pop(ids)])
+        self.allocator.give_back([extent for ids in prefixes for extent in self.slots.pop(ids)])
 
-    def insert(self, new: Places, key_values: LayerKeyValues, copy: Copy) -> None:
-        """Copy prefixes from keys and values; they must fit."""
+    def insert(self, new: Slots, key_values: LayerKeyValues, copy: Copy) -> None:
+        """Copy prefixes, which must fit, from some keys and values."""
         if not new:
             return
         targets = self.allocator.take(sum(map(len, new)))
@@ -146,17 +146,17 @@ class _Tier:
         except BaseException:
             self.allocator.give_back(targets)
             raise
-        self.places.update(zip(new, split(targets, map(len, new)), strict=True))
+        self.slots.update(zip(new, split(targets, map(len, new)), strict=True))
 
-    def insert_last(self, new: Places, key_values: LayerKeyValues, pinned: Collection[Ids] = ()) -> None:
-        """Move in the last of these prefixes that fit beside the pinned ones, in place of the least recently used."""
+    def insert_last(self, new: Slots, key_values: LayerKeyValues, pinned: Collection[Ids] = ()) -> None:
+        """Insert the last of these prefixes that fit beside the pinned ones; evict the least recently used for them."""
         new = _last_that_fit(new, self.allocator.size - sum(map(len, pinned)))
-        self.remove([ids for ids in new if ids in self.places])
+        self.remove([ids for ids in new if ids in self.slots])
         self.remove(self.least_recent(sum(map(len, new)), pinned) or ())
         self.insert(new, key_values, self.pool.move)
 
 
-def _last_that_fit(prefixes: Places, room: int) -> Places:
+def _last_that_fit(prefixes: Slots, room: int) -> Slots:
     """The last prefixes that fit into `room` tokens, in their order."""
     fitting: dict[Ids, list[Extent]] = {}
     for ids in reversed([*prefixes]):

@@ -1,7 +1,7 @@
-"""Rows of token ids -> batches that hold every shared prefix once. No torch.
+"""Rows of token ids -> batches that contain each shared prefix once. No torch.
 
 Sorted rows form a prefix tree: a row shares its longest prefix with the row just before it. So each row adds one
-segment, the tokens that its predecessor lacks, and finds the keys of its earlier tokens on its predecessor's path.
+segment, the tokens after that prefix, and finds the keys of its earlier tokens on the predecessor's path.
 
     the query . is it one?  --->  the query . is it one?     segment 1
     the query . is it two?  --->                   two?      segment 2, behind 5 tokens of segment 1
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 Ids = tuple[int, ...]
 
-MAX_KEYS_PER_TOKEN = 16  # bounds the keys that attention gathers if short segments hang on long prefixes
+MAX_KEYS_PER_TOKEN = 16  # limits the keys that attention gathers if short segments follow long prefixes
 
 OWN, CARRIED, CACHED = range(3)
 """The sources of keys: the batch itself, the batch before it, the prefix cache."""
@@ -32,10 +32,10 @@ Path = tuple[KeySpan, ...]
 
 
 class CachedPrefix(NamedTuple):
-    """A prefix of a row, `length` tokens long, that is in the prefix cache.
+    """A prefix of a row that is in the prefix cache; it has `length` tokens.
 
-    Its keys are at `spans` there, each from start to stop; None if other prefixes that the same batch needs leave no
-    room for them on the device.
+    `spans` are the slots of its keys, each from start to stop; None if other prefixes that the batch needs leave no
+    room for it on the device.
     """
 
     length: int
@@ -43,7 +43,7 @@ class CachedPrefix(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """Tokens `start` to `stop` of a batch, consecutive in a row. Each sees `ancestors` and the tokens before it."""
+    """Tokens `start` to `stop` of a batch, consecutive in a row; each attends to `ancestors` and earlier tokens."""
 
     start: int
     stop: int
@@ -59,7 +59,7 @@ class CacheablePrefix(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """What is computed so far: all rows before `row`, and the first `token` tokens of that row."""
+    """The progress so far: all rows before `row`, and the first `token` tokens of that row, are computed."""
 
     row: int = 0
     token: int = 0
@@ -70,12 +70,12 @@ class Batch(NamedTuple):
 
     Attributes:
         ids: token ids.
-        positions: the position id of each token, which is its place in its row.
-        segments: in order; together they hold all tokens.
-        ends: for the place of each row's last token, in order, the index of the row.
-        cacheable_prefixes: those that end in this batch.
+        positions: the position id of each token: its index in its row.
+        segments: in order; together they contain all tokens.
+        ends: the row that ends at each index in the batch, in order.
+        cacheable_prefixes: the prefixes that end in this batch.
         carry: the path of the first `after.token` tokens of row `after.row`; the next batch needs their keys.
-        after: where the next batch begins.
+        after: the beginning of the next batch.
     """
 
     ids: list[int]
@@ -96,15 +96,15 @@ def next_batch(
 ) -> Batch:
     """The batch that begins at the cursor.
 
-    A segment that does not fit is cut and continued in the next batch: batches of equal size reuse kernels that are
-    built for one size. A batch depends only on its cursor and budget, so that one which proves too large for the memory
-    can be made again, smaller.
+    A segment that does not fit is cut and continued in the next batch, because batches of equal size can reuse kernels
+    that are built for one size. A batch depends only on its cursor and `batch_tokens`, so a batch that does not fit in
+    memory can be built again, smaller.
 
     Args:
         rows: distinct, sorted, none empty.
         cursor: `Cursor()`, or `after` of the batch before.
-        batch_tokens: the largest number of tokens in a batch.
-        cacheable_lengths: for each row, the lengths in tokens of its prefixes worth caching.
+        batch_tokens: maximum number of tokens in a batch.
+        cacheable_lengths: for each row, the lengths of its cacheable prefixes, in tokens.
         find_cached: returns the longest cached prefix of a row, by the row's index.
     """
     batch = Batch([], [], [], {}, [], (), Cursor(len(rows)))
@@ -140,11 +140,11 @@ def next_batch(
 
 def _add_segment(batch: Batch, ids: Ids, ancestors: Path, start: int, stop: int) -> Path:
     """Add tokens `start` to `stop` of a row; returns the path of the row's first `stop` tokens."""
-    place = len(batch.ids)
+    first = len(batch.ids)
     batch.ids.extend(ids[start:stop])
     batch.positions.extend(range(start, stop))
-    batch.segments.append(Segment(place, len(batch.ids), ancestors))
-    return (*ancestors, KeySpan(OWN, place, len(batch.ids)))
+    batch.segments.append(Segment(first, len(batch.ids), ancestors))
+    return (*ancestors, KeySpan(OWN, first, len(batch.ids)))
 
 
 def clip(path: Path, length: int) -> Path:
@@ -159,8 +159,8 @@ def clip(path: Path, length: int) -> Path:
 
 
 def shared_length(one: Ids, other: Ids) -> int:
-    """How many leading ids two rows share."""
+    """The number of leading ids that two rows share."""
     shortest = min(len(one), len(other))
     if one[:shortest] == other[:shortest]:
         return shortest
-    return next(place for place in range(shortest) if one[place] != other[place])
+    return next(index for index in range(shortest) if one[index] != other[index])

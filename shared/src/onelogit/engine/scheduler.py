@@ -21,12 +21,12 @@ OnProgress = Callable[[int], object]
 Compute = Callable[[Sequence[Item]], Iterator["PendingLogits"]]
 
 _CLOSED = "this reranker is closed; load it again"
-_POLL_S = 0.0001  # how long a finished batch or a new caller may go unnoticed while a device computes
+_POLL_S = 0.0001  # interval of checks for finished batches and new callers while a device computes
 
 
 @dataclass(eq=False)
 class Request(Generic[Item]):
-    """The items of one caller, their cost, and the logits computed so far, by the place of their item."""
+    """The items of one caller, their cost, and the logits computed so far, by the index of their item."""
 
     items: list[Item]
     cost: int
@@ -36,12 +36,12 @@ class Request(Generic[Item]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the caller has its answer, or no longer waits."""
+        """Whether the caller has its result, or no longer waits."""
         return self.future is None or self.future.done()
 
     def missing(self) -> list[int]:
-        """The places of the items without a logit."""
-        return [place for place in range(len(self.items)) if place not in self.logits]
+        """The indices of the items without a logit."""
+        return [index for index in range(len(self.items)) if index not in self.logits]
 
     def add(self, logits: Sequence[tuple[int, float]]) -> None:
         """Store new logits, report progress, and settle the request once it is complete."""
@@ -54,18 +54,18 @@ class Request(Generic[Item]):
         except BaseException as error:
             self.settle(error)
         if len(self.logits) == len(self.items):
-            self.settle([self.logits[place] for place in range(len(self.items))])
+            self.settle([self.logits[index] for index in range(len(self.items))])
 
-    def settle(self, answer: list[float] | BaseException) -> None:
-        """Answer the caller, unless it has an answer or no longer waits."""
+    def settle(self, result: list[float] | BaseException) -> None:
+        """Give the caller its logits or an error, unless it has a result already or no longer waits."""
         # Drop the future: an error refers to frames that refer to this request, a cycle that would keep GPU memory.
         future, self.future = self.future, None
         if future is None or not future.set_running_or_notify_cancel():
             return
-        if isinstance(answer, BaseException):
-            future.set_exception(answer)
+        if isinstance(result, BaseException):
+            future.set_exception(result)
         else:
-            future.set_result(answer)
+            future.set_result(result)
 
 
 class RequestBatch(Generic[Item]):
@@ -73,52 +73,52 @@ class RequestBatch(Generic[Item]):
 
     Attributes:
         items: the items of all requests that have no logit yet.
-        is_launched: whether all items that will be launched are launched.
-        has_failed: whether to compute missing logits again, each request alone.
+        is_launched: whether no more items will be launched.
+        has_failed: whether to compute missing logits again, each request on its own.
     """
 
     def __init__(self, requests: list[Request[Item]]) -> None:
         self.is_launched = self.has_failed = False
         self._requests = requests
-        self._places = dict(enumerate((request, place) for request in requests for place in request.missing()))
-        self.items = [request.items[place] for request, place in self._places.values()]
+        self._owners = dict(enumerate((request, index) for request in requests for index in request.missing()))
+        self.items = [request.items[index] for request, index in self._owners.values()]
 
     def unsettled(self) -> list[Request[Item]]:
         return [request for request in self._requests if not request.is_settled]
 
     def deliver(self, logits: Sequence[tuple[int, float]]) -> None:
-        """Give each request its share of the logits; each comes with the index of its item.
+        """Give each request its logits; each logit comes with the index of its item in the batch.
 
         Raises:
             OnelogitError: an item has a logit already, or does not exist.
         """
         shares: dict[Request[Item], list[tuple[int, float]]] = {}
         for index, logit in logits:
-            if index not in self._places:
-                raise OnelogitError(f"a second or stray logit came for item {index}; please report this")
-            request, place = self._places.pop(index)
-            shares.setdefault(request, []).append((place, logit))
+            if index not in self._owners:
+                raise OnelogitError(f"item {index} got a second logit, or does not exist; please report this")
+            request, own_index = self._owners.pop(index)
+            shares.setdefault(request, []).append((own_index, logit))
         for request, share in shares.items():
             request.add(share)
 
     def fail(self, error: BaseException) -> None:
-        """Settle the request with the error if it is the only one; else another request may have caused it."""
+        """Settle the request with the error if it is the only one; otherwise, any request may have caused the error."""
         self.has_failed = True
         if len(self._requests) == 1:
             self._requests[0].settle(error)
 
 
 class Scheduler(Generic[Item]):
-    """One model for many threads and event loops: callers that wait at the same time are computed together.
+    """One model for many threads and event loops: requests that wait at the same time are computed together.
 
-    Requests are computed in the order of their arrival and answered as soon as their own items are done, all in one
-    thread: it starts with the first request, and ends with `close` or when the scheduler is garbage collected. The
-    logits of a batch are read once they are ready or the next batch is launched, so that the device always has work.
+    Requests are computed in the order of their arrival, and settled as soon as their own items are done. All are
+    computed in one thread, which starts with the first request, and ends with `close` or when the scheduler is garbage
+    collected. Logits are read once they are ready or the next batch is launched, so that the device always has work.
 
     Args:
-        compute: launches the batches of a list of items, in any order. It is closed early if no caller waits.
-        cost_of: the cost of an item, such as its number of tokens.
-        max_batch_cost: of requests that are computed together; a request that exceeds it is computed alone.
+        compute: launches the batches of a list of items, in any order. Its iterator is closed early if no caller waits.
+        cost_of: returns the cost of an item, such as its number of tokens.
+        max_batch_cost: total cost of requests that are computed together; a request above it is computed alone.
     """
 
     def __init__(self, compute: Compute[Item], *, cost_of: Callable[[Item], int], max_batch_cost: int) -> None:
@@ -133,17 +133,17 @@ class Scheduler(Generic[Item]):
         return self._compute is None
 
     def submit(self, items: Sequence[Item], future: Future[list[float]], on_progress: OnProgress | None = None) -> None:
-        """Have a future answered with the logit of each item, in the given order; empty for no items.
+        """Set a future's result to the logits of the items, in the given order; empty for no items.
 
         Args:
             items: never changed.
-            future: made by the caller, so that it can cancel it at any time.
+            future: created by the caller, who can cancel it at any time.
             on_progress: called from the computing thread with the number of items done since its last call. It must be
                 quick; an exception in it fails this request.
 
         Raises:
-            OnelogitError: the scheduler is closed. The future raises the error of these items' computation or of
-                `on_progress`, or OnelogitError if the scheduler is closed later or an item was left out.
+            OnelogitError: the scheduler is closed. The future raises errors of the computation or of `on_progress`, or
+                OnelogitError if the scheduler is closed later or an item got no logit.
         """
         if self.is_closed:
             raise OnelogitError(_CLOSED)
@@ -151,10 +151,10 @@ class Scheduler(Generic[Item]):
             return future.set_result([])
         worker = self._worker()
         if worker.thread_id == threading.get_ident():
-            raise OnelogitError("on_progress must not ask for logits in the thread that computes; use another thread")
+            raise OnelogitError("on_progress must not request logits in the computing thread; use another thread")
         worker.requests.append(Request(list(items), sum(map(self._cost_of, items)), on_progress, future))
         try:
-            # The executor's own lock suffices: a request that passes it is computed, or fails when `close` is called.
+            # The executor's own lock suffices: a submitted request is computed, or fails when `close` is called.
             worker.executor.submit(self._run, worker)
         except RuntimeError as error:
             raise OnelogitError(_CLOSED) if self.is_closed else error from None
@@ -162,27 +162,27 @@ class Scheduler(Generic[Item]):
     def close(self) -> None:
         """Release `compute`, and wait until the thread ends with its current batch, unless called from `on_progress`.
 
-        Requests that still wait raise OnelogitError, as do all later ones. Closing twice is fine.
+        Requests that still wait raise OnelogitError, as do all later ones. Closing twice is allowed.
         """
         self._compute = None
         worker = self._worker()
         worker.executor.shutdown(wait=worker.thread_id != threading.get_ident())
 
     def _worker(self) -> "_Worker[Item]":
-        # One for each process: a forked child has neither the parent's thread nor its callers.
+        # One per process: a forked child has neither the parent's thread nor its callers.
         return self._workers.get(os.getpid()) or self._workers.setdefault(os.getpid(), _Worker())
 
     def _run(self, worker: "_Worker[Item]") -> None:
         worker.thread_id = threading.get_ident()
         while (batch := worker.take(self._max_batch_cost)) or worker.unread:
             if batch is None:
-                time.sleep(_POLL_S)  # then look for new requests: they are launched while the device computes
+                time.sleep(_POLL_S)  # then check for new requests, which are launched while the device computes
             else:
                 self._launch(worker, batch)
             self._receive(worker, waits=False)
 
     def _launch(self, worker: "_Worker[Item]", batch: RequestBatch[Item]) -> None:
-        """Launch a batch in parts that the device can hold; read all but the last part, and that if it is ready."""
+        """Launch a batch in parts that fit on the device; read all parts but the last, which is read if it is ready."""
         try:
             with closing(self._computed(batch.items)) as parts:
                 for pending in parts:
@@ -193,13 +193,13 @@ class Scheduler(Generic[Item]):
                         break
         except BaseException as error:
             batch.fail(error)
-        # Outside the except block, where the error and the memory that its frames hold are released.
+        # Outside the except block, where the error and the memory of its frames are freed.
         batch.is_launched = True
         if worker.unread is None or worker.unread[0] is not batch:
             self._finish(worker, batch)
 
     def _receive(self, worker: "_Worker[Item]", *, waits: bool = True) -> None:
-        """Deliver the unread logits, if there are any; without `waits` only if they are ready."""
+        """Deliver the unread logits, if there are any; if `waits` is False, only if they are ready."""
         if worker.unread is None:
             return
         batch, pending = worker.unread
@@ -221,7 +221,7 @@ class Scheduler(Generic[Item]):
             worker.retries.extend(batch.unsettled())
             return
         for request in batch.unsettled():
-            lost = f"no logit came for {len(request.missing())} of {len(request.items)} items; please report this"
+            lost = f"{len(request.missing())} of {len(request.items)} items got no logit; please report this"
             request.settle(OnelogitError(_CLOSED if self.is_closed else lost))
 
     def _computed(self, items: Sequence[Item]) -> Generator["PendingLogits", None, None]:
@@ -231,7 +231,7 @@ class Scheduler(Generic[Item]):
 
 
 class ScoringCall(Generic[Item]):
-    """One caller's items, added to a scheduler in portions, from any thread; leaving the context cancels the rest."""
+    """One caller's items, submitted in portions from any thread; leaving the context cancels unfinished portions."""
 
     def __init__(self, scheduler: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
         self._scheduler, self._on_progress = scheduler, on_progress
@@ -250,12 +250,12 @@ class ScoringCall(Generic[Item]):
         future = Future[list[float]]()
         self._futures.append(future)
         self._scheduler.submit(items, future, self._on_progress)
-        if self._is_left:  # meanwhile
+        if self._is_left:  # by another thread, in the meantime
             future.cancel()
 
     def logits(self) -> list[float]:
         """The logits of all portions, one after the other. Raises what their futures raise."""
-        # By number: a variable for the future would close a cycle with its error.
+        # By index: a variable for the future would form a reference cycle with its error.
         return [logit for number in range(len(self._futures)) for logit in self._futures[number].result()]
 
     async def alogits(self) -> list[float]:
@@ -274,9 +274,9 @@ class ScoringCall(Generic[Item]):
 
 @dataclass(eq=False)
 class _Worker(Generic[Item]):
-    """The thread that computes in one process, the requests that wait for it, and the launched logits not yet read.
+    """The computing thread of one process, the requests that wait for it, and the launched logits not yet read.
 
-    Requests wait in two queues: first those to be retried, each alone, then all others in the order of their arrival.
+    Requests to retry are taken first, each on its own, then all others in the order of their arrival.
     """
 
     retries: deque[Request[Item]] = field(default_factory=deque)

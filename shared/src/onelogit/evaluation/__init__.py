@@ -1,4 +1,4 @@
-"""How well models rank labelled data: the stages of `onelogit evaluate`. None loads torch.
+"""The stages of `onelogit evaluate`, which measures how well models rank labelled data. They load no torch.
 
 data -> bm25 -> systems -> run_file, scoring -> metrics, bootstrap, pairwise -> evaluation -> report -> job
 """

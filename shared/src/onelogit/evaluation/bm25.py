@@ -1,4 +1,4 @@
-"""Dataset -> the same dataset with candidates for each query, given or found by BM25."""
+"""Dataset -> the same dataset with candidates for each query: its own, or the results of BM25."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ _QUERIES_AT_ONCE = 500
 def with_candidates(dataset: Dataset, max_candidates: int) -> Dataset:
     """The dataset with at most `max_candidates` candidates for each query, best first.
 
-    Candidates that the dataset has are kept; if any query has none yet, BM25 finds those of all queries.
+    The dataset's own candidates are kept; but if any query's candidates are None, BM25 finds them for all queries.
 
     Raises:
         InputError: bm25s is not installed, or no document contains a word.
@@ -25,7 +25,7 @@ def with_candidates(dataset: Dataset, max_candidates: int) -> Dataset:
 
 
 def _search(dataset: Dataset, max_candidates: int) -> list[LabelledQuery]:
-    """The queries with the documents that share a word with them.
+    """The queries, with the documents that share a word with them as candidates.
 
     bm25s splits texts at spaces and punctuation, and ignores words of one letter.
     """
@@ -35,7 +35,7 @@ def _search(dataset: Dataset, max_candidates: int) -> list[LabelledQuery]:
     shows = is_shown()
     tokens = bm25s.tokenize([*dataset.documents.values()], stopwords=None, show_progress=shows, leave=False)
     if not tokens.vocab:
-        raise InputError(f"no document of {dataset.name} contains a word that BM25 can index: pass a --run")
+        raise InputError(f"no document of {dataset.name} contains a word that BM25 can index; pass --run")
     index = bm25s.BM25()
     index.index(tokens, show_progress=shows, leave_progress=False)
     queries: list[LabelledQuery] = []

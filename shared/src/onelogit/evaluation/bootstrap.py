@@ -22,7 +22,7 @@ class MeanEstimate(NamedTuple):
 
     @property
     def verdict(self) -> Literal["gain", "loss", "same"]:
-        """Of a difference: whether its interval is above 0, below 0, or neither."""
+        """For a mean difference: whether its interval is above 0, below 0, or contains 0."""
         if self.interval is None or self.interval.low <= 0 <= self.interval.high:
             return "same"
         return "gain" if self.value > 0 else "loss"
@@ -34,7 +34,7 @@ def estimate_means(columns: Sequence[Sequence[float]], seed: int) -> list[MeanEs
     Each resample draws the same queries for all columns, so that differences are compared query by query.
 
     Args:
-        columns: values of the same queries in the same order, such as differences from a baseline; none is empty.
+        columns: values for the same queries in the same order, such as differences from a baseline; none is empty.
         seed: the same seed gives the same intervals.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; Sakai, Evaluating Evaluation
@@ -50,7 +50,7 @@ def estimate_means(columns: Sequence[Sequence[float]], seed: int) -> list[MeanEs
     table = np.asarray(columns, dtype=np.float64)
 
     def means(drawn: Any, axis: int) -> Any:  # noqa: ARG001  scipy names the axis of the queries, always the last one
-        # Query counts times the table: several times as fast as gathering each column's values for each resample.
+        # The table times the count of each query: several times as fast as gathering the values of each resample.
         weights = np.stack([np.bincount(resample, minlength=count) for resample in drawn]) / count
         return table @ weights.T  # (columns, resamples)
 

@@ -27,7 +27,7 @@ class SystemResult:
         name: the system's name, `FIRST_STAGE` or `RANDOM_ORDER`.
         values: for each metric, its value for each query.
         means: the mean of each metric.
-        differences: the difference of each metric from the first stage, as a mean over queries.
+        differences: the mean difference of each metric from the first stage.
         run: the system's run; None for the first stage and random order.
     """
 
@@ -39,7 +39,7 @@ class SystemResult:
 
     @property
     def truncated_count(self) -> int:
-        """How many documents were truncated to fit."""
+        """The number of documents that were truncated to fit."""
         return 0 if self.run is None else sum(query.truncated_count for query in self.run.scored.values())
 
 
@@ -62,15 +62,15 @@ class Evaluation:
     """All results of an evaluation.
 
     Attributes:
-        dataset: all the data, including queries that a system could not score.
-        queries: the queries that every system scored; all results are about these.
+        dataset: all data, including queries that a system could not score.
+        queries: the queries that every system scored; all results are for these.
         metrics: the first is the main metric.
         results: the first stage, random order, and the systems, in this order.
         candidates_recall: the share of relevant documents among the candidates, an upper bound of recall.
         groups: empty if the queries are not split.
         group_column: the field that the queries are split by.
         comparisons: pairwise comparisons of systems with the same model.
-        seed: the seed of random order and the bootstrap.
+        seed: for random order and the bootstrap.
         skipped: lines and queries that were skipped, by kind.
     """
 
@@ -87,7 +87,7 @@ class Evaluation:
 
     @property
     def main_metric(self) -> str:
-        """The name of the main metric, which plots and examples are about."""
+        """The name of the main metric, which plots and examples show."""
         return self.metrics[0].name
 
     @property
@@ -126,13 +126,13 @@ def evaluate(
         dataset: with candidates.
         runs: the runs of the systems.
         metrics: see `metrics_at`.
-        seed: the seed of random order and the bootstrap.
+        seed: for random order and the bootstrap.
         group_column: see `group_queries`.
         is_pairwise: whether to compare systems with the same model to each other.
-        skipped: what was skipped so far.
+        skipped: lines and queries that were skipped, by kind.
 
     Raises:
-        InputError: no query was scored by all systems, or systems cannot be compared, or queries not be split.
+        InputError: no query was scored by all systems, there are no systems to compare, or the queries cannot be split.
     """
     queries = [query for query in dataset.queries if all(run.scored[query.id].logits is not None for run in runs)]
     if not queries:
@@ -198,8 +198,8 @@ def group_queries(queries: Sequence[LabelledQuery], documents: Mapping[str, str]
     Args:
         queries: at least one.
         documents: text by id.
-        column: a field of the queries. If no query has the field "length", it means three groups of equal size by
-            the length of the longest relevant document in characters.
+        column: a field of the queries. If no query has a field "length", the column "length" gives three groups of
+            equal size by the length of the longest relevant document, in characters.
 
     Raises:
         InputError: no query has the field, or it has more than 50 values.

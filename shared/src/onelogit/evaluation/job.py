@@ -1,4 +1,4 @@
-"""EvaluationSpec -> the data read, the systems scored, and the results written to files."""
+"""EvaluationSpec -> Evaluation: reads the data, scores the systems, and writes the results to files."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class EvaluationSpec:
     """The inputs, settings and outputs of an evaluation.
 
     Attributes:
-        models: hub ids, folders, or URLs of servers.
+        models: hub ids, folders, or urls of servers.
         data: a folder in BEIR format, or a JSONL file of queries with their documents and labels.
         spec_of: returns the spec for a model and a template.
         output: folder for run files and results.
@@ -42,9 +42,9 @@ class EvaluationSpec:
         run: run file of a first stage, in TREC format.
         split: which judgements of a BEIR folder to use.
         changed_qrels: file of judgements under another instruction.
-        max_candidates: how many documents of a query are reranked at most.
+        max_candidates: maximum number of documents to rerank for a query.
         cutoffs: k of the metrics.
-        seed: the seed of random order and the bootstrap.
+        seed: for random order and the bootstrap.
         group_column: the field that the queries are split by.
         is_pairwise: whether to compare systems with the same model to each other.
         is_skipping: whether to skip malformed lines and unknown ids.
@@ -122,7 +122,7 @@ def _read_dataset(spec: EvaluationSpec, bad_lines: BadLines) -> Dataset:
     if spec.data.is_dir():
         return read_beir(spec.data, bad_lines, split=spec.split, changed=spec.changed_qrels, run=spec.run)
     if not spec.data.exists():
-        raise InputError(f"{spec.data} does not exist: name a folder in BEIR format, or a JSONL file")
+        raise InputError(f"{spec.data} does not exist; name a folder in BEIR format, or a JSONL file")
     for name, value in {"--split": spec.split, "--changed-qrels": spec.changed_qrels}.items():
         if value is not None:
             raise InputError(f"{name} needs a folder in BEIR format; {spec.data} is a file")
@@ -131,14 +131,14 @@ def _read_dataset(spec: EvaluationSpec, bad_lines: BadLines) -> Dataset:
 
 
 def _check(spec: EvaluationSpec) -> None:
-    """Find errors at once that would otherwise appear after hours of scoring."""
+    """Find errors immediately that would otherwise appear after hours of scoring."""
     check_packages("ir_measures", "scipy", install="onelogit[evaluate]")
     checked_count("--candidates", spec.max_candidates)
     checked_count("--seed", spec.seed, least=0)
     for instruction in spec.instructions:
         check_text(instruction, "the instruction")
     if spec.is_resuming and spec.is_overwriting:
-        raise InputError("--resume keeps existing runs and --overwrite deletes them: pass one of the two")
+        raise InputError("--resume keeps existing runs and --overwrite deletes them; pass only one of them")
     if spec.plot is not None:
         check_plot(spec.plot, created_folder=spec.output)
     if spec.report is not None:
@@ -159,7 +159,7 @@ def _check_paths_differ(spec: EvaluationSpec) -> None:
 
 
 def _prepare_folder(spec: EvaluationSpec, paths: Sequence[Path]) -> None:
-    """Delete existing runs if the spec says so; otherwise, check that they are to be continued."""
+    """Delete existing runs if the spec says so; otherwise, check that the spec continues them."""
     existing = [path for path in spec.output.glob("run-[0-9]*.jsonl") if path.is_file()]
     if spec.is_overwriting:
         for path in existing:

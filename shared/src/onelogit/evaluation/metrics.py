@@ -32,7 +32,7 @@ def metrics_at(cutoffs: Sequence[int]) -> list[Metric]:
     """nDCG, MRR and recall at each cutoff, then MAP; the first of them is the main metric.
 
     Raises:
-        InputError: there is no cutoff, or one is not an integer of at least 1, or occurs twice.
+        InputError: there is no cutoff, a cutoff is not a whole number from 1 up, or a cutoff occurs twice.
     """
     for cutoff in cutoffs:
         checked_count("-k", cutoff)
@@ -69,7 +69,7 @@ def compute_metrics(
             key = kind if metric.cutoff is None else kind @ min(metric.cutoff, largest)
             names.setdefault(key, []).append(metric.name)
         labels = {str(number): dict(queries[number].labels) for number in part}
-        # Scores are ranks: the library would sort documents of equal scores its own way.
+        # Ranks serve as scores, because the library would sort documents with equal scores in its own way.
         run = {str(number): {id: float(-rank) for rank, id in enumerate(rankings[number])} for number in part}
         for found in ir_measures.iter_calc([*names], labels, run):
             for name in names[found.measure]:

@@ -1,4 +1,4 @@
-"""Runs of one model under several instructions or templates -> how their rankings differ."""
+"""Runs of one model with several instructions or templates -> measures of the difference between their rankings."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -53,13 +53,13 @@ class PairwiseComparison(NamedTuple):
 
 
 def check_pairs(systems: Sequence[System], queries: Sequence[LabelledQuery]) -> None:
-    """Check that there is something to compare.
+    """Check that systems can be compared.
 
     Raises:
         InputError: no two systems share a model, or no query has two candidates.
     """
     if all(before.model != after.model for before, after in combinations(systems, 2)):
-        raise InputError("--pairwise compares two instructions or templates of a model; name two of them")
+        raise InputError("--pairwise compares instructions or templates of one model; name at least two of them")
     if all(len(query.candidates or ()) < 2 for query in queries):
         raise InputError("--pairwise needs a query with at least two candidates")
 
@@ -119,7 +119,7 @@ def p_mrr(query: LabelledQuery, before: Ranking, after: Ranking) -> float | None
     that is not among the candidates has the rank after the last one, before and after.
 
     Args:
-        query: its `changed_labels` say what is relevant under the second instruction.
+        query: its `changed_labels` are the labels under the second instruction.
         before: ids, best first, under the first instruction.
         after: ids, best first, under the second instruction.
 
@@ -127,7 +127,7 @@ def p_mrr(query: LabelledQuery, before: Ranking, after: Ranking) -> float | None
         None if no document became irrelevant.
 
     Source: Weller et al., FollowIR: Evaluating and Teaching Information Retrieval Models to Follow Instructions, 2024,
-        https://arxiv.org/abs/2403.15246, which states it in reciprocal ranks.
+        https://arxiv.org/abs/2403.15246, which uses reciprocal ranks.
     """
     changed = query.changed_labels
     if changed is None:
@@ -148,7 +148,7 @@ def _flipped(before: Sequence[float], after: Sequence[float]) -> float:
     old, new = (np.asarray(logits, dtype=np.float64) for logits in (before, after))
     count = len(old)
     flipped = 0
-    for start in range(0, count, _ROWS_AT_ONCE):  # all rows at once would take memory for the square of the candidates
+    for start in range(0, count, _ROWS_AT_ONCE):  # all rows at once would need memory quadratic in the candidates
         rows = slice(start, start + _ROWS_AT_ONCE)
         signs = np.sign(old[rows, None] - old) * np.sign(new[rows, None] - new)
         flipped += int((signs < 0).sum())

@@ -1,4 +1,4 @@
-"""RunFile: the logits of one system. The first line identifies the system; each query adds a line once it is scored."""
+"""RunFile: the logits of one system. The first line identifies the system; each scored query adds a line."""
 
 import json
 import os
@@ -26,15 +26,15 @@ _CONFLICTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """Facts about a model for reports, known once it is loaded; None for facts that a server does not report.
+    """Facts about a model for reports, known once it is loaded; None for facts that are unknown, as with a server.
 
     Attributes:
         family: the family of the recipe.
-        licence: as its model card states it.
-        instruction: the model's own, used by default.
+        licence: as stated in its model card.
+        instruction: the model's default.
         source: where the recipe can be checked.
-        max_tokens: the maximum length of a prompt.
-        device: the device that it ran on.
+        max_tokens: maximum length of a prompt.
+        device: the device that computed the logits.
     """
 
     family: str | None = None
@@ -51,8 +51,8 @@ class ScoredQuery:
 
     Attributes:
         logits: one for each candidate, in their order; None if the query could not be scored.
-        truncated_count: how many documents were truncated to fit.
-        error: the reason why the query could not be scored.
+        truncated_count: the number of documents that were truncated to fit.
+        error: the reason why the query could not be scored, or None.
     """
 
     logits: "array[float] | None"
@@ -63,7 +63,7 @@ class ScoredQuery:
 class RunFile:
     """The run file of one system.
 
-    An existing file is read and continued; a new one is created with the first query: a server may never answer.
+    An existing file is read and continued. A new file is created with the first scored query, as a server may fail.
 
     Args:
         path: the file, in an existing folder.
@@ -124,7 +124,7 @@ class RunFile:
             raise InputError(f"{self._path} cannot be written: {error.strerror}; pass --resume to continue") from error
 
     def _reopen(self) -> Any:
-        """The file, opened after its last complete line; None if not even its first line is complete."""
+        """The file, positioned after its last complete line; None if not even its first line is complete."""
         with self._open("r+b") as stream:
             end = self._read(stream)
         if end == 0:
@@ -134,7 +134,7 @@ class RunFile:
         return self._open("ab")
 
     def _read(self, stream: Any) -> int:
-        """Read the complete lines; returns the offset at which the last of them ends."""
+        """Read the complete lines; returns the offset of their end."""
         end = 0
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):  # the process was killed while it wrote this line
@@ -175,7 +175,7 @@ class RunFile:
 
 
 def check_is_run_file(path: Path) -> None:
-    """Check that a file begins like a run file, as far as it goes.
+    """Check that a file, which may be incomplete, begins like a run file.
 
     Raises:
         InputError: it does not.

@@ -1,4 +1,4 @@
-"""Systems and queries -> logits, written to one run file per system; queries in a run file are not scored again."""
+"""Systems and queries -> logits, written to one run file per system. Queries in a run file are not scored again."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class SystemRun(NamedTuple):
         return cast("Sequence[float]", self.scored[query.id].logits)
 
     def ranking(self, query: LabelledQuery) -> Ranking:
-        """The candidates of a query, which must have been scored, by logit."""
+        """The candidates of a query, which must have been scored, highest logit first."""
         return sort_by_logit(query, self.logits(query))
 
 
@@ -60,7 +60,7 @@ def score_systems(
     queries = {query.id: query for query in dataset.queries}
     runs: list[SystemRun] = []
     with ExitStack() as stack:
-        # Open all files first: a file that belongs to another run must be found before anything is scored.
+        # Open all files first, to find files that belong to other runs before anything is scored.
         run_files = [stack.enter_context(closing(RunFile(path, identity, queries))) for path, identity in files]
         for _, group in groupby(zip(systems, run_files, strict=True), key=lambda each: each[0].spec):
             runs += _score_with_one_reranker([*group], dataset, bad_lines)

@@ -39,12 +39,12 @@ class System:
 
     @property
     def server(self) -> str | None:
-        """The URL of the server that computes the logits; None for a local model."""
+        """The url of the server that computes the logits; None for a local model."""
         return self.spec.url
 
     @property
     def model(self) -> str:
-        """Hub id, folder, or URL of a server."""
+        """Hub id, folder, or url of a server."""
         return self.spec.name
 
     def instruction_for(self, query: LabelledQuery) -> str | None:
@@ -80,9 +80,9 @@ def build_systems(
 
     Args:
         models: at least one.
-        instructions: "default" for the model's own, "" for none, "@name" for that field of each query. Without any,
-            each model uses its own.
-        templates: Jinja files. Without any, each model uses its own.
+        instructions: "default" for the model's own, "" for none, "@name" for that field of each query. If empty, each
+            model uses its own.
+        templates: Jinja files. If empty, each model uses its own.
         spec_of: returns the spec for a model and a template.
 
     Raises:
@@ -116,7 +116,7 @@ def check_instruction_fields(systems: Sequence[System], dataset: Dataset) -> Non
 
 
 def redact_credentials(text: str) -> str:
-    """The text, with the credentials in URLs (`//user:password@`) replaced by an ellipsis."""
+    """The text, with the credentials in urls (`//user:password@`) replaced by an ellipsis."""
     return _CREDENTIALS.sub("…", text)
 
 

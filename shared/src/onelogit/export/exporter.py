@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportContents:
-    """What an exported folder is made of.
+    """The contents of an exported folder.
 
     Attributes:
-        classifier: saved in the dtype that its config names, its one-logit head in float32.
-        tokenizer: saved with padding at the left; this one is not changed.
+        classifier: saved in the dtype that its config names, with its one-logit head in float32.
+        tokenizer: a copy of it is saved, with padding at the left.
         recipe: for templates, activation, default instruction, licence.
         source: hub id or path of the original model.
-        max_tokens: of the longest prompt.
+        max_tokens: maximum length of a prompt.
         probes: see `Probe`.
     """
 
@@ -56,7 +56,7 @@ class ExportContents:
 
 
 def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = False) -> None:
-    """Write the folder, which appears under its name only once it is complete.
+    """Write the folder, which appears only once it is complete.
 
     Args:
         contents: what to write.
@@ -91,11 +91,11 @@ def open_cross_encoder(contents: ExportContents) -> "CrossEncoder":
 
 
 def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
-    """Check that an export may be written here: nothing but an earlier export is ever overwritten.
+    """Check that an export may be written to the folder: only an earlier export is ever overwritten.
 
     Raises:
-        InputError: the folder exists and is not to be overwritten, is not an earlier export, or is the model that is
-            being converted.
+        InputError: the folder exists and `is_overwriting` is False, or it is not an earlier export, or it is the model
+            that is being converted.
     """
     if not folder.exists() and not folder.is_symlink():
         return
@@ -113,18 +113,18 @@ def _check_exportable(contents: ExportContents) -> None:
     classifier = contents.classifier
     if is_quantised(classifier.config):
         raise UnsupportedModelError(
-            "quantised weights are not exported, as a file cannot hold all kinds of them; export the model as it was "
-            "before, and quantise that"
+            "quantised weights cannot be exported, because files do not support all kinds of them; export the "
+            "unquantised model, and quantise the export"
         )
     if isinstance(classifier, PooledClassifier):
         raise UnsupportedModelError(
-            "no class of transformers has a head like this module chain, so it is not exported; "
-            "sentence_transformers.CrossEncoder opens the original"
+            "no class of transformers has a head like this module chain, so it cannot be exported; "
+            "sentence_transformers.CrossEncoder can run the original"
         )
     if getattr(getattr(classifier, "score", None), "bias", None) is not None:
         raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers do not support")
     if any(probe.token_ids[-1] == classifier.config.pad_token_id for probe in contents.probes):
-        raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers do not read")
+        raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers ignore")
 
 
 def _write(contents: ExportContents, folder: Path, name: str) -> None:
@@ -143,7 +143,7 @@ def _write(contents: ExportContents, folder: Path, name: str) -> None:
 
 
 def _save_classifier(classifier: PreTrainedModel, folder: Path) -> None:
-    """Write `config.json` and safetensors, in the stored dtype but for a `Float32Head`; the classifier is unchanged."""
+    """Write `config.json` and safetensors in the stored dtype (a `Float32Head` in float32). Changes no classifier."""
     config, dtype = classifier.config, _saved_dtype(classifier)
     if dtype == classifier.dtype:
         classifier.save_pretrained(folder)
@@ -155,14 +155,14 @@ def _save_classifier(classifier: PreTrainedModel, folder: Path) -> None:
         for name, tensor in classifier.state_dict(keep_vars=True).items()
     }
     classifier.save_pretrained(folder, state_dict=tensors)
-    config.dtype = dtype  # save_pretrained has set it to the dtype in memory
+    config.dtype = dtype  # save_pretrained set it to the dtype in memory
     config.save_pretrained(folder)
 
 
 def _saved_dtype(classifier: PreTrainedModel) -> torch.dtype:
-    """The classifier's dtype, or the half precision that it was stored in if the device computes that as float32.
+    """The classifier's dtype, or the half precision that it was stored in if the device computes it as float32.
 
-    Backbone weights that changed since, as by training, are no longer exact in the half precision.
+    If backbone weights were changed after loading, for example by training, half precision would round them.
     """
     dtype, stored = classifier.dtype, classifier.config.dtype
     if dtype != torch.float32 or not isinstance(stored, torch.dtype) or stored.itemsize != 2:
@@ -186,8 +186,8 @@ def _write_tokenizer(contents: ExportContents, folder: Path) -> None:
     template = exported_template(contents.recipe)
     first, last = added_ids(without_limits(tokenizer.backend_tokenizer))
     if template is not None and (first or last):
-        # Sentence Transformers adds no special tokens to a rendered template, vLLM does. So the template contains them
-        # and the tokenizer adds none. The model family's own tokenizer class would add them again.
+        # vLLM adds special tokens to a rendered template, but Sentence Transformers does not. So the template contains
+        # them, and the tokenizer adds none. The model family's own tokenizer class would add them again.
         template = _with_special_tokens(template, contents.recipe, tokenizer, first, last)
         tokenizer.backend_tokenizer.post_processor = None
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "add_eos_token": False}
@@ -204,7 +204,7 @@ def _with_special_tokens(
     if not recipe.adds_special_tokens or (tokenizer.bos_token and start.startswith(tokenizer.bos_token)):
         return template
     before, after = ("".join(map(str, tokenizer.convert_ids_to_tokens(ids))) for ids in (first, last))
-    # Jinja drops one newline at the end of a template, but not before a token.
+    # Jinja drops a newline at the end of a template; with a token after it, the newline would be kept.
     return f"{before}{template.removesuffix(chr(10))}{after}" if after else f"{before}{template}"
 
 
@@ -216,7 +216,7 @@ def _probe_file(contents: ExportContents) -> dict[str, Any]:
         "activation": contents.recipe.activation,
         "instruction": contents.recipe.default_instruction,
         "dtype": dtype,
-        # Engines round the backbone differently; a wrong prompt or head changes the logits by more than this.
+        # Engines round the backbone differently; a wrong prompt or head changes logits by more than this.
         "tolerance": 1e-3 if dtype == "float32" else 0.25,
         "prompts": [probe._asdict() for probe in contents.probes],
     }

@@ -1,4 +1,4 @@
-"""A recipe -> the files from which Sentence Transformers and vLLM read it; `checkpoints.metadata` reads them back."""
+"""A recipe -> files that declare it to Sentence Transformers and vLLM; `checkpoints.metadata` reads them back."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ _VARIABLE_TO_MESSAGE = (
 
 
 def exported_template(recipe: Recipe) -> str | None:
-    """The recipe's chat template, extended if needed so that it reads the instruction of any request.
+    """The recipe's chat template, extended if necessary to read the instruction of any request.
 
     vLLM passes an instruction as the variable `instruction`; Sentence Transformers sends a system message. A request
     without an instruction gets the recipe's default one.

@@ -1,4 +1,4 @@
-"""A recipe and the name of its source -> the README.md of an exported folder, and examples of its use."""
+"""A recipe and its source's name -> the README.md of an exported folder, and examples of its use."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from onelogit.recipes.recipe import ReadOut, Recipe
 
 
 class UsageExamples(NamedTuple):
-    """Three ways to use an exported folder, as code or commands to paste."""
+    """Three ways to use an exported folder: code or a command for each library."""
 
     transformers: str
     sentence_transformers: str
@@ -19,7 +19,7 @@ class UsageExamples(NamedTuple):
 
 
 def public_name(source: str) -> str:
-    """A hub id, or the last part of a path: an export does not reveal where the original was stored."""
+    """A hub id, or the last part of a path, so that an export does not reveal where the original was stored."""
     return source if is_hub_id(source) else Path(source).name
 
 
@@ -34,8 +34,8 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
 
     Args:
         folder: path or hub id.
-        has_prompt: whether the model reads prompts of a chat template; False if it reads plain pairs.
-        labels: 1 for a reranker.
+        has_prompt: whether the model reads prompts from a chat template; False if it reads plain pairs.
+        labels: number of labels; 1 for a reranker.
     """
     lines = [
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n",
@@ -65,13 +65,13 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
 
 
 def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) -> str:
-    """The model card: what the model is, its origin, its licence, and how to use it.
+    """The model card: a description, the model's origin and licence, and how to use it.
 
     Args:
         recipe: with token ids.
         source: hub id or path of the original.
         name: of the folder, for the code in the card.
-        labels: 1 for a reranker.
+        labels: number of labels; 1 for a reranker.
     """
     model = public_name(source)
     origin = f"[{model}](https://huggingface.co/{model})" if is_hub_id(source) else f"`{model}`"
@@ -87,7 +87,7 @@ def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) ->
         "## Use",
         f"With Sentence Transformers (5.4 or newer):\n\n```python\n{used.sentence_transformers}\n```",
         f"With transformers, for the raw logit:\n\n```python\n{used.transformers}\n```",
-        f"With vLLM, behind {paths}:\n\n```console\n{used.vllm}\n```",
+        f"With vLLM, on {paths}:\n\n```console\n{used.vllm}\n```",
         *map(_wrapped, _scores_texts(recipe, source, name) if labels == 1 else []),
     ]
     return "\n\n".join(parts) + "\n"
@@ -118,36 +118,36 @@ def _labels_text(origin: str, labels: int) -> str:
     return (
         f"This is {origin}, a language model, converted by onelogit. Its language-model head is replaced by {labels} "
         "of its rows, in float32: each label is a token, and its logit is the token's. It is not a reranker, which has "
-        "one logit, and it holds no prompt. Nothing was trained."
+        "one logit, and it contains no prompt. Nothing was trained."
     )
 
 
 def _head_text(read_out: ReadOut | None) -> str:
     if read_out is None:
-        return "Its classification head is the original's, and gives the same logits."
+        return "Its classification head is the original's and gives the same logits."
     rows = f"row {read_out.true}" if read_out.false is None else f"row {read_out.true} minus row {read_out.false}"
     scaled = rows if read_out.scale == 1 else f"{rows}, times {read_out.scale:g}"
     return (
-        f"Its language-model head is replaced by a single row, in float32: {scaled}. So the classifier's one logit is "
-        "the relevance that the original gives at the prompt's last token."
+        f"Its language-model head is replaced by a single row, in float32: {scaled}. The classifier's one logit equals "
+        "the original's relevance logit at the prompt's last token."
     )
 
 
 def _scores_texts(recipe: Recipe, source: str, name: str) -> list[str]:
     score = "the logit's sigmoid" if recipe.activation == "sigmoid" else "the logit itself"
     texts = [
-        f"The score is {score}. It orders documents; it is not a probability that a document is relevant.",
-        "`reranker_probe.json` holds three prompts with their token ids and logits, to check any server with. "
+        f"The score is {score}. It is for ordering documents; it is not the probability that a document is relevant.",
+        "`reranker_probe.json` contains three prompts with their token ids and logits, for checking a server. "
         f"`onelogit verify {public_name(source)} --against {name}` compares this folder with the original.",
     ]
     if recipe.chat_template is not None:
         texts.append(
-            "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights when it "
-            'loads them, unless it is given `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM keep it.'
+            "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights on loading, "
+            'unless you pass `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM keep float32.'
         )
     if recipe.chat_template is not None and "seam" in recipe.chat_template:
         texts.append(
-            "The original's own code tokenises the prompt in pieces, and so does onelogit. Servers tokenise it as a "
-            "whole, which gives other tokens if a text ends in punctuation, and slightly different logits."
+            "The original's reference code and onelogit tokenise the prompt in several spans. Servers tokenise it as a "
+            "whole, which gives other tokens and slightly different logits if a text ends in punctuation."
         )
     return texts

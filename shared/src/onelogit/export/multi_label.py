@@ -1,4 +1,4 @@
-"""Several answer tokens -> a classifier with a label for each, as vLLM's conversion script makes it: not a reranker."""
+"""Several answer tokens -> a classifier with one label for each, as from vLLM's conversion script; not a reranker."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 def save_labels(
     model: str, tokens: list[str | int], folder: Path, options: LoadOptions, *, is_overwriting: bool = False
 ) -> None:
-    """Write a classifier whose logits are those of the given tokens, in their order.
+    """Write a classifier whose logits are the logits of the given tokens, in their order.
 
     Args:
         model: hub id or path of a causal model.
         tokens: texts of one token each, or ids; at least two.
         folder: as in `export`.
-        options: without those of a recipe: device, dtype and so on.
+        options: of loading, such as device and dtype; those of a recipe are ignored.
         is_overwriting: as in `export`.
 
     Raises:

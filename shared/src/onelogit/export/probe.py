@@ -1,4 +1,4 @@
-"""A server's answers to the sample prompts of an export -> no error, or what is wrong with the server."""
+"""A server's logits for the sample prompts of an export -> the most likely mistake in its setup, if they are wrong."""
 
 import json
 import math
@@ -55,7 +55,7 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
 
     Args:
         texts: the folder's small files.
-        folder: named in errors.
+        folder: named in error messages.
 
     Raises:
         InputError: the folder has no probe.
@@ -63,7 +63,7 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
     """
     if PROBE_FILE not in texts:
         raise InputError(
-            f"{folder} has no {PROBE_FILE}: name the folder that `onelogit convert` wrote and that the server serves"
+            f"{folder} has no {PROBE_FILE}; name the folder that `onelogit convert` wrote and that the server serves"
         )
     try:
         content = json.loads(texts[PROBE_FILE])
@@ -87,7 +87,7 @@ def without_truncated(probe: ProbeFile, max_tokens: int) -> ProbeFile:
     if not kept:
         shortest = min(len(each.token_ids) for each in probe.probes)
         raise InputError(
-            f"max_tokens={max_tokens} cuts all prompts of {PROBE_FILE}; the shortest has {shortest} tokens"
+            f"max_tokens={max_tokens} truncates all prompts of {PROBE_FILE}; the shortest has {shortest} tokens"
         )
     return probe._replace(probes=kept)
 
@@ -98,17 +98,17 @@ def largest_difference(probe: ProbeFile, answered: Sequence[float]) -> float:
 
 
 def wrong_prompts(probe: ProbeFile, bos_id: int | None, plain: Sequence[list[int]]) -> dict[str, list[list[int]]]:
-    """The rows that a server with a wrong prompt would read, by the description of what is wrong."""
-    wrong = {"it writes no prompt around query and document: serve the model's chat template": [*plain]}
+    """The rows that a server with a wrong prompt would read, by a description of the mistake."""
+    wrong = {"the server writes no prompt around query and document; serve the model's chat template": [*plain]}
     if bos_id is not None:
-        wrong["it puts a second BOS token before the prompt: set use_sep_token to false in the config"] = [
+        wrong["the server puts a second BOS token before the prompt; set use_sep_token to false in the config"] = [
             [bos_id, *each.token_ids] for each in probe.probes
         ]
     return wrong
 
 
 def long_pairs(probe: ProbeFile, encoder: Encoder) -> list[tuple[str, str]]:
-    """Pairs that nearly fill the longest prompt, and whose documents differ only at their ends."""
+    """Pairs whose prompts have nearly `max_tokens` tokens, and whose documents differ only at their ends."""
     words = encoder.max_tokens
     while words:
         pairs = [(probe.probes[0].query, f"{'word ' * words}{each.document}") for each in probe.probes]
@@ -125,24 +125,25 @@ def diagnose(probe: ProbeFile, answered: Sequence[float], wrong: Mapping[str, Se
     Args:
         probe: with the correct logits.
         answered: the server's logits.
-        wrong: the same server's logits for `wrong_prompts`, by description; empty if it does not accept token ids.
+        wrong: the server's logits for `wrong_prompts`, by description; empty if it does not accept token ids.
     """
-    shown = ", ".join(f"{answer:.4g} for {logit:.4g}" for answer, logit in zip(answered, probe.logits, strict=True))
-    return ServerError(f"the server gives {shown}: {_reason(probe, answered, wrong)}")
+    pairs = zip(answered, probe.logits, strict=True)
+    shown = ", ".join(f"{answer:.4g} instead of {logit:.4g}" for answer, logit in pairs)
+    return ServerError(f"the server's logits are wrong ({shown}): {_reason(probe, answered, wrong)}")
 
 
 def _reason(probe: ProbeFile, answered: Sequence[float], wrong: Mapping[str, Sequence[float]]) -> str:
     sigmoids = [to_score(logit, "sigmoid") for logit in probe.logits]
     if _are_close(answered, sigmoids, _SIGMOID_TOLERANCE):
-        return "these are sigmoids; its activation is on. Turn it off, or pass raw_logits=False"
+        return "they are sigmoids, so its activation is on. Turn it off, or pass raw_logits=False"
     if any(abs(each) > _UNINITIALISED for each in answered) or len(set(answered)) == 1 < len(answered):
-        return "its head is not initialised. Serve the converted folder, not the original model"
+        return "its head is not initialised. Serve the converted folder instead of the original model"
     for reason, logits in wrong.items():
         if _are_close(answered, logits, probe.tolerance):
             return reason
     if all(-1.0 <= each <= 1.0 for each in answered):
-        return "these may be cosines of embeddings. Serve the converted folder as a classifier (vLLM: --runner pooling)"
-    return "it serves another model, or writes another prompt"
+        return "they may be cosines of embeddings. Serve the converted folder as a classifier (vLLM: --runner pooling)"
+    return "the server serves another model, or writes another prompt"
 
 
 def _are_close(logits: Sequence[float], others: Sequence[float], tolerance: float) -> bool:

@@ -1,1 +1,1 @@
-"""Files and progress bars, for several packages."""
+"""Files and progress bars, used by several packages."""

@@ -1,7 +1,7 @@
-"""A path -> the file or folder that is written to it, which appears under its name only once it is complete.
+"""A path -> a file or folder written to it, which appears only once it is complete.
 
-It is written beside its target under a name that begins with a dot, and renamed. A process that is killed leaves
-nothing incomplete under the target's name.
+It is written beside its target, under a name that begins with a dot, and then renamed. So a process that is killed
+leaves nothing incomplete under the target's name.
 """
 
 import os
@@ -19,22 +19,22 @@ from onelogit.errors import OnelogitError, first_line
 def atomic_file(
     path: Path, error_class: type[OnelogitError], *library_errors: type[Exception], advice: str = ""
 ) -> Iterator[Path]:
-    """A temporary path to write a file to; after the block, it is flushed to the disk and replaces the file at `path`.
+    """A temporary path to write a file to; after the block, the file is flushed to disk and replaces the one at `path`.
 
     Args:
         path: of the file; its folder exists.
-        error_class: what to raise if the file cannot be written.
-        library_errors: what the block may raise for a failed write, besides OSError.
+        error_class: the error to raise if the file cannot be written.
+        library_errors: errors besides OSError that mean a failed write.
         advice: the end of the error's message.
 
     Raises:
-        OnelogitError: an `error_class`; whatever was at `path` is unchanged.
+        OnelogitError: an `error_class`; an existing file at `path` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
     with _failures_as(error_class, path, library_errors, advice):
         try:
             yield temporary
-            with temporary.open("rb+") as stream:  # else a power failure could keep the name and lose the content
+            with temporary.open("rb+") as stream:  # otherwise, a power failure could lose the content
                 os.fsync(stream.fileno())
             temporary.replace(path)
         finally:
@@ -46,8 +46,8 @@ def atomic_file(
 def atomic_folder(path: Path, error_class: type[OnelogitError], *library_errors: type[Exception]) -> Iterator[Path]:
     """A temporary folder to write files to; after the block, it replaces the folder at `path`, if there is one.
 
-    The umask decides the modes of the folder and its files. The parents of `path` are created. Arguments and errors are
-    those of `atomic_file`.
+    The umask determines the modes of the folder and its files. The parents of `path` are created. Arguments and errors
+    are as in `atomic_file`.
     """
     with _failures_as(error_class, path, library_errors):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _failures_as(
 
 
 def _reset_modes(folder: Path) -> None:
-    """Temporary folders and files written by safetensors are readable by their owner only."""
+    """Apply the umask: temporary folders, and files written by safetensors, are readable only by their owner."""
     os.umask(mask := os.umask(0))
     folder.chmod(0o777 & ~mask)
     for file in folder.iterdir():
@@ -83,8 +83,8 @@ def _reset_modes(folder: Path) -> None:
 def _replace_folder(new: Path, path: Path) -> None:
     """Move the existing folder aside, rename the new one, and move the old one back if that fails.
 
-    A process that is killed between the two renames leaves the old folder at `.NAME-*/NAME` beside its place, where
-    `checkpoints.hub` finds it.
+    A process that is killed between the two renames leaves the old folder at `.NAME-*/NAME` beside `path`;
+    `checkpoints.hub` looks for it there.
     """
     if not path.exists():
         new.rename(path)

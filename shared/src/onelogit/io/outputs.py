@@ -1,4 +1,4 @@
-"""Output files and folders: checks before long work, a lock for a folder, plots, and versions for reports."""
+"""Output files and folders: checks before long work, locks for folders, plots, and versions for reports."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ PLOT_COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#ad1a72", "#937264"
 PLOT_MARKERS = "osD^v<>P"
 
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-# In order of preference; matplotlib takes glyphs that one font lacks from the next.
+# In order of preference; matplotlib takes missing glyphs from the next font.
 _FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
 
 
@@ -36,7 +36,7 @@ def check_plot(plot: Path, created_folder: Path | None = None) -> None:
         created_folder: see `check_writable`.
 
     Raises:
-        InputError: matplotlib is not installed, the suffix is not one of an image, or the file cannot be written.
+        InputError: matplotlib is not installed, the suffix is not supported, or the file cannot be written.
     """
     check_packages("matplotlib")
     if plot.suffix.lower() not in _PLOT_SUFFIXES:
@@ -59,16 +59,16 @@ def check_writable(file: Path, option: str, created_folder: Path | None = None) 
     if created_folder is not None and folder == created_folder.absolute() and not folder.exists():
         return
     if file.is_dir() or not folder.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
-        raise InputError(f"{option} {file} cannot be written: name a file in an existing folder that you can write to")
+        raise InputError(f"{option} {file} cannot be written; name a file in an existing folder that you can write to")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Create a folder if it is missing, and lock it against other processes while the block runs.
 
-    The lock is the file `.lock` in the folder, removed afterwards. The system releases the lock of a killed process.
-    On a file system without locks, filelock warns, and from 4.0 on locks by the existence of the file, which a process
-    killed on another host leaves behind.
+    The lock is the file `.lock` in the folder, which is removed afterwards. The system releases the lock of a killed
+    process. On a file system without locks, filelock warns; from 4.0 on, the file's existence is then the lock, which a
+    killed process on another host leaves behind.
 
     Raises:
         InputError: the folder cannot be created, or another process has locked it.
@@ -84,7 +84,7 @@ def locked(folder: Path) -> Iterator[None]:
         advice = f"; if it was killed, remove {lock.lock_file}" if isinstance(lock, SoftFileLock) else ""
         raise InputError(f"another process is writing to {folder}; wait until it has ended{advice}") from error
     except OSError as error:
-        logger.warning("%s cannot be locked (%s): start no second run with it", folder, error.strerror)
+        logger.warning("%s cannot be locked (%s); do not start a second run in it", folder, error.strerror)
     try:
         yield
     finally:
@@ -95,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """The versions of Python and of the given distributions that are installed."""
+    """The versions of Python and of those given distributions that are installed."""
     found = {"python": platform.python_version()}
     for name in distributions:
         with suppress(PackageNotFoundError):
@@ -105,7 +105,7 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 @contextmanager
 def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iterator["Figure"]:
-    """A figure to draw on in the block, written when the block ends.
+    """A figure to draw on in the block; it is written at the end of the block.
 
     Args:
         path: the image; its suffix, such as .png or .svg, selects the format.
@@ -121,7 +121,7 @@ def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iter
         from matplotlib.font_manager import fontManager  # noqa: PLC0415
     installed = {font.name for font in fontManager.ttflist}
     fonts = [font for font in _FONTS if font in installed]
-    # A name with two dollar signs must not be parsed as mathematics.
+    # A text with two dollar signs must not be parsed as mathematics.
     settings: Any = {"font.family": fonts, "svg.hashsalt": "onelogit", "text.parse_math": False}
     with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # not every machine has fonts for all scripts

@@ -53,7 +53,7 @@ def progress_bar(description: str, total: float, completed: int = 0, refreshes_p
         description: text before the bar.
         total: amount of work.
         completed: amount already done.
-        refreshes_per_s: how often the bar is redrawn; lower it if drawing would disturb a measurement.
+        refreshes_per_s: how often to redraw the bar; lower it if drawing would disturb a measurement.
     """
     with _running_display(Progress.get_default_columns(), refreshes_per_s) as display:
         task = display.add_task(escape(description), total=total, completed=completed)
@@ -66,7 +66,7 @@ def progress_bar(description: str, total: float, completed: int = 0, refreshes_p
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """Show a spinner and the elapsed time while the block runs, as `progress_bar` shows a bar."""
+    """Show a spinner and the elapsed time while the block runs, if stderr is a terminal."""
     with _running_display([SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]) as display:
         display.add_task(escape(description), total=None)
         yield
@@ -75,10 +75,10 @@ def waiting(description: str) -> Iterator[None]:
 class RowProgress:
     """Counts completed rows, and shows the count once the total is known. Safe to share between threads.
 
-    Shown as a bar in a terminal or a notebook with ipywidgets; elsewhere as a line every ten seconds, and at the end.
+    The count is a bar in a terminal or a notebook with ipywidgets; elsewhere, a line every ten seconds and at the end.
 
     Args:
-        is_shown: False to count only.
+        is_shown: False to only count.
     """
 
     def __init__(self, *, is_shown: bool) -> None:
@@ -114,7 +114,7 @@ class RowProgress:
 
 
 class _RowBars:
-    """One display for all calls that score at the same time: two displays would overwrite each other's lines."""
+    """One display for all concurrent scoring calls, because two displays would overwrite each other's lines."""
 
     def __init__(self) -> None:
         self._lock = Lock()

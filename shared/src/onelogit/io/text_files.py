@@ -1,4 +1,4 @@
-"""A plain or gzipped file, a folder in BEIR form or stdin -> its lines, or its documents and queries."""
+"""A plain or gzipped file, a folder in BEIR format, or stdin -> its lines, or its documents and queries."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ STDIN = "-"
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_OBJECT_START = re.compile(r'\s*\{\s*["}]')  # also that of an invalid object
+_OBJECT_START = re.compile(r'\s*\{\s*["}]')  # also matches invalid objects
 _DOCUMENT_FIELDS = ("text", "document")
 
 
@@ -28,7 +28,7 @@ class TextLine(NamedTuple):
 
     Attributes:
         place: file name and line number, for messages.
-        content: the line without its end.
+        content: the line without its line ending.
     """
 
     place: str
@@ -38,7 +38,7 @@ class TextLine(NamedTuple):
         """The line, decoded.
 
         Raises:
-            InputError: it is not UTF-8. The message does not name the line, as in all errors about its content.
+            InputError: it is not UTF-8. Errors about the content of a line do not name the line.
         """
         try:
             return self.content.decode("utf-8")
@@ -49,7 +49,7 @@ class TextLine(NamedTuple):
         """The line, parsed as a JSON object.
 
         Raises:
-            InputError: it is not one.
+            InputError: it is not a JSON object.
         """
         text = self.text()
         try:
@@ -57,14 +57,14 @@ class TextLine(NamedTuple):
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg} at character {error.colno}") from error
         except (ValueError, RecursionError) as error:
-            raise InputError(f"not JSON that can be read: {error}") from error
+            raise InputError(f"JSON that cannot be read: {error}") from error
         if not isinstance(parsed, dict):
             raise InputError(f"not a JSON object, but {shortened(text)}")
         return cast("dict[str, Any]", parsed)
 
 
 class TextCollection(NamedTuple):
-    """The documents and queries of a file or a folder, in its order; there may be no queries."""
+    """The documents and queries of a file or a folder, in their order; there may be no queries."""
 
     documents: list[str]
     queries: list[str]
@@ -79,7 +79,7 @@ class _ParsedDocument(NamedTuple):
 def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """The content of a file, unzipped if it is gzipped."""
     with Path(path).open("rb") as raw:
-        if raw.peek(2)[:2] != _GZIP:  # not `read`: bytes read from a pipe cannot be read again
+        if raw.peek(2)[:2] != _GZIP:  # not `read`, because bytes of a pipe cannot be read twice
             yield raw
             return
         with gzip.open(raw) as unzipped:
@@ -105,7 +105,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
 
 def lines_of(stream: Iterable[bytes], name: str) -> Iterator[TextLine]:
     """The lines of a stream, as in `read_lines`; `name` names it in messages."""
-    # Bytes are split at line feeds only; text would be split at separators that JSON strings may contain.
+    # Bytes are split only at line feeds; text would also be split at separators that JSON strings may contain.
     for number, line in enumerate(stream, start=1):
         content = line_content(line)
         if content.strip():
@@ -113,12 +113,12 @@ def lines_of(stream: Iterable[bytes], name: str) -> Iterator[TextLine]:
 
 
 def line_content(line: bytes) -> bytes:
-    """A line without its end and a byte order mark, which concatenated files have in later lines, too."""
+    """A line without its line ending and byte order mark, which concatenated files have in later lines, too."""
     return line.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\r\n")
 
 
 def find_beir_file(folder: Path, name: str) -> Path | None:
-    """A file of a folder in BEIR form, plain or gzipped; None if it does not exist."""
+    """A file of a folder in BEIR format, plain or gzipped; None if it does not exist."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
@@ -152,9 +152,9 @@ def read_text_collection(path: str | os.PathLike[str], max_texts: int | None = N
     """The documents and queries of a file or a folder, without blank ones and without repeated queries.
 
     Args:
-        path: as in `read_documents`. Queries are read from queries.jsonl of a folder, if it exists, or from the "query"
-            fields of the objects.
-        max_texts: the maximal number of documents, and of queries, to read; None for all.
+        path: as in `read_documents`. Queries are read from a folder's queries.jsonl if it exists, otherwise from the
+            "query" fields of the objects.
+        max_texts: the maximum number of documents, and of queries, to read; None for all.
 
     Raises:
         InputError: as `read_documents`.
@@ -168,15 +168,15 @@ def read_text_collection(path: str | os.PathLike[str], max_texts: int | None = N
 
 
 def read_documents(path: str | os.PathLike[str]) -> list[str]:
-    """The documents of a file, or of corpus.jsonl in a folder in BEIR form, in their order.
+    """The documents of a file, or of corpus.jsonl in a folder in BEIR format, in their order.
 
     Args:
         path: "-" for stdin. A file is JSONL if its name ends in .jsonl, .ndjson or .json, or its first line begins like
-            a JSON object. Each object is one for `document_of`, or has a list "documents" of such objects or texts.
-            Any other file has one document per line. Blank lines are ignored.
+            a JSON object. Each object is as in `document_of`, or has a list "documents" of such objects or texts. Any
+            other file has one document per line. Blank lines are ignored.
 
     Raises:
-        InputError: the file cannot be read, or a line, named by its number, is not UTF-8 or not such an object.
+        InputError: the file cannot be read, or a line is not UTF-8 or not such an object; the message has its number.
     """
     return [document.text for document in _parse_documents(path)]
 
@@ -198,13 +198,13 @@ def _parse_documents(path: str | os.PathLike[str]) -> Iterator[_ParsedDocument]:
 
 
 def _corpus_file(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The path itself, or of a folder, the path of its corpus."""
+    """The path itself or, for a folder, the path of its corpus."""
     folder = checked_path(path)
     if not folder.is_dir():
         return path
     corpus = find_beir_file(folder, "corpus.jsonl")
     if corpus is None:
-        raise InputError(f"{folder} has no corpus.jsonl: name a file of texts, or a folder in BEIR form")
+        raise InputError(f"{folder} has no corpus.jsonl; name a file of texts, or a folder in BEIR format")
     return corpus
 
 
@@ -221,6 +221,6 @@ def _documents_of(fields: dict[str, Any]) -> list[_ParsedDocument]:
 
 
 def shortened(text: str, max_characters: int = 80) -> str:
-    """The text on one line, with whitespace collapsed and cut at its end."""
+    """The text on one line, with white space collapsed, truncated to `max_characters`."""
     line = " ".join(text.split())
     return line if len(line) <= max_characters else f"{line[: max_characters - 1]}…"

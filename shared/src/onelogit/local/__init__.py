@@ -1,1 +1,1 @@
-"""Reranking with a model in this process."""
+"""Reranking with a local model."""

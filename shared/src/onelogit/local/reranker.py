@@ -1,4 +1,4 @@
-"""A model on this machine -> Reranker, which ranks the documents of a query by their relevance."""
+"""A local model -> Reranker, which ranks the documents of a query by their relevance."""
 
 import os
 import threading
@@ -24,12 +24,12 @@ from onelogit.validation import checked_choice
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-# transformers patches torch while it loads a model: two loads at once would leave it patched.
+# transformers patches torch while it loads a model; two concurrent loads would leave it patched.
 _loading = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """In a forked child, the lock may be held by a thread that exists only in the parent."""
+    """In a forked child, replace the lock: a thread that exists only in the parent may hold it."""
     global _loading  # noqa: PLW0603  one lock for the process
     _loading = threading.Lock()
 
@@ -41,23 +41,22 @@ class Reranker(BaseReranker[LocalScorer]):
     """A decoder language model that orders documents by their relevance to a query.
 
     Safe to use from many threads and event loops at once: calls that wait at the same time are computed together, as
-    one prefix tree. Also a context manager that closes itself.
+    one prefix tree. Also a context manager, which closes it.
 
     Args:
-        classifier: a one-logit sequence classifier, made by `conversion.classifier.sequence_classifier`. Its attention
+        classifier: a one-logit sequence classifier from `conversion.classifier.sequence_classifier`. Its attention
             is extended to prefix trees; other code can still use it.
         tokenizer: with a fast backend; it is not changed.
-        recipe: gives the prompt and the scale of the score.
+        recipe: determines the prompt and the scale of the score.
         name: of the model, for messages and model cards.
         **options: see `ScoringOptions`.
 
     Attributes:
-        recipe, name: the same.
-        options: those that it was made or loaded with.
+        recipe, name, options: as given.
 
     Raises:
         InputError: an option is unknown or out of range, or the family takes no instruction.
-        RecipeError: the template is not one for reranking.
+        RecipeError: the template is not for reranking.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Reranker(BaseReranker[LocalScorer]):
         """Load a model from the hub or a folder, and convert it.
 
         Args:
-            model: hub id or path of a folder; or a spec, which holds the options already.
+            model: hub id or path of a folder; or a spec or resolved model, which contains the options already.
             **options: see `LoadOptions`.
 
         Raises:
@@ -103,7 +102,7 @@ class Reranker(BaseReranker[LocalScorer]):
         if not isinstance(model, ModelSpec | ResolvedModel):
             model = ModelSpec(cast("str", model), options=options)
         elif options:
-            raise InputError(f"a spec holds its options already: put {', '.join(options)} into it")
+            raise InputError(f"a spec already contains its options; put {', '.join(options)} into the spec")
         spec = model.spec if isinstance(model, ResolvedModel) else model
         with _loading:
             checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
@@ -129,7 +128,7 @@ class Reranker(BaseReranker[LocalScorer]):
 
     @property
     def classifier(self) -> PreTrainedModel:
-        """The sequence classifier, for any code for transformers; raises OnelogitError once the reranker is closed."""
+        """The sequence classifier, for other code; raises OnelogitError once the reranker is closed."""
         return self._scorer.classifier
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
@@ -149,7 +148,7 @@ class Reranker(BaseReranker[LocalScorer]):
     def as_cross_encoder(self) -> "CrossEncoder":
         """The same model as a `sentence_transformers.CrossEncoder`.
 
-        It has its own copy of the weights; `close` this reranker to free the other.
+        It has its own copy of the weights; `close` this reranker to free its copy.
 
         Raises:
             InputError: Sentence Transformers is not installed.

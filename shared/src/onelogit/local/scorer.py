@@ -1,4 +1,4 @@
-"""Pairs of texts -> logits; texts are tokenised in the caller's thread, and rows computed in the model's."""
+"""Pairs of texts -> logits. The caller's thread tokenises the texts; the model's thread computes the rows."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,14 +24,12 @@ from onelogit.validation import checked_count
 
 Result = TypeVar("Result")
 
-_MAX_SCHEDULED_BATCHES = 8  # callers that wait are computed together up to so many batches; later ones wait for those
-_BYTES_PER_TOKEN = 4  # of UTF-8, about
+_MAX_SCHEDULED_BATCHES = 8  # the size, in batches, up to which waiting callers are computed together
+_BYTES_PER_TOKEN = 4  # approximate, in UTF-8
 
 
 class LocalScorer:
     """Tokenises pairs and computes their logits with a one-logit classifier. Thread-safe.
-
-    The options' activation does not affect logits.
 
     Raises:
         InputError: a limit is out of range, or the family takes no instruction.
@@ -51,13 +49,13 @@ class LocalScorer:
         runner = in_temporary_thread(new_runner)
         max_cost = _MAX_SCHEDULED_BATCHES * runner.batch_tokens
         self._scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=max_cost)
-        # On a CPU, tokenising would compete with computing for the cores; other devices wait for each batch anyway.
+        # On a CPU, tokenising would compete with computing for the cores; MPS waits for each batch anyway.
         self._portion_tokens = runner.batch_tokens if classifier.device.type == "cuda" else None
         self._classifier: PreTrainedModel | None = classifier
 
     @property
     def classifier(self) -> PreTrainedModel:
-        """The classifier; raises OnelogitError once the scorer is closed."""
+        """The classifier; raises OnelogitError after the scorer is closed."""
         if self._classifier is None:
             raise OnelogitError("this reranker is closed; load it again")
         return self._classifier
@@ -119,12 +117,12 @@ class LocalScorer:
         """
         owners: list[int] = []
         truncated_count = 0
-        for places in self._portions(pairs):
+        for portion in self._portions(pairs):
             if call.is_over:
                 break
-            rows = self.rows([pairs[place] for place in places], instruction)
+            rows = self.rows([pairs[index] for index in portion], instruction)
             call.add(rows)
-            owners += [places[row.owner] for row in rows]
+            owners += [portion[row.owner] for row in rows]
             truncated_count += sum(row.is_truncated for row in rows)
         return owners, truncated_count
 
@@ -138,19 +136,19 @@ class LocalScorer:
 def split_into_portions(
     pairs: Sequence[tuple[str, str]], batch_tokens: int, max_tokens: int, *, is_document_first: bool
 ) -> Iterator[list[int]]:
-    """Divide a call so that a device computes one portion while the next is tokenised.
+    """Divide a call into portions, so that a device computes one portion while the next is tokenised.
 
-    Pairs with prompts that begin alike are put together, because each portion computes a shared prefix once; identical
-    pairs are never separated.
+    Pairs whose prompts begin with the same text are kept together, because each portion computes a shared prefix once;
+    identical pairs are never separated.
 
     Yields:
-        The indices of some pairs; of all if they are too few to divide.
+        The indices of the pairs in a portion; the only portion has all pairs if they are too few to divide.
     """
     texts = [(document, query) if is_document_first else (query, document) for query, document in pairs]
     order = sorted(range(len(pairs)), key=texts.__getitem__)
     added = [*_added_bytes([texts[index] for index in order], max_tokens * _BYTES_PER_TOKEN)]
-    # A device must compute long enough to hide the launch of the next pass: so portions are never small, never leave a
-    # smaller rest, and at most double, because the next one is tokenised meanwhile.
+    # A portion must compute long enough to hide the launch of the next one, so portions have a minimum size and never
+    # leave a smaller remainder. They at most double, because the next one is tokenised while one is computed.
     limit = batch_tokens * _BYTES_PER_TOKEN
     wanted, held, left = limit / 4, 0, sum(added)
     portion: list[int] = []
@@ -164,7 +162,7 @@ def split_into_portions(
 
 
 def _added_bytes(texts: Sequence[tuple[str, str]], max_text_bytes: int) -> Iterator[int]:
-    """The bytes that each pair adds to the one before it; 0 if they are identical."""
+    """The bytes that each pair adds to the pair before it; 0 if the two are identical."""
     before = ("", "")
     for pair in texts:
         first, second = (min(len(text.encode()), max_text_bytes) for text in pair)
@@ -173,20 +171,20 @@ def _added_bytes(texts: Sequence[tuple[str, str]], max_text_bytes: int) -> Itera
 
 
 def in_temporary_thread(work: Callable[[], Result]) -> Result:
-    """Run some work in a new thread that ends with it; returns its result, or raises its error.
+    """Run some work in a new thread that ends afterwards; returns the result or raises the error.
 
-    OpenMP keeps a team of threads for each thread that has computed. With more of them than cores, each step waits for
-    the others: on two cores this costs a fifth of the speed. So the one-time work
-    of loading a model is not done in a thread that stays.
+    OpenMP keeps a team of threads for each thread that has computed something. If these are more threads than cores,
+    every step waits for the others; on two cores, this costs a fifth of the speed. So a model is loaded in a thread
+    that ends.
     """
     with ThreadPoolExecutor(1, "onelogit-loading") as executor:
         return executor.submit(work).result()
 
 
 def _cache_bytes(options: ScoringOptions) -> tuple[int, int]:
-    """The sizes of the document cache on the model's device, and in the CPU's memory."""
+    """The sizes of the document cache on the model's device and in CPU memory."""
     names = ("document_cache_bytes", "document_cache_host_bytes")
     device_bytes, host_bytes = (checked_count(name, options.get(name), least=0) or 0 for name in names)  # type: ignore[arg-type]
     if host_bytes and not device_bytes:
-        raise InputError("document_cache_host_bytes is for evicted documents: it needs document_cache_bytes, too")
+        raise InputError("document_cache_host_bytes is for evicted documents, so it needs document_cache_bytes, too")
     return device_bytes, host_bytes

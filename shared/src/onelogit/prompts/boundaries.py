@@ -1,9 +1,9 @@
 """A span of text -> shorter spans, cut where the tokenizer separates tokens whatever text the caller inserts.
 
-Most tokenizers split a text into words before they merge characters within each word. At a place where the text is
-always split, both sides have the same ids alone as in the whole. Each place is verified with the tokenizer itself,
-between neighbours of every kind. A tokenizer that looks further than one character ahead or back cannot be verified in
-this way, and its spans are never cut.
+Most tokenizers split a text into words before they merge characters within each word. If a text is always split at some
+position, both sides have the same ids alone as in the whole text. Each position is verified with the tokenizer itself,
+with characters of every kind next to it. A tokenizer that depends on more than one character ahead or back cannot be
+verified in this way, so its spans are never cut.
 """
 
 import json
@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, models
 
 from onelogit.prompts.layout import Part, Span
 
-# Unicode normalisation: no character composes with an ASCII character after it.
+# In Unicode normalisation, no character composes with an ASCII character after it.
 _LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD"}
-# The only assertion in GPT-like patterns. It looks at one character, which is constant next to every cut.
+# The only assertion in GPT-like patterns. It depends on one character, which is constant next to every cut.
 _ONE_AHEAD = r"(?!\S)"
 _ASSERTION = re.compile(r"\(\?[=!<]|(?<!\[)\^|\$|\\[bBAzZGKkyY\d]")
 
@@ -38,11 +38,11 @@ _PARTNERS = 3  # this many of the first texts on each side are combined with eve
 
 
 def cut_at_boundaries(span: Span, tokenizer: Tokenizer) -> Iterator[Span]:
-    """The span in parts: each of the caller's texts with as little constant text around it as possible.
+    """The span, cut into spans that have as little constant text around each of the caller's texts as possible.
 
     Args:
         span: text that is tokenised together, with nothing before or after it.
-        tokenizer: the one that will tokenise the parts.
+        tokenizer: tokenises the spans.
     """
     splitter = _Splitter.of(tokenizer) if _is_local(tokenizer) else None
     current: list[Part] = []
@@ -76,7 +76,7 @@ class _Splitter:
 
 @lru_cache(maxsize=256)
 def _boundaries(splitter: _Splitter, text: str, is_first: bool, is_last: bool) -> tuple[int, ...]:
-    """Where to cut constant text: as early as possible after the caller's text, and as late as possible before it."""
+    """The cuts in constant text: as early as possible after the caller's text, and as late as possible before it."""
     # Only between ASCII characters of the constant text, so that the caller's text is never next to a cut.
     positions = [position for position in range(1, len(text)) if text[position - 1 : position + 1].isascii()]
     before, after = ("",) if is_first else _BEFORE, ("",) if is_last else _AFTER
@@ -101,7 +101,7 @@ def _always_splits(splitter: _Splitter, lefts: list[str], rights: list[str]) -> 
 
 
 def _is_local(tokenizer: Tokenizer) -> bool:
-    """Whether ids depend only on words, and the end of a word only on the closest characters."""
+    """Whether ids depend only on words, and the ends of words only on the closest characters."""
     model = tokenizer.model
     merges_words = isinstance(model, models.BPE) and not model.dropout and tokenizer.pre_tokenizer is not None
     if not merges_words or tokenizer.get_added_tokens_decoder():
@@ -111,7 +111,7 @@ def _is_local(tokenizer: Tokenizer) -> bool:
 
 
 def _is_local_step(step: Mapping[str, Any]) -> bool:
-    """Whether a normalizer or pre-tokenizer, in the form of tokenizer.json, looks only at the closest characters."""
+    """Whether a normalizer or pre-tokenizer, given as in tokenizer.json, depends only on the closest characters."""
     match step:
         case {"pretokenizers": steps} | {"normalizers": steps}:
             return all(map(_is_local_step, steps))

@@ -7,7 +7,7 @@ from tokenizers import Encoding
 
 from onelogit.errors import InputError
 
-_OVERLAP = 8  # a chunk repeats 1/8 of the one before, so that a passage cut by one of them is whole in the other
+_OVERLAP = 8  # a chunk repeats 1/8 of the chunk before, so that a passage cut by one of them is whole in the other
 
 
 class Chunk(NamedTuple):
@@ -15,8 +15,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         ids: of the document's span, with only this part of the document.
-        start: where the part begins in the text of the span, in characters.
-        end: where it ends.
+        start: the beginning of the part in the text of the span, in characters.
+        end: the end of the part, in characters.
     """
 
     ids: list[int]
@@ -25,14 +25,14 @@ class Chunk(NamedTuple):
 
 
 def cut_into_chunks(encoding: Encoding, document: tuple[int, int], excess: int, max_tokens: int) -> Iterator[Chunk]:
-    """The document's first tokens, as many as fit, then the following ones, chunk by chunk.
+    """The document's first tokens, as many as fit, then the following chunks.
 
     The last chunk is as long as the others, so that it is not scored by only a few words.
 
     Args:
         encoding: of the document's span.
-        document: where the document begins and ends in the text of the span, in characters.
-        excess: by how many tokens the row is too long.
+        document: the beginning and end of the document in the text of the span, in characters.
+        excess: the number of tokens by which the row is too long.
         max_tokens: the limit of the row, for the error message.
 
     Raises:

@@ -1,9 +1,9 @@
 """Queries and documents -> rows of token ids, each within the limit. No tensors.
 
 A prompt is cut into spans at its control tokens, and wherever its tokenizer always separates tokens. Each span is
-tokenised as a whole, so the ids are those of the whole prompt. The caller's texts are only ever inside spans, and spans
-are tokenised by a copy of the tokenizer without control tokens. Truncation and padding of that copy are never used:
-these settings are shared between threads, and threads with different ones would corrupt each other's rows.
+tokenised as a whole, so the ids equal the ids of the whole prompt. The caller's texts are always inside spans, and
+spans are tokenised by a copy of the tokenizer without control tokens. Its truncation and padding are never used: all
+threads share these settings, so threads with different settings would corrupt each other's rows.
 """
 
 import sys
@@ -29,7 +29,7 @@ Ids: TypeAlias = "array[int]"
 
 _CACHE_BYTES = 8 * 2**20  # about 5,000 documents of 150 tokens
 
-# Texts whose tokens depend on the text around them.
+# Their tokens depend on the text around them.
 _PROBES: tuple[Values, ...] = (
     {"query": "What is it?", "document": "It is 1.\n\nTwo.", "instruction": "Say."},
     {"query": " \n", "document": "\n ", "instruction": "\r\n"},
@@ -42,18 +42,18 @@ class Encoder:
     """Writes and tokenises the prompts of a recipe. Safe to share between threads.
 
     Args:
-        recipe: the prompt, its default instruction and its limit.
+        recipe: determines the prompt, its default instruction and its limit.
         tokenizer: the checkpoint's own, with a fast backend.
-        options: of these, `instruction`, `max_tokens`, `long_documents` and `allow_control_tokens` are used.
+        options: only `instruction`, `max_tokens`, `long_documents` and `allow_control_tokens` are used.
         position_limit: the longest row that the model can read, in tokens; None if unknown.
 
     Attributes:
-        instruction: the options', or else the recipe's; None or "" for none.
-        max_tokens: the longest row. Only the end of a longer document is ever cut, and no more than necessary.
+        instruction: from the options, or the recipe's default; None or "" for none.
+        max_tokens: the longest row. Truncation only removes the end of a document, and no more than necessary.
 
     Raises:
-        InputError: an option out of its range, or an instruction for a family that takes none.
-        RecipeError: the tokenizer gives a prompt in spans other ids than the whole prompt.
+        InputError: an option is out of range, or the family takes no instruction.
+        RecipeError: the tokenizer gives other ids for the prompt's spans than for the whole prompt.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Encoder:
         return self._layout(self.takes_instruction()).is_document_first
 
     def checked_instruction(self, instruction: str | None) -> str | None:
-        """The given instruction; the encoder's own for None.
+        """The given instruction, or the encoder's default for None.
 
         Raises:
             InputError: it is not a string, or the prompt has no place for an instruction.
@@ -101,16 +101,16 @@ class Encoder:
             return self.instruction
         check_text(instruction, "the instruction")
         if instruction and not self.takes_instruction():
-            raise InputError(f"the family {self._recipe.family} takes no instruction, but got {instruction!r}")
+            raise InputError(f"the family {self._recipe.family} takes no instruction, but {instruction!r} was given")
         return instruction
 
     @property
     def bos_id(self) -> int | None:
-        """The tokenizer's first token; None if it has none."""
+        """The id of the tokenizer's BOS token; None if it has none."""
         return self._backend.token_to_id(self._bos) if self._bos else None
 
     def plain_ids(self, text: str) -> list[int]:
-        """The ids of a text without any prompt, with the tokenizer's own special tokens."""
+        """The ids of a text without a prompt, with the special tokens that the tokenizer adds."""
         return list(self._backend.encode(text).ids)
 
     def rows(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[TokenRow]:
@@ -128,24 +128,24 @@ class Encoder:
         chunks = self._chunks(layout, values, rows)
         if not chunks:
             return rows
-        place = layout.document_span_index
+        index = layout.document_span_index
         fitting = []
         for owner, (row, ids) in enumerate(zip(rows, span_ids, strict=True)):
-            parts = [layout.row([*ids[:place], part.ids, *ids[place + 1 :]], owner) for part in chunks.get(owner, ())]
+            parts = [layout.row([*ids[:index], part.ids, *ids[index + 1 :]], owner) for part in chunks.get(owner, ())]
             fitting += [part._replace(is_truncated=not self._has_chunks) for part in parts] or [row]
         return fitting
 
     def prompts(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[PromptText]:
-        """Like `rows`, but as text, for a server that tokenises; it reads control tokens in the caller's texts as such.
+        """Like `rows`, but as text, for a server that tokenises and treats `<|im_end|>` in a text as a control token.
 
-        The tokenizer's own first and last tokens are left out, because the server adds them.
+        The tokenizer's own first and last tokens are omitted, because the server adds them.
 
         Raises:
             InputError: as `rows`.
             RecipeError: the model reads pairs and has no prompt.
         """
         if self._recipe.chat_template is None:
-            raise RecipeError("this model reads query and document as a pair: let the server write its prompts")
+            raise RecipeError("this model reads query and document as a pair; use template='server'")
         prompt = compile_prompt(self._recipe.chat_template, bool(instruction))
         layout, values = self._layout(bool(instruction)), _values(pairs, instruction)
         chunks = self._chunks(layout, values, self._whole_rows(layout, values)[0])
@@ -159,7 +159,7 @@ class Encoder:
         return prompts
 
     def _lay_out(self, has_instruction: bool) -> Layout:
-        """The layout with the shortest spans that give the same ids as the longest spans."""
+        """The layout, with short spans if they give the same ids as the longest spans."""
         if self._recipe.chat_template is None:
             return lay_out_pair(self._backend, has_types=self._has_types)
         prompt = compile_prompt(self._recipe.chat_template, has_instruction)
@@ -176,11 +176,11 @@ class Encoder:
         return short if is_equal else whole
 
     def _adds_tokens_to(self, text: str) -> bool:
-        """Whether the tokenizer's own tokens are put around a prompt, which may already begin with the first one."""
+        """Whether to add the tokenizer's special tokens to a prompt, which may already begin with the first one."""
         return self._recipe.adds_special_tokens and not (self._bos and text.startswith(self._bos))
 
     def _whole_rows(self, layout: Layout, values: Iterable[Values]) -> tuple[list[TokenRow], list[list[Ids]]]:
-        """The rows without any limit, and the ids of each of their variable spans.
+        """The rows without a limit, and the ids of each of their variable spans.
 
         Each text is tokenised once, or not at all if it is cached.
         """
@@ -196,7 +196,7 @@ class Encoder:
         return [layout.row(ids, owner) for owner, ids in enumerate(span_ids)], span_ids
 
     def _chunks(self, layout: Layout, values: Sequence[Values], rows: Sequence[TokenRow]) -> dict[int, list[Chunk]]:
-        """What to read of each document that does not fit, by its index: its beginning, or all of its chunks."""
+        """The chunks to read of each document that does not fit, by its index: only the first chunk, or all of them."""
         long = [row for row in rows if len(row.ids) > self.max_tokens]
         texts = [fill(layout.document_span, values[row.owner]) for row in long]
         encodings = self._span_tokenizer.encode_batch(texts, add_special_tokens=False) if long else []
@@ -208,25 +208,25 @@ class Encoder:
         return chunks
 
     def _check_spans(self) -> None:
-        """Check on one prompt that its spans give the ids of the whole prompt."""
+        """Check for one prompt that its spans give the ids of the whole prompt."""
         values = _PROBES[0]
         if self._recipe.chat_template is None:
             whole = self._backend.encode(values["query"], values["document"]).ids
         else:
             prompt = compile_prompt(self._recipe.chat_template, self.takes_instruction())
             if Part() in prompt:
-                return  # at a seam, the reference code does not tokenise the prompt as a whole either
+                return  # the reference code does not tokenise a prompt with seams as a whole either
             text = fill(prompt, values)
             whole = self._backend.encode(text, add_special_tokens=self._adds_tokens_to(text)).ids
         (row,), _ = self._whole_rows(self._layout(self.takes_instruction()), [values])
         if [*row.ids] != whole:
             raise RecipeError(
-                "this tokenizer reads a prompt differently when it is cut at its control tokens: "
+                "this tokenizer gives other ids for a prompt that is cut at its control tokens: "
                 f"{[*row.ids]}, not {whole}"
             )
 
     def _check_control_tokens(self) -> None:
-        """Check that no plain text is read as a control token."""
+        """Check that the text of a control token is read as plain text."""
         for text, id in self._control_ids.items():
             if id in self._span_tokenizer.encode(text, add_special_tokens=False).ids:
                 raise RecipeError(
@@ -243,7 +243,7 @@ class TokenCache:
     """Token ids by text; the least recently used are evicted first. Safe to share between threads.
 
     Args:
-        max_bytes: of all texts and ids together, without the overhead of the dictionary.
+        max_bytes: total size of the texts and ids, without the overhead of the dictionary.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -256,7 +256,7 @@ class TokenCache:
         return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
 
     def find(self, texts: Iterable[str]) -> dict[str, Ids]:
-        """The ids of the texts that are cached. They belong to the cache: do not change them."""
+        """The ids of the texts that are cached. Do not change them: they belong to the cache."""
         found = {}
         with self._lock:
             for text in texts:

@@ -1,4 +1,4 @@
-"""A prompt -> its layout: constant token ids, and between them the spans of text that differ between pairs."""
+"""A prompt -> its layout: constant token ids, and the spans of text between them, which differ between pairs."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ Values = Mapping[Field, str]
 
 
 class Part(NamedTuple):
-    """A part of a prompt: constant `text`, a `field` for a text of the caller's, or, with neither, a seam.
+    """A part of a prompt: constant `text`, a `field` for one of the caller's texts, or a seam, which has neither.
 
     Attributes:
         is_stripped: whether the template strips white space from the field.
@@ -30,7 +30,7 @@ Span = tuple[Part, ...]  # parts of a prompt that follow each other
 
 
 def fill(span: Span, values: Values) -> str:
-    """The text of a span, with the caller's texts in its fields; `values` must have all of these."""
+    """The text of a span, with the caller's texts in its fields; `values` must contain all of its fields."""
     return "".join(_fill_part(part, values) for part in span)
 
 
@@ -46,10 +46,10 @@ class Layout:
     """A prompt as `constant_ids[0] variable_spans[0] constant_ids[1] ... variable_spans[-1] constant_ids[-1]`.
 
     Attributes:
-        constant_ids: token ids; one tuple more than there are variable spans; may be empty.
-        variable_spans: parts that are tokenised together, at least one of them a field.
+        constant_ids: token ids, in one tuple more than there are variable spans; a tuple may be empty.
+        variable_spans: each is tokenised as a whole and contains at least one field.
         document_span_index: index of the variable span with the document.
-        cacheable_spans: indices of the variable spans before which a prefix worth caching ends.
+        cacheable_spans: indices of the variable spans before which a cacheable prefix ends.
         has_types: whether the model reads token_type_ids, which are 1 for the second text of a pair.
     """
 
@@ -91,7 +91,7 @@ class Layout:
         return TokenRow(tuple(ids), starts[1] if self.has_types else 0, tuple(prefixes), owner)
 
     def document_offsets(self, values: Values) -> tuple[int, int]:
-        """Where the document begins and ends in the text of its span, in characters."""
+        """The beginning and end of the document in the text of its span, in characters."""
         span = self.document_span
         index = next(i for i, part in enumerate(span) if part.field == "document")
         return len(fill(span[:index], values)), len(fill(span[: index + 1], values))
@@ -101,7 +101,7 @@ def lay_out(ids_and_spans: Iterable[int | Span], tokenizer: Tokenizer) -> Layout
     """The layout of a prompt from a chat template.
 
     Args:
-        ids_and_spans: the prompt in order, as token ids and spans of text.
+        ids_and_spans: the parts of the prompt in order: token ids and spans of text.
         tokenizer: tokenises the constant spans.
     """
     constant_ids: list[list[int]] = [[]]
@@ -121,7 +121,7 @@ def lay_out(ids_and_spans: Iterable[int | Span], tokenizer: Tokenizer) -> Layout
 
 
 def lay_out_pair(backend: Tokenizer, *, has_types: bool) -> Layout:
-    """The layout of a pair as the tokenizer joins it: query and document with its special tokens around them."""
+    """The layout of a pair that the tokenizer joins: query and document, with its special tokens around them."""
     pair = backend.encode("a", "b")
     query, document = ([i for i, sequence in enumerate(pair.sequence_ids) if sequence == n] for n in (0, 1))
     constant_ids = pair.ids[: query[0]], pair.ids[query[-1] + 1 : document[0]], pair.ids[document[-1] + 1 :]
@@ -130,7 +130,7 @@ def lay_out_pair(backend: Tokenizer, *, has_types: bool) -> Layout:
 
 
 def split_at_control_tokens(prompt: Span, control_ids: Mapping[str, int]) -> Iterator[int | Span]:
-    """The prompt in order: the ids of control tokens, and the spans of text between control tokens and seams."""
+    """The parts of a prompt in order: ids of control tokens, and the spans of text between control tokens and seams."""
     longest_first = sorted(control_ids, key=len, reverse=True)
     pattern = f"({'|'.join(map(re.escape, longest_first))})" if control_ids else "((?!))"
     span: list[Part] = []

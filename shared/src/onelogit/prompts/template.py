@@ -1,7 +1,7 @@
 """A chat template -> the parts of the prompt: constant text, and fields for the caller's texts.
 
-The template is rendered only once, with placeholders. Each prompt is then made by filling in the parts, so it is known
-which characters are the caller's, and none of them can act as template code.
+The template is rendered only once, with placeholders. Each prompt is then written by filling in the parts, so the
+caller's characters are known, and cannot act as template code.
 """
 
 import json
@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from onelogit.errors import RecipeError
 from onelogit.prompts.layout import FIELDS, Field, Part, Span, Values, fill
 
-# Private-use characters: no template contains them, and jinja's `trim` keeps them.
+# Private-use characters, because no template contains them, and jinja's `trim` keeps them.
 _PLACEHOLDERS: dict[Field, str] = {field: f"\ue0f0{field}\ue0f1" for field in FIELDS}
 _SEAM = "\ue0f2"
 _MARKS = re.compile(f"({'|'.join([*_PLACEHOLDERS.values(), _SEAM])})")
@@ -31,7 +31,7 @@ def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
     """The whole prompt that a chat template writes, with or without an instruction.
 
     The result is verified: for probe texts (surrounding white space, template code, a very long text, an empty
-    document) it must equal what the template itself renders.
+    document), it must equal the template's own rendering.
 
     Args:
         chat_template: jinja with the roles `query` and `document`, and `system` for an instruction.
@@ -39,7 +39,7 @@ def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
 
     Raises:
         RecipeError: the template is not valid jinja, omits the query or the document, writes the document twice, or
-            changes the caller's texts in a way that parts cannot express.
+            changes the caller's texts (only stripping is supported).
     """
     template = _parse(chat_template)
     rendered = _render(template, _PLACEHOLDERS, has_instruction, seam=_SEAM)
@@ -78,7 +78,7 @@ def _verify(prompt: Span, template: jinja2.Template, has_instruction: bool) -> N
     for query, document, instruction in product(_PROBES, (*_PROBES, ""), _PROBES[: 2 if has_instruction else 1]):
         values: Values = {"query": query, "document": document, "instruction": instruction}
         if fill(prompt, values) != _render(template, values, has_instruction):
-            raise RecipeError("the chat template changes a query, document or instruction before it writes it")
+            raise RecipeError("the chat template changes a query, document or instruction; it may only strip it")
 
 
 def _render(template: jinja2.Template, values: Values, has_instruction: bool, seam: str = "") -> str:

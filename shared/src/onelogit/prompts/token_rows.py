@@ -1,4 +1,4 @@
-"""What an encoder returns: prompts as token ids, or as text."""
+"""The results of an encoder: prompts as token ids, or as text."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ class TokenRow(NamedTuple):
 
     Attributes:
         ids: at least one.
-        second_start: where the second text of a pair begins, in tokens; 0 for models without token_type_ids.
+        second_start: the beginning of the second text of a pair, in tokens; 0 for models without token_type_ids.
         cacheable_prefixes: lengths of the prefixes that other rows may share, in tokens, ascending: up to the text of
             the query, up to the text of the document, and up to each of the caller's texts after it. Never 0 or the
             whole row. Empty for models that read pairs.
         owner: index of the pair; a document read in chunks has one row for each chunk.
-        is_truncated: whether the document's end was cut to fit.
+        is_truncated: whether the document was truncated to fit.
     """
 
     ids: tuple[int, ...]

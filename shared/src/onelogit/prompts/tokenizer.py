@@ -1,4 +1,4 @@
-"""A tokenizer -> its control tokens, the tokens it adds to a text, and copies of it with other settings."""
+"""A tokenizer -> its control tokens, the tokens that it adds to a text, and copies of it with other settings."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 
 class FastTokenizer(Protocol):
-    """What prompts need of a tokenizer: one of transformers with a fast backend, or the result of `read_tokenizer`."""
+    """The parts of a tokenizer that prompts need: of transformers' fast tokenizers, or from `read_tokenizer`."""
 
     @property
     def backend_tokenizer(self) -> Tokenizer: ...
@@ -31,10 +31,10 @@ def without_limits(backend: Tokenizer) -> Tokenizer:
 
 
 def control_ids(backend: Tokenizer) -> dict[str, int]:
-    """The ids of all added tokens that act on the model: the special ones, and those outside the vocabulary.
+    """The ids of all added tokens that control the model: special tokens, and tokens outside the vocabulary.
 
-    `<think>` and `<tool_call>` of Qwen3 are not marked as special, but no text is meant to spell them. The newline
-    sequences that Gemma adds are in its vocabulary, and stay text.
+    `<think>` and `<tool_call>` of Qwen3 are not marked as special, but should not come from a text. The newline
+    sequences that Gemma adds are in its vocabulary, and remain text.
     """
     vocabulary = backend.get_vocab(with_added_tokens=False)
     return {
@@ -45,12 +45,12 @@ def control_ids(backend: Tokenizer) -> dict[str, int]:
 
 
 def without_settings(backend: Tokenizer, removed: Iterable[str]) -> Tokenizer:
-    """A copy of the tokenizer that adds no tokens, does not truncate or pad, and does not know the tokens `removed`."""
+    """A copy of the tokenizer without the tokens `removed`, which adds no tokens and does not truncate or pad."""
     content = json.loads(backend.to_str())
     unknown = set(removed)
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in unknown]
     if content["model"]["type"] == "Unigram":
-        # Its vocabulary contains control tokens as plain text; with so low a score they are never chosen.
+        # Its vocabulary contains control tokens as plain text; with such a low score, they are never chosen.
         vocabulary = content["model"]["vocab"]
         content["model"]["vocab"] = [[token, -1e6 if token in unknown else score] for token, score in vocabulary]
     return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))

@@ -1,1 +1,1 @@
-"""What each model family needs: prompt, read-out, scale, limits, licence and source. Facts only."""
+"""Facts about each model family: prompt, read-out, scale, limits, licence and source."""

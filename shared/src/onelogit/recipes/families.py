@@ -1,4 +1,4 @@
-"""The supported model families and the known unsupported models: facts with their sources, no code that uses them."""
+"""The supported model families and the known unsupported models: only facts, with their sources."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a model needs to be used as a reranker, as a `Recipe`; and recipes as plain data and back."""
+"""Recipe: the facts needed to use a model as a reranker. Also converts recipes to plain data and back."""
 
 import re
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class ReadOut:
     """How the logit is computed from rows of the language-model head.
 
     The logit is `scale * (head[true] - head[false])` at the prompt's last token, or `scale * head[true]` if `false` is
-    None. A token is given by its id, or by its text if the ids differ between the tokenizers of one family; a text must
-    be exactly one token.
+    None. A token is given by its id, or by its text if ids differ between a family's tokenizers; a text must be exactly
+    one token.
     """
 
     true: int | str
@@ -28,19 +28,19 @@ class ReadOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything needed to rerank with a model.
+    """All facts that reranking with a model needs.
 
     Attributes:
-        family: a short name, for logs and errors.
-        chat_template: jinja in the form of Sentence Transformers: messages with the roles `query` and `document`, and
-            `system` for an instruction. `{{ seam }}` renders empty; it marks a place where the family's reference code
-            ends one tokenizer call and begins the next. None if query and document go to the tokenizer as a pair, as
-            for encoders.
-        read_out: the head rows that make the logit; None if the checkpoint already has a one-logit head.
-        activation: turns the logit into the score that the model card publishes.
+        family: a short name, for messages.
+        chat_template: Jinja in the form of Sentence Transformers: messages with the roles `query` and `document`, and
+            `system` for an instruction. `{{ seam }}` renders empty; it marks the end of one tokenizer call and the
+            beginning of the next in the family's reference code. None if the tokenizer joins query and document, as for
+            encoders.
+        read_out: the head rows that give the logit; None if the checkpoint already has a one-logit head.
+        activation: from the logit to the score on the model card's scale.
         default_instruction: used if the caller gives none; None for no instruction.
-        adds_special_tokens: whether the tokenizer's first and last special tokens are put around a prompt that does not
-            already begin with the first one; the reference implementations differ in this.
+        adds_special_tokens: whether the tokenizer's first and last special tokens are added to a prompt that does not
+            already begin with the first one; reference implementations differ in this.
         max_tokens: the longest prompt that the model card supports.
         licence: SPDX-like identifier; the model card takes precedence.
         models: hub ids known to follow this recipe.

@@ -1,6 +1,6 @@
 """The prompts of the families: chat templates with the roles `query` and `document`, and `system` for an instruction.
 
-`{{ seam }}` renders empty: it marks where a family's reference code ends one tokenizer call and begins the next.
+`{{ seam }}` renders empty: it marks the end of one tokenizer call and the beginning of the next in reference code.
 """
 
 
@@ -20,7 +20,7 @@ PLAIN_TEMPLATE = _template("{{ query }}{{ document }}")
 
 QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
-# Byte for byte the file on the hub, so that an export can be compared with it.
+# Byte for byte the same as the file on the hub, so that an export can be compared with it.
 QWEN3_TEMPLATE = """\
 {%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first | default("Given a web search query, retrieve relevant passages that answer the query") -%}
 {%- set query_text = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}

@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 Work = Callable[[], Coroutine[Any, Any, Result]]
 
 _FIRST_WAIT_S = 0.2
-_MAX_RESPONSE_BYTES = 64 * 2**20  # uncompressed; the logits of a request take a ten-thousandth of it
+_MAX_RESPONSE_BYTES = 64 * 2**20  # uncompressed; the logits of a request take a ten-thousandth of this
 
 
 class Client:
@@ -40,8 +40,8 @@ class Client:
     Args:
         url, api_key, headers: as in `checked_endpoint`. No error, log message or repr shows the key.
         timeout_s: for a whole call, including retries.
-        attempts: of each request.
-        requests_at_once: most concurrent requests of all callers.
+        attempts: maximum number of times that a request is sent.
+        requests_at_once: maximum concurrent requests of all callers.
         http: an `AsyncClient` of httpx2 or httpx to use instead of a new one. Its connections belong to the event loop
             of this client, and `close` closes it.
 
@@ -67,7 +67,7 @@ class Client:
         self._attempts = attempts
         self._requests_at_once = requests_at_once
         self._custom_http = http
-        # By process id: a forked child has neither its parent's threads nor the thread that may hold the lock.
+        # By process id: a forked child has none of its parent's threads, one of which may hold the lock.
         self._loop_threads: dict[int, LoopThread] = {}
         self._locks: dict[int, threading.Lock] = {}
         self.is_closed = False
@@ -75,12 +75,12 @@ class Client:
             logger.warning("%s uses plain HTTP: the API key and secret headers are sent unencrypted", self.url)
 
     def run(self, work: Work[Result]) -> Result:
-        """The result of a coroutine function that runs on the client's event loop. Raises as `submit`."""
+        """Run a coroutine function on the client's event loop and return its result. Raises as `submit`."""
         future = self.submit(work)
         try:
             return future.result()
         finally:
-            future.cancel()  # an interrupt ends the wait, and must end the requests, too
+            future.cancel()  # an interrupt must cancel the requests, too
 
     def submit(self, work: Work[Result]) -> "Future[Result]":
         """Start a coroutine function on the client's event loop; cancelling the future cancels it.
@@ -96,7 +96,7 @@ class Client:
         try:
             return await work()
         except asyncio.CancelledError:
-            if self.is_closed:  # `close` cancelled the task, and the caller did not
+            if self.is_closed:  # cancelled by `close`, not by the caller
                 raise OnelogitError("this reranker was closed while a call was waiting") from None
             raise
 
@@ -108,10 +108,10 @@ class Client:
         Args:
             protocol: the form of the requests.
             requests: sent concurrently.
-            on_done: called with the count of numbers in each response.
+            on_done: called after each response with its count of numbers.
 
         Raises:
-            ServerError: a request fails, its response cannot be used, or all take longer than the limit.
+            ServerError: a request fails, its response cannot be used, or together they take longer than the limit.
         """
 
         async def send(request: ScoreRequest) -> list[float]:
@@ -216,7 +216,7 @@ async def _read(response: Any, url: str) -> bytes:
 
 
 def _wait_s(state: RetryCallState) -> float:
-    """At least what the server asks for, plus a backoff that doubles each time, with jitter to spread clients out."""
+    """The wait that the server asks for, plus a backoff that doubles each time, with jitter to spread clients out."""
     error = state.outcome.exception() if state.outcome else None
     requested = error.wait_s if isinstance(error, RetryableError) else 0.0
     backoff = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), MAX_WAIT_S)
@@ -224,7 +224,7 @@ def _wait_s(state: RetryCallState) -> float:
 
 
 def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of the group, one of onelogit's if the group has one."""
+    """The group's first OnelogitError or, if it has none, its first error."""
     error: BaseException = errors.subgroup(OnelogitError) or errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,4 +1,4 @@
-"""A server's url, API key and headers -> what each request sends, and which parts of it no message may show."""
+"""A server's url, API key and headers -> the headers of each request, and the secrets that no message may show."""
 
 import ipaddress
 import re
@@ -9,14 +9,14 @@ from urllib.parse import SplitResult, urlsplit
 from onelogit.errors import InputError
 from onelogit.options import is_secret_header, is_url
 
-_MAX_SHOWN = 300  # characters of a server's text in an error message
+_MAX_SHOWN = 300  # characters of a server's text in a message
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"([!-~]([ -~\t]*[!-~])?)?")
 _KEY = re.compile(r"[!-~]+")
 
 
 class Endpoint(NamedTuple):
-    """A server's address and credentials.
+    """A server's url and credentials.
 
     Attributes:
         url: the server's root, without a trailing slash.
@@ -47,11 +47,11 @@ def checked_endpoint(url: str, api_key: str | None, headers: Mapping[str, str] |
 
     Args:
         url: the server's root, including the path prefix of a proxy.
-        api_key: sent as a bearer token, in place of a header `Authorization`; None or "" for none.
-        headers: sent with each request. The values of `is_secret_header` headers are secrets, too.
+        api_key: sent as a bearer token, replacing a header `Authorization`; None or "" for none.
+        headers: sent with each request. The values of headers that `is_secret_header` finds are secrets, too.
 
     Raises:
-        InputError: the url is not an http or https address or contains a password, or the key or a header cannot be
+        InputError: the url is not an http or https url or contains a password, or the key or a header cannot be
             sent. The message contains no secret.
     """
     sent = _checked_headers(headers or {})
@@ -59,8 +59,8 @@ def checked_endpoint(url: str, api_key: str | None, headers: Mapping[str, str] |
     if api_key:
         if not isinstance(api_key, str) or not _KEY.fullmatch(api_key):
             raise InputError(
-                "the API key must be a string of printable ASCII characters without spaces or line breaks; a key that "
-                "was read from a file may end with one"
+                "the API key must be a string of printable ASCII characters without spaces or line breaks; if it was "
+                "read from a file, remove the line break at its end"
             )
         secrets.append(f"Bearer {api_key}")
         sent = {name: value for name, value in sent.items() if name.lower() != "authorization"}
@@ -85,7 +85,7 @@ def _checked_url(url: str) -> str:
     parts = _split_url(url) if is_url(url) and url.isprintable() and " " not in url else None
     if parts is None or not parts.hostname:
         shown = re.sub(r"(?s)[?#].*", "?***", re.sub(r"(?s)^(\w+:/+)?.*@", r"\1***@", str(url)))
-        raise InputError(f"the url must be an http or https address such as http://127.0.0.1:8000, not {shown!r}")
+        raise InputError(f"the url must be an http or https url such as http://127.0.0.1:8000, not {shown!r}")
     if parts.username or parts.password:
         raise InputError("the url contains a user name or password; pass it as api_key or in headers")
     if parts.query or parts.fragment:

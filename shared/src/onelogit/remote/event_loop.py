@@ -1,4 +1,4 @@
-"""An event loop that runs in its own thread, and the HTTP client that belongs to it."""
+"""An event loop in its own thread, with the HTTP client that belongs to it."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ class LoopThread:
     Args:
         http: an `AsyncClient` of httpx2 or httpx; None creates one. `close` closes it.
         timeout_s: for each request.
-        requests_at_once: most concurrent requests.
+        requests_at_once: maximum concurrent requests.
     """
 
     def __init__(self, http: Any, timeout_s: float, requests_at_once: int) -> None:
@@ -30,7 +30,7 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run, args=(self.loop,), name="onelogit-client", daemon=True)
         self._thread.start()
-        self._stop = finalize(self, _stop_soon, self.loop, self.http)  # also when it is garbage-collected
+        self._stop = finalize(self, _stop_soon, self.loop, self.http)  # also runs when this object is garbage-collected
 
     def close(self) -> None:
         """Cancel running tasks, close the connections, and end the thread."""
@@ -61,7 +61,7 @@ async def _stop(loop: asyncio.AbstractEventLoop, http: Any) -> None:
 
 @cache
 def _ssl_context(library: Any) -> Any:
-    """The trusted certificates, cached: reading them takes longer than a request."""
+    """The trusted certificates, cached because reading them takes longer than a request."""
     return library.create_ssl_context()
 
 

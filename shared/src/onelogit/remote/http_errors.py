@@ -1,4 +1,4 @@
-"""An HTTP response that reports an error -> a `ServerError` in plain words, and whether to retry the request."""
+"""An HTTP response that reports an error -> a ServerError with advice, and whether to retry the request."""
 
 import json
 import math
@@ -12,16 +12,16 @@ MAX_WAIT_S = 20.0
 
 _PATH_HINT = "the url must be the server's root, and the server must serve this model as a classifier with one label"
 _HINTS = {
-    **dict.fromkeys(range(300, 400), "redirects are not followed; pass the address they lead to as url"),
+    **dict.fromkeys(range(300, 400), "redirects are not followed; pass the target as url"),
     400: "if a prompt is too long for the server, lower max_tokens",
-    **dict.fromkeys((401, 403), "check that the API key is given, and is the right one"),
+    **dict.fromkeys((401, 403), "check the API key"),
     **dict.fromkeys((404, 405), _PATH_HINT),
     413: "lower pairs_a_request",
 }
 
 
 class RetryableError(ServerError):
-    """The server does not answer, or reports an error that may be temporary; `wait_s` is the wait it asks for."""
+    """The server does not answer, or reports an error that may be temporary. `wait_s`: the wait that it asks for."""
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ def error_from_response(url: str, response: Any, content: bytes, redact: Callabl
     Args:
         url: of the request.
         response: of httpx2 or httpx; its status and headers are read.
-        content: its body, whose message becomes part of the error's.
+        content: its body; the server's message in it is quoted.
         redact: removes secrets from that message.
     """
     status = response.status_code
@@ -61,5 +61,5 @@ def _seconds(retry_after: str | None) -> float:
     try:
         wait_s = float(retry_after or 0)
     except ValueError:
-        return 0.0  # a date: rare, and the usual backoff is enough
+        return 0.0  # dates are rare, and the usual backoff is enough
     return min(max(wait_s, 0.0), MAX_WAIT_S) if math.isfinite(wait_s) else 0.0

@@ -17,12 +17,12 @@ class ScoreRequest:
     """One request: rows of token ids, or a query and its documents.
 
     Attributes:
-        rows: for protocols that send tokens; empty for all others.
+        rows: token ids, for protocols that send tokens; empty for all others.
         query: "" if the documents are whole prompts.
         documents: texts.
         model: the server's name for the model; None if it needs none.
         instruction: for a server that writes the prompts; None for none.
-        raw: ask for numbers before the server's activation.
+        raw: ask for raw logits, without the server's activation.
     """
 
     rows: Sequence[Sequence[int]] = ()
@@ -34,7 +34,7 @@ class ScoreRequest:
 
     @property
     def count(self) -> int:
-        """How many numbers the response must have."""
+        """The number of logits or scores that the response must have."""
         return len(self.rows) or len(self.documents)
 
 
@@ -66,7 +66,7 @@ class ProtocolSpec:
         return self.name in get_args(TokenProtocol)
 
     def read(self, response: object, count: int) -> list[float]:
-        """The numbers of a response in the order of the request; each index must occur once, each number be finite.
+        """The numbers of a response, in the order of the request.
 
         Raises:
             ServerError: the response has another form, an index is missing or occurs twice, or a number is not finite.
@@ -81,7 +81,7 @@ class ProtocolSpec:
             few = "index " + ", ".join(sorted(map(_shown, numbers))[:8])
             raise ServerError(f"{self.path} returned {len(numbers)} results ({few}), not one for each of {count} texts")
         for index, number in numbers.items():
-            # NaN compares false; math.isfinite would fail for an integer too large for a float.
+            # NaN compares as false; math.isfinite would raise for an integer that is too large for a float.
             is_real = isinstance(number, int | float) and abs(number) <= sys.float_info.max
             if isinstance(number, bool) or not is_real:
                 raise ServerError(
@@ -91,7 +91,7 @@ class ProtocolSpec:
 
 
 def _shown(value: object) -> str:
-    """A number as it is, and only the type of anything else: a server may repeat the API key in it."""
+    """A number itself, and of any other value only the type: a server may repeat the API key in it."""
     return reprlib.repr(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
 
 

@@ -1,4 +1,4 @@
-"""Pairs of texts -> requests for their logits, and which pair each number of the responses belongs to."""
+"""Pairs of texts -> requests for their logits, and the pair to which each number of the responses belongs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class BuiltRequests(NamedTuple):
     Attributes:
         requests: in the order of the pairs.
         owners: for each number of the responses, the index of its pair; a document in chunks has several numbers.
-        truncated_count: how many documents were cut at their end to fit; 0 if the server writes the prompts.
+        truncated_count: how many documents were truncated to fit; 0 if the server writes the prompts.
     """
 
     requests: list[ScoreRequest]
@@ -29,14 +29,14 @@ class BuiltRequests(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestBuilder:
-    """Builds requests of at most `pairs_a_request` pairs. The encoder writes the prompts; None if the server does."""
+    """Builds requests of at most `pairs_a_request` pairs. `encoder` writes the prompts; None if the server does."""
 
     encoder: Encoder | None
     sends_tokens: bool
     pairs_a_request: int
 
     def build(self, pairs: Pairs, instruction: str | None, common: ScoreRequest) -> BuiltRequests:
-        """The requests of a call: prompts of any queries together, but plain documents of one query each.
+        """The requests of a call. A request of plain documents has a single query; prompts of any queries are mixed.
 
         Args:
             pairs: texts.

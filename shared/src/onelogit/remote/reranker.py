@@ -1,4 +1,4 @@
-"""A server -> RemoteReranker, with the same methods and logits as a local Reranker. Loads no torch."""
+"""A server -> RemoteReranker, which has the methods of a local Reranker and gives the same logits. Loads no torch."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 class RemoteReranker(BaseReranker[RemoteScorer]):
     """A reranker on a server, with the same methods and the same logits as `Reranker`.
 
-    Safe to use from many threads and event loops at once. Also a context manager that closes itself.
+    Safe to use from many threads and event loops at once. Also a context manager, which closes it.
 
     Args:
-        url: the server's root, such as http://127.0.0.1:8000; or a spec, which holds model and options already.
-        model: hub id or folder of the model that the server serves. Its small files and tokenizer are read here, to
-            write prompts. If the server writes them, only the name is used, and None is fine.
+        url: the server's root, such as http://127.0.0.1:8000; or a spec, which contains model and options already.
+        model: hub id or folder of the model that the server serves. Its small files and tokenizer are read to write
+            prompts. If the server writes them, only the name is used, and None is allowed.
         client: a custom `AsyncClient` of httpx2 or httpx; it is closed with the reranker.
         **options: see `RemoteOptions`.
 
     Attributes:
-        recipe: of the model; None if there is no model, or only an unknown name.
-        name: the model's name, or else the url.
+        recipe: of the model; None if no model is named, or the server writes the prompts of an unknown model.
+        name: the model's name, or the url if no model is named.
         url: the server's root.
         options: the given options, without secrets.
 
@@ -57,16 +57,17 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         super().__init__(scorer, default if activation is None else activation)
 
     def check(self) -> float:
-        """Compare the server's logits with those that an exported model carries, then send prompts of `max_tokens`.
+        """Compare the server's logits with the logits in an exported model, then send prompts of `max_tokens`.
 
         Returns:
             The largest difference of a logit.
 
         Raises:
-            InputError: `model` is not a folder that `onelogit convert` wrote, or `max_tokens` cuts all of its prompts.
-            ServerError: the server cannot be reached; its logits differ, with the most likely reason: an activation,
-                an uninitialised head, a missing prompt, a second BOS token, embeddings, or another model; or it
-                refuses or truncates long prompts.
+            InputError: `model` is not a folder that `onelogit convert` wrote, or `max_tokens` truncates all of its
+                prompts.
+            ServerError: the server cannot be reached; it refuses or truncates long prompts; or its logits differ, with
+                the most likely reason: an activation, an uninitialised head, a missing prompt, a second BOS token,
+                embeddings, or another model.
         """
         return self._scorer.check()
 

@@ -1,4 +1,4 @@
-"""Pairs of texts -> their logits from a server: prompts, requests, and checks of what the server does with them."""
+"""Pairs of texts -> their logits from a server: builds requests, and checks how the server handles them."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ _PAIRS_A_REQUEST = 32  # TEI's default limit
 
 
 class RemoteScorer:
-    """Pairs of texts -> the logits that a server gives them. See `RemoteReranker`."""
+    """Pairs of texts -> their logits from a server. See `RemoteReranker`."""
 
     def __init__(self, spec: ModelSpec, http: "httpx2.AsyncClient | None") -> None:
         options = spec.options
@@ -104,7 +104,7 @@ class RemoteScorer:
         difference = probe.largest_difference(expected, logits)
         if difference > expected.tolerance:
             raise probe.diagnose(expected, logits, await self._logits_of_wrong_prompts(expected, encoder))
-        # The long pairs differ only at their ends, so a server that truncates gives them all one logit.
+        # The long pairs differ only at their ends, so a server that truncates them gives all of them the same logit.
         logits = (await self._score(probe.long_pairs(expected, encoder), instruction)).logits
         if len(logits) > 1 and len(set(logits)) == 1:
             raise ServerError(
@@ -114,7 +114,7 @@ class RemoteScorer:
         return difference
 
     async def _logits_of_wrong_prompts(self, expected: probe.ProbeFile, encoder: Encoder) -> dict[str, list[float]]:
-        """By the likely mistake; empty if the protocol sends token ids, or the server does not accept them."""
+        """The server's logits for `wrong_prompts`; empty if the protocol sends token ids or the server accepts none."""
         if self.protocol.sends_tokens:
             return {}
         plain = [encoder.plain_ids(query + document) for query, document in expected.pairs]
@@ -153,7 +153,7 @@ class RemoteScorer:
         return self._served_name or None
 
     async def _check_instruction_is_used(self, instruction: str | None) -> None:
-        """Raise InputError if the server writes the prompts, and gives one score with and without the instruction."""
+        """Raise InputError if the server writes the prompts and gives the same score with and without instruction."""
         if self._loaded is not None or not instruction or instruction in self._working_instructions:
             return
         plain = ScoreRequest(query="a", documents=["b"], model=await self._find_served_name(), raw=self._raw)
@@ -178,7 +178,7 @@ class RemoteScorer:
 
 
 def _check_template(protocol: ProtocolSpec, template: str | None, model: str | None) -> None:
-    """Raise InputError if `template` is missing, or if the protocol or a missing model does not allow it."""
+    """Raise InputError if `template` is missing or does not fit the protocol, or a model is needed and missing."""
     if protocol.sends_tokens and template not in (None, "client"):
         raise InputError(f"protocol={protocol.name!r} sends token ids, so template must be 'client', not {template!r}")
     if not protocol.sends_tokens and template not in ("client", "server"):
@@ -187,7 +187,7 @@ def _check_template(protocol: ProtocolSpec, template: str | None, model: str | N
             f"if the server applies the model's chat template, not {template!r}"
         )
     if template != "server" and model is None:
-        raise InputError("prompts are written with the model's tokenizer: pass the model's hub id or folder as model")
+        raise InputError("prompts need the model's template and tokenizer; pass the model's hub id or folder as model")
 
 
 def _client_limits(spec: ModelSpec) -> dict[str, Any]:

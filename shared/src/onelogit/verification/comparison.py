@@ -1,4 +1,4 @@
-"""The logits of two models for the same pairs -> how much they differ. Plain Python floats."""
+"""The logits of two models for the same pairs -> measures of their difference. Plain Python floats."""
 
 import math
 from collections import Counter
@@ -12,20 +12,19 @@ from onelogit.ranking import kendall_tau
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The logits of one model, and how they differ from the original's for the same pairs.
+    """The logits of one model, compared with the original's for the same pairs.
 
     Attributes:
-        name: what was compared, and what computed it.
+        name: of the model, and of the library that computed its logits, if several did.
         logits: float32, in the pairs' order.
         largest_difference: the largest absolute difference of a logit from the original's.
         mean_difference: the mean absolute difference.
-        kendall_tau: of the two orders of all pairs, tau-b: 1 for the same order, -1 for the reverse; None if one model
+        kendall_tau: tau-b of the two orders of all pairs: 1 for the same order, -1 for the reverse; None if one model
             gave all pairs the same logit.
-        top_5_overlap: the share of the original's best 5 documents of a query that are among the best 5 here, as the
-            mean over all queries with more than 5 documents; None if there is no such query.
-        top_10_overlap: the same for 10 documents.
-        ties_in_float32: how many pairs share their logit with another pair.
-        ties_in_bfloat16: the same for logits rounded to bfloat16, in which many servers return them.
+        top_5_overlap: see `top_overlap`.
+        top_10_overlap: see `top_overlap`.
+        ties_in_float32: the number of pairs that share their logit with another pair.
+        ties_in_bfloat16: as ties_in_float32, for logits rounded to bfloat16, which many servers return.
     """
 
     name: str
@@ -67,10 +66,11 @@ def compare(name: str, original: Sequence[float], logits: Sequence[float], queri
 
 
 def top_overlap(original: Sequence[float], logits: Sequence[float], queries: Sequence[str], top_n: int) -> float | None:
-    """The share of the original's best `top_n` documents of a query that are kept, as the mean over the queries.
+    """The share of a query's best `top_n` documents that both models have in common, as the mean over the queries.
 
     Returns:
-        0 to 1; None if no query has more than `top_n` documents, as any order would then keep all of them.
+        0 to 1; None if no query has more than `top_n` documents. Queries with fewer are left out: any order would give
+        1.
     """
     pairs_of: dict[str, list[int]] = {}
     for index, query in enumerate(queries):

@@ -20,14 +20,14 @@ _PADDED_ROWS = 8
 
 
 class ConversionResult(NamedTuple):
-    """What the conversion gives for the pairs, in their order.
+    """The results of the conversion for the pairs, in their order.
 
     Attributes:
         logits: float32.
         rows: one row for each pair.
         max_tokens: the limit of a row.
-        device: where the logits were computed.
-        pad_difference: the largest difference between a logit in a padded batch and the same logit alone.
+        device: the device that computed the logits.
+        pad_difference: the largest difference between a logit in a padded batch and the same row's logit alone.
         is_frame_kept: see `truncates_document_only`.
     """
 
@@ -63,7 +63,7 @@ def measure_conversion(original: OriginalModel, pairs: Sequence[SamplePair]) -> 
 
 @contextmanager
 def loaded_reranker(model: ResolvedModel | ModelSpec) -> Iterator[Reranker]:
-    """The conversion, for the duration of the block; shows a spinner while it loads.
+    """A reranker for the duration of the block; shows a spinner while it loads.
 
     Raises:
         OnelogitError: as `Reranker.load`.
@@ -75,42 +75,42 @@ def loaded_reranker(model: ResolvedModel | ModelSpec) -> Iterator[Reranker]:
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[SamplePair], name: str) -> list[float]:
-    """The logit of each pair, a few pairs at a time, with a progress bar of that name."""
+    """The logit of each pair, computed a few pairs at a time, with a progress bar of that name."""
     starts = range(0, len(pairs), _PAIRS_A_CHUNK)
     chunks = [[(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_A_CHUNK]] for start in starts]
     return [logit for chunk in tracked(chunks, name) for logit in reranker.pair_logits(chunk)]
 
 
 def truncates_document_only(encoder: Encoder, original: OriginalModel, query: str) -> bool:
-    """Whether truncation removes the end of a document that is much too long, and nothing else of the prompt.
+    """Whether truncation removes only the end of a document that is much too long, and nothing else of the prompt.
 
-    The row must have exactly `max_tokens` tokens: a beginning and an end of the complete row, which contain at least
-    the prompt before the document and after it.
+    The row must have exactly `max_tokens` tokens: the complete row's beginning and end, including at least the prompt
+    before and after the document.
     """
-    endless = SamplePair(query, "A document that does not end. " * encoder.max_tokens + "Here.")
-    row = encoder.rows([(endless.query, endless.document)], original.instruction)[0].ids
-    uncut = original.inputs(endless)["input_ids"]
-    frame = original.inputs(SamplePair(query, ""))["input_ids"]
-    start, end = _common_prefix(row, uncut), _common_prefix(row[::-1], uncut[::-1])
+    pair = SamplePair(query, "A document that does not end. " * encoder.max_tokens + "Here.")
+    row = encoder.rows([(pair.query, pair.document)], original.instruction)[0].ids
+    complete = original.inputs(pair)["input_ids"]
+    without_document = original.inputs(SamplePair(query, ""))["input_ids"]
+    start, end = _common_prefix(row, complete), _common_prefix(row[::-1], complete[::-1])
     return (
         len(row) == encoder.max_tokens
         and start + end >= len(row)
-        and start >= _common_prefix(frame, uncut)
-        and end >= _common_prefix(frame[::-1], uncut[::-1])
+        and start >= _common_prefix(without_document, complete)
+        and end >= _common_prefix(without_document[::-1], complete[::-1])
     )
 
 
 def _common_prefix(row: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens at the beginning of two rows are equal."""
+    """The number of equal tokens at the beginning of two rows."""
     equal = takewhile(lambda pair: pair[0] == pair[1], zip(row, other, strict=False))
     return sum(1 for _ in equal)
 
 
 def _pad_difference(reranker: Reranker, rows: Sequence[TokenRow]) -> float:
-    """Measured on rows from the longest to the shortest, so that there is as much padding as possible."""
+    """The difference for rows of all lengths in one batch, so that most of them are padded."""
     by_length = sorted(rows, key=lambda row: -len(row.ids))
     some = [*by_length[:: max(1, len(by_length) // _PADDED_ROWS)], by_length[-1]]
-    forward = ModelRunner(reranker.classifier, len(some[0].ids) * len(some))
-    forward.shares_prefixes = False  # else there would be no padding
-    together, alone = forward.logits(some), [forward.logits([row])[0] for row in some]
+    runner = ModelRunner(reranker.classifier, len(some[0].ids) * len(some))
+    runner.shares_prefixes = False  # else there would be no padding
+    together, alone = runner.logits(some), [runner.logits([row])[0] for row in some]
     return max(abs(ours - theirs) for ours, theirs in zip(together, alone, strict=True))

@@ -1,8 +1,7 @@
-"""A checkpoint -> the logits of its original model: transformers alone, the whole head, one prompt at a time.
+"""A checkpoint -> the logits of its original model, computed without onelogit's code, one prompt at a time.
 
-Sentence Transformers runs a module chain. None of onelogit's own code from pair to logit is used here: the prompt comes
-from transformers' renderer, the ids from the checkpoint's tokenizer over the whole text, the logit from the causal
-model's logits of the whole vocabulary.
+transformers renders the prompt, the checkpoint's tokenizer tokenises it as a whole, and the causal model of
+transformers computes the logits of the whole vocabulary. Sentence Transformers runs a module chain.
 """
 
 import inspect
@@ -41,7 +40,7 @@ class OriginalLogits(NamedTuple):
 
     Attributes:
         logits: on the recipe's scale, float32.
-        largest_term: the largest absolute value of the logits that these are differences of, on the same scale.
+        largest_term: the largest absolute value of a true or false token's logit, on the same scale.
         layer_count: number of layers of the backbone.
     """
 
@@ -52,12 +51,12 @@ class OriginalLogits(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginalModel:
-    """A checkpoint with its recipe and its tokenizer; its weights are in memory only while `logits` runs.
+    """A checkpoint with its recipe and tokenizer; its weights are in memory only while `logits` runs.
 
     Attributes:
         found: the model, with its small files.
         instruction: for all pairs; None or "" for none.
-        options: of loading the weights, with a `dtype`.
+        options: for loading the weights; they contain a `dtype`.
         is_chain: whether its head is a module chain.
     """
 
@@ -73,7 +72,7 @@ class OriginalModel:
 
         Args:
             model: hub id or path.
-            options: of `Reranker.load`; the default dtype is float32, or that of quantised weights.
+            options: of `Reranker.load`; the default dtype is float32, or the stored dtype for quantised weights.
 
         Raises:
             CheckpointError: the model is not found.
@@ -102,19 +101,19 @@ class OriginalModel:
         return self.found.recipe
 
     def text(self, pair: SamplePair) -> str | None:
-        """The whole prompt; None if the tokenizer takes query and document as a pair."""
+        """The whole prompt; None if the tokenizer joins query and document."""
         segments = self._segments(pair)
         return None if segments is None else "".join(segments)
 
     def inputs(self, pair: SamplePair) -> ModelInputs:
         """The model's arguments for one pair, never truncated.
 
-        The prompt is tokenised as a whole, or in pieces if the reference code of the model family does so. The first
-        piece gets the special tokens that the tokenizer adds.
+        The prompt is tokenised as a whole, or in several spans if the model family's reference code does so. The first
+        span gets the special tokens that the tokenizer adds.
         """
         segments = self._segments(pair)
         if segments is None:
-            # A batch of one: the tokenizer would take a single empty document for no document.
+            # A batch of one: for a single pair, the tokenizer would treat an empty document as no document.
             batch = self.tokenizer([[pair.query, pair.document]], verbose=False)
             return {name: values[0] for name, values in batch.items()}
         bos = self.tokenizer.bos_token
@@ -128,12 +127,12 @@ class OriginalModel:
 
         Args:
             rows: the model's arguments for each pair.
-            device: where to compute.
+            device: by name.
             name: of the progress bar.
         """
         with waiting(f"loading the original {self.model}"):
             model = self._load(device)
-        # Only the last token's logits: those of a whole long prompt take gigabytes.
+        # Only the last token's logits: the logits of all tokens of a long prompt take gigabytes.
         last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         terms = []
         for row in tracked(rows, name):
@@ -158,11 +157,11 @@ class OriginalModel:
         return [segment for segment in rendered[0][0].split(_SEAM) if segment]
 
     def _ids(self, text: str, adds_special_tokens: bool) -> list[int]:
-        # Without the warning of a text that is longer than the model's limit.
+        # verbose=False: no warning for a text that is longer than the model's limit.
         return list(self.tokenizer(text, add_special_tokens=adds_special_tokens, verbose=False).input_ids)
 
     def _load(self, device: str) -> Any:
-        """The model with its whole head; a `CrossEncoder` if that is a module chain."""
+        """The model with its whole head; a `CrossEncoder` if the head is a module chain."""
         options: dict[str, Any] = dict(self.options)
         folder, trusts_code = fetch_weights(self.found).folder, options.get("trust_remote_code", False)
         device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
@@ -181,7 +180,7 @@ class OriginalModel:
         return model.eval()
 
     def _terms(self, logits: torch.Tensor) -> list[float]:
-        """The logit of the true token and, for a difference, of the false one; or the only one of a native head."""
+        """The logits of the true token and, for a difference, the false token; or the only logit of a native head."""
         read_out = self.recipe.read_out
         if read_out is None:
             return [float(logits[0])]

@@ -1,4 +1,4 @@
-"""A model and pairs -> whether its conversion gives the original's prompts, token ids and logits."""
+"""A model and pairs of texts -> whether its conversion gives the original's prompts, token ids and logits."""
 
 import gc
 import json
@@ -33,18 +33,18 @@ class Parity:
     Attributes:
         model: hub id or path.
         family: of the recipe.
-        device: where the logits were computed.
+        device: the device that computed the logits.
         dtype: of the backbones.
-        original_logits: of transformers' own model with its whole head, one pair at a time; float32.
+        original_logits: from `OriginalModel.logits`; float32.
         converted: the logits of `Reranker.load`, compared with the original's.
-        against: the logits of the second folder, as computed by onelogit and by transformers, or of the server; empty
+        against: the logits of the second folder, computed by onelogit and by transformers, or of the server; empty
             if neither was given.
-        tolerance: the largest difference of two logits that rounding explains, see `rounding_tolerance`.
-        prompts_equal: how many prompts equal those of transformers' renderer, byte for byte; None if the tokenizer
-            joins query and document.
-        rows_equal: how many rows of token ids equal those of the original's tokenizer for the whole prompt.
-        truncated_count: how many rows were truncated; the original was given the truncated rows.
-        pad_difference: the largest difference between a logit in a padded batch and the same logit alone.
+        tolerance: the largest difference of two logits that rounding explains; see `rounding_tolerance`.
+        prompts_equal: the number of prompts that are equal to transformers' rendering, byte for byte; None if the
+            tokenizer joins query and document.
+        rows_equal: the number of rows whose token ids equal the ids from the original's tokenizer for the whole prompt.
+        truncated_count: the number of rows that were truncated; the original reads the truncated rows.
+        pad_difference: the largest difference between a logit in a padded batch and the same row's logit alone.
         is_frame_kept: whether a row truncated to `max_tokens` has that many tokens and all of the prompt before and
             after the document.
     """
@@ -69,7 +69,7 @@ class Parity:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """That of the conversion, then those of the second folder or the server."""
+        """The comparison of the conversion, then the comparisons of the second folder or the server."""
         return (self.converted, *self.against)
 
     @property
@@ -84,7 +84,7 @@ class Parity:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All fields and `agrees`, as dicts, lists, strings and numbers."""
+        """All fields and `agrees`, as data for JSON."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {**plain, "agrees": self.agrees}
 
@@ -97,18 +97,18 @@ def measure_parity(model: str, pairs: Sequence[SamplePair], options: LoadOptions
     Args:
         model: hub id or path of a checkpoint for `Reranker.load`.
         pairs: to score; at least one.
-        options: of `Reranker.load`, for original and conversion; the default dtype is float32, or that of quantised
-            weights.
-        against: a second folder that should give the same logits, such as an export, or the URL of a vLLM server that
+        options: of `Reranker.load`, for original and conversion; the default dtype is float32, or the stored dtype for
+            quantised weights.
+        against: a second folder that should give the same logits, such as an export, or the url of a vLLM server that
             serves one.
 
     Raises:
-        InputError: there are no pairs, or an option is out of its range.
+        InputError: there are no pairs, or an option is out of range.
         OnelogitError: as `Reranker.load`.
         ServerError: the server cannot be reached, or does not give logits.
     """
     if not pairs:
-        raise InputError("there are no pairs to measure with")
+        raise InputError("there are no pairs to score; give at least one")
     original = OriginalModel.find(model, options)
     # The conversion is loaded first, for onelogit's error messages.
     converted = measure_conversion(original, pairs)
@@ -148,7 +148,7 @@ def _compare_with_original(
 
 
 def rounding_tolerance(dtype: str, largest_term: float, layer_count: int) -> float:
-    """The largest difference of two logits that rounding explains: 1e-4 in float32, else a few rounding steps.
+    """The largest difference of two logits that rounding explains: 1e-4 in float32, otherwise a few rounding steps.
 
     Args:
         dtype: by name.
@@ -158,10 +158,10 @@ def rounding_tolerance(dtype: str, largest_term: float, layer_count: int) -> flo
     # Only the order of additions differs, which changes a logit by about 1e-6; a real difference is far larger.
     if dtype == "float32":
         return 1e-4
-    # A step is the gap between two neighbouring numbers of the logits' size. The original rounds the logits of its
-    # vocabulary, which the conversion's float32 head does not: half a step for each of two. And each layer rounds the
-    # hidden state twice, differently for each shape of a batch: two random walks of 2 * layer_count steps drift apart
-    # by the root of 4 * layer_count.
+    # A step is the gap between two neighbouring numbers of the logits' size. The original rounds the two logits of the
+    # answer tokens, by up to half a step each; the conversion's float32 head does not. Also, each layer rounds the
+    # hidden state twice, differently for each batch shape: two random walks of 2 * layer_count steps drift apart by the
+    # square root of 4 * layer_count.
     _, exponent = math.frexp(largest_term)
     step = float(torch.finfo(getattr(torch, dtype)).eps) * 2.0 ** (exponent - 1)
     return step * (1 + 2 * math.sqrt(layer_count))
@@ -170,7 +170,7 @@ def rounding_tolerance(dtype: str, largest_term: float, layer_count: int) -> flo
 def _other_logits(
     against: str, pairs: Sequence[SamplePair], rows: Sequence[ModelInputs], device: str, options: LoadOptions
 ) -> dict[str, list[float]]:
-    """Logits by what computed them: the server, or onelogit and transformers with the second folder's own recipe."""
+    """Logits by the name of what computed them: the server, or onelogit and transformers with the folder's recipe."""
     if is_url(against):
         return {f"the server at {against}": server_logits(against, [row["input_ids"] for row in rows])}
     options = options.copy()
@@ -212,10 +212,10 @@ def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
 
     Args:
         url: of the server, without a path: http://127.0.0.1:8000.
-        rows: token ids, sent as they are, so that the server applies no template and no truncation.
+        rows: token ids, sent unchanged; the server applies neither a template nor truncation.
 
     Raises:
-        ServerError: the server cannot be reached, or does not answer with one finite logit for each row.
+        ServerError: the server cannot be reached, or does not return one finite logit for each row.
     """
     client = Client(url, timeout_s=_SERVER_TIMEOUT_S)
     try:
@@ -227,6 +227,6 @@ def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:
 async def _classify_rows(client: Client, rows: Sequence[Sequence[int]]) -> list[float]:
     models = await client.list_models()
     if not models:
-        raise ServerError(f"{client.url}/v1/models lists no model: it is not a vLLM server")
+        raise ServerError(f"{client.url}/v1/models lists no model, so this is not a vLLM server")
     parts = [rows[start : start + _ROWS_A_REQUEST] for start in range(0, len(rows), _ROWS_A_REQUEST)]
     return await client.scores(VLLM_TOKENS, [ScoreRequest(rows=part, model=models[0]) for part in parts])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def parity_table(parity: Parity) -> Table:
-    """One row for each measurement, one column for each model that was compared with the original."""
+    """A table with a row for each measurement, and a column for each model that was compared with the original."""
     verdict = "[green]agrees with[/]" if parity.agrees else "[red]differs from[/]"
     table = Table(
         title=f"{escape(_short_name(parity.model))} {verdict} the original",
@@ -33,7 +33,7 @@ def parity_table(parity: Parity) -> Table:
 
 
 def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
-    """Write a plot: the other logits over the original's, and their differences below.
+    """Write a plot of the other logits against the original's, with their differences below.
 
     Args:
         parity: what to plot.
@@ -60,12 +60,12 @@ def _comparison_rows(parity: Parity) -> list[tuple[str, ...]]:
 
 
 def _check_rows(parity: Parity) -> list[tuple[str, str, bool]]:
-    count, prompts, uncut = parity.pair_count, parity.prompts_equal, parity.pair_count - parity.truncated_count
+    count, prompts, complete = parity.pair_count, parity.prompts_equal, parity.pair_count - parity.truncated_count
     return [
         ("prompts equal, byte for byte", "-" if prompts is None else f"{prompts} of {count}", prompts in (None, count)),
-        ("rows of token ids equal", f"{parity.rows_equal} of {uncut}", parity.rows_equal == uncut),
+        ("rows of token ids equal", f"{parity.rows_equal} of {complete}", parity.rows_equal == complete),
         ("documents truncated", str(parity.truncated_count), True),
-        ("difference by padding", f"{parity.pad_difference:.1e}", parity.pad_difference <= parity.tolerance),
+        ("difference caused by padding", f"{parity.pad_difference:.1e}", parity.pad_difference <= parity.tolerance),
         ("truncation keeps the rest of the prompt", "yes" if parity.is_frame_kept else "no", parity.is_frame_kept),
     ]
 

@@ -14,7 +14,7 @@ class SamplePair(NamedTuple):
     """A query and a document to score together.
 
     Attributes:
-        language: of both, or of the query and the document ("en-zh"), for people to read, or None.
+        language: of both, or of the query and the document ("en-zh"), or None; used only for reading.
     """
 
     query: str
@@ -23,7 +23,7 @@ class SamplePair(NamedTuple):
 
 
 def bundled_pairs() -> list[SamplePair]:
-    """The 48 pairs that come with the package: 8 queries in Korean, English, Chinese, and mixed.
+    """The 48 pairs of the package: 8 queries in Korean, English and Chinese, some with documents in another language.
 
     PAIRS-LICENCE.md beside the file names their sources and licences.
     """
@@ -31,18 +31,18 @@ def bundled_pairs() -> list[SamplePair]:
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[SamplePair]:
-    """The pairs of a JSONL file, in its order; of stdin if the path is "-".
+    """The pairs of a JSONL file, in its order.
 
     Args:
-        path: UTF-8, one object a line with "query", "document" and, optionally, "language". Other keys and blank lines
-            are ignored.
+        path: UTF-8, one object per line with "query", "document" and, optionally, "language"; "-" for stdin. Other keys
+            and blank lines are ignored.
 
     Raises:
-        InputError: the file cannot be read or holds no pairs, or a line is not a pair; its number is in the message.
+        InputError: the file cannot be read or contains no pairs, or a line is not a pair; the message has its number.
     """
     pairs = [_pair(line) for line in read_lines(path)]
     if not pairs:
-        raise InputError(f'{path} holds no pairs: write one {{"query": ..., "document": ...}} a line')
+        raise InputError(f'{path} contains no pairs; write one {{"query": ..., "document": ...}} per line')
     return pairs
 
 

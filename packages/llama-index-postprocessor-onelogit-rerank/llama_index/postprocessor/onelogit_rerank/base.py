@@ -1,4 +1,4 @@
-"""LlamaIndex nodes -> the same nodes, reranked. Translates; the core scores."""
+"""LlamaIndex nodes -> the same nodes, reranked. It only translates; onelogit computes the scores."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ dispatcher = get_dispatcher(__name__)
 
 
 class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
-    """Reorders nodes by a decoder language model's relevance logit.
+    """Reorders nodes by the relevance logit of a decoder language model.
 
     Returns copies of the nodes with the same ids. The score is on the scale of the model's card. Two metadata entries
     are added: `relevance_logit`, which determines the order, and `retrieval_score`, the score before reranking. Both
@@ -33,11 +33,11 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     Attributes:
         model: hub id or path of a folder; loaded by `warm_up`, or by the first call with nodes.
         device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
-        url, protocol, api_key: of a server, instead of a model in this process; dumps never contain the key.
+        url, protocol, api_key: of a server to use instead of a local model; dumps never contain the key.
         options: the other `onelogit.OpenOptions`.
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`.
         metadata_mode: which metadata to read with a node's text.
-        deduplicate: keep only the best of nodes with the same id.
+        deduplicate: keep only the best of the nodes with the same id.
         on_error: "raise", or "keep_order" to log the error and return the nodes unchanged.
         show_progress: show a progress bar.
     """
@@ -80,7 +80,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         return copied
 
     def warm_up(self) -> None:
-        """Load the model, unless it is loaded already, and score once."""
+        """Load the model and score once. Does nothing if it is loaded."""
         self._handle.warm_up(self._spec(), self.on_error)
 
     async def awarm_up(self) -> None:
@@ -88,7 +88,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         await self._handle.awarm_up(self._spec(), self.on_error)
 
     def close(self) -> None:
-        """Let go of the model. Its memory is freed when nothing else uses it; the next call loads it again."""
+        """Drop the model. Its memory is freed when nothing else uses it; the next call loads it again."""
         self._handle.close()
 
     def _postprocess_nodes(
@@ -111,7 +111,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
 
     @contextmanager
     def _events(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> Iterator[list[NodeWithScore]]:
-        """Notify both event systems of the framework of the start, and of the end even after an error."""
+        """Report the start to both event systems of the framework, and the end, even after an error."""
         top_n = len(nodes) if self.top_n is None else self.top_n
         reranked: list[NodeWithScore] = []
         payload: dict[str, Any] = {

@@ -10,7 +10,7 @@ from onelogit.engine.prefix_tree import OWN, Batch, KeySpan, Path
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of consecutive tokens in one layer, positions applied; each (tokens, key-value heads, width)."""
+    """Keys and values of tokens in one layer, with positions applied; shapes (tokens, key-value heads, width)."""
 
     keys: Tensor
     values: Tensor
@@ -25,7 +25,7 @@ LayerKeyValues = list[KeyValue]
 
 
 class KeySources(NamedTuple):
-    """All keys and values that a batch may see in one layer, by their source: `OWN`, `CARRIED`, `CACHED`."""
+    """All keys and values that a batch may attend to in one layer, by source: `OWN`, `CARRIED`, `CACHED`."""
 
     own: KeyValue
     carried: KeyValue
@@ -46,7 +46,7 @@ class AttentionBackend(Protocol):
 
     @staticmethod
     def supports(query: Tensor) -> bool:
-        """Whether it can compute queries of this device, dtype and width of a head, the last dimension."""
+        """Whether it supports queries on this device, with this dtype and head width (the last dimension)."""
 
     @staticmethod
     def padded_length(token_count: int, device: torch.device) -> int:
@@ -55,14 +55,14 @@ class AttentionBackend(Protocol):
     def attend(
         self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
     ) -> Tensor:
-        """As `AttentionContext.attend`, for all tokens or only for the rows' last ones; zeros for all others."""
+        """Like `AttentionContext.attend`, for all tokens or only the rows' last ones, with zeros for all others."""
 
     def copy(self, sources: KeySources) -> KeyValue:
         """A copy of the outgoing keys and values; a view would keep the whole batch in memory."""
 
 
 class QuerySpan(NamedTuple):
-    """Consecutive tokens of a batch, `start` to `stop`, with the path of all keys that the last of them sees."""
+    """Consecutive tokens of a batch, `start` to `stop`, with the path of all keys to which the last one attends."""
 
     start: int
     stop: int

@@ -1,7 +1,7 @@
 """A decoder of transformers -> the same decoder, able to attend over a prefix tree. Its code is not changed.
 
-An AttentionContext holds what the tokens of one batch see. Attention is registered with transformers under a separate
-name and asks the active context; position ids give each token's place in its row.
+An AttentionContext has the keys to which the tokens of one batch attend. An attention function, registered with
+transformers under its own name, uses the active context; position ids give each token's position in its row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ _LAYER_TYPES = {"full_attention", "sliding_attention"}
 _TOKEN_BY_TOKEN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
 BACKENDS: Mapping[str, Sequence[type[AttentionBackend]]] = {"cuda": [FlashVarlenAttention]}
-"""By type of device: each layer uses the first backend that supports its query, or else SdpaAttention."""
+"""The backends for each type of device. A layer uses the first one that supports its query, or SdpaAttention."""
 
 
 def padded_length(token_count: int, device: torch.device) -> int:
-    """The length to which a batch should be padded, whichever backend its layers use."""
+    """The length to which a batch should be padded, regardless of which backend its layers use."""
     return max(backend.padded_length(token_count, device) for backend in backends_of(device))
 
 
@@ -42,14 +42,14 @@ def backends_of(device: torch.device) -> list[type[AttentionBackend]]:
 
 
 class AttentionContext:
-    """One pass of a batch through the layers: the keys that its tokens see, and those needed after it.
+    """One pass of a batch through the layers: the keys to which its tokens attend, and the keys needed afterwards.
 
     Args:
         batch: the batch to compute.
         layer_count: of the model; the last layer computes only the rows' last tokens.
-        carried: keys and values that the batch before handed on; may be empty, as may `cached`.
-        cached: keys and values in the prefix cache.
-        width: the number of tokens that pass through the layers: those of the batch, then padding.
+        carried: keys and values from the batch before; may be empty.
+        cached: keys and values in the prefix cache; may be empty.
+        padded_length: the number of tokens that the layers compute: the batch, then padding.
 
     Attributes:
         cacheable_prefixes: keys and values of `batch.cacheable_prefixes`, one prefix after the other.
@@ -57,9 +57,9 @@ class AttentionContext:
     """
 
     def __init__(
-        self, batch: Batch, layer_count: int, carried: LayerKeyValues, cached: LayerKeyValues, width: int
+        self, batch: Batch, layer_count: int, carried: LayerKeyValues, cached: LayerKeyValues, padded_length: int
     ) -> None:
-        self.batch, self.width = batch, width
+        self.batch, self.padded_length = batch, padded_length
         self.cacheable_prefixes: LayerKeyValues = []
         self.carry: LayerKeyValues = []
         self._layer_count, self._carried, self._cached = layer_count, carried, cached
@@ -70,7 +70,7 @@ class AttentionContext:
         self._ends: dict[torch.device, Tensor] = {}
 
     def ends(self, device: torch.device) -> Tensor:
-        """Places of the rows' last tokens, shape (rows that end here,)."""
+        """The indices of the rows' last tokens, shape (rows that end in the batch,)."""
         if device not in self._ends:
             self._ends[device] = tensor_on(device, [*self.batch.ends])
         return self._ends[device]
@@ -81,12 +81,12 @@ class AttentionContext:
         Args:
             query: shape (heads, tokens, width).
             own: keys and values of these tokens.
-            layer: its number, from 0.
+            layer: index of the layer.
             scaling: factor of the scores; None for one over the square root of the width.
-            window: how many tokens a token sees, itself included; None for all before it.
+            window: the number of tokens to which a token attends, itself included; None for all before it.
 
         Returns:
-            Shape (tokens, heads, width). In the last layer zeros for all but the rows' last tokens.
+            Shape (tokens, heads, width). In the last layer, zeros for all tokens except the rows' last ones.
         """
         nothing = own.part(0, 0)
         carried, cached = (layers[layer] if layers else nothing for layers in (self._carried, self._cached))
@@ -108,7 +108,7 @@ _active: ContextVar[AttentionContext | None] = ContextVar("attention_context", d
 
 @contextmanager
 def use_context(context: AttentionContext) -> Iterator[None]:
-    """Inside this block, and only in this thread, models compute this batch; see `enable_prefix_tree_attention`."""
+    """Make models attend as in this context, inside the block and only in this thread."""
     token = _active.set(context)
     try:
         yield
@@ -122,7 +122,7 @@ def may_share_prefixes(model: PreTrainedModel) -> bool:
     layer_types = set(getattr(config, "layer_types", None) or ())
     has_windows = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layer_types
     return (
-        config._attn_implementation in ("sdpa", _NAME)  # another one is the caller's choice, or the model needs it
+        config._attn_implementation in ("sdpa", _NAME)  # the caller chose another one, or the model needs it
         and layer_types <= _LAYER_TYPES
         and (not has_windows or _is_tested(model))  # some models pass their windows to the mask only
         and getattr(config, "attn_logit_softcapping", None) is None
@@ -131,9 +131,9 @@ def may_share_prefixes(model: PreTrainedModel) -> bool:
 
 
 def is_known_to_share_prefixes(model: PreTrainedModel) -> bool:
-    """Whether tests compare this architecture, in transformers' code and on this kind of device, with padded rows.
+    """Whether tests compare this architecture, in transformers' code and on this type of device, with padded rows.
 
-    False for quantised weights: some of them compute a token differently beside other tokens.
+    False for quantised weights: with some kinds, a token's result depends on the other tokens of the batch.
     """
     return _is_tested(model) and model.device.type == "cpu" and not is_quantised(model.config)
 
@@ -144,7 +144,7 @@ def _is_tested(model: PreTrainedModel) -> bool:
 
 
 def attends_over_prefix_tree(model: PreTrainedModel) -> bool:
-    """Whether `enable_prefix_tree_attention` is in force: other code may set another attention at any time."""
+    """Whether `enable_prefix_tree_attention` is in effect: other code may set another attention at any time."""
     decoder: Any = model.base_model
     return bool(decoder.config._attn_implementation == _NAME)
 
@@ -156,7 +156,7 @@ def rotates_by_length(model: PreTrainedModel) -> bool:
 
 
 def enable_prefix_tree_attention(model: PreTrainedModel) -> None:
-    """Let a model attend over prefix trees. Outside `use_context` it still attends as with "sdpa"."""
+    """Make a model able to attend over prefix trees. Outside `use_context`, it still attends as with "sdpa"."""
     AttentionInterface.register(_NAME, _prefix_tree_attention)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
     _set_attention(model, _NAME)
@@ -164,17 +164,17 @@ def enable_prefix_tree_attention(model: PreTrainedModel) -> None:
 
 
 def disable_prefix_tree_attention(model: PreTrainedModel) -> None:
-    """Use "sdpa" from now on. The hooks that stay registered do nothing outside `use_context`."""
+    """Use "sdpa" again. The hooks stay registered, but do nothing outside `use_context`."""
     _set_attention(model, "sdpa")
 
 
 def _set_attention(model: PreTrainedModel, name: str) -> None:
-    parts: list[Any] = [model, model.base_model]  # older transformers do not pass it on from one to the other
+    parts: list[Any] = [model, model.base_model]  # older transformers set it only on the given part
     for part in parts:
         part.set_attn_implementation(name)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # each batch has another prefix tree
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # each batch has a different prefix tree
 def _prefix_tree_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
@@ -205,17 +205,17 @@ def _compute_ends_only(decoder: Any) -> None:
 
 def _select_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     context = _active.get()
-    return args if context is None else (args[0][:, _computed_places(context, args[0].device)], *args[1:])
+    return args if context is None else (args[0][:, _computed_indices(context, args[0].device)], *args[1:])
 
 
 def _restore_width(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
     context = _active.get()
     if context is None:
         return output
-    places = _computed_places(context, output.device)
-    return output.new_zeros((1, context.width, output.shape[-1])).index_copy_(1, places, output)
+    indices = _computed_indices(context, output.device)
+    return output.new_zeros((1, context.padded_length, output.shape[-1])).index_copy_(1, indices, output)
 
 
-def _computed_places(context: AttentionContext, device: torch.device) -> Tensor:
-    """The rows' last tokens, or one unused token if no row ends: bitsandbytes divides by the number of tokens."""
+def _computed_indices(context: AttentionContext, device: torch.device) -> Tensor:
+    """The indices of the rows' last tokens, or one unused token: bitsandbytes divides by the number of tokens."""
     return context.ends(device) if context.batch.ends else tensor_on(device, [0])

@@ -1,4 +1,4 @@
-"""Queries of a batch and the keys before them -> attention in one call of variable-length FlashAttention, on CUDA."""
+"""Queries of a batch and the keys before them -> attention, in one call of variable-length FlashAttention, on CUDA."""
 
 import inspect
 import logging
@@ -31,7 +31,7 @@ class FlashVarlenAttention:
 
     @staticmethod
     def supports(query: Tensor) -> bool:
-        """Whether this PyTorch has the call, and it takes this device, dtype and width of a head."""
+        """Whether this PyTorch has the function, and it supports this device, dtype and head width."""
         width = query.shape[-1]
         if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
             return False
@@ -71,12 +71,12 @@ class FlashVarlenAttention:
 
 
 class _GatherIndices(NamedTuple):
-    """The places of a path's keys, arranged so that each key is read and written once.
+    """Indices that gather the keys of a path, with one read and one write per key.
 
     Attributes:
-        passing: the places of those keys that are the batch's own or carried to it, in the two joined.
-        cached: for each key of the path its place in the prefix cache, 0 for a passing key; None if no key is cached.
-        targets: the places of the passing keys on the path.
+        passing: indices of the batch's own and carried keys, in the concatenation of the two.
+        cached: for each key of the path, its index in the prefix cache, or 0 if it is passing; None if none is cached.
+        targets: indices of the passing keys on the path.
     """
 
     passing: Tensor
@@ -88,7 +88,8 @@ class _Sequences(NamedTuple):
     """The segments as sequences of variable length, one after the other.
 
     Attributes:
-        query_indices, keys: the places of all queries in the batch, and of the keys of all sequences.
+        query_indices: of all queries in the batch.
+        keys: indices of the keys of all sequences.
         query_starts, key_starts: the start of each sequence, then the end of the last one; int32.
     """
 
@@ -138,14 +139,14 @@ def _gather(indices: _GatherIndices, sources: KeySources) -> KeyValue:
 
 @cache
 def _varlen_attention() -> Callable[..., Any] | None:
-    """PyTorch's function; None before PyTorch 2.11, where it takes neither a scale nor a window."""
+    """PyTorch's function; None before PyTorch 2.11, because it then has neither a scale nor a window."""
     options: Mapping[str, object] = {}
     with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  newer than the oldest PyTorch allowed
 
         options = inspect.signature(varlen_attn).parameters
     if not {"scale", "window_size"} <= options.keys():
-        logger.warning("PyTorch %s attends to one document after the other; 2.11 or newer is faster", torch.__version__)
+        logger.warning("PyTorch %s computes one document at a time; 2.11 or newer is faster", torch.__version__)
         return None
-    # 2.11 has no `enable_gqa`, and finds out by itself that there are fewer key heads than query heads.
+    # 2.11 has no `enable_gqa`, because it detects fewer key heads than query heads by itself.
     return partial(varlen_attn, enable_gqa=True) if "enable_gqa" in options else varlen_attn

@@ -1,7 +1,7 @@
-"""Queries of a batch and the keys before them -> attention by scaled dot products, segment by segment; on any device.
+"""Queries of a batch and the keys before them -> attention by scaled dot products, segment by segment, on any device.
 
 Lengths are rounded up so that they recur: a CPU builds a kernel for each new length, which takes longer than running
-it, and computes odd numbers of keys slowly.
+the kernel, and it is slow for odd numbers of keys.
 """
 
 from functools import cache
@@ -18,13 +18,13 @@ _LENGTH_MULTIPLE = 32
 
 
 class _Product(NamedTuple):
-    """The lengths of one product.
+    """The lengths of one attention product.
 
     Attributes:
-        queries: all queries: some padding, the segment's own, more padding.
-        before: the padding before the segment's own queries.
-        own: the segment's own queries.
-        visible: the keys that the last of them sees; the first of all keys.
+        queries: all queries: padding, the segment's queries, padding.
+        before: the padding before the segment's queries.
+        own: the segment's queries.
+        visible: the keys to which the last of these queries attends; they come first.
         keys: all keys, padding included.
     """
 
@@ -48,7 +48,7 @@ class SdpaAttention:
 
     @staticmethod
     def padded_length(token_count: int, device: torch.device) -> int:
-        """The next multiple of 32; on CUDA the length itself, for its kernels take any length."""
+        """The next multiple of 32; on CUDA, the length itself, because its kernels accept any length."""
         return token_count if device.type == "cuda" else _rounded(token_count)
 
     def attend(
@@ -59,13 +59,13 @@ class SdpaAttention:
         for span in query_spans(self._batch, ends_only=ends_only):
             product = _product(span, width)
             first = span.start - product.before
-            pieces = _pieces(span.path, sources, product.keys - product.visible)
-            seen = pieces[0] if len(pieces) == 1 else _joined(pieces)
+            parts = _parts(span.path, sources, product.keys - product.visible)
+            seen = parts[0] if len(parts) == 1 else _joined(parts)
             keys, values = (tensor.transpose(0, 1)[None] for tensor in seen)
             mask = self._mask(product, window, query)
             if query.is_cuda:
-                # With fewer key heads than query heads, PyTorch up to 2.13 runs ten small kernels in float32, with a
-                # mask and on old cards: https://github.com/pytorch/pytorch/pull/191085
+                # For fewer key heads than query heads, with a mask or on old GPUs, PyTorch up to 2.13 runs ten small
+                # kernels in float32: https://github.com/pytorch/pytorch/pull/191085
                 keys, values = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (keys, values))
             attended = scaled_dot_product_attention(
                 query[None, :, first : first + product.queries],
@@ -80,10 +80,10 @@ class SdpaAttention:
         return output
 
     def copy(self, sources: KeySources) -> KeyValue:
-        return _joined(_pieces(self._outgoing, sources))
+        return _joined(_parts(self._outgoing, sources))
 
     def _mask(self, product: _Product, window: int | None, query: Tensor) -> Tensor | None:
-        """Added to the scores, shape (queries, keys); None if no mask or `is_causal` says the same."""
+        """The mask to add to the scores, shape (queries, keys); None if `is_causal` or no mask has the same effect."""
         window = window if window is not None and window < product.visible else None
         is_single = product.queries == 1 and product.keys == product.visible
         is_root = product.before == 0 and product.own == product.visible and product.queries == product.keys
@@ -99,25 +99,25 @@ def _rounded(count: int) -> int:
 def _product(span: QuerySpan, width: int) -> _Product:
     own, visible = span.stop - span.start, path_length(span.path)
     queries = own if own == 1 or _rounded(own) > width else _rounded(own)
-    before = max(0, span.start + queries - width)  # padding that would reach beyond the last token comes first
+    before = max(0, span.start + queries - width)  # padding that does not fit after the last token comes first
     return _Product(queries, before, own, visible, _rounded(visible))
 
 
-def _pieces(path: Path, sources: KeySources, padding: int = 0) -> list[KeyValue]:
+def _parts(path: Path, sources: KeySources, padding: int = 0) -> list[KeyValue]:
     """The keys and values of each span of a path, then zeros for `padding` tokens."""
-    pieces = [sources[source].part(start, stop) for source, start, stop in path]
+    parts = [sources[source].part(start, stop) for source, start, stop in path]
     if padding:
-        pieces.append(KeyValue(*(tensor.new_zeros((padding, *tensor.shape[1:])) for tensor in pieces[0])))
-    return pieces
+        parts.append(KeyValue(*(tensor.new_zeros((padding, *tensor.shape[1:])) for tensor in parts[0])))
+    return parts
 
 
-def _joined(pieces: list[KeyValue]) -> KeyValue:
-    return KeyValue(*map(torch.cat, zip(*pieces, strict=True)))
+def _joined(parts: list[KeyValue]) -> KeyValue:
+    return KeyValue(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def _new_mask(product: _Product, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     queries = torch.arange(product.queries, device=device) + (product.visible - product.own - product.before)
-    last = queries.clamp(0, product.visible - 1)[:, None]  # padding sees a key, too: a row without keys gives NaN
+    last = queries.clamp(0, product.visible - 1)[:, None]  # padding attends to a key, too: a row without keys gives NaN
     keys = torch.arange(product.keys, device=device)
     is_seen = keys <= last if window is None else (keys <= last) & (keys > last - window)
     return torch.zeros(is_seen.shape, dtype=dtype, device=device).masked_fill_(~is_seen, float("-inf"))

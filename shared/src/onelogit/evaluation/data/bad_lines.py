@@ -1,4 +1,4 @@
-"""Malformed lines -> an error, or a count of skipped lines; ids and labels, checked."""
+"""Malformed lines -> an error, or a count of skipped lines. Also checks ids and labels."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from onelogit.validation import check_text
 
 
 class SkippedItems(NamedTuple):
-    """How many items of one kind were skipped, and the first problem."""
+    """The number of skipped items of one kind, and the first problem."""
 
     count: int  # type: ignore[assignment]  # hides tuple.count, which is not needed
     first: str
@@ -77,12 +77,12 @@ def checked_label(value: object) -> int:
     """The value as a relevance label: an integer; 1 or more means relevant.
 
     Raises:
-        InputError: it is not an integer, or its size is above 1000.
+        InputError: it is not an integer, or its absolute value is above 1000.
     """
     try:
         number = float(value) if isinstance(value, str | int | float) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not number.is_integer() or abs(number) > 1000:
-        raise InputError(f"a label must be an integer up to 1000, not {shortened(str(value))!r}")
+        raise InputError(f"a label must be an integer from -1000 to 1000, not {shortened(str(value))!r}")
     return int(number)

@@ -23,10 +23,10 @@ def read_beir(
     """The queries, documents and labels of a folder.
 
     Args:
-        folder: with `corpus.jsonl` (`_id`, `text`, optionally `title`) and `queries.jsonl` (`_id`, `text`); further
+        folder: contains `corpus.jsonl` (`_id`, `text`, optionally `title`) and `queries.jsonl` (`_id`, `text`); other
             fields of a query describe it.
         bad_lines: collects malformed lines, unknown ids, and ids that occur twice.
-        split: the file of `qrels/` to use, without its ending; by default "test", or the only one.
+        split: the file in `qrels/` to use, without its extension; by default "test" or the only file.
         changed: file of judgements under another instruction.
         run: run file of a first stage, in TREC format.
 
@@ -45,7 +45,7 @@ def read_beir(
     ]
     kept = [query for query in labelled if query.relevant]
     if not kept:
-        raise InputError(f"{path} makes no document relevant to any query: a score must be 1 or more")
+        raise InputError(f"{path} makes no document relevant to any query, which takes a score of 1 or more")
     excluded = {"not judged": len(queries) - len(labelled), NO_RELEVANT_DOCUMENT: len(labelled) - len(kept)}
     dataset = Dataset(
         name=folder.absolute().name,
@@ -59,15 +59,15 @@ def read_beir(
 
 
 def with_run(dataset: Dataset, run: Path, bad_lines: BadLines) -> Dataset:
-    """The dataset with the candidates of a run file; queries that the file lacks get no candidates.
+    """The dataset with the candidates of a run file; queries that are not in the file get no candidates.
 
     Args:
-        dataset: the queries and documents that the run is about.
-        run: in TREC format.
+        dataset: contains the queries and documents of the run.
+        run: file in TREC format.
         bad_lines: collects bad lines of the run.
 
     Raises:
-        InputError: the run has no line, or none for the queries of the dataset.
+        InputError: the run is empty, or has no line for a query of the dataset.
     """
     known = {query.id for query in dataset.queries} | dataset.excluded_ids
     rankings = read_run(run, known, dataset.documents, bad_lines)
@@ -83,7 +83,7 @@ def _by_id(
     path = find_beir_file(folder, name)
     if path is None:
         raise InputError(
-            f"{folder} has no {name}: a folder in BEIR format has corpus.jsonl, queries.jsonl and qrels/*.tsv"
+            f"{folder} has no {name}; a folder in BEIR format has corpus.jsonl, queries.jsonl and qrels/*.tsv"
         )
     values: dict[str, Value] = {}
 
@@ -96,7 +96,7 @@ def _by_id(
 
     bad_lines.read_each(kind, read_lines(path), read_line)
     if not values:
-        raise InputError(f"{path} is empty: it contains no {kind}")
+        raise InputError(f"{path} contains no {kind}")
     return values
 
 
@@ -118,9 +118,9 @@ def _judgements_path(folder: Path, split: str | None) -> Path:
     }
     splits = ", ".join(sorted(by_split))
     if not by_split:
-        raise InputError(f"{folder} has no judgements: put query-id, corpus-id and score into qrels/test.tsv")
+        raise InputError(f"{folder} has no judgements; put query-id, corpus-id and score into qrels/test.tsv")
     if split is None and len(by_split) > 1 and "test" not in by_split:
-        raise InputError(f"{folder} has judgements for {splits}: name one of them as --split")
+        raise InputError(f"{folder} has judgements for {splits}; name one of them as --split")
     wanted = split or ("test" if "test" in by_split else next(iter(by_split)))
     if wanted not in by_split:
         raise InputError(f"{folder} has no judgements for {wanted!r}, only for {splits}")

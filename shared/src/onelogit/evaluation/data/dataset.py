@@ -1,4 +1,4 @@
-"""LabelledQuery and Dataset: queries, documents, and the labels that say how relevant a document is to a query."""
+"""LabelledQuery and Dataset: queries, documents, and labels for the relevance of documents to queries."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ class LabelledQuery:
         text: not blank.
         labels: the relevance of documents by id; 1 or more means relevant. At least one document is relevant.
         changed_labels: the labels under another instruction, as in FollowIR; None if there are none.
-        candidates: ids of the documents that the first stage found, best first; None if BM25 has yet to find them.
+        candidates: ids of the documents that the first stage found, best first; None before BM25 has searched.
         fields: other facts about the query, such as its language.
     """
 
@@ -53,7 +53,7 @@ class Dataset:
     excluded_ids: frozenset[str] = frozenset()
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits, which depend on the ids, texts, labels, fields and candidates."""
+        """Sixteen hexadecimal digits that depend on the ids, texts, labels, fields and candidates."""
         digest = sha256()
         candidates = {id for query in self.queries for id in query.candidates or ()}
         for id in sorted(candidates):

@@ -15,13 +15,13 @@ NO_RELEVANT_DOCUMENT = "no document is relevant to it"
 
 
 def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
-    """Queries, each with its candidates in the order of the first stage.
+    """A dataset of queries, each with its documents as candidates, in their order.
 
     Args:
         path: one JSON object per line, with `query`, `documents` (texts, or objects with `id` and `text`) and `labels`,
             an integer for each document. Optional: `changed_labels`, the labels under another instruction, and
-            `query_id`, by default the number of the line among those that are not blank. Other fields that are text
-            or numbers describe the query.
+            `query_id`, by default the number of the line, not counting blank lines. Other fields that are text or
+            numbers describe the query.
         bad_lines: collects lines that are not such an object.
 
     Raises:
@@ -47,9 +47,9 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
 
     bad_lines.read_each("queries", read_lines(path), read)
     if not ids and not bad_lines.skipped:
-        raise InputError(f"{path} is empty: it contains no queries")
+        raise InputError(f"{path} contains no queries")
     if not queries:
-        raise InputError(f"{path} contains no query with a relevant document: a label must be 1 or more")
+        raise InputError(f"{path} contains no query with a relevant document, which has a label of 1 or more")
     excluded = ids.difference(queries)
     return Dataset(
         name=path.name,
@@ -62,7 +62,7 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
 
 
 def other_fields(fields: dict[str, Any], known: set[str]) -> dict[str, str]:
-    """The fields that are not known and are text or numbers, and those in the object `metadata`."""
+    """The fields, including those in the object `metadata`, that are text or numbers and not in `known`."""
     metadata = fields.get("metadata")
     found = {**(metadata if isinstance(metadata, dict) else {}), **fields}
     return {

@@ -1,4 +1,4 @@
-"""Judgement files and run files, in the formats of TREC and BEIR -> labels and rankings."""
+"""Judgement files and run files in the formats of TREC and BEIR -> labels and rankings."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -41,7 +41,7 @@ def read_judgements(
 
     bad_lines.read_each("judgements", _without_header(path), read)
     if not any(judgements.values()):
-        raise InputError(f"{path} contains no judgement: write query-id, corpus-id and score, separated by tabs")
+        raise InputError(f"{path} contains no judgement; write query-id, corpus-id and score, separated by tabs")
     return judgements
 
 
@@ -72,7 +72,7 @@ def read_run(path: Path, queries: Collection[str], documents: Collection[str], b
 
     bad_lines.read_each("lines of the run", read_lines(path), read)
     if not any(sort_keys.values()):
-        raise InputError(f"{path} contains no run: write query, Q0, document, rank, score and name on each line")
+        raise InputError(f"{path} contains no run; write query, Q0, document, rank, score and name on each line")
     return {query: sorted(keys, key=keys.__getitem__) for query, keys in sort_keys.items()}
 
 

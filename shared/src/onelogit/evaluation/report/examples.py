@@ -1,4 +1,4 @@
-"""Evaluation -> examples: the queries for which a system lost and gained most, with the documents before and after."""
+"""Evaluation -> examples: the queries whose metric changed most, with the best documents before and after."""
 
 from typing import NamedTuple, cast
 

@@ -1,4 +1,4 @@
-"""Evaluation -> a self-contained HTML page without scripts or network access. All texts of the data are escaped."""
+"""Evaluation -> a self-contained HTML page without scripts or network access. All texts from the data are escaped."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ def render_page(evaluation: Evaluation, command: str) -> str:
 
 
 def change_bars(changes: Sequence[float]) -> list[ChangeBar]:
-    """A bar for each change, from the greatest to the least; of more than 160 changes, a bar for evenly spaced ones."""
+    """A bar for each change, from the largest gain to the largest loss; at most 160, then for evenly spaced changes."""
     ordered = sorted(changes, reverse=True)
     count = min(len(ordered), _MAX_BARS)
     chosen = [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]

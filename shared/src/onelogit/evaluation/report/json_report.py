@@ -1,4 +1,4 @@
-"""Evaluation -> JSON: all results in one object, and one line for each query."""
+"""Evaluation -> JSON: one object with all results, and one line for each query."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from onelogit.evaluation.systems import redact_credentials
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything except the values of each query, as dicts, lists, strings and numbers."""
+    """All results except the values of each query, as data for JSON."""
     return {
         "data": evaluation.dataset.name,
         "data_digest": evaluation.dataset.digest(),

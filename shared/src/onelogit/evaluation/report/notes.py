@@ -7,7 +7,7 @@ from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.recipes.recipe import is_non_commercial
 
 _FEW_QUERIES = 50
-SCORE_NOTE = "A score orders the documents of a query; it is not a probability that a document is relevant or true."
+SCORE_NOTE = "A score is for ordering a query's documents; it is not a probability of being relevant or true."
 
 
 def warnings(evaluation: Evaluation) -> Iterator[str]:
@@ -35,16 +35,16 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         count = evaluation.without_candidates
         yield f"The first stage found nothing for {count:,} of {len(evaluation.queries):,} queries; they count as 0."
     for reason, count in evaluation.dataset.excluded.items():
-        yield f"{query_count(count)} {'was' if count == 1 else 'were'} left out: {reason}."
+        yield f"{query_count(count)} {'was' if count == 1 else 'were'} excluded: {reason}."
     for kind, skipped in evaluation.skipped.items():
         yield f"Skipped (--skip-bad): {kind}, {skipped.count:,}; the first is {skipped.first}."
     if any(comparison.p_mrr is not None for comparison in evaluation.comparisons):
         yield "All metrics use the labels of the first instruction; only p-MRR uses the changed labels."
     for result in evaluation.results:
         if result.truncated_count:
-            yield f"{result.name}: {result.truncated_count:,} documents were truncated at their end to fit."
+            yield f"{result.name}: {result.truncated_count:,} documents were truncated to fit."
 
 
 def query_count(count: int) -> str:
-    """The count and the word, such as "1 query" or "1,234 queries"."""
+    """The count with its noun, such as "1 query" or "1,234 queries"."""
     return "1 query" if count == 1 else f"{count:,} queries"

@@ -1,4 +1,4 @@
-"""Evaluation -> a plot in a file: the mean of each order with its interval, over all queries and in each group."""
+"""Evaluation -> a plot in a file: each ranking's mean with its interval, over all queries and in each group."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> Non
 
     Args:
         evaluation: the results to plot.
-        path: the image file; its ending gives the format, such as .png or .svg.
+        path: the image file; its extension selects the format, such as .png or .svg.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.

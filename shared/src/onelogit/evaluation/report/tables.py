@@ -18,7 +18,7 @@ def tables(evaluation: Evaluation, width: int) -> Iterator[Table | str]:
 
     Args:
         evaluation: the results to show.
-        width: the width of the terminal in columns; in a narrow terminal, intervals are on lines of their own.
+        width: the width of the terminal in columns; in a narrow terminal, intervals are on separate lines.
     """
     between = "\n" if width < _NARROW else " "
     for metrics in evaluation.metrics_by_cutoff:
@@ -52,7 +52,7 @@ def _comparison(evaluation: Evaluation, metrics: Sequence[Metric], between: str)
 
 
 def _table(title: str | None, columns: Sequence[str], texts: Sequence[str], caption: str | None = None) -> Table:
-    """An empty table; the columns that are not named in `texts` are for numbers, which are never wrapped."""
+    """An empty table. Columns that are not in `texts` are for numbers, which are never wrapped."""
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for name in columns:
         if name in texts:

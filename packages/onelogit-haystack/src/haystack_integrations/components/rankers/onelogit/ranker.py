@@ -1,4 +1,4 @@
-"""Haystack documents -> the same documents, reranked. Translates; the core scores."""
+"""Haystack documents -> the same documents, reranked. It only translates; onelogit computes the scores."""
 
 import inspect
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @component
 class OnelogitRanker:
-    """Reorders documents by a decoder language model's relevance logit.
+    """Reorders documents by the relevance logit of a decoder language model.
 
     Returns copies of the documents with the same ids. The score is on the scale of the model's card, and
     `meta["relevance_logit"]` determines the order.
@@ -57,26 +57,26 @@ class OnelogitRanker:
 
         Args:
             model: hub id or path of a folder.
-            device: such as "cuda:1"; None for the fastest of the machine that runs the pipeline.
+            device: such as "cuda:1"; None for the fastest device of the machine that runs the pipeline.
             dtype: as in `onelogit.OpenOptions`.
             token: for a private or gated model on the hub.
             top_k: return at most this many documents; None for all.
             score_threshold: return only documents with at least this score; None for all.
-            instruction: what "relevant" means here; None for the model's default, "" for none.
+            instruction: what "relevant" means; None for the model's default, "" for none.
             scale_score: True for scores from 0 to 1 (the logit's sigmoid), False for the logit itself, None for the
                 scale of the model's card.
-            meta_fields_to_embed: names of meta fields to read in front of a document's content.
+            meta_fields_to_embed: names of meta fields to put in front of a document's content.
             embedding_separator: between these values, and before the content.
-            deduplicate: keep only the best of documents with the same id.
+            deduplicate: keep only the best of the documents with the same id.
             on_error: "raise", or "keep_order" to log the error and return the documents unchanged.
             progress_bar: show a progress bar.
-            url: of a server, instead of a model in this process.
+            url: of a server to use instead of a local model.
             protocol: the form of requests, as in `onelogit.RemoteOptions`.
             api_key: for the server.
             options: the other `onelogit.OpenOptions`.
 
         Raises:
-            InputError: an option that is unknown, given twice or out of its range.
+            InputError: an option is unknown, given twice, or out of range.
         """
         self.model = model
         self.device = device.to_torch_str() if isinstance(device, ComponentDevice) else device
@@ -106,8 +106,8 @@ class OnelogitRanker:
         """A ranker that uses an existing reranker, which it never closes.
 
         Args:
-            reranker: a reranker of the core.
-            **arguments: of the constructor, without the model.
+            reranker: computes the scores.
+            **arguments: of the constructor, except those that the reranker determines, such as `model`.
         """
         ranker = cls(token=None, **fields_of(reranker, arguments))
         ranker._handle = RerankerHandle(reranker)
@@ -119,7 +119,7 @@ class OnelogitRanker:
         return copied
 
     def warm_up(self) -> None:
-        """Load the model and score once, unless it is loaded already: pipelines call this before every run."""
+        """Load the model and score once. Does nothing if it is loaded: pipelines call this before every run."""
         self._handle.warm_up(self._spec(), self.on_error)
 
     async def warm_up_async(self) -> None:
@@ -127,7 +127,7 @@ class OnelogitRanker:
         await self._handle.awarm_up(self._spec(), self.on_error)
 
     def close(self) -> None:
-        """Let go of the model. Its memory is freed when nothing else uses it; the next run loads it again."""
+        """Drop the model. Its memory is freed when nothing else uses it; the next run loads it again."""
         self._handle.close()
 
     async def close_async(self) -> None:
@@ -149,7 +149,7 @@ class OnelogitRanker:
         Args:
             query: the query.
             documents: to reorder; a document without content is read as empty.
-            top_k: as in the constructor, but for this run only, like the following.
+            top_k: as in the constructor, but for this run only.
             score_threshold: for this run.
             instruction: for this run.
             scale_score: for this run.
@@ -202,7 +202,7 @@ class OnelogitRanker:
 
     def _spec(self, *, with_secrets: bool = True) -> ModelSpec:
         token = self.token.resolve_value() if self.token is not None and with_secrets else None
-        # The key's environment variable may be meant for another server: without a url it is not read.
+        # The key's environment variable is not read without a url: it may be meant for another server.
         needs_key = self.url is not None and with_secrets
         api_key = self.api_key.resolve_value() if self.api_key is not None and needs_key else None
         return self._handle.spec(self, token=token, api_key=api_key)
@@ -213,7 +213,7 @@ class OnelogitRanker:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "OnelogitRanker":
-        """The component that `to_dict` described."""
+        """The component of a dictionary that `to_dict` returned."""
         return default_from_dict(cls, data)
 
 
