@@ -1,1 +1,4 @@
-"""A language model's head -> a head with one logit, on a classifier of transformers."""
+"""A language model's head -> a head with one logit, on a classifier of transformers.
+
+head (tensor algebra) -> classifier
+"""

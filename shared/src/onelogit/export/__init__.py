@@ -1,1 +1,4 @@
-"""A loaded classifier -> a folder that other libraries and servers load without flags."""
+"""A loaded classifier -> a folder that other libraries and servers load without flags.
+
+probe, model_card, metadata -> exporter -> multi_label
+"""

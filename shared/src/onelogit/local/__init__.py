@@ -1,1 +1,4 @@
-"""Reranking with a local model."""
+"""Reranking with a local model.
+
+scorer (pairs -> logits) -> reranker (Reranker)
+"""

@@ -1,1 +1,4 @@
-"""Texts -> the token ids of prompts."""
+"""Texts -> the token ids of prompts.
+
+token_rows -> layout (parts, spans) -> template -> tokenizer, boundaries, chunking -> encoder
+"""

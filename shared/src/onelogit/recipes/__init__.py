@@ -1,1 +1,4 @@
-"""Facts about each model family: prompt, read-out, scale, limits, licence and source."""
+"""Facts about each model family: prompt, read-out, scale, limits, licence and source.
+
+recipe (the form) -> templates -> families (the tables)
+"""

@@ -1,1 +1,4 @@
-"""Reranking with a model on a server."""
+"""Reranking with a model on a server.
+
+endpoint, protocols, event_loop, http_errors -> client -> request_builder -> scorer -> reranker (RemoteReranker)
+"""

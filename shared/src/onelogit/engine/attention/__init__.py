@@ -1,1 +1,4 @@
-"""Attention over a batch in which rows share prefixes, with a backend for each kind of device."""
+"""Attention over a batch in which rows share prefixes, with a backend for each kind of device.
+
+backend (the interface) -> sdpa, flash_varlen -> context (the hooks into transformers)
+"""
