@@ -1,4 +1,4 @@
-"""What cpu.py and gpu.py share: options, the table of goals, and the JSON file."""
+"""The parts that cpu.py and gpu.py share: options, the table of goals, and the JSON file."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ def names_in(text: str) -> list[str]:
 
 
 def check_known(parser: argparse.ArgumentParser, option: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Exit with an error if a given name is not known."""
+    """Exit with an error if a given name is unknown."""
     if unknown := [name for name in given if name not in known]:
         parser.error(f"{option}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
 

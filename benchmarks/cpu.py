@@ -1,4 +1,4 @@
-"""Onelogit and its peers on a CPU, side by side and by turns: speed, tokens, memory, and agreement of logits.
+"""Onelogit and its peers on a CPU, with alternating calls: speed, tokens, memory, and agreement of logits.
 
 Weights are random, in a real model's shape; texts come from folders in BEIR format, or from the examples' small sample.
 README.md in this folder describes what is measured and how, and has results.
@@ -44,7 +44,7 @@ BUSY_LOAD = 0.5  # the mean number of running programs over a minute
 
 
 def machine() -> dict[str, Any]:
-    """What the results depend on besides the code."""
+    """The facts about the machine that the results depend on."""
     cpu_info = Path("/proc/cpuinfo")
     return {
         "processor": processor_name(),
@@ -70,7 +70,7 @@ def run(bench: CpuBenchmark, names: list[str]) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> None:
     """Print the ceiling and the goals."""
     if (load := result["machine"]["load_before"]) > BUSY_LOAD:
-        print(f"{load:.1f} programs were running before the benchmark: its times are not reliable")
+        print(f"{load:.1f} programs were running before the benchmark, so times are not reliable")
     for when, each in result.get("ceiling", {}).items():
         print(f"ceiling {when}: {each['best'] / 1e12:.3f} TFLOP/s at best, {each['weighted'] / 1e12:.3f} of all layers")
     print_goals(result["bars"])

@@ -1,4 +1,4 @@
-"""What all measurements on a CPU share: the checkpoint, the texts, the loaded targets, and how much is measured."""
+"""The parts that all measurements on a CPU share: the checkpoint, the texts, the loaded targets, and the sizes."""
 
 import statistics
 import time
@@ -88,7 +88,7 @@ class CpuBenchmark:
         return max(self.corpora, key=lambda each: len(each.all_documents))
 
     def available(self, checkpoint: RandomCheckpoint, names: Sequence[str]) -> list[str]:
-        """The targets that can take part; prints why the others cannot."""
+        """The available targets; prints why the others are not available."""
         reasons = {name: missing(name, checkpoint, self.vllm_url) for name in names}
         for name, reason in reasons.items():
             if reason is not None:
@@ -125,7 +125,7 @@ class CpuBenchmark:
         return BenchmarkCall(query, documents, count_work(rows, AutoConfig.from_pretrained(checkpoint.folder)))
 
     def calls(self, checkpoint: RandomCheckpoint, corpus: Corpus, count: int, rounds: int) -> list[BenchmarkCall]:
-        """Calls that share no text, so that nothing can be reused from the one before."""
+        """Calls that share no text, so that a call cannot reuse anything from an earlier one."""
         return [
             self.call(checkpoint, corpus.query(number), corpus.documents(number * count, count))
             for number in range(rounds)
@@ -138,7 +138,7 @@ class CpuBenchmark:
 
 
 def measure_calls(targets: Sequence[TargetProcess], calls: Sequence[BenchmarkCall]) -> dict[str, list[CountedCall]]:
-    """Each call by every target, by turns."""
+    """Each call by every target, alternately."""
     rounds = [time_round(targets, call.query, call.documents, number) for number, call in enumerate(calls)]
     return {target.name: [each[index] for each in rounds] for index, target in enumerate(targets)}
 

@@ -15,11 +15,11 @@ from workload import prompt_rows
 from checkpoints import RandomCheckpoint, sibling
 from onelogit.benchmarking.targets import TargetProcess
 
-MAX_REPEATED_DOCUMENTS = 100  # larger calls vary so little that one is enough
+MAX_REPEATED_DOCUMENTS = 100  # larger calls vary so little that one call is enough
 
 
 def cold(bench: CpuBenchmark) -> list[dict[str, Any]]:
-    """Texts that were not scored before, from each corpus; and whether all logits are the causal model's."""
+    """Texts that were not scored before, from each corpus; also compares all logits with the causal model's."""
     results = []
     for corpus in bench.corpora:
         print(f"cold: {bench.sizes.documents} documents of {corpus.name}")
@@ -111,7 +111,7 @@ def lengths(bench: CpuBenchmark) -> list[dict[str, Any]]:
 
 
 def memory(bench: CpuBenchmark) -> list[dict[str, Any]]:
-    """The peak memory of each target, in a new process each; onelogit's with more and fewer documents, too."""
+    """The peak memory of each target, each in a new process; for onelogit, also with more and fewer documents."""
     results = []
     names = bench.available(bench.checkpoint, [ONELOGIT, *(name for name in bench.peers if name != VLLM)])
     for count in sorted({min(bench.sizes.growth), bench.sizes.documents, max(bench.sizes.growth)}):
@@ -145,7 +145,7 @@ def _checked(
 def _measured(
     targets: Sequence[TargetProcess], calls: Sequence[BenchmarkCall]
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """The summary of the calls, which is printed, too; and each target's logits of the first call."""
+    """The summary of the calls, which is also printed, and each target's logits of the first call."""
     timed = measure_calls(targets, calls)
     result = summarize_calls(timed, calls)
     for name, summary in result["contestants"].items():

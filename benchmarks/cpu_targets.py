@@ -55,7 +55,7 @@ class CpuTarget(Target):
 
     Args:
         name: one without a reason in `missing`.
-        checkpoint: that it loads.
+        checkpoint: the checkpoint to load.
         vllm_url: of a server.
     """
 
@@ -78,7 +78,7 @@ class CpuTarget(Target):
         return time.perf_counter() - start, logits
 
     def time_at_once(self, calls: Sequence[BenchmarkCall]) -> tuple[float, list[list[float]]]:
-        """As `time_one_by_one`, with a thread for each call."""
+        """Like `time_one_by_one`, with a thread for each call."""
         start = time.perf_counter()
         with ThreadPoolExecutor(len(calls)) as threads:
             logits = list(threads.map(lambda call: self._score(call.query, call.documents), calls))
@@ -93,7 +93,7 @@ class CpuTarget(Target):
 
 
 def missing(name: str, checkpoint: RandomCheckpoint, vllm_url: str | None) -> str | None:
-    """Why a target cannot take part; None if it can."""
+    """The reason why a target is not available; None if it is."""
     if name == VLLM and vllm_url is None:
         return f"no --vllm-url; serve {checkpoint.converted} as README.md shows"
     if name == CARD and checkpoint.recipe.family not in CARDS:
@@ -128,7 +128,7 @@ def _sentence_transformers(
 
 
 def _card(checkpoint: RandomCheckpoint, _: str | None) -> tuple[Score, nn.Module]:
-    """As the model card shows it: left padding, and the last of logits over the whole vocabulary at every token."""
+    """The model card's loop: left padding, and the last token's logits, computed for all tokens and the vocabulary."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, padding_side="left")
     if tokenizer.pad_token is None:
@@ -183,7 +183,7 @@ def _flag_embedding(checkpoint: RandomCheckpoint, _: str | None) -> tuple[Score,
     reranker = FlagLLMReranker(str(checkpoint.folder), use_fp16=False, use_bf16=is_half, devices="cpu", max_length=8192)
 
     def score(query: str, documents: Sequence[str]) -> list[float]:
-        with redirect_stderr(StringIO()):  # it shows a progress bar for every call
+        with redirect_stderr(StringIO()):  # hides a progress bar for each call
             return reranker.compute_score([(query, document) for document in documents])
 
     return score, reranker.model

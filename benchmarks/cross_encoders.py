@@ -68,7 +68,7 @@ def unpadded(shared: SharedModel) -> GpuTarget:
 
 
 def _write_stand_in(folder: Path, shared: SharedModel) -> None:
-    """Write a tiny model with the metadata of the large one, which then takes its place."""
+    """Write a tiny model with the metadata of the large one, which replaces it after loading."""
     random_model(changed(SHAPES["tiny"].config, num_hidden_layers=1)).save_pretrained(folder)
     shared.tokenizer.save_pretrained(folder)
     add_metadata(folder, shared.family)
@@ -106,7 +106,7 @@ def _check_rows(batches: Sequence[dict[str, Any]], rows: Sequence[Sequence[int]]
         mask = batch.get("attention_mask")
         ids += (batch["input_ids"].flatten() if mask is None else batch["input_ids"][mask.bool()]).tolist()
     if ids != [id for row in rows for id in row]:
-        raise RuntimeError("Sentence Transformers reads other tokens than the chat template gives")
+        raise RuntimeError("Sentence Transformers' token ids differ from those of the chat template")
 
 
 @torch.inference_mode()

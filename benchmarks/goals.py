@@ -1,4 +1,4 @@
-"""The results of a run -> each of onelogit's performance goals beside what was measured. No goal fails a run."""
+"""The results of a run -> onelogit's performance goals and their measured values. A missed goal fails no run."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,13 +10,13 @@ GPU_PEERS = (SENTENCE_TRANSFORMERS, HEAD_ALONE, UNPADDED, CARD)
 
 
 def cpu_goals(run: Run) -> list[dict[str, str]]:
-    """The goals that the run has results for."""
+    """The goals for which the run has results."""
     return _as_dicts([*_cold(run), *_warm(run), *_callers(run), *_growth(run), *_memory(run)])
 
 
 def gpu_goals(run: Run) -> list[dict[str, str]]:
-    """All goals; those that were not measured have the reason."""
-    prefix = "tiny shapes and few documents in place of: " if run["options"]["quick"] else ""
+    """All goals; goals that were not measured have a reason instead of a value."""
+    prefix = "tiny shapes and few documents instead of: " if run["options"]["quick"] else ""
     return _as_dicts(
         [(f"{prefix}{what}", goal, _gpu_measured(run, part, format_result)) for what, goal, part, format_result in _GPU]
     )

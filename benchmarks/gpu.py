@@ -34,7 +34,7 @@ from onelogit.errors import first_line
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the results depend on besides the code."""
+    """The facts about the machine that the results depend on."""
     host = {"processor": processor_name(), "cores": os.cpu_count(), "system": platform.system()}
     if device.type != "cuda":
         return {"card": None, **host}
@@ -60,7 +60,7 @@ def _driver_version() -> str | None:
 
 
 def heading(about: dict[str, Any], versions: dict[str, str]) -> str:
-    """The machine that is measured, in one line."""
+    """One line about the machine."""
     if about["card"] is None:
         return "NO GPU IS MEASURED: --device cpu only checks that the code runs, and its times are the host's"
     note = "" if "H200" in about["card"] else "; the goals are for an H200, which this is not"
@@ -68,7 +68,7 @@ def heading(about: dict[str, Any], versions: dict[str, str]) -> str:
 
 
 def run(bench: GpuBenchmark, names: list[str]) -> dict[str, Any]:
-    """The measurements in order, and those that were not made, with the reason."""
+    """The measurements in order, and the skipped measurements with the reasons."""
     parts: dict[str, Any] = {}
     reasons = dict.fromkeys(names, "the time was over before it started")
     name = ""
@@ -154,7 +154,7 @@ def parse() -> argparse.Namespace:
         "--peer-batch", type=int, default=32, help="batch size of Sentence Transformers (default: its own, %(default)s)"
     )
     parser.add_argument(
-        "--weights", type=Path, help="folder with a real Qwen3-Reranker-0.6B, in place of random weights"
+        "--weights", type=Path, help="folder with a real Qwen3-Reranker-0.6B, instead of random weights"
     )
     options = parser.parse_args()
     if options.device.type not in ("cuda", "cpu"):
@@ -192,7 +192,7 @@ def main() -> None:
     report(result)
     write_json(result, options.out)
     sys.stdout.flush()
-    # Without waiting for other threads: a measurement that was cut off may still be computing in one.
+    # Without waiting for other threads, in which an interrupted measurement may still be computing.
     os._exit(any(each["reason"].startswith("failed") for each in result["not_measured"]))
 
 

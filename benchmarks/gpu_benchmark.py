@@ -1,4 +1,4 @@
-"""What all measurements on a GPU share: time, models, the targets that compute with them, and how much is measured."""
+"""The parts that all measurements on a GPU share: time, models, the targets that compute with them, and the sizes."""
 
 import gc
 import time
@@ -88,7 +88,7 @@ class GpuBenchmark:
         is_quick: use tiny shapes, to check that everything runs.
         is_compiling: whether compiled layers take part.
         peer_batch: prompts in one forward pass of Sentence Transformers.
-        weights: folder of a language model in place of random weights in the small shape.
+        weights: folder of a language model, instead of random weights in the small shape.
         without: why a target could not take part, by "shape: name".
         attention: how onelogit computes attention, by "shape: name".
         loading_s: seconds until each target was ready, by "shape: name".
@@ -181,7 +181,7 @@ class GpuBenchmark:
     def compare(
         self, shape: str, names: Sequence[str], inputs: Sequence[tuple[str, Sequence[str]]], max_s: float
     ) -> dict[str, Any]:
-        """Time the targets from token ids to logits, by turns; the first call of each is not timed.
+        """Time the targets alternately, from token ids to logits; the first call of each is not timed.
 
         Args:
             shape: of the model.

@@ -22,13 +22,13 @@ ALL = (*FASTEST, HEAD_ALONE, UNPADDED, CARD)
 
 
 def ceiling(bench: GpuBenchmark) -> dict[str, Any]:
-    """The speed that the machine itself reaches."""
+    """The speed of the machine itself."""
     configs = {shape: bench.model(shape).config for shape in (SMALL, LARGE)}
     return measure_device(bench.device, configs, **(QUICK_AMOUNTS if bench.is_quick else {}))
 
 
 def compare(bench: GpuBenchmark, *, length: str, shape: str = SMALL, names: Sequence[str] = ALL) -> dict[str, Any]:
-    """Random documents that were not scored before; `length` is a field of `GpuSizes`."""
+    """Random documents that were not scored before; `length` is the name of a field of `GpuSizes`."""
     tokens = getattr(bench.sizes, length)
     inputs = _random_inputs(bench, bench.sizes.rounds, tokens)
     return {"document_tokens": tokens, **bench.compare(shape, names, inputs, max_s=45)}
@@ -65,7 +65,7 @@ def end_to_end(bench: GpuBenchmark) -> dict[str, Any]:
 
 
 def equality(bench: GpuBenchmark) -> dict[str, Any]:
-    """All logits, and onelogit's in float32, beside the causal model's in float32, one prompt at a time."""
+    """All logits, and onelogit's in float32, compared with the causal model's in float32, one prompt at a time."""
     shared, sizes = bench.model(SMALL), bench.sizes
     exact = replace(shared, dtype=torch.float32)
     reference, in_float32 = exact.copy(), exact.reranker()
@@ -168,13 +168,13 @@ def texts(bench: GpuBenchmark) -> list[dict[str, Any]]:
 
 
 def profiles(bench: GpuBenchmark) -> dict[str, Any]:
-    """What one call launches, and what it waits for."""
+    """The launches and waits of one call."""
     query, documents = _random_inputs(bench, 1, bench.sizes.medium)[1]
     targets = bench.targets(SMALL, FASTEST)
     return {name: profile(bench.device, each.tokenize(query, documents)) for name, each in targets.items()}
 
 
-class NotMeasured(Exception):  # noqa: N818  not an error: nothing that was asked for is missing
+class NotMeasured(Exception):  # noqa: N818  not an error, because nothing was requested
     """A measurement does not apply; the message says why."""
 
 
@@ -182,8 +182,8 @@ class Measurement(NamedTuple):
     """A measurement.
 
     Attributes:
-        measure: makes it.
-        least_s: with less time left, it is not started.
+        measure: performs the measurement.
+        least_s: the time left that starting it needs.
     """
 
     measure: Callable[[GpuBenchmark], Any]

@@ -13,7 +13,7 @@ MAX_KERNELS = 15
 
 
 def profile(device: torch.device, compute: Compute) -> dict[str, Any]:
-    """Profile one warm call. On a CPU, operators take the place of kernels, each without the operators that it calls.
+    """Profile one warm call. On a CPU, operators are counted instead of kernels, without the operators that they call.
 
     Returns:
         `launches`, including copies; `busy_s`, the sum of their times; `call_s` without a profiler; `waits`, how often

@@ -1,7 +1,7 @@
 """A real model's shape -> one model in a device's memory, and the targets that compute with its weights.
 
-Each target has a model object of its own, because it changes its attention, hooks or compiled layers; the weights are
-the same tensors. Nothing is written to a disk.
+Each target has its own model object, because targets change attention, hooks or compiled layers; the weight tensors are
+shared. Nothing is written to disk.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,13 +41,13 @@ class GpuTarget(NamedTuple):
     model: nn.Module
 
 
-class TargetUnavailable(Exception):  # noqa: N818  a reason to go on without a target
+class TargetUnavailable(Exception):  # noqa: N818  a reason to continue without a target
     """A target cannot take part; the message says why."""
 
 
 @dataclass(frozen=True)
 class SharedModel:
-    """A model, and what all targets that compute with it share.
+    """A model, and everything else that the targets with its weights share.
 
     Attributes:
         family: of its recipe.
@@ -93,7 +93,7 @@ class SharedModel:
         return [self._rows[query, document] for document in documents]
 
     def reranker(self, **options: Any) -> Reranker:
-        """A reranker with a model object of its own."""
+        """A reranker with its own model object."""
         model, padding = self.copy(), self.tokenizer.pad_token_id or 0
         classifier = sequence_classifier(model.model, self.head(model), padding)
         return Reranker(classifier, self.tokenizer, self.recipe, **options)
@@ -106,7 +106,7 @@ class SharedModel:
 
 
 def attention_of(shared: SharedModel, target: GpuTarget) -> str:
-    """How onelogit computes attention here: its fallbacks raise no errors."""
+    """The name of onelogit's attention on this device, because its fallbacks raise no errors."""
     if not attends_over_prefix_tree(target.model):
         return "padded rows: prefix trees gave other logits when the model was loaded"
     query = torch.empty(1, 1, shared.config.head_dim, device=shared.device, dtype=shared.dtype)
@@ -134,7 +134,7 @@ def compiled_target(shared: SharedModel) -> GpuTarget:
     """Onelogit with compiled layers.
 
     Raises:
-        TargetUnavailable: onelogit does not use them.
+        TargetUnavailable: onelogit does not use compiled layers.
     """
     target = onelogit_target(shared, compile=True)
     layers: Any = target.model.get_submodule("model.layers")
@@ -144,7 +144,7 @@ def compiled_target(shared: SharedModel) -> GpuTarget:
 
 
 def card_target(shared: SharedModel) -> GpuTarget:
-    """As the model card shows it: all prompts at once, left padding, the last of logits over the whole vocabulary."""
+    """The model card's loop: all prompts at once, left padding, the last token's logits of the whole vocabulary."""
     model, tokenizer = shared.copy(), deepcopy(shared.tokenizer)
     tokenizer.padding_side = "left"
     read = CARDS[shared.family](shared.recipe.read_out)

@@ -1,4 +1,4 @@
-"""What the targets on CPUs and on GPUs share: their names, the model cards' ways to read logits, and the reference."""
+"""The parts that targets on CPUs and GPUs share: names, how model cards read logits, and the reference logits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -21,7 +21,7 @@ class Corpus(NamedTuple):
     all_documents: list[str]
 
     def query(self, index: int) -> str:
-        """A query by its number; after the last one, the first follows."""
+        """A query by its number, modulo the number of queries."""
         return self.queries[index % len(self.queries)]
 
     def documents(self, start: int, count: int) -> list[str]:
@@ -86,7 +86,7 @@ class RandomTexts:
             raise SystemExit("this tokenizer has no word that is one token after a space; name another --tokenizer")
 
     def text(self, tokens: int) -> str:
-        """A text of so many tokens, if it follows a space or something that absorbs one."""
+        """A text of that number of tokens, if it follows a space or a text that absorbs one."""
         return " ".join(self._random.choices(self._words, k=tokens))
 
     def texts(self, count: int, tokens: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Calls in this process -> how long each took, by the device's own events and by the wall clock, in limited time."""
+"""Calls in this process -> their durations by the device's events and by the wall clock, within a time limit."""
 
 import math
 import signal
@@ -16,7 +16,7 @@ Compute = Callable[[], list[float]]
 
 
 class OutOfTime(BaseException):
-    """The time of the run is over. Not an `Exception`, so that nothing in between takes it for its own failure."""
+    """The time of the run is over. Not an `Exception`, so that `except Exception` does not catch it."""
 
 
 class TimeLimit:
@@ -91,13 +91,13 @@ def time_call(device: torch.device, compute: Compute) -> DeviceCall:
 def take_turns(
     device: torch.device, limit: TimeLimit, calls: Mapping[str, Sequence[Compute]], max_s: float = math.inf
 ) -> dict[str, list[DeviceCall]]:
-    """Make each target's first call without timing it, then time the others by turns, each round from another target.
+    """Make each target's first call untimed, then time the others alternately; each round starts with another target.
 
     Args:
         device: that computes.
-        limit: of the run. After it no round starts, except the first timed one.
-        calls: of each target, equally many.
-        max_s: as `limit`, for these calls alone.
+        limit: of the run; after it, no round starts except the first timed one.
+        calls: the same number for each target.
+        max_s: a limit for these calls alone, in seconds.
     """
     names, end_s = list(calls), limit.spent_s + max_s
     for name in names:

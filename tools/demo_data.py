@@ -24,7 +24,7 @@ class DataSet(NamedTuple):
     answers: dict[str, set[str]]
 
 
-class Example(NamedTuple):
+class TrainingExample(NamedTuple):
     """One query with its documents; `target` is the wanted softmax over their logits, `labels` the wanted sigmoid."""
 
     query: list[int]
@@ -102,12 +102,12 @@ class ExampleEncoder:
     def document(self, text: str) -> list[int]:
         return self.tokenizer.encode(" " + text).ids[: self.max_document_tokens]
 
-    def example(self, query: str, documents: list[str]) -> Example:
+    def example(self, query: str, documents: list[str]) -> TrainingExample:
         """The first document is the answer; the target also favours others that share words with the query."""
         ids, rows = self.query(query), [self.document(text) for text in documents]
         labels = [1.0] + [0.0] * (len(rows) - 1)
         target = (1 - OVERLAP_SHARE) * torch.tensor(labels) + OVERLAP_SHARE * self.overlap.target(ids, rows)
-        return Example(ids, rows, target.tolist(), labels)
+        return TrainingExample(ids, rows, target.tolist(), labels)
 
 
 class Synthetic:
@@ -117,12 +117,12 @@ class Synthetic:
         self.overlap = overlap
         self.usable_ids = usable_ids
 
-    def example(self, rng: random.Random, documents: int, document_tokens: int) -> Example:
+    def example(self, rng: random.Random, documents: int, document_tokens: int) -> TrainingExample:
         query = rng.sample(self.usable_ids, rng.randint(2, 9))
         rows = [self._row(rng, query, document_tokens) for _ in range(documents)]
         whole = self.overlap(query, query)
         labels = [self.overlap(query, row) / max(whole, 1e-6) for row in rows]
-        return Example(query, rows, self.overlap.target(query, rows).tolist(), labels)
+        return TrainingExample(query, rows, self.overlap.target(query, rows).tolist(), labels)
 
     def _row(self, rng: random.Random, query: list[int], tokens: int) -> list[int]:
         row = rng.choices(self.usable_ids, k=tokens)
@@ -143,7 +143,7 @@ class Questions:
         found = bm25_candidates(list(data.queries.values()), data.documents, 20)
         self.near = dict(zip(self.query_ids, found, strict=True))
 
-    def example(self, rng: random.Random, documents: int) -> Example:
+    def example(self, rng: random.Random, documents: int) -> TrainingExample:
         query_id = rng.choice(self.query_ids)
         answers = self.data.answers[query_id]
         near = [key for key in self.near[query_id] if key not in answers]
@@ -167,7 +167,7 @@ class InverseCloze:
             for key, row in zip(self.ids, found, strict=True)
         }
 
-    def example(self, rng: random.Random, documents: int) -> Example:
+    def example(self, rng: random.Random, documents: int) -> TrainingExample:
         key = rng.choice(self.ids)
         sentences = self._window(rng, key)
         place = rng.randrange(len(sentences))

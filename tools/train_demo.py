@@ -19,12 +19,12 @@ from transformers import Qwen3ForCausalLM
 from demo_circuit import add_circuit
 from demo_data import (
     DataSet,
-    Example,
     ExampleEncoder,
     InverseCloze,
     Overlap,
     Questions,
     Synthetic,
+    TrainingExample,
     bm25_candidates,
     read_data_set,
     split_data_set,
@@ -55,7 +55,7 @@ class Sources(NamedTuple):
     texts: list[Questions | InverseCloze]
     text_weights: list[float]
 
-    def batch(self, rng: random.Random, progress: float) -> list[Example]:
+    def batch(self, rng: random.Random, progress: float) -> list[TrainingExample]:
         """The examples of one step: at first synthetic ones of growing length, then texts with a few synthetic ones."""
         if progress < SYNTHETIC_SHARE or rng.random() < 0.05:
             tokens = round(24 * 6 ** min(1.0, progress / SYNTHETIC_SHARE))
@@ -82,7 +82,7 @@ def tokenizer_texts(data: dict[str, DataSet]) -> list[str]:
     return texts
 
 
-def training_loss(logits: Tensor, examples: list[Example]) -> Tensor:
+def training_loss(logits: Tensor, examples: list[TrainingExample]) -> Tensor:
     """Listwise cross-entropy, plus some binary cross-entropy that keeps logit 0 between right and wrong."""
     target = torch.tensor([example.target for example in examples])
     labels = torch.tensor([example.labels for example in examples])
