@@ -8,6 +8,7 @@ small one unless a folder with a real one is named.
 
 import argparse
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +19,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qw
 from onelogit import DEMO_MODEL, Recipe, Reranker
 from onelogit.recipes.families import FAMILIES
 
-SEQUENCE = "sentence_transformers.base.modules.transformer.Transformer"
-LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
-RECIPES = {recipe.family: recipe for recipe in FAMILIES}
 # With the usual 0.02, attention over random weights would treat all tokens, and so all documents, alike: logits would
 # hardly differ, and an error in a prompt would go unnoticed.
 QUERY_KEY_STD = 0.08
@@ -28,12 +26,9 @@ QUERY_KEY_STD = 0.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomCheckpoint:
-    """A language model with random weights in a folder.
+    """A language model with random weights in a folder, as its family publishes it.
 
-    Attributes:
-        folder: the language model, as the family publishes it.
-        recipe: of the family, with answers as token ids.
-        dtype: name of the dtype in which all targets compute.
+    The family's recipe has its answers as token ids. All targets compute in the named dtype.
     """
 
     folder: Path
@@ -62,7 +57,7 @@ def write_checkpoint(
         tokenizer: a folder with a tokenizer; None for onelogit's small one.
         is_tied: whether the embeddings are also the language-model head.
     """
-    layers = shape.layers if layers is None else layers
+    layers = shape.config.num_hidden_layers if layers is None else layers
     model = random_model(changed(shape.config, num_hidden_layers=layers, tie_word_embeddings=is_tied))
     model.save_pretrained(folder, max_shard_size="1GB")
     AutoTokenizer.from_pretrained(DEMO_MODEL if tokenizer is None else tokenizer).save_pretrained(folder)
@@ -87,12 +82,25 @@ def random_model(config: Qwen3Config, device: str = "cpu") -> Qwen3ForCausalLM:
 
 
 def add_metadata(folder: Path, family: str) -> RandomCheckpoint:
-    """Add a family's metadata to a folder: its template, its answer tokens, its default instruction."""
+    """Add a family's metadata to a folder: those of onelogit's small model with other answers, prompts and template."""
     checkpoint = open_checkpoint(folder, family)
-    for name, content in metadata_files(checkpoint.recipe).items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        text = content if isinstance(content, str) else json.dumps(content, indent=2)
-        (folder / name).write_text(text, encoding="utf-8")
+    recipe = checkpoint.recipe
+    prompts = {"query": recipe.default_instruction} if recipe.default_instruction else {}
+    changes: dict[str, dict[str, object]] = {
+        "1_LogitScore/config.json": {"true_token_id": recipe.read_out.true, "false_token_id": recipe.read_out.false},
+        "config_sentence_transformers.json": {
+            "activation_fn": "torch.nn.modules.linear.Identity",
+            "prompts": prompts,
+            "default_prompt_name": "query" if prompts else None,
+        },
+    }
+    for name in ("modules.json", "sentence_bert_config.json"):
+        shutil.copy(Path(DEMO_MODEL, name), folder)
+    (folder / "1_LogitScore").mkdir(exist_ok=True)
+    for name, changed_fields in changes.items():
+        fields = json.loads(Path(DEMO_MODEL, name).read_text(encoding="utf-8")) | changed_fields
+        (folder / name).write_text(json.dumps(fields, indent=2), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")
     return checkpoint
 
 
@@ -104,13 +112,12 @@ def open_checkpoint(folder: Path, family: str, dtype: str = "bfloat16") -> Rando
 
 def recipe_with_ids(tokenizer: PreTrainedTokenizerFast, family: str) -> Recipe:
     """A family's recipe. If a small tokenizer splits an answer, its first token is used."""
-    recipe = RECIPES[family]
+    recipe = next(recipe for recipe in FAMILIES if recipe.family == family)
     true, false = (
         tokenizer.encode(answer, add_special_tokens=False)[0] if isinstance(answer, str) else answer
         for answer in (recipe.read_out.true, recipe.read_out.false)
     )
-    read_out = replace(recipe.read_out, true=true, false=false)
-    return replace(recipe, read_out=read_out)
+    return replace(recipe, read_out=replace(recipe.read_out, true=true, false=false))
 
 
 def sibling(checkpoint: RandomCheckpoint, family: str) -> RandomCheckpoint:
@@ -125,32 +132,6 @@ def sibling(checkpoint: RandomCheckpoint, family: str) -> RandomCheckpoint:
         elif file.is_file():
             (folder / file.name).write_bytes(file.read_bytes())
     return replace(add_metadata(folder, family), dtype=checkpoint.dtype)
-
-
-def metadata_files(recipe: Recipe) -> dict[str, object]:
-    """The metadata files of a causal model with a LogitScore, as Sentence Transformers writes them."""
-    forward = {"method": "forward", "method_output_name": "logits"}
-    prompts = {"query": recipe.default_instruction} if recipe.default_instruction else {}
-    return {
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": SEQUENCE},
-            {"idx": 1, "name": "1", "path": "1_LogitScore", "type": LOGIT_SCORE},
-        ],
-        "1_LogitScore/config.json": {"true_token_id": recipe.read_out.true, "false_token_id": recipe.read_out.false},
-        "sentence_bert_config.json": {
-            "transformer_task": "text-generation",
-            "modality_config": {"text": forward, "message": {**forward, "format": "flat"}},
-            "module_output_name": "causal_logits",
-            "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
-        },
-        "config_sentence_transformers.json": {
-            "model_type": "CrossEncoder",
-            "activation_fn": "torch.nn.modules.linear.Identity",
-            "prompts": prompts,
-            "default_prompt_name": "query" if prompts else None,
-        },
-        "chat_template.jinja": recipe.chat_template,
-    }
 
 
 def main() -> None:

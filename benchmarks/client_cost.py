@@ -8,16 +8,17 @@ are read, not its weights.
 """
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from command_line import write_json
 from texts import Corpus, read_corpus
 
 from onelogit import DEMO_MODEL, RemoteReranker
@@ -34,12 +35,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 
 class Workload(NamedTuple):
-    """How much is measured.
-
-    Attributes:
-        documents: of each call.
-        rounds: calls, each with new texts.
-    """
+    """How much is measured: documents in each call, and calls (rounds), each with new texts."""
 
     documents: int
     rounds: int
@@ -61,27 +57,25 @@ def response(path: str, body: dict[str, Any]) -> bytes:
     return json.dumps({"results": results}).encode()
 
 
+class InstantServer(BaseHTTPRequestHandler):
+    """Responds at once, in one write, and keeps the connection open."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+
+    def do_POST(self) -> None:
+        content = response(self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response_only(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
 def serve(pipe: Connection) -> None:
     """Respond to requests until the process ends. The port is sent through the pipe."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                path = head.split(b" ", 2)[1].decode()
-                length = next(
-                    int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
-                )
-                content = response(path, json.loads(await reader.readexactly(length)))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    async def main() -> None:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        pipe.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(main())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), InstantServer)
+    pipe.send(server.server_port)
+    server.serve_forever()
 
 
 def processor_time(work: Callable[[], object], rounds: int = 1) -> float:
@@ -147,7 +141,6 @@ def whole_cost(url: str, model: str, texts: Corpus, workload: Workload, options:
 
 
 def main() -> None:
-    """Measure, print the results, and write them as JSON if `--out` is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEMO_MODEL, help="hub id or folder that defines the prompts; no weights")
     parser.add_argument("--data", type=Path, help="a folder with corpus.jsonl and queries.jsonl")
@@ -170,8 +163,7 @@ def main() -> None:
         results["whole"][name] = cost._asdict()
         print(f"  {name:48}{cost.a_request:10.0f}{cost.a_pair:10.1f}")
     server.terminate()
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write_json(results, options.out)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from onelogit.io.outputs import versions
-
-_LIBRARIES = (
+LIBRARIES = (
     *("onelogit", "torch", "triton", "transformers", "sentence-transformers", "tokenizers"),
     *("kernels", "flash-attn", "FlagEmbedding"),
 )
@@ -35,11 +33,6 @@ def check_known(parser: argparse.ArgumentParser, option: str, given: Iterable[st
     """Exit with an error if a given name is unknown."""
     if unknown := [name for name in given if name not in known]:
         parser.error(f"{option}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the installed libraries that affect the results."""
-    return versions(_LIBRARIES)
 
 
 def print_goals(goals: Sequence[dict[str, str]], heading: str = "goal") -> None:

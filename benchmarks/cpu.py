@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from ceiling import measure_cpu
-from command_line import check_known, library_versions, names_in, new_parser, print_goals, write_json
+from command_line import LIBRARIES, check_known, names_in, new_parser, print_goals, write_json
 from cpu_benchmark import QUICK, CpuBenchmark, CpuSizes
 from cpu_measurements import MEASUREMENTS
 from goals import add_ceiling_shares, cpu_goals
@@ -30,7 +30,9 @@ from transformers import AutoConfig
 from checkpoints import open_checkpoint, write_checkpoint
 from onelogit import OnelogitError
 from onelogit.benchmarking.machine import processor_name
+from onelogit.benchmarking.report import format_log_axes
 from onelogit.benchmarking.worker_process import silence_libraries
+from onelogit.io.outputs import PLOT_COLOURS, figure_in, versions
 
 PEERS = {
     "compiled": COMPILED,
@@ -40,6 +42,7 @@ PEERS = {
     "vllm": VLLM,
 }
 ALL = [*MEASUREMENTS, "ceiling"]
+PANELS = {"growth": ("documents", "documents per call"), "lengths": ("document_tokens", "tokens per document")}
 BUSY_LOAD = 0.5  # the mean number of running programs over a minute
 
 
@@ -74,6 +77,30 @@ def report(result: dict[str, Any]) -> None:
     for when, each in result.get("ceiling", {}).items():
         print(f"ceiling {when}: {each['best'] / 1e12:.3f} TFLOP/s at best, {each['weighted'] / 1e12:.3f} of all layers")
     print_goals(result["bars"])
+
+
+def draw(run: dict[str, Any], path: Path) -> None:
+    """Plot what a document costs by the number of documents and by their length, as far as they were measured."""
+    panels = {name: run["parts"][name] for name in PANELS if run["parts"].get(name)}
+    if not panels:
+        raise SystemExit("--plot needs the measurement growth or lengths; neither was run")
+    names = list(dict.fromkeys(name for calls in panels.values() for call in calls for name in call["contestants"]))
+    options = run["options"]
+    title = f"{options['shape']}, {options['layers']} layers, {options['dtype']}, {run['machine']['cores']} cores"
+    with figure_in(path, 5.6 * len(panels), 4.4) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (panel, calls) in zip(axes, panels.items(), strict=True):
+            field, label = PANELS[panel]
+            for colour, name in zip(PLOT_COLOURS, names, strict=False):
+                measured = [call for call in calls if name in call["contestants"]]
+                costs = [1000 / call["contestants"][name]["pairs_per_s"] for call in measured]
+                positions = [call[field] for call in measured]
+                axis.plot(positions, costs, marker="o", markersize=4, linewidth=1.8, color=colour, label=name)
+            format_log_axes(axis, [call[field] for call in calls])
+            axis.set_xlabel(label)
+        axes[0].set_ylabel("milliseconds per document")
+        axes[0].legend(frameon=False, fontsize=9)
+        figure.suptitle(f"Cost of a document ({title})", fontsize=11)
 
 
 def open_bench(options: argparse.Namespace, folder: Path) -> CpuBenchmark:
@@ -113,7 +140,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     options.only = ALL if options.only is None else options.only
     if options.layers is None:
-        options.layers = 2 if options.quick else SHAPES[options.shape].layers
+        options.layers = 2 if options.quick else SHAPES[options.shape].config.num_hidden_layers
     check_known(parser, "--only", options.only, ALL)
     check_known(parser, "--peers", options.peers, [*PEERS])
     return options
@@ -136,7 +163,7 @@ def main() -> None:
             bench.close()
         result = {
             "machine": before,
-            "versions": library_versions(),
+            "versions": versions(LIBRARIES),
             "options": {name: getattr(options, name) for name in ("shape", "layers", "dtype", "quick")},
             "source": SHAPES[options.shape].source,
             **measured,
@@ -148,8 +175,6 @@ def main() -> None:
     report(result)
     write_json(result, options.out)
     if options.plot is not None:
-        from plot import draw  # noqa: PLC0415  needs matplotlib
-
         draw(result, options.plot)
 
 

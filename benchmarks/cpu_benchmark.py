@@ -15,7 +15,6 @@ from workload import count_work, prompt_rows
 
 from checkpoints import RandomCheckpoint
 from onelogit.benchmarking.latency import is_noisy
-from onelogit.benchmarking.runner import time_round
 from onelogit.benchmarking.targets import TargetProcess
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import kendall_tau
@@ -135,12 +134,6 @@ class CpuBenchmark:
         """End the targets' processes."""
         for process in self._processes.values():
             process.close()
-
-
-def measure_calls(targets: Sequence[TargetProcess], calls: Sequence[BenchmarkCall]) -> dict[str, list[CountedCall]]:
-    """Each call by every target, alternately."""
-    rounds = [time_round(targets, call.query, call.documents, number) for number, call in enumerate(calls)]
-    return {target.name: [each[index] for each in rounds] for index, target in enumerate(targets)}
 
 
 def summarize_calls(timed: dict[str, list[CountedCall]], calls: Sequence[BenchmarkCall]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from cpu_benchmark import CpuBenchmark, agreement, encoding_time, measure_calls, summarize_calls
+from cpu_benchmark import CpuBenchmark, agreement, encoding_time, summarize_calls
 from cpu_targets import BenchmarkCall
 from targets import CACHED, COMPILED, FLAG, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, reference_logits
 from timing import largest_difference, ratios, spread
@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from workload import prompt_rows
 
 from checkpoints import RandomCheckpoint, sibling
+from onelogit.benchmarking.runner import time_round
 from onelogit.benchmarking.targets import TargetProcess
 
 MAX_REPEATED_DOCUMENTS = 100  # larger calls vary so little that one call is enough
@@ -145,8 +146,9 @@ def _checked(
 def _measured(
     targets: Sequence[TargetProcess], calls: Sequence[BenchmarkCall]
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """The summary of the calls, which is also printed, and each target's logits of the first call."""
-    timed = measure_calls(targets, calls)
+    """The summary of all targets' alternate calls, which is also printed, and their logits of the first call."""
+    rounds = [time_round(targets, call.query, call.documents, number) for number, call in enumerate(calls)]
+    timed = {target.name: [each[index] for each in rounds] for index, target in enumerate(targets)}
     result = summarize_calls(timed, calls)
     for name, summary in result["contestants"].items():
         ratio = summary["time_over_first"]

@@ -37,12 +37,9 @@ class BenchmarkCall(NamedTuple):
 
 
 class CountedCall(NamedTuple):
-    """The duration and the logits of one call.
+    """The seconds of one call by the wall clock, the logits of its documents, and the tokens that the model embedded.
 
-    Attributes:
-        seconds: by the wall clock.
-        logits: one per document.
-        tokens: that passed through the model's embeddings; None if the model is in another process.
+    The tokens of a model in another process are None.
     """
 
     seconds: float
@@ -51,13 +48,7 @@ class CountedCall(NamedTuple):
 
 
 class CpuTarget(Target):
-    """A target by its name, for a `TargetProcess`.
-
-    Args:
-        name: one without a reason in `missing`.
-        checkpoint: the checkpoint to load.
-        vllm_url: of a server.
-    """
+    """A target that loads a checkpoint, for a `TargetProcess`; its name is one without a reason in `missing`."""
 
     def __init__(self, name: str, checkpoint: RandomCheckpoint, vllm_url: str | None) -> None:
         score, model = _LOADERS[name](checkpoint, vllm_url)
@@ -133,7 +124,7 @@ def _card(checkpoint: RandomCheckpoint, _: str | None) -> tuple[Score, nn.Module
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    read = CARDS[checkpoint.recipe.family](checkpoint.recipe.read_out)
+    read = partial(CARDS[checkpoint.recipe.family], checkpoint.recipe.read_out)
     prompt = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
 
     @torch.no_grad()

@@ -70,8 +70,7 @@ def _warm(run: Run) -> Iterator[tuple[str, str, str]]:
 
 
 def _callers(run: Run) -> Iterator[tuple[str, str, str]]:
-    part = run["parts"].get("callers")
-    if part:
+    if part := run["parts"].get("callers"):
         measured = part["contestants"][ONELOGIT]
         what = f"{part['callers']} callers of {part['documents']} documents"
         yield f"{what}: times as fast at once", "at least 1.3", _spread(measured["gain"])
@@ -79,8 +78,7 @@ def _callers(run: Run) -> Iterator[tuple[str, str, str]]:
 
 
 def _growth(run: Run) -> Iterator[tuple[str, str, str]]:
-    parts = run["parts"].get("growth")
-    if parts:
+    if parts := run["parts"].get("growth"):
         costs = {each["documents"]: 1 / each["contestants"][ONELOGIT]["distinct_tokens_per_s"] for each in parts}
         each = ", ".join(f"{cost * 1e6:.0f} ({count})" for count, cost in costs.items())
         change = max(costs.values()) / min(costs.values()) - 1
@@ -88,8 +86,7 @@ def _growth(run: Run) -> Iterator[tuple[str, str, str]]:
 
 
 def _memory(run: Run) -> Iterator[tuple[str, str, str]]:
-    parts = run["parts"].get("memory")
-    if parts:
+    if parts := run["parts"].get("memory"):
         ours = {each["documents"]: each["beyond_loaded"] / 1e9 for each in parts if each["contestant"] == ONELOGIT}
         each = ", ".join(f"{amount:.2f} ({count})" for count, amount in ours.items())
         yield "memory while scoring, GB (documents)", "bounded", each

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import check_known, library_versions, new_parser, print_goals, write_json
+from command_line import LIBRARIES, check_known, new_parser, print_goals, write_json
 from goals import gpu_goals
 from gpu_benchmark import DOCUMENT_FIRST, LARGE, QUICK, SMALL, GpuBenchmark, GpuSizes
 from gpu_measurements import MEASUREMENTS, NotMeasured
@@ -31,6 +31,7 @@ from onelogit import DEMO_MODEL
 from onelogit.benchmarking.machine import processor_name
 from onelogit.benchmarking.worker_process import silence_libraries
 from onelogit.errors import first_line
+from onelogit.io.outputs import versions
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -59,12 +60,12 @@ def _driver_version() -> str | None:
     return lines[0].strip() if lines else None
 
 
-def heading(about: dict[str, Any], versions: dict[str, str]) -> str:
+def heading(about: dict[str, Any]) -> str:
     """One line about the machine."""
     if about["card"] is None:
         return "NO GPU IS MEASURED: --device cpu only checks that the code runs, and its times are the host's"
     note = "" if "H200" in about["card"] else "; the goals are for an H200, which this is not"
-    return f"{about['card']}, driver {about['driver']}, CUDA {about['cuda']}, torch {versions['torch']}{note}"
+    return f"{about['card']}, driver {about['driver']}, CUDA {about['cuda']}, torch {torch.__version__}{note}"
 
 
 def run(bench: GpuBenchmark, names: list[str]) -> dict[str, Any]:
@@ -170,15 +171,15 @@ def main() -> None:
     silence_libraries()
     if options.device.type == "cuda":
         torch.cuda.set_device(options.device)
-    about, versions = machine(options.device), library_versions()
-    print(heading(about, versions), flush=True)
+    about = machine(options.device)
+    print(heading(about), flush=True)
     bench = open_bench(options, limit)
     names = [name for name in MEASUREMENTS if options.only is None or name in options.only]
     result = {
-        "heading": heading(about, versions),
+        "heading": heading(about),
         "is_gpu": about["card"] is not None,
         "machine": about,
-        "versions": versions,
+        "versions": versions(LIBRARIES),
         "options": {name: getattr(options, name) for name in ("dtype", "minutes", "quick", "peer_batch", "compile")},
         "tokenizer": bench.tokenizer.name_or_path,
         "sources": {name: SHAPES[name].source for name in (SMALL, LARGE, DOCUMENT_FIRST)},

@@ -20,7 +20,7 @@ from gpu_targets import (
 )
 from shapes import SHAPES, changed
 from targets import CARD, COMPILED, HEAD_ALONE, ONELOGIT, OURS, SENTENCE_TRANSFORMERS, UNPADDED
-from texts import Corpus, RandomTexts
+from texts import Corpus
 from timing import DeviceCall, TimeLimit, largest_difference, ratios, spread, take_turns
 from torch._dynamo.utils import counters
 from transformers import AutoConfig, PreTrainedTokenizerFast, Qwen3Config
@@ -146,10 +146,6 @@ class GpuBenchmark:
         gc.collect()  # compiled layers and some peers are in reference cycles
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def random_texts(self, seed: int) -> RandomTexts:
-        """The same texts for the same seed."""
-        return RandomTexts(self.tokenizer, seed)
 
     def _target(self, shape: str, name: str) -> GpuTarget | None:
         key, label = (shape, name), f"{shape}: {name}"

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,12 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from ceiling import QUICK_AMOUNTS, measure_device
 from gpu_benchmark import DOCUMENT_FIRST, LARGE, QUERY_TOKENS, SMALL, GpuBenchmark
-from gpu_profile import profile
 from targets import CACHED, CARD, COMPILED, HEAD_ALONE, ONELOGIT, SENTENCE_TRANSFORMERS, UNPADDED, reference_logits
-from timing import largest_difference, ratios, spread, take_turns
+from texts import RandomTexts
+from timing import Compute, largest_difference, ratios, spread, take_turns, time_call
+from torch._C._profiler import _ExperimentalConfig
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity
 from workload import counted_tokens
 
 TOP = 10
+MAX_KERNELS = 15
 FASTEST = (ONELOGIT, COMPILED, SENTENCE_TRANSFORMERS)
 ALL = (*FASTEST, HEAD_ALONE, UNPADDED, CARD)
 
@@ -44,7 +49,7 @@ def share_large(bench: GpuBenchmark) -> dict[str, Any]:
 
 def _random_inputs(bench: GpuBenchmark, rounds: int, tokens: int) -> list[tuple[str, list[str]]]:
     """Queries with documents for one call more than there are rounds, without repetitions."""
-    texts = bench.random_texts(seed=tokens)
+    texts = RandomTexts(bench.tokenizer, seed=tokens)
     return [(texts.text(QUERY_TOKENS), texts.texts(bench.sizes.documents, tokens)) for _ in range(rounds + 1)]
 
 
@@ -96,7 +101,7 @@ def equality(bench: GpuBenchmark) -> dict[str, Any]:
 
 def _equality_inputs(bench: GpuBenchmark) -> Iterator[tuple[str, list[str]]]:
     """Queries with documents: real ones if there are any, because similar documents have similar logits."""
-    documents, random_texts = bench.sizes.query_documents, bench.random_texts(seed=1)
+    documents, random_texts = bench.sizes.query_documents, RandomTexts(bench.tokenizer, seed=1)
     for number in count():
         if bench.corpora:
             corpus = bench.corpora[0]
@@ -122,7 +127,7 @@ def _top(logits: Sequence[float]) -> list[int]:
 def cached(bench: GpuBenchmark) -> dict[str, Any]:
     """The same documents with a new query in each call, document first, from strings: with and without a cache."""
     shared, sizes = bench.model(DOCUMENT_FIRST), bench.sizes
-    texts = bench.random_texts(seed=2)
+    texts = RandomTexts(bench.tokenizer, seed=2)
     documents = texts.texts(sizes.documents, sizes.medium)
     queries = [texts.text(QUERY_TOKENS) for _ in range(sizes.rounds + 1)]
     config = shared.config
@@ -174,17 +179,63 @@ def profiles(bench: GpuBenchmark) -> dict[str, Any]:
     return {name: profile(bench.device, each.tokenize(query, documents)) for name, each in targets.items()}
 
 
+def profile(device: torch.device, compute: Compute) -> dict[str, Any]:
+    """Profile one warm call. On a CPU, operators are counted instead of kernels, without the operators that they call.
+
+    Returns:
+        `launches`, including copies; `busy_s`, the sum of their times; `call_s` without a profiler; `waits`, how often
+        the host had to wait for a CUDA device, None for other devices; `kernels`, those with the longest times.
+    """
+    compute()
+    call_s = time_call(device, compute).wall_s
+    waits = _waits(compute) if device.type == "cuda" else None
+    kernels = _kernels(device, compute)
+    return {
+        "launches": sum(kernel["launches"] for kernel in kernels),
+        "busy_s": sum(kernel["seconds"] for kernel in kernels),
+        "call_s": call_s,
+        "waits": waits,
+        "kernels": kernels[:MAX_KERNELS],
+    }
+
+
+def _kernels(device: torch.device, compute: Compute) -> list[dict[str, Any]]:
+    is_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
+    config = _ExperimentalConfig(profile_all_threads=True)  # onelogit computes in a thread of its own
+    with torch.profiler.profile(activities=activities, experimental_config=config) as profiled:
+        compute()
+    kind = DeviceType.CUDA if is_cuda else DeviceType.CPU
+    kernels = [
+        {
+            "name": event.key,
+            "launches": event.count,
+            "seconds": (event.self_device_time_total if is_cuda else event.self_cpu_time_total) / 1e6,
+        }
+        for event in profiled.key_averages()
+        if event.device_type == kind and not getattr(event, "is_user_annotation", False)  # spans around kernels
+    ]
+    return sorted(kernels, key=lambda kernel: -kernel["seconds"])
+
+
+def _waits(compute: Compute) -> int:
+    """The waits that PyTorch warns of; it does not see those in calls of other libraries."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            compute()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
 class NotMeasured(Exception):  # noqa: N818  not an error, because nothing was requested
     """A measurement does not apply; the message says why."""
 
 
 class Measurement(NamedTuple):
-    """A measurement.
-
-    Attributes:
-        measure: performs the measurement.
-        least_s: the time left that starting it needs.
-    """
+    """A measurement, which is not started with less than `least_s` seconds left."""
 
     measure: Callable[[GpuBenchmark], Any]
     least_s: float

@@ -7,7 +7,7 @@ shared. Nothing is written to disk.
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,7 +147,7 @@ def card_target(shared: SharedModel) -> GpuTarget:
     """The model card's loop: all prompts at once, left padding, the last token's logits of the whole vocabulary."""
     model, tokenizer = shared.copy(), deepcopy(shared.tokenizer)
     tokenizer.padding_side = "left"
-    read = CARDS[shared.family](shared.recipe.read_out)
+    read = partial(CARDS[shared.family], shared.recipe.read_out)
 
     def tokenize(query: str, documents: Sequence[str]) -> Compute:
         inputs = tokenizer.pad({"input_ids": shared.rows(query, documents)}, return_tensors="pt")

@@ -73,7 +73,7 @@ def main() -> None:
         shape = SHAPES[options.shape]
         write_checkpoint(Path(folder), shape, layers=options.layers, is_tied=not options.untied)
         size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-        layers = shape.layers if options.layers is None else options.layers
+        layers = shape.config.num_hidden_layers if options.layers is None else options.layers
         print(f"checkpoint {size / 1e9:.2f} GB, bfloat16, {layers} layers, {'un' * options.untied}tied")
         print(f"{'':32}peak / checkpoint   kept / checkpoint")
         for name, load in LOADERS.items():

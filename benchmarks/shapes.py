@@ -6,21 +6,11 @@ from transformers import Qwen3Config
 
 
 class Shape(NamedTuple):
-    """The numbers that determine the cost of a model.
-
-    Attributes:
-        family: of the recipe that the checkpoint declares.
-        config: with tied embeddings.
-        source: of the numbers.
-    """
+    """The numbers that determine the cost of a model, with tied embeddings; their source; the family of its recipe."""
 
     family: str
     config: Qwen3Config
     source: str
-
-    @property
-    def layers(self) -> int:
-        return self.config.num_hidden_layers
 
 
 def _config(layers: int, hidden: int, intermediate: int, heads: int, key_value_heads: int) -> Qwen3Config:

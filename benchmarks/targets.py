@@ -32,17 +32,14 @@ def reference_logits(model: Any, rows: Sequence[Sequence[int]], read_out: ReadOu
     return torch.stack(logits).tolist()
 
 
-def _qwen3_card(read_out: ReadOut) -> Callable[[torch.Tensor], list[float]]:
-    def read(logits: torch.Tensor) -> list[float]:
-        answers = torch.stack([logits[:, read_out.false], logits[:, read_out.true]], dim=1)
-        both = torch.nn.functional.log_softmax(answers, dim=1)
-        return (both[:, 1] - both[:, 0]).float().tolist()  # the card takes exp of the first, which has the same order
-
-    return read
+def _qwen3_card(read_out: ReadOut, logits: torch.Tensor) -> list[float]:
+    answers = torch.stack([logits[:, read_out.false], logits[:, read_out.true]], dim=1)
+    both = torch.nn.functional.log_softmax(answers, dim=1)
+    return (both[:, 1] - both[:, 0]).float().tolist()  # the card takes exp of the first, which has the same order
 
 
-def _ctxl_card(read_out: ReadOut) -> Callable[[torch.Tensor], list[float]]:
-    return lambda logits: logits[:, read_out.true].to(torch.bfloat16).float().tolist()
+def _ctxl_card(read_out: ReadOut, logits: torch.Tensor) -> list[float]:
+    return logits[:, read_out.true].to(torch.bfloat16).float().tolist()
 
 
 # By recipe family: how the model card reads one logit per row from logits of shape (rows, vocabulary).

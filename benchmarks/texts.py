@@ -67,12 +67,7 @@ def _read(file: Path, field: str = "text") -> list[str]:
 
 
 class RandomTexts:
-    """Texts of an exact number of tokens, made of words that are one token each after a space.
-
-    Args:
-        tokenizer: that counts the tokens.
-        seed: the same seed gives the same texts.
-    """
+    """Texts of an exact number of tokens, from words of one token after a space; the same texts for the same seed."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> None:
         self._random = random.Random(seed)

@@ -20,11 +20,7 @@ class OutOfTime(BaseException):
 
 
 class TimeLimit:
-    """The time of a run, which starts now.
-
-    Args:
-        seconds: after which the run must have ended.
-    """
+    """The time of a run, which starts now and must have ended after some seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._start = time.monotonic()

@@ -81,7 +81,7 @@ def test_a_run_compares_all_targets_with_the_causal_model(tmp_path: Path):
 
 
 def test_a_plot_is_drawn_from_growth_and_lengths(scripts: None, tmp_path: Path):
-    from plot import draw
+    from cpu import draw
 
     calls = [{"documents": count, "document_tokens": 8 * count, "contestants": {}} for count in (2, 8)]
     for call in calls:
