@@ -115,36 +115,38 @@ def next_batch(
         if row > cursor.row:
             start = shared_length(rows[row - 1], ids)
             path = clip(path, start)
+        key_count += len(ids)
+        room = batch_tokens - len(batch.ids)
+        is_full = not room or key_count > MAX_KEYS_PER_TOKEN * batch_tokens
         cached = None if find_cached is None else find_cached(row)
         if cached is not None and cached.length > start:
-            if cached.spans is not None:
+            if cached.spans is None:
+                is_full = True
+            else:
                 start, path = cached.length, tuple(KeySpan(CACHED, *span) for span in cached.spans)
-            elif batch.ids:
-                return batch._replace(carry=path, after=Cursor(row, start))
-        room = batch_tokens - len(batch.ids)
-        key_count += len(ids)
-        is_full = not room or key_count > MAX_KEYS_PER_TOKEN * batch_tokens
         if is_full and batch.ids:
             return batch._replace(carry=path, after=Cursor(row, start))
         stop = min(len(ids), start + room)
-        path = _add_segment(batch, ids, path, start, stop)
         lengths = () if cacheable_lengths is None else cacheable_lengths[row]
-        batch.cacheable_prefixes.extend(
-            CacheablePrefix(row, length, clip(path, length)) for length in lengths if start < length <= stop
-        )
+        path = _add_segment(batch, row, ids, range(start, stop), path, lengths)
         if stop < len(ids):
             return batch._replace(carry=path, after=Cursor(row, stop))
         batch.ends[len(batch.ids) - 1] = row
     return batch
 
 
-def _add_segment(batch: Batch, ids: Ids, ancestors: Path, start: int, stop: int) -> Path:
-    """Add tokens `start` to `stop` of a row; returns the path of the row's first `stop` tokens."""
+def _add_segment(
+    batch: Batch, row: int, ids: Ids, positions: range, ancestors: Path, cacheable_lengths: Sequence[int]
+) -> Path:
+    """Add the tokens at `positions` of a row and the prefixes to cache that end there; returns the path to the last."""
     first = len(batch.ids)
-    batch.ids.extend(ids[start:stop])
-    batch.positions.extend(range(start, stop))
+    batch.ids.extend(ids[positions.start : positions.stop])
+    batch.positions.extend(positions)
     batch.segments.append(Segment(first, len(batch.ids), ancestors))
-    return (*ancestors, KeySpan(OWN, first, len(batch.ids)))
+    path = (*ancestors, KeySpan(OWN, first, len(batch.ids)))
+    ending = (length for length in cacheable_lengths if positions.start < length <= positions.stop)
+    batch.cacheable_prefixes.extend(CacheablePrefix(row, length, clip(path, length)) for length in ending)
+    return path
 
 
 def clip(path: Path, length: int) -> Path:
