@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,11 +103,8 @@ def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
         tokens, method = tokens or ["no", "yes"], "from_2_way_softmax"
     if not tokens:
         return None
-    if method == "from_2_way_softmax" and len(tokens) == 2:
-        read_out = ReadOut(true=tokens[1], false=tokens[0])
-    elif method == "no_post_processing" and len(tokens) == 1:
-        read_out = ReadOut(true=tokens[0])
-    else:
+    read_out = vllm_read_out(tokens, method)
+    if read_out is None:
         raise RecipeError(f"config.json asks for {method!r} of {tokens}, which is not a single logit")
     return RerankerMetadata(
         files=f"config.json: classifier_from_token {tokens}, {method}",
@@ -115,6 +112,13 @@ def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
         chat_template=_named_template(texts, "", parse_json(texts, "tokenizer_config.json"), None),
         activation=read_activation(texts),
     )
+
+
+def vllm_read_out(tokens: Sequence[str | int], method: str | None) -> ReadOut | None:
+    """The read-out of answer tokens that vLLM's conversion combines by a method; None if it is not a single logit."""
+    if method == "from_2_way_softmax" and len(tokens) == 2:
+        return ReadOut(true=tokens[1], false=tokens[0])
+    return ReadOut(true=tokens[0]) if method == "no_post_processing" and len(tokens) == 1 else None
 
 
 def read_model_card(texts: SmallFiles) -> dict[str, Any]:

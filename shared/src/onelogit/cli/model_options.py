@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
+from onelogit.checkpoints.metadata import vllm_read_out
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LoadOptions, ModelSpec, OpenOptions, Protocol, is_url
-from onelogit.recipes.recipe import Activation, ReadOut, Recipe
+from onelogit.recipes.recipe import Activation, Recipe
 
 METHODS = ("from_2_way_softmax", "no_post_processing")
 
@@ -136,7 +137,12 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
     tokens = given_tokens(options)
     if tokens is None and options.chat_template is None:
         return None
-    read_out = None if tokens is None else _read_out(tokens, options.method)
+    read_out = None if tokens is None else vllm_read_out(tokens, options.method)
+    if tokens is not None and read_out is None:
+        raise InputError(
+            f"{options.method} of {len(tokens)} tokens does not give a single logit: from_2_way_softmax takes two, the "
+            "false one first, and no_post_processing takes one"
+        )
     template = None if options.chat_template is None else _read_template(options.chat_template)
     try:
         known = resolve_model(ModelSpec(model, options={"revision": options.revision})).recipe
@@ -144,26 +150,11 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
         if template is None or read_out is None:
             raise
         return Recipe(family="given", chat_template=template, read_out=read_out, source="the command line")
-    return replace(
-        known,
-        chat_template=known.chat_template if template is None else template,
-        read_out=known.read_out if read_out is None else replace(read_out, scale=_scale(known)),
-    )
-
-
-def _scale(known: Recipe) -> float:
-    return 1.0 if known.read_out is None else known.read_out.scale
-
-
-def _read_out(tokens: list[str | int], method: str) -> ReadOut:
-    if method == "from_2_way_softmax" and len(tokens) == 2:
-        return ReadOut(true=tokens[1], false=tokens[0])
-    if method == "no_post_processing" and len(tokens) == 1:
-        return ReadOut(true=tokens[0])
-    raise InputError(
-        f"{method} of {len(tokens)} tokens does not give a single logit: from_2_way_softmax takes two, the false one "
-        "first, and no_post_processing takes one"
-    )
+    if read_out is None:
+        read_out = known.read_out
+    elif known.read_out is not None:
+        read_out = replace(read_out, scale=known.read_out.scale)
+    return replace(known, chat_template=known.chat_template if template is None else template, read_out=read_out)
 
 
 def _read_template(path: Path) -> str:
