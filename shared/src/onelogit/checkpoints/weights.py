@@ -36,17 +36,13 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     device = find_device(options.get("device"))
     stored = config.dtype or stored_dtype(folder)
     device_map = find_device_map(options, config, device)
-    model, report = _from_pretrained(
+    model = _from_pretrained(
         AutoModel if is_backbone else AutoModelForSequenceClassification,
         folder,
         options,
         dtype=find_dtype(options.get("dtype"), stored, device, is_kept=is_quantised(config)),
         device_map=device_map,
     )
-    missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
-    if missing:
-        # transformers only warns, and fills these with random numbers.
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}")
     if not is_backbone and (labels := model.config.num_labels) != 1:
         raise UnsupportedModelError(f"{folder} classifies into {labels} labels; a reranker's head must have one logit")
     if options.get("dtype") is None:
@@ -61,10 +57,8 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     return model  # type: ignore[no-any-return]
 
 
-def _from_pretrained(
-    model_class: Any, folder: Path, options: LoadOptions, **further: object
-) -> tuple[Any, dict[str, Any]]:
-    """The model, and transformers' report of its weights."""
+def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **further: object) -> Any:
+    """The model. Missing weights are an error: transformers fills them with random numbers and only warns."""
     further |= {name: options.get(name) for name in ("trust_remote_code", "attn_implementation", "quantization_config")}
     given = {name: value for name, value in further.items() if value is not None}
     try:
@@ -74,7 +68,10 @@ def _from_pretrained(
         if "ignore_mismatched_sizes" in str(error):
             raise CheckpointError(f"the shapes of weights in {folder} differ from its config.json") from error
         raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
-    return model, report
+    missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}")
+    return model
 
 
 @torch.inference_mode()
