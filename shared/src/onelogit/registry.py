@@ -54,13 +54,8 @@ async def aopen_spec(spec: ModelSpec) -> AnyReranker:
     return await asyncio.shield(waiting)
 
 
-def find_reranker(model_or_url: str, options: OpenOptions) -> AnyReranker | None:
-    """The reranker that `open_reranker` would return without loading one, or None."""
-    return find_spec(ModelSpec.of(model_or_url, options))
-
-
 def find_spec(spec: ModelSpec) -> AnyReranker | None:
-    """Like `find_reranker`, for a `ModelSpec`."""
+    """The reranker that `open_spec` would return without loading one, or None."""
     reranker = _open_rerankers.get(spec)
     return None if reranker is None or reranker.is_closed else reranker
 
