@@ -44,13 +44,7 @@ class SystemResult:
 
 
 class Group(NamedTuple):
-    """A group of queries.
-
-    Attributes:
-        name: the value that its queries share.
-        indices: the positions of its queries among all queries.
-        results: as in `Evaluation`, for these queries alone.
-    """
+    """Queries that share the value `name`, by their positions among all queries, and `results` for them alone."""
 
     name: str
     indices: Sequence[int]

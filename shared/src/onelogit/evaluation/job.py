@@ -37,8 +37,7 @@ class EvaluationSpec:
         data: a folder in BEIR format, or a JSONL file of queries with their documents and labels.
         spec_of: returns the spec for a model and a template.
         output: folder for run files and results.
-        instructions: see `build_systems`.
-        templates: see `build_systems`.
+        instructions, templates: see `build_systems`.
         run: run file of a first stage, in TREC format.
         split: which judgements of a BEIR folder to use.
         changed_qrels: file of judgements under another instruction.
@@ -48,10 +47,8 @@ class EvaluationSpec:
         group_column: the field that the queries are split by.
         is_pairwise: whether to compare systems with the same model to each other.
         is_skipping: whether to skip malformed lines and unknown ids.
-        is_resuming: whether to continue the runs in the folder.
-        is_overwriting: whether to delete the runs in the folder.
-        plot: file for a plot.
-        report: file for an HTML page.
+        is_resuming, is_overwriting: whether to continue or to delete the runs in the folder.
+        plot, report: files for a plot and for an HTML page.
         command: the command that repeats the evaluation; shown on the page.
     """
 

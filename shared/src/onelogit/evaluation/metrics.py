@@ -15,12 +15,9 @@ MetricValues = dict[str, list[float]]
 
 
 class Metric(NamedTuple):
-    """A metric at a cutoff.
+    """A metric with its name in tables, such as nDCG@10, and in ir_measures (`kind`).
 
-    Attributes:
-        name: as shown in tables, such as nDCG@10.
-        kind: its name in ir_measures.
-        cutoff: how many of the best documents count; None for all candidates.
+    Only the best `cutoff` documents count; all candidates if it is None.
     """
 
     name: str

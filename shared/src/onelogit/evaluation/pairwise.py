@@ -33,8 +33,7 @@ class PairwiseComparison(NamedTuple):
     """How much the rankings of two systems differ: means over the queries.
 
     Attributes:
-        before: name of the first system.
-        after: name of the second system.
+        before, after: names of the two systems.
         flipped: see `RankingChange`.
         kendall_tau: see `RankingChange`; None if no query has one.
         p_mrr: see `RankingChange`; None if no label changed between the two systems: the labels are for the first
@@ -58,7 +57,7 @@ def check_pairs(systems: Sequence[System], queries: Sequence[LabelledQuery]) -> 
     Raises:
         InputError: no two systems share a model, or no query has two candidates.
     """
-    if all(before.model != after.model for before, after in combinations(systems, 2)):
+    if all(before.spec.name != after.spec.name for before, after in combinations(systems, 2)):
         raise InputError("--pairwise compares instructions or templates of one model; name at least two of them")
     if all(len(query.candidates or ()) < 2 for query in queries):
         raise InputError("--pairwise needs a query with at least two candidates")
@@ -74,7 +73,7 @@ def compare_pairs(queries: Sequence[LabelledQuery], runs: Sequence[SystemRun], s
     return [
         _comparison(queries, before, after, seed, runs[0].system.instruction)
         for before, after in combinations(runs, 2)
-        if before.system.model == after.system.model
+        if before.system.spec.name == after.system.spec.name
     ]
 
 

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -19,13 +20,7 @@ from onelogit.registry import AnyReranker, open_spec
 
 
 class SystemRun(NamedTuple):
-    """The logits of one system.
-
-    Attributes:
-        system: the system that computed them.
-        model_info: facts about its model.
-        scored: the scored queries, by id.
-    """
+    """The logits of one system: its scored queries by id, with facts about its model."""
 
     system: System
     model_info: ModelInfo
@@ -109,12 +104,8 @@ def _score_query(
 
 
 def _model_info(reranker: AnyReranker) -> ModelInfo:
-    recipe = reranker.recipe
-    return ModelInfo(
-        family=None if recipe is None else recipe.family,
-        licence=reranker.licence,
-        instruction=None if recipe is None else recipe.default_instruction,
-        source=None if recipe is None else recipe.source,
-        max_tokens=getattr(reranker, "max_tokens", None),
-        device=getattr(reranker, "device", None),
-    )
+    limits = {name: getattr(reranker, name, None) for name in ("max_tokens", "device")}
+    info, recipe = ModelInfo(licence=reranker.licence, **limits), reranker.recipe
+    if recipe is None:
+        return info
+    return replace(info, family=recipe.family, instruction=recipe.default_instruction, source=recipe.source)

@@ -37,16 +37,6 @@ class System:
     instruction: str | None = None
     template: Path | None = None
 
-    @property
-    def server(self) -> str | None:
-        """The url of the server that computes the logits; None for a local model."""
-        return self.spec.url
-
-    @property
-    def model(self) -> str:
-        """Hub id, folder, or url of a server."""
-        return self.spec.name
-
     def instruction_for(self, query: LabelledQuery) -> str | None:
         """The instruction to pass with a query; None for the model's own."""
         if self.instruction is None or not self.instruction.startswith(_FIELD):
@@ -64,7 +54,7 @@ class System:
         return {
             "data": data_digest,
             "model": redact_credentials(model_label(self.spec)),
-            "server": None if self.server is None else redact_credentials(self.server),
+            "server": None if self.spec.url is None else redact_credentials(self.spec.url),
             "template": None if self.template is None else f"{self.template.name}@{_digest(self.template)}",
             "instruction": self.instruction,
         }
@@ -97,7 +87,7 @@ def build_systems(
             systems.append(System(name="", spec=spec, instruction=given, template=template))
     for system in systems:
         if systems.count(system) > 1:
-            model = redact_credentials(system.model)
+            model = redact_credentials(system.spec.name)
             raise InputError(f"{model} is given twice with the same template and instruction; remove one")
     return [replace(system, name=name) for system, name in zip(systems, _names(systems), strict=True)]
 
@@ -122,14 +112,14 @@ def redact_credentials(text: str) -> str:
 
 def _names(systems: Sequence[System]) -> Iterator[str]:
     """For each system, the parts that differ between the systems; the model if none differs."""
-    differs = {
-        part: len({getattr(system, part) for system in systems}) > 1 for part in ("model", "template", "instruction")
-    }
+    models = [system.spec.name for system in systems]
+    differs = {part: len({getattr(system, part) for system in systems}) > 1 for part in ("template", "instruction")}
+    differs["model"] = len(set(models)) > 1
     taken = {FIRST_STAGE, RANDOM_ORDER}
     for system in systems:
         parts = []
         if differs["model"] or not any(differs.values()):
-            parts.append(_model_name(system.model, [other.model for other in systems]))
+            parts.append(_model_name(system.spec.name, models))
         if differs["template"]:
             parts.append("own template" if system.template is None else system.template.stem)
         if differs["instruction"]:

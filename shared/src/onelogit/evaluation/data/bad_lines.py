@@ -17,13 +17,9 @@ class SkippedItems(NamedTuple):
 
 
 class BadLines:
-    """Collects malformed lines, unknown ids, and queries that cannot be scored.
+    """Counts malformed lines, unknown ids, and queries that cannot be scored, by kind, in `skipped`.
 
-    Args:
-        is_skipping: whether to count and skip them instead of raising an error at the first one.
-
-    Attributes:
-        skipped: the skipped items, by kind.
+    If it is not skipping, the first one raises an error instead.
     """
 
     def __init__(self, *, is_skipping: bool = False) -> None:
@@ -45,10 +41,7 @@ class BadLines:
     def add(self, kind: str, place: str, problem: object) -> None:
         """Count and skip one item.
 
-        Args:
-            kind: the kind of item in the plural, such as "documents".
-            place: file and line, or the query.
-            problem: the reason.
+        Its kind is in the plural, such as "documents"; its place is the file and line, or the query.
 
         Raises:
             InputError: bad lines are not skipped.

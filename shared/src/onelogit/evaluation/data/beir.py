@@ -59,12 +59,7 @@ def read_beir(
 
 
 def with_run(dataset: Dataset, run: Path, bad_lines: BadLines) -> Dataset:
-    """The dataset with the candidates of a run file; queries that are not in the file get no candidates.
-
-    Args:
-        dataset: contains the queries and documents of the run.
-        run: file in TREC format.
-        bad_lines: collects bad lines of the run.
+    """The dataset with the candidates of a run file in TREC format; queries that are not in it get no candidates.
 
     Raises:
         InputError: the run is empty, or has no line for a query of the dataset.

@@ -29,35 +29,32 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
     """
     documents: dict[str, str] = {}
     queries: dict[str, LabelledQuery] = {}
-    ids: set[str] = set()
     numbers = count(1)
 
     def read(line: TextLine) -> None:
-        default_id = str(next(numbers))
-        query, texts = _query(line.fields(), default_id)
-        if query.id in ids:
+        query, texts = _query(line, str(next(numbers)))
+        if query.id in queries:
             raise InputError(f"the query id {query.id!r} occurs twice")
         for id, text in texts.items():
             if documents.get(id, text) != text:
                 raise InputError(f"the document id {id!r} has two different texts")
-        ids.add(query.id)
         documents.update(texts)
-        if query.relevant:
-            queries[query.id] = query
+        queries[query.id] = query
 
     bad_lines.read_each("queries", read_lines(path), read)
-    if not ids and not bad_lines.skipped:
+    if not queries and not bad_lines.skipped:
         raise InputError(f"{path} contains no queries")
-    if not queries:
+    kept = [query for query in queries.values() if query.relevant]
+    if not kept:
         raise InputError(f"{path} contains no query with a relevant document, which has a label of 1 or more")
-    excluded = ids.difference(queries)
+    excluded = frozenset(queries).difference(query.id for query in kept)
     return Dataset(
         name=path.name,
         documents=documents,
-        queries=[*queries.values()],
+        queries=kept,
         first_stage="the given order",
         excluded={NO_RELEVANT_DOCUMENT: len(excluded)} if excluded else {},
-        excluded_ids=frozenset(excluded),
+        excluded_ids=excluded,
     )
 
 
@@ -72,7 +69,8 @@ def other_fields(fields: dict[str, Any], known: set[str]) -> dict[str, str]:
     }
 
 
-def _query(fields: dict[str, Any], default_id: str) -> tuple[LabelledQuery, dict[str, str]]:
+def _query(line: TextLine, default_id: str) -> tuple[LabelledQuery, dict[str, str]]:
+    fields = line.fields()
     id = checked_id(fields.get("query_id", default_id), '"query_id"')
     documents = _documents(fields.get("documents"), id)
     changed = fields.get("changed_labels")

@@ -35,10 +35,8 @@ class Example(NamedTuple):
 
     Attributes:
         query: its text.
-        before: the main metric of the first stage.
-        after: the main metric of the system.
-        documents_before: the first stage's best documents, best first.
-        documents_after: the system's best documents, best first.
+        before, after: the main metric of the first stage and of the system.
+        documents_before, documents_after: the best documents of the first stage and of the system, best first.
     """
 
     query: str
@@ -49,12 +47,7 @@ class Example(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Examples for one system.
-
-    Attributes:
-        lost: the queries for which the main metric fell most, worst first.
-        gained: the queries for which it rose most, best first.
-    """
+    """The queries of a system for which the main metric fell most, worst first, and rose most, best first."""
 
     lost: list[Example]
     gained: list[Example]

@@ -26,12 +26,7 @@ _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(co
 
 
 class PlotScale(NamedTuple):
-    """Maps values to positions in a plot, in per cent of its width.
-
-    Attributes:
-        low: the value at the left end.
-        high: the value at the right end.
-    """
+    """Maps the values from `low` to `high` to positions in a plot, in per cent of its width."""
 
     low: float
     high: float
@@ -59,12 +54,7 @@ class ChangeBar(NamedTuple):
 
 
 def render_page(evaluation: Evaluation, command: str) -> str:
-    """The HTML page.
-
-    Args:
-        evaluation: the results to show.
-        command: the command that repeats the evaluation.
-    """
+    """The HTML page; it shows `command` as the command that repeats the evaluation."""
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     main = evaluation.main_metric
     environment = Environment(

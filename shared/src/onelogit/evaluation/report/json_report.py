@@ -56,8 +56,8 @@ def _result_json(result: SystemResult) -> dict[str, Any]:
     system, info = result.run.system, result.run.model_info
     return {
         **fields,
-        "model": redact_credentials(system.model),
-        "server": None if system.server is None else redact_credentials(system.server),
+        "model": redact_credentials(system.spec.name),
+        "server": None if system.spec.url is None else redact_credentials(system.spec.url),
         "instruction": system.instruction,
         "template": None if system.template is None else str(system.template),
         "licence": info.licence,

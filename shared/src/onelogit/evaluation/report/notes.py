@@ -13,7 +13,7 @@ SCORE_NOTE = "A score is for ordering a query's documents; it is not a probabili
 def warnings(evaluation: Evaluation) -> Iterator[str]:
     """Reasons why the results could be misunderstood or misused."""
     runs = [result.run for result in evaluation.system_results if result.run is not None]
-    if any(is_demo(run.system.model) for run in runs):
+    if any(is_demo(run.system.spec.name) for run in runs):
         yield DEMO_NOTE
     for run in runs:
         if is_non_commercial(run.model_info.licence):

@@ -16,9 +16,7 @@ _NARROW = 100  # columns of a terminal
 def tables(evaluation: Evaluation, width: int) -> Iterator[Table | str]:
     """The comparison, the groups, the pairwise comparisons, and the notes, with rich markup.
 
-    Args:
-        evaluation: the results to show.
-        width: the width of the terminal in columns; in a narrow terminal, intervals are on separate lines.
+    In a narrow terminal (`width`), intervals are on separate lines.
     """
     between = "\n" if width < _NARROW else " "
     for metrics in evaluation.metrics_by_cutoff:
