@@ -48,9 +48,7 @@ AnyScorer = TypeVar("AnyScorer", bound=PairScorer)
 class BaseReranker(Generic[AnyScorer]):
     """The methods of a reranker, the same for a local model and for a server.
 
-    Args:
-        scorer: computes the logits.
-        activation: from logit to score; also an attribute.
+    Its `activation` turns the scorer's logits into scores.
     """
 
     def __init__(self, scorer: AnyScorer, activation: Activation) -> None:

@@ -60,14 +60,10 @@ def first_line(error: BaseException) -> str:
 
 
 def check_packages(*packages: str, install: str | None = None) -> None:
-    """Check that optional packages are installed, without importing them.
-
-    Args:
-        packages: import names.
-        install: the distribution to install instead of the usual one.
+    """Check that optional packages, given by their import names, are installed, without importing them.
 
     Raises:
-        InputError: a package is missing; the message says how to install it.
+        InputError: a package is missing; the message says how to install it, or `install` instead of its distribution.
     """
     for package in packages:
         if find_spec(package) is None:
@@ -78,9 +74,7 @@ def check_packages(*packages: str, install: str | None = None) -> None:
 def optional_import(package: str, *, alternative: str | None = None) -> Iterator[None]:
     """Turn an ImportError of the block, which imports an optional package, into an InputError that says how to get it.
 
-    Args:
-        package: import name.
-        alternative: what the user can do instead of installing it.
+    The message also names the alternative: what the user can do instead of installing the package.
     """
     try:
         yield

@@ -25,10 +25,7 @@ class Ranked(NamedTuple):
 
 
 def rank_logits(
-    logits: Sequence[float],
-    activation: Activation,
-    top_n: int | None = None,
-    score_threshold: float | None = None,
+    logits: Sequence[float], activation: Activation, top_n: int | None = None, score_threshold: float | None = None
 ) -> list[Ranked]:
     """The documents from best to worst; equal logits keep the caller's order.
 

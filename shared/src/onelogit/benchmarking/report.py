@@ -22,11 +22,7 @@ _NARROW = 64  # columns of a terminal
 def tables_of(result: Result, width: int) -> list[tuple[str, Table]]:
     """One table of times per target, with a row per case; for several targets, also tables of ratios.
 
-    Titles are separate from the tables, because a title may be wider than its table.
-
-    Args:
-        result: of the benchmark.
-        width: of the terminal; in a narrow one, tables have fewer columns.
+    Titles are separate from the tables, because they may be wider. In a narrow terminal (`width`), columns are left out.
     """
     names = result.names
     is_wide = width >= _NARROW
@@ -74,9 +70,7 @@ def lines_below(result: Result) -> list[str]:
 def plot_result(result: Result, path: str | os.PathLike[str]) -> None:
     """Write a plot of latency and throughput against the number of candidates or, if it is constant, their length.
 
-    Args:
-        result: of the benchmark.
-        path: of the image; its suffix, such as .png or .svg, selects the format.
+    The suffix of the path, such as .png or .svg, selects the format.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.

@@ -16,12 +16,7 @@ Item = TypeVar("Item")
 
 
 class Case(NamedTuple):
-    """A size of call.
-
-    Attributes:
-        candidates: documents in a call.
-        document_tokens: approximate tokens of each document; None to leave documents as they are.
-    """
+    """A size of call: a number of documents, of about so many tokens each; None to leave documents as they are."""
 
     candidates: int
     document_tokens: int | None = None
@@ -32,12 +27,7 @@ class Case(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """How long to measure.
-
-    Attributes:
-        seconds: for all cases together; a call that has started is finished.
-        repeats: maximum number of calls per case.
-    """
+    """Seconds for all cases together (a started call is finished), and the maximum number of calls per case."""
 
     seconds: float
     repeats: int

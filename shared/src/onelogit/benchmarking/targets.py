@@ -53,12 +53,7 @@ class TargetFacts:
 
 
 class Target:
-    """A scoring function whose calls can be timed. The constructor warms it up.
-
-    Args:
-        score: (query, documents) -> one logit per document.
-        device: of the model; None for a server.
-    """
+    """A scoring function whose calls can be timed. The constructor warms it up. The device is None for a server."""
 
     def __init__(self, score: Score, device: "Device | None") -> None:
         self._score = score
@@ -80,12 +75,7 @@ class Target:
 
 
 class OnelogitTarget(Target):
-    """A local model or a server, as onelogit runs it.
-
-    Args:
-        spec: the model or server.
-        export_to: a folder to which a local model is exported, for another target; None for no export.
-    """
+    """A local model or a server, as onelogit runs it. A local model is exported to `export_to`, for another target."""
 
     def __init__(self, spec: ModelSpec, export_to: str | None = None) -> None:
         self._reranker = open_spec(spec)
@@ -113,14 +103,9 @@ class OnelogitTarget(Target):
 
 
 class SentenceTransformersTarget(Target):
-    """Sentence Transformers' `CrossEncoder` on a folder that onelogit exported.
+    """Sentence Transformers' `CrossEncoder` on a folder that onelogit exported, with its backbone in the given dtype.
 
     It has the same prompts and weights, and it is as fast as possible, because the head over the vocabulary is missing.
-
-    Args:
-        folder: the export.
-        device: of the model.
-        dtype: of the backbone.
     """
 
     def __init__(self, folder: str, device: str, dtype: str) -> None:

@@ -14,10 +14,8 @@ class ScoringPair(NamedTuple):
     """A document to score for a query.
 
     Attributes:
-        query_id: as text; None if the row has none or an invalid one.
-        document_id: as text; None if the row has none or an invalid one.
-        query: "" if there is an error.
-        document: "" if there is an error.
+        query_id, document_id: as text; None if the row has none or an invalid one.
+        query, document: "" if there is an error.
         error: the reason why the pair cannot be scored, or None.
     """
 

@@ -30,10 +30,7 @@ _MAX_PAIRS_PER_SHARD = 2**40
 class WorkerSpec(NamedTuple):
     """The arguments of a worker in any process, as plain data.
 
-    Attributes:
-        model: hub id, absolute path, or url.
-        options: options of the reranker.
-        scored_folder: the folder of the run's part files.
+    The model is a hub id, an absolute path, or a url, with the reranker's options. Part files go to `scored_folder`.
     """
 
     model: str
@@ -45,8 +42,7 @@ class ShardResult(NamedTuple):
     """A shard that a worker has finished.
 
     Attributes:
-        number: of the shard.
-        rows: of the shard.
+        number, rows: of the shard.
         worker: host and process id of the worker.
         error: the reason why the part file was not written, or None.
     """

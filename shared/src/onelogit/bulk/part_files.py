@@ -33,12 +33,9 @@ RANKED = pyarrow.schema({
 
 
 def scored_table(pairs: Sequence[ScoringPair], results: Sequence[PairResult], positions: Iterable[int]) -> Any:
-    """A table with the schema `SCORED`.
+    """A table with the schema `SCORED`: pairs in any order, each with its result and its position.
 
-    Args:
-        pairs: in any order.
-        results: one for each pair.
-        positions: one for each pair; of equal logits in a query, the one with the lower position ranks first.
+    Of equal logits in a query, the one with the lower position ranks first.
     """
     rows = [
         (position, pair.query_id, pair.document_id, zlib.crc32(pair.query.encode()), *result)
@@ -61,12 +58,8 @@ def is_readable(path: Path) -> bool:
 def row_count(path: Path, *, remove: Path | None = None) -> int:
     """The number of rows of a part file.
 
-    Args:
-        path: the file.
-        remove: the path that the error message advises to remove; by default, the file itself.
-
     Raises:
-        OnelogitError: it cannot be read.
+        OnelogitError: it cannot be read; the message advises to remove `remove`, by default the file itself.
     """
     with _damage_reported(path, remove or path):
         return int(parquet.read_metadata(path).num_rows)

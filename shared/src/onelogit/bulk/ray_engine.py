@@ -111,9 +111,7 @@ class ShardActor:
 def score_on_ray(pool: WorkerPool, address: str | None = None) -> BulkEngine:
     """The engine that scores shards on a Ray cluster.
 
-    Args:
-        pool: the workers.
-        address: of the cluster; None for the environment variable RAY_ADDRESS or, without it, a new local cluster.
+    Without an address, this is the cluster of the environment variable RAY_ADDRESS or, without it, a new local one.
     """
     return partial(_score, pool, address)
 
@@ -131,9 +129,7 @@ def _score(pool: WorkerPool, address: str | None, spec: WorkerSpec, shards: Sequ
 class PairActor:
     """A reranker that Ray Data can call: a table of rows in, a table of their scored pairs out.
 
-    Args:
-        model: hub id, absolute path, or url; not a reranker, because Ray could not restore a lost one.
-        options: options of the reranker.
+    The model is a hub id, absolute path, or url; not a reranker, because Ray could not restore a lost one.
     """
 
     def __init__(self, model: str, options: OpenOptions) -> None:

@@ -23,11 +23,7 @@ class PairResult(NamedTuple):
 
 
 def score_pairs(reranker: "AnyReranker", pairs: Sequence[ScoringPair]) -> list[PairResult]:
-    """The result of each pair, in the given order.
-
-    Args:
-        reranker: local or remote.
-        pairs: a pair with an error is not scored and keeps its error.
+    """The result of each pair, in the given order. A pair with an error is not scored and keeps its error.
 
     Raises:
         Exception: the reranker's error, if it cannot score any pair.

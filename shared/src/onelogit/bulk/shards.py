@@ -134,17 +134,17 @@ class ShardReader:
             InputError: the file has changed since the shards were planned, or cannot be read.
         """
         try:
-            rows = self._parquet_rows(shard) if _is_parquet(Path(shard.file)) else list(_jsonl_rows(shard))
+            if not _is_parquet(Path(shard.file)):
+                rows = list(_jsonl_rows(shard))
+            else:
+                if self._parquet is None or not self._parquet.is_before(shard):
+                    self._parquet = _ParquetRows(shard)
+                rows = self._parquet.read(shard)
         except _READ_ERRORS as error:
             raise InputError(f"{shard.file} cannot be read: {first_line(error)}") from error
         if len(rows) != shard.rows:
             raise InputError(f"{shard.file} has changed during the run: {len(rows)} rows instead of {shard.rows}")
         return rows
-
-    def _parquet_rows(self, shard: Shard) -> list[object]:
-        if self._parquet is None or not self._parquet.is_before(shard):
-            self._parquet = _ParquetRows(shard)
-        return self._parquet.read(shard)
 
 
 def _jsonl_rows(shard: Shard) -> Iterator[object]:

@@ -98,20 +98,16 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score_by_vllm(pool: WorkerPool, address: str | None = None) -> BulkEngine:
-    """The engine that scores shards by vLLM; each worker of the pool is an engine of vLLM.
+    """The engine that scores shards by vLLM, on a cluster as in `score_on_ray`; each worker is one of vLLM's engines.
 
-    Args:
-        pool: the workers. The model is split over the GPUs of a worker, which is at least one, except with the option
-            `device="cpu"` and a CPU build of vLLM.
-        address: as in `score_on_ray`.
+    The model is split over the GPUs of a worker, which is at least one, except with the option `device="cpu"` and a CPU
+    build of vLLM.
     """
     return partial(_score, pool, address)
 
 
 def _score(pool: WorkerPool, address: str | None, spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
-    loaded = load_converted_encoder(
-        spec.model, spec.options
-    )  # reports errors of model and options before anything is started
+    loaded = load_converted_encoder(spec.model, spec.options)  # errors are reported before anything is started
     if pool.gpus_per_worker != int(pool.gpus_per_worker):
         raise InputError(f"an engine of vLLM takes whole GPUs, not {pool.gpus_per_worker:g}")
     gpus = 0 if spec.options.get("device") == "cpu" else max(pool.gpus_per_worker, 1)
@@ -152,9 +148,8 @@ def write_shards(
 def _write_shard(spec: WorkerSpec, number: int, rows: Sequence[Mapping[str, Any]], activation: Activation) -> None:
     pairs = [ScoringPair(row["query_id"], row["document_id"], row["query"]) for row in rows]
     results = [pair_result(row["logit"] if row["error"] is None else row["error"], activation) for row in rows]
-    write_part(
-        scored_table(pairs, results, pair_positions(number, pairs)), shard_path(Path(spec.scored_folder), number)
-    )
+    table = scored_table(pairs, results, pair_positions(number, pairs))
+    write_part(table, shard_path(Path(spec.scored_folder), number))
 
 
 def engine_settings(pool: WorkerPool, spec: WorkerSpec, max_tokens: int) -> dict[str, Any]:

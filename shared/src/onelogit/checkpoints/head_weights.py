@@ -20,9 +20,7 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 class HeadRows(NamedTuple):
     """The rows of a head that give the logit: the true token's and, for a difference, the false token's.
 
-    Attributes:
-        weight: shape (rows, hidden), in the stored dtype.
-        bias: shape (rows,), or None.
+    `weight` has the shape (rows, hidden) and the stored dtype; `bias` has the shape (rows,), or is None.
     """
 
     weight: torch.Tensor

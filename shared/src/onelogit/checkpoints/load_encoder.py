@@ -56,11 +56,7 @@ def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = N
 
 
 def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
-    """The tokenizer of a folder.
-
-    Args:
-        folder: contains tokenizer.json.
-        texts: of the folder's small files.
+    """The tokenizer of a folder, from its tokenizer.json and the texts of its small files.
 
     Raises:
         CheckpointError: the tokenizer is missing or damaged.

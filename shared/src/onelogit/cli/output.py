@@ -45,14 +45,10 @@ def mention_demo(model: str | None) -> None:
 def ranking_table(
     query: str, ranking: Sequence[Ranked], documents: Sequence[str], console: Console, top_n: int | None = None
 ) -> Table:
-    """A table with one row per document, best first, and a bar for its logit.
+    """A table with a row for each of the best `top_n` documents, best first, with a bar for its logit.
 
-    Args:
-        query: the title.
-        ranking: all documents, so that bars can span from the lowest to the highest logit.
-        documents: the texts that the ranking's indices refer to.
-        console: its width and encoding decide which columns and characters are used.
-        top_n: maximum number of rows.
+    All documents are in the ranking, so that bars can span from the lowest to the highest logit. The width and
+    encoding of the console decide which columns and characters are used.
     """
     title = Text(printable(query))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0))

@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onelogit.cli.model_options import (
-    add_json_option,
-    add_model_options,
-    add_server_options,
-    fetch,
-    model_spec,
-)
+from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
 from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranking_table
 from onelogit.errors import InputError
 from onelogit.io.progress import is_shown, waiting

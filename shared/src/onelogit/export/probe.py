@@ -51,11 +51,7 @@ class ProbeFile(NamedTuple):
 
 
 def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
-    """The probe of an exported folder.
-
-    Args:
-        texts: the folder's small files.
-        folder: named in error messages.
+    """The probe of an exported folder, from the texts of its small files; error messages name the folder.
 
     Raises:
         InputError: the folder has no probe.

@@ -29,11 +29,7 @@ _FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Mal
 
 
 def check_plot(plot: Path, created_folder: Path | None = None) -> None:
-    """Check that `--plot` can be written.
-
-    Args:
-        plot: the file.
-        created_folder: see `check_writable`.
+    """Check that `--plot` can be written; `created_folder` is as in `check_writable`.
 
     Raises:
         InputError: matplotlib is not installed, the suffix is not supported, or the file cannot be written.
@@ -45,12 +41,7 @@ def check_plot(plot: Path, created_folder: Path | None = None) -> None:
 
 
 def check_writable(file: Path, option: str, created_folder: Path | None = None) -> None:
-    """Check that a file can be written.
-
-    Args:
-        file: the file.
-        option: the option that names it.
-        created_folder: a folder that will be created before the file is written.
+    """Check that a file can be written; `created_folder` is a folder that will be created before it is written.
 
     Raises:
         InputError: it cannot; the message names the option.
@@ -105,12 +96,9 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 @contextmanager
 def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iterator["Figure"]:
-    """A figure to draw on in the block; it is written at the end of the block.
+    """A figure to draw on in the block, `width` by `height` inches; it is written at the end of the block.
 
-    Args:
-        path: the image; its suffix, such as .png or .svg, selects the format.
-        width: in inches.
-        height: in inches.
+    The suffix of the path, such as .png or .svg, selects the format.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.

@@ -73,12 +73,9 @@ def waiting(description: str) -> Iterator[None]:
 
 
 class RowProgress:
-    """Counts completed rows, and shows the count once the total is known. Safe to share between threads.
+    """Counts completed rows, and unless `is_shown` is False, shows the count once the total is known. Thread-safe.
 
     The count is a bar in a terminal or a notebook with ipywidgets; elsewhere, a line every ten seconds and at the end.
-
-    Args:
-        is_shown: False to only count.
     """
 
     def __init__(self, *, is_shown: bool) -> None:

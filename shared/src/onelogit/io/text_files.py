@@ -24,12 +24,7 @@ _DOCUMENT_FIELDS = ("text", "document")
 
 
 class TextLine(NamedTuple):
-    """One line that is not blank.
-
-    Attributes:
-        place: file name and line number, for messages.
-        content: the line without its line ending.
-    """
+    """One line that is not blank: its `content` without the line ending, and its `place`, file name and line number."""
 
     place: str
     content: bytes

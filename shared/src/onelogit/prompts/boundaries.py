@@ -40,9 +40,7 @@ _PARTNERS = 3  # this many of the first texts on each side are combined with eve
 def cut_at_boundaries(span: Span, tokenizer: Tokenizer) -> Iterator[Span]:
     """The span, cut into spans that have as little constant text around each of the caller's texts as possible.
 
-    Args:
-        span: text that is tokenised together, with nothing before or after it.
-        tokenizer: tokenises the spans.
+    The tokenizer tokenises spans with nothing before or after them.
     """
     splitter = _Splitter.of(tokenizer) if _is_local(tokenizer) else None
     current: list[Part] = []

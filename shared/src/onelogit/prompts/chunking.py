@@ -15,8 +15,7 @@ class Chunk(NamedTuple):
 
     Attributes:
         ids: of the document's span, with only this part of the document.
-        start: the beginning of the part in the text of the span, in characters.
-        end: the end of the part, in characters.
+        start, end: of the part in the text of the span, in characters.
     """
 
     ids: list[int]

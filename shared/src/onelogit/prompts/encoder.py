@@ -57,11 +57,7 @@ class Encoder:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        tokenizer: FastTokenizer,
-        options: Mapping[str, Any],
-        position_limit: int | None = None,
+        self, recipe: Recipe, tokenizer: FastTokenizer, options: Mapping[str, Any], position_limit: int | None = None
     ) -> None:
         self.max_tokens = checked_max_tokens(options.get("max_tokens"), recipe, position_limit)
         long_documents = checked_choice("long_documents", options.get("long_documents"), LongDocuments)
@@ -242,8 +238,7 @@ def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[V
 class TokenCache:
     """Token ids by text; the least recently used are evicted first. Safe to share between threads.
 
-    Args:
-        max_bytes: total size of the texts and ids, without the overhead of the dictionary.
+    Texts and ids together take at most `max_bytes`, without the overhead of the dictionary.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -17,8 +17,7 @@ Values = Mapping[Field, str]
 class Part(NamedTuple):
     """A part of a prompt: constant `text`, a `field` for one of the caller's texts, or a seam, which has neither.
 
-    Attributes:
-        is_stripped: whether the template strips white space from the field.
+    The template may strip white space from a field: `is_stripped`.
     """
 
     text: str = ""
@@ -74,12 +73,7 @@ class Layout:
         return [fill(span, values) for span in self.variable_spans]
 
     def row(self, span_ids: Sequence[Iterable[int]], owner: int = 0) -> TokenRow:
-        """The whole row.
-
-        Args:
-            span_ids: the ids of each variable span.
-            owner: as in `TokenRow`.
-        """
+        """The whole row, from the ids of each variable span; `owner` is as in `TokenRow`."""
         ids: list[int] = []
         starts = []
         for constant, variable in zip(self.constant_ids, (*span_ids, ()), strict=True):
@@ -98,11 +92,9 @@ class Layout:
 
 
 def lay_out(ids_and_spans: Iterable[int | Span], tokenizer: Tokenizer) -> Layout:
-    """The layout of a prompt from a chat template.
+    """The layout of a prompt from a chat template: its token ids and spans of text, in order.
 
-    Args:
-        ids_and_spans: the parts of the prompt in order: token ids and spans of text.
-        tokenizer: tokenises the constant spans.
+    The tokenizer tokenises the constant spans.
     """
     constant_ids: list[list[int]] = [[]]
     spans: list[Span] = []

@@ -125,10 +125,7 @@ class OriginalModel:
     def logits(self, rows: Sequence[ModelInputs], device: str, name: str) -> OriginalLogits:
         """The logit of each row, from the model with its whole head, which is in memory only during this call.
 
-        Args:
-            rows: the model's arguments for each pair.
-            device: by name.
-            name: of the progress bar.
+        The progress bar has the given name.
         """
         with waiting(f"loading the original {self.model}"):
             model = self._load(device)

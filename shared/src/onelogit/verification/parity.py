@@ -12,7 +12,7 @@ import torch
 
 from onelogit.errors import InputError, ServerError
 from onelogit.options import LoadOptions, ModelSpec, is_url
-from onelogit.prompts.layout import Values, fill
+from onelogit.prompts.layout import fill
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.remote.client import Client
@@ -201,10 +201,11 @@ def _count_equal_prompts(original: OriginalModel, pairs: Sequence[SamplePair]) -
         return None
     instruction = original.instruction or ""
     prompt = compile_prompt(original.recipe.chat_template, bool(instruction))
-    texts: list[Values] = [
-        {"query": pair.query, "document": pair.document, "instruction": instruction} for pair in pairs
-    ]
-    return sum(fill(prompt, values) == original.text(pair) for values, pair in zip(texts, pairs, strict=True))
+    return sum(
+        fill(prompt, {"query": pair.query, "document": pair.document, "instruction": instruction})
+        == original.text(pair)
+        for pair in pairs
+    )
 
 
 def server_logits(url: str, rows: Sequence[Sequence[int]]) -> list[float]:

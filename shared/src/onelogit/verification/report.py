@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in
+from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in, style_axes
 from onelogit.verification.comparison import Comparison
 from onelogit.verification.parity import Parity
 
@@ -35,9 +35,7 @@ def parity_table(parity: Parity) -> Table:
 def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
     """Write a plot of the other logits against the original's, with their differences below.
 
-    Args:
-        parity: what to plot.
-        path: of the image; its extension selects the format, such as .png or .svg.
+    The suffix of the path, such as .png or .svg, selects the format.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
@@ -105,6 +103,4 @@ def _draw(parity: Parity, figure: "Figure") -> None:
     below.set_ylabel("logit - original logit")
     below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     for axes in (above, below):
-        axes.grid(color="#ececec", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes)

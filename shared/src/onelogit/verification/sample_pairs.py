@@ -11,11 +11,7 @@ _BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
 
 
 class SamplePair(NamedTuple):
-    """A query and a document to score together.
-
-    Attributes:
-        language: of both, or of the query and the document ("en-zh"), or None; used only for reading.
-    """
+    """A query and a document to score together; `language`, such as "en" or "en-zh", is for readers only."""
 
     query: str
     document: str

@@ -16,7 +16,7 @@ _BASELINE_COLOURS = ("#6b7480", "#b4bac2")
 
 
 def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
-    """Write a plot of the main metric. The extension of the path, such as .png or .svg, selects the format.
+    """Write a plot of the main metric. The suffix of the path, such as .png or .svg, selects the format.
 
     Raises:
         InputError: matplotlib is not installed, or the image cannot be written.
