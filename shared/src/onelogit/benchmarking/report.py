@@ -22,7 +22,7 @@ _NARROW = 64  # columns of a terminal
 def tables_of(result: Result, width: int) -> list[tuple[str, Table]]:
     """One table of times per target, with a row per case; for several targets, also tables of ratios.
 
-    Titles are separate from the tables, because they may be wider. In a narrow terminal (`width`), columns are left out.
+    Titles are separate from the tables, because they may be wider. In a narrow terminal (`width`), tables lack columns.
     """
     names = result.names
     is_wide = width >= _NARROW

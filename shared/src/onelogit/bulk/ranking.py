@@ -77,8 +77,8 @@ def _errors(table: Any, queries: Iterable[Sequence[int]]) -> list[str | None]:
 def grouped_tables(parts: Sequence[Path], folder: Path, pair_count: int) -> Iterator[Any]:
     """The rows of all parts, in tables that contain whole queries; the same parts give the same tables.
 
-    The parts have the schema `SCORED` and `pair_count` rows. If these do not fit in memory, temporary files are written to
-    the folder, which is empty.
+    The parts have the schema `SCORED`, and `pair_count` rows. If these do not fit in memory, temporary files are
+    written to the folder, which is empty.
     """
     count = min(_MAX_TABLES, max(1, -(-pair_count // _PAIRS_PER_TABLE)))
     if count == 1:

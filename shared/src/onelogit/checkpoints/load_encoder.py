@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -66,11 +66,8 @@ def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
         raise CheckpointError(f"{folder} has no tokenizer.json")
     try:
         backend = Tokenizer.from_file(str(file))
-        bos_token = _text_of(json.loads(texts.get("tokenizer_config.json", "{}")).get("bos_token"))
+        token = json.loads(texts.get("tokenizer_config.json", "{}")).get("bos_token")
+        bos_token = token["content"] if isinstance(token, dict) else token
     except Exception as error:  # tokenizers raises only Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
     return FileTokenizer(backend, bos_token)
-
-
-def _text_of(token: str | dict[str, Any] | None) -> str | None:
-    return token["content"] if isinstance(token, dict) else token

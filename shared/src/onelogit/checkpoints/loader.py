@@ -62,7 +62,8 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # raises before anything is read
     found = model if isinstance(model, ResolvedModel) else resolve_model(model)
     name, chain = found.name, read_module_chain(found.texts)
-    _warn_of_licence(name, found.recipe.licence)
+    if is_non_commercial(found.recipe.licence):
+        logger.warning("%s is licensed %s: not for commercial use", name, found.recipe.licence)
     config = load_config(found.folder, options)
     tokenizer = load_tokenizer(found.folder, options)
     recipe = _with_token_ids(found.recipe, tokenizer)
@@ -72,7 +73,8 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     layers = None if chain is None else read_module_layers(folder, chain)
     if recipe.chat_template is not None and chain is None:
         _refuse_changed_logits(name, config, recipe.read_out)
-        ids = None if recipe.read_out is None else _ids(recipe.read_out)
+        answers = None if recipe.read_out is None else (recipe.read_out.true, recipe.read_out.false)
+        ids = None if answers is None else [id for id in answers if isinstance(id, int)]
         head_rows = read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
     return Checkpoint(
         model=load_model(folder, config, options, is_backbone=head_rows is not None or chain is not None),
@@ -127,10 +129,6 @@ def _with_token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recip
     return replace(recipe, read_out=replace(recipe.read_out, true=true, false=false))
 
 
-def _ids(read_out: ReadOut) -> list[int]:
-    return [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
-
-
 def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
     """The id of an answer token, which is given as text or as id.
 
@@ -162,8 +160,3 @@ def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -
     ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
     return int(next(known, 0))
-
-
-def _warn_of_licence(name: str, licence: str | None) -> None:
-    if is_non_commercial(licence):
-        logger.warning("%s is licensed %s: not for commercial use", name, licence)

@@ -36,13 +36,10 @@ def exported_template(recipe: Recipe) -> str | None:
     if not default:
         return reads_both
     expected = _prompt(template, default)
-    candidates = (reads_both, _default_instruction(default) + reads_both)
+    quoted = json.dumps(default, ensure_ascii=False)
+    setting = f"{{%- if instruction is not defined -%}}{{%- set instruction = {quoted} -%}}{{%- endif +%}}"
+    candidates = (reads_both, setting + reads_both)
     return next((each for each in candidates if _prompt(each) == expected), reads_both)
-
-
-def _default_instruction(text: str) -> str:
-    quoted = json.dumps(text, ensure_ascii=False)
-    return f"{{%- if instruction is not defined -%}}{{%- set instruction = {quoted} -%}}{{%- endif +%}}"
 
 
 def _prompt(template: str, instruction: str | None = None) -> str | None:
