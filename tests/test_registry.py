@@ -18,7 +18,7 @@ def test_the_same_name_and_options_share_one_reranker(tiny_qwen: Tiny):
     assert open_reranker(model) is not first
 
 
-def test_threads_that_ask_at_once_load_once(tiny_qwen: Tiny):
+def test_threads_that_open_a_model_at_the_same_time_load_it_once(tiny_qwen: Tiny):
     with ThreadPoolExecutor(8) as pool:
         rerankers = list(pool.map(lambda _: open_reranker(str(tiny_qwen.folder), batch_tokens=123), range(8)))
 
