@@ -22,9 +22,8 @@ from onelogit import (
     ServerError,
     open_reranker,
 )
-from onelogit.options import ModelSpec
 from onelogit.recipes.families import FAMILIES
-from onelogit.registry import find_spec
+from onelogit.registry import find_reranker
 from support.adapters import ADAPTERS, Adapter, Haystack, make
 from support.servers import FakeServer, serving
 from support.tiny import Tiny
@@ -142,21 +141,21 @@ async def test_a_reranker_opened_asynchronously_is_kept(framework: Adapter, mode
     first.close()
     gc.collect()
 
-    assert reranker_of(second) is find_spec(ModelSpec.of(model, options)) is not None
+    assert reranker_of(second) is find_reranker(model, options) is not None
 
 
 def test_warm_up_loads_the_model_and_close_releases_it(framework: Adapter, model: str):
     options = {"max_tokens": 712}
     adapter = make(framework, model, options=options)
-    assert find_spec(ModelSpec.of(model, options)) is None
+    assert find_reranker(model, options) is None
 
     adapter.warm_up()
-    assert find_spec(ModelSpec.of(model, options)) is not None
+    assert find_reranker(model, options) is not None
     results = framework.run(adapter, QUERY, framework.documents(TEXTS))
     adapter.close()
     gc.collect()
 
-    assert find_spec(ModelSpec.of(model, options)) is None
+    assert find_reranker(model, options) is None
     assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
 
 
@@ -202,7 +201,7 @@ def test_a_given_reranker_is_used_and_never_closed(framework: Adapter, model: st
 
         assert [result.logit for result in results] == [ranked.logit for ranked in expected]
         assert not reranker.is_closed
-        assert find_spec(ModelSpec.of(model, {"max_tokens": 713})) is None
+        assert find_reranker(model, {"max_tokens": 713}) is None
         assert framework.run(adapter, QUERY, framework.documents(TEXTS)) == results
         assert framework.loaded(framework.dumped(adapter)).options == {"max_tokens": 713}
 

@@ -54,6 +54,11 @@ async def aopen_spec(spec: ModelSpec) -> AnyReranker:
     return await asyncio.shield(waiting)
 
 
+def find_reranker(model_or_url: str, options: OpenOptions) -> AnyReranker | None:
+    """The reranker that `open_reranker` would return without opening one, or None."""
+    return find_spec(ModelSpec.of(model_or_url, options))
+
+
 def find_spec(spec: ModelSpec) -> AnyReranker | None:
     """The reranker that `open_spec` would return without loading one, or None."""
     reranker = _open_rerankers.get(spec)
