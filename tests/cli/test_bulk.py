@@ -65,7 +65,7 @@ def test_the_command_exits_with_1_if_pairs_have_errors(model: str, tmp_path: Pat
         (("SOURCE", "out", "--model", "http://a", "--url", "http://b"), "two servers are named"),
         (("SOURCE", "out"), "name a model or a server: --model, --url, or both"),
         (("SOURCE", "out", "--model", "MODEL", "--engine", "remote"), "--engine remote needs --url"),
-        (("SOURCE", "out", "--url", "http://127.0.0.1:9", "--engine", "local"), "--engine local does not take --url"),
+        (("SOURCE", "out", "--url", "http://127.0.0.1:9", "--engine", "local"), "--engine local does not accept --url"),
         (
             ("SOURCE", "out", "--model", "MODEL", "--url", "http://127.0.0.1:9", "--dtype", "float32"),
             "'dtype' is not an option of a server",

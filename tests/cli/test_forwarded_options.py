@@ -66,7 +66,7 @@ def test_a_device_map_gives_the_same_logits(device_map: object, options: dict, t
 def test_a_model_spread_over_devices_is_not_compiled(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):
     reranker = Reranker.load(tiny_qwen.folder, device_map=SPREAD, compile=True)
 
-    assert "Qwen3ForSequenceClassification is spread over devices: it is not compiled" in caplog.text
+    assert "Qwen3ForSequenceClassification is spread over devices, so it is not compiled" in caplog.text
     assert reranker.logits(QUERY, DOCUMENTS) == Reranker.load(tiny_qwen.folder, device_map=SPREAD).logits(
         QUERY, DOCUMENTS
     )
