@@ -114,16 +114,9 @@ def evaluate(
     is_pairwise: bool,
     skipped: Mapping[str, SkippedItems],
 ) -> Evaluation:
-    """The metrics of the first stage, random order and all runs.
+    """The metrics of the first stage, random order and all runs, for a dataset with candidates.
 
-    Args:
-        dataset: with candidates.
-        runs: the runs of the systems.
-        metrics: see `metrics_at`.
-        seed: for random order and the bootstrap.
-        group_column: see `group_queries`.
-        is_pairwise: whether to compare systems with the same model to each other.
-        skipped: lines and queries that were skipped, by kind.
+    With `is_pairwise`, systems with the same model are compared to each other. Other arguments: see `Evaluation`.
 
     Raises:
         InputError: no query was scored by all systems, there are no systems to compare, or the queries cannot be split.
