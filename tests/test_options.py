@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from onelogit import DEMO_MODEL, InputError, ModelSpec, Recipe, Reranker
@@ -27,6 +28,9 @@ TEXTS = ["Beijing.", "Paris."]
         (ModelSpec("m", options={"trust_remote_code": False}), ModelSpec("m")),
         (ModelSpec.of("http://a", {"model": "m"}), ModelSpec.of("m", {"url": "http://a"})),
         (ModelSpec("m", options={"recipe": FAMILIES[0]}), ModelSpec("m", options={"recipe": FAMILIES[0]})),
+        (ModelSpec.of("http://a", {"url": "http://a"}), ModelSpec(None, "http://a")),
+        (ModelSpec("m", "http://a", {"timeout_s": 60}), ModelSpec("m", "http://a", {"timeout_s": 60.0})),
+        (ModelSpec("m", options={"max_tokens": 50}), ModelSpec("m", options={"max_tokens": np.int64(50)})),
     ],
 )
 def test_specs_of_the_same_model_and_options_are_equal(one: ModelSpec, other: ModelSpec):
@@ -45,6 +49,15 @@ def test_specs_of_the_same_model_and_options_are_equal(one: ModelSpec, other: Mo
 )
 def test_specs_of_another_model_or_other_options_differ(one: ModelSpec, other: ModelSpec):
     assert one != other
+
+
+def test_a_spec_shows_no_secrets():
+    secret = "a-secret"
+    options = {"api_key": secret, "token": secret, "headers": {"X-Api-Key": secret, "X-Route": "gpu"}}
+
+    shown = repr(ModelSpec("m", "http://a", options))
+
+    assert shown == "ModelSpec(model='m', url='http://a', options={'headers': {'X-Route': 'gpu'}})"
 
 
 def test_a_spec_survives_pickling():

@@ -293,6 +293,28 @@ def test_a_given_remote_reranker_is_used(framework: Adapter, model: str, reranke
         assert SECRET not in framework.dumped(adapter) + repr(adapter)
 
 
+def test_a_given_remote_reranker_needs_no_model(framework: Adapter, reranker: Reranker):
+    with (
+        serving(FakeServer(reranker=reranker)) as server,
+        RemoteReranker(server.url, protocol="rerank", template="server") as remote,
+    ):
+        adapter = framework.kind.from_reranker(remote)
+
+        framework.run(adapter, QUERY, framework.documents(TEXTS))
+
+        assert reranker_of(adapter) is remote
+
+
+def test_a_change_inside_an_option_is_noticed(framework: Adapter):
+    adapter = framework.kind(model="m", url="http://127.0.0.1:9", options={"headers": {"X-Route": "cpu"}})
+    before = adapter._spec()
+
+    adapter.options["headers"]["X-Route"] = "gpu"
+
+    assert before.options["headers"] == {"X-Route": "cpu"}
+    assert adapter._spec().options["headers"] == {"X-Route": "gpu"}
+
+
 def test_a_secret_in_a_header_is_never_dumped(framework: Adapter, model: str):
     headers = {"X-Api-Key": SECRET, "X-Route": "gpu"}
     with pytest.raises(ValueError, match="the header X-Api-Key in the options would be written into dumps") as refused:

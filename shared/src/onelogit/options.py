@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -180,7 +180,7 @@ class ModelSpec:
         given = cast("dict[str, Any]", dict(options))
         url, model = given.pop("url", None), given.pop("model", None)
         kind, other = ("servers", url) if is_url(model_or_url) else ("models", model)
-        if other is not None:
+        if other is not None and other != model_or_url:
             raise InputError(f"two {kind} are named, {model_or_url!r} and {other!r}; leave one out")
         return cls(model, str(model_or_url), given) if is_url(model_or_url) else cls(model_or_url, url, given)  # type: ignore[arg-type]
 
@@ -223,6 +223,10 @@ class ModelSpec:
         """Whether both name the same model and options; token and API key are ignored."""
         return self._key_without("token", "api_key") == other._key_without("token", "api_key")
 
+    def __repr__(self) -> str:
+        shown = dict(without_secrets(cast("OpenOptions", self.options)))
+        return f"ModelSpec(model={self.model!r}, url={self.url!r}, options={shown!r})"
+
     def __reduce__(self) -> tuple[type[Self], tuple[str | None, str | None, dict[str, Any]]]:
         return type(self), (self.model, self.url, dict(self.options))  # a read-only mapping cannot be pickled
 
@@ -230,7 +234,16 @@ class ModelSpec:
         plain = plain_options(cast("OpenOptions", self.options))
         # `is not False`, because 0 == False, but 0 is a wrong value that must be reported.
         given = {name: value for name, value in plain.items() if value is not False and name not in names}
-        return self.url, self.model, json.dumps(given, sort_keys=True, default=repr)
+        return self.url, self.model, _hashable(given)
+
+
+def _hashable(value: object) -> object:
+    """The value with frozen containers, and the repr of what has no hash. Equal numbers of any types stay equal."""
+    if isinstance(value, Mapping):
+        return frozenset((name, _hashable(inner)) for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    return value if isinstance(value, Hashable) else repr(value)
 
 
 def is_url(name: object) -> bool:

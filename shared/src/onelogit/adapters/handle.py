@@ -5,6 +5,7 @@ Loads torch only when a local model is opened. Knows no framework.
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, Self, TypeVar, cast
 
 from onelogit.adapters.request import Kept, OnError, RankRequest
@@ -56,10 +57,11 @@ class RerankerHandle:
             InputError: as `ModelSpec` and `adapter_options`.
         """
         parameters = [getattr(adapter, name) for name in _PARAMETERS]
-        fields = (adapter.model, dict(adapter.options), parameters, token, api_key)
+        fields = (adapter.model, adapter.options, parameters, token, api_key)
         if self._spec is None or self._spec[0] != fields:
             options = adapter_options(adapter, token=token, api_key=api_key)
-            self._spec = fields, ModelSpec.of(adapter.model, options)
+            # A deep copy, so that a change inside the options, such as to a header, is noticed too.
+            self._spec = deepcopy(fields), ModelSpec.of(adapter.model, deepcopy(options))
         return self._spec[1]
 
     def warm_up(self, spec: ModelSpec, on_error: OnError = "raise") -> None:

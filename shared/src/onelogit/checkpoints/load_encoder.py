@@ -30,7 +30,7 @@ class LoadedEncoder(NamedTuple):
 
 
 class FileTokenizer(NamedTuple):
-    """The parts of a tokenizer that prompts need: see `prompts.token_rows.HasBackend`."""
+    """The parts of a tokenizer that prompts need: see `prompts.tokenizer.FastTokenizer`."""
 
     backend_tokenizer: Tokenizer
     bos_token: str | None
