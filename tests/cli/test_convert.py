@@ -108,6 +108,21 @@ def test_the_printed_python_code_runs(capsys: pytest.CaptureFixture[str], tiny_q
     assert names["scores"].tolist() == pytest.approx(by_index, abs=1e-4)
 
 
+def test_the_printed_transformers_code_does_not_round_the_head_of_a_bfloat16_export(
+    capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, tmp_path: Path
+):
+    folder = tmp_path / "converted"
+    result = json.loads(output(capsys, "convert", tiny_qwen.folder, "--dtype", "bfloat16", "-o", folder, "--json"))
+    names: dict = {"query": QUERY, "document": DOCUMENTS[0]}
+
+    exec(result["transformers"], names)
+
+    stored = load_file(folder / "model.safetensors")["score.weight"]
+    assert not torch.equal(stored, stored.bfloat16().float())
+    assert torch.equal(names["model"].score.weight, stored)
+    assert '"converted", dtype="float32")' in (folder / "README.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -37,9 +37,11 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
         has_prompt: whether the model reads prompts from a chat template; False if it reads plain pairs.
         labels: number of labels; 1 for a reranker.
     """
+    is_converted = has_prompt or labels > 1  # its head is stored in float32; another dtype would round it
+    dtype = ', dtype="float32"' if is_converted else ""
     lines = [
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n",
-        f'model = AutoModelForSequenceClassification.from_pretrained("{folder}")',
+        f'model = AutoModelForSequenceClassification.from_pretrained("{folder}"{dtype})',
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
     ]
     if has_prompt:
@@ -143,7 +145,7 @@ def _scores_texts(recipe: Recipe, source: str, name: str) -> list[str]:
     if recipe.chat_template is not None:
         texts.append(
             "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights on loading, "
-            'unless you pass `dtype="float32"`. Sentence Transformers (from 6.0) and vLLM keep float32.'
+            'unless you pass `dtype="float32"`, as above. Sentence Transformers (from 6.0) and vLLM keep float32.'
         )
     if recipe.chat_template is not None and "seam" in recipe.chat_template:
         texts.append(
