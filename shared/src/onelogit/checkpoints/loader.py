@@ -156,7 +156,7 @@ def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOu
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
-    """The tokenizer's padding token, or its end-of-sequence token if it has none."""
+    """The first that exists: padding token of tokenizer or config, end-of-sequence token of tokenizer or config, 0."""
     ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
     return int(next(known, 0))

@@ -62,7 +62,7 @@ class ProtocolSpec:
 
     @property
     def sends_tokens(self) -> bool:
-        """Whether requests carry token ids, so that the client writes the prompts."""
+        """Whether requests carry token ids, so that the client writes the prompts; `options` needs to know it too."""
         return self.name in get_args(TokenProtocol)
 
     def read(self, response: object, count: int) -> list[float]:
