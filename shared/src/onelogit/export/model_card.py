@@ -37,8 +37,8 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
         has_prompt: whether the model reads prompts from a chat template; False if it reads plain pairs.
         labels: number of labels; 1 for a reranker.
     """
-    is_converted = has_prompt or labels > 1  # its head is stored in float32; another dtype would round it
-    dtype = ', dtype="float32"' if is_converted else ""
+    # Converted heads are stored in float32, which transformers would round to the dtype of the other weights.
+    dtype = ', dtype="float32"' if has_prompt or labels > 1 else ""
     lines = [
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n",
         f'model = AutoModelForSequenceClassification.from_pretrained("{folder}"{dtype})',
