@@ -50,7 +50,7 @@ def test_logits_are_the_same_cold_warm_and_overflowing(write, most_bytes: int, c
         rows = write(queries, range(6))
 
         assert runner.logits(rows) == pytest.approx(ModelRunner(classifier).logits(rows), abs=1e-5)
-        held_bytes = 0 if runner.document_cache is None else runner.document_cache.held_bytes
+        held_bytes = 0 if runner.prefix_cache is None else runner.prefix_cache.held_bytes
         assert (held_bytes > 0) == (most_bytes > 0)
         assert held_bytes <= most_bytes
 
@@ -295,10 +295,10 @@ def test_a_call_succeeds_without_memory_to_cache_its_prefixes(
         assert runner.logits(rows) == pytest.approx(expected, abs=1e-5)
 
     assert "are not cached" in caplog.text
-    assert runner.document_cache.held_bytes == 0
+    assert runner.prefix_cache.held_bytes == 0
     for _ in range(2):
         assert runner.logits(rows) == pytest.approx(expected, abs=1e-5)
-        assert runner.document_cache.held_bytes > 0
+        assert runner.prefix_cache.held_bytes > 0
 
 
 def test_a_cache_larger_than_the_free_memory_is_refused(classifier: PreTrainedModel):

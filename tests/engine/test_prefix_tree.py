@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelogit.engine.prefix_tree import Batch, CachedPrefix, Cursor, Path, clip, next_batch, shared_length
+from onelogit.engine.prefix_tree import Batch, CachedPrefix, Cursor, KeyPath, clip, next_batch, shared_length
 
 # Few ids, so that prefixes are shared at every depth.
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple), max_size=20).map(
@@ -46,7 +46,7 @@ class Reader:
         self.carried = self.follow(batch.carry, sources)
 
     @staticmethod
-    def follow(path: Path, sources: list[list[Token]]) -> list[Token]:
+    def follow(path: KeyPath, sources: list[list[Token]]) -> list[Token]:
         return [token for source, start, stop in path for token in sources[source][start:stop]]
 
 

@@ -193,6 +193,6 @@ def test_chunks_contain_every_token_of_a_document_within_the_limit(name: str, wo
     starts = [*range(0, last, room - room // 8), last]  # the last chunk is as long as the others
     assert [[*row.ids] for row in encoded] == [*(before + document[n : n + room] + after for n in starts), empty]
     assert [row.owner for row in encoded] == [0] * len(starts) + [1]
-    assert all(row.cacheable_prefixes for row in encoded)
+    assert all(row.cacheable_lengths for row in encoded)
     assert not any(row.is_truncated for row in encoded)
     assert encoded[0].ids == encoder_of(TOKENIZER, template, limit).rows(pairs, None)[0].ids

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
-from support.rows import TEXTS, cacheable_prefixes, encoder_of
+from support.rows import TEXTS, cacheable_lengths, encoder_of
 from support.tiny import byte_level_tokenizer, gemma_tokenizer, pair_tokenizer
 
 TOKENIZER = byte_level_tokenizer()
@@ -26,7 +26,7 @@ def test_cacheable_prefixes_end_where_the_next_text_begins():
         "<Query>",
     )
 
-    found = cacheable_prefixes(ENCODERS["ctxl"], pairs)
+    found = cacheable_lengths(ENCODERS["ctxl"], pairs)
 
     constant = len(ids_of(before_query))
     assert found == [(constant, constant + len(ids_of(f" {document}\n" + between))) for _, document in pairs]
@@ -43,7 +43,7 @@ def test_a_cacheable_prefix_does_not_depend_on_later_tokens(
     heads = {}
     for (query, document), row in zip(pairs, rows, strict=True):
         first_text = document if name == "ctxl" else query
-        shorter, longer = row.cacheable_prefixes
+        shorter, longer = row.cacheable_lengths
         assert 0 < shorter < longer < len(row.ids)
         assert heads.setdefault("", row.ids[:shorter]) == row.ids[:shorter]
         assert heads.setdefault(f"of {first_text}", row.ids[:longer]) == row.ids[:longer]
@@ -57,14 +57,14 @@ def test_cacheable_prefixes_of_a_truncated_row_are_shorter(name: str):
     (cut,) = short.rows([("What?", "a document " * 9)], None)
 
     lost = 5 if name == "ctxl" else 0
-    assert cut.cacheable_prefixes == (full.cacheable_prefixes[0], full.cacheable_prefixes[1] - lost)
-    assert cut.ids[cut.cacheable_prefixes[1] :][:3] == full.ids[full.cacheable_prefixes[1] :][:3]
+    assert cut.cacheable_lengths == (full.cacheable_lengths[0], full.cacheable_lengths[1] - lost)
+    assert cut.ids[cut.cacheable_lengths[1] :][:3] == full.ids[full.cacheable_lengths[1] :][:3]
 
 
 def test_neither_nothing_nor_a_whole_row_is_a_cacheable_prefix():
     template = "{{ messages[0].content }}<|im_end|>{{ messages[1].content }}"
 
-    found = cacheable_prefixes(encoder_of(TOKENIZER, template, 99), [("q", ""), ("q", "d"), ("", "d")])
+    found = cacheable_lengths(encoder_of(TOKENIZER, template, 99), [("q", ""), ("q", "d"), ("", "d")])
 
     assert found == [(), (2,), (1,)]
 
@@ -72,7 +72,7 @@ def test_neither_nothing_nor_a_whole_row_is_a_cacheable_prefix():
 def test_two_texts_that_begin_at_the_same_place_give_one_cacheable_prefix():
     template = "<|im_end|>{{ messages[0].content }}{{ seam }}{{ messages[1].content }}"
 
-    found = cacheable_prefixes(encoder_of(TOKENIZER, template, 99), [("", "d"), ("q", "d")])
+    found = cacheable_lengths(encoder_of(TOKENIZER, template, 99), [("", "d"), ("q", "d")])
 
     assert found == [(1,), (1, 2)]
 
@@ -80,10 +80,10 @@ def test_two_texts_that_begin_at_the_same_place_give_one_cacheable_prefix():
 def test_spans_that_cannot_be_cut_have_fewer_cacheable_prefixes():
     encoder = encoder_of(gemma_tokenizer(), "A: {{ messages[0].content }} B: {{ messages[1].content }}", 99)
 
-    assert cacheable_prefixes(encoder, [("q", "d")]) == [(1,)]  # <bos>
+    assert cacheable_lengths(encoder, [("q", "d")]) == [(1,)]  # <bos>
 
 
 def test_rows_of_pairs_have_no_cacheable_prefixes():
     encoder = encoder_of(pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), None, 99)
 
-    assert cacheable_prefixes(encoder, [("q", "d"), ("q", "e")]) == [(), ()]
+    assert cacheable_lengths(encoder, [("q", "d"), ("q", "e")]) == [(), ()]

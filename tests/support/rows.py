@@ -23,5 +23,5 @@ def row_ids(encoder: Encoder, pairs: Sequence[tuple[str, str]], instruction: str
     return [[*row.ids] for row in encoder.rows(pairs, instruction)]
 
 
-def cacheable_prefixes(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> list[tuple[int, ...]]:
-    return [row.cacheable_prefixes for row in encoder.rows(pairs, None)]
+def cacheable_lengths(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> list[tuple[int, ...]]:
+    return [row.cacheable_lengths for row in encoder.rows(pairs, None)]

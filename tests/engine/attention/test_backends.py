@@ -29,10 +29,10 @@ LONG = sorted([(*range(40),), (*range(20), *range(70)), (*range(20), *range(64))
 def attend(batch, layer: int, window: int | None, padding: int) -> tuple[torch.Tensor, AttentionContext]:
     torch.manual_seed(5)
     carried, cached = ([KeyValue(*torch.randn(2, count, KEY_HEADS, WIDTH))] * 2 for count in (4, 50))
-    width = len(batch.ids) + padding
-    own = KeyValue(*torch.randn(2, width, KEY_HEADS, WIDTH))
-    query = torch.randn(HEADS, width, WIDTH)
-    context = AttentionContext(batch, 2, carried, cached, padded_length=width)
+    token_count = len(batch.ids) + padding
+    own = KeyValue(*torch.randn(2, token_count, KEY_HEADS, WIDTH))
+    query = torch.randn(HEADS, token_count, WIDTH)
+    context = AttentionContext(batch, 2, carried, cached, padded_length=token_count)
     return context.attend(query, own, layer, scaling=0.3, window=window)[: len(batch.ids)], context
 
 
@@ -100,16 +100,16 @@ def test_every_backend_copies_the_same_outgoing_keys_and_values(backend, rows, c
         _, output = attend(batch, 0, None, padding=3)
 
     assert len(batch.cacheable_prefixes) > 1
-    assert len(expected.cacheable_prefixes[0].keys) == sum(prefix.length for prefix in batch.cacheable_prefixes)
+    assert len(expected.cacheable_key_values[0].keys) == sum(prefix.length for prefix in batch.cacheable_prefixes)
     assert len(expected.carry[0].keys) == batch.after.token
     for mine, other in zip(
-        expected.cacheable_prefixes + expected.carry, output.cacheable_prefixes + output.carry, strict=True
+        expected.cacheable_key_values + expected.carry, output.cacheable_key_values + output.carry, strict=True
     ):
         for tensor, same in zip(mine, other, strict=True):
             assert torch.equal(tensor, same)
     for result in (expected, output):
-        for cacheable_prefixes, carry in zip(result.cacheable_prefixes[0], result.carry[0], strict=True):
-            assert cacheable_prefixes.untyped_storage().nbytes() == cacheable_prefixes.nbytes + carry.nbytes
+        for cacheable, carry in zip(result.cacheable_key_values[0], result.carry[0], strict=True):
+            assert cacheable.untyped_storage().nbytes() == cacheable.nbytes + carry.nbytes
 
 
 def test_pytorchs_varlen_attention_accepts_the_options():

@@ -28,7 +28,7 @@ def documents(count: int) -> list[TokenRow]:
     """Rows of a family whose prompt begins with the document: constant start, document, query."""
     lengths = [5 + number % 7 for number in range(count)]
     rows = [(1, 2, 3, *[100 + number] * length, 8, 9) for number, length in enumerate(lengths)]
-    return [TokenRow(row, cacheable_prefixes=(3, 3 + length)) for row, length in zip(rows, lengths, strict=True)]
+    return [TokenRow(row, cacheable_lengths=(3, 3 + length)) for row, length in zip(rows, lengths, strict=True)]
 
 
 def half(config_class: type[PretrainedConfig] = Qwen3Config, **fields: Any) -> PreTrainedModel:
@@ -78,7 +78,7 @@ def test_a_call_gives_the_logits_of_the_cpu_without_waiting(
     assert recorder.seen[VARLEN] >= CALLS * LAYERS * (1 if device_bytes else 4)  # in several batches, with carried keys
     for logits in calls:
         assert logits == pytest.approx(expected, abs=0.05)
-    assert bool(runner.document_cache and runner.document_cache.held_bytes) == bool(device_bytes)
+    assert bool(runner.prefix_cache and runner.prefix_cache.held_bytes) == bool(device_bytes)
 
 
 @pytest.mark.parametrize("config_class", [LlamaConfig, MistralConfig, Gemma3TextConfig])

@@ -95,6 +95,6 @@ def converted_head_logits(classifier: PreTrainedModel, hidden: Tensor) -> Tensor
 
 def _padded(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> Tensor:
     """The rows, padded at the right; shape (rows, longest)."""
-    width = max(map(len, rows))
-    padded = [id for row in rows for id in (*row, *[padding] * (width - len(row)))]
-    return tensor_on(device, padded).view(len(rows), width)
+    length = max(map(len, rows))
+    padded = [id for row in rows for id in (*row, *[padding] * (length - len(row)))]
+    return tensor_on(device, padded).view(len(rows), length)

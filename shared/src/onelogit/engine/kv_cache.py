@@ -18,7 +18,7 @@ class KeyValuePool:
     """Memory for the keys and values of a number of tokens, allocated at once.
 
     Args:
-        token: keys and values of one token, which determine the shapes, dtypes and devices of the layers.
+        one_token: keys and values of one token, which determine the shapes, dtypes and devices of the layers.
         max_bytes: for all keys and values together.
         on_host: allocate CPU memory whatever the layers' devices are; pinned if a layer is on CUDA.
 
@@ -28,20 +28,20 @@ class KeyValuePool:
         token_bytes: bytes of one token, all layers together.
     """
 
-    def __init__(self, token: LayerKeyValues, max_bytes: int, *, on_host: bool = False) -> None:
-        rows = [tensor for layer in token for tensor in layer]
-        is_pinned = on_host and any(row.is_cuda for row in rows)
-        self.token_bytes = sum(row.nbytes for row in rows)
-        shares = [max_bytes * row.nbytes // self.token_bytes for row in rows]
+    def __init__(self, one_token: LayerKeyValues, max_bytes: int, *, on_host: bool = False) -> None:
+        tensors = [tensor for layer in one_token for tensor in layer]
+        is_pinned = on_host and any(tensor.is_cuda for tensor in tensors)
+        self.token_bytes = sum(tensor.nbytes for tensor in tensors)
+        shares = [max_bytes * tensor.nbytes // self.token_bytes for tensor in tensors]
         if is_pinned:  # PyTorch rounds pinned memory up to a power of two
             shares = [2 ** (share.bit_length() - 1) if share else 0 for share in shares]
-        self.size = min(share // row.nbytes for share, row in zip(shares, rows, strict=True))
+        self.size = min(share // tensor.nbytes for share, tensor in zip(shares, tensors, strict=True))
 
-        def empty(row: Tensor) -> Tensor:
-            device = "cpu" if on_host else row.device
-            return torch.empty((self.size, *row.shape[1:]), dtype=row.dtype, device=device, pin_memory=is_pinned)
+        def empty(tensor: Tensor) -> Tensor:
+            device = "cpu" if on_host else tensor.device
+            return torch.empty((self.size, *tensor.shape[1:]), dtype=tensor.dtype, device=device, pin_memory=is_pinned)
 
-        self.layers: LayerKeyValues = [KeyValue(empty(layer.keys), empty(layer.values)) for layer in token]
+        self.layers: LayerKeyValues = [KeyValue(empty(layer.keys), empty(layer.values)) for layer in one_token]
 
     @torch.inference_mode()
     def write(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:
@@ -53,8 +53,8 @@ class KeyValuePool:
         target_indices = cache(partial(to_device, indices_of(targets)))
         source_indices = cache(partial(to_device, indices_of(sources)))
         for target, source in _tensor_pairs(self.layers, key_values):
-            rows = source[source_indices(source.device)] if others else source[start:stop]
-            target.index_copy_(0, target_indices(target.device), rows)
+            copied = source[source_indices(source.device)] if others else source[start:stop]
+            target.index_copy_(0, target_indices(target.device), copied)
 
     @torch.inference_mode()
     def move(self, targets: Sequence[Extent], key_values: LayerKeyValues, sources: Sequence[Extent]) -> None:

@@ -49,12 +49,12 @@ def bytes_per_token(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     hidden = int(config.hidden_size)
     heads = int(getattr(config, "num_attention_heads", 1))
-    width = int(getattr(config, "head_dim", None) or hidden // heads)
+    head_dim = int(getattr(config, "head_dim", None) or hidden // heads)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
-    own, in_float32 = 8 * hidden + 3 * inner + 9 * heads * width, 4 * (hidden + heads * width)
+    own, in_float32 = 8 * hidden + 3 * inner + 9 * heads * head_dim, 4 * (hidden + heads * head_dim)
     # A CPU gathers the keys and values of one segment at a time, other devices of all segments at once.
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    gathered = 0 if model.device.type == "cpu" else 2 * MAX_KEYS_PER_TOKEN * key_heads * width
+    gathered = 0 if model.device.type == "cpu" else 2 * MAX_KEYS_PER_TOKEN * key_heads * head_dim
     return (own + gathered) * model.dtype.itemsize + in_float32 * 4
 
 

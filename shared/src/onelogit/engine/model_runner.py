@@ -63,7 +63,7 @@ class ModelRunner:
         if self._has_own_head and is_compiled:
             logger.warning("%s has its own head, so it is not compiled", type(classifier).__name__)
         self.shares_prefixes = not self._has_own_head and prepare(classifier, is_compiled=is_compiled)
-        self.document_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
+        self.prefix_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
         # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
 
@@ -105,10 +105,10 @@ class ModelRunner:
         raise InputError(f"{options} exceed the free memory of {device} and its host; lower them")
 
     def _compute_prefix_tree(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
-        cache = self.document_cache
+        cache = self.prefix_cache
         ids = [row.ids for row in rows]
-        lengths = None if cache is None else [row.cacheable_prefixes for row in rows]
-        find_cached = None if cache is None else lambda row: cache.find(ids[row], rows[row].cacheable_prefixes)
+        lengths = None if cache is None else [row.cacheable_lengths for row in rows]
+        find_cached = None if cache is None else lambda row: cache.find(ids[row], rows[row].cacheable_lengths)
         cursor, carried = Cursor(), LayerKeyValues()
         while cursor.row < len(rows):
             if cache is not None:
@@ -123,7 +123,7 @@ class ModelRunner:
                 continue
             if cache is not None and batch.cacheable_prefixes:
                 prefixes = [ids[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes]
-                _insert(cache, prefixes, context.cacheable_prefixes)
+                _insert(cache, prefixes, context.cacheable_key_values)
             cursor, carried = batch.after, context.carry
             yield PendingLogits([indices[row] for row in batch.ends.values()], logits)
 
@@ -133,9 +133,9 @@ class ModelRunner:
         compute = own_head_logits if self._has_own_head else padded_hidden
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first
         while order:
-            width = len(rows[order[0]].ids)
-            batch = order[: 1 if is_one_by_one else max(1, self.batch_tokens // width)]
-            logits = self._attempt(compute, [rows[row] for row in batch], width * len(batch) if len(batch) > 1 else 1)
+            length = len(rows[order[0]].ids)
+            batch = order[: 1 if is_one_by_one else max(1, self.batch_tokens // length)]
+            logits = self._attempt(compute, [rows[row] for row in batch], length * len(batch) if len(batch) > 1 else 1)
             if logits is not None:
                 order = order[len(batch) :]
                 yield PendingLogits([indices[row] for row in batch], logits)

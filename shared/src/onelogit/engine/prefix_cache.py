@@ -25,7 +25,7 @@ class PrefixCache:
     the query, whichever comes first in the prompt.
 
     Args:
-        token: keys and values of one token.
+        one_token: keys and values of one token.
         max_bytes: memory on the devices of the model's layers, allocated by the constructor.
         max_host_bytes: CPU memory for evicted prefixes, allocated by the constructor; 0 for none.
 
@@ -33,9 +33,9 @@ class PrefixCache:
         InputError: one of the two is not 0, but too small for one token.
     """
 
-    def __init__(self, token: LayerKeyValues, max_bytes: int, max_host_bytes: int = 0) -> None:
-        self._device = _Tier(KeyValuePool(token, max_bytes))
-        self._host = _Tier(KeyValuePool(token, max_host_bytes, on_host=True))
+    def __init__(self, one_token: LayerKeyValues, max_bytes: int, max_host_bytes: int = 0) -> None:
+        self._device = _Tier(KeyValuePool(one_token, max_bytes))
+        self._host = _Tier(KeyValuePool(one_token, max_host_bytes, on_host=True))
         options = {"document_cache_bytes": max_bytes, "document_cache_host_bytes": max_host_bytes}
         for (name, limit), tier in zip(options.items(), (self._device, self._host), strict=True):
             if limit and not tier.pool.size:

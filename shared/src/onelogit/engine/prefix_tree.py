@@ -27,7 +27,7 @@ class KeySpan(NamedTuple):
     stop: int
 
 
-Path = tuple[KeySpan, ...]
+KeyPath = tuple[KeySpan, ...]
 """The keys of a row's leading tokens, in the order of their positions."""
 
 
@@ -47,7 +47,7 @@ class Segment(NamedTuple):
 
     start: int
     stop: int
-    ancestors: Path
+    ancestors: KeyPath
 
 
 class CacheablePrefix(NamedTuple):
@@ -55,7 +55,7 @@ class CacheablePrefix(NamedTuple):
 
     row: int
     length: int
-    path: Path
+    path: KeyPath
 
 
 class Cursor(NamedTuple):
@@ -83,7 +83,7 @@ class Batch(NamedTuple):
     segments: list[Segment]
     ends: dict[int, int]
     cacheable_prefixes: list[CacheablePrefix]
-    carry: Path
+    carry: KeyPath
     after: Cursor
 
 
@@ -108,7 +108,7 @@ def next_batch(
         find_cached: returns the longest cached prefix of a row, by the row's index.
     """
     batch = Batch([], [], [], {}, [], (), Cursor(len(rows)))
-    path: Path = (KeySpan(CARRIED, 0, cursor.token),) if cursor.token else ()
+    path: KeyPath = (KeySpan(CARRIED, 0, cursor.token),) if cursor.token else ()
     key_count = 0
     for row in range(cursor.row, len(rows)):
         ids, start = rows[row], cursor.token
@@ -136,8 +136,8 @@ def next_batch(
 
 
 def _add_segment(
-    batch: Batch, row: int, ids: Ids, positions: range, ancestors: Path, cacheable_lengths: Sequence[int]
-) -> Path:
+    batch: Batch, row: int, ids: Ids, positions: range, ancestors: KeyPath, cacheable_lengths: Sequence[int]
+) -> KeyPath:
     """Add the tokens at `positions` of a row and the prefixes to cache that end there; returns the path to the last."""
     first = len(batch.ids)
     batch.ids.extend(ids[positions.start : positions.stop])
@@ -149,7 +149,7 @@ def _add_segment(
     return path
 
 
-def clip(path: Path, length: int) -> Path:
+def clip(path: KeyPath, length: int) -> KeyPath:
     """The first `length` tokens of a path."""
     clipped: list[KeySpan] = []
     for span in path:

@@ -9,7 +9,7 @@ class TokenRow(NamedTuple):
     Attributes:
         ids: at least one.
         second_start: the beginning of the second text of a pair, in tokens; 0 for models without token_type_ids.
-        cacheable_prefixes: lengths of the prefixes that other rows may share, in tokens, ascending: up to the text of
+        cacheable_lengths: lengths of the prefixes that other rows may share, in tokens, ascending: up to the text of
             the query, up to the text of the document, and up to each of the caller's texts after it. Never 0 or the
             whole row. Empty for models that read pairs.
         owner: index of the pair; a document read in chunks has one row for each chunk.
@@ -18,7 +18,7 @@ class TokenRow(NamedTuple):
 
     ids: tuple[int, ...]
     second_start: int = 0
-    cacheable_prefixes: tuple[int, ...] = ()
+    cacheable_lengths: tuple[int, ...] = ()
     owner: int = 0
     is_truncated: bool = False
 

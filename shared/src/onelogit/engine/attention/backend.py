@@ -6,11 +6,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from onelogit.engine.prefix_tree import OWN, Batch, KeySpan, Path
+from onelogit.engine.prefix_tree import OWN, Batch, KeyPath, KeySpan
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of tokens in one layer, with positions applied; shapes (tokens, key-value heads, width)."""
+    """Keys and values of tokens in one layer, with positions applied; shapes (tokens, key-value heads, head_dim)."""
 
     keys: Tensor
     values: Tensor
@@ -42,11 +42,11 @@ class AttentionBackend(Protocol):
         outgoing: the path of the keys that are needed after the batch.
     """
 
-    def __init__(self, batch: Batch, outgoing: Path) -> None: ...
+    def __init__(self, batch: Batch, outgoing: KeyPath) -> None: ...
 
     @staticmethod
     def supports(query: Tensor) -> bool:
-        """Whether it supports queries on this device, with this dtype and head width (the last dimension)."""
+        """Whether it supports queries on this device, with this dtype and head_dim (the last dimension)."""
 
     @staticmethod
     def padded_length(token_count: int, device: torch.device) -> int:
@@ -57,7 +57,7 @@ class AttentionBackend(Protocol):
     ) -> Tensor:
         """Like `AttentionContext.attend`, for all tokens or only the rows' last ones, with zeros for all others."""
 
-    def copy(self, sources: KeySources) -> KeyValue:
+    def copy_outgoing(self, sources: KeySources) -> KeyValue:
         """A copy of the outgoing keys and values; a view would keep the whole batch in memory."""
 
 
@@ -66,7 +66,7 @@ class QuerySpan(NamedTuple):
 
     start: int
     stop: int
-    path: Path
+    path: KeyPath
 
 
 def query_spans(batch: Batch, *, ends_only: bool) -> Iterator[QuerySpan]:
@@ -79,6 +79,6 @@ def query_spans(batch: Batch, *, ends_only: bool) -> Iterator[QuerySpan]:
             yield QuerySpan(stop - 1, stop, path)
 
 
-def path_length(path: Path) -> int:
+def path_length(path: KeyPath) -> int:
     """The number of tokens on a path."""
     return sum(span.stop - span.start for span in path)

@@ -20,7 +20,7 @@ from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyV
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.prefix_tree import Batch, Path
+from onelogit.engine.prefix_tree import Batch, KeyPath
 
 _NAME = "onelogit_prefix_tree"
 _TESTED = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # tests compare these with padded rows
@@ -52,7 +52,7 @@ class AttentionContext:
         padded_length: the number of tokens that the layers compute: the batch, then padding.
 
     Attributes:
-        cacheable_prefixes: keys and values of `batch.cacheable_prefixes`, one prefix after the other.
+        cacheable_key_values: keys and values of `batch.cacheable_prefixes`, one prefix after the other.
         carry: keys and values of `batch.carry`.
     """
 
@@ -60,11 +60,11 @@ class AttentionContext:
         self, batch: Batch, layer_count: int, carried: LayerKeyValues, cached: LayerKeyValues, padded_length: int
     ) -> None:
         self.batch, self.padded_length = batch, padded_length
-        self.cacheable_prefixes: LayerKeyValues = []
+        self.cacheable_key_values: LayerKeyValues = []
         self.carry: LayerKeyValues = []
         self._layer_count, self._carried, self._cached = layer_count, carried, cached
         paths = (*(prefix.path for prefix in batch.cacheable_prefixes), batch.carry)
-        self._outgoing: Path = tuple(span for path in paths for span in path)
+        self._outgoing: KeyPath = tuple(span for path in paths for span in path)
         self._cacheable_tokens = sum(prefix.length for prefix in batch.cacheable_prefixes)
         self._backend_of: dict[type[AttentionBackend], AttentionBackend] = {}
         self._ends: dict[torch.device, Tensor] = {}
@@ -79,14 +79,14 @@ class AttentionContext:
         """The output of attention for each token of the batch.
 
         Args:
-            query: shape (heads, tokens, width).
+            query: shape (heads, tokens, head_dim).
             own: keys and values of these tokens.
             layer: index of the layer.
-            scaling: factor of the scores; None for one over the square root of the width.
+            scaling: factor of the scores; None for 1 / sqrt(head_dim).
             window: the number of tokens to which a token attends, itself included; None for all before it.
 
         Returns:
-            Shape (tokens, heads, width). In the last layer, zeros for all tokens except the rows' last ones.
+            Shape (tokens, heads, head_dim). In the last layer, zeros for all tokens except the rows' last ones.
         """
         nothing = own.part(0, 0)
         carried, cached = (layers[layer] if layers else nothing for layers in (self._carried, self._cached))
@@ -94,8 +94,8 @@ class AttentionContext:
         kind = next(each for each in backends_of(query.device) if each.supports(query))
         backend = self._backend_of.get(kind) or self._backend_of.setdefault(kind, kind(self.batch, self._outgoing))
         if self._outgoing:
-            copy = backend.copy(sources)
-            self.cacheable_prefixes.append(copy.part(0, self._cacheable_tokens))
+            copy = backend.copy_outgoing(sources)
+            self.cacheable_key_values.append(copy.part(0, self._cacheable_tokens))
             self.carry.append(copy.part(self._cacheable_tokens))
         is_last = layer == self._layer_count - 1
         if is_last and not self.batch.ends:
@@ -200,7 +200,7 @@ def _compute_ends_only(decoder: Any) -> None:
     for name, module in layers[-1].named_modules():
         if name in _TOKEN_BY_TOKEN:
             module.register_forward_pre_hook(_select_ends)
-            module.register_forward_hook(_restore_width)
+            module.register_forward_hook(_restore_length)
 
 
 def _select_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -208,7 +208,7 @@ def _select_ends(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return args if context is None else (args[0][:, _computed_indices(context, args[0].device)], *args[1:])
 
 
-def _restore_width(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _restore_length(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
     context = _active.get()
     if context is None:
         return output

@@ -13,29 +13,29 @@ from torch import Tensor
 
 from onelogit.engine.attention.backend import KeySources, KeyValue, path_length, query_spans
 from onelogit.engine.device_transfer import indices_of, tensor_on, to_device
-from onelogit.engine.prefix_tree import CACHED, CARRIED, OWN, Batch, KeySpan, Path
+from onelogit.engine.prefix_tree import CACHED, CARRIED, OWN, Batch, KeyPath, KeySpan
 
 logger = logging.getLogger(__name__)
 
-_MAX_HEAD_WIDTH, _HEAD_WIDTH_MULTIPLE = 256, 8
+_MAX_HEAD_DIM, _HEAD_DIM_MULTIPLE = 256, 8
 _MIN_CAPABILITY = (8, 0)  # Ampere; https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support
 
 
 class FlashVarlenAttention:
     """One call for all segments in each layer; see `AttentionBackend`."""
 
-    def __init__(self, batch: Batch, outgoing: Path) -> None:
+    def __init__(self, batch: Batch, outgoing: KeyPath) -> None:
         self._batch = batch
         self._sequences = cache(partial(_new_sequences, batch))
         self._outgoing_indices = cache(partial(_new_indices, outgoing))
 
     @staticmethod
     def supports(query: Tensor) -> bool:
-        """Whether this PyTorch has the function, and it supports this device, dtype and head width."""
-        width = query.shape[-1]
+        """Whether this PyTorch has the function, and it supports this device, dtype and head_dim."""
+        head_dim = query.shape[-1]
         if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
             return False
-        if width > _MAX_HEAD_WIDTH or width % _HEAD_WIDTH_MULTIPLE:
+        if head_dim > _MAX_HEAD_DIM or head_dim % _HEAD_DIM_MULTIPLE:
             return False
         return _varlen_attention() is not None and torch.cuda.get_device_capability(query.device) >= _MIN_CAPABILITY
 
@@ -47,12 +47,12 @@ class FlashVarlenAttention:
         self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
     ) -> Tensor:
         sequences = self._sequences(len(sources.own.keys), query.device, ends_only=ends_only)
-        rows = query.transpose(0, 1)
-        is_whole = not ends_only and len(rows) == len(self._batch.ids)
+        queries = query.transpose(0, 1)
+        is_whole = not ends_only and len(queries) == len(self._batch.ids)
         keys, values = _gather(sequences.keys, sources)
         varlen_attention: Any = _varlen_attention()
         attended: Tensor = varlen_attention(
-            rows if is_whole else rows[sequences.query_indices],
+            queries if is_whole else queries[sequences.query_indices],
             keys,
             values,
             sequences.query_starts,
@@ -64,9 +64,10 @@ class FlashVarlenAttention:
         )
         if is_whole:
             return attended
-        return rows.new_zeros((*rows.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_indices, attended)
+        output = queries.new_zeros((*queries.shape[:2], values.shape[-1]))
+        return output.index_copy_(0, sequences.query_indices, attended)
 
-    def copy(self, sources: KeySources) -> KeyValue:
+    def copy_outgoing(self, sources: KeySources) -> KeyValue:
         return _gather(self._outgoing_indices(len(sources.own.keys), sources.own.keys.device), sources)
 
 
@@ -74,12 +75,13 @@ class _GatherIndices(NamedTuple):
     """Indices that gather the keys of a path, with one read and one write per key.
 
     Attributes:
-        passing: indices of the batch's own and carried keys, in the concatenation of the two.
-        cached: for each key of the path, its index in the prefix cache, or 0 if it is passing; None if none is cached.
-        targets: indices of the passing keys on the path.
+        own_or_carried: indices of the path's own and carried keys, in the concatenation of these two sources.
+        cached: for each key of the path, its index in the prefix cache, or 0 for an own or carried key; None if no key
+            is cached.
+        targets: indices of the own and carried keys on the path.
     """
 
-    passing: Tensor
+    own_or_carried: Tensor
     cached: Tensor | None
     targets: Tensor
 
@@ -127,14 +129,15 @@ def _new_indices(path: Sequence[KeySpan], own_count: int, device: torch.device) 
 
 
 def _gather(indices: _GatherIndices, sources: KeySources) -> KeyValue:
-    passing = sources.own
+    """The keys and values of a path: all are read from the cache, then the own and carried ones are overwritten."""
+    own_or_carried = sources.own
     if len(sources.carried.keys):
-        passing = KeyValue(*(torch.cat(pair) for pair in zip(sources.own, sources.carried, strict=True)))
-    gathered = KeyValue(*(tensor[indices.passing] for tensor in passing))
+        own_or_carried = KeyValue(*(torch.cat(pair) for pair in zip(sources.own, sources.carried, strict=True)))
+    gathered = KeyValue(*(tensor[indices.own_or_carried] for tensor in own_or_carried))
     if indices.cached is None:
         return gathered
     whole = (tensor[indices.cached] for tensor in sources.cached)
-    return KeyValue(*(each.index_copy_(0, indices.targets, own) for each, own in zip(whole, gathered, strict=True)))
+    return KeyValue(*(each.index_copy_(0, indices.targets, new) for each, new in zip(whole, gathered, strict=True)))
 
 
 @cache

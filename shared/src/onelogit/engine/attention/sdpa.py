@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from onelogit.engine.attention.backend import KeySources, KeyValue, QuerySpan, path_length, query_spans
-from onelogit.engine.prefix_tree import Batch, Path
+from onelogit.engine.prefix_tree import Batch, KeyPath
 
 _LENGTH_MULTIPLE = 32
 
 
-class _Product(NamedTuple):
-    """The lengths of one attention product.
+class _Block(NamedTuple):
+    """One matrix product of attention: its lengths, in tokens.
 
     Attributes:
         queries: all queries: padding, the segment's queries, padding.
@@ -38,7 +38,7 @@ class _Product(NamedTuple):
 class SdpaAttention:
     """One product for each segment in each layer; see `AttentionBackend`."""
 
-    def __init__(self, batch: Batch, outgoing: Path) -> None:
+    def __init__(self, batch: Batch, outgoing: KeyPath) -> None:
         self._batch, self._outgoing = batch, outgoing
         self._cached_mask = cache(_new_mask)
 
@@ -54,56 +54,56 @@ class SdpaAttention:
     def attend(
         self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
     ) -> Tensor:
-        heads, width, _ = query.shape
-        output = query.new_zeros((width, heads, sources.own.values.shape[-1]))
+        heads, token_count, _ = query.shape
+        output = query.new_zeros((token_count, heads, sources.own.values.shape[-1]))
         for span in query_spans(self._batch, ends_only=ends_only):
-            product = _product(span, width)
-            first = span.start - product.before
-            parts = _parts(span.path, sources, product.keys - product.visible)
+            block = _block(span, token_count)
+            first = span.start - block.before
+            parts = _parts(span.path, sources, block.keys - block.visible)
             seen = parts[0] if len(parts) == 1 else _joined(parts)
             keys, values = (tensor.transpose(0, 1)[None] for tensor in seen)
-            mask = self._mask(product, window, query)
+            mask = self._mask(block, window, query)
             if query.is_cuda:
                 # For fewer key heads than query heads, with a mask or on old GPUs, PyTorch up to 2.13 runs ten small
                 # kernels in float32: https://github.com/pytorch/pytorch/pull/191085
                 keys, values = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (keys, values))
             attended = scaled_dot_product_attention(
-                query[None, :, first : first + product.queries],
+                query[None, :, first : first + block.queries],
                 keys,
                 values,
                 attn_mask=mask,
-                is_causal=mask is None and product.queries > 1,
+                is_causal=mask is None and block.queries > 1,
                 scale=scaling,
                 enable_gqa=heads != keys.shape[1],
             )[0]
-            output[span.start : span.stop] = attended[:, product.before : product.before + product.own].transpose(0, 1)
+            output[span.start : span.stop] = attended[:, block.before : block.before + block.own].transpose(0, 1)
         return output
 
-    def copy(self, sources: KeySources) -> KeyValue:
+    def copy_outgoing(self, sources: KeySources) -> KeyValue:
         return _joined(_parts(self._outgoing, sources))
 
-    def _mask(self, product: _Product, window: int | None, query: Tensor) -> Tensor | None:
+    def _mask(self, block: _Block, window: int | None, query: Tensor) -> Tensor | None:
         """The mask to add to the scores, shape (queries, keys); None if `is_causal` or no mask has the same effect."""
-        window = window if window is not None and window < product.visible else None
-        is_single = product.queries == 1 and product.keys == product.visible
-        is_root = product.before == 0 and product.own == product.visible and product.queries == product.keys
+        window = window if window is not None and window < block.visible else None
+        is_single = block.queries == 1 and block.keys == block.visible
+        is_root = block.before == 0 and block.own == block.visible and block.queries == block.keys
         if window is None and (is_single or is_root):
             return None
-        return self._cached_mask(product, window, query.dtype, query.device)
+        return self._cached_mask(block, window, query.dtype, query.device)
 
 
 def _rounded(count: int) -> int:
     return -(-count // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
 
 
-def _product(span: QuerySpan, width: int) -> _Product:
+def _block(span: QuerySpan, token_count: int) -> _Block:
     own, visible = span.stop - span.start, path_length(span.path)
-    queries = own if own == 1 or _rounded(own) > width else _rounded(own)
-    before = max(0, span.start + queries - width)  # padding that does not fit after the last token comes first
-    return _Product(queries, before, own, visible, _rounded(visible))
+    queries = own if own == 1 or _rounded(own) > token_count else _rounded(own)
+    before = max(0, span.start + queries - token_count)  # padding that does not fit after the last token comes first
+    return _Block(queries, before, own, visible, _rounded(visible))
 
 
-def _parts(path: Path, sources: KeySources, padding: int = 0) -> list[KeyValue]:
+def _parts(path: KeyPath, sources: KeySources, padding: int = 0) -> list[KeyValue]:
     """The keys and values of each span of a path, then zeros for `padding` tokens."""
     parts = [sources[source].part(start, stop) for source, start, stop in path]
     if padding:
@@ -115,9 +115,9 @@ def _joined(parts: list[KeyValue]) -> KeyValue:
     return KeyValue(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _new_mask(product: _Product, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    queries = torch.arange(product.queries, device=device) + (product.visible - product.own - product.before)
-    last = queries.clamp(0, product.visible - 1)[:, None]  # padding attends to a key, too: a row without keys gives NaN
-    keys = torch.arange(product.keys, device=device)
+def _new_mask(block: _Block, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    queries = torch.arange(block.queries, device=device) + (block.visible - block.own - block.before)
+    last = queries.clamp(0, block.visible - 1)[:, None]  # padding attends to a key, too: a row without keys gives NaN
+    keys = torch.arange(block.keys, device=device)
     is_seen = keys <= last if window is None else (keys <= last) & (keys > last - window)
     return torch.zeros(is_seen.shape, dtype=dtype, device=device).masked_fill_(~is_seen, float("-inf"))
