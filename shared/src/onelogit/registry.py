@@ -44,12 +44,12 @@ def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyRe
 
 def open_spec(spec: ModelSpec) -> AnyReranker:
     """Like `open_reranker`, for a `ModelSpec`."""
-    return _opened(spec).result()
+    return _opening_of(spec).result()
 
 
 async def aopen_spec(spec: ModelSpec) -> AnyReranker:
     """`open_spec` without blocking the event loop. Cancelling it does not affect other callers."""
-    waiting = asyncio.wrap_future(_opened(spec))
+    waiting = asyncio.wrap_future(_opening_of(spec))
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark it as retrieved
     return await asyncio.shield(waiting)
 
@@ -65,7 +65,7 @@ def find_spec(spec: ModelSpec) -> AnyReranker | None:
     return None if reranker is None or reranker.is_closed else reranker
 
 
-def _opened(spec: ModelSpec) -> Future[AnyReranker]:
+def _opening_of(spec: ModelSpec) -> Future[AnyReranker]:
     """A future for the reranker, which is opened in its own thread, so that no caller's thread is blocked."""
     key = (spec, spec.options.get("token"))
     with _lock:

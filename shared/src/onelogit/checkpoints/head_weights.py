@@ -32,13 +32,13 @@ def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> Hea
 
     Args:
         folder: of the checkpoint.
-        ids: rows of the language-model head; None for the only row of a native head.
+        ids: rows of the language-model head; None for the only row of the checkpoint's own classification head.
         is_tied: whether the input embeddings are the head if no head is stored.
 
     Raises:
         CheckpointError: there is no such head, or its file is damaged.
         RecipeError: an id is outside the vocabulary.
-        UnsupportedModelError: the head is quantised, or a native head has several rows.
+        UnsupportedModelError: the head is quantised, or a classification head has several rows.
     """
     files = files_of_tensors(folder)
     names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]

@@ -80,7 +80,7 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
         files=f"modules.json: {' -> '.join(names)}",
         read_out=_logit_score(texts, folders[1]) if is_read_out else None,
         chat_template=_chat_template(texts, folders[0]),
-        default_instruction=_default_instruction(settings, is_native=not is_read_out),
+        default_instruction=_default_instruction(settings, has_own_head=not is_read_out),
         activation=read_activation(texts),
         max_tokens=parse_json(texts, join_path(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
         tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
@@ -191,9 +191,9 @@ def join_path(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else name
 
 
-def _default_instruction(settings: dict[str, Any], *, is_native: bool) -> str | None:
+def _default_instruction(settings: dict[str, Any], *, has_own_head: bool) -> str | None:
     prompts = settings.get("prompts")
-    if is_native and prompts == {}:
+    if has_own_head and prompts == {}:
         return ""  # a conversion that was saved without an instruction
     return (prompts or {}).get(settings.get("default_prompt_name"))
 

@@ -20,13 +20,13 @@ from onelogit.checkpoints.metadata import (
 from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.errors import RecipeError, UnsupportedModelError
 from onelogit.options import ModelSpec
-from onelogit.prompts.template import takes_instruction
+from onelogit.prompts.template import check_template
 from onelogit.recipes.families import FAMILIES, UNSUPPORTED
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 from onelogit.recipes.templates import PLAIN_TEMPLATE
 from onelogit.validation import checked_path, checked_recipe
 
-_NATIVE = "ForSequenceClassification"
+_HEAD_SUFFIX = "ForSequenceClassification"
 
 
 class ResolvedRecipe(NamedTuple):
@@ -88,10 +88,10 @@ def _find_folder(spec: ModelSpec, *, with_weights: bool) -> Path:
 def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) -> ResolvedRecipe:
     """The recipe of a model.
 
-    The first of these that applies: the caller's recipe; the files for Sentence Transformers; the fields for vLLM; a
-    native `...ForSequenceClassification` head; the table of families, by id, by base model, by name. Template, token
-    ids and default instruction are taken from the files if they declare them. The scale of the published score and the
-    longest prompt come from the table, because files cannot declare them.
+    The first of these that applies: the caller's recipe; the files for Sentence Transformers; the fields for vLLM; the
+    checkpoint's own `...ForSequenceClassification` head; the table of families, by id, by base model, by name.
+    Template, token ids and default instruction are taken from the files if they declare them. The scale of the
+    published score and the longest prompt come from the table, because files cannot declare them.
 
     Args:
         model: hub id or path.
@@ -107,15 +107,15 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     try:
         found = ResolvedRecipe(recipe, "the caller's recipe") if recipe is not None else _resolve(model, texts)
         if found.recipe.chat_template is not None:
-            takes_instruction(found.recipe.chat_template)  # raises for a template that drops the query or the document
+            check_template(found.recipe.chat_template)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
     except RecipeError as error:
         raise RecipeError(f"{model!r}: {error}") from error
-    is_native = _has_head(texts) and read_vllm_metadata(texts) is None
-    if is_native and found.recipe.read_out is not None:
+    has_own_head = _has_head(texts) and read_vllm_metadata(texts) is None  # vLLM's fields replace the head
+    if has_own_head and found.recipe.read_out is not None:
         raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
-    if not is_native and found.recipe.read_out is None:
+    if not has_own_head and found.recipe.read_out is None:
         raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no classification head")
     licence = read_licence(texts)
     return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
@@ -123,17 +123,17 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
 
 def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
     known = _from_table(model, texts)
-    is_native = _has_head(texts)
+    has_head = _has_head(texts)
     metadata = read_sentence_transformers_metadata(texts)
     if metadata is None:
         metadata = _without_template_for_chat(read_vllm_metadata(texts))
-    if metadata is not None and (metadata.chat_template is not None or known is not None or is_native):
+    if metadata is not None and (metadata.chat_template is not None or known is not None or has_head):
         return _merge(model, metadata, known)
     if metadata is not None:
         raise RecipeError(f"{metadata.files}, but no chat template; pass recipe=Recipe(...)")
-    if is_native:
-        native = _native_head(texts)
-        return _merge(model, native if known is None else replace(native, chat_template=None), known)
+    if has_head:
+        declared = _head_metadata(texts)
+        return _merge(model, declared if known is None else replace(declared, chat_template=None), known)
     if known is not None:
         return known
     raise RecipeError(_unknown_message(_architecture(texts)))
@@ -144,13 +144,13 @@ def _without_template_for_chat(metadata: RerankerMetadata | None) -> RerankerMet
     if metadata is None or metadata.chat_template is None:
         return metadata
     try:
-        takes_instruction(metadata.chat_template)
+        check_template(metadata.chat_template)
     except RecipeError:
         return replace(metadata, chat_template=None)
     return metadata
 
 
-def _native_head(texts: SmallFiles) -> RerankerMetadata:
+def _head_metadata(texts: SmallFiles) -> RerankerMetadata:
     config = parse_json(texts, "config.json")
     joins_plainly = config.get("use_sep_token", config.get("use_pad_token")) is False
     return RerankerMetadata(
@@ -225,7 +225,7 @@ def _architecture(texts: SmallFiles) -> str:
 
 def _has_head(texts: SmallFiles) -> bool:
     """Whether the checkpoint has a classification head: in its architecture, or as modules after it."""
-    return _architecture(texts).endswith(_NATIVE) or read_module_chain(texts) is not None
+    return _architecture(texts).endswith(_HEAD_SUFFIX) or read_module_chain(texts) is not None
 
 
 def _refuse_unsupported(model: str, architecture: str, texts: SmallFiles) -> None:

@@ -37,7 +37,7 @@ def one_logit_head(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None
         weight: the head's rows for the true token and, for a difference, the false one; shape (1 or 2, hidden), in any
             floating dtype.
         bias: of the same rows, shape (1 or 2,), or None.
-        read_out: None if the row is that of a native head.
+        read_out: None if the row is the checkpoint's own classification head.
 
     Source: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/discussions/3
     """

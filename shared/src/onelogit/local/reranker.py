@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 # transformers patches torch while it loads a model; two concurrent loads would leave it patched.
-_loading = threading.Lock()
+_load_lock = threading.Lock()
 
 
 def _renew_lock() -> None:
     """In a forked child, replace the lock: a thread that exists only in the parent may hold it."""
-    global _loading  # noqa: PLW0603  one lock for the process
-    _loading = threading.Lock()
+    global _load_lock  # noqa: PLW0603  one lock for the process
+    _load_lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_renew_lock)
@@ -104,7 +104,7 @@ class Reranker(BaseReranker[LocalScorer]):
         elif options:
             raise InputError(f"a spec already contains its options; put {', '.join(options)} into the spec")
         spec = model.spec if isinstance(model, ResolvedModel) else model
-        with _loading:
+        with _load_lock:
             checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
             classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
         reranker = cls.__new__(cls)

@@ -18,7 +18,7 @@ from onelogit.errors import InputError, RecipeError
 from onelogit.options import LongDocuments
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import Chunk, cut_into_chunks
-from onelogit.prompts.layout import Layout, Part, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
+from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
 from onelogit.prompts.template import compile_prompt, takes_instruction
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import FastTokenizer, added_ids, control_ids, without_limits, without_settings
@@ -30,7 +30,7 @@ Ids: TypeAlias = "array[int]"
 _CACHE_BYTES = 8 * 2**20  # about 5,000 documents of 150 tokens
 
 # Their tokens depend on the text around them.
-_PROBES: tuple[Values, ...] = (
+_SAMPLES: tuple[Values, ...] = (
     {"query": "What is it?", "document": "It is 1.\n\nTwo.", "instruction": "Say."},
     {"query": " \n", "document": "\n ", "instruction": "\r\n"},
     {"query": "\u0301'", "document": "\u0338s\u0301", "instruction": "\u0301e"},
@@ -70,7 +70,7 @@ class Encoder:
         allows_control_tokens = bool(options.get("allow_control_tokens"))
         self._span_tokenizer = without_settings(self._backend, {} if allows_control_tokens else self._control_ids)
         self._token_cache = TokenCache(_CACHE_BYTES)
-        self._layout = lru_cache(maxsize=2)(self._lay_out)
+        self._layout = lru_cache(maxsize=2)(self._new_layout)
         instruction = options.get("instruction")
         self.instruction: str | None = None
         self.instruction = self.checked_instruction(recipe.default_instruction if instruction is None else instruction)
@@ -154,7 +154,7 @@ class Encoder:
                 prompts.append(PromptText(text, owner, is_truncated=bool(parts) and not self._has_chunks))
         return prompts
 
-    def _lay_out(self, has_instruction: bool) -> Layout:
+    def _new_layout(self, has_instruction: bool) -> Layout:
         """The layout, with short spans if they give the same ids as the longest spans."""
         if self._recipe.chat_template is None:
             return lay_out_pair(self._backend, has_types=self._has_types)
@@ -167,7 +167,7 @@ class Encoder:
         for item in items:
             short_items += [item] if isinstance(item, int) else cut_at_boundaries(item, self._span_tokenizer)
         whole, short = lay_out(items, self._span_tokenizer), lay_out(short_items, self._span_tokenizer)
-        whole_rows, short_rows = (self._whole_rows(layout, _PROBES)[0] for layout in (whole, short))
+        whole_rows, short_rows = (self._whole_rows(layout, _SAMPLES)[0] for layout in (whole, short))
         is_equal = [row.ids for row in whole_rows] == [row.ids for row in short_rows]
         return short if is_equal else whole
 
@@ -205,12 +205,12 @@ class Encoder:
 
     def _check_spans(self) -> None:
         """Check for one prompt that its spans give the ids of the whole prompt."""
-        values = _PROBES[0]
+        values = _SAMPLES[0]
         if self._recipe.chat_template is None:
             whole = self._backend.encode(values["query"], values["document"]).ids
         else:
             prompt = compile_prompt(self._recipe.chat_template, self.takes_instruction())
-            if Part() in prompt:
+            if SEAM in prompt:
                 return  # the reference code does not tokenise a prompt with seams as a whole either
             text = fill(prompt, values)
             whole = self._backend.encode(text, add_special_tokens=self._adds_tokens_to(text)).ids

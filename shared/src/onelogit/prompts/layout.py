@@ -25,6 +25,9 @@ class Part(NamedTuple):
     is_stripped: bool = False
 
 
+SEAM = Part()
+"""A position that no token crosses: the texts on both sides are tokenised separately."""
+
 Span = tuple[Part, ...]  # parts of a prompt that follow each other
 
 
@@ -127,7 +130,7 @@ def split_at_control_tokens(prompt: Span, control_ids: Mapping[str, int]) -> Ite
     pattern = f"({'|'.join(map(re.escape, longest_first))})" if control_ids else "((?!))"
     span: list[Part] = []
     for part in prompt:
-        is_seam = part == Part()
+        is_seam = part == SEAM
         for text in re.split(pattern, part.text):
             if span and (is_seam or text in control_ids):
                 yield tuple(span)

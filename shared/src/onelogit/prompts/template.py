@@ -16,21 +16,21 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from onelogit.errors import RecipeError
-from onelogit.prompts.layout import FIELDS, Field, Part, Span, Values, fill
+from onelogit.prompts.layout import FIELDS, SEAM, Field, Part, Span, Values, fill
 
 # Private-use characters, because no template contains them, and jinja's `trim` keeps them.
 _PLACEHOLDERS: dict[Field, str] = {field: f"\ue0f0{field}\ue0f1" for field in FIELDS}
-_SEAM = "\ue0f2"
-_MARKS = re.compile(f"({'|'.join([*_PLACEHOLDERS.values(), _SEAM])})")
+_SEAM_MARK = "\ue0f2"
+_MARKS = re.compile(f"({'|'.join([*_PLACEHOLDERS.values(), _SEAM_MARK])})")
 _FIELD_OF = {placeholder: field for field, placeholder in _PLACEHOLDERS.items()}
-_PROBES = ("a b", " a\n", "{{ query }} {% if %} <|x|>", "word " * 3000)
+_SAMPLES = ("a b", " a\n", "{{ query }} {% if %} <|x|>", "word " * 3000)
 
 
 @lru_cache(maxsize=64)
 def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
     """The whole prompt that a chat template writes, with or without an instruction.
 
-    The result is verified: for probe texts (surrounding white space, template code, a very long text, an empty
+    The result is verified: for sample texts (surrounding white space, template code, a very long text, an empty
     document), it must equal the template's own rendering.
 
     Args:
@@ -42,7 +42,7 @@ def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
             changes the caller's texts (only stripping is supported).
     """
     template = _parse(chat_template)
-    rendered = _render(template, _PLACEHOLDERS, has_instruction, seam=_SEAM)
+    rendered = _render(template, _PLACEHOLDERS, has_instruction, seam=_SEAM_MARK)
     spaced = _render(template, {name: f" {text} " for name, text in _PLACEHOLDERS.items()}, has_instruction)
     stripped = {field for field in FIELDS if f" {_PLACEHOLDERS[field]} " not in spaced}
     prompt = tuple(_part(text, stripped) for text in _MARKS.split(rendered) if text)
@@ -69,13 +69,24 @@ def takes_instruction(chat_template: str) -> bool:
         return False
 
 
+def check_template(chat_template: str) -> None:
+    """Check that a template is for reranking.
+
+    Raises:
+        RecipeError: as `takes_instruction`.
+    """
+    takes_instruction(chat_template)
+
+
 def _part(text: str, stripped: set[Field]) -> Part:
+    if text == _SEAM_MARK:
+        return SEAM
     field = _FIELD_OF.get(text)
-    return Part("" if field or text == _SEAM else text, field, field in stripped)
+    return Part("" if field else text, field, field in stripped)
 
 
 def _verify(prompt: Span, template: jinja2.Template, has_instruction: bool) -> None:
-    for query, document, instruction in product(_PROBES, (*_PROBES, ""), _PROBES[: 2 if has_instruction else 1]):
+    for query, document, instruction in product(_SAMPLES, (*_SAMPLES, ""), _SAMPLES[: 2 if has_instruction else 1]):
         values: Values = {"query": query, "document": document, "instruction": instruction}
         if fill(prompt, values) != _render(template, values, has_instruction):
             raise RecipeError("the chat template changes a query, document or instruction; it may only strip it")
