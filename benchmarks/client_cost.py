@@ -104,7 +104,7 @@ def part_costs(model: str, texts: Corpus, workload: Workload) -> dict[str, float
 
     def measure(pairs: list[tuple[str, str]]) -> dict[str, float]:
         def build() -> list[ScoreRequest]:
-            return builder.build(pairs, loaded.instruction, ScoreRequest(model="m")).requests
+            return builder.build(pairs, loaded.encoder.instruction, ScoreRequest(model="m")).requests
 
         first_time, again = processor_time(build), processor_time(build, 3)
         requests = build()
@@ -113,7 +113,7 @@ def part_costs(model: str, texts: Corpus, workload: Workload) -> dict[str, float
 
         def read() -> None:
             for content, request in zip(responses, requests, strict=True):
-                VLLM_TOKENS.read(json.loads(content), request.count)
+                VLLM_TOKENS.checked_numbers(json.loads(content), request.count)
 
         return {
             "writing and tokenising, us": first_time,

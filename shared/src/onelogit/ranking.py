@@ -42,9 +42,14 @@ def rank_logits(
         check_logit(logit, index)
     order = sorted(range(len(logits)), key=lambda index: -logits[index])  # sorted() is stable: ties by index
     ranking = [Ranked(index, logits[index], to_score(logits[index], activation)) for index in order]
+    return select_top(ranking, top_n, score_threshold)
+
+
+def select_top(ranking: Sequence[Ranked], top_n: int | None, score_threshold: float | None) -> list[Ranked]:
+    """The first `top_n` documents with at least `score_threshold`, in the given order; None for no limit."""
     if score_threshold is not None:
         ranking = [ranked for ranked in ranking if ranked.score >= score_threshold]
-    return ranking[:top_n]
+    return [*ranking[:top_n]]
 
 
 def best_logits(logits: Sequence[float], owners: Sequence[int]) -> list[float]:

@@ -50,7 +50,7 @@ def open_spec(spec: ModelSpec) -> AnyReranker:
 async def aopen_spec(spec: ModelSpec) -> AnyReranker:
     """`open_spec` without blocking the event loop. Cancelling it does not affect other callers."""
     waiting = asyncio.wrap_future(_opening_of(spec))
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark it as retrieved
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs unread errors
     return await asyncio.shield(waiting)
 
 

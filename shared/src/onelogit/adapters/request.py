@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, cast
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
-from onelogit.ranking import Ranked, to_score
+from onelogit.ranking import Ranked, select_top, to_score
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import check_score_threshold, check_top_n, checked_choice
 
@@ -89,15 +89,13 @@ class RankRequest:
 
     def selected(self, ranking: Sequence[Ranked]) -> list[Ranked]:
         """The part of a ranking of all documents to return: without duplicates, rescaled and limited as requested."""
-        keys, activation, threshold = self.keys, self.activation, self.score_threshold
+        keys, activation = self.keys, self.activation
         if keys is not None:
             best = {keys[ranked.index]: ranked for ranked in reversed(ranking)}
             ranking = [ranked for ranked in ranking if best[keys[ranked.index]] is ranked]
         if activation is not None:
             ranking = [ranked._replace(score=to_score(ranked.logit, activation)) for ranked in ranking]
-        if threshold is not None:
-            ranking = [ranked for ranked in ranking if ranked.score >= threshold]
-        return list(ranking[: self.top_n])
+        return select_top(ranking, self.top_n, self.score_threshold)
 
     def in_given_order(self) -> list[Kept]:
         """The first `top_n` documents in the given order, without duplicates."""

@@ -113,7 +113,7 @@ def _load_encoder(model: ModelSpec, facts: TargetFacts) -> LoadedEncoder | None:
 def _count_tokens(loaded: LoadedEncoder | None, query: str, documents: Sequence[str]) -> PromptCount | None:
     if loaded is None:
         return None
-    rows = loaded.encoder.rows([(query, document) for document in documents], loaded.instruction)
+    rows = loaded.encoder.rows([(query, document) for document in documents], loaded.encoder.instruction)
     return PromptCount(sum(len(row.ids) for row in rows), sum(row.is_truncated for row in rows))
 
 

@@ -81,8 +81,8 @@ class RowEncoder:
         ids, error = _PLACEHOLDER_IDS, row["error"]
         if error is None:
             try:
-                rows = self._loaded.encoder.rows([(row["query"], row["document"])], self._loaded.instruction)
-                ids = [*rows[0].ids]
+                encoder = self._loaded.encoder
+                ids = [*encoder.rows([(row["query"], row["document"])], encoder.instruction)[0].ids]
             except InputError as input_error:
                 error = str(input_error)
         return {"tokenized_prompt": ids, "pooling_params": {"use_activation": False}, "error": error}

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.validation import checked_path
 
+# Downloaded for transformers, which also reads the code and vocabularies; `read_texts` reads only some of them.
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
 _OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the same model in other formats
 _INDEX = "model.safetensors.index.json"
@@ -55,7 +56,7 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
 
 
 def _download(name: str, **options: Any) -> str:
-    """The hub's folder, or the cached one if the hub is unreachable; some clients contact the hub even for a commit."""
+    """The hub's folder, or the cached one if it is unreachable; huggingface_hub may ask it even for a cached commit."""
     try:
         return str(snapshot_download(name, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError):

@@ -20,13 +20,11 @@ class LoadedEncoder(NamedTuple):
         model: the model and its recipe.
         tokenizer: the model's own.
         encoder: writes its prompts, within the limits of the options.
-        instruction: from the options, or the recipe's default; None for none.
     """
 
     model: ResolvedModel
     tokenizer: Tokenizer
     encoder: Encoder
-    instruction: str | None
 
 
 class FileTokenizer(NamedTuple):
@@ -52,7 +50,7 @@ def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = N
     model = spec if isinstance(spec, ResolvedModel) else resolve_model(spec)
     tokenizer = read_tokenizer(model.folder, model.texts)
     encoder = Encoder(model.recipe, tokenizer, model.spec.options, position_limit)
-    return LoadedEncoder(model, tokenizer.backend_tokenizer, encoder, encoder.instruction)
+    return LoadedEncoder(model, tokenizer.backend_tokenizer, encoder)
 
 
 def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:

@@ -71,8 +71,8 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     files_of_tensors(folder)  # raises for missing or damaged files, before transformers reads them
     head_rows = None
     layers = None if chain is None else read_module_layers(folder, chain)
-    if recipe.chat_template is not None and chain is None:
-        _refuse_changed_logits(name, config, recipe.read_out)
+    if recipe.chat_template is not None and chain is None:  # a decoder
+        _check_convertible(name, config, recipe.read_out)
         answers = None if recipe.read_out is None else (recipe.read_out.true, recipe.read_out.false)
         ids = None if answers is None else [id for id in answers if isinstance(id, int)]
         head_rows = read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
@@ -146,7 +146,8 @@ def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
     return int(ids[0])
 
 
-def _refuse_changed_logits(name: str, config: PretrainedConfig, read_out: ReadOut | None) -> None:
+def _check_convertible(name: str, config: PretrainedConfig, read_out: ReadOut | None) -> None:
+    """Check that the head's row at the last token gives the model's own logit; raises UnsupportedModelError."""
     for field in _CHANGED_LOGITS if read_out is not None else ():
         value = getattr(config, field, None)
         if value not in (None, 1, 1.0):

@@ -102,8 +102,7 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
         RecipeError: neither the files nor the table have a recipe for the model, or the recipe does not fit it.
         UnsupportedModelError: the model's relevance is not a single logit.
     """
-    architecture = _architecture(texts)
-    _refuse_unsupported(model, architecture, texts)
+    _refuse_unsupported(model, texts)
     try:
         found = ResolvedRecipe(recipe, "the caller's recipe") if recipe is not None else _resolve(model, texts)
         if found.recipe.chat_template is not None:
@@ -112,13 +111,18 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
         raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
     except RecipeError as error:
         raise RecipeError(f"{model!r}: {error}") from error
-    has_own_head = _has_head(texts) and read_vllm_metadata(texts) is None  # vLLM's fields replace the head
-    if has_own_head and found.recipe.read_out is not None:
-        raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
-    if not has_own_head and found.recipe.read_out is None:
-        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no classification head")
+    _check_read_out(model, found.recipe, texts)
     licence = read_licence(texts)
     return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
+
+
+def _check_read_out(model: str, recipe: Recipe, texts: SmallFiles) -> None:
+    architecture = _architecture(texts)
+    has_own_head = _has_head(texts) and read_vllm_metadata(texts) is None  # vLLM's fields replace the head
+    if has_own_head and recipe.read_out is not None:
+        raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
+    if not has_own_head and recipe.read_out is None:
+        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no classification head")
 
 
 def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
@@ -228,8 +232,8 @@ def _has_head(texts: SmallFiles) -> bool:
     return _architecture(texts).endswith(_HEAD_SUFFIX) or read_module_chain(texts) is not None
 
 
-def _refuse_unsupported(model: str, architecture: str, texts: SmallFiles) -> None:
-    config: dict[str, Any] = parse_json(texts, "config.json")
+def _refuse_unsupported(model: str, texts: SmallFiles) -> None:
+    config, architecture = parse_json(texts, "config.json"), _architecture(texts)
     for pattern, reason in UNSUPPORTED.items():
         if re.search(pattern, f"{architecture} {_last_part(model)}", re.IGNORECASE):
             raise UnsupportedModelError(

@@ -21,6 +21,8 @@ _CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_rera
 def build_classifier(checkpoint: Checkpoint) -> PreTrainedModel:
     """The classifier of a checkpoint's parts; it contains the checkpoint's backbone itself, not a copy.
 
+    Head rows become a one-logit head, and a chain's layers a head; without either, the model has its own head.
+
     Raises:
         UnsupportedModelError: transformers has no sequence classifier for this architecture.
     """

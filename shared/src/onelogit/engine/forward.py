@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from onelogit.conversion.head import Float32Head
@@ -16,7 +15,7 @@ from onelogit.prompts.token_rows import TokenRow
 
 
 def has_own_head(classifier: PreTrainedModel) -> bool:
-    """Whether the logit is computed by the checkpoint's own head instead of a converted one."""
+    """Whether the classifier's own forward gives the logit; False for decoders from `sequence_classifier`."""
     return not isinstance(getattr(classifier, "score", None), Float32Head)
 
 
@@ -39,7 +38,8 @@ def context_for(
 
 def one_token_key_values(classifier: PreTrainedModel) -> LayerKeyValues:
     """Keys and values of one token, with the layers' shapes, dtypes and devices."""
-    # A row of three tokens in a batch of two: its keys are carried on. A batch of one token would recompile layers.
+    # Three tokens do not fit in a batch of two, so the keys of the first two are carried to the next batch. With one
+    # token in the batch, compiled layers would be compiled again.
     context = context_for(next_batch([(0, 0, 0)], Cursor(), 2), classifier, 2)
     prefix_tree_hidden(classifier, context)
     return [layer.part(0, 1) for layer in context.carry]
@@ -89,8 +89,8 @@ def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tens
 @torch.inference_mode()
 def converted_head_logits(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
     """The logits of last hidden states, shape (rows, hidden); float32, shape (rows,)."""
-    head = classifier.get_submodule("score")
-    return linear(hidden.float(), head.weight, head.bias)[:, 0]  # type: ignore[arg-type]
+    logits: Tensor = classifier.get_submodule("score")(hidden)
+    return logits[:, 0]
 
 
 def _padded(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> Tensor:

@@ -45,6 +45,7 @@ class ModelRunner:
         is_compiled: compile the layers, if prefixes are shared.
 
     Attributes:
+        prefix_cache: keys and values kept between calls; None if prefixes are not shared or the size is 0.
         batch_tokens: halved each time a batch does not fit into the memory.
         shares_prefixes: whether shared prefixes are computed once.
     """
@@ -68,14 +69,15 @@ class ModelRunner:
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
 
     def logits(self, rows: Sequence[TokenRow]) -> list[float]:
-        """The logit of each row, in the order of the rows."""
+        """The logit of each row, in the order of the rows. Raises as `compute`."""
         logits = dict(logit for pending in self.compute(rows) for logit in pending.logits())
         return [logits[index] for index in range(len(rows))]
 
     def compute(self, rows: Sequence[TokenRow]) -> Iterator[PendingLogits]:
         """The logit of each row, from the converted head at its last token or from the classifier's own head.
 
-        Identical rows are computed once. A batch that does not fit in memory is computed again in smaller batches.
+        Identical rows are computed once. A batch that does not fit in memory is computed again in smaller batches;
+        if a single row does not fit, its RuntimeError or MemoryError is raised.
 
         Yields:
             The float32 logits of some rows, once their batch is launched on the device; each row once, in any order.

@@ -25,7 +25,7 @@ from onelogit.prompts.token_rows import TokenRow
 logger = logging.getLogger(__name__)
 
 _SAMPLE_ENDINGS = ((7, 8, 9), range(200, 220), (*range(200, 210), *range(300, 330)))
-_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # relative to the norm; about 1 if rows attend to each other
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # relative to the norm; rows that attend to each other differ by about 1
 
 
 def prepare(classifier: PreTrainedModel, *, is_compiled: bool) -> bool:

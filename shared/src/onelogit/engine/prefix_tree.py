@@ -16,7 +16,7 @@ Ids = tuple[int, ...]
 MAX_KEYS_PER_TOKEN = 16  # limits the keys that attention gathers if short segments follow long prefixes
 
 OWN, CARRIED, CACHED = range(3)
-"""The sources of keys: the batch itself, the batch before it, the prefix cache."""
+"""The sources of keys: the batch itself, the batch before it, the prefix cache; in the order of `KeySources`."""
 
 
 class KeySpan(NamedTuple):
@@ -34,8 +34,8 @@ KeyPath = tuple[KeySpan, ...]
 class CachedPrefix(NamedTuple):
     """A prefix of a row that is in the prefix cache; it has `length` tokens.
 
-    `spans` are the slots of its keys, each from start to stop; None if other prefixes that the batch needs leave no
-    room for it on the device.
+    `spans` are the slots of its keys on the device, each from start to stop. None if it is on the host, and prefixes
+    that the current batch needs leave no room on the device: the row must wait for the next batch.
     """
 
     length: int

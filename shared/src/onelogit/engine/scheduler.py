@@ -72,7 +72,7 @@ class RequestBatch(Generic[Item]):
     """Requests that are computed together.
 
     Attributes:
-        items: the items of all requests that have no logit yet.
+        items: the requests' items without a logit.
         is_launched: whether no more items will be launched.
         has_failed: whether to compute missing logits again, each request on its own.
     """
@@ -137,13 +137,13 @@ class Scheduler(Generic[Item]):
 
         Args:
             items: never changed.
-            future: created by the caller, who can cancel it at any time.
+            future: created by the caller, who can cancel it at any time. It raises errors of the computation and of
+                `on_progress`, or OnelogitError if the scheduler is closed later or an item got no logit.
             on_progress: called from the computing thread with the number of items done since its last call. It must be
                 quick; an exception in it fails this request.
 
         Raises:
-            OnelogitError: the scheduler is closed. The future raises errors of the computation or of `on_progress`, or
-                OnelogitError if the scheduler is closed later or an item got no logit.
+            OnelogitError: the scheduler is closed, or `on_progress` calls this.
         """
         if self.is_closed:
             raise OnelogitError(_CLOSED)

@@ -38,7 +38,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Reranker(BaseReranker[LocalScorer]):
-    """A decoder language model that orders documents by their relevance to a query.
+    """A local model, a decoder or an encoder, that orders documents by their relevance to a query.
 
     Safe to use from many threads and event loops at once: calls that wait at the same time are computed together, as
     one prefix tree. Also a context manager, which closes it.
@@ -79,6 +79,7 @@ class Reranker(BaseReranker[LocalScorer]):
         name: str,
         options: ScoringOptions,
     ) -> None:
+        """Set all attributes. `load` keeps options that the constructor refuses, so it calls this instead."""
         activation = checked_choice("activation", options.get("activation"), Activation)
         self.recipe = recipe
         self.name = name

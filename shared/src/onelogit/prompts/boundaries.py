@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, models
 
 from onelogit.prompts.layout import Part, Span
 
-# In Unicode normalisation, no character composes with an ASCII character after it.
+# In Unicode normalisation, no character composes with an ASCII character after it: a cut before one changes nothing.
 _LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD"}
-# The only assertion in GPT-like patterns. It depends on one character, which is constant next to every cut.
+# The only assertion in GPT-like patterns. It looks at the next character, which is constant text after every cut.
 _ONE_AHEAD = r"(?!\S)"
 _ASSERTION = re.compile(r"\(\?[=!<]|(?<!\[)\^|\$|\\[bBAzZGKkyY\d]")
 

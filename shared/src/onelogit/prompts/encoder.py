@@ -78,6 +78,7 @@ class Encoder:
         if not allows_control_tokens:
             self._check_control_tokens()
 
+    @property
     def takes_instruction(self) -> bool:
         """Whether the prompt has a place for an instruction."""
         return self._recipe.chat_template is not None and takes_instruction(self._recipe.chat_template)
@@ -85,7 +86,7 @@ class Encoder:
     @property
     def is_document_first(self) -> bool:
         """Whether the document comes before the query in the prompt."""
-        return self._layout(self.takes_instruction()).is_document_first
+        return self._layout(self.takes_instruction).is_document_first
 
     def checked_instruction(self, instruction: str | None) -> str | None:
         """The given instruction, or the encoder's default for None.
@@ -96,7 +97,7 @@ class Encoder:
         if instruction is None:
             return self.instruction
         check_text(instruction, "the instruction")
-        if instruction and not self.takes_instruction():
+        if instruction and not self.takes_instruction:
             raise InputError(f"the family {self._recipe.family} takes no instruction, but {instruction!r} was given")
         return instruction
 
@@ -209,12 +210,12 @@ class Encoder:
         if self._recipe.chat_template is None:
             whole = self._backend.encode(values["query"], values["document"]).ids
         else:
-            prompt = compile_prompt(self._recipe.chat_template, self.takes_instruction())
+            prompt = compile_prompt(self._recipe.chat_template, self.takes_instruction)
             if SEAM in prompt:
                 return  # the reference code does not tokenise a prompt with seams as a whole either
             text = fill(prompt, values)
             whole = self._backend.encode(text, add_special_tokens=self._adds_tokens_to(text)).ids
-        (row,), _ = self._whole_rows(self._layout(self.takes_instruction()), [values])
+        (row,), _ = self._whole_rows(self._layout(self.takes_instruction), [values])
         if [*row.ids] != whole:
             raise RecipeError(
                 "this tokenizer gives other ids for a prompt that is cut at its control tokens: "

@@ -25,9 +25,7 @@ class Part(NamedTuple):
     is_stripped: bool = False
 
 
-SEAM = Part()
-"""A position that no token crosses: the texts on both sides are tokenised separately."""
-
+SEAM = Part()  # no token crosses it: the texts on both sides are tokenised separately
 Span = tuple[Part, ...]  # parts of a prompt that follow each other
 
 

@@ -70,19 +70,13 @@ def takes_instruction(chat_template: str) -> bool:
 
 
 def check_template(chat_template: str) -> None:
-    """Check that a template is for reranking.
-
-    Raises:
-        RecipeError: as `takes_instruction`.
-    """
+    """Check that a template is for reranking. Raises as `takes_instruction`."""
     takes_instruction(chat_template)
 
 
 def _part(text: str, stripped: set[Field]) -> Part:
-    if text == _SEAM_MARK:
-        return SEAM
     field = _FIELD_OF.get(text)
-    return Part("" if field else text, field, field in stripped)
+    return SEAM if text == _SEAM_MARK else Part("" if field else text, field, field in stripped)
 
 
 def _verify(prompt: Span, template: jinja2.Template, has_instruction: bool) -> None:

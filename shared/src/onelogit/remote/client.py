@@ -88,7 +88,7 @@ class Client:
         Raises:
             OnelogitError: the client is closed. The future raises it if the client is closed while it runs.
         """
-        with self._lock():
+        with self._process_lock():
             loop = self._loop_thread().loop
             return asyncio.run_coroutine_threadsafe(self._until_closed(work), loop)
 
@@ -116,7 +116,7 @@ class Client:
 
         async def send(request: ScoreRequest) -> list[float]:
             response = await self._send_with_retries("POST", protocol.path, protocol.body(request))
-            numbers = protocol.read(response, request.count)
+            numbers = protocol.checked_numbers(response, request.count)
             if on_done is not None:
                 on_done(len(numbers))
             return numbers
@@ -141,7 +141,7 @@ class Client:
 
     def close(self) -> None:
         """End the thread and close the connections; running calls raise OnelogitError."""
-        with self._lock():
+        with self._process_lock():
             self.is_closed = True
             thread = self._loop_threads.pop(os.getpid(), None)
         if thread is not None:
@@ -202,7 +202,7 @@ class Client:
             self._loop_threads[pid] = LoopThread(self._custom_http, self._timeout_s, self._requests_at_once)
         return self._loop_threads[pid]
 
-    def _lock(self) -> threading.Lock:
+    def _process_lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
 

@@ -65,7 +65,7 @@ class ProtocolSpec:
         """Whether requests carry token ids, so that the client writes the prompts; `options` needs to know it too."""
         return self.name in get_args(TokenProtocol)
 
-    def read(self, response: object, count: int) -> list[float]:
+    def checked_numbers(self, response: object, count: int) -> list[float]:
         """The numbers of a response, in the order of the request.
 
         Raises:

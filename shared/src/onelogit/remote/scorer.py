@@ -41,7 +41,7 @@ class RemoteScorer:
         self._loaded = load_encoder(spec) if spec.writes_prompts else None
         if self._loaded is not None:
             self.recipe: Recipe | None = self._loaded.model.recipe
-            self.instruction = self._loaded.instruction
+            self.instruction = self._loaded.encoder.instruction
         else:  # the server writes the prompts, and has its own default instruction
             self.recipe = None if spec.model is None else known_recipe(spec.model)
             self.instruction = self._checked_instruction(options.get("instruction"))
@@ -153,7 +153,7 @@ class RemoteScorer:
         return self._served_name or None
 
     async def _check_instruction_is_used(self, instruction: str | None) -> None:
-        """Raise InputError if the server writes the prompts and gives the same score with and without instruction."""
+        """Raise InputError if the server ignores an instruction: requests with and without it get the same score."""
         if self._loaded is not None or not instruction or instruction in self._working_instructions:
             return
         plain = ScoreRequest(query="a", documents=["b"], model=await self._find_served_name(), raw=self._raw)
@@ -178,7 +178,7 @@ class RemoteScorer:
 
 
 def _check_template(protocol: ProtocolSpec, template: str | None, model: str | None) -> None:
-    """Raise InputError if `template` is missing or does not fit the protocol, or a model is needed and missing."""
+    """Raise InputError if `template` does not fit the protocol, is missing for texts, or needs a model and has none."""
     if protocol.sends_tokens and template not in (None, "client"):
         raise InputError(f"protocol={protocol.name!r} sends token ids, so template must be 'client', not {template!r}")
     if not protocol.sends_tokens and template not in ("client", "server"):

@@ -76,7 +76,7 @@ class AttentionContext:
         return self._ends[device]
 
     def attend(self, query: Tensor, own: KeyValue, layer: int, scaling: float | None, window: int | None) -> Tensor:
-        """The output of attention for each token of the batch.
+        """The output of attention for each token. Also stores the keys needed afterwards: call it layer by layer, once.
 
         Args:
             query: shape (heads, tokens, head_dim).

@@ -47,12 +47,12 @@ class FlashVarlenAttention:
         self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
     ) -> Tensor:
         sequences = self._sequences(len(sources.own.keys), query.device, ends_only=ends_only)
-        queries = query.transpose(0, 1)
-        is_whole = not ends_only and len(queries) == len(self._batch.ids)
+        tokens = query.transpose(0, 1)
+        is_whole = not ends_only and len(tokens) == len(self._batch.ids)
         keys, values = _gather(sequences.keys, sources)
         varlen_attention: Any = _varlen_attention()
         attended: Tensor = varlen_attention(
-            queries if is_whole else queries[sequences.query_indices],
+            tokens if is_whole else tokens[sequences.query_indices],
             keys,
             values,
             sequences.query_starts,
@@ -64,8 +64,7 @@ class FlashVarlenAttention:
         )
         if is_whole:
             return attended
-        output = queries.new_zeros((*queries.shape[:2], values.shape[-1]))
-        return output.index_copy_(0, sequences.query_indices, attended)
+        return tokens.new_zeros((*tokens.shape[:2], values.shape[-1])).index_copy_(0, sequences.query_indices, attended)
 
     def copy_outgoing(self, sources: KeySources) -> KeyValue:
         return _gather(self._outgoing_indices(len(sources.own.keys), sources.own.keys.device), sources)
@@ -76,8 +75,7 @@ class _GatherIndices(NamedTuple):
 
     Attributes:
         own_or_carried: indices of the path's own and carried keys, in the concatenation of these two sources.
-        cached: for each key of the path, its index in the prefix cache, or 0 for an own or carried key; None if no key
-            is cached.
+        cached: for each key of the path, its index in the prefix cache, or 0 if it has none; None if all have none.
         targets: indices of the own and carried keys on the path.
     """
 
