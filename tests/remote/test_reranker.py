@@ -61,7 +61,7 @@ def test_callers_with_the_same_options_share_one_remote_reranker(model: str):
     with pytest.raises(InputError, match="give a url"):
         open_reranker(model, protocol="tei")
     with pytest.raises(InputError, match="two models"):
-        open_reranker(model, url="http://127.0.0.1:9", model=model)
+        open_reranker(model, url="http://127.0.0.1:9", model="another/model")
 
 
 @pytest.mark.parametrize(
