@@ -56,7 +56,7 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
 
 
 def _download(name: str, **options: Any) -> str:
-    """The hub's folder, or the cached one if it is unreachable; huggingface_hub may ask it even for a cached commit."""
+    """The hub's folder, or the cached one if the hub is unreachable; the hub may be asked even for a cached commit."""
     try:
         return str(snapshot_download(name, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError):

@@ -67,7 +67,7 @@ class PrefixCache:
         self._pinned.clear()
 
     def insert(self, prefixes: Sequence[Ids], key_values: LayerKeyValues) -> None:
-        """Cache prefixes, the last ones that fit; `key_values` contain all in order. RuntimeError: memory ran out."""
+        """Cache the last prefixes that fit; `key_values` contain all in order. Raises RuntimeError without memory."""
         starts = accumulate(map(len, prefixes), initial=0)
         new = {ids: [(start, start + len(ids))] for ids, start in zip(prefixes, starts, strict=False)}
         for ids in filter(self._device.touch, prefixes):

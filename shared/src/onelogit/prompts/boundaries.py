@@ -34,7 +34,7 @@ _LONGER = ("   ", "\t\t\t", "\n\n\n", "\r\n\r\n", " \n ", "111", "1111", "...", 
 _ASCII = map(chr, range(128))
 _AFTER = tuple(dict.fromkeys([*_KINDS, "", *_LONGER, *_RARE, *_ASCII]))
 _BEFORE = tuple(dict.fromkeys([*_AFTER, *map("".join, product(_KINDS, _KINDS))]))
-_PARTNERS = 3  # this many of the first texts on each side are combined with every text on the other side
+_PARTNERS = 3  # the first texts of each side, a letter, a space and a newline, are combined with all of the other side
 
 
 def cut_at_boundaries(span: Span, tokenizer: Tokenizer) -> Iterator[Span]:
