@@ -70,7 +70,8 @@ def test_a_spec_survives_pickling():
     ("make", "message"),
     [
         (lambda: ModelSpec(None), "the model must be a hub id or a path, not a NoneType"),
-        (lambda: ModelSpec("m", options={"devise": "cpu"}), "unknown option 'devise'"),
+        (lambda: ModelSpec("m", options={"devise": "cpu"}), r"unknown option 'devise' \(did you mean 'device'\?\)"),
+        (lambda: ModelSpec("m", options=3), "options must be a dictionary, not 3"),  # type: ignore[arg-type]
         (lambda: ModelSpec("m", options={"attempts": 3}), "'attempts' is not an option of a local model"),
         (lambda: ModelSpec("m", "http://a", {"dtype": "float32"}), "'dtype' is not an option of a server"),
         (lambda: ModelSpec.of("m", {"model": "n"}), "two models are named"),

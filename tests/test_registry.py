@@ -1,12 +1,15 @@
 """One set of weights for all who name the same model and options, for as long as one of them holds it."""
 
 import gc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from weakref import ref
 
 import pytest
 
-from onelogit import InputError, open_reranker
+from onelogit import CheckpointError, InputError, open_reranker
+from onelogit.recipes.families import FAMILIES
 from support.tiny import Tiny
 
 
@@ -49,3 +52,11 @@ def test_an_option_of_zero_is_refused_though_another_reranker_is_open(option: st
     with pytest.raises(InputError, match=f"{option} must be a whole number from 1 up"):
         open_reranker(str(tiny_qwen.folder), **{option: 0})  # type: ignore[typeddict-item]
     assert open_reranker(str(tiny_qwen.folder), trust_remote_code=False) is kept
+
+
+def test_a_model_that_could_not_be_opened_can_be_opened_later(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    with pytest.raises(CheckpointError, match="no folder"):
+        open_reranker(str(tmp_path / "model"))
+    checkpoint("model")
+
+    assert open_reranker(str(tmp_path / "model"), recipe=FAMILIES[0]).recipe.family == FAMILIES[0].family

@@ -172,7 +172,7 @@ def test_a_quantisation_is_given_as_a_configuration_of_transformers_or_as_its_fi
 
 
 def test_a_quantisation_that_is_not_plain_data_is_refused(tiny_qwen: Tiny):
-    with pytest.raises(InputError, match="quantization_config contains <object .* which is not plain data; pass"):
+    with pytest.raises(InputError, match="quantization_config contains <object .*: not plain data; pass"):
         open_reranker(str(tiny_qwen.folder), quantization_config={"quant_method": object()})
 
 

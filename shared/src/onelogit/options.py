@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self, cast, get_args
@@ -167,11 +168,10 @@ class ModelSpec:
             object.__setattr__(self, "model", os.fspath(self.model))
         check_options(self.options)
         options = {name: value for name, value in self.options.items() if value is not None}
-        kind, place = (
-            (LoadOptions, "a local model; give a url as well") if self.url is None else (RemoteOptions, "a server")
-        )
+        local = "a local model; for a server, give a url to open_reranker or use RemoteReranker"
+        kind: type = LoadOptions if self.url is None else RemoteOptions
         for name in options.keys() - kind.__annotations__:
-            raise InputError(f"{name!r} is not an option of {place}")
+            raise InputError(f"{name!r} is not an option of {local if self.url is None else 'a server'}")
         object.__setattr__(self, "options", MappingProxyType(options))
 
     @classmethod
@@ -266,19 +266,17 @@ def is_secret_header(name: str) -> bool:
 
 
 def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
-    """Check the names of options, and the type of quantization_config.
-
-    Raises:
-        InputError: an option is unknown, or quantization_config is neither a configuration nor its fields.
-    """
+    """Raise InputError for unknown options, or a quantization_config that is neither a configuration nor its fields."""
+    if not isinstance(options, Mapping):
+        raise InputError(f"options must be a dictionary, not {options!r}")
     known = kind.__annotations__
-    for name in options:
-        if name not in known:
-            raise InputError(f"unknown option {name!r}; the options are {', '.join(known)}")
-    quantization = options.get("quantization_config")
-    if quantization is not None and not isinstance(quantization, Mapping) and not hasattr(quantization, "to_dict"):
-        kind_of = type(quantization).__name__
-        raise InputError(f"quantization_config must be a configuration of transformers, or its fields, not a {kind_of}")
+    for name in options.keys() - known:
+        close = "".join(f" (did you mean {each!r}?)" for each in get_close_matches(str(name), known, n=1))
+        raise InputError(f"unknown option {name!r}{close}; the options are {', '.join(known)}")
+    config = options.get("quantization_config")
+    if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
+        found = type(config).__name__
+        raise InputError(f"quantization_config must be a configuration of transformers, or its fields, not a {found}")
 
 
 def plain_options(options: OpenOptions) -> OpenOptions:
@@ -300,7 +298,7 @@ def _plain_quantization(config: Any) -> Any:
         if type(value).__name__ == "dtype":
             return str(value).removeprefix("torch.")
         raise InputError(
-            f"quantization_config contains {value!r}, which is not plain data; pass a configuration of transformers"
+            f"quantization_config contains {value!r}: not plain data; pass a configuration of transformers"
         )
 
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config, default=plain))

@@ -8,7 +8,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.load.serializable import Serializable
 from langchain_core.runnables import RunnableLambda
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Unpack
 
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
@@ -63,7 +63,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     url: str | None = None
     protocol: Protocol | None = None
     api_key: SecretStr | None = None
-    options: Annotated[OpenOptions, AfterValidator(plain_options)] = Field(default_factory=OpenOptions)
+    options: Annotated[OpenOptions, BeforeValidator(plain_options)] = Field(default_factory=OpenOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
     score_threshold: float | None = Field(default=None, strict=True)
     instruction: str | None = None

@@ -12,7 +12,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType, PromptMixin
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import Kept, OnError, RankRequest, RerankerHandle, fields_of, plain_options, rank_options
@@ -53,7 +53,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     url: str | None = None
     protocol: Protocol | None = None
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    options: Annotated[OpenOptions, AfterValidator(plain_options)] = Field(default_factory=OpenOptions)
+    options: Annotated[OpenOptions, BeforeValidator(plain_options)] = Field(default_factory=OpenOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
     score_threshold: float | None = Field(default=None, strict=True)
     instruction: str | None = None
