@@ -31,7 +31,7 @@ from support.tiny import Tiny
         (("--repeats", "0"), "--repeats must be a whole number from 1 up"),
         (("--plot", "/nowhere/a.png"), "in an existing folder"),
         (("--plot", "a.txt"), "must end in .png, .svg, .pdf"),
-        (("--template", "server"), "'template' is not an option of a local model; for a server, give a url"),
+        (("--template", "server"), "'template' is not an option of a local model: use RemoteReranker or give a url"),
         (("--url", "http://127.0.0.1:9", "--dtype", "float32"), "'dtype' is not an option of a server"),
         (("--texts", "/nowhere"), "/nowhere cannot be read"),
         (("--texts", os.devnull), "/dev/null has no documents"),

@@ -165,7 +165,7 @@ def test_a_server_ranks_if_its_url_is_given(capsys: pytest.CaptureFixture[str], 
         ((QUERY, "a", "--url", "127.0.0.1:9"), "--url must be an http or https url"),
         (
             (QUERY, "a", "--protocol", "rerank"),
-            "'protocol' is not an option of a local model; for a server, give a url",
+            "'protocol' is not an option of a local model: use RemoteReranker or give a url",
         ),
         ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template needs prompts that the client"),
         ((), "the following arguments are required: query; see onelogit rank --help"),

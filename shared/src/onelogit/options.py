@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, Self, cast, get_args
+from typing import Any, Final, Literal, Self, cast
 
 from typing_extensions import TypedDict
 
@@ -56,8 +58,8 @@ class ScoringOptions(_PromptOptions, total=False):
             A token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
         document_cache_host_bytes: CPU memory for entries evicted from the device. It is pinned with CUDA, where each
             layer's share is rounded down to a power of two. The keys of a batch must still fit on the device.
-        compile: compile the layers with PyTorch, if prefixes are shared. Calls are faster; loading takes up to a
-            minute longer. On a CPU it needs a C++ compiler.
+        compile: compile the layers, if prefixes are shared: faster calls, up to a minute more to load. On a CPU it
+            needs a C++ compiler.
         activation: "sigmoid" or "identity", from logit to score, instead of the recipe's activation.
         allow_control_tokens: read `<|im_end|>` and the like in a query or document as control tokens, as the
             families' reference code does. By default they are plain text.
@@ -77,8 +79,7 @@ class LoadOptions(ScoringOptions, _SourceOptions, total=False):
         dtype: "bfloat16", "float16" or "float32", of the backbone; by default the checkpoint's, if the device has it.
         recipe: replaces the recipe of the model's files or family; a `Recipe`, or the dictionary of `recipe_fields`.
         revision: branch, tag or commit of a model on the hub.
-        token: for a private or gated model on the hub; by default the token of the hub's login. Prefer logging in:
-            frameworks write an adapter's options into their dumps.
+        token: for a private or gated model on the hub; by default the token of the hub's login.
         device_map: passed to transformers, instead of `device`.
         attn_implementation: passed to transformers. Prefixes are shared only with "sdpa", the default.
         quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or its
@@ -140,12 +141,11 @@ class OpenOptions(LoadOptions, RemoteOptions, total=False):
     model: str | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ModelSpec:
     """Which reranker to open: a local model or a server, with options, which the constructor checks. Hashable.
 
-    Two specs are equal if they name the same model or server with the same options; the hub token is ignored, because
-    it does not affect the model.
+    Specs are equal if they name the same model or server with the same options; the hub token is ignored.
 
     Attributes:
         model: hub id or path of a folder; None for a server whose model is not named.
@@ -159,7 +159,6 @@ class ModelSpec:
     model: str | None
     url: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    _key: tuple[object, ...] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
@@ -168,10 +167,13 @@ class ModelSpec:
             object.__setattr__(self, "model", os.fspath(self.model))
         check_options(self.options)
         options = {name: value for name, value in self.options.items() if value is not None}
-        local = "a local model; for a server, give a url to open_reranker or use RemoteReranker"
-        kind: type = LoadOptions if self.url is None else RemoteOptions
+        kind, place = (
+            (RemoteOptions, "a server")
+            if self.url
+            else (LoadOptions, "a local model: use RemoteReranker or give a url")
+        )
         for name in options.keys() - kind.__annotations__:
-            raise InputError(f"{name!r} is not an option of {local if self.url is None else 'a server'}")
+            raise InputError(f"{name!r} is not an option of {place}")
         object.__setattr__(self, "options", MappingProxyType(options))
 
     @classmethod
@@ -197,14 +199,7 @@ class ModelSpec:
 
     @property
     def load_options(self) -> "LoadOptions":
-        """The options of a local model."""
         return cast("LoadOptions", dict(self.options))
-
-    @property
-    def writes_prompts(self) -> bool:
-        """Whether this process writes the prompts, from the model's small files, instead of a server."""
-        sends_tokens = self.options.get("protocol") in (None, *get_args(TokenProtocol))
-        return self.url is None or sends_tokens or self.options.get("template") == "client"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelSpec) and self.key == other.key
@@ -212,12 +207,10 @@ class ModelSpec:
     def __hash__(self) -> int:
         return hash(self.key)
 
-    @property
+    @cached_property
     def key(self) -> tuple[object, ...]:
-        """The values that equal specs share: url, model, and all options except the token. Computed once."""
-        if self._key is None:
-            object.__setattr__(self, "_key", self._key_without("token"))
-        return cast("tuple[object, ...]", self._key)
+        """The values that equal specs share: url, model, and all options except the token."""
+        return self._key_without("token")
 
     def is_same_model(self, other: "ModelSpec") -> bool:
         """Whether both name the same model and options; token and API key are ignored."""
@@ -261,8 +254,7 @@ def is_demo(name: str) -> bool:
 
 def is_secret_header(name: str) -> bool:
     """Whether a header of this name may hold a secret."""
-    words = ("auth", "key", "token", "secret", "cookie", "password", "credential")
-    return any(word in str(name).lower() for word in words)
+    return bool(re.search("auth|key|token|secret|cookie|password|credential", str(name), re.IGNORECASE))
 
 
 def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
@@ -283,25 +275,20 @@ def plain_options(options: OpenOptions) -> OpenOptions:
     """The options that are not None, as data that every framework can serialise; raises as `check_options`."""
     check_options(options)
     recipe = options.get("recipe")
+    config: Any = options.get("quantization_config")
+    config = config.to_dict() if hasattr(config, "to_dict") else config
     plain = {
         **options,
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
-        "quantization_config": _plain_quantization(options.get("quantization_config")),
+        "quantization_config": json.loads(json.dumps(config, default=_dtype_name)),
     }
     return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})
 
 
-def _plain_quantization(config: Any) -> Any:
-    """The fields of a configuration of transformers, with dtypes as names and enumeration members as values."""
-
-    def plain(value: object) -> str:
-        if type(value).__name__ == "dtype":
-            return str(value).removeprefix("torch.")
-        raise InputError(
-            f"quantization_config contains {value!r}: not plain data; pass a configuration of transformers"
-        )
-
-    return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config, default=plain))
+def _dtype_name(value: object) -> str:
+    if type(value).__name__ == "dtype":
+        return str(value).removeprefix("torch.")
+    raise InputError(f"quantization_config contains {value!r}: not plain data; pass a configuration of transformers")
 
 
 def without_secrets(options: OpenOptions) -> OpenOptions:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.load_encoder import writes_prompts
 from onelogit.checkpoints.resolve import fetch_weights, resolve_model
 from onelogit.options import API_KEY_VARIABLE, ModelSpec, OpenOptions, plain_options
 from onelogit.recipes.recipe import recipe_fields
@@ -47,7 +48,7 @@ def model_label(spec: ModelSpec) -> str:
         name: value for name, value in spec.options.items() if name not in _WITHOUT_EFFECT and value is not False
     }
     facts["raw_logits"] = spec.options.get("raw_logits")
-    if spec.model is not None and spec.writes_prompts:
+    if spec.model is not None and writes_prompts(spec):
         facts |= _facts_of(spec)
     digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     is_folder = spec.model is not None and checked_path(spec.model).is_dir()

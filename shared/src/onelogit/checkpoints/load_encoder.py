@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from tokenizers import Tokenizer
 
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
 from onelogit.errors import CheckpointError
-from onelogit.options import ModelSpec
+from onelogit.options import ModelSpec, TokenProtocol
 from onelogit.prompts.encoder import Encoder
 
 
@@ -33,6 +33,12 @@ class FileTokenizer(NamedTuple):
     backend_tokenizer: Tokenizer
     bos_token: str | None
     model_input_names: tuple[str, ...] = ()
+
+
+def writes_prompts(spec: ModelSpec) -> bool:
+    """Whether this process writes the prompts, from the model's small files, instead of a server."""
+    sends_tokens = spec.options.get("protocol") in (None, *get_args(TokenProtocol))
+    return spec.url is None or sends_tokens or spec.options.get("template") == "client"
 
 
 def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = None) -> LoadedEncoder:

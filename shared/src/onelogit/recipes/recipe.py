@@ -84,7 +84,7 @@ def recipe_from(plain: Mapping[str, Any]) -> Recipe:
         if values.get("read_out") is not None:
             values["read_out"] = ReadOut(**_checked_types(ReadOut, values["read_out"]))
         return Recipe(**_checked_types(Recipe, values))
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         names = ", ".join(field.name for field in fields(Recipe))
         raise RecipeError(
             f"invalid recipe: {error}. The fields of a recipe are {names}; the fields of read_out are true, false and "

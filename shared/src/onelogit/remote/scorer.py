@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from onelogit.base_reranker import PairLogits, Pairs
-from onelogit.checkpoints.load_encoder import load_encoder
+from onelogit.checkpoints.load_encoder import load_encoder, writes_prompts
 from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
 from onelogit.export import probe
@@ -38,7 +38,7 @@ class RemoteScorer:
         self._raw = options.get("raw_logits") is not False
         self._served_name = options.get("served_name")
         self._spec = spec
-        self._loaded = load_encoder(spec) if spec.writes_prompts else None
+        self._loaded = load_encoder(spec) if writes_prompts(spec) else None
         if self._loaded is not None:
             self.recipe: Recipe | None = self._loaded.model.recipe
             self.instruction = self._loaded.encoder.instruction
