@@ -1,10 +1,8 @@
 """What import-linter cannot say: what an import loads, in a fresh interpreter, and the form of the packages."""
 
 import ast
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,25 +70,6 @@ def test_an_adapter_imports_the_cores_public_names_and_its_framework(file: Path)
 def test_every_file_opens_with_what_it_is():
     for file in [*CORE.rglob("*.py"), *PACKAGES.rglob("*.py")]:
         assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file
-
-
-def test_contributing_shows_the_layers_that_import_linter_checks():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    lines = text.partition("## The packages")[2].split("```")[1].strip().splitlines()
-
-    shown = [re.split(r"\s{2,}", line.strip())[0] for line in lines]
-
-    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
-    assert shown == [layer.replace("onelogit.", "") for layer in layers]
-
-
-def test_contributing_names_existing_files():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    named = [name for name in re.findall(r"`([a-z_/]+/[a-z_]+\.py)`", text) if "NAME" not in name]
-
-    assert len(named) > 10
-    assert [name for name in named if not (CORE / name).exists() and not (ROOT / name).exists()] == []
 
 
 def test_no_file_is_longer_than_three_hundred_lines():
