@@ -1,9 +1,11 @@
 """One batch of rows -> its hidden states or logits, in one pass through a model, on the model's device."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from onelogit.conversion.head import Float32Head
@@ -89,8 +91,8 @@ def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tens
 @torch.inference_mode()
 def converted_head_logits(classifier: PreTrainedModel, hidden: Tensor) -> Tensor:
     """The logits of last hidden states, shape (rows, hidden); float32, shape (rows,)."""
-    logits: Tensor = classifier.get_submodule("score")(hidden)
-    return logits[:, 0]
+    head: Any = classifier.score
+    return linear(hidden.float(), head.weight, head.bias)[:, 0]  # as `Float32Head.forward`
 
 
 def _padded(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> Tensor:
