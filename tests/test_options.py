@@ -77,6 +77,7 @@ def test_a_spec_survives_pickling():
         (lambda: ModelSpec.of("m", {"model": "n"}), "two models are named"),
         (lambda: ModelSpec.of("http://a", {"url": "http://b"}), "two servers are named"),
         (lambda: Reranker.load(ModelSpec(DEMO_MODEL), dtype="float32"), "a spec already contains its options"),
+        (lambda: ModelSpec.of(ModelSpec("m"), {"max_tokens": 5}), "a spec already contains its options"),
     ],
 )
 def test_contradictions_are_refused_when_a_spec_is_made(make: Any, message: str):

@@ -163,8 +163,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
             raise InputError(f"the model must be a hub id or a path, not a {type(self.model).__name__}")
-        if self.model is not None:
-            object.__setattr__(self, "model", os.fspath(self.model))
+        object.__setattr__(self, "model", None if self.model is None else os.fspath(self.model))
         check_options(self.options)
         options = {name: value for name, value in self.options.items() if value is not None}
         kind, place = (
@@ -177,8 +176,12 @@ class ModelSpec:
         object.__setattr__(self, "options", MappingProxyType(options))
 
     @classmethod
-    def of(cls, model_or_url: str | os.PathLike[str], options: "OpenOptions") -> Self:
+    def of(cls, model_or_url: "str | os.PathLike[str] | Self", options: "OpenOptions") -> Self:
         """The spec for the arguments of `open_reranker`: a server's url may be given as the model or as `url`."""
+        if isinstance(model_or_url, cls) and options:
+            raise InputError(f"a spec already contains its options; put {', '.join(options)} into the spec")
+        if isinstance(model_or_url, cls):
+            return model_or_url
         given = cast("dict[str, Any]", dict(options))
         url, model = given.pop("url", None), given.pop("model", None)
         kind, other = ("servers", url) if is_url(model_or_url) else ("models", model)

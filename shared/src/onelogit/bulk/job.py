@@ -134,7 +134,7 @@ def run(
         OnelogitError: the results are incomplete or cannot be written; or as `open_reranker`.
     """
     checked_count("slice_rows", slice_rows)
-    model_spec = portable_spec(model if isinstance(model, ModelSpec) else ModelSpec.of(model, options))
+    model_spec = portable_spec(ModelSpec.of(model, options))
     source, output = checked_path(source), checked_path(output)
     _check_output(output, source)
     plan = plan_shards(source, slice_rows)
