@@ -266,7 +266,7 @@ def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> No
         raise InputError(f"options must be a dictionary, not {options!r}")
     known = kind.__annotations__
     for name in options.keys() - known:
-        close = "".join(f" (did you mean {each!r}?)" for each in get_close_matches(str(name), known, n=1))
+        close = "".join(f" (did you mean {each!r}?)" for each in get_close_matches(str(name), known, n=1, cutoff=0.75))
         raise InputError(f"unknown option {name!r}{close}; the options are {', '.join(known)}")
     config = options.get("quantization_config")
     if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
