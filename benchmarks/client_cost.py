@@ -23,7 +23,7 @@ from texts import Corpus, read_corpus
 
 from onelogit import DEMO_MODEL, RemoteReranker
 from onelogit.checkpoints.load_encoder import load_encoder
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 from onelogit.remote.protocols import VLLM_TOKENS, ScoreRequest
 from onelogit.remote.request_builder import RequestBuilder
 

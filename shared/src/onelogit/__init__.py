@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from onelogit.local.reranker import Reranker
-    from onelogit.options import DEMO_MODEL, LoadOptions, ModelSpec, OpenOptions, Protocol, RemoteOptions
+    from onelogit.model_spec import ModelSpec
+    from onelogit.options import DEMO_MODEL, LoadOptions, OpenOptions, Protocol, RemoteOptions
     from onelogit.ranking import Ranked
     from onelogit.recipes.families import FAMILIES
     from onelogit.recipes.recipe import ReadOut, Recipe, recipe_fields, recipe_from
@@ -43,7 +44,8 @@ _MODULES = {
         "UnsupportedModelError",
     ),
     "local.reranker": ("Reranker",),
-    "options": ("DEMO_MODEL", "LoadOptions", "ModelSpec", "OpenOptions", "Protocol", "RemoteOptions"),
+    "model_spec": ("ModelSpec",),
+    "options": ("DEMO_MODEL", "LoadOptions", "OpenOptions", "Protocol", "RemoteOptions"),
     "ranking": ("Ranked",),
     "recipes.families": ("FAMILIES",),
     "recipes.recipe": ("ReadOut", "Recipe", "recipe_fields", "recipe_from"),

@@ -12,7 +12,8 @@ from weakref import WeakValueDictionary
 
 from typing_extensions import Unpack
 
-from onelogit.options import ModelSpec, OpenOptions
+from onelogit.model_spec import ModelSpec
+from onelogit.options import OpenOptions
 
 if TYPE_CHECKING:
     from onelogit.local.reranker import Reranker

@@ -21,7 +21,8 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 
 from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of
 from onelogit.adapters.request import Kept, OnError, RankOptions, RankRequest, rank_options, text_with_metadata
-from onelogit.options import ModelSpec, OpenOptions, plain_options
+from onelogit.model_spec import ModelSpec
+from onelogit.options import OpenOptions, plain_options
 from onelogit.validation import check_top_n
 
 __all__ = [

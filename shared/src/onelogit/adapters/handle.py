@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar, cast
 
 from onelogit.adapters.request import Kept, OnError, RankRequest
 from onelogit.errors import InputError, OnelogitError
-from onelogit.options import ModelSpec, OpenOptions, is_secret_header, without_secrets
+from onelogit.model_spec import ModelSpec
+from onelogit.options import OpenOptions, is_secret_header, without_secrets
 from onelogit.ranking import Ranked
 from onelogit.registry import AnyReranker, aopen_spec, find_spec, open_spec
 from onelogit.validation import check_text

@@ -16,7 +16,7 @@ from onelogit.checkpoints.load_encoder import LoadedEncoder, load_encoder
 from onelogit.errors import InputError
 from onelogit.io.progress import progress_bar, waiting
 from onelogit.io.text_files import TextCollection
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 
 ONELOGIT = "onelogit"
 SENTENCE_TRANSFORMERS = "Sentence Transformers"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from onelogit.benchmarking.machine import MemoryUse, peak_memory, processor_name, reset_peak_memory
 from onelogit.benchmarking.worker_process import WorkerProcess
 from onelogit.io.outputs import versions
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 from onelogit.registry import open_spec
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from onelogit.bulk.shards import Shard, ShardPlan, ShardReader, plan_shards
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.errors import InputError, OnelogitError, first_line
 from onelogit.io.progress import progress_bar, waiting
-from onelogit.options import ModelSpec, OpenOptions
+from onelogit.model_spec import ModelSpec
+from onelogit.options import OpenOptions
 from onelogit.registry import open_reranker
 from onelogit.validation import checked_count, checked_path
 

@@ -28,7 +28,8 @@ from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.shards import Shard
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.errors import InputError, OnelogitError
-from onelogit.options import ModelSpec, OpenOptions
+from onelogit.model_spec import ModelSpec
+from onelogit.options import OpenOptions
 from onelogit.registry import open_reranker
 
 logger = logging.getLogger(__name__)

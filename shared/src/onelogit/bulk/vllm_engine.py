@@ -24,7 +24,8 @@ from onelogit.bulk.shards import Shard, ShardReader
 from onelogit.checkpoints.load_encoder import LoadedEncoder, load_encoder
 from onelogit.checkpoints.resolve import resolve_model
 from onelogit.errors import InputError
-from onelogit.options import ModelSpec, OpenOptions
+from onelogit.model_spec import ModelSpec
+from onelogit.options import OpenOptions
 from onelogit.recipes.recipe import Activation
 
 _BATCH_ROWS = 256  # vLLM's stage has several batches in flight

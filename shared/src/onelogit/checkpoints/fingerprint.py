@@ -9,7 +9,8 @@ from typing import Any, cast
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.load_encoder import writes_prompts
 from onelogit.checkpoints.resolve import fetch_weights, resolve_model
-from onelogit.options import API_KEY_VARIABLE, ModelSpec, OpenOptions, plain_options
+from onelogit.model_spec import ModelSpec
+from onelogit.options import API_KEY_VARIABLE, OpenOptions, plain_options
 from onelogit.recipes.recipe import recipe_fields
 from onelogit.validation import checked_path
 

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
 from onelogit.errors import CheckpointError
-from onelogit.options import ModelSpec, TokenProtocol
+from onelogit.model_spec import ModelSpec
+from onelogit.options import TokenProtocol
 from onelogit.prompts.encoder import Encoder
 
 

@@ -14,7 +14,8 @@ from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.weights import load_model
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
-from onelogit.options import LoadOptions, ModelSpec
+from onelogit.model_spec import ModelSpec
+from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
 
 logger = logging.getLogger(__name__)

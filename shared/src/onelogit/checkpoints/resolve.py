@@ -19,7 +19,7 @@ from onelogit.checkpoints.metadata import (
 )
 from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.errors import RecipeError, UnsupportedModelError
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 from onelogit.prompts.template import check_template
 from onelogit.recipes.families import FAMILIES, UNSUPPORTED
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe

@@ -13,7 +13,7 @@ from onelogit.cli.output import print_json
 from onelogit.errors import InputError, check_packages
 from onelogit.io.outputs import check_plot
 from onelogit.io.text_files import STDIN, TextCollection, read_text_collection
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:

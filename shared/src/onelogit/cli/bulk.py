@@ -8,7 +8,7 @@ from rich.console import Console
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, model_spec
 from onelogit.cli.output import mention_demo, print_json, say
 from onelogit.errors import InputError, check_packages
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from rich.console import Console
 from onelogit.cli.model_options import add_json_option, add_loading_options, add_server_options, model_spec
 from onelogit.cli.output import print_json, say
 from onelogit.errors import InputError
-from onelogit.options import LoadOptions, ModelSpec, OpenOptions, RemoteOptions, is_url
+from onelogit.model_spec import ModelSpec
+from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, is_url
 
 if TYPE_CHECKING:
     from onelogit.evaluation.job import EvaluationSpec

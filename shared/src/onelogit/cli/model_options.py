@@ -9,7 +9,8 @@ from typing import cast, get_args
 from onelogit.checkpoints.metadata import vllm_read_out
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.errors import InputError, RecipeError
-from onelogit.options import LoadOptions, ModelSpec, OpenOptions, Protocol, is_url
+from onelogit.model_spec import ModelSpec
+from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
 from onelogit.recipes.recipe import Activation, Recipe
 
 METHODS = ("from_2_way_softmax", "no_post_processing")

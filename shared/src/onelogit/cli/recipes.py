@@ -10,7 +10,7 @@ from rich.text import Text
 from onelogit.checkpoints.resolve import resolve_model
 from onelogit.cli.model_options import add_json_option, add_revision_option
 from onelogit.cli.output import print_json
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe
 

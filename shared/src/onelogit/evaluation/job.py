@@ -22,7 +22,7 @@ from onelogit.evaluation.scoring import score_systems
 from onelogit.evaluation.systems import build_systems, check_instruction_fields
 from onelogit.io.atomic_write import atomic_file
 from onelogit.io.outputs import check_plot, check_writable, locked
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 from onelogit.validation import check_text, checked_count
 
 RESULTS, PER_QUERY = "figures.json", "per-query.jsonl"

@@ -11,7 +11,7 @@ from onelogit.checkpoints.fingerprint import model_label
 from onelogit.errors import InputError
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.io.text_files import shortened
-from onelogit.options import ModelSpec
+from onelogit.model_spec import ModelSpec
 
 OWN_INSTRUCTION = "default"
 FIRST_STAGE, RANDOM_ORDER = "first stage", "random order"  # also rows of the tables; no system gets these names

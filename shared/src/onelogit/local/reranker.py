@@ -17,7 +17,8 @@ from onelogit.errors import InputError
 from onelogit.export.exporter import ExportContents, export, open_cross_encoder
 from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
-from onelogit.options import LoadOptions, ModelSpec, OpenOptions, ScoringOptions, check_options
+from onelogit.model_spec import ModelSpec
+from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options
 from onelogit.recipes.recipe import Activation, Recipe
 from onelogit.validation import checked_choice
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, cast
 from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
-from onelogit.options import ModelSpec, OpenOptions, RemoteOptions, without_secrets
+from onelogit.model_spec import ModelSpec
+from onelogit.options import OpenOptions, RemoteOptions, without_secrets
 from onelogit.recipes.recipe import Activation
 from onelogit.remote.scorer import RemoteScorer
 from onelogit.validation import checked_choice

@@ -12,7 +12,8 @@ from onelogit.checkpoints.resolve import known_recipe
 from onelogit.errors import InputError, ServerError
 from onelogit.export import probe
 from onelogit.io.progress import RowProgress
-from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, ModelSpec, Protocol
+from onelogit.model_spec import ModelSpec
+from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, Protocol
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.recipe import Recipe

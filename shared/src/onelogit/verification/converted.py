@@ -9,7 +9,8 @@ from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.io.progress import tracked, waiting
 from onelogit.local.reranker import Reranker
-from onelogit.options import LoadOptions, ModelSpec
+from onelogit.model_spec import ModelSpec
+from onelogit.options import LoadOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.original import OriginalModel

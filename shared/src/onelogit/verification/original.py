@@ -25,7 +25,8 @@ from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
-from onelogit.options import LoadOptions, ModelSpec
+from onelogit.model_spec import ModelSpec
+from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import Recipe
 from onelogit.verification.sample_pairs import SamplePair
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from onelogit.errors import InputError, ServerError
-from onelogit.options import LoadOptions, ModelSpec, is_url
+from onelogit.model_spec import ModelSpec
+from onelogit.options import LoadOptions, is_url
 from onelogit.prompts.layout import fill
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.token_rows import TokenRow

@@ -1,0 +1,120 @@
+"""A model or server with its options -> a ModelSpec: checked once, hashable, passed to everything that opens it."""
+
+import os
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Self, cast
+
+from onelogit.errors import InputError
+from onelogit.options import (
+    LoadOptions,
+    OpenOptions,
+    RemoteOptions,
+    check_options,
+    is_url,
+    plain_options,
+    without_secrets,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """Which reranker to open: a local model or a server, with options, which the constructor checks. Hashable.
+
+    Specs are equal if they name the same model or server with the same options; the hub token is ignored.
+
+    Attributes:
+        model: hub id or path of a folder; None for a server whose model is not named.
+        url: of a server that serves the model; None for a local model.
+        options: the options that are not None: of `LoadOptions`, or with a `url` of `RemoteOptions`.
+
+    Raises:
+        InputError: the model is not a string or path and there is no url, or an option is unknown or does not apply.
+    """
+
+    model: str | None
+    url: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.url is None and not isinstance(self.model, str | os.PathLike):
+            raise InputError(f"the model must be a hub id or a path, not a {type(self.model).__name__}")
+        object.__setattr__(self, "model", None if self.model is None else os.fspath(self.model))
+        check_options(self.options)
+        options = {name: value for name, value in self.options.items() if value is not None}
+        kind, place = (
+            (RemoteOptions, "a server")
+            if self.url
+            else (LoadOptions, "a local model: use RemoteReranker or give a url")
+        )
+        for name in options.keys() - kind.__annotations__:
+            raise InputError(f"{name!r} is not an option of {place}")
+        object.__setattr__(self, "options", MappingProxyType(options))
+
+    @classmethod
+    def of(cls, model_or_url: "str | os.PathLike[str] | Self", options: OpenOptions) -> Self:
+        """The spec for the arguments of `open_reranker`: a server's url may be given as the model or as `url`."""
+        if isinstance(model_or_url, cls) and options:
+            raise InputError(f"a spec already contains its options; put {', '.join(options)} into the spec")
+        if isinstance(model_or_url, cls):
+            return model_or_url
+        given = cast("dict[str, Any]", dict(options))
+        url, model = given.pop("url", None), given.pop("model", None)
+        kind, other = ("servers", url) if is_url(model_or_url) else ("models", model)
+        if other is not None and other != model_or_url:
+            raise InputError(f"two {kind} are named, {model_or_url!r} and {other!r}; leave one out")
+        return cls(model, str(model_or_url), given) if is_url(model_or_url) else cls(model_or_url, url, given)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        """The model's id or path; the server's url if no model is named."""
+        return str(self.url if self.model is None else self.model)
+
+    @property
+    def open_options(self) -> OpenOptions:
+        """The options to pass to `open_reranker` together with `name`."""
+        url = {} if self.model is None or self.url is None else {"url": self.url}
+        return cast("OpenOptions", {**self.options, **url})
+
+    @property
+    def load_options(self) -> LoadOptions:
+        return cast("LoadOptions", dict(self.options))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelSpec) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """The values that equal specs share: url, model, and all options except the token."""
+        return self._key_without("token")
+
+    def is_same_model(self, other: "ModelSpec") -> bool:
+        """Whether both name the same model and options; token and API key are ignored."""
+        return self._key_without("token", "api_key") == other._key_without("token", "api_key")
+
+    def __repr__(self) -> str:
+        shown = dict(without_secrets(cast("OpenOptions", self.options)))
+        return f"ModelSpec(model={self.model!r}, url={self.url!r}, options={shown!r})"
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str | None, str | None, dict[str, Any]]]:
+        return type(self), (self.model, self.url, dict(self.options))  # a read-only mapping cannot be pickled
+
+    def _key_without(self, *names: str) -> tuple[object, ...]:
+        plain = plain_options(cast("OpenOptions", self.options))
+        # `is not False`, because 0 == False, but 0 is a wrong value that must be reported.
+        given = {name: value for name, value in plain.items() if value is not False and name not in names}
+        return self.url, self.model, _hashable(given)
+
+
+def _hashable(value: object) -> object:
+    """The value with frozen containers, and the repr of what has no hash. Equal numbers of any types stay equal."""
+    if isinstance(value, Mapping):
+        return frozenset((name, _hashable(inner)) for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    return value if isinstance(value, Hashable) else repr(value)
