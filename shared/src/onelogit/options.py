@@ -1,6 +1,7 @@
 """The options of loading, scoring and servers: their types, and the checks that a `ModelSpec` makes. Loads no torch."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -33,10 +34,14 @@ class _PromptOptions(TypedDict, total=False):
     allow_control_tokens: bool
 
 
-class _SourceOptions(TypedDict, total=False):
+class SourceOptions(TypedDict, total=False):
+    """Options of finding a model's files; see `LoadOptions`."""
+
     recipe: Recipe | dict[str, Any] | None
     revision: str | None
     token: str | bool | None
+    cache_dir: str | os.PathLike[str] | None
+    local_files_only: bool
 
 
 class ScoringOptions(_PromptOptions, total=False):
@@ -67,7 +72,7 @@ class ScoringOptions(_PromptOptions, total=False):
     compile: bool
 
 
-class LoadOptions(ScoringOptions, _SourceOptions, total=False):
+class LoadOptions(ScoringOptions, SourceOptions, total=False):
     """Options of `Reranker.load`: `ScoringOptions`, and these. All are optional; None means the default.
 
     Attributes:
@@ -76,6 +81,8 @@ class LoadOptions(ScoringOptions, _SourceOptions, total=False):
         recipe: replaces the recipe of the model's files or family; a `Recipe`, or the dictionary of `recipe_fields`.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; by default the token of the hub's login.
+        cache_dir: folder of downloaded models; by default the hub's own (the environment variable HF_HUB_CACHE).
+        local_files_only: use only what the cache contains, without asking the hub.
         device_map: passed to transformers, instead of `device`.
         attn_implementation: passed to transformers. Prefixes are shared only with "sdpa", the default.
         quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or its
@@ -92,7 +99,7 @@ class LoadOptions(ScoringOptions, _SourceOptions, total=False):
     trust_remote_code: bool
 
 
-class RemoteOptions(_PromptOptions, _SourceOptions, total=False):
+class RemoteOptions(_PromptOptions, SourceOptions, total=False):
     """Options of a `RemoteReranker`. All are optional; None means the default.
 
     Attributes:
@@ -110,7 +117,7 @@ class RemoteOptions(_PromptOptions, _SourceOptions, total=False):
         requests_at_once: maximum concurrent requests, of all callers together.
         pairs_a_request: maximum pairs in one request.
         instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`.
-        recipe, revision, token: as in `LoadOptions`.
+        recipe, revision, token, cache_dir, local_files_only: as in `LoadOptions`.
     """
 
     protocol: Protocol | None
@@ -156,13 +163,18 @@ def is_secret_header(name: str) -> bool:
 
 
 def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
-    """Raise InputError for unknown options, or a quantization_config that is neither a configuration nor its fields."""
+    """Raise InputError for unknown options, and for values of a wrong type that nothing else would report."""
     if not isinstance(options, Mapping):
         raise InputError(f"options must be a dictionary, not {options!r}")
     known = kind.__annotations__
     for name in options.keys() - known:
         close = "".join(f" (did you mean {each!r}?)" for each in get_close_matches(str(name), known, n=1, cutoff=0.75))
         raise InputError(f"unknown option {name!r}{close}; the options are {', '.join(known)}")
+    cache_dir, is_local = options.get("cache_dir"), options.get("local_files_only")
+    if cache_dir is not None and (not isinstance(cache_dir, str | os.PathLike) or not os.fspath(cache_dir)):
+        raise InputError(f"cache_dir must be the path of a folder, not {cache_dir!r}")
+    if is_local is not None and not isinstance(is_local, bool):
+        raise InputError(f"local_files_only must be True or False, not {is_local!r}")
     config = options.get("quantization_config")
     if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         found = type(config).__name__
@@ -173,11 +185,12 @@ def plain_options(options: OpenOptions) -> OpenOptions:
     """The options that are not None, as data that every framework can serialise; raises as `check_options`."""
     check_options(options)
     recipe = options.get("recipe")
-    config: Any = options.get("quantization_config")
+    cache_dir, config = options.get("cache_dir"), cast("Any", options.get("quantization_config"))
     config = config.to_dict() if hasattr(config, "to_dict") else config
     plain = {
         **options,
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
+        "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
         "quantization_config": json.loads(json.dumps(config, default=_dtype_name)),
     }
     return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})

@@ -18,6 +18,7 @@ from onelogit.validation import checked_path
 _WITHOUT_EFFECT = {
     *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "compile", "device", "device_map"),
     *("api_key", "token", "headers", "timeout_s", "attempts", "requests_at_once", "pairs_a_request"),
+    *("cache_dir", "local_files_only"),
     "recipe",
 }
 # For calls of a thousand pairs that no user waits for; a server may take a minute to restart.
@@ -30,6 +31,8 @@ def portable_spec(spec: ModelSpec) -> ModelSpec:
     model, options = spec.model, dict[str, Any](plain_options(cast("OpenOptions", spec.options)))
     if model is not None and checked_path(model).is_dir():
         model = str(checked_path(model).absolute())
+    if "cache_dir" in options:
+        options["cache_dir"] = str(checked_path(options["cache_dir"]).absolute())
     if spec.url is not None:
         api_key = os.environ.get(API_KEY_VARIABLE)
         options = {**_PATIENT, **({} if api_key is None else {"api_key": api_key}), **options}

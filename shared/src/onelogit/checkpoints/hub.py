@@ -1,12 +1,13 @@
 """A model's id or path -> its folder, the texts of its small files, and the file of each tensor. No torch."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
@@ -16,19 +17,19 @@ from onelogit.validation import checked_path
 # Downloaded for transformers, which also reads the code and vocabularies; `read_texts` reads only some of them.
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
 _OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the same model in other formats
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _INDEX = "model.safetensors.index.json"
 _TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
 _NOT_TEXTS = ("tokenizer.json", "vocab.json", _INDEX)
 
 
-def find_folder(name: str, *, with_weights: bool, revision: str | None = None, token: str | bool | None = None) -> Path:
+def find_folder(name: str, options: Mapping[str, Any], *, with_weights: bool) -> Path:
     """The folder of a checkpoint: a local one, or a snapshot from the hub.
 
     Args:
         name: hub id or path.
+        options: of the caller, as checked by `ModelSpec`; those of `SourceOptions` are read, except the recipe.
         with_weights: False to download the small files only.
-        revision: branch, tag or commit; not for a local folder.
-        token: for a private or gated model; None for the token of the hub's login.
 
     Raises:
         CheckpointError: there is no such folder or model, or the model cannot be fetched.
@@ -38,21 +39,35 @@ def find_folder(name: str, *, with_weights: bool, revision: str | None = None, t
         raise InputError("the model's name is empty; give a hub id or a folder")
     name = str(checked_path(name)) if name.startswith("~") else name
     if Path(name).is_dir():
-        if revision is not None:
-            raise InputError(f"{name!r} is a local folder, which has no revision {revision!r}")
+        if options.get("revision") is not None:
+            raise InputError(f"{name!r} is a local folder, which has no revision {options['revision']!r}")
         return Path(name)
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
         raise CheckpointError(f"there is no folder {name!r}{_moved_aside(Path(name))}")
     patterns = ["*.safetensors", *_SMALL_FILES] if with_weights else _SMALL_FILES
-    options = {"revision": revision, "token": token, "allow_patterns": patterns, "ignore_patterns": _OTHER_WEIGHTS}
+    given = {option: options[option] for option in _HUB_OPTIONS if options.get(option) is not None}
+    if "cache_dir" in given:
+        given["cache_dir"] = checked_path(given["cache_dir"])
     try:
-        return Path(_download(name, **options))
+        return Path(_download(name, **given, allow_patterns=patterns, ignore_patterns=_OTHER_WEIGHTS))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(
+        raise CheckpointError(_not_found(name, given, error)) from error
+
+
+def _not_found(name: str, options: Mapping[str, Any], error: Exception) -> str:
+    if options.get("local_files_only"):
+        cache = Path(options.get("cache_dir", constants.HF_HUB_CACHE))
+        of_revision = f" with the revision {options['revision']!r}" if "revision" in options else ""
+        way_out = "load it once without local_files_only, or name another cache_dir"
+        if (cache / "hub").is_dir() and not [*cache.glob("models--*")]:
+            way_out = f"name the folder of the hub's cache itself, cache_dir={str(cache / 'hub')!r}"
+        message = f"the model {name!r}{of_revision} is neither a local folder nor in the cache {cache}; {way_out}"
+    else:
+        message = (
             f"the model {name!r} is neither a local folder nor found on the hub; check the spelling, log in for a "
             f"gated model, or download it beforehand if there is no network ({first_line(error)})"
-            f"{_moved_aside(Path(name))}"
-        ) from error
+        )
+    return message + _moved_aside(Path(name))
 
 
 def _download(name: str, **options: Any) -> str:
@@ -65,7 +80,7 @@ def _download(name: str, **options: Any) -> str:
         is_disk_error = isinstance(error, OSError) and not isinstance(error, ConnectionError)
         with suppress(LocalEntryNotFoundError):
             if not is_disk_error:  # after a disk error, the cached model may be incomplete
-                return str(snapshot_download(name, **options, local_files_only=True))
+                return str(snapshot_download(name, **{**options, "local_files_only": True}))
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(f"the model {name!r} cannot be fetched ({reason})") from error
 

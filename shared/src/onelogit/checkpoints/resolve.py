@@ -68,7 +68,7 @@ def resolve_model(spec: ModelSpec) -> ResolvedModel:
         InputError: the recipe in the options is invalid, or a local folder is given a revision.
     """
     given = checked_recipe(spec.options.get("recipe"))
-    folder = _find_folder(spec, with_weights=False)
+    folder = find_folder(str(spec.model), spec.options, with_weights=False)
     texts = read_texts(folder)
     return ResolvedModel(spec, folder, texts, *resolve_recipe(str(spec.model), texts, given))
 
@@ -77,12 +77,7 @@ def fetch_weights(model: ResolvedModel) -> ResolvedModel:
     """The same model with its weights on this machine: downloaded from the hub, unless it is a local folder."""
     if model.folder == checked_path(model.name):
         return model
-    return model._replace(folder=_find_folder(model.spec, with_weights=True))
-
-
-def _find_folder(spec: ModelSpec, *, with_weights: bool) -> Path:
-    revision, token = spec.options.get("revision"), spec.options.get("token")
-    return find_folder(str(spec.model), with_weights=with_weights, revision=revision, token=token)
+    return model._replace(folder=find_folder(model.name, model.spec.options, with_weights=True))
 
 
 def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) -> ResolvedRecipe:

@@ -82,7 +82,7 @@ def _save(model: str, options: argparse.Namespace, labels: list[str | int] | Non
     from onelogit.local.reranker import Reranker  # noqa: PLC0415  loads torch
 
     if labels is not None:
-        find_folder(model, with_weights=True, revision=options.revision)
+        find_folder(model, options_without_recipe(options), with_weights=True)
         with waiting(f"converting {model}"):
             save_labels(
                 model, labels, options.output, options_without_recipe(options), is_overwriting=options.overwrite

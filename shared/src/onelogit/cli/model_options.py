@@ -21,9 +21,17 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
-def add_revision_option(parser: argparse._ActionsContainer) -> None:
-    """Add --revision."""
+def add_hub_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that `hub_options` reads."""
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the hub")
+    parser.add_argument("--cache-dir", metavar="FOLDER", help="folder of downloaded models (default: the hub's)")
+    parser.add_argument("--local-files-only", action="store_true", help="never ask the hub; use downloaded models only")
+
+
+def hub_options(options: argparse.Namespace) -> dict[str, str | bool]:
+    """The given options of finding a model's files."""
+    given = {name: getattr(options, name) for name in ("revision", "cache_dir", "local_files_only")}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +56,7 @@ def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the
 def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
     """Add the options of loading a model and of its answer tokens."""
     group = parser.add_argument_group("loading the model")
-    add_revision_option(group)
+    add_hub_options(group)
     group.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the fastest available)")
     group.add_argument("--dtype", help=f"bfloat16, float16 or float32 (default: {default_dtype})")
     group.add_argument("--max-tokens", type=int, metavar="N", help="maximum length of a prompt (default: the model's)")
@@ -106,11 +114,10 @@ def fetch(spec: ModelSpec) -> ResolvedModel:
 
 def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
     """The given options of `Reranker.load`, except the recipe."""
-    names = ("revision", "device", "dtype", "max_tokens", "instruction", "compile", "activation", "trust_remote_code")
+    names = ("device", "dtype", "max_tokens", "instruction", "compile", "activation", "trust_remote_code")
     given = {name: getattr(options, name) for name in names}
-    return cast(
-        "LoadOptions", {name: value for name, value in given.items() if value is not None and value is not False}
-    )
+    given = {name: value for name, value in given.items() if value is not None and value is not False}
+    return cast("LoadOptions", {**hub_options(options), **given})
 
 
 def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
@@ -146,7 +153,7 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
         )
     template = None if options.chat_template is None else _read_template(options.chat_template)
     try:
-        known = resolve_model(ModelSpec(model, options={"revision": options.revision})).recipe
+        known = resolve_model(ModelSpec(model, options=hub_options(options))).recipe
     except RecipeError:
         if template is None or read_out is None:
             raise

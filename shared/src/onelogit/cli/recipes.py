@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onelogit.checkpoints.resolve import resolve_model
-from onelogit.cli.model_options import add_json_option, add_revision_option
+from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
 from onelogit.cli.output import print_json
 from onelogit.model_spec import ModelSpec
 from onelogit.recipes.families import FAMILIES
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", nargs="?", help="hub id or folder (default: list all families)")
     add_json_option(parser)
-    add_revision_option(parser)
+    add_hub_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     content: object = [asdict(recipe) for recipe in FAMILIES]
     table = _table_of_families()
     if options.model is not None:
-        found = resolve_model(ModelSpec(options.model, options={"revision": options.revision}))
+        found = resolve_model(ModelSpec(options.model, options=hub_options(options)))
         content = {**asdict(found.recipe), "because": found.because}
         table = _table_of_recipe(found.recipe, found.because)
     if options.json:

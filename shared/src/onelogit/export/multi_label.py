@@ -31,7 +31,7 @@ def save_labels(
         CheckpointError: the model is not found or damaged, or the folder cannot be written.
         UnsupportedModelError: the model is quantised, or transformers has no sequence classifier for its architecture.
     """
-    source = find_folder(model, with_weights=True, revision=options.get("revision"), token=options.get("token"))
+    source = find_folder(model, options, with_weights=True)
     config = load_config(source, options)
     tokenizer = load_tokenizer(source, options)
     rows = read_head_rows(
