@@ -4,6 +4,7 @@ import pytest
 
 from onelogit import InputError
 from onelogit.bulk.input_rows import ScoringPair, pairs_of
+from onelogit.io.text_fields import UnreadFields
 
 
 def test_a_row_with_a_list_of_documents_gives_a_pair_for_each():
@@ -54,3 +55,48 @@ def test_an_invalid_document_is_an_error_of_its_own_pair_only():
     assert "document 1 must be a string, not NoneType" in str(errors[1])
     assert "the text of document 2 must be a string" in str(errors[2])
     assert "half a character" in str(errors[3])
+
+
+def test_ids_titles_and_texts_are_read_by_the_names_of_all_formats():
+    documents = [
+        {"_id": "d7", "title": "Beijing", "text": "It is the capital."},
+        {"docid": 5, "contents": "Bananas."},
+        "plain",
+        {"id": "d8", "title": None, "text": ""},
+    ]
+
+    pairs = pairs_of({"query_id": "q1", "query": "q", "documents": documents})
+
+    expected = [("d7", "Beijing It is the capital."), ("5", "Bananas."), ("2", "plain"), ("d8", "")]
+    assert pairs == [ScoringPair("q1", id, "q", text) for id, text in expected]
+
+
+def test_a_row_of_a_pair_may_have_a_title_and_other_names():
+    row = {"qid": 1, "query": "q", "docid": "d1", "title": "Beijing", "text": "It is the capital."}
+
+    assert pairs_of(row) == [ScoringPair("1", "d1", "q", "Beijing It is the capital.")]
+    assert pairs_of({"query_id": 1, "query": {"text": "q"}, "document": {"_id": "d1", "text": "a"}}) == [
+        ScoringPair("1", "d1", "q", "a")
+    ]
+
+
+def test_positive_and_negative_documents_are_ranked_together():
+    row = {"query_id": "q1", "query": "q", "positive": ["a"], "negative": [{"docid": "x", "title": "T", "text": "b"}]}
+
+    assert pairs_of(row) == [ScoringPair("q1", "0", "q", "a"), ScoringPair("q1", "x", "q", "T b")]
+
+
+def test_a_blank_id_is_an_error():
+    (pair,) = pairs_of({**FINE, "documents": [{"_id": " ", "text": "a"}]})
+
+    assert "document_id is empty" in str(pair.error)
+
+
+def test_the_fields_of_documents_that_are_not_used_are_counted():
+    unread = UnreadFields()
+    pairs_of(
+        {**FINE, "topic": 1, "documents": [{"text": "a", "abstract": "lost"}, {"text": "b", "abstract": None}]}, unread
+    )
+    pairs_of({"query_id": 1, "query": "q", "id": 1, "text": "a", "abstract": "lost"}, unread)
+
+    assert unread == {"abstract": 2}

@@ -184,3 +184,36 @@ def test_the_message_of_a_system_error_names_its_file_if_there_is_one(source: Pa
         with pytest.raises(OnelogitError) as raised:
             run(source, tmp_path / "out", model, engine=fail)
         assert str(raised.value) == f"{message}; once this is fixed, run the same command again"
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_parquet])
+def test_documents_with_a_title_and_beirs_id_are_ranked_as_in_other_commands(
+    write: Callable[..., Path], model: str, reranker: Reranker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    documents = [
+        {"_id": "d7", "title": "Beijing", "text": "It is the capital.", "abstract": "unread"},
+        {"_id": "d8", "title": None, "text": "Bananas are yellow.", "abstract": None},
+    ]
+    kind = ".jsonl" if write is write_jsonl else ".parquet"
+    source = write(tmp_path / f"in{kind}", [{"query_id": "q1", "query": "capital?", "documents": documents}])
+
+    run(source, tmp_path / "out", model)
+
+    logits = reranker.logits("capital?", ["Beijing It is the capital.", "Bananas are yellow."])
+    found = {row["document_id"]: row["logit"] for row in results(tmp_path / "out")}
+    assert found == {"d7": pytest.approx(logits[0], abs=1e-5), "d8": pytest.approx(logits[1], abs=1e-5)}
+    assert (
+        caplog.messages.count(f'in{kind}: these fields of documents are not part of their texts: "abstract" (1)') == 1
+    )
+
+
+def test_a_table_of_pairs_with_other_names_is_read_and_unread_columns_are_named(
+    model: str, reranker: Reranker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    row = {"qid": 1, "query": "capital?", "docid": 7, "title": "Beijing", "text": "It is the capital.", "url": "u"}
+
+    run(write_parquet(tmp_path / "in.parquet", [row]), tmp_path / "out", model)
+
+    logit = reranker.logits("capital?", ["Beijing It is the capital."])[0]
+    assert ranking(results(tmp_path / "out")) == [("1", "7", 1, pytest.approx(logit, abs=1e-5))]
+    assert any('"url" (1)' in message for message in caplog.messages)

@@ -14,6 +14,7 @@ from onelogit.options import DEMO_NOTE
 from support.bulk_rows import (
     ROWS,
     bulk_command,
+    query_rows,
     write_jsonl,
 )
 from support.tiny import Tiny
@@ -51,7 +52,36 @@ def test_the_command_exits_with_1_if_pairs_have_errors(model: str, tmp_path: Pat
     source = write_jsonl(tmp_path / "in.jsonl", [ROWS[0], {}])
 
     assert bulk_command(source, tmp_path / "out", "--model", model) == 1
-    assert capsys.readouterr().out.endswith("; 1 have errors.\n")
+    printed = capsys.readouterr().out
+    assert "5 pairs written to " in printed
+    assert "; 1 has an error.\n  1 has an error: in.jsonl, row 2: documents must be a list" in printed
+
+
+def test_the_commonest_errors_are_printed_with_their_numbers_and_a_second_run_has_nothing_to_do(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows = [{**row, "query_id": None} for row in ROWS] + [
+        {**ROWS[0], "query_id": "QUERY", "query": "", "documents": [""]}
+    ]
+    source, out = write_jsonl(tmp_path / "in.jsonl", [*rows, query_rows(1, 1)[0]]), tmp_path / "out"
+    errors = [
+        "  20 have an error like this: in.jsonl, row 1: this row has no query_id; a row must have",
+        "  1 has an error: query 'QUERY': the query is empty",
+    ]
+
+    for first_line in (
+        f"22 pairs written to {out}; 21 have errors.",
+        f"nothing to do: 22 pairs were in {out} already;",
+    ):
+        assert bulk_command(source, out, "--model", model) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(first_line)
+        assert all(line.startswith(start) for line, start in zip(lines[1:], errors, strict=True))
+
+    assert bulk_command(source, out, "--model", model, "--json") == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"folder": str(out), "pairs": 22, "errors": 21}
+    assert "20 have an error like this" in printed.err
 
 
 @pytest.mark.parametrize(

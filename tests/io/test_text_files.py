@@ -58,9 +58,9 @@ def test_byte_order_marks_are_not_part_of_a_text():
         (b"fine\n\xff\xfe\x00", "texts", "texts, line 2: not UTF-8"),
         (lines({"text": "a"}) + b"{'text': 1}\n", "texts", "texts, line 2: not JSON"),
         (
-            lines({"text": "a"}, {"body": "b", "id": 1}),
+            lines({"text": "a"}, {"headline": "b", "id": 1}),
             "texts",
-            "no \"text\" or \"document\" among 'body', 'id'",
+            "no \"text\" or \"document\" among 'headline', 'id'",
         ),
         (b'{"text": "cut off\n', "texts", "texts, line 1: not JSON"),
         (b"[\n{}\n]\n", "texts.json", "texts.json, line 1: not JSON"),

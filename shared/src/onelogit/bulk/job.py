@@ -1,9 +1,10 @@
 """`onelogit bulk`: input files -> result files. An interrupted run continues when it is started again."""
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from onelogit.bulk.shards import Shard, ShardPlan, ShardReader, plan_shards
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.errors import InputError, OnelogitError, first_line
 from onelogit.io.progress import progress_bar, waiting
+from onelogit.io.text_fields import UnreadFields
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
 from onelogit.registry import open_reranker
@@ -46,19 +48,26 @@ class ShardResult(NamedTuple):
         number, rows: of the shard.
         worker: host and process id of the worker.
         error: the reason why the part file was not written, or None.
+        unread: the `UnreadFields` of the shard, as JSON; "" if the engine does not count them.
     """
 
     number: int
     rows: int
     worker: str
     error: str | None = None
+    unread: str = ""
 
 
-class RunSummary(NamedTuple):
-    """The number of pairs that a run wrote, and how many of them are errors."""
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """The number of pairs that a run wrote, and how many of them are errors.
+
+    `was_complete` is whether an earlier run had written all of them.
+    """
 
     pairs: int
     errors: int
+    was_complete: bool = field(default=False, compare=False)
 
 
 BulkEngine = Callable[[WorkerSpec, Sequence[Shard]], Iterator[ShardResult]]
@@ -78,17 +87,18 @@ class ShardWorker:
 
     def score(self, shard: Shard) -> ShardResult:
         """Read a shard, score it, and write its part file."""
-        pairs = read_pairs(shard, self._reader)
+        unread = UnreadFields()
+        pairs = read_pairs(shard, self._reader, unread)
         table = scored_table(pairs, score_pairs(self._reranker, pairs), pair_positions(shard.number, pairs))
         write_part(table, shard_path(self._scored_folder, shard.number))
-        return ShardResult(shard.number, shard.rows, worker_name())
+        return ShardResult(shard.number, shard.rows, worker_name(), unread=json.dumps(unread))
 
 
-def read_pairs(shard: Shard, reader: ShardReader) -> list[ScoringPair]:
-    """The pairs of a shard; errors of pairs without a query_id name the row."""
+def read_pairs(shard: Shard, reader: ShardReader, unread: UnreadFields | None = None) -> list[ScoringPair]:
+    """The pairs of a shard; errors of pairs without a query_id name the row. `unread` is as in `pairs_of`."""
     rows = enumerate(reader.rows(shard), start=shard.start + 1)
     name = Path(shard.file).name
-    return [pair.with_location(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row)]
+    return [pair.with_location(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row, unread)]
 
 
 def pair_positions(shard_number: int, pairs: Sequence[ScoringPair]) -> range:
@@ -163,9 +173,9 @@ def _finish(record: RunRecord, plan: ShardPlan, folder: RunFolder, spec: WorkerS
     if record.pairs is None or record.errors is None:
         _score(spec, plan, folder, engine)
         summary = _rank(plan, folder, record.model)
-        folder.write_record(replace(record, **summary._asdict()))
+        folder.write_record(replace(record, pairs=summary.pairs, errors=summary.errors))
     else:
-        summary = RunSummary(record.pairs, record.errors)
+        summary = RunSummary(record.pairs, record.errors, was_complete=True)
         _check_count(folder, sum(row_count(part, remove=folder.path) for part in folder.results()), summary.pairs)
     folder.clean()
     return summary
@@ -177,11 +187,14 @@ def _score(spec: WorkerSpec, plan: ShardPlan, folder: RunFolder, engine: BulkEng
     completed = plan.row_count - sum(shard.rows for shard in remaining)
     with waiting(f"loading {spec.model}"):
         results = engine(spec, remaining) if remaining else iter(())
+    unread = UnreadFields()
     with progress_bar("scoring rows", plan.row_count, completed) as advance:
         for result in results:
             if result.error is not None:
                 raise OnelogitError(f"worker {result.worker}: {result.error}")
+            unread.update(json.loads(result.unread or "{}"))
             advance(result.rows)
+    unread.report(plan.name)
 
 
 def _rank(plan: ShardPlan, folder: RunFolder, model: str) -> RunSummary:

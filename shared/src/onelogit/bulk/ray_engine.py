@@ -36,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 _QUERIES_PER_BLOCK = 16  # each with some hundred documents
 _PAIRS_PER_BLOCK = 1024
-_RESULT_SCHEMA = pyarrow.schema({"number": "int64", "rows": "int64", "worker": "string", "error": "string"})
+_RESULT_SCHEMA = pyarrow.schema({
+    "number": "int64", "rows": "int64", "worker": "string", "error": "string", "unread": "string",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow
 from pyarrow import parquet
 
-from onelogit.bulk.input_rows import COLUMNS, REQUIRED_COLUMNS
+from onelogit.bulk.input_rows import REQUIRED_COLUMNS
 from onelogit.errors import InputError, first_line
+from onelogit.io.text_fields import ROW_NAMES, UnreadFields, document_id_of, listed_documents, query_of, text_name_of
 from onelogit.io.text_files import line_content, lines_of, opened
 
 INPUT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
@@ -38,10 +39,11 @@ class Shard(NamedTuple):
 
 
 class ShardPlan(NamedTuple):
-    """All shards of an input; `digest` identifies the names and contents of its files."""
+    """All shards of an input with this name; `digest` identifies the names and contents of its files."""
 
     shards: list[Shard]
     digest: str
+    name: str = "the input"
 
     @property
     def row_count(self) -> int:
@@ -70,7 +72,7 @@ def plan_shards(path: Path, slice_rows: int) -> ShardPlan:
         digest = zlib.crc32(f"{file.name} {checksum}".encode(), digest)
     if not shards:
         raise InputError(f"{path} contains no rows")
-    return ShardPlan(shards, f"{digest:08x}")
+    return ShardPlan(shards, f"{digest:08x}", path.name)
 
 
 def _input_files(path: Path) -> list[Path]:
@@ -91,10 +93,15 @@ def _is_parquet(file: Path) -> bool:
 
 def _plan_parquet(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     metadata = parquet.read_metadata(file)
-    names = {*metadata.schema.to_arrow_schema().names}
-    if not (names >= {"query_id", "query"} and ("documents" in names or names >= {"document_id", "document"})):
+    names = metadata.schema.to_arrow_schema().names
+    columns = dict.fromkeys(names, True)  # a row in which no column is null
+    has_lists = listed_documents(columns) is not None
+    has_pairs = text_name_of(columns) is not None and document_id_of(columns) is not None
+    if query_of(columns).text is None or not (has_lists or has_pairs):
         raise InputError(f"{file} has the columns {', '.join(sorted(names))}; it needs {REQUIRED_COLUMNS}")
     row_count = metadata.num_rows
+    if not has_lists:
+        UnreadFields(dict.fromkeys(set(names) - ROW_NAMES, row_count)).report(file)
     total_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     rows = max(1, min(slice_rows, _MAX_SHARD_BYTES * row_count // max(total_bytes, 1)))
     shards = [Shard(0, str(file), start, min(rows, row_count - start)) for start in range(0, row_count, rows)]
@@ -166,7 +173,7 @@ class _ParquetRows:
         group = bisect_right(group_ends, shard.start)
         self._path = shard.file
         self._next_row = group_ends[group - 1] if group else 0
-        columns = [name for name in COLUMNS if name in file.schema_arrow.names]
+        columns = [name for name in file.schema_arrow.names if name in ROW_NAMES]
         self._batches: Iterator[Any] = file.iter_batches(shard.rows, range(group, len(group_ends)), columns)
         self._remaining: Any = None  # read from the file, but not returned yet
 

@@ -1,18 +1,19 @@
 """`onelogit bulk`: reranks the documents of queries in files, and writes the rankings to files."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, model_spec
-from onelogit.cli.output import mention_demo, print_json, say
+from onelogit.cli.output import mention_demo, print_json, printable, say
 from onelogit.errors import InputError, check_packages
 from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:
-    from onelogit.bulk.job import BulkEngine
+    from onelogit.bulk.job import BulkEngine, RunSummary
 
 SUMMARY = "rerank all queries of Parquet or JSONL files; exit code 1 if pairs have errors"
 ENGINES = ("local", "vllm", "remote")
@@ -65,14 +66,30 @@ def run(options: argparse.Namespace) -> int:
         change = " without --overwrite" if options.overwrite else ""
         say(f"stopped; run the same command{change} to continue from the results in {options.output}")
         raise
-    if options.json:
-        print_json({"folder": options.output, **summary._asdict()})
-    else:
-        errors = f"; {summary.errors:,} have errors" if summary.errors else ""
-        line = f"{summary.pairs:,} pairs written to {options.output}{errors}."
-        Console(highlight=False, soft_wrap=True).print(line, markup=False)
+    _print(summary, options)
     mention_demo(spec.model)
     return 1 if summary.errors else 0
+
+
+def _print(summary: "RunSummary", options: argparse.Namespace) -> None:
+    """Print the numbers of pairs and errors, and the commonest errors; with --json, these go to stderr."""
+    from onelogit.bulk.common_errors import common_errors  # noqa: PLC0415  loads pyarrow
+
+    lines = [printable(str(each)) for each in common_errors(Path(options.output))] if summary.errors else []
+    if options.json:
+        print_json({"folder": options.output, "pairs": summary.pairs, "errors": summary.errors})
+        for line in lines:
+            say(line)
+        return
+    pairs = f"{summary.pairs:,} {'pair' if summary.pairs == 1 else 'pairs'}"
+    written = f"{pairs} written to {options.output}"
+    if summary.was_complete:
+        written = f"nothing to do: {pairs} were in {options.output} already"
+    errors = f"; {summary.errors:,} {'has an error' if summary.errors == 1 else 'have errors'}"
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{written}{errors if summary.errors else ''}.", markup=False)
+    for line in lines:
+        console.print(f"  {line}", markup=False)
 
 
 def _engine(options: argparse.Namespace) -> "BulkEngine":

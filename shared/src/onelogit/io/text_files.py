@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from onelogit.errors import InputError
+from onelogit.io.text_fields import document_of
 from onelogit.validation import check_text, checked_path
 
 STDIN = "-"
@@ -20,7 +21,6 @@ _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _OBJECT_START = re.compile(r'\s*\{\s*["}]')  # also matches invalid objects
-_DOCUMENT_FIELDS = ("text", "document")
 
 
 class TextLine(NamedTuple):
@@ -115,32 +115,6 @@ def line_content(line: bytes) -> bytes:
 def find_beir_file(folder: Path, name: str) -> Path | None:
     """A file of a folder in BEIR format, plain or gzipped; None if it does not exist."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def document_of(fields: dict[str, Any]) -> str:
-    """The document in a JSON object: its "text" or "document", after its "title" if it has one.
-
-    Raises:
-        InputError: it has neither, or a field is not a string.
-    """
-    name = next((name for name in _DOCUMENT_FIELDS if name in fields), None)
-    if name is None:
-        raise InputError(f'no "text" or "document" among {", ".join(map(repr, fields)) or "no fields"}')
-    text, title = text_of(fields, name), fields.get("title") or ""
-    check_text(title, '"title"')
-    return f"{title} {text}".strip() if title else text
-
-
-def text_of(fields: dict[str, Any], name: str, *, is_blank_allowed: bool = True) -> str:
-    """The text in a field of a JSON object.
-
-    Raises:
-        InputError: the field is missing or not a string.
-    """
-    if name not in fields:
-        raise InputError(f'"{name}" is missing')
-    check_text(fields[name], f'"{name}"', is_blank_allowed)
-    return str(fields[name])
 
 
 def read_text_collection(path: str | os.PathLike[str], max_texts: int | None = None) -> TextCollection:

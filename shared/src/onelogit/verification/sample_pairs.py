@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import TextLine, read_lines, text_of
+from onelogit.io.text_fields import text_of
+from onelogit.io.text_files import TextLine, read_lines
 
 _BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
 

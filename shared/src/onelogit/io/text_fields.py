@@ -1,0 +1,139 @@
+"""A JSON object or a row of a table -> its document, its query and their ids. The only place that knows their names.
+
+The names are those of BEIR and MTEB (`_id`, `title`, `text`), Pyserini (`id`, `contents`), MS MARCO (`docid`, `pid`,
+`passage`, `segment`, `body`), ir_datasets (`doc_id`), Tevatron (`positive_passages`) and the frameworks (`content`,
+`page_content`). Of several, the first that is not null is used.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from onelogit.errors import InputError
+from onelogit.validation import check_text
+
+logger = logging.getLogger(__name__)
+
+TEXT_NAMES = ("text", "document", "contents", "content", "passage", "segment", "body", "page_content", "doc")
+DOCUMENT_ID_NAMES = (
+    *("document_id", "_id", "id", "docid", "doc_id", "pid", "passage_id", "corpus_id", "corpus-id", "id_"),
+)
+QUERY_ID_NAMES = ("query_id", "qid", "query-id")
+LIST_NAMES = ("documents", "candidates", "passages", "docs")
+POSITIVE_NAMES = ("positive", "positives", "pos", "positive_passages")
+NEGATIVE_NAMES = ("negative", "negatives", "neg", "negative_passages")
+
+_QUERY_OBJECT_NAMES = ("text", "query", "contents", "content")
+_QUIET_NAMES = {"title", "metadata", "query", "labels", "changed_labels", *QUERY_ID_NAMES}  # BEIR has `metadata`
+ROW_NAMES = frozenset({"query", "title", *QUERY_ID_NAMES, *LIST_NAMES, *POSITIVE_NAMES, *NEGATIVE_NAMES})
+ROW_NAMES |= {*TEXT_NAMES, *DOCUMENT_ID_NAMES}
+
+
+class QueryFields(NamedTuple):
+    """The query of a row, unchecked: None if it has none. `id` may be of any type."""
+
+    text: object
+    id: object
+
+
+def first_of(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The value of the first of the names that is not null, or None."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
+def text_name_of(fields: Mapping[str, Any]) -> str | None:
+    """The name of the field with the document's text, or None."""
+    return next((name for name in TEXT_NAMES if fields.get(name) is not None), None)
+
+
+def document_of(fields: Mapping[str, Any], text_name: str | None = None) -> str:
+    """The document in an object: its text, after its "title" and a space if it has one, as in BEIR.
+
+    The text may be in an object of its own, as in `{"docid": "d1", "doc": {"contents": ...}}`.
+
+    Args:
+        fields: of the object.
+        text_name: the field with the text; by default, the first of `TEXT_NAMES`.
+
+    Raises:
+        InputError: it has no text, or its text or title is not a string.
+    """
+    name = text_name or text_name_of(fields)
+    if name is None or name not in fields:
+        if null := next((each for each in TEXT_NAMES if each in fields), None):
+            check_text(None, f'"{null}"')
+        known = f'no "{name}"' if name else 'no "text" or "document"'
+        raise InputError(f"{known} among {', '.join(map(repr, fields)) or 'no fields'}")
+    text, title = fields[name], fields.get("title")
+    if isinstance(text, Mapping):
+        title = None if text.get("title") else title
+        text = document_of(text)
+    check_text(text, f'"{name}"')
+    if title is None:
+        return str(text)
+    check_text(title, '"title"')
+    return f"{title} {text}".strip() if title else str(text)
+
+
+def document_id_of(fields: Mapping[str, Any]) -> Any:
+    """The id of a document, unchecked; None if it has none."""
+    found = first_of(fields, DOCUMENT_ID_NAMES)
+    nested = fields.get(text_name_of(fields) or "")
+    return document_id_of(nested) if found is None and isinstance(nested, Mapping) else found
+
+
+def query_of(fields: Mapping[str, Any]) -> QueryFields:
+    """The query of a row, which is a text, or an object with a text and an id; the row's own query id takes precedence.
+
+    If the row has a list of documents, its `_id` or `id` is the query's, too.
+    """
+    query, id = fields.get("query"), first_of(fields, QUERY_ID_NAMES)
+    if id is None and listed_documents(fields) is not None:
+        id = first_of(fields, ("_id", "id"))
+    if isinstance(query, Mapping):
+        id = first_of(query, (*QUERY_ID_NAMES, "_id", "id")) if id is None else id
+        query = first_of(query, _QUERY_OBJECT_NAMES)
+    return QueryFields(query, id)
+
+
+def listed_documents(fields: Mapping[str, Any]) -> Any:
+    """The documents of a row, usually a list of texts and objects; None if it has none.
+
+    Without such a list, they are the row's positive documents and then its negative ones, as in training data.
+    """
+    listed = first_of(fields, LIST_NAMES)
+    if listed is not None:
+        return listed
+    parts = [first_of(fields, names) for names in (POSITIVE_NAMES, NEGATIVE_NAMES)]
+    found = [part if isinstance(part, list) else [part] for part in parts if part is not None]
+    return [document for part in found for document in part] if found else None
+
+
+def text_of(fields: Mapping[str, Any], name: str, *, is_blank_allowed: bool = True) -> str:
+    """The text in a field of a JSON object.
+
+    Raises:
+        InputError: the field is missing or not a string.
+    """
+    if name not in fields:
+        raise InputError(f'"{name}" is missing')
+    check_text(fields[name], f'"{name}"', is_blank_allowed)
+    return str(fields[name])
+
+
+class UnreadFields(Counter[str]):
+    """The number of documents by the name of a field that is neither text nor id, so that no text is lost unnoticed."""
+
+    def count(self, document: Mapping[str, Any]) -> None:
+        """Count the fields of a document that `document_of` and `document_id_of` do not use."""
+        id_name = next((name for name in DOCUMENT_ID_NAMES if document.get(name) is not None), None)
+        used = {text_name_of(document), id_name} | _QUIET_NAMES
+        self.update(name for name, value in document.items() if value is not None and name not in used)
+
+    def report(self, source: object) -> None:
+        """Log the fields, if there are any; `source` is the name of the file or folder."""
+        if self:
+            listed = ", ".join(f'"{name}" ({count:,})' for name, count in self.most_common(8))
+            more = f" and {len(self) - 8} more" if len(self) > 8 else ""
+            logger.warning("%s: these fields of documents are not part of their texts: %s%s", source, listed, more)
