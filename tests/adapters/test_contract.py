@@ -7,7 +7,7 @@ from copy import deepcopy
 
 import pytest
 
-from onelogit import CheckpointError, Reranker
+from onelogit import CheckpointError, InputError, Reranker
 from support.adapters import ADAPTERS, OLD_SCORE, Adapter, make, renamed
 from support.tiny import Tiny
 
@@ -261,6 +261,41 @@ def test_documents_keep_their_order_after_a_tolerated_error(
     assert "could not be ranked" in caplog.text
     assert asyncio.run(framework.arun(adapter, query, documents)) == results
     assert documents == before
+
+
+@pytest.mark.parametrize("wrong", [None, "text", {"page_content": "text"}, ("text", 0.5), 7], ids=repr)
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_what_is_no_document_is_named_by_its_position_and_type(
+    framework: Adapter, model: str, wrong: object, deduplicate: bool
+):
+    documents = [*framework.documents(TEXTS[:2]), wrong, wrong]
+    expected = rf"document 2 must be a \w+, not (a )?{type(wrong).__name__.removesuffix('Type')}"
+    for adapter in (make(framework, model, deduplicate=deduplicate), make(framework, "no-such/model")):
+        with pytest.raises(InputError, match=expected):
+            framework.call(adapter, QUERY, documents)
+
+    kept = framework.call(make(framework, model, 3, on_error="keep_order", deduplicate=deduplicate), QUERY, documents)
+
+    assert kept == documents[:3]
+
+
+def test_what_is_no_list_of_documents_is_refused_even_if_errors_are_tolerated(framework: Adapter, model: str):
+    adapter = make(framework, model, on_error="keep_order")
+    for wrong in (None, "text", framework.documents(TEXTS)[0], {"text": 1}, 7):
+        with pytest.raises(InputError, match=r"documents must be a list of \w+, not a "):
+            framework.call(adapter, QUERY, wrong)
+
+
+def test_documents_of_an_earlier_reranker_are_unchanged_after_a_tolerated_error(framework: Adapter, model: str):
+    documents = framework.documents(TEXTS, {"relevance_score": 0.9, "relevance_logit": 2.0, "retrieval_score": 0.3})
+    ranked = framework.call(make(framework, model), QUERY, documents)
+
+    for given in (documents, ranked):
+        kept = framework.call(make(framework, "no-such/model", on_error="keep_order"), QUERY, given)
+
+        assert kept == given
+        assert [vars(each) for each in kept] == [vars(each) for each in given]
+        assert all(mine is not theirs for mine, theirs in zip(kept, given, strict=True))
 
 
 def test_an_unknown_on_error_value_is_refused(framework: Adapter, model: str):

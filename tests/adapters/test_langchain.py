@@ -1,11 +1,13 @@
 """The LangChain adapter: retrievers, chains, tools, trace events and serialisation."""
 
+import pickle
 import threading
+from copy import deepcopy
 from typing import Any
 from uuid import UUID
 
 import pytest
-from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_classic.retrievers import ContextualCompressionRetriever, MultiQueryRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -13,6 +15,7 @@ from langchain_core.callbacks import (
     CallbackManagerForRetrieverRun,
 )
 from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage
 from langchain_core.retrievers import BaseRetriever
@@ -244,6 +247,28 @@ def test_without_ids_documents_with_the_same_text_are_duplicates():
     documents = [Document(page_content="No."), Document(page_content="No."), Document(page_content="No.", id="x")]
 
     assert len(OnelogitRerank(model=DEMO_MODEL, deduplicate=True).compress_documents(documents, QUERY)) == 2
+
+
+def test_merged_queries_keep_one_of_a_document_with_several_scores(rerank: OnelogitRerank):
+    retriever = RerankRetriever(retriever=AllDocuments(), rerank=rerank, top_n=3)
+    llm = FakeListChatModel(responses=["Where is Beijing?\nWhat colour are bananas?\nWhat is in France?"])
+
+    documents = MultiQueryRetriever.from_llm(retriever, llm).invoke(QUERY)
+
+    assert sorted(document.id or "" for document in documents) == ["banana", "beijing", "paris"]
+
+
+def test_a_ranked_document_equals_the_same_document_with_other_scores_only(rerank: OnelogitRerank):
+    given = Document(page_content="Paris", metadata={"page": 1, "relevance_score": 0.5})
+    (ranked,) = rerank.compress_documents([given], QUERY)
+    (other,) = rerank.compress_documents([ranked], "What is yellow?")
+
+    assert ranked.metadata["relevance_logit"] != other.metadata["relevance_logit"]
+    for copied in (ranked, other, deepcopy(ranked), pickle.loads(pickle.dumps(ranked))):
+        assert copied == ranked == given == copied
+        assert copied != Document(page_content="Paris", metadata={"page": 2})
+        assert copied != Document(page_content="London", metadata={"page": 1})
+        assert ranked.model_dump()["metadata"].keys() == {"page", "relevance_score", "relevance_logit"}
 
 
 def test_an_id_equal_to_a_text_is_not_a_duplicate():

@@ -1,6 +1,8 @@
 """The LlamaIndex adapter: engines, events, prompts and serialisation."""
 
+import pickle
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -17,7 +19,20 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
-from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, TextNode
+from llama_index.core.retrievers import BaseRetriever, QueryFusionRetriever
+from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageNode,
+    IndexNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    NodeWithScore,
+    QueryBundle,
+    TextNode,
+)
 
 from llama_index.postprocessor.onelogit_rerank import OnelogitRerank
 from onelogit import DEMO_MODEL, CheckpointError, InputError
@@ -158,6 +173,64 @@ def test_each_call_is_a_span(rerank: OnelogitRerank):
         dispatcher.span_handlers = before
 
     assert any("OnelogitRerank._postprocess_nodes" in span.id_ for span in spans.completed_spans)
+
+
+class FixedNodes(BaseRetriever):
+    """Returns the same nodes for every query, reranked if a reranker is given."""
+
+    def __init__(self, nodes: list[BaseNode], rerank: OnelogitRerank | None = None) -> None:
+        self.nodes, self.rerank = nodes, rerank
+        super().__init__()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        nodes = [NodeWithScore(node=node, score=1 - n / 10) for n, node in enumerate(self.nodes)]
+        return nodes if self.rerank is None else self.rerank.postprocess_nodes(nodes, query_bundle)
+
+
+@pytest.mark.parametrize("mode", FUSION_MODES)
+def test_fusion_counts_a_reranked_node_as_the_node_that_it_was(mode: FUSION_MODES):
+    banana, paris, beijing = NODES
+    retrievers = [FixedNodes([banana, beijing]), FixedNodes([paris, beijing], OnelogitRerank(model=DEMO_MODEL))]
+    fusion = QueryFusionRetriever(retrievers, MockLLM(), mode=mode, num_queries=1, similarity_top_k=3, use_async=False)
+
+    nodes = fusion.retrieve(QUERY)
+
+    assert sorted(ids(nodes)) == ["banana", "beijing", "paris"]
+    if mode is FUSION_MODES.RECIPROCAL_RANK:
+        assert nodes[0].node_id == "beijing"
+        assert nodes[0].score == pytest.approx(1 / 61 + 1 / 60)
+
+
+MANY_KINDS: list[BaseNode] = [
+    *NODES,
+    TextNode(text="", metadata={"title": "Empty"}),
+    Node(text_resource=MediaResource(text="Beijing"), metadata={"title": "Atlas", "page": 7}),
+    Document(text="Paris", metadata={"title": "Atlas"}, excluded_llm_metadata_keys=["title"]),
+    ImageNode(text="A map", image_path="map.png", metadata={"retrieval_score": 0.25}),
+    IndexNode(text="An index", index_id="index", obj=NODES[0], metadata={"relevance_logit": 9.0}),
+]
+
+
+@pytest.mark.parametrize("node", MANY_KINDS, ids=lambda node: node.class_name())
+def test_a_reranked_node_cannot_be_told_from_the_node_that_it_was(node: BaseNode):
+    given = NodeWithScore(node=node)
+    before = deepcopy(given)
+
+    (once,) = OnelogitRerank(model=DEMO_MODEL).postprocess_nodes([given], query_str=QUERY)
+    (twice,) = OnelogitRerank(model=DEMO_MODEL).postprocess_nodes([once], query_str=QUERY)
+
+    assert given == before
+    assert twice.node.metadata["retrieval_score"] == once.score
+    for ranked in (once, twice, deepcopy(once), once.model_copy(), pickle.loads(pickle.dumps(once))):
+        assert ranked.node == node
+        assert ranked.node.hash == node.hash
+        assert ranked.node.to_dict() == node.to_dict()
+        assert [ranked.get_content(mode) for mode in MetadataMode] == [node.get_content(mode) for mode in MetadataMode]
+    for ranked in (once, twice, deepcopy(once), once.model_copy()):
+        assert "relevance_logit" in ranked.metadata
+        assert ranked.metadata["relevance_logit"] == once.metadata.get("relevance_logit") != 9.0
+        assert ranked.metadata.get("retrieval_score", "missing") in (None, once.score)
+        assert ranked.metadata.get("author", "missing") == "missing"
 
 
 def test_logit_and_retrieval_score_are_hidden_from_models(rerank: OnelogitRerank):

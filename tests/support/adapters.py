@@ -39,6 +39,8 @@ class Adapter(Protocol):
         self, texts: Sequence[str], metadata: dict[str, Any] | None = None, ids: Sequence[str] | None = None
     ) -> list[Any]: ...
 
+    def call(self, adapter: Any, query: str, documents: Any) -> list[Any]: ...  # the framework's documents
+
     def run(self, adapter: Any, query: str, documents: Iterable[Any], **overrides: Any) -> list[Result]: ...
 
     async def arun(self, adapter: Any, query: str, documents: Iterable[Any], **overrides: Any) -> list[Result]: ...
@@ -81,6 +83,9 @@ class LangChain:
             LangChainDocument(page_content=text, id=id, metadata=dict(metadata or {}))
             for id, text in zip(_ids(texts, ids), texts, strict=True)
         ]
+
+    def call(self, adapter: LangChainRerank, query: str, documents: Any) -> list[Any]:
+        return adapter.compress_documents(documents, query)
 
     def run(
         self, adapter: LangChainRerank, query: str, documents: Iterable[LangChainDocument], **overrides: Any
@@ -126,6 +131,9 @@ class LlamaIndex:
             for id, text in zip(_ids(texts, ids), texts, strict=True)
         ]
 
+    def call(self, adapter: LlamaIndexRerank, query: str, documents: Any) -> list[Any]:
+        return adapter.postprocess_nodes(documents, query_str=query)
+
     def run(self, adapter: LlamaIndexRerank, query: str, documents: Iterable[NodeWithScore]) -> list[Result]:
         return [self._result(node) for node in adapter.postprocess_nodes(documents, query_str=query)]
 
@@ -164,6 +172,9 @@ class Haystack:
             HaystackDocument(id=id, content=text, meta=dict(metadata or {}))
             for id, text in zip(_ids(texts, ids), texts, strict=True)
         ]
+
+    def call(self, adapter: OnelogitRanker, query: str, documents: Any) -> list[Any]:
+        return adapter.run(query=query, documents=documents)["documents"]
 
     def run(
         self, adapter: OnelogitRanker, query: str, documents: Iterable[HaystackDocument], **overrides: Any

@@ -18,6 +18,7 @@ from onelogit.adapters import (
     RankOptions,
     RankRequest,
     RerankerHandle,
+    document_list,
     fields_of,
     plain_options,
     rank_options,
@@ -26,6 +27,25 @@ from onelogit.adapters import (
 
 if TYPE_CHECKING:
     from onelogit import RemoteReranker, Reranker
+
+
+class ScoredMetadata(dict[str, Any]):
+    """Metadata that is equal to the same metadata with other scores, or without.
+
+    Retrievers that merge several queries, such as MultiQueryRetriever, keep one of the documents that are equal.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and _without_scores(self) == _without_scores(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]  # as dict
+
+
+def _without_scores(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if name not in ("relevance_score", "relevance_logit")}
 
 
 class RerankInput(RankOptions, total=False):
@@ -50,7 +70,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         metadata_fields: names of metadata to put in front of a document's text.
         metadata_separator: between these values, and before the text.
         deduplicate: keep only the best of the documents with the same id, or without an id and with the same text.
-        on_error: "raise", or "keep_order" to log the error and return the documents in their order, without scores.
+        on_error: "raise", or "keep_order" to log the error and return the documents unchanged.
         progress: show a progress bar.
     """
 
@@ -89,7 +109,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         **overrides: Unpack[RankOptions],
     ) -> list[Document]:
         """The documents, most relevant first. An empty list does not load the model."""
-        call: RerankInput = {"query": query, "documents": list(documents), **overrides}
+        call: RerankInput = {"query": query, "documents": document_list(documents, Document), **overrides}
         return self.as_runnable().invoke(call, {"callbacks": callbacks})
 
     async def acompress_documents(
@@ -100,7 +120,7 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         **overrides: Unpack[RankOptions],
     ) -> list[Document]:
         """`compress_documents` without blocking the event loop, even while the model is loaded."""
-        call: RerankInput = {"query": query, "documents": list(documents), **overrides}
+        call: RerankInput = {"query": query, "documents": document_list(documents, Document), **overrides}
         return await self.as_runnable().ainvoke(call, {"callbacks": callbacks})
 
     def as_runnable(self) -> RunnableLambda[RerankInput, list[Document]]:
@@ -156,8 +176,10 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         fields, separator = self.metadata_fields, self.metadata_separator
         return RankRequest(
             query=call["query"],
-            documents=[text_with_metadata(each.page_content, each.metadata, fields, separator) for each in documents],
-            keys=[(each.id, each.id is None and each.page_content) for each in documents] if self.deduplicate else None,
+            documents=documents,
+            kind=Document,
+            text=lambda each: text_with_metadata(each.page_content, each.metadata, fields, separator),
+            key=_key if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.progress,
             **rank_options(self, call, RerankInput),
@@ -167,13 +189,15 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
 def _documents(call: RerankInput) -> list[Document]:
     if not isinstance(call, dict) or not call.keys() >= {"query", "documents"}:
         raise InputError("reranking needs a dictionary with query and documents")
-    return list(call["documents"])
+    return document_list(call["documents"], Document)
+
+
+def _key(document: Document) -> tuple[object, object]:
+    return document.id, document.id is None and document.page_content
 
 
 def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:
-    kept = {name: value for name, value in document.metadata.items() if name not in _ADDED}
-    added = {} if isinstance(ranked, Kept) else dict(zip(_ADDED, (ranked.score, ranked.logit), strict=True))
-    return document.model_copy(update={"metadata": {**kept, **added}})
-
-
-_ADDED = ("relevance_score", "relevance_logit")
+    if not isinstance(document, Document):  # in a list that keeps its order because of it
+        return document
+    added = {} if isinstance(ranked, Kept) else {"relevance_score": ranked.score, "relevance_logit": ranked.logit}
+    return document.model_copy(update={"metadata": ScoredMetadata({**document.metadata, **added})})

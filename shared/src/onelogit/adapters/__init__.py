@@ -9,10 +9,10 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 2. Write `_spec(self)` as `self._handle.spec(self, token=..., api_key=...)`, and call it once in the constructor: that
    checks the options. Later calls reuse the spec until a field changes.
 3. In each call, create a `RankRequest` (`rank_options` merges the options of the call with the adapter's own,
-   `text_with_metadata` puts metadata in front of a text, `keys` removes duplicates) and pass it to `self._handle.rank`
-   or `arank`. No model is loaded for an empty list.
+   `document_list` checks the list, `text_with_metadata` puts metadata in front of a text, `key` removes duplicates) and
+   pass it to `self._handle.rank` or `arank`. No model is loaded for an empty list.
 4. For each result, copy the caller's document and add `score` and `logit` as usual in the framework. A `Kept` has
-   neither: reranking failed with on_error="keep_order", and the document keeps its position.
+   neither: reranking failed with on_error="keep_order"; return the caller's document as it is.
 5. Forward `warm_up`, `awarm_up` and `close` to the handle; `from_reranker` uses `fields_of`. A copy of the adapter gets
    a copy of the handle, so that closing one does not close the other.
 
@@ -20,7 +20,15 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 """
 
 from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of
-from onelogit.adapters.request import Kept, OnError, RankOptions, RankRequest, rank_options, text_with_metadata
+from onelogit.adapters.request import (
+    Kept,
+    OnError,
+    RankOptions,
+    RankRequest,
+    document_list,
+    rank_options,
+    text_with_metadata,
+)
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions, plain_options
 from onelogit.validation import check_top_n
@@ -35,6 +43,7 @@ __all__ = [
     "RerankerHandle",
     "adapter_options",
     "check_top_n",
+    "document_list",
     "fields_of",
     "plain_options",
     "rank_options",

@@ -14,7 +14,6 @@ from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions, is_secret_header, without_secrets
 from onelogit.ranking import Ranked
 from onelogit.registry import AnyReranker, aopen_spec, find_spec, open_spec
-from onelogit.validation import check_text
 
 logger = logging.getLogger(__name__)
 
@@ -99,15 +98,15 @@ class RerankerHandle:
         if not request.documents:
             return []
         try:
-            check_text(request.query, "the query", is_blank_allowed=False)
+            texts = request.texts()
             spec = get_spec()
             reranker = self._open(spec)
             try:
-                ranking = _rank(request, reranker.rank)
+                ranking = _rank(request, texts, reranker.rank)
             except OnelogitError:
                 if not self._was_closed_elsewhere(reranker):
                     raise
-                ranking = _rank(request, self._open(spec).rank)
+                ranking = _rank(request, texts, self._open(spec).rank)
         except Exception as error:
             _raise_or_log(error, request.on_error)
             return [*request.in_given_order()]
@@ -118,15 +117,15 @@ class RerankerHandle:
         if not request.documents:
             return []
         try:
-            check_text(request.query, "the query", is_blank_allowed=False)
+            texts = request.texts()
             spec = get_spec()
             reranker = await self._aopen(spec)
             try:
-                ranking = await _rank(request, reranker.arank)
+                ranking = await _rank(request, texts, reranker.arank)
             except OnelogitError:
                 if not self._was_closed_elsewhere(reranker):
                     raise
-                ranking = await _rank(request, (await self._aopen(spec)).arank)
+                ranking = await _rank(request, texts, (await self._aopen(spec)).arank)
         except Exception as error:
             _raise_or_log(error, request.on_error)
             return [*request.in_given_order()]
@@ -219,8 +218,8 @@ def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any
     return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}
 
 
-def _rank(request: RankRequest, rank: Callable[..., Result]) -> Result:
-    return rank(request.query, request.documents, instruction=request.instruction, progress=request.progress)
+def _rank(request: RankRequest, texts: list[str], rank: Callable[..., Result]) -> Result:
+    return rank(request.query, texts, instruction=request.instruction, progress=request.progress)
 
 
 def _raise_or_log(error: Exception, on_error: OnError) -> None:

@@ -1,17 +1,18 @@
 """One call of an adapter -> the texts to rank, and the part of the ranking to return. Plain data; knows no reranker."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
 from onelogit.ranking import Ranked, select_top, to_score
 from onelogit.recipes.recipe import Activation
-from onelogit.validation import check_score_threshold, check_top_n, checked_choice
+from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_choice
 
 OnError = Literal["raise", "keep_order"]
+Document = TypeVar("Document")
 
 
 class Kept(NamedTuple):
@@ -58,8 +59,10 @@ class RankRequest:
 
     Attributes:
         query: the query.
-        documents: the texts of the documents.
-        keys: one for each document; of documents with equal keys, only the best is returned. None to return all.
+        documents: of a framework, or texts.
+        kind: the class of every document.
+        text: reads the text of a document; None if the documents are texts.
+        key: of documents with equal keys, only the best is returned. None to return all.
         top_n: return at most this many documents; None for all.
         score_threshold: return only documents with at least this score; None for all.
         instruction: what "relevant" means; None for the reranker's default, "" for none.
@@ -72,8 +75,10 @@ class RankRequest:
     """
 
     query: str
-    documents: Sequence[str]
-    keys: Sequence[Hashable] | None = None
+    documents: Sequence[Any]
+    kind: type = str
+    text: Callable[[Any], str] | None = None
+    key: Callable[[Any], Hashable] | None = None
     top_n: int | None = None
     score_threshold: float | None = None
     instruction: str | None = None
@@ -87,9 +92,22 @@ class RankRequest:
         checked_choice("on_error", str(self.on_error), OnError)
         checked_choice("activation", self.activation, Activation)
 
+    def texts(self) -> list[str]:
+        """The texts of the documents.
+
+        Raises:
+            InputError: the query is blank, or a document is not of the right class.
+        """
+        check_text(self.query, "the query", is_blank_allowed=False)
+        for index, document in enumerate(self.documents):
+            if not isinstance(document, self.kind):
+                found = "None" if document is None else f"a {type(document).__name__}"
+                raise InputError(f"document {index} must be a {self.kind.__name__}, not {found}")
+        return [document if self.text is None else self.text(document) for document in self.documents]
+
     def selected(self, ranking: Sequence[Ranked]) -> list[Ranked]:
         """The part of a ranking of all documents to return: without duplicates, rescaled and limited as requested."""
-        keys, activation = self.keys, self.activation
+        keys, activation = self._keys(), self.activation
         if keys is not None:
             best = {keys[ranked.index]: ranked for ranked in reversed(ranking)}
             ranking = [ranked for ranked in ranking if best[keys[ranked.index]] is ranked]
@@ -99,9 +117,26 @@ class RankRequest:
 
     def in_given_order(self) -> list[Kept]:
         """The first `top_n` documents in the given order, without duplicates."""
-        keys = range(len(self.documents)) if self.keys is None else self.keys
+        keys = self._keys() or range(len(self.documents))
         first = {key: index for index, key in reversed([*enumerate(keys)])}
         return [Kept(index) for index in sorted(first.values())[: self.top_n]]
+
+    def _keys(self) -> list[Hashable] | None:
+        if self.key is None:
+            return None
+        # What is no document has no key, and is kept if the list cannot be ranked.
+        return [self.key(each) if isinstance(each, self.kind) else object() for each in self.documents]
+
+
+def document_list(documents: Iterable[Document], kind: type[Document]) -> list[Document]:
+    """The documents as a list; `RankRequest.texts` checks each of them.
+
+    Raises:
+        InputError: they have no order, or they are a single document, or text.
+    """
+    if isinstance(documents, kind | str | bytes | Mapping | Set) or not isinstance(documents, Iterable):
+        raise InputError(f"documents must be a list of {kind.__name__}s, not a {type(documents).__name__}")
+    return list(documents)
 
 
 def text_with_metadata(text: str, metadata: Mapping[str, object], fields: Sequence[str], separator: str) -> str:

@@ -1,8 +1,10 @@
 """LlamaIndex nodes -> the same nodes, reranked. It only translates; onelogit computes the scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -15,7 +17,16 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
-from onelogit.adapters import Kept, OnError, RankRequest, RerankerHandle, fields_of, plain_options, rank_options
+from onelogit.adapters import (
+    Kept,
+    OnError,
+    RankRequest,
+    RerankerHandle,
+    document_list,
+    fields_of,
+    plain_options,
+    rank_options,
+)
 
 if TYPE_CHECKING:
     from onelogit import RemoteReranker, Reranker
@@ -26,9 +37,9 @@ dispatcher = get_dispatcher(__name__)
 class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     """Reorders nodes by the relevance logit of a decoder language model.
 
-    Returns copies of the nodes with the same ids. The score is on the scale of the model's card. Two metadata entries
-    are added: `relevance_logit`, which determines the order, and `retrieval_score`, the score before reranking. Both
-    are hidden from language and embedding models.
+    Returns copies of the nodes with the same ids and hashes. The score is on the scale of the model's card. Two values
+    can be read from the metadata by name: `relevance_logit`, which determines the order, and `retrieval_score`, the
+    score before reranking. The metadata does not list them; texts, dumps and pickles of a node lack them.
 
     Attributes:
         model: hub id or path of a folder; loaded by `warm_up`, or by the first call with nodes.
@@ -94,7 +105,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        nodes = list(nodes)
+        nodes = document_list(nodes, NodeWithScore)
         with self._events(nodes, query_bundle) as reranked:
             ranking = self._handle.rank(self._spec, self._request(nodes, query_bundle))
             reranked += [_with_relevance(nodes[ranked.index], ranked) for ranked in ranking]
@@ -103,7 +114,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        nodes = list(nodes)
+        nodes = document_list(nodes, NodeWithScore)
         with self._events(nodes, query_bundle) as reranked:
             ranking = await self._handle.arank(self._spec, self._request(nodes, query_bundle))
             reranked += [_with_relevance(nodes[ranked.index], ranked) for ranked in ranking]
@@ -112,6 +123,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     @contextmanager
     def _events(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> Iterator[list[NodeWithScore]]:
         """Report the start to both event systems of the framework, and the end, even after an error."""
+        nodes = [each for each in nodes if isinstance(each, NodeWithScore)]  # the events refuse anything else
         top_n = len(nodes) if self.top_n is None else self.top_n
         reranked: list[NodeWithScore] = []
         payload: dict[str, Any] = {
@@ -126,15 +138,17 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
                 yield reranked
                 event.on_end(payload={EventPayload.NODES: reranked})
         finally:
-            dispatcher.event(ReRankEndEvent(nodes=reranked))
+            dispatcher.event(ReRankEndEvent(nodes=[each for each in reranked if isinstance(each, NodeWithScore)]))
 
     def _request(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> RankRequest:
         if query_bundle is None and nodes:
             raise InputError("reranking needs a query: pass query_str or query_bundle")
         return RankRequest(
             query="" if query_bundle is None else query_bundle.query_str,
-            documents=[each.node.get_content(self.metadata_mode) for each in nodes],
-            keys=[each.node_id for each in nodes] if self.deduplicate else None,
+            documents=nodes,
+            kind=NodeWithScore,
+            text=lambda each: each.node.get_content(self.metadata_mode),
+            key=attrgetter("node_id") if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.show_progress,
             **rank_options(self, {}),
@@ -159,14 +173,34 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
             self.instruction = new
 
 
+class RerankedMetadata(dict[str, Any]):
+    """A node's metadata, and relevance that can be read by its name, but is not listed.
+
+    A node's hash, text and equality depend on all listed metadata, and retrievers tell nodes apart by them. Relevance
+    hides metadata with the same name.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any] = MappingProxyType({}), **relevance: float | None) -> None:
+        super().__init__(metadata)
+        self.relevance = relevance
+
+    def __getitem__(self, name: str) -> Any:
+        return self.relevance[name] if name in self.relevance else super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.relevance or super().__contains__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
 def _with_relevance(scored: NodeWithScore, ranked: Ranked | Kept) -> NodeWithScore:
+    if not isinstance(scored, NodeWithScore):  # in a list that keeps its order because of it
+        return scored
     if isinstance(ranked, Kept):
         return NodeWithScore(node=scored.node, score=scored.score)
-    node = scored.node
-    added = {"relevance_logit": ranked.logit, "retrieval_score": scored.score}
-    update = {
-        "metadata": {**node.metadata, **added},
-        "excluded_llm_metadata_keys": list(dict.fromkeys([*node.excluded_llm_metadata_keys, *added])),
-        "excluded_embed_metadata_keys": list(dict.fromkeys([*node.excluded_embed_metadata_keys, *added])),
-    }
-    return NodeWithScore(node=node.model_copy(update=update), score=ranked.score)
+    metadata = RerankedMetadata(scored.node.metadata, relevance_logit=ranked.logit, retrieval_score=scored.score)
+    return NodeWithScore(node=scored.node.model_copy(update={"metadata": metadata}), score=ranked.score)

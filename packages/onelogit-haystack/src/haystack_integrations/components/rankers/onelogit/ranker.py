@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
@@ -16,6 +17,7 @@ from onelogit.adapters import (
     RankRequest,
     RerankerHandle,
     check_top_n,
+    document_list,
     fields_of,
     plain_options,
     text_with_metadata,
@@ -154,7 +156,7 @@ class OnelogitRanker:
             instruction: for this run.
             scale_score: for this run.
         """
-        documents = list(documents)
+        documents = document_list(documents, Document)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
         ranking = self._handle.rank(self._spec, request)
         return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
@@ -170,7 +172,7 @@ class OnelogitRanker:
         scale_score: bool | None = None,
     ) -> dict[str, list[Document]]:
         """`run` without blocking the event loop, even while the model is loaded."""
-        documents = list(documents)
+        documents = document_list(documents, Document)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
         ranking = await self._handle.arank(self._spec, request)
         return {"documents": [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]}
@@ -190,8 +192,10 @@ class OnelogitRanker:
         fields, separator = self.meta_fields_to_embed, self.embedding_separator
         return RankRequest(
             query=query,
-            documents=[text_with_metadata(each.content or "", each.meta, fields, separator) for each in documents],
-            keys=[each.id for each in documents] if self.deduplicate else None,
+            documents=documents,
+            kind=Document,
+            text=lambda each: text_with_metadata(each.content or "", each.meta, fields, separator),
+            key=attrgetter("id") if self.deduplicate else None,
             top_n=top_k,
             score_threshold=self.score_threshold if score_threshold is None else score_threshold,
             instruction=self.instruction if instruction is None else instruction,
@@ -221,7 +225,6 @@ _ARGUMENTS = [name for name in inspect.signature(OnelogitRanker.__init__).parame
 
 
 def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:
-    kept = {name: value for name, value in document.meta.items() if name != "relevance_logit"}
     if isinstance(ranked, Kept):
-        return replace(document, meta=kept)
-    return replace(document, score=ranked.score, meta={**kept, "relevance_logit": ranked.logit})
+        return replace(document, meta={**document.meta}) if isinstance(document, Document) else document
+    return replace(document, score=ranked.score, meta={**document.meta, "relevance_logit": ranked.logit})
