@@ -41,7 +41,7 @@ class ScoredMetadata(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]  # as dict
+    __hash__ = None  # as dict
 
 
 def _without_scores(metadata: dict[str, Any]) -> dict[str, Any]:
