@@ -142,3 +142,9 @@ def test_ranking_on_the_command_line_finds_and_reads_the_model_once(
     assert main(["rank", QUERY, *TEXTS]) == 0
     assert calls == ["find_folder", "read_texts"]
     assert options_module.DEMO_NOTE in capsys.readouterr().err
+
+
+def test_a_server_cannot_be_loaded_as_a_model():
+    for load in (ModelSpec, Reranker.load):
+        with pytest.raises(InputError, match=r"the model is the url of a server; use RemoteReranker\(url, model\)"):
+            load("https://example.org/v1")

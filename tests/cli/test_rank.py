@@ -18,7 +18,7 @@ from onelogit import DEMO_MODEL, Ranked, Reranker
 from onelogit.cli.main import main
 from onelogit.cli.output import bar_fractions, printable, ranking_table
 from support.commands import failure
-from support.servers import FakeServer, serving
+from support.servers import NOT_FOUND, FakeServer, Response, serving
 from support.terminal import in_terminal
 from support.tiny import Tiny
 
@@ -151,6 +151,24 @@ def test_a_server_ranks_if_its_url_is_given(capsys: pytest.CaptureFixture[str], 
 
 
 @pytest.mark.parametrize(
+    ("options", "scores"), [((), [0.7304844, 0.5018]), (("--no-raw-logits",), [0.9971, 0.0072])], ids=["raw", "not raw"]
+)
+def test_the_path_and_the_activation_of_a_server_are_options(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...], scores: list[float]
+):
+    def respond(path: str, body: object) -> Response:
+        results = [{"index": 0, "relevance_score": 0.9971}, {"index": 1, "relevance_score": 0.0072}]
+        return Response(content={"results": results}) if path == "/rerank" else NOT_FOUND
+
+    with serving(respond) as server:
+        arguments = ["--model", "Qwen/Qwen3-Reranker-0.6B", "--url", server.url, "--path", "/rerank"]
+        protocol = ["--protocol", "rerank", "--template", "server"]
+        lines = ranked_lines(capsys, QUERY, "a", "b", *arguments, *protocol, *options)
+
+    assert [line["score"] for line in lines] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ((" ", "a"), "the query is empty"),
@@ -167,6 +185,11 @@ def test_a_server_ranks_if_its_url_is_given(capsys: pytest.CaptureFixture[str], 
             (QUERY, "a", "--protocol", "rerank"),
             "'protocol' is not an option of a local model: use RemoteReranker or give a url",
         ),
+        (
+            (QUERY, "a", "--model", "m", "--url", "http://a", "--path", "rerank"),
+            "path must be the path of the requests",
+        ),
+        ((QUERY, "a", "--no-raw-logits"), "'raw_logits' is not an option of a local model"),
         ((QUERY, "a", "--url", "http://a", "--chat-template", "x"), "--chat-template needs prompts that the client"),
         ((), "the following arguments are required: query; see onelogit rank --help"),
         ((QUERY, "a", "--device", "quantum"), "unknown device"),

@@ -1,22 +1,30 @@
 """A model or server with its options -> a ModelSpec: checked once, hashable, passed to everything that opens it."""
 
 import os
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
+from urllib.parse import unquote
 
 from onelogit.errors import InputError
 from onelogit.options import (
+    DEFAULT_PROTOCOL,
     LoadOptions,
     OpenOptions,
+    Protocol,
     RemoteOptions,
+    TokenProtocol,
     check_options,
     is_url,
     plain_options,
     without_secrets,
 )
+from onelogit.validation import checked_choice
+
+_PATH = re.compile(r"/([\w.~!$&'()*+,;=:@%-]+/)*[\w.~!$&'()*+,;=:@%-]*", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +39,8 @@ class ModelSpec:
         options: the options that are not None: of `LoadOptions`, or with a `url` of `RemoteOptions`.
 
     Raises:
-        InputError: the model is not a string or path and there is no url, or an option is unknown or does not apply.
+        InputError: the model is not a string or path and there is no url, or it is a url; or an option is unknown, does
+            not apply, or contradicts another.
     """
 
     model: str | None
@@ -41,6 +50,11 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
             raise InputError(f"the model must be a hub id or a path, not a {type(self.model).__name__}")
+        if is_url(self.model):
+            raise InputError(
+                "the model is the url of a server; use RemoteReranker(url, model), or open_reranker(url, model=...), "
+                "with the name of the model that it serves"
+            )
         object.__setattr__(self, "model", None if self.model is None else os.fspath(self.model))
         check_options(self.options)
         options = {name: value for name, value in self.options.items() if value is not None}
@@ -51,6 +65,8 @@ class ModelSpec:
         )
         for name in options.keys() - kind.__annotations__:
             raise InputError(f"{name!r} is not an option of {place}")
+        if self.url is not None:
+            _check_server_options(options)
         object.__setattr__(self, "options", MappingProxyType(options))
 
     @classmethod
@@ -107,8 +123,38 @@ class ModelSpec:
     def _key_without(self, *names: str) -> tuple[object, ...]:
         plain = plain_options(cast("OpenOptions", self.options))
         # `is not False`, because 0 == False, but 0 is a wrong value that must be reported.
-        given = {name: value for name, value in plain.items() if value is not False and name not in names}
+        given = {
+            name: value
+            for name, value in plain.items()
+            if (value is not False or name == "raw_logits") and name not in names  # False is not its default
+        }
         return self.url, self.model, _hashable(given)
+
+
+def _check_server_options(options: Mapping[str, Any]) -> None:
+    """Raise InputError if a server's options contradict each other, or `path` or `raw_logits` is invalid."""
+    protocol = checked_choice("protocol", options.get("protocol"), Protocol) or DEFAULT_PROTOCOL
+    template = options.get("template")
+    sends_tokens = protocol in get_args(TokenProtocol)
+    if sends_tokens and template not in (None, "client"):
+        raise InputError(f"protocol={protocol!r} sends token ids, so template must be 'client', not {template!r}")
+    if not sends_tokens and template not in ("client", "server"):
+        raise InputError(
+            f"protocol={protocol!r} sends texts, so template must be 'client' to send whole prompts, or 'server' "
+            f"if the server applies the model's chat template, not {template!r}"
+        )
+    raw_logits = options.get("raw_logits")
+    if raw_logits is not None and not isinstance(raw_logits, bool):
+        raise InputError(f"raw_logits must be True, False or None, not {raw_logits!r}")
+    _check_path(options.get("path"))
+
+
+def _check_path(path: object) -> None:
+    if path is None:
+        return
+    is_path = isinstance(path, str) and _PATH.fullmatch(path)
+    if not is_path or {".", ".."} & {*unquote(str(path)).split("/")}:
+        raise InputError(f"path must be the path of the requests below the url, such as '/v1/rerank', not {path!r}")
 
 
 def _hashable(value: object) -> object:

@@ -105,13 +105,17 @@ class RemoteOptions(_PromptOptions, SourceOptions, total=False):
     Attributes:
         protocol: the form of requests. "vllm-tokens" (the default): token ids, which the client builds and truncates,
             to vLLM's `/classify`. "rerank": the form of Cohere and Jina, on `/v1/rerank` (vLLM, Infinity, llama.cpp,
-            LiteLLM, Cohere, Jina). "tei". "sglang".
+            LiteLLM, Cohere, Jina, Voyage, Xinference, LocalAI). "tei". "sglang".
+        path: of the requests, instead of the protocol's: "/rerank" for Infinity, "/v2/rerank" for Cohere. A url that
+            already ends in such a path needs none.
         template: which side writes the prompts, for protocols that send texts: "client" sends whole prompts as
             documents, "server" sends the plain query and documents.
         served_name: the server's name for the model; by default the one that the server lists.
         api_key: sent as a bearer token; by default the environment variable ONELOGIT_API_KEY.
         headers: sent with each request.
-        raw_logits: False if the server cannot turn its activation off: its scores are then used as logits.
+        raw_logits: False if the server cannot turn its activation off: its scores are then used as they are, as logits
+            and as scores. True if its answers are logits although all lie in [0, 1]. By default logits are asked for,
+            and a warning is logged if the server seems to send scores; False for Cohere, Jina and Voyage.
         timeout_s: for a whole call, including retries.
         attempts: how often to send a request if the server is overloaded or unreachable.
         requests_at_once: maximum concurrent requests, of all callers together.
@@ -121,6 +125,7 @@ class RemoteOptions(_PromptOptions, SourceOptions, total=False):
     """
 
     protocol: Protocol | None
+    path: str | None
     template: Literal["client", "server"] | None
     served_name: str | None
     api_key: str | None

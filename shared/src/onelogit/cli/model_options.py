@@ -35,12 +35,15 @@ def hub_options(options: argparse.Namespace) -> dict[str, str | bool]:
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a server: --url, --protocol and --template."""
+    """Add the options of a server: --url, --protocol, --path, --template and --raw-logits."""
     group = parser.add_argument_group("server")
     group.add_argument("--url", help="server that serves the model; its API key is read from ONELOGIT_API_KEY")
     group.add_argument("--protocol", choices=get_args(Protocol), help="protocol of the server (default: vllm-tokens)")
+    group.add_argument("--path", help="path of the requests, such as /rerank (default: the protocol's)")
     help_text = "which side writes the prompts, for protocols that send texts"
     group.add_argument("--template", choices=("client", "server"), help=help_text)
+    help_text = "--no-raw-logits: the server cannot turn its activation off; use its scores as they are"
+    group.add_argument("--raw-logits", action=argparse.BooleanOptionalAction, default=None, help=help_text)
 
 
 def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
@@ -91,7 +94,7 @@ def model_spec(options: argparse.Namespace, model: str | None, extra: OpenOption
             raise InputError("two servers are named, one as the model and one as --url; leave one out")
         model, url = None, model
     given = {**options_without_recipe(options), **(extra or {})}
-    given |= {name: getattr(options, name, None) for name in ("protocol", "template")}
+    given |= {name: getattr(options, name, None) for name in ("protocol", "path", "template", "raw_logits")}
     if model is not None:
         given["recipe"] = _given_recipe(options, model)
     elif options.chat_template is not None or given_tokens(options) is not None:

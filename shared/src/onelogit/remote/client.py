@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from onelogit.errors import OnelogitError, ServerError
 from onelogit.remote.endpoint import checked_endpoint
 from onelogit.remote.event_loop import LoopThread
-from onelogit.remote.http_errors import MAX_WAIT_S, RetryableError, error_from_response
+from onelogit.remote.http_errors import MAX_WAIT_S, RetryableError, error_from_response, error_in_body
 from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
 
 if TYPE_CHECKING:
@@ -180,10 +180,13 @@ class Client:
         if response.status_code >= 300:
             raise error_from_response(url, response, content, self.redact)
         try:
-            return json.loads(content)
+            answer = json.loads(content)
         except (ValueError, RecursionError):
             text = self.redact(content.decode("utf-8", "replace"))
             raise ServerError(f"the response of {url} is not JSON: {text!r}") from None
+        if reported := error_in_body(url, answer, self.redact):
+            raise reported
+        return answer
 
     def _loop_thread(self) -> LoopThread:
         """The thread of this process, started when first needed.

@@ -13,6 +13,7 @@ _MAX_SHOWN = 300  # characters of a server's text in a message
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"([!-~]([ -~\t]*[!-~])?)?")
 _KEY = re.compile(r"[!-~]+")
+_KNOWN_PATH = re.compile(r"(?<![:/])(/v[0-9]+)?/(rerank|reranking|reranks|classify)$")
 
 
 class Endpoint(NamedTuple):
@@ -40,6 +41,45 @@ class Endpoint(NamedTuple):
             text = text.replace(secret, "***")
         text = "".join(each if each.isprintable() else " " for each in text)
         return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]} ..."
+
+
+class Address(NamedTuple):
+    """The address of a server's requests: `url + path`; other requests go to the same url."""
+
+    url: str
+    path: str
+
+    @property
+    def host(self) -> str:
+        """The server's name or IP address; "" if the url is invalid."""
+        parts = _split_url(self.url)
+        return "" if parts is None else parts.hostname or ""
+
+
+def split_address(url: str, path: str | None, default: str) -> Address:
+    """The root and the path of a url that may already end in the path of the requests, or in its first part, `/v1`.
+
+    Args:
+        url: the server's root, or the address of its requests.
+        path: given by the user; None for the url's own or, if it has none, the protocol's.
+        default: the protocol's path.
+
+    Raises:
+        InputError: the url ends in one path, and another is given.
+    """
+    url = url.rstrip("/") if isinstance(url, str) else url
+    if not is_url(url):
+        return Address(url, path or default)  # `checked_endpoint` says what is wrong with it
+    found = _KNOWN_PATH.search(url)
+    own = found[0] if found and found[0].endswith("/classify") == default.endswith("/classify") else None
+    if own is not None and path is not None and not url.endswith(path.rstrip("/")):
+        raise InputError(f"the url ends in the path {own!r}, and path={path!r} is given as well; leave one out")
+    asked = path or own or default
+    if own is not None:
+        return Address(url.removesuffix(asked.rstrip("/")), asked)
+    version = re.match("/v[0-9]+(?=/)", asked)
+    is_repeated = version is not None and re.search(rf"[^:/]{version[0]}$", url) is not None
+    return Address(url.removesuffix(version[0]) if version and is_repeated else url, asked)
 
 
 def checked_endpoint(url: str, api_key: str | None, headers: Mapping[str, str] | None) -> Endpoint:

@@ -10,6 +10,9 @@ from onelogit.errors import ServerError
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 MAX_WAIT_S = 20.0
 
+_RESULTS = ("results", "data", "output")  # of a server that answers
+_ERRORS = ("error", "detail", "message", "msg", "errors", "error_msg")
+
 _PATH_HINT = "the url must be the server's root, and the server must serve this model as a classifier with one label"
 _HINTS = {
     **dict.fromkeys(range(300, 400), "redirects are not followed; pass the target as url"),
@@ -38,23 +41,46 @@ def error_from_response(url: str, response: Any, content: bytes, redact: Callabl
         redact: removes secrets from that message.
     """
     status = response.status_code
-    message = f"{url} answered {status}: {redact(_message(content))}"
+    message = f"{url} answered {status}: {redact(_text_of(content))}"
+    return _error(status, message, _seconds(response.headers.get("Retry-After")))
+
+
+def error_in_body(url: str, body: object, redact: Callable[[object], str]) -> ServerError | None:
+    """The error that a response of status 200 reports in its JSON body; None if it reports none."""
+    if not isinstance(body, dict) or (body.get("object") != "error" and any(body.get(name) for name in _RESULTS)):
+        return None
+    found = next((body[name] for name in _ERRORS if body.get(name)), None)
+    if found is None and body.get("object") != "error":
+        return None
+    inner = found if isinstance(found, dict) else body
+    code = next((each for each in (inner.get("code"), body.get("code"), body.get("status")) if each is not None), None)
+    message = f"{url} answered 200 with an error: {redact(_message_in(body))}"
+    if code is not None and str(code) not in message:
+        message = f"{message} ({redact(code)})"
+    return _error(code if type(code) is int else 200, message, 0.0)
+
+
+def _error(status: int, message: str, wait_s: float) -> ServerError:
     if status in RETRIED_STATUSES:
-        return RetryableError(message, _seconds(response.headers.get("Retry-After")))
+        return RetryableError(message, wait_s)
     hint = _HINTS.get(status)
     return ServerError(f"{message} ({hint})" if hint else message)
 
 
-def _message(content: bytes) -> str:
+def _text_of(content: bytes) -> str:
     """The server's error message, from any of the usual JSON forms; the text itself if it is not JSON."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
         return content.decode("utf-8", "replace")
-    if isinstance(body, dict):
-        error = body.get("error", body.get("detail", body.get("message", body)))
-        return str(error.get("message", error) if isinstance(error, dict) else error)
-    return str(body)
+    return _message_in(body)
+
+
+def _message_in(body: object) -> str:
+    if not isinstance(body, dict):
+        return str(body)
+    error = next((body[name] for name in _ERRORS if body.get(name)), body)
+    return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
 def _seconds(retry_after: str | None) -> float:

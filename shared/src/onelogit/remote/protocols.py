@@ -49,6 +49,7 @@ class ProtocolSpec:
         parse: a JSON response -> its numbers by index.
         takes_instruction: whether a request to a server that writes the prompts can carry an instruction.
         needs_model_name: whether a request names the model.
+        activated_hosts: servers of this form that have no logits to send, by their documentation.
         source: where the form is documented.
     """
 
@@ -58,12 +59,17 @@ class ProtocolSpec:
     parse: Callable[[Any], NumberByIndex]
     takes_instruction: bool = True
     needs_model_name: bool = True
+    activated_hosts: tuple[str, ...] = ()
     source: str
 
     @property
     def sends_tokens(self) -> bool:
         """Whether requests carry token ids, so that the client writes the prompts; `options` needs to know it too."""
         return self.name in get_args(TokenProtocol)
+
+    def is_always_activated(self, host: str) -> bool:
+        """Whether the servers of this host are known to send scores only, never logits."""
+        return any(host == known or host.endswith(f".{known}") for known in self.activated_hosts)
 
     def checked_numbers(self, response: object, count: int) -> list[float]:
         """The numbers of a response, in the order of the request.
@@ -80,14 +86,24 @@ class ProtocolSpec:
         if set(numbers) != set(range(count)):
             few = "index " + ", ".join(sorted(map(_shown, numbers))[:8])
             raise ServerError(f"{self.path} returned {len(numbers)} results ({few}), not one for each of {count} texts")
-        for index, number in numbers.items():
-            # NaN compares as false; math.isfinite would raise for an integer that is too large for a float.
-            is_real = isinstance(number, int | float) and abs(number) <= sys.float_info.max
-            if isinstance(number, bool) or not is_real:
-                raise ServerError(
-                    f"{self.path} returned {_shown(number)} for index {index}; is the model's head initialised?"
-                )
-        return [float(numbers[index]) for index in range(count)]  # type: ignore[arg-type]
+        return [self._checked_number(numbers[index], index) for index in range(count)]
+
+    def _checked_number(self, number: object, index: int) -> float:
+        # NaN compares as false; math.isfinite would raise for an integer that is too large for a float.
+        is_real = isinstance(number, int | float) and abs(number) <= sys.float_info.max
+        if isinstance(number, bool) or not is_real:
+            raise ServerError(
+                f"{self.path} returned {_shown(number)} for index {index}; is the model's head initialised?"
+            )
+        return float(number)  # type: ignore[arg-type]
+
+
+def _number_from(value: object) -> object:
+    """The number in a text, which some servers send; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _shown(value: object) -> str:
@@ -100,6 +116,29 @@ def _by_index(results: Sequence[Mapping[str, Any]], number: Callable[[Mapping[st
     if len(set(indices)) != len(indices):
         raise ValueError("an index occurs twice")
     return {each["index"]: number(each) for each in results}
+
+
+def _ranked(response: Any) -> NumberByIndex:
+    """The scores of any rerank server: the results stand at the top, in `results`, in `data`, or in `output`.
+
+    Sources: Cohere, Jina, vLLM, Infinity, llama.cpp, Xinference and LocalAI use `results`, Voyage `data`, DashScope
+    `output.results`, TEI and SGLang none of them.
+    """
+    if isinstance(response, dict) and isinstance(response.get("output"), dict):
+        response = response["output"]
+    if isinstance(response, dict):
+        lists = [response[name] for name in ("results", "data") if isinstance(response.get(name), list)]
+        if len(lists) != 1:
+            raise ValueError(f"{len(lists)} lists of results")
+        response = lists[0]
+    return _by_index(response, _relevance)
+
+
+def _relevance(result: Mapping[str, Any]) -> object:
+    scores = [result[name] for name in ("relevance_score", "score") if result.get(name) is not None]
+    if len(scores) > 1 and scores[0] != scores[1]:
+        raise ValueError("two scores that differ")
+    return _number_from(scores[0]) if scores else None
 
 
 def _only(values: Sequence[object]) -> object:
@@ -133,7 +172,8 @@ _PROTOCOLS = (
         name="rerank",
         path="/v1/rerank",
         body=lambda request: _rerank_body(request, instruction=request.instruction, **(_RAW if request.raw else {})),
-        parse=lambda response: _by_index(response["results"], lambda each: each["relevance_score"]),
+        parse=_ranked,
+        activated_hosts=("api.cohere.com", "api.cohere.ai", "api.jina.ai", "api.voyageai.com"),
         source="https://docs.cohere.com/reference/rerank and vLLM 0.32 /v1/rerank (recorded)",
     ),
     ProtocolSpec(
@@ -142,7 +182,7 @@ _PROTOCOLS = (
         body=lambda request: _body(
             query=request.query, texts=request.documents, raw_scores=request.raw, truncate=False
         ),
-        parse=lambda response: _by_index(response, lambda each: each["score"]),
+        parse=_ranked,
         takes_instruction=False,
         needs_model_name=False,
         source="https://huggingface.github.io/text-embeddings-inference, /rerank",
@@ -151,7 +191,7 @@ _PROTOCOLS = (
         name="sglang",
         path="/v1/rerank",
         body=lambda request: _rerank_body(request, instruct=request.instruction),
-        parse=lambda response: _by_index(response, lambda each: each["score"]),
+        parse=_ranked,
         source="SGLang 0.5.23, /v1/rerank",
     ),
 )

@@ -34,7 +34,7 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         options: the given options, without secrets.
 
     Raises:
-        InputError: an option is unknown, out of range, or would have no effect.
+        InputError: an option is unknown, out of range, or would have no effect; or the sigmoid would be applied twice.
         CheckpointError: the model is not found.
         RecipeError: the model has no known recipe.
     """
@@ -53,7 +53,7 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         scorer = RemoteScorer(spec, client)
         self.options = without_secrets(cast("OpenOptions", {**spec.options, "url": spec.url}))
         self.recipe = scorer.recipe
-        raw_recipe = None if spec.options.get("raw_logits") is False else self.recipe
+        raw_recipe = self.recipe if scorer.is_raw else None
         default: Activation = "identity" if raw_recipe is None else raw_recipe.activation
         super().__init__(scorer, default if activation is None else activation)
 

@@ -1,6 +1,7 @@
 """Pairs of texts -> their logits from a server: builds requests, and checks how the server handles them."""
 
 import asyncio
+import logging
 import os
 from dataclasses import replace
 from numbers import Real
@@ -13,17 +14,20 @@ from onelogit.errors import InputError, ServerError
 from onelogit.export import probe
 from onelogit.io.progress import RowProgress
 from onelogit.model_spec import ModelSpec
-from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, Protocol
+from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.recipe import Recipe
 from onelogit.remote.client import Client
-from onelogit.remote.protocols import PROTOCOLS, VLLM_TOKENS, ProtocolSpec, ScoreRequest
+from onelogit.remote.endpoint import split_address
+from onelogit.remote.protocols import PROTOCOLS, VLLM_TOKENS, ScoreRequest
 from onelogit.remote.request_builder import RequestBuilder
-from onelogit.validation import check_text, checked_choice, checked_count
+from onelogit.validation import check_text, checked_count
 
 if TYPE_CHECKING:
     import httpx2
+
+logger = logging.getLogger(__name__)
 
 _PAIRS_A_REQUEST = 32  # TEI's default limit
 
@@ -33,10 +37,20 @@ class RemoteScorer:
 
     def __init__(self, spec: ModelSpec, http: "httpx2.AsyncClient | None") -> None:
         options = spec.options
-        protocol = checked_choice("protocol", options.get("protocol"), Protocol)
-        self.protocol = PROTOCOLS[protocol or DEFAULT_PROTOCOL]
-        _check_template(self.protocol, options.get("template"), spec.model)
-        self._raw = options.get("raw_logits") is not False
+        protocol = PROTOCOLS[options.get("protocol") or DEFAULT_PROTOCOL]
+        address = split_address(str(spec.url), options.get("path"), protocol.path)
+        self.protocol = replace(protocol, path=address.path)
+        if spec.model is None and writes_prompts(spec):
+            raise InputError(
+                "prompts need the model's template and tokenizer; pass the model's hub id or folder as model"
+            )
+        raw_logits = options.get("raw_logits")
+        self.is_raw = not protocol.is_always_activated(address.host) if raw_logits is None else raw_logits
+        if not self.is_raw and options.get("activation") == "sigmoid":
+            raise InputError(
+                "the server's scores are used as they are (raw_logits=False), so activation='sigmoid' would be applied "
+                "to scores; leave it out"
+            )
         self._served_name = options.get("served_name")
         self._spec = spec
         self._loaded = load_encoder(spec) if writes_prompts(spec) else None
@@ -52,8 +66,10 @@ class RemoteScorer:
             pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
         )
         self._working_instructions: set[str] = set()
+        has_activation = self.recipe is not None or options.get("activation") == "sigmoid"
+        self._is_activation_known = raw_logits is not None or not self.is_raw or not has_activation
         self.client = Client(
-            str(spec.url),
+            address.url,
             api_key=options.get("api_key", os.environ.get(API_KEY_VARIABLE)),
             headers=options.get("headers"),
             http=http,
@@ -94,7 +110,7 @@ class RemoteScorer:
         loaded = self._loaded or load_encoder(self._spec)
         expected = probe.read_probe(loaded.model.texts, self._spec.model)
         expected = probe.without_truncated(expected, loaded.encoder.max_tokens)
-        if not self._raw:  # the server applies its activation
+        if not self.is_raw:  # the server applies its activation
             scores = [each._replace(logit=to_score(each.logit, "sigmoid")) for each in expected.probes]
             expected = expected._replace(probes=scores)
         return self.client.run(lambda: self._check(expected, loaded.encoder))
@@ -133,12 +149,38 @@ class RemoteScorer:
             return PairLogits([], 0)
         instruction = self.instruction if instruction is None else self._checked_instruction(instruction)
         await self._check_instruction_is_used(instruction)
-        common = ScoreRequest(model=await self._find_served_name(), raw=self._raw)
+        common = ScoreRequest(model=await self._find_served_name(), raw=self.is_raw)
         built = await asyncio.to_thread(self._builder.build, pairs, instruction, common)
         rows_done = RowProgress(is_shown=progress)
         with rows_done.shown(len(built.owners)):
             numbers = await self.client.scores(self.protocol, built.requests, rows_done)
+        await self._warn_if_activated(built.requests[0], numbers)
         return PairLogits(best_logits(numbers, built.owners), built.truncated_count)
+
+    async def _warn_if_activated(self, request: ScoreRequest, numbers: list[float]) -> None:
+        """Log a warning, once, if the server seems to apply its activation although logits were asked for.
+
+        Then all numbers lie in [0, 1], and the server gives the same ones if its scores are asked for.
+        """
+        if self._is_activation_known:
+            return
+        self._is_activation_known = True
+        if not all(0 <= number <= 1 for number in numbers):
+            return
+        few = replace(request, rows=request.rows[:4], documents=request.documents[:4], raw=False)
+        logits = numbers[: few.count]
+        try:
+            scores = await self.client.scores(self.protocol, [few])
+        except ServerError:
+            scores = logits
+        if _distance(scores, logits) <= _distance(scores, [to_score(logit, "sigmoid") for logit in logits]):
+            logger.warning(
+                "%s%s sends only numbers from 0 to 1 although logits were asked for: they seem to be scores already, "
+                "to which the model's activation is applied again; pass raw_logits=False (--no-raw-logits) to use them "
+                "as they are, or raw_logits=True if they are logits",
+                self.client.url,
+                self.protocol.path,
+            )
 
     async def _find_served_name(self) -> str | None:
         """The server's name for the model; None if requests need none, or the server lists no models."""
@@ -157,7 +199,7 @@ class RemoteScorer:
         """Raise InputError if the server ignores an instruction: requests with and without it get the same score."""
         if self._loaded is not None or not instruction or instruction in self._working_instructions:
             return
-        plain = ScoreRequest(query="a", documents=["b"], model=await self._find_served_name(), raw=self._raw)
+        plain = ScoreRequest(query="a", documents=["b"], model=await self._find_served_name(), raw=self.is_raw)
         requests = [replace(plain, instruction=instruction), plain]
         with_instruction, without_instruction = await self.client.scores(self.protocol, requests)
         if with_instruction == without_instruction:
@@ -178,17 +220,8 @@ class RemoteScorer:
         return instruction
 
 
-def _check_template(protocol: ProtocolSpec, template: str | None, model: str | None) -> None:
-    """Raise InputError if `template` does not fit the protocol, is missing for texts, or needs a model and has none."""
-    if protocol.sends_tokens and template not in (None, "client"):
-        raise InputError(f"protocol={protocol.name!r} sends token ids, so template must be 'client', not {template!r}")
-    if not protocol.sends_tokens and template not in ("client", "server"):
-        raise InputError(
-            f"protocol={protocol.name!r} sends texts, so template must be 'client' to send whole prompts, or 'server' "
-            f"if the server applies the model's chat template, not {template!r}"
-        )
-    if template != "server" and model is None:
-        raise InputError("prompts need the model's template and tokenizer; pass the model's hub id or folder as model")
+def _distance(first: list[float], second: list[float]) -> float:
+    return max(abs(one - other) for one, other in zip(first, second, strict=True))
 
 
 def _client_limits(spec: ModelSpec) -> dict[str, Any]:
