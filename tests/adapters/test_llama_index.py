@@ -17,7 +17,6 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever, QueryFusionRetriever
 from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
@@ -279,17 +278,6 @@ def test_an_image_is_scored_by_its_caption():
 def test_a_missing_query_is_an_error(rerank: OnelogitRerank):
     with pytest.raises(InputError, match="needs a query"):
         rerank.postprocess_nodes(scored())
-
-
-def test_the_instruction_is_a_prompt_that_can_be_shown_and_changed(rerank: OnelogitRerank):
-    assert rerank.get_prompts()["instruction"].get_template() == ""
-    rerank.update_prompts(rerank.get_prompts())
-    assert rerank.instruction is None
-
-    rerank.update_prompts({"instruction": PromptTemplate("Find {lies}.")})
-
-    assert rerank.instruction == "Find {lies}."
-    assert rerank.get_prompts()["instruction"].get_template() == "Find {lies}."
 
 
 def test_it_can_be_converted_to_a_dictionary_and_back():

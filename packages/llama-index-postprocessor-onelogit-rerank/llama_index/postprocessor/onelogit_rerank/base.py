@@ -16,6 +16,7 @@ from llama_index.core.prompts.mixin import PromptDictType, PromptMixin
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from llama_index.postprocessor.onelogit_rerank.instruction import filled, instruction_text
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
@@ -46,7 +47,8 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
         url, protocol, api_key: of a server to use instead of a local model; dumps never contain the key.
         options: the other `onelogit.OpenOptions`.
-        top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`.
+        top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`. The instruction can be a prompt
+            template; `{query_str}` in it is replaced by the query.
         metadata_mode: which metadata to read with a node's text.
         deduplicate: keep only the best of the nodes with the same id.
         on_error: "raise", or "keep_order" to log the error and return the nodes unchanged.
@@ -67,7 +69,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     options: Annotated[OpenOptions, BeforeValidator(plain_options)] = Field(default_factory=OpenOptions)
     top_n: int | None = Field(default=None, ge=1, strict=True)
     score_threshold: float | None = Field(default=None, strict=True)
-    instruction: str | None = None
+    instruction: Annotated[str | None, BeforeValidator(instruction_text)] = None
     metadata_mode: MetadataMode = MetadataMode.EMBED
     deduplicate: bool = False
     on_error: OnError = "raise"
@@ -143,15 +145,17 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     def _request(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> RankRequest:
         if query_bundle is None and nodes:
             raise InputError("reranking needs a query: pass query_str or query_bundle")
+        query = "" if query_bundle is None else query_bundle.query_str
+        options = rank_options(self, {})
         return RankRequest(
-            query="" if query_bundle is None else query_bundle.query_str,
+            query=query,
             documents=nodes,
             kind=NodeWithScore,
             text=lambda each: each.node.get_content(self.metadata_mode),
             key=attrgetter("node_id") if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.show_progress,
-            **rank_options(self, {}),
+            **{**options, "instruction": filled(options["instruction"], query)},
         )
 
     @model_validator(mode="after")
@@ -168,9 +172,9 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         return {"instruction": PromptTemplate(self.instruction or "")}
 
     def _update_prompts(self, prompts: PromptDictType) -> None:
-        shown = self._get_prompts()["instruction"].get_template()
-        if "instruction" in prompts and (new := prompts["instruction"].get_template()) != shown:
-            self.instruction = new
+        if "instruction" in prompts:
+            new = instruction_text(prompts["instruction"])
+            self.instruction = None if new == "" and self.instruction is None else new
 
 
 class RerankedMetadata(dict[str, Any]):
