@@ -147,6 +147,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
             raise InputError("reranking needs a query: pass query_str or query_bundle")
         query = "" if query_bundle is None else query_bundle.query_str
         options = rank_options(self, {})
+        options["instruction"] = filled(options["instruction"], query)
         return RankRequest(
             query=query,
             documents=nodes,
@@ -155,7 +156,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
             key=attrgetter("node_id") if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.show_progress,
-            **{**options, "instruction": filled(options["instruction"], query)},
+            **options,
         )
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ def instruction_text(prompt: object) -> str | None:
     """The text of a prompt template, with all its variables filled except the query; strings and None are unchanged.
 
     Raises:
-        InputError: it is something else, such as a chat; a variable has no value; or the query is changed, not inserted.
+        InputError: it is something else, such as a chat; a variable has no value; or the query is changed.
     """
     if isinstance(prompt, SelectorPromptTemplate):
         return instruction_text(prompt.select())
