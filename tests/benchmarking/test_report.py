@@ -21,12 +21,12 @@ from support.benchmark_targets import FACTS, result
 def test_tables_fit_terminals_and_have_titles():
     for width in (20, 40, 64, 80, 200):
         console = Console(width=width, record=True, file=io.StringIO())
-        for _, table in tables_of(result(), width):
+        for table in tables_of(result()):
             console.print(table)
         text = console.export_text()
         assert max(map(len, text.splitlines())) <= width
     assert re.search(r"2 +3\.00 +3\.00 +3\.00", text)
-    assert [title for title, _ in tables_of(result(), 80)] == [
+    assert [table.title for table in tables_of(result())] == [
         "onelogit",
         "Sentence Transformers",
         "How many times as fast onelogit is as Sentence Transformers",

@@ -89,10 +89,9 @@ def test_models_templates_and_instructions_are_all_compared_in_one_table(
     printed = capsys.readouterr().out
     assert "nDCG@1 by language" in printed
     assert max(map(len, printed.splitlines())) <= 160
-    assert re.search(
-        r"order +┃ nDCG@1 ┃ against the first stage +┃ MRR@1 ┃ recall@1 ┃ +MAP", re.sub(" +", " ", printed)
-    )
-    assert re.search(r"order +┃ nDCG@5 ┃ against the first stage +┃ MRR@5 ┃ recall@5 ┃\n", re.sub(" +", " ", printed))
+    headings = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "order nDCG@1 against the first stage MRR@1 recall@1 MAP" in headings
+    assert "order nDCG@5 against the first stage MRR@5 recall@5" in headings
     assert "Kendall's tau" in printed
     runs = [lines_of(f"evaluation/run-0{number}.jsonl") for number in range(1, 7)]
     assert len({json.dumps(run[1:]) for run in runs}) == 6
@@ -109,12 +108,10 @@ def test_all_numbers_fit_in_eighty_columns(
 
     results = evaluated(DEMO_MODEL, "--data", folder, *options, "-k", *cutoffs)
 
-    printed = capsys.readouterr().out.splitlines()
-    rows = [line for line in printed if line.startswith("│ ")]
-    assert max(map(len, (line for line in printed if line[:1] in "┏┃│└"))) <= 80
-    assert all(line.endswith("│") for line in rows)
-    numbers = re.findall(r" (\d\.\d{3}) ", " ".join(rows))
-    assert numbers == [f"{value:.3f}" for row in means(results).values() for value in row.values()]
+    table = capsys.readouterr().out.partition("in brackets")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    numbers = re.findall(r" (\d\.\d{3}) ", table)
+    assert sorted(numbers) == sorted(f"{value:.3f}" for row in means(results).values() for value in row.values())
 
 
 def test_all_systems_have_different_names(tmp_path: Path):
@@ -245,7 +242,7 @@ def test_progress_is_shown_only_on_a_terminal(
     terminal = StringIO()
     monkeypatch.setattr(progress, "is_shown", lambda: True)
     monkeypatch.setattr(
-        progress, "Console", lambda **_: Console(file=terminal, force_terminal=True, width=120, _environ={})
+        progress, "console", lambda **_: Console(file=terminal, force_terminal=True, width=120, _environ={})
     )
     evaluated(DEMO_MODEL, "--data", folder, "--instruction", "[/nonsense]", "--instruction", "b", "--overwrite")
     assert "“[/nonsense]”" in terminal.getvalue()

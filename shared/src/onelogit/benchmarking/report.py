@@ -4,39 +4,27 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
 from onelogit.benchmarking.latency import LatencySummary
 from onelogit.benchmarking.result import Result
 from onelogit.benchmarking.runner import CaseResult
 from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in, style_axes
+from onelogit.io.tables import FigureTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TICKS = [step * 10.0**power for power in range(-4, 8) for step in (1, 2, 5)]
-_NARROW = 64  # columns of a terminal
 
 
-def tables_of(result: Result, width: int) -> list[tuple[str, Table]]:
-    """One table of times per target, with a row per case; for several targets, also tables of ratios.
-
-    Titles are separate from the tables, because they may be wider. In a narrow terminal (`width`), tables lack columns.
-    """
+def tables_of(result: Result) -> list[FigureTable]:
+    """One table of times per target, with a row per case; for several targets, also tables of ratios."""
     names = result.names
-    is_wide = width >= _NARROW
-    headers = ["calls", "p50", *(["p95", "p99"] if is_wide else []), "pairs/s", *(["tokens/s"] if is_wide else [])]
-    times = [(name, _table(result, name, headers, lambda each: _times(each, is_wide=is_wide))) for name in names]
-    if len(names) == 1:
-        return [(title_of(result), times[0][1])]
-    return times + [
-        (
-            f"How many times as fast {names[0]} is as {name}",
-            _table(result, name, ["median", "least", "greatest"], _ratio),
-        )
-        for name in names[1:]
-    ]
+    titles = names if len(names) > 1 else [title_of(result)]
+    headers = ["calls", "p50", "p95", "p99", "pairs/s", "tokens/s"]
+    times = [_table(result, name, title, headers, _times) for name, title in zip(names, titles, strict=True)]
+    headers = ["median", "least", "greatest"]
+    ratios = [(name, f"How many times as fast {names[0]} is as {name}") for name in names[1:]]
+    return times + [_table(result, name, title, headers, _ratio) for name, title in ratios]
 
 
 def title_of(result: Result) -> str:
@@ -99,14 +87,13 @@ def format_log_axes(axes: "Axes", ticks: Sequence[int]) -> None:
 
 
 def _table(
-    result: Result, name: str, headers: Sequence[str], cells: Callable[[LatencySummary], Sequence[str]]
-) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for header in ("candidates", *(["length"] if result.has_lengths else []), *headers):
-        table.add_column(header, justify="right", overflow="fold")
+    result: Result, name: str, title: str, headers: Sequence[str], cells: Callable[[LatencySummary], Sequence[str]]
+) -> FigureTable:
+    table = FigureTable(["candidates", *headers], title=title)
+    digits = max(len(f"{case.candidates:,}") for case in result.cases)
     for case, summary in _summaries(result, name):
-        length = [f"{case.document_tokens:,}"] if result.has_lengths else []
-        table.add_row(f"{case.candidates:,}", *length, *cells(summary))
+        length = "" if case.document_tokens is None else f" of {case.document_tokens:,} tokens"
+        table.add_row(f"{case.candidates:>{digits},}{length}", *cells(summary))
     return table
 
 
@@ -115,11 +102,11 @@ def _summaries(result: Result, name: str) -> Iterator[tuple[CaseResult, LatencyS
     return ((case, each) for case in result.cases for each in case.targets if each.name == name)
 
 
-def _times(summary: LatencySummary, *, is_wide: bool) -> list[str]:
+def _times(summary: LatencySummary) -> list[str]:
     median = _duration(summary.p50_s) if summary.calls > 1 else f"once {_duration(summary.least_s)}"
-    beyond = [_duration(summary.p95_s), _duration(summary.p99_s)] if is_wide else []
-    tokens = [] if not is_wide else ["-" if summary.tokens_per_s is None else f"{summary.tokens_per_s:,.0f}"]
-    return [f"{summary.calls}", median, *beyond, f"{summary.pairs_per_s:,.1f}", *tokens]
+    tokens = "-" if summary.tokens_per_s is None else f"{summary.tokens_per_s:,.0f}"
+    beyond = [_duration(summary.p95_s), _duration(summary.p99_s)]
+    return [f"{summary.calls}", median, *beyond, f"{summary.pairs_per_s:,.1f}", tokens]
 
 
 def _ratio(summary: LatencySummary) -> list[str]:

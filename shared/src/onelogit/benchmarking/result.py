@@ -66,11 +66,23 @@ class Result:
 
 def notes_of(result: Result) -> list[str]:
     """What to know before relying on the results, one sentence each."""
-    licence, left_out = result.facts.licence, [case for case in result.cases if case.left_out]
+    return [*warnings_of(result), *remarks_of(result)]
+
+
+def warnings_of(result: Result) -> list[str]:
+    """Reasons not to use the results."""
+    licence = result.facts.licence
     return [
         *([DEMO_NOTE] if is_demo(result.model) else []),
         *([f"The model is licensed {licence}: not for commercial use."] if is_non_commercial(licence) else []),
         *_notes_of_noise(result),
+    ]
+
+
+def remarks_of(result: Result) -> list[str]:
+    """How the results came about."""
+    left_out = [case for case in result.cases if case.left_out]
+    return [
         *_notes_of_percentiles(result),
         *_notes_of_texts(result),
         *(f"{Case(each.candidates, each.document_tokens)} left out: {each.left_out}." for each in left_out),

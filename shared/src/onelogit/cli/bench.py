@@ -6,12 +6,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
 from onelogit.cli.output import print_json
 from onelogit.errors import InputError, check_packages
 from onelogit.io.outputs import check_plot
+from onelogit.io.tables import console
 from onelogit.io.text_files import STDIN, TextCollection, read_text_collection
 from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_count
@@ -119,20 +118,21 @@ def _texts(path: str | None) -> tuple[TextCollection, str]:
 
 def _print(result: "Result") -> None:
     from onelogit.benchmarking.report import lines_below, tables_of, title_of  # noqa: PLC0415  not for --help
-    from onelogit.benchmarking.result import notes_of  # noqa: PLC0415
+    from onelogit.benchmarking.result import remarks_of, warnings_of  # noqa: PLC0415
 
-    console = Console()
+    out = console()
 
     def show(line: str, style: str) -> None:
-        console.print(line, style=style, highlight=False, markup=False)
+        out.print(line, style=style, markup=False)
 
-    tables = tables_of(result, console.width)
+    for warning in warnings_of(result):
+        show(warning, "yellow")
+    tables = tables_of(result)
     if len(tables) > 1:
         show(title_of(result), "bold")
-    for title, table in tables:
-        show(title, "bold")
-        console.print(table)
+    for table in tables:
+        out.print(table)
     for line in lines_below(result):
         show(line, "dim")
-    for note in notes_of(result):
-        show(note, "yellow")
+    for remark in remarks_of(result):
+        show(remark, "yellow")

@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, model_spec
 from onelogit.cli.output import mention_demo, print_json, printable, say
 from onelogit.errors import InputError, check_packages
+from onelogit.io.tables import console
 from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_count
 
@@ -86,10 +85,10 @@ def _print(summary: "RunSummary", options: argparse.Namespace) -> None:
     if summary.was_complete:
         written = f"nothing to do: {pairs} were in {options.output} already"
     errors = f"; {summary.errors:,} {'has an error' if summary.errors == 1 else 'have errors'}"
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{written}{errors if summary.errors else ''}.", markup=False)
+    out = console(soft_wrap=True)
+    out.print(f"{written}{errors if summary.errors else ''}.", markup=False)
     for line in lines:
-        console.print(f"  {line}", markup=False)
+        out.print(f"  {line}", markup=False)
 
 
 def _engine(options: argparse.Namespace) -> "BulkEngine":

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from rich.console import Console
 
 from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.resolve import resolve_recipe
@@ -21,6 +20,7 @@ from onelogit.cli.verify import check_requirements
 from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.export.model_card import usage_examples
 from onelogit.io.progress import waiting
+from onelogit.io.tables import console
 from onelogit.validation import checked_path
 
 SUMMARY = "write a model as a sequence classifier that transformers, Sentence Transformers and vLLM serve"
@@ -139,9 +139,9 @@ def _report(options: argparse.Namespace, labels: int) -> None:
     if options.json:
         print_json({"folder": str(options.output), "labels": labels, **examples._asdict()})
         return
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     many = "" if labels == 1 else f", with {labels} labels, one for each token; it is not a one-logit reranker"
-    console.print(f"Written to {options.output}{many}.", markup=False)
+    out.print(f"Written to {options.output}{many}.", markup=False)
     for name, code in examples._asdict().items():
-        console.print(f"\n[bold]{name}[/]")
-        console.print(code, markup=False)
+        out.print(f"\n[bold]{name}[/]")
+        out.print(code, markup=False)

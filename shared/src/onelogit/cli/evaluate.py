@@ -5,11 +5,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.text import Text
 
 from onelogit.cli.model_options import add_json_option, add_loading_options, add_server_options, model_spec
 from onelogit.cli.output import print_json, say
 from onelogit.errors import InputError
+from onelogit.io.tables import console
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, is_url
 
@@ -79,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(evaluation_json(evaluation))
         return 0
-    console = Console(highlight=False)
-    for each in tables(evaluation, console.width):
-        console.print(each, soft_wrap=isinstance(each, str))
+    out = console()
+    for each in tables(evaluation):
+        out.print(each, soft_wrap=isinstance(each, Text))
     return 0
 
 

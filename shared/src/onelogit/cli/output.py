@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onelogit.io.tables import console
 from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.ranking import Ranked
 from onelogit.recipes.recipe import is_non_commercial
@@ -33,7 +34,7 @@ def print_json(content: object) -> None:
 
 def say(text: str) -> None:
     """Print a message on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"onelogit: {text}", markup=False)
+    console(is_error=True, soft_wrap=True).print(f"onelogit: {text}", markup=False)
 
 
 def mention_demo(model: str | None) -> None:
@@ -53,6 +54,10 @@ def ranking_table(
     title = Text(printable(query))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0))
     is_column_shown = [console.width >= least_width for least_width in _COLUMNS.values()]
+    left_out = [name for name in compress(_COLUMNS, [not shown for shown in is_column_shown]) if name]
+    if left_out:
+        table.caption = Text(f"Left out at this width: {', '.join(left_out)}. --json has them.", style="dim")
+        table.caption_justify = "left"
     for name in compress(_COLUMNS, is_column_shown):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     table.add_column("document", no_wrap=True, overflow="ellipsis", ratio=1)

@@ -4,12 +4,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
 from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranking_table
 from onelogit.errors import InputError
 from onelogit.io.progress import is_shown, waiting
+from onelogit.io.tables import console
 from onelogit.io.text_files import STDIN, read_documents
 from onelogit.options import DEMO_MODEL
 from onelogit.registry import open_spec
@@ -56,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
         for rank, (index, logit, score) in enumerate(ranking[: options.top_n], start=1):
             print_json({"rank": rank, "index": index, "logit": logit, "score": score, "text": documents[index]})
     else:
-        console = Console()
-        console.print(ranking_table(options.query, ranking, documents, console, options.top_n))
-        console.print(ranking_caption(reranker), style="dim", highlight=False, markup=False)
+        out = console()
+        out.print(ranking_table(options.query, ranking, documents, out, options.top_n))
+        out.print(ranking_caption(reranker), style="dim", markup=False)
     mention_demo(reranker.name)
     return 0
 

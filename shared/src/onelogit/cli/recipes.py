@@ -3,13 +3,13 @@
 import argparse
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from onelogit.checkpoints.resolve import resolve_model
 from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
 from onelogit.cli.output import print_json
+from onelogit.io.tables import FigureTable, console
 from onelogit.model_spec import ModelSpec
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the table of families, or the recipe of one model."""
     content: object = [asdict(recipe) for recipe in FAMILIES]
-    table = _table_of_families()
+    table: FigureTable | Table = _table_of_families()
     if options.model is not None:
         found = resolve_model(ModelSpec(options.model, options=hub_options(options)))
         content = {**asdict(found.recipe), "because": found.because}
@@ -36,16 +36,15 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(content)
     else:
-        Console().print(table)
+        console().print(table)
     return 0
 
 
-def _table_of_families() -> Table:
+def _table_of_families() -> FigureTable:
     caption = "Models in the Sentence Transformers format need no entry. --json lists the models of each family."
-    table = Table(title="Model families known to onelogit", caption=caption)
-    for name in ("family", "logit", "score", "tokens", "licence"):
-        is_whole = name in ("family", "logit")
-        table.add_column(name, justify="right" if name == "tokens" else "left", no_wrap=is_whole, overflow="fold")
+    texts = ("logit", "score", "licence")
+    columns = ["family", "logit", "score", "tokens", "licence"]
+    table = FigureTable(columns, title="Model families known to onelogit", caption=caption, texts=texts)
     for recipe in FAMILIES:
         licence = "see the model's card" if recipe.licence is None else recipe.licence
         logit = _logit(recipe.read_out)

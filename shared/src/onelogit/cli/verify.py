@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from onelogit.cli.model_options import add_json_option, add_model_options, fetch, model_spec
 from onelogit.cli.output import mention_demo, print_json
 from onelogit.errors import check_packages
 from onelogit.io.outputs import check_plot
+from onelogit.io.tables import console
 
 SUMMARY = "compare the logits of a model and its conversion; exit code 1 if they disagree"
 
@@ -51,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(parity.to_json())
     else:
-        Console().print(parity_table(parity))
+        console().print(parity_table(parity))
     if options.plot is not None:
         plot_parity(parity, options.plot)
     mention_demo(options.model)

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from threading import Lock
 from typing import Protocol, TypeVar
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -19,6 +18,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from onelogit.io.tables import console
 
 Item = TypeVar("Item")
 ShowCompleted = Callable[[int], object]  # takes the number of rows completed so far
@@ -97,7 +98,7 @@ class RowProgress:
         if not self._is_shown:
             yield
             return
-        is_drawn = is_shown() or (Console(stderr=True).is_jupyter and find_spec("ipywidgets") is not None)
+        is_drawn = is_shown() or (console(is_error=True).is_jupyter and find_spec("ipywidgets") is not None)
         with _row_bars.added(total) if is_drawn else nullcontext(_row_lines(total)) as show:
             with self._lock:
                 self._show = show
@@ -159,8 +160,13 @@ def _display(
     for column in columns:
         if isinstance(column, BarColumn):
             column.bar_width = 20  # leaves room for the text in a narrow terminal
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not is_drawn, refresh_per_second=refreshes_per_s)
+    return Progress(
+        *columns,
+        console=console(is_error=True),
+        transient=True,
+        disable=not is_drawn,
+        refresh_per_second=refreshes_per_s,
+    )
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def _other_logits(
     options = options.copy()
     options.pop("recipe", None)
     options.pop("revision", None)
-    ours, theirs = (f"{Path(against).name} by {library}" for library in ("onelogit", "transformers"))
+    ours, theirs = (f"{Path(against).absolute().name} by {library}" for library in ("onelogit", "transformers"))
     _free_memory(options)
     with loaded_reranker(ModelSpec(against, options=options)) as reranker:
         logits = score_pairs(reranker, pairs, ours)

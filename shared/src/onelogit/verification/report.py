@@ -3,10 +3,10 @@
 import os
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in, style_axes
+from onelogit.io.tables import Cell, FigureTable
 from onelogit.verification.comparison import Comparison
 from onelogit.verification.parity import Parity
 
@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def parity_table(parity: Parity) -> Table:
-    """A table with a row for each measurement, and a column for each model that was compared with the original."""
-    verdict = "[green]agrees with[/]" if parity.agrees else "[red]differs from[/]"
-    table = Table(
-        title=f"{escape(_short_name(parity.model))} {verdict} the original",
-        caption=f"{parity.pair_count} pairs, {escape(parity.family)}, {parity.dtype} on {parity.device}",
+def parity_table(parity: Parity) -> FigureTable:
+    """A table with a row for each measurement, and a numbered column for each model compared with the original."""
+    compared = parity.comparisons
+    checked = f"{parity.pair_count} pairs, {parity.family}, {parity.dtype} on {parity.device}"
+    numbers = [f"({number})" for number in range(1, len(compared) + 1)] if len(compared) > 1 else [compared[0].name]
+    names = [f"{number} {comparison.name}" for number, comparison in zip(numbers, compared, strict=True)]
+    table = FigureTable(
+        ["compared with the original", *numbers],
+        title=_title(parity),
+        caption="\n".join([*(names if len(compared) > 1 else []), checked]),
     )
-    table.add_column("", no_wrap=True)
-    for comparison in parity.comparisons:
-        table.add_column(escape(comparison.name), justify="right")
     for row in _comparison_rows(parity):
         table.add_row(*row)
     table.add_section()
-    for title, value, is_passed in _check_rows(parity):
-        table.add_row(title, value if is_passed else f"[red]{value}[/]")
+    for name, value, is_passed in _check_rows(parity):
+        table.add_row(name, value if is_passed else Text(value, style="red"))
     return table
 
 
@@ -44,7 +45,20 @@ def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
         _draw(parity, figure)
 
 
-def _comparison_rows(parity: Parity) -> list[tuple[str, ...]]:
+def _title(parity: Parity) -> Text:
+    """What agrees with, or differs from, what: the other folder or server if there is one, otherwise the conversion."""
+    model, others = _short_name(parity.model), parity.against
+    subject, original = (_other_name(others[0]), model) if others else (f"{model}, converted,", "the original")
+    verdict, style = ("agrees with", "green") if parity.agrees else ("differs from", "red")
+    return Text.assemble(subject, " ", (verdict, style), " ", original)
+
+
+def _other_name(comparison: Comparison) -> str:
+    """The name of the folder or the server, without the library that computed the logits."""
+    return comparison.name.removesuffix(" by onelogit")
+
+
+def _comparison_rows(parity: Parity) -> list[tuple[Cell, ...]]:
     compared = parity.comparisons
     return [
         (f"largest difference (at most {parity.tolerance:.1e})", *(_largest(one, parity) for one in compared)),
@@ -59,18 +73,19 @@ def _comparison_rows(parity: Parity) -> list[tuple[str, ...]]:
 
 def _check_rows(parity: Parity) -> list[tuple[str, str, bool]]:
     count, prompts, complete = parity.pair_count, parity.prompts_equal, parity.pair_count - parity.truncated_count
+    padding, limit = parity.pad_difference, parity.tolerance
     return [
         ("prompts equal, byte for byte", "-" if prompts is None else f"{prompts} of {count}", prompts in (None, count)),
         ("rows of token ids equal", f"{parity.rows_equal} of {complete}", parity.rows_equal == complete),
         ("documents truncated", str(parity.truncated_count), True),
-        ("difference caused by padding", f"{parity.pad_difference:.1e}", parity.pad_difference <= parity.tolerance),
+        (f"difference caused by padding (at most {limit:.1e})", f"{padding:.1e}", padding <= limit),
         ("truncation keeps the rest of the prompt", "yes" if parity.is_frame_kept else "no", parity.is_frame_kept),
     ]
 
 
-def _largest(comparison: Comparison, parity: Parity) -> str:
+def _largest(comparison: Comparison, parity: Parity) -> Text:
     colour = "green" if comparison.largest_difference <= parity.tolerance else "red"
-    return f"[{colour}]{comparison.largest_difference:.1e}[/]"
+    return Text(f"{comparison.largest_difference:.1e}", style=colour)
 
 
 def _share(share: float | None) -> str:
