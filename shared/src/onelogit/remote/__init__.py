@@ -1,4 +1,5 @@
 """Reranking with a model on a server.
 
-endpoint, protocols, event_loop, http_errors -> client -> request_builder -> scorer -> reranker (RemoteReranker)
+environment -> event_loop; endpoint, protocols, event_loop, http_errors -> client -> request_builder -> scorer ->
+reranker (RemoteReranker)
 """

@@ -18,8 +18,16 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from onelogit.errors import OnelogitError, ServerError
 from onelogit.remote.endpoint import checked_endpoint
+from onelogit.remote.environment import proxy_of
 from onelogit.remote.event_loop import LoopThread
-from onelogit.remote.http_errors import MAX_WAIT_S, RetryableError, error_from_response, error_in_body
+from onelogit.remote.http_errors import (
+    MAX_WAIT_S,
+    RetryableError,
+    UnreachableError,
+    error_from_response,
+    error_in_body,
+    unreachable_error,
+)
 from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
 
 if TYPE_CHECKING:
@@ -95,6 +103,8 @@ class Client:
     async def _until_closed(self, work: Work[Result]) -> Result:
         try:
             return await work()
+        except RetryableError as error:  # it was retried
+            raise ServerError(str(error)) from None
         except asyncio.CancelledError:
             if self.is_closed:  # cancelled by `close`, not by the caller
                 raise OnelogitError("this reranker was closed while a call was waiting") from None
@@ -163,7 +173,11 @@ class Client:
             retry=retry_if_exception_type(RetryableError),
             reraise=True,
         )
-        return await retrying(self._send, thread, method, path, body)
+        try:
+            return await retrying(self._send, thread, method, path, body)
+        except UnreachableError as error:
+            count = f"{self._attempts} attempt{'s' * (self._attempts > 1)}"
+            raise RetryableError(f"no server answers at {self.url} ({count}; {error}): is it running?") from None
 
     async def _send(self, thread: LoopThread, method: str, path: str, body: object) -> Any:
         url = self.url + path
@@ -172,7 +186,8 @@ class Client:
             async with thread.semaphore, thread.http.stream(method, url, json=body, **options) as response:
                 content = await _read(response, url)
         except thread.library.TransportError as error:
-            raise RetryableError(f"{url} does not answer: {self.redact(error) or type(error).__name__}") from None
+            proxy = await proxy_of(url) if thread.uses_environment else ""
+            raise unreachable_error(url, self.redact(error) or type(error).__name__, proxy) from None
         except thread.library.InvalidURL as error:
             raise ServerError(f"no request can be sent to {url}: {self.redact(error)}") from None
         except thread.library.DecodingError as error:

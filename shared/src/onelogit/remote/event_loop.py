@@ -3,12 +3,12 @@
 import asyncio
 import threading
 from contextlib import suppress
-from functools import cache
 from importlib import import_module
 from typing import Any
 from weakref import finalize
 
 from onelogit.errors import InputError
+from onelogit.remote.environment import new_http_client
 
 _CONNECT_TIMEOUT_S = 5.0
 
@@ -20,11 +20,15 @@ class LoopThread:
         http: an `AsyncClient` of httpx2 or httpx; None creates one. `close` closes it.
         timeout_s: for each request.
         requests_at_once: maximum concurrent requests.
+
+    Raises:
+        InputError: as `new_http_client`, or neither httpx2 nor httpx is installed.
     """
 
     def __init__(self, http: Any, timeout_s: float, requests_at_once: int) -> None:
         self.library = _installed_library() if http is None else import_module(type(http).__module__.partition(".")[0])
-        self.http: Any = self.library.AsyncClient(verify=_ssl_context(self.library)) if http is None else http
+        self.http: Any = new_http_client(self.library) if http is None else http
+        self.uses_environment = http is None
         self.timeout = self.library.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s))
         self.semaphore = asyncio.Semaphore(requests_at_once)
         self.loop = asyncio.new_event_loop()
@@ -57,12 +61,6 @@ async def _stop(loop: asyncio.AbstractEventLoop, http: Any) -> None:
     await http.aclose()
     await loop.shutdown_default_executor()
     loop.call_soon(loop.stop)
-
-
-@cache
-def _ssl_context(library: Any) -> Any:
-    """The trusted certificates, cached because reading them takes longer than a request."""
-    return library.create_ssl_context()
 
 
 def _installed_library() -> Any:

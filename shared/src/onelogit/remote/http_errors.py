@@ -31,6 +31,27 @@ class RetryableError(ServerError):
         self.wait_s = wait_s
 
 
+class UnreachableError(RetryableError):
+    """The server does not answer at all."""
+
+
+def unreachable_error(url: str, reason: str, proxy: str) -> ServerError:
+    """The error to raise for a request without a response.
+
+    Args:
+        url: of the request.
+        reason: the HTTP library's message, without secrets.
+        proxy: the environment variable of the proxy that the request goes through; "" for none.
+    """
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return ServerError(
+            f"the certificate of {url} is not trusted ({reason}); set the environment variable SSL_CERT_FILE to the "
+            "certificates of its authority"
+        )
+    through = f" through the proxy that {proxy} names" if proxy else ""
+    return UnreachableError(f"{url} does not answer{through}: {reason}")
+
+
 def error_from_response(url: str, response: Any, content: bytes, redact: Callable[[object], str]) -> ServerError:
     """The error to raise for a response with a status from 300 up.
 
