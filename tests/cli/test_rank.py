@@ -99,6 +99,20 @@ def test_documents_of_arguments_come_before_documents_of_files(capsys: pytest.Ca
     ]
 
 
+def test_a_table_is_read_by_its_column_and_a_file_name_among_the_texts_is_pointed_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text('Nr;Absatz\n1;"Peking; die\nHauptstadt"\n', encoding="utf-8")
+
+    assert "its columns are 'Nr', 'Absatz'" in failure(capsys, "rank", QUERY, "--documents", "a.csv")
+    lines = ranked_lines(capsys, QUERY, "--documents", "a.csv", "--text-column", "Absatz")
+    assert [line["text"] for line in lines] == ["Peking; die\nHauptstadt"]
+    assert main(["rank", QUERY, "a.csv", "b.csv"]) == 0
+    noted = [line for line in capsys.readouterr().err.splitlines() if "ranked as a text" in line]
+    assert noted == ["onelogit: 'a.csv' is ranked as a text; to rank the texts in that file, pass --documents a.csv"]
+
+
 def test_documents_can_be_before_and_after_options(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny):
     for arguments in (
         ("a", "--top-n", "9", "b", "c"),

@@ -14,7 +14,8 @@ from onelogit.evaluation.data.beir import read_beir, with_run
 from onelogit.evaluation.data.dataset import Dataset
 from onelogit.evaluation.data.jsonl import read_jsonl
 from onelogit.evaluation.evaluation import group_queries
-from onelogit.io.text_files import read_lines, shortened
+from onelogit.io.lines import shortened
+from onelogit.io.text_files import read_lines
 from support.evaluation_data import CORPUS, LABELS, QUERIES, list_row, write_beir, write_lines, write_run
 
 RUN = {"q1": ["d3", "d1"], "q2": ["d2", "d3"], "q3": ["d6"]}

@@ -63,7 +63,7 @@ def test_byte_order_marks_are_not_part_of_a_text():
             "no \"text\" or \"document\" among 'headline', 'id'",
         ),
         (b'{"text": "cut off\n', "texts", "texts, line 1: not JSON"),
-        (b"[\n{}\n]\n", "texts.json", "texts.json, line 1: not JSON"),
+        (b"[\n{}\n]\n", "texts.json", 'texts.json, line 1: no "text" or "document" among no fields'),
         (lines({}), "texts", "among no fields"),
         (lines({"documents": 5}), "texts", '"documents" must be a list, not int'),
         (lines({"documents": ["a", 5]}), "texts", '"document" must be a string, not int'),
@@ -72,7 +72,7 @@ def test_byte_order_marks_are_not_part_of_a_text():
         (lines({"text": "a", "query": 1}), "texts", '"query" must be a string, not int'),
         (b'{"text": "\\ud800"}\n', "texts", "half a character"),
         (b"plain\n", "texts.jsonl", "texts.jsonl, line 1: not JSON"),
-        (lines(["a"]), "texts.jsonl", "not a JSON object, but"),
+        (lines([5]), "texts.jsonl", "document 1 of the array must be a string or an object, not 5"),
         (b"[" * 100_000 + b"\n", "texts.jsonl", "JSON that cannot be read"),
     ],
 )

@@ -12,8 +12,9 @@ from pyarrow import parquet
 
 from onelogit.bulk.input_rows import REQUIRED_COLUMNS
 from onelogit.errors import InputError, first_line
+from onelogit.io.lines import line_content, lines_of
 from onelogit.io.text_fields import ROW_NAMES, UnreadFields, document_id_of, listed_documents, query_of, text_name_of
-from onelogit.io.text_files import line_content, lines_of, opened
+from onelogit.io.text_files import opened
 
 INPUT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 _READ_ERRORS = (OSError, EOFError, zlib.error, pyarrow.ArrowException)

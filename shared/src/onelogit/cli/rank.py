@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
-from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranking_table
+from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranking_table, say
 from onelogit.errors import InputError
 from onelogit.io.progress import is_shown, waiting
 from onelogit.io.tables import console
@@ -31,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE|FOLDER",
-        help='more texts: plain lines, JSONL with "text" (and "title") or "document", - for stdin, or BEIR',
+        help="more texts: plain lines, JSON or JSONL, .csv, .tsv, .parquet, a folder in BEIR format, or - for stdin",
+    )
+    add(
+        "--text-column", metavar="NAME", help='column or field of the files with the texts (default: "text" or similar)'
     )
     add("--model", help="hub id, folder, or url of a server (default: the demo model)")
     add("--top-n", type=int, metavar="N", help="show at most this many documents (default: all)")
@@ -70,15 +74,25 @@ def _read_all(options: argparse.Namespace) -> list[str]:
     """
     for index, document in enumerate(options.document):
         check_text(document, f"document {index}")
+        if _is_file_name(document):
+            say(f"{document!r} is ranked as a text; to rank the texts in that file, pass --documents {document}")
     files = options.documents
     if not options.document and not files:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("there are no documents; give them after the query, in --documents FILE, or on stdin")
         files = [STDIN]
-    documents = [*options.document, *(text for file in files for text in read_documents(file))]
+    documents = [*options.document, *(text for file in files for text in read_documents(file, options.text_column))]
     if not documents:
         raise InputError(f"there are no documents in {', '.join('stdin' if file == STDIN else file for file in files)}")
     return documents
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text is the name of an existing file, which was probably meant to be read."""
+    try:
+        return "." in text and Path(text).is_file()
+    except OSError:  # too long for a name
+        return False
 
 
 def _open(options: argparse.Namespace) -> "AnyReranker":

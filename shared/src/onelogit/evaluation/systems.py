@@ -10,7 +10,7 @@ from pathlib import Path
 from onelogit.checkpoints.fingerprint import model_label
 from onelogit.errors import InputError
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
-from onelogit.io.text_files import shortened
+from onelogit.io.lines import shortened
 from onelogit.model_spec import ModelSpec
 
 OWN_INSTRUCTION = "default"

@@ -61,7 +61,7 @@ def document_of(fields: Mapping[str, Any], text_name: str | None = None) -> str:
     """
     name = text_name or text_name_of(fields)
     if name is None or name not in fields:
-        if null := next((each for each in TEXT_NAMES if each in fields), None):
+        if name is None and (null := next((each for each in TEXT_NAMES if each in fields), None)):
             check_text(None, f'"{null}"')
         known = f'no "{name}"' if name else 'no "text" or "document"'
         raise InputError(f"{known} among {', '.join(map(repr, fields)) or 'no fields'}")
@@ -125,10 +125,10 @@ def text_of(fields: Mapping[str, Any], name: str, *, is_blank_allowed: bool = Tr
 class UnreadFields(Counter[str]):
     """The number of documents by the name of a field that is neither text nor id, so that no text is lost unnoticed."""
 
-    def count(self, document: Mapping[str, Any]) -> None:
+    def count(self, document: Mapping[str, Any], text_name: str | None = None) -> None:
         """Count the fields of a document that `document_of` and `document_id_of` do not use."""
         id_name = next((name for name in DOCUMENT_ID_NAMES if document.get(name) is not None), None)
-        used = {text_name_of(document), id_name} | _QUIET_NAMES
+        used = {text_name or text_name_of(document), id_name} | _QUIET_NAMES
         self.update(name for name, value in document.items() if value is not None and name not in used)
 
     def report(self, source: object) -> None:

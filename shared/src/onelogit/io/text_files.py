@@ -1,61 +1,43 @@
 """A plain or gzipped file, a folder in BEIR format, or stdin -> its lines, or its documents and queries."""
 
+import codecs
 import gzip
+import io
 import json
+import logging
 import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from onelogit.errors import InputError
-from onelogit.io.text_fields import document_of
+from onelogit.io.lines import BYTE_ORDER_MARK, TextLine, json_values, line_content, lines_of, located, shortened
+from onelogit.io.table_rows import TextTable, is_header, parquet_table, separated_table
+from onelogit.io.text_fields import UnreadFields, document_of, listed_documents, query_of
 from onelogit.validation import check_text, checked_path
+
+logger = logging.getLogger(__name__)
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_OBJECT_START = re.compile(r'\s*\{\s*["}]')  # also matches invalid objects
-
-
-class TextLine(NamedTuple):
-    """One line that is not blank: its `content` without the line ending, and its `place`, file name and line number."""
-
-    place: str
-    content: bytes
-
-    def text(self) -> str:
-        """The line, decoded.
-
-        Raises:
-            InputError: it is not UTF-8. Errors about the content of a line do not name the line.
-        """
-        try:
-            return self.content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"not UTF-8: {error.reason} at byte {error.start + 1}") from error
-
-    def fields(self) -> dict[str, Any]:
-        """The line, parsed as a JSON object.
-
-        Raises:
-            InputError: it is not a JSON object.
-        """
-        text = self.text()
-        try:
-            parsed = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"not JSON: {error.msg} at character {error.colno}") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"JSON that cannot be read: {error}") from error
-        if not isinstance(parsed, dict):
-            raise InputError(f"not a JSON object, but {shortened(text)}")
-        return cast("dict[str, Any]", parsed)
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_TSV_SUFFIXES = (".tsv", ".tab")
+_LINES_SUFFIXES = ("", ".txt", ".text")
+_MARKUP_SUFFIXES = (".html", ".htm", ".xhtml", ".xml", ".rtf")
+_JSON_START = re.compile(r'\s*(\{\s*["}]|\{\s*$|\[\s*([{"\]]|$))')  # also matches invalid JSON
+_BINARY_STARTS = {
+    b"%PDF": "a PDF file",
+    b"PK\x03\x04": "a ZIP, Word or Excel file",
+    b"\xd0\xcf\x11\xe0": "an old Word or Excel file",
+    b"PAR1": "a Parquet file, whose name must end in .parquet",
+    b"{\\rtf": "an RTF file",
+}
 
 
 class TextCollection(NamedTuple):
@@ -68,6 +50,13 @@ class TextCollection(NamedTuple):
 class _ParsedDocument(NamedTuple):
     text: str
     query: str | None = None
+
+
+class _Reading(NamedTuple):
+    """How documents are read: the field with the text, or None; and the fields that are not read, or None."""
+
+    text_name: str | None = None
+    unread: UnreadFields | None = None
 
 
 @contextmanager
@@ -87,29 +76,24 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
     Raises:
         InputError: the file cannot be read.
     """
+    yield from lines_of(_read_bytes(path), _name_of(path))
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """The lines of a file or of stdin, with their line endings."""
     if os.fspath(path) == STDIN:
-        yield from lines_of(sys.stdin.buffer, "stdin")
+        yield from sys.stdin.buffer
         return
     try:
         with opened(checked_path(path)) as stream:
-            yield from lines_of(stream, os.fspath(path))
+            yield from stream
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"{path} cannot be read: {reason}") from error
 
 
-def lines_of(stream: Iterable[bytes], name: str) -> Iterator[TextLine]:
-    """The lines of a stream, as in `read_lines`; `name` names it in messages."""
-    # Bytes are split only at line feeds; text would also be split at separators that JSON strings may contain.
-    for number, line in enumerate(stream, start=1):
-        content = line_content(line)
-        if content.strip():
-            yield TextLine(f"{name}, line {number}", content)
-
-
-def line_content(line: bytes) -> bytes:
-    """A line without its line ending and byte order mark, which concatenated files have in later lines, too."""
-    return line.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\r\n")
+def _name_of(path: str | os.PathLike[str]) -> str:
+    return "stdin" if os.fspath(path) == STDIN else os.fspath(path)
 
 
 def find_beir_file(folder: Path, name: str) -> Path | None:
@@ -131,38 +115,119 @@ def read_text_collection(path: str | os.PathLike[str], max_texts: int | None = N
     read = list(islice(_parse_documents(path), max_texts))
     queries = [document.query or "" for document in read]
     if (query_file := find_beir_file(checked_path(path), "queries.jsonl")) is not None:
-        queries = [query.text for query in islice(_parse_documents(query_file), max_texts)]
+        queries = [query.text for query in islice(_parse_documents(query_file, is_corpus=False), max_texts)]
     documents = [document.text for document in read if document.text.strip()]
     return TextCollection(documents, list(dict.fromkeys(filter(str.strip, queries))))
 
 
-def read_documents(path: str | os.PathLike[str]) -> list[str]:
+def read_documents(path: str | os.PathLike[str], text_name: str | None = None) -> list[str]:
     """The documents of a file, or of corpus.jsonl in a folder in BEIR format, in their order.
 
+    What is read from a table, and which fields of documents are not read, is logged once.
+
     Args:
-        path: "-" for stdin. A file is JSONL if its name ends in .jsonl, .ndjson or .json, or its first line begins like
-            a JSON object. Each object is as in `document_of`, or has a list "documents" of such objects or texts. Any
-            other file has one document per line. Blank lines are ignored.
+        path: "-" for stdin. The form follows from the name's ending, or without one of these, from the first line:
+            .jsonl, .ndjson and .json have texts, objects as in `document_of`, objects with a list of documents, or
+            arrays of these, in one or more lines; .csv, .tsv and .parquet are tables with a column of texts. Any other
+            file has one document per line; blank lines are ignored.
+        text_name: the field or column with the texts; by default, the first of `text_fields.TEXT_NAMES`.
 
     Raises:
-        InputError: the file cannot be read, or a line is not UTF-8 or not such an object; the message has its number.
+        InputError: the file cannot be read, or contains no texts; the message has the number of the line.
     """
-    return [document.text for document in _parse_documents(path)]
+    return [document.text for document in _parse_documents(path, text_name)]
 
 
-def _parse_documents(path: str | os.PathLike[str]) -> Iterator[_ParsedDocument]:
+def _parse_documents(
+    path: str | os.PathLike[str], text_name: str | None = None, *, is_corpus: bool = True
+) -> Iterator[_ParsedDocument]:
     file = _corpus_file(path)
-    lines = read_lines(file)
-    first = next(lines, None)
-    if first is None:
+    name = _name_of(file)
+    suffix = Path(name.lower().removesuffix(".gz")).suffix
+    if suffix in _MARKUP_SUFFIXES:
+        raise InputError(f"{name} is a {suffix} file, which has markup; save its texts as .txt, .csv or .jsonl")
+    if suffix == ".parquet":
+        yield from _table_documents(parquet_table(checked_path(file), text_name), name)
         return
-    name = os.fspath(file).lower().removesuffix(".gz")
-    is_jsonl = name.endswith(_JSONL_SUFFIXES) or bool(_OBJECT_START.match(first.content.decode("utf-8", "replace")))
-    for line in chain([first], lines):
-        try:
-            documents = _documents_of(line.fields()) if is_jsonl else [_ParsedDocument(line.text())]
-        except InputError as error:
-            raise InputError(f"{line.place}: {error}") from error
+    lines = _as_utf8(_read_bytes(file), name)
+    first, lines = _peek(lines)
+    is_table = suffix in (".csv", *_TSV_SUFFIXES)
+    if suffix in _JSON_SUFFIXES or (not is_table and _JSON_START.match(first)):
+        reading = _Reading(text_name, UnreadFields() if is_corpus else None)
+        yield from _json_documents(lines_of(lines, name), reading)
+        if reading.unread is not None:
+            reading.unread.report(name)
+    elif is_table or text_name is not None or is_header(first):
+        table = separated_table(_decoded(b"".join(lines), name), name, text_name, is_tsv=suffix in _TSV_SUFFIXES)
+        yield from _table_documents(table, name)
+    else:
+        yield from _plain_documents(lines_of(lines, name), name, is_named=suffix not in _LINES_SUFFIXES)
+
+
+def _as_utf8(lines: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The lines, converted to UTF-8 if they begin with a byte order mark of UTF-16, as Excel writes it.
+
+    Raises:
+        InputError: the file begins like one of `_BINARY_STARTS`, or is damaged UTF-16.
+    """
+    first = next(lines, b"")
+    if kind := next((kind for start, kind in _BINARY_STARTS.items() if first.startswith(start)), None):
+        raise InputError(f"{name} is {kind}, not text; save its texts as .txt, .csv or .jsonl, in UTF-8")
+    if not first.startswith(_UTF16_MARKS):
+        return chain([first], lines)
+    try:
+        return io.BytesIO(b"".join([first, *lines]).decode("utf-16").encode())
+    except UnicodeDecodeError:  # the mark may be the beginning of something else
+        return chain([first], lines)
+
+
+def _peek(lines: Iterator[bytes]) -> tuple[str, Iterator[bytes]]:
+    """The first line that is not blank, and all lines."""
+    read: list[bytes] = []
+    for line in lines:
+        read.append(line)
+        if content := line_content(line).strip():
+            return content.decode("utf-8", "replace"), chain(read, lines)
+    return "", iter(read)
+
+
+def _decoded(content: bytes, name: str) -> str:
+    try:
+        return content.removeprefix(BYTE_ORDER_MARK).decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{name}, line {line}: not UTF-8: {error.reason}; save the file as UTF-8") from error
+
+
+def _plain_documents(lines: Iterator[TextLine], name: str, *, is_named: bool) -> Iterator[_ParsedDocument]:
+    number = 0
+    for line in lines:
+        number += 1
+        with located(line.place):
+            text = line.text()
+            if "\0" in text:
+                raise InputError("not text, because it contains the character NUL; save the file as UTF-8")
+        yield _ParsedDocument(text)
+    if is_named:
+        logger.warning("%s is read as plain text: each of its %d lines is a document", name, number)
+
+
+def _table_documents(table: TextTable, name: str) -> Iterator[_ParsedDocument]:
+    number = 0
+    for place, fields in table.rows:
+        with located(place):
+            found = _documents_of(fields, _Reading(table.text_name))
+        number += len(found)
+        yield from found
+    documents = "1 document" if number == 1 else f"{number:,} documents"
+    unread = f"; not read: {', '.join(map(repr, table.unread))}" if table.unread else ""
+    logger.warning("%s is read as %s: %s, %s%s", name, table.form, table.columns, documents, unread)
+
+
+def _json_documents(lines: Iterator[TextLine], reading: _Reading) -> Iterator[_ParsedDocument]:
+    for place, value in json_values(lines):
+        with located(place):
+            documents = _documents_in(value, reading)
         yield from documents
 
 
@@ -177,19 +242,37 @@ def _corpus_file(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     return corpus
 
 
-def _documents_of(fields: dict[str, Any]) -> list[_ParsedDocument]:
-    query, listed = fields.get("query"), fields.get("documents")
+def _documents_in(value: object, reading: _Reading) -> list[_ParsedDocument]:
+    if isinstance(value, Mapping):
+        return _documents_of(value, reading)
+    listed = value if isinstance(value, list) else [value]
+    documents: list[_ParsedDocument] = []
+    for number, each in enumerate(listed, start=1):
+        if not isinstance(each, str | Mapping):
+            where = f"document {number} of the array" if isinstance(value, list) else "a document"
+            raise InputError(f"{where} must be a string or an object, not {shortened(json.dumps(each))}")
+        documents += [_ParsedDocument(_checked(each))] if isinstance(each, str) else _documents_of(each, reading)
+    return documents
+
+
+def _documents_of(fields: Mapping[str, Any], reading: _Reading) -> list[_ParsedDocument]:
+    query, listed = query_of(fields).text, listed_documents(fields)
     if query is not None:
         check_text(query, '"query"')
     if listed is None:
-        return [_ParsedDocument(document_of(fields), query)]
+        return [_ParsedDocument(_document(fields, reading), cast("str | None", query))]
     if not isinstance(listed, list):
         raise InputError(f'"documents" must be a list, not {type(listed).__name__}')
-    objects = [document if isinstance(document, dict) else {"document": document} for document in listed]
-    return [_ParsedDocument(document_of(each), query) for each in objects]
+    objects = [document if isinstance(document, Mapping) else {"document": document} for document in listed]
+    return [_ParsedDocument(_document(each, reading), cast("str | None", query)) for each in objects]
 
 
-def shortened(text: str, max_characters: int = 80) -> str:
-    """The text on one line, with white space collapsed, truncated to `max_characters`."""
-    line = " ".join(text.split())
-    return line if len(line) <= max_characters else f"{line[: max_characters - 1]}…"
+def _document(fields: Mapping[str, Any], reading: _Reading) -> str:
+    if reading.unread is not None:
+        reading.unread.count(fields, reading.text_name)
+    return document_of(fields, reading.text_name)
+
+
+def _checked(text: str) -> str:
+    check_text(text, "a document")
+    return text

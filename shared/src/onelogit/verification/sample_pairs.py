@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from onelogit.errors import InputError
+from onelogit.io.lines import TextLine
 from onelogit.io.text_fields import text_of
-from onelogit.io.text_files import TextLine, read_lines
+from onelogit.io.text_files import read_lines
 
 _BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import TextLine, shortened
+from onelogit.io.lines import TextLine, shortened
 from onelogit.validation import check_text
 
 

@@ -10,8 +10,9 @@ from onelogit.evaluation.data.bad_lines import BadLines, checked_id
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.evaluation.data.jsonl import NO_RELEVANT_DOCUMENT, other_fields
 from onelogit.evaluation.data.trec import read_judgements, read_run
+from onelogit.io.lines import TextLine
 from onelogit.io.text_fields import document_of, text_of
-from onelogit.io.text_files import TextLine, find_beir_file, read_lines
+from onelogit.io.text_files import find_beir_file, read_lines
 
 Value = TypeVar("Value")
 

@@ -7,8 +7,9 @@ from typing import Any
 from onelogit.errors import InputError
 from onelogit.evaluation.data.bad_lines import BadLines, checked_id, checked_label
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
+from onelogit.io.lines import TextLine
 from onelogit.io.text_fields import document_of, text_of
-from onelogit.io.text_files import TextLine, read_lines
+from onelogit.io.text_files import read_lines
 from onelogit.validation import check_text
 
 _KNOWN_FIELDS = {"query", "query_id", "documents", "labels", "changed_labels"}

@@ -6,7 +6,7 @@ from onelogit.evaluation.data.dataset import LabelledQuery
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
 from onelogit.evaluation.metrics import Ranking
 from onelogit.evaluation.scoring import SystemRun
-from onelogit.io.text_files import shortened
+from onelogit.io.lines import shortened
 
 _QUERIES = 3
 _DOCUMENTS = 5

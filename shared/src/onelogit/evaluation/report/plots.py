@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
 from onelogit.evaluation.report.notes import query_count
+from onelogit.io.lines import shortened
 from onelogit.io.outputs import PLOT_COLOURS, figure_in, style_axes
-from onelogit.io.text_files import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
