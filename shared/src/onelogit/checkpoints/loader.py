@@ -153,8 +153,6 @@ def _check_convertible(name: str, config: PretrainedConfig, read_out: ReadOut | 
         value = getattr(config, field, None)
         if value not in (None, 1, 1.0):
             raise UnsupportedModelError(f"{name!r} changes its logits after the head ({field}={value})")
-    if getattr(config, "use_bidirectional_attention", None):
-        raise UnsupportedModelError(f"{name!r} attends in both directions, so no last token sees the whole prompt")
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:

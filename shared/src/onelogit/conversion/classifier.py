@@ -59,6 +59,11 @@ def sequence_classifier(backbone: PreTrainedModel, head: Float32Head, pad_token_
         classifier = _without_weights(config)
     except ValueError as error:
         raise UnsupportedModelError(f"transformers has no sequence classifier for {config.model_type!r}") from error
+    own = getattr(classifier, "score", None)
+    if not isinstance(own, nn.Linear):
+        raise UnsupportedModelError(
+            f"{type(classifier).__name__} of transformers has no linear layer named score, which the head replaces"
+        )
     classifier.config.architectures = [type(classifier).__name__]
     setattr(classifier, classifier.base_model_prefix, backbone)
     classifier.score = head.to(backbone.device)

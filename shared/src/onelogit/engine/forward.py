@@ -78,14 +78,26 @@ def prefix_tree_hidden(classifier: PreTrainedModel, context: AttentionContext) -
 
 
 @torch.inference_mode()
-def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
+def padded_hidden(classifier: PreTrainedModel, rows: Sequence[TokenRow], *, is_causal: bool = True) -> Tensor:
     """The last hidden state of each row, shape (rows, hidden)."""
-    # Padding at the right needs no mask: the tokens of a causal model do not attend to it.
-    hidden: Tensor = classifier.base_model(
-        input_ids=_padded([row.ids for row in rows], 0, classifier.device), use_cache=False
-    ).last_hidden_state
+    hidden = padded_hidden_of_all(classifier, [row.ids for row in rows], is_causal=is_causal)
     last = tensor_on(hidden.device, [len(row.ids) - 1 for row in rows])
     return hidden[torch.arange(len(rows), device=hidden.device), last]
+
+
+@torch.inference_mode()
+def padded_hidden_of_all(
+    classifier: PreTrainedModel, rows: Sequence[Sequence[int]], *, is_causal: bool = True
+) -> Tensor:
+    """The hidden states of all tokens, shape (rows, longest, hidden).
+
+    Padding at the right needs no mask if the model is causal: its tokens do not attend to it.
+    """
+    masks = {} if is_causal else {"attention_mask": _padded([[1] * len(row) for row in rows], 0, classifier.device)}
+    hidden: Tensor = classifier.base_model(
+        input_ids=_padded(rows, 0, classifier.device), use_cache=False, **masks
+    ).last_hidden_state
+    return hidden
 
 
 @torch.inference_mode()

@@ -5,14 +5,17 @@ Decoders that can attend over a prefix tree compute each shared prefix once, wit
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from onelogit.engine.attention.backend import LayerKeyValues
-from onelogit.engine.attention.context import attends_over_prefix_tree, rotates_by_length
+from onelogit.engine.attention.context import attends_over_prefix_tree
+from onelogit.engine.attention.visibility import rotates_by_length
 from onelogit.engine.device_transfer import PendingLogits
+from onelogit.engine.directions import find_is_causal
 from onelogit.engine.forward import (
     context_for,
     converted_head_logits,
@@ -48,6 +51,9 @@ class ModelRunner:
         prefix_cache: keys and values kept between calls; None if prefixes are not shared or the size is 0.
         batch_tokens: halved each time a batch does not fit into the memory.
         shares_prefixes: whether shared prefixes are computed once.
+
+    Raises:
+        UnsupportedModelError: a row's logit would depend on the other rows of its batch.
     """
 
     def __init__(
@@ -63,7 +69,10 @@ class ModelRunner:
         self._has_own_head = has_own_head(classifier)
         if self._has_own_head and is_compiled:
             logger.warning("%s has its own head, so it is not compiled", type(classifier).__name__)
-        self.shares_prefixes = not self._has_own_head and prepare(classifier, is_compiled=is_compiled)
+        self._is_causal = find_is_causal(classifier)
+        self.shares_prefixes = not self._has_own_head and prepare(
+            classifier, is_causal=self._is_causal, is_compiled=is_compiled
+        )
         self.prefix_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
         # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
@@ -132,7 +141,7 @@ class ModelRunner:
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         # If the rotary embedding depends on a batch's longest row, a row's logit would depend on the other rows.
         is_one_by_one = rotates_by_length(self.classifier)
-        compute = own_head_logits if self._has_own_head else padded_hidden
+        compute = own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first
         while order:
             length = len(rows[order[0]].ids)

@@ -7,15 +7,18 @@ hidden states differ.
 import logging
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from onelogit.engine.attention.backend import LayerKeyValues
 from onelogit.engine.attention.context import (
+    can_attend_over_prefix_tree,
     disable_prefix_tree_attention,
     enable_prefix_tree_attention,
-    is_known_to_share_prefixes,
-    may_share_prefixes,
 )
+from onelogit.engine.attention.visibility import is_known_to_share_prefixes, may_share_prefixes
+from onelogit.engine.directions import sample_rows, tolerance
 from onelogit.engine.forward import context_for, padded_hidden, prefix_tree_hidden
 from onelogit.engine.fused_ops import fuse, unfuse
 from onelogit.engine.prefix_tree import Cursor, next_batch
@@ -24,12 +27,16 @@ from onelogit.prompts.token_rows import TokenRow
 
 logger = logging.getLogger(__name__)
 
-_SAMPLE_ENDINGS = ((7, 8, 9), range(200, 220), (*range(200, 210), *range(300, 330)))
-_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1  # relative to the norm; rows that attend to each other differ by about 1
+_SMALL_BUDGET = 16  # tokens; splits the sample rows into batches that carry keys and values
 
 
-def prepare(classifier: PreTrainedModel, *, is_compiled: bool) -> bool:
+def prepare(classifier: PreTrainedModel, *, is_causal: bool, is_compiled: bool) -> bool:
     """Make a converted classifier as fast as possible on its device, in place.
+
+    Args:
+        classifier: with a converted head.
+        is_causal: see `directions.is_causal`.
+        is_compiled: compile the layers, if prefixes are shared.
 
     Returns:
         Whether it shares prefixes; otherwise it computes padded rows, and is not compiled.
@@ -38,14 +45,14 @@ def prepare(classifier: PreTrainedModel, *, is_compiled: bool) -> bool:
         OnelogitError: it cannot be compiled on this machine.
     """
     fuse(classifier)
-    shares_prefixes = _enable_prefix_sharing(classifier)
+    shares_prefixes = is_causal and _enable_prefix_sharing(classifier)
     if is_compiled:
         _compile(classifier, shares_prefixes=shares_prefixes)
     return shares_prefixes
 
 
 def _enable_prefix_sharing(classifier: PreTrainedModel) -> bool:
-    if not may_share_prefixes(classifier):
+    if not can_attend_over_prefix_tree(classifier) or not may_share_prefixes(classifier):
         return False
     enable_prefix_tree_attention(classifier)
     if is_known_to_share_prefixes(classifier) or _matches_padded(classifier):
@@ -60,11 +67,14 @@ def _matches_padded(classifier: PreTrainedModel) -> bool:
     """Whether rows with a shared prefix have the same hidden states in a prefix tree and as padded rows."""
     try:
         shared = _sample_hidden(classifier)
-        padded = padded_hidden(classifier, [TokenRow(row) for row in _sample(classifier)])
+        carried = _sample_hidden(classifier, _SMALL_BUDGET)
+        padded = padded_hidden(classifier, [TokenRow(row) for row in sample_rows(classifier)])
     except Exception as error:  # a model's code may fail in any way on input that it was not written for
         logger.info("%s cannot share prefixes: %s", type(classifier).__name__, error)
         return False
-    return _is_same(classifier, shared, padded, "sharing prefixes")
+    return _is_same(classifier, shared, padded, "sharing prefixes") and _is_same(
+        classifier, carried, padded, "carrying prefixes to the next batch"
+    )
 
 
 def _compile(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
@@ -117,15 +127,16 @@ def _compiled_layers(model: PreTrainedModel) -> list[Any]:
 def _is_same(classifier: PreTrainedModel, hidden: Tensor, expected: Tensor, what: str) -> bool:
     difference = float((hidden - expected).float().norm() / expected.float().norm())
     logger.info("%s: %s changes hidden states by %.2g", type(classifier).__name__, what, difference)
-    return difference < (_TOLERANCE if classifier.dtype.itemsize >= 4 else _HALF_TOLERANCE)
+    return difference < tolerance(classifier)
 
 
-def _sample_hidden(classifier: PreTrainedModel) -> Tensor:
-    batch = next_batch(_sample(classifier), Cursor(), 1000)
-    return prefix_tree_hidden(classifier, context_for(batch, classifier, 1000))
-
-
-def _sample(classifier: PreTrainedModel) -> list[tuple[int, ...]]:
-    """Rows that share a prefix, sorted."""
-    vocabulary = int(classifier.config.get_text_config().vocab_size)
-    return sorted(tuple(id % vocabulary for id in (*range(100, 112), *ending)) for ending in _SAMPLE_ENDINGS)
+def _sample_hidden(classifier: PreTrainedModel, batch_tokens: int = 1000) -> Tensor:
+    """The last hidden states of the sample rows, computed in batches of so many tokens."""
+    rows, cursor, carried = sample_rows(classifier), Cursor(), LayerKeyValues()
+    hidden = []
+    while cursor.row < len(rows):
+        batch = next_batch(rows, cursor, batch_tokens)
+        context = context_for(batch, classifier, batch_tokens, carried)
+        hidden.append(prefix_tree_hidden(classifier, context))
+        cursor, carried = batch.after, context.carry
+    return torch.cat(hidden)

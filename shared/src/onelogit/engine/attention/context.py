@@ -15,7 +15,6 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from onelogit.checkpoints.device import is_quantised
 from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyValue, LayerKeyValues
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.attention.sdpa import SdpaAttention
@@ -23,8 +22,6 @@ from onelogit.engine.device_transfer import tensor_on
 from onelogit.engine.prefix_tree import Batch, KeyPath
 
 _NAME = "onelogit_prefix_tree"
-_TESTED = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # tests compare these with padded rows
-_LAYER_TYPES = {"full_attention", "sliding_attention"}
 _TOKEN_BY_TOKEN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
 BACKENDS: Mapping[str, Sequence[type[AttentionBackend]]] = {"cuda": [FlashVarlenAttention]}
@@ -116,43 +113,15 @@ def use_context(context: AttentionContext) -> Iterator[None]:
         _active.reset(token)
 
 
-def may_share_prefixes(model: PreTrainedModel) -> bool:
-    """Whether the model can use prefix sharing, judging by its layer types and attention settings."""
-    config = model.config.get_text_config()
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    has_windows = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layer_types
-    return (
-        config._attn_implementation in ("sdpa", _NAME)  # the caller chose another one, or the model needs it
-        and layer_types <= _LAYER_TYPES
-        and (not has_windows or _is_tested(model))  # some models pass their windows to the mask only
-        and getattr(config, "attn_logit_softcapping", None) is None
-        and not rotates_by_length(model)
-    )
-
-
-def is_known_to_share_prefixes(model: PreTrainedModel) -> bool:
-    """Whether tests compare this architecture, in transformers' code and on this type of device, with padded rows.
-
-    False for quantised weights: with some kinds, a token's result depends on the other tokens of the batch.
-    """
-    return _is_tested(model) and model.device.type == "cpu" and not is_quantised(model.config)
-
-
-def _is_tested(model: PreTrainedModel) -> bool:
-    decoder: Any = model.base_model
-    return type(decoder).__module__.startswith("transformers.models.") and decoder.config.model_type in _TESTED
+def can_attend_over_prefix_tree(model: PreTrainedModel) -> bool:
+    """Whether the attention function can be replaced: the caller chose no other, and the model needs no other."""
+    return model.config.get_text_config()._attn_implementation in ("sdpa", _NAME)
 
 
 def attends_over_prefix_tree(model: PreTrainedModel) -> bool:
     """Whether `enable_prefix_tree_attention` is in effect: other code may set another attention at any time."""
     decoder: Any = model.base_model
     return bool(decoder.config._attn_implementation == _NAME)
-
-
-def rotates_by_length(model: PreTrainedModel) -> bool:
-    """Whether a token's rotary embedding depends on the length of the longest row in its batch."""
-    parameters = str(getattr(model.config.get_text_config(), "rope_parameters", None))
-    return "longrope" in parameters or "dynamic" in parameters
 
 
 def enable_prefix_tree_attention(model: PreTrainedModel) -> None:
