@@ -83,7 +83,11 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    module = f"{__name__}.{_MODULE_OF[name]}"
+    try:
+        value = getattr(import_module(module), name)
+    except AttributeError as error:  # `from onelogit import name` would hide it: Python takes it for a missing name
+        raise ImportError(f"{module} cannot be imported: {error}", name=module) from error
     globals()[name] = value
     return value
 

@@ -4,7 +4,6 @@ Loads torch only when a local model is opened.
 """
 
 import asyncio
-import os
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Union
@@ -14,6 +13,7 @@ from typing_extensions import Unpack
 
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
+from onelogit.processes import ProcessLock, run_in_forked_children
 
 if TYPE_CHECKING:
     from onelogit.local.reranker import Reranker
@@ -24,7 +24,7 @@ AnyReranker = Union["Reranker", "RemoteReranker"]
 # Weak, so that the weights are freed when the last user drops its reranker.
 _open_rerankers: WeakValueDictionary[ModelSpec, AnyReranker] = WeakValueDictionary()
 _opening: dict[object, Future[AnyReranker]] = {}
-_lock = threading.Lock()
+_lock = ProcessLock()
 
 
 def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyReranker:
@@ -105,11 +105,4 @@ def _load(spec: ModelSpec) -> AnyReranker:
     return Reranker.load(spec)
 
 
-def _forget_opening() -> None:
-    """In a forked child: the threads that open rerankers, and any that holds the lock, exist only in the parent."""
-    global _lock  # noqa: PLW0603  one lock for the process
-    _lock = threading.Lock()
-    _opening.clear()
-
-
-os.register_at_fork(after_in_child=_forget_opening)
+run_in_forked_children(_opening.clear)  # the threads that open rerankers exist only in the parent

@@ -46,10 +46,12 @@ def peak_memory(device: "Device") -> int | None:
 
         return torch.cuda.max_memory_allocated(device)
     peak = resident_bytes("VmHWM")
-    if peak is not None or sys.platform == "win32":
+    if peak is not None:
         return peak
-    import resource  # noqa: PLC0415  not available on Windows
-
+    try:
+        import resource  # noqa: PLC0415  not available on Windows
+    except ImportError:
+        return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

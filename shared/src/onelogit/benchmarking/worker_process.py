@@ -87,7 +87,7 @@ class WorkerProcess:
     def _ended(self) -> OnelogitError:
         self._process.join(_SHUTDOWN_TIMEOUT_S)
         code = self._process.exitcode
-        reason = "; the system may have killed it to free memory" if code == -signal.SIGKILL else ""
+        reason = "; the system may have killed it to free memory" if code == -getattr(signal, "SIGKILL", 9) else ""
         return OnelogitError(f"the process of {self.name} ended with code {code}{reason}")
 
 

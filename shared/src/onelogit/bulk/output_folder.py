@@ -83,7 +83,7 @@ class RunFolder:
     def write_record(self, run: RunRecord) -> None:
         """Replace the run's record."""
         with atomic_file(self._record_file, OnelogitError, advice=WRITE_ADVICE) as temporary:
-            temporary.write_text(json.dumps(asdict(run)), encoding="utf-8")
+            temporary.write_text(json.dumps(asdict(run)), encoding="utf-8", newline="\n")
 
     def scored_shards(self) -> set[int]:
         """The numbers of the shards with a complete part file."""

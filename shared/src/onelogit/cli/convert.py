@@ -113,7 +113,8 @@ def _verify(model: str, options: argparse.Namespace) -> None:
     if not parity.agrees:
         raise CheckpointError(f"{options.output} differs from {model!r}. {result}")
     card = options.output / "README.md"
-    card.write_text(f"{card.read_text(encoding='utf-8')}\n{result}\n", encoding="utf-8")
+    text = f"{card.read_text(encoding='utf-8')}\n{result}\n"
+    card.write_text(text, encoding="utf-8", newline="\n")
 
 
 def push(folder: Path, hub_id: str, *, is_private: bool) -> None:

@@ -89,7 +89,7 @@ def _machine_bytes() -> int | None:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
     except (OSError, StopIteration):
-        names = getattr(os, "sysconf_names", {})
+        names = os.sysconf_names if hasattr(os, "sysconf") else {}  # not on Windows
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_AVPHYS_PAGES" in names else None
 
 

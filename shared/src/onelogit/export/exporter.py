@@ -139,7 +139,7 @@ def _write(contents: ExportContents, folder: Path, name: str) -> None:
         _write_json(folder / file, content)
     _write_json(folder / PROBE_FILE, _probe_file(contents))
     card = write_model_card(recipe, contents.source, name, labels)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 
 def _save_classifier(classifier: PreTrainedModel, folder: Path) -> None:
@@ -194,7 +194,7 @@ def _write_tokenizer(contents: ExportContents, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     _update_json(folder / "tokenizer_config.json", settings)
     if template is not None:
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8", newline="\n")
 
 
 def _with_special_tokens(
@@ -227,4 +227,5 @@ def _update_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")

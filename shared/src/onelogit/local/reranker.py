@@ -1,7 +1,6 @@
 """A local model -> Reranker, which ranks the documents of a query by their relevance."""
 
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
@@ -19,6 +18,7 @@ from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options
+from onelogit.processes import ProcessLock
 from onelogit.recipes.recipe import Activation, Recipe
 from onelogit.validation import checked_choice
 
@@ -26,16 +26,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 # transformers patches torch while it loads a model; two concurrent loads would leave it patched.
-_load_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """In a forked child, replace the lock: a thread that exists only in the parent may hold it."""
-    global _load_lock  # noqa: PLW0603  one lock for the process
-    _load_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
+_load_lock = ProcessLock()
 
 
 class Reranker(BaseReranker[LocalScorer]):

@@ -11,11 +11,11 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from threading import Lock
 from typing import Any, TypeAlias
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LongDocuments
+from onelogit.processes import ProcessLock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import Chunk, cut_into_chunks
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
@@ -246,7 +246,7 @@ class TokenCache:
         self._max_bytes = max_bytes
         self._used_bytes = 0
         self._ids_of: OrderedDict[str, Ids] = OrderedDict()
-        self._lock = Lock()
+        self._lock = ProcessLock()
 
     def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
         return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
