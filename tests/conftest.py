@@ -70,10 +70,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> "Tiny":
-    """A tiny Qwen3-Reranker, recognised by its folder name."""
+    """A tiny Qwen3-Reranker, recognised by its base model."""
     from support.tiny import causal_checkpoint
 
-    return causal_checkpoint(tmp_path_factory.mktemp("models") / "Qwen3-Reranker-tiny")
+    card = "---\nbase_model: Qwen/Qwen3-Reranker-0.6B\n---\n"
+    return causal_checkpoint(tmp_path_factory.mktemp("models") / "Qwen3-Reranker-tiny", files={"README.md": card})
 
 
 @pytest.fixture

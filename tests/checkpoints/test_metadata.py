@@ -25,12 +25,15 @@ def texts(architecture: str = "Qwen3ForCausalLM", **files: object) -> dict[str, 
 
 
 def test_sentence_transformers_files_determine_the_recipe():
-    recipe = resolve_recipe("someone/new-reranker", texts(**logit_score_files(17, 4))).recipe
+    template = QWEN3_TEMPLATE.replace("Judge whether", "Decide whether")
 
+    recipe = resolve_recipe("someone/new-reranker", texts(**logit_score_files(17, 4, template))).recipe
+
+    assert recipe.family == "declared"
     assert recipe.read_out == ReadOut(true=17, false=4)
     assert recipe.default_instruction == QWEN3_INSTRUCTION
     assert recipe.activation == "identity"
-    assert recipe.chat_template.endswith(QWEN3_TEMPLATE)
+    assert recipe.chat_template.endswith(template)
 
 
 def test_the_table_adds_the_scale_of_the_score_to_what_the_files_declare():

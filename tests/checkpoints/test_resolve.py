@@ -142,7 +142,8 @@ def test_a_native_head_without_a_separator_reads_two_texts_as_one(field: str):
     assert found.recipe.chat_template is not None
     prompt = compile_prompt(found.recipe.chat_template, False)
     assert fill(prompt, {"query": "a question", "document": "a document"}) == "a questiona document"
-    assert resolve_recipe("someone/model", texts("Qwen3ForSequenceClassification")).recipe.chat_template is None
+    with pytest.raises(RecipeError, match="no file declares the prompt"):
+        resolve_recipe("someone/model", texts("Qwen3ForSequenceClassification"))
 
 
 @pytest.mark.parametrize(
@@ -181,15 +182,25 @@ def test_an_encoder_scores_as_in_sentence_transformers(name: str, tmp_path: Path
     assert len({round(ranked.logit, 3) for ranked in ranking}) == len(DOCUMENTS)
 
 
-def test_a_decoders_own_head_without_a_template_reads_a_plain_pair(tmp_path: Path):
+PAIR = {"family": "mine", "chat_template": None, "read_out": None, "activation": "sigmoid", "source": "my training"}
+
+
+def test_a_decoders_own_head_reads_a_plain_pair_if_the_caller_says_so(tmp_path: Path):
     folder = native_checkpoint(
         tmp_path / "decoder", Qwen3Config, byte_level_tokenizer(), num_labels=1, head_dim=32, num_key_value_heads=1
     )
     theirs = CrossEncoder(str(folder), device="cpu").predict([(QUERY, text) for text in DOCUMENTS])
 
-    ranking = Reranker.load(folder).rank(QUERY, DOCUMENTS)
+    with pytest.raises(
+        RecipeError, match="no file declares the prompt .* chat_template=None if it was trained on bare"
+    ):
+        Reranker.load(folder)
+    reranker = Reranker.load(folder, recipe=PAIR)
+    reranker.save(tmp_path / "saved")
+    saved = Reranker.load(tmp_path / "saved")
 
-    assert [ranked.score for ranked in sorted(ranking)] == pytest.approx(theirs.tolist(), abs=1e-5)
+    scores = [[ranked.score for ranked in sorted(each.rank(QUERY, DOCUMENTS))] for each in (reranker, saved)]
+    assert scores == [pytest.approx(theirs.tolist(), abs=1e-5)] * 2
 
 
 def test_the_declared_activation_of_an_encoder_makes_its_score(tmp_path: Path):
@@ -268,9 +279,10 @@ def test_a_decoders_own_head_without_a_padding_token_still_ranks_many(tmp_path: 
         tmp_path / "decoder", Qwen3Config, tokenizer, num_labels=1, head_dim=32, num_key_value_heads=1
     )
 
-    together = Reranker.load(folder).logits(QUERY, DOCUMENTS)
+    reranker = Reranker.load(folder, recipe=PAIR)
+    together = reranker.logits(QUERY, DOCUMENTS)
 
-    assert together == pytest.approx([Reranker.load(folder).logits(QUERY, [text])[0] for text in DOCUMENTS], abs=1e-5)
+    assert together == pytest.approx([reranker.logits(QUERY, [text])[0] for text in DOCUMENTS], abs=1e-5)
 
 
 def test_an_encoder_that_numbers_positions_from_its_padding_index_has_fewer_of_them(tmp_path: Path):

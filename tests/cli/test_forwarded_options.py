@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -156,9 +155,9 @@ def test_a_cache_that_cannot_be_written_is_the_reported_error(tmp_path: Path, mo
         server.shutdown()
 
 
-def test_no_progress_bar_is_shown_without_a_terminal(checkpoint: Callable[..., Tiny], tmp_path: Path):
+def test_no_progress_bar_is_shown_without_a_terminal(tiny_qwen: Tiny, tmp_path: Path):
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
-    folder = checkpoint("Qwen3-Reranker-tiny").folder
+    folder = tiny_qwen.folder
     command = [sys.executable, "-m", "onelogit", "convert", str(folder), "-o", str(tmp_path / "out")]
 
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -38,6 +38,9 @@ class RerankerMetadata:
         read_out: None for the checkpoint's own head.
         chat_template: for contents that are strings; it begins by setting the variables that the files fix.
         max_tokens: of the reranker; the tokenizer's limit may be larger or smaller.
+        is_encoder: whether the architecture reads pairs that the tokenizer joins.
+        reads_pairs: whether there is no prompt, because the tokenizer joins query and document.
+        joins_plainly: whether vLLM is told to write the document directly after the query.
     """
 
     files: str
@@ -48,6 +51,9 @@ class RerankerMetadata:
     max_tokens: int | None = None
     tokenizer_max_tokens: int | None = None
     adds_special_tokens: bool = True
+    is_encoder: bool = False
+    reads_pairs: bool = False
+    joins_plainly: bool = False
 
 
 def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata | None:
@@ -85,6 +91,7 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
         max_tokens=parse_json(texts, join_path(folders[0], "sentence_bert_config.json")).get("max_seq_length"),
         tokenizer_max_tokens=tokenizer_max_tokens(texts, folders[0]),
         adds_special_tokens=False,  # as transformers' chat templates, which contain the special tokens they need
+        reads_pairs=_reads_pairs(texts, folders[0]),
     )
 
 
@@ -109,7 +116,6 @@ def read_vllm_metadata(texts: SmallFiles) -> RerankerMetadata | None:
     return RerankerMetadata(
         files=f"config.json: classifier_from_token {tokens}, {method}",
         read_out=read_out,
-        chat_template=_named_template(texts, "", parse_json(texts, "tokenizer_config.json"), None),
         activation=read_activation(texts),
     )
 
@@ -225,6 +231,17 @@ def _chat_template(texts: SmallFiles, folder: str) -> str | None:
     used = {key: value for key, value in variables.items() if value is not None and re.search(rf"\b{key}\b", template)}
     setting = "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} +%}}" for key, value in used.items())
     return f"{setting}{_STRUCTURING if forms['message'].get('format') == 'structured' else ''}{template}"
+
+
+def _reads_pairs(texts: SmallFiles, folder: str) -> bool:
+    """Whether the files say that the model reads texts and no messages; older files say neither."""
+    forms = parse_json(texts, join_path(folder, "sentence_bert_config.json")).get("modality_config") or {}
+    return "text" in forms and "message" not in forms
+
+
+def read_tokenizer_template(texts: SmallFiles) -> str | None:
+    """The default chat template of the tokenizer, or None."""
+    return _named_template(texts, "", parse_json(texts, "tokenizer_config.json"), None)
 
 
 def _named_template(texts: SmallFiles, folder: str, tokenizer_settings: dict[str, Any], name: str | None) -> str | None:

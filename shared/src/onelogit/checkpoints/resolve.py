@@ -1,32 +1,39 @@
 """A ModelSpec -> the model's folder, the texts of its small files, and its recipe with the reason for it. No torch."""
 
-import re
+import logging
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from onelogit.checkpoints.declaration import has_head, read_architecture, read_declaration
 from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.metadata import (
-    RerankerMetadata,
-    SmallFiles,
-    parse_json,
-    read_activation,
-    read_licence,
-    read_model_card,
-    read_sentence_transformers_metadata,
-    read_vllm_metadata,
-    tokenizer_max_tokens,
+from onelogit.checkpoints.known_family import (
+    KnownFamily,
+    family_of_files,
+    family_of_id,
+    family_of_name,
+    has_own_instruction,
+    last_part,
+    why_unsupported,
+    writes_prompt_of,
 )
-from onelogit.checkpoints.module_chain import read_module_chain
+from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_json, read_licence, read_vllm_metadata
 from onelogit.errors import RecipeError, UnsupportedModelError
 from onelogit.model_spec import ModelSpec
 from onelogit.prompts.template import check_template
-from onelogit.recipes.families import FAMILIES, UNSUPPORTED
+from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 from onelogit.recipes.templates import PLAIN_TEMPLATE
 from onelogit.validation import checked_path, checked_recipe
 
-_HEAD_SUFFIX = "ForSequenceClassification"
+logger = logging.getLogger(__name__)
+
+_ADVICE = (
+    "Pass recipe=Recipe(family=..., chat_template=..., read_out=ReadOut(true='yes', false='no'), source=...), with the "
+    "prompt and the answer tokens of its model card (for a command: --chat-template, --classifier-from-tokens and "
+    "--method)"
+)
 
 
 class ResolvedRecipe(NamedTuple):
@@ -84,9 +91,10 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     """The recipe of a model.
 
     The first of these that applies: the caller's recipe; the files for Sentence Transformers; the fields for vLLM; the
-    checkpoint's own `...ForSequenceClassification` head; the table of families, by id, by base model, by name.
-    Template, token ids and default instruction are taken from the files if they declare them. The scale of the
-    published score and the longest prompt come from the table, because files cannot declare them.
+    checkpoint's own `...ForSequenceClassification` head; the table of families. Template, token ids and default
+    instruction are taken from the files if they declare them. The scale of the published score and the longest prompt
+    are the family's, because files cannot declare them. The family is known by the model's hub id, or else by its
+    files. Its name counts only if its files do not show how to use it, and a warning says so.
 
     Args:
         model: hub id or path.
@@ -97,7 +105,7 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
         RecipeError: neither the files nor the table have a recipe for the model, or the recipe does not fit it.
         UnsupportedModelError: the model's relevance is not a single logit.
     """
-    _refuse_unsupported(model, texts)
+    _refuse_architecture(model, texts)
     try:
         found = ResolvedRecipe(recipe, "the caller's recipe") if recipe is not None else _resolve(model, texts)
         if found.recipe.chat_template is not None:
@@ -111,57 +119,68 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
 
 
-def _check_read_out(model: str, recipe: Recipe, texts: SmallFiles) -> None:
-    architecture = _architecture(texts)
-    has_own_head = _has_head(texts) and read_vllm_metadata(texts) is None  # vLLM's fields replace the head
-    if has_own_head and recipe.read_out is not None:
-        raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
-    if not has_own_head and recipe.read_out is None:
-        raise RecipeError(f"{model!r} ({architecture or 'no architecture named'}) has no classification head")
+def known_recipe(name: str) -> ResolvedRecipe | None:
+    """The table's recipe for a model of this name, whose files are not read; None for an unknown name."""
+    known = family_of_id(name) or family_of_name(name)
+    return None if known is None else ResolvedRecipe(*known)
 
 
 def _resolve(model: str, texts: SmallFiles) -> ResolvedRecipe:
-    known = _from_table(model, texts)
-    has_head = _has_head(texts)
-    metadata = read_sentence_transformers_metadata(texts)
+    metadata = read_declaration(texts)
+    by_id = family_of_id(model)
+    known = by_id or family_of_files(texts, metadata)
+    if metadata is not None and metadata.is_encoder:  # families are decoders, whatever the name says
+        known = None
+    by_name = None if by_id is not None else family_of_name(model)
+    found = _from_files(texts, metadata, known, is_in_table=by_id is not None)
+    if found is None:
+        return _from_name(model, texts, metadata, by_name)
+    if by_name is not None and not writes_prompt_of(by_name.recipe, found.recipe.chat_template):
+        _warn_once(
+            f"{model!r} is named like the family {by_name.recipe.family}, but its files show another model "
+            f"({found.because}); the files are used"
+        )
+    return found
+
+
+def _from_files(
+    texts: SmallFiles, metadata: RerankerMetadata | None, known: KnownFamily | None, *, is_in_table: bool
+) -> ResolvedRecipe | None:
+    """The recipe that the files show, perhaps together with a family that is known; None if they do not show enough."""
     if metadata is None:
-        metadata = _without_template_for_chat(read_vllm_metadata(texts))
-    if metadata is not None and (metadata.chat_template is not None or known is not None or has_head):
-        return _merge(model, metadata, known)
-    if metadata is not None:
-        raise RecipeError(f"{metadata.files}, but no chat template; pass recipe=Recipe(...)")
-    if has_head:
-        declared = _head_metadata(texts)
-        return _merge(model, declared if known is None else replace(declared, chat_template=None), known)
-    if known is not None:
-        return known
-    raise RecipeError(_unknown_message(_architecture(texts)))
+        return None if known is None else ResolvedRecipe(*known)
+    if metadata.read_out is None and not has_head(texts):  # a language model with a template for reranking
+        if known is not None and writes_prompt_of(known.recipe, metadata.chat_template):
+            return _merge(replace(metadata, read_out=known.recipe.read_out), known)
+        if known is not None and is_in_table:
+            return ResolvedRecipe(*known)
+        raise RecipeError(f"its chat template is a reranker's, but no file names its answer tokens. {_ADVICE}")
+    if known is None and metadata.chat_template is None and metadata.joins_plainly:
+        metadata = replace(metadata, chat_template=PLAIN_TEMPLATE)
+    is_complete = metadata.chat_template is not None or metadata.reads_pairs
+    return _merge(metadata, known) if is_complete or known is not None else None
 
 
-def _without_template_for_chat(metadata: RerankerMetadata | None) -> RerankerMetadata | None:
-    """The metadata without its chat template, if that is a language model's and not a reranker's."""
-    if metadata is None or metadata.chat_template is None:
-        return metadata
-    try:
-        check_template(metadata.chat_template)
-    except RecipeError:
-        return replace(metadata, chat_template=None)
-    return metadata
-
-
-def _head_metadata(texts: SmallFiles) -> RerankerMetadata:
-    config = parse_json(texts, "config.json")
-    joins_plainly = config.get("use_sep_token", config.get("use_pad_token")) is False
-    return RerankerMetadata(
-        files=f"config.json: {_architecture(texts)}",
-        read_out=None,
-        chat_template=PLAIN_TEMPLATE if joins_plainly else None,
-        activation=read_activation(texts),
-        tokenizer_max_tokens=tokenizer_max_tokens(texts),
+def _from_name(
+    model: str, texts: SmallFiles, metadata: RerankerMetadata | None, by_name: KnownFamily | None
+) -> ResolvedRecipe:
+    _refuse_name(model)
+    if by_name is None:
+        raise RecipeError(_unknown_message(texts, metadata))
+    family = by_name.recipe.family
+    _warn_once(
+        f"{model!r} is used as a model of the family {family} because of its name; nothing in its files says so. If it "
+        f"is another model, pass recipe=; if not, write its original as base_model into its README.md"
     )
+    return ResolvedRecipe(*by_name) if metadata is None else _merge(metadata, by_name)
 
 
-def _merge(model: str, metadata: RerankerMetadata, known: ResolvedRecipe | None) -> ResolvedRecipe:
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _merge(metadata: RerankerMetadata, known: KnownFamily | None) -> ResolvedRecipe:
     """The metadata, completed from the table, or for a model that is not in it, by Sentence Transformers' defaults."""
     if known is None:
         limits = (metadata.max_tokens, metadata.tokenizer_max_tokens, DEFAULT_MAX_TOKENS)
@@ -173,76 +192,68 @@ def _merge(model: str, metadata: RerankerMetadata, known: ResolvedRecipe | None)
             default_instruction=metadata.default_instruction,
             max_tokens=next(limit for limit in limits if limit is not None),
             adds_special_tokens=metadata.adds_special_tokens,
-            source=f"the files of {model}",
+            source="the model's own files",
         )
         return ResolvedRecipe(recipe, metadata.files)
     table = known.recipe
     changes: dict[str, Any] = {"read_out": metadata.read_out}
     if metadata.chat_template is not None:
         changes["adds_special_tokens"] = metadata.adds_special_tokens
+        if has_own_instruction(metadata.chat_template, table):
+            changes["default_instruction"] = None
     if metadata.read_out is not None and table.read_out is not None:
         changes["read_out"] = replace(metadata.read_out, scale=table.read_out.scale)
     elif metadata.activation is not None:
         changes["activation"] = metadata.activation  # a converted model declares the activation of its own head
+    if metadata.tokenizer_max_tokens is not None:
+        changes["max_tokens"] = min(table.max_tokens, metadata.tokenizer_max_tokens)
     for field in ("chat_template", "default_instruction", "max_tokens"):
         if getattr(metadata, field) is not None:
             changes[field] = getattr(metadata, field)
     return ResolvedRecipe(replace(table, **changes), f"{metadata.files}; the rest by {known.because}")
 
 
-def known_recipe(name: str) -> Recipe | None:
-    """The table's recipe for a model of this name, whose files are not read; None for an unknown name."""
-    found = _from_table(name, {})
-    return None if found is None else found.recipe
+def _check_read_out(model: str, recipe: Recipe, texts: SmallFiles) -> None:
+    architecture = read_architecture(texts)
+    has_own_head = has_head(texts) and read_vllm_metadata(texts) is None  # vLLM's fields replace the head
+    if has_own_head and recipe.read_out is not None:
+        raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
+    if not has_own_head and recipe.read_out is None:
+        raise RecipeError(
+            f"{model!r} ({architecture or 'no architecture named'}) has no classification head, so its recipe needs a "
+            "read_out (for a command: --classifier-from-tokens and --method)"
+        )
 
 
-def _from_table(model: str, texts: SmallFiles) -> ResolvedRecipe | None:
-    base_models = read_model_card(texts).get("base_model") or []
-    bases = [str(base) for base in (base_models if isinstance(base_models, list) else [base_models])]
-    for name, because in [(model, "its id"), *((base, f"its base model {base}") for base in bases)]:
-        for recipe in FAMILIES:
-            if name.lower() in map(str.lower, recipe.models):
-                return ResolvedRecipe(recipe, f"{because}, of the family {recipe.family}")
-    for name, because in [(model, "its name"), *((base, f"the name of its base model {base}") for base in bases)]:
-        for recipe in FAMILIES:
-            if recipe.name_pattern and re.search(recipe.name_pattern, _last_part(name), re.IGNORECASE):
-                return ResolvedRecipe(recipe, f"{because}, of the family {recipe.family}")
-    return None
+def _refuse_architecture(model: str, texts: SmallFiles) -> None:
+    config, architecture = parse_json(texts, "config.json"), read_architecture(texts)
+    reason = why_unsupported(f"{architecture} ")
+    if reason is None and config.get("is_encoder_decoder"):
+        reason = "it is an encoder-decoder"
+    if reason is not None:
+        shown = architecture or "no architecture named"
+        raise UnsupportedModelError(f"{model!r} ({shown}) has no one-logit form: {reason}")
 
 
-def _last_part(name: str) -> str:
-    """The model's name without its owner, from an id, a path, or the hub's cache (models--org--name/snapshots/...)."""
-    parts = name.replace("\\", "/").rstrip("/").split("/")
-    cached = next((part for part in parts if part.startswith("models--")), None)
-    return parts[-1] if cached is None else cached.rpartition("--")[2]
+def _refuse_name(model: str) -> None:
+    reason = why_unsupported(f" {last_part(model)}")
+    if reason is not None:
+        raise UnsupportedModelError(reason)
 
 
-def _architecture(texts: SmallFiles) -> str:
-    architectures = parse_json(texts, "config.json").get("architectures") or []
-    return str(architectures[0]) if architectures else ""
-
-
-def _has_head(texts: SmallFiles) -> bool:
-    """Whether the checkpoint has a classification head: in its architecture, or as modules after it."""
-    return _architecture(texts).endswith(_HEAD_SUFFIX) or read_module_chain(texts) is not None
-
-
-def _refuse_unsupported(model: str, texts: SmallFiles) -> None:
-    config, architecture = parse_json(texts, "config.json"), _architecture(texts)
-    for pattern, reason in UNSUPPORTED.items():
-        if re.search(pattern, f"{architecture} {_last_part(model)}", re.IGNORECASE):
-            raise UnsupportedModelError(
-                f"{model!r} ({architecture or 'no architecture named'}) has no one-logit form: {reason}"
-            )
-    if config.get("is_encoder_decoder"):
-        raise UnsupportedModelError(f"{model!r} ({architecture}) has no one-logit form: it is an encoder-decoder")
-
-
-def _unknown_message(architecture: str) -> str:
+def _unknown_message(texts: SmallFiles, metadata: RerankerMetadata | None) -> str:
+    architecture = read_architecture(texts) or "model"
+    if metadata is not None and metadata.read_out is not None:
+        return f"{metadata.files}, but no chat template; pass recipe=Recipe(...)"
+    if metadata is not None:
+        return (
+            f"it is a decoder with its own head ({architecture}), but no file declares the prompt that it was trained "
+            "with. Pass recipe=Recipe(family=..., chat_template=..., read_out=None, source=...) with that prompt, or "
+            "with chat_template=None if it was trained on bare pairs of query and document (for a command: "
+            "--chat-template FILE)"
+        )
     families = ", ".join(recipe.family for recipe in FAMILIES)
     return (
-        f"no recipe is known for this {architecture or 'model'}: its files do not declare a reranker, and it is none "
-        f"of {families}. Pass recipe=Recipe(family=..., chat_template=..., "
-        "read_out=ReadOut(true='yes', false='no'), source=...), with the prompt and the answer tokens of its model "
-        "card (for a command: --chat-template, --classifier-from-tokens and --method)"
+        f"no recipe is known for this {architecture}: its files do not declare a reranker, and it is none of "
+        f"{families}. {_ADVICE}"
     )

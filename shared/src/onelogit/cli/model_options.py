@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from onelogit.checkpoints.metadata import vllm_read_out
+from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.metadata import read_activation, vllm_read_out
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.errors import InputError, RecipeError
 from onelogit.model_spec import ModelSpec
@@ -158,9 +159,18 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
     try:
         known = resolve_model(ModelSpec(model, options=hub_options(options))).recipe
     except RecipeError:
-        if template is None or read_out is None:
+        if template is None:
             raise
-        return Recipe(family="given", chat_template=template, read_out=read_out, source="the command line")
+        activation = read_activation(read_texts(find_folder(model, hub_options(options), with_weights=False)))
+        if activation is None:  # Sentence Transformers' default for a head, and the plain logit of a language model
+            activation = "sigmoid" if read_out is None else "identity"
+        return Recipe(
+            family="given",
+            chat_template=template,
+            read_out=read_out,
+            activation=activation,
+            source="the command line",
+        )
     if read_out is None:
         read_out = known.read_out
     elif known.read_out is not None:

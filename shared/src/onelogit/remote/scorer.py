@@ -58,7 +58,8 @@ class RemoteScorer:
             self.recipe: Recipe | None = self._loaded.model.recipe
             self.instruction = self._loaded.encoder.instruction
         else:  # the server writes the prompts, and has its own default instruction
-            self.recipe = None if spec.model is None else known_recipe(spec.model)
+            known = None if spec.model is None else known_recipe(spec.model)
+            self.recipe = None if known is None else known.recipe
             self.instruction = self._checked_instruction(options.get("instruction"))
         self._builder = RequestBuilder(
             encoder=None if self._loaded is None else self._loaded.encoder,
