@@ -20,6 +20,7 @@ from onelogit.adapters import (
     RerankerHandle,
     document_list,
     fields_of,
+    plain,
     plain_options,
     rank_options,
     text_with_metadata,
@@ -76,18 +77,18 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
-    model: str
-    device: str | None = None
-    dtype: str | None = None
+    model: Annotated[str, BeforeValidator(plain)]
+    device: Annotated[str | None, BeforeValidator(plain)] = None
+    dtype: Annotated[str | None, BeforeValidator(plain)] = None
     token: SecretStr | None = None
     url: str | None = None
     protocol: Protocol | None = None
     api_key: SecretStr | None = None
     options: Annotated[OpenOptions, BeforeValidator(plain_options)] = Field(default_factory=OpenOptions)
-    top_n: int | None = Field(default=None, ge=1, strict=True)
-    score_threshold: float | None = Field(default=None, strict=True)
+    top_n: Annotated[int | None, BeforeValidator(plain)] = Field(default=None, ge=1, strict=True)
+    score_threshold: Annotated[float | None, BeforeValidator(plain)] = Field(default=None, strict=True)
     instruction: str | None = None
-    metadata_fields: Sequence[str] = ()
+    metadata_fields: Annotated[Sequence[str], BeforeValidator(plain)] = ()
     metadata_separator: str = "\n"
     deduplicate: bool = False
     on_error: OnError = "raise"

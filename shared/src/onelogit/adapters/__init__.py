@@ -4,8 +4,8 @@ An adapter only translates: a framework's documents to strings, a call of `Reran
 documents. It never scores, sorts or batches, and never imports torch. To write one:
 
 1. Give the adapter the fields `model`, `options`, `device`, `dtype`, `url` and `protocol`, and in `_handle` a
-   `RerankerHandle`. Check `options` with `plain_options`, so that every value can be serialised. Keep `token` and
-   `api_key` out of dumps.
+   `RerankerHandle`. Pass `options` through `plain_options` and other fields through `plain`, so that every value can
+   be dumped. Keep `token` and `api_key` out of dumps.
 2. Write `_spec(self)` as `self._handle.spec(self, token=..., api_key=...)`, and call it once in the constructor: that
    checks the options. Later calls reuse the spec until a field changes.
 3. In each call, create a `RankRequest` (`rank_options` merges the options of the call with the adapter's own,
@@ -20,6 +20,7 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 """
 
 from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of
+from onelogit.adapters.plain import plain, plain_options
 from onelogit.adapters.request import (
     Kept,
     OnError,
@@ -30,7 +31,7 @@ from onelogit.adapters.request import (
     text_with_metadata,
 )
 from onelogit.model_spec import ModelSpec
-from onelogit.options import OpenOptions, plain_options
+from onelogit.options import OpenOptions
 from onelogit.validation import check_top_n
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "check_top_n",
     "document_list",
     "fields_of",
+    "plain",
     "plain_options",
     "rank_options",
     "text_with_metadata",

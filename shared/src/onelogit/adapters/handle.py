@@ -4,6 +4,7 @@ Loads torch only when a local model is opened. Knows no framework.
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Self, TypeVar, cast
@@ -11,7 +12,7 @@ from typing import Any, Self, TypeVar, cast
 from onelogit.adapters.request import Kept, OnError, RankRequest
 from onelogit.errors import InputError, OnelogitError
 from onelogit.model_spec import ModelSpec
-from onelogit.options import OpenOptions, is_secret_header, without_secrets
+from onelogit.options import OpenOptions, is_secret_header, is_url, without_secrets
 from onelogit.ranking import Ranked
 from onelogit.registry import AnyReranker, aopen_spec, find_spec, open_spec
 
@@ -183,13 +184,19 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
         api_key: the adapter's own parameter.
 
     Raises:
-        InputError: an option is given in both places, or the options hold a secret, which dumps would contain.
+        InputError: an option is given in both places, or the url or options hold a secret, which dumps would contain.
     """
     options: OpenOptions = adapter.options
     for name in ("token", "api_key"):
         if options.get(name) is not None:
             raise InputError(f"{name} in the options would be written into dumps; pass it as {name}=, which is not")
-    for header in filter(is_secret_header, options.get("headers") or {}):
+    for address in filter(is_url, (adapter.model, adapter.url, options.get("url"))):
+        if re.search(r"//[^/]*@|[?#]", address):
+            raise InputError(
+                "the url contains a user name, password or query, which would be written into dumps; pass the server's "
+                "root as the url and a bearer token as api_key="
+            )
+    for header in [name for name, value in (options.get("headers") or {}).items() if _is_secret(name, value)]:
         raise InputError(
             f"the header {header} in the options would be written into dumps; pass a bearer token as api_key=, which "
             "is not, or pass any other secret to a RemoteReranker and use from_reranker"
@@ -200,6 +207,10 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
         if options.get(name) is not None:
             raise InputError(f"{name} is given twice, as a parameter and in the options; leave one out")
     return cast("OpenOptions", {**options, **given})
+
+
+def _is_secret(header: str, value: object) -> bool:
+    return is_secret_header(header) or bool(re.match("(bearer|basic|digest) ", str(value), re.IGNORECASE))
 
 
 def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +226,11 @@ def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any
     for name in ("model", "options", "device", "dtype", "token", "url", "protocol", "api_key"):
         if name in fields:
             raise InputError(f"{name} cannot be set: from_reranker takes it from the given reranker")
-    return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}
+    options = without_secrets(reranker.options)
+    if "headers" in options:
+        shown = {name: value for name, value in (options["headers"] or {}).items() if not _is_secret(name, value)}
+        options = cast("OpenOptions", {**options, "headers": shown})
+    return {**fields, "model": reranker.name, "options": options}
 
 
 def _rank(request: RankRequest, texts: list[str], rank: Callable[..., Result]) -> Result:

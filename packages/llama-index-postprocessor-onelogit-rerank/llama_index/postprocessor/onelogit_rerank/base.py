@@ -25,6 +25,7 @@ from onelogit.adapters import (
     RerankerHandle,
     document_list,
     fields_of,
+    plain,
     plain_options,
     rank_options,
 )
@@ -59,16 +60,16 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         extra="forbid", hide_input_in_errors=True, protected_namespaces=(), arbitrary_types_allowed=True
     )
 
-    model: str
-    device: str | None = None
-    dtype: str | None = None
+    model: Annotated[str, BeforeValidator(plain)]
+    device: Annotated[str | None, BeforeValidator(plain)] = None
+    dtype: Annotated[str | None, BeforeValidator(plain)] = None
     token: SecretStr | None = Field(default=None, exclude=True)
     url: str | None = None
     protocol: Protocol | None = None
     api_key: SecretStr | None = Field(default=None, exclude=True)
     options: Annotated[OpenOptions, BeforeValidator(plain_options)] = Field(default_factory=OpenOptions)
-    top_n: int | None = Field(default=None, ge=1, strict=True)
-    score_threshold: float | None = Field(default=None, strict=True)
+    top_n: Annotated[int | None, BeforeValidator(plain)] = Field(default=None, ge=1, strict=True)
+    score_threshold: Annotated[float | None, BeforeValidator(plain)] = Field(default=None, strict=True)
     instruction: Annotated[str | None, BeforeValidator(instruction_text)] = None
     metadata_mode: MetadataMode = MetadataMode.EMBED
     deduplicate: bool = False

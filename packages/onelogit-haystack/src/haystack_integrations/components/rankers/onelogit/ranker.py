@@ -1,6 +1,7 @@
 """Haystack documents -> the same documents, reranked. It only translates; onelogit computes the scores."""
 
 import inspect
+import os
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -19,6 +20,7 @@ from onelogit.adapters import (
     check_top_n,
     document_list,
     fields_of,
+    plain,
     plain_options,
     text_with_metadata,
 )
@@ -37,7 +39,7 @@ class OnelogitRanker:
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike[str],
         device: str | ComponentDevice | None = None,
         dtype: str | None = None,
         token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),  # noqa: B008  as Haystack has it
@@ -45,7 +47,7 @@ class OnelogitRanker:
         score_threshold: float | None = None,
         instruction: str | None = None,
         scale_score: bool | None = None,
-        meta_fields_to_embed: Sequence[str] = (),
+        meta_fields_to_embed: Sequence[str] | None = (),
         embedding_separator: str = "\n",
         deduplicate: bool = True,
         on_error: OnError = "raise",
@@ -59,9 +61,10 @@ class OnelogitRanker:
 
         Args:
             model: hub id or path of a folder.
-            device: such as "cuda:1"; None for the fastest device of the machine that runs the pipeline.
+            device: such as "cuda:1"; None for the fastest device of the machine that runs the pipeline. Several devices
+                become the option `device_map`.
             dtype: as in `onelogit.OpenOptions`.
-            token: for a private or gated model on the hub.
+            token: for a private or gated model on the hub. One from `Secret.from_token` cannot be dumped.
             top_k: return at most this many documents; None for all.
             score_threshold: return only documents with at least this score; None for all.
             instruction: what "relevant" means; None for the model's default, "" for none.
@@ -78,27 +81,24 @@ class OnelogitRanker:
             options: the other `onelogit.OpenOptions`.
 
         Raises:
-            InputError: an option is unknown, given twice, or out of range.
+            InputError: an option is unknown, given twice, or out of range, or contains what cannot be dumped.
         """
-        self.model = model
-        self.device = device.to_torch_str() if isinstance(device, ComponentDevice) else device
-        self.dtype = dtype
-        self.token = token
-        self.top_k = top_k
-        self.score_threshold = score_threshold
-        self.instruction = instruction
-        self.scale_score = scale_score
-        if isinstance(meta_fields_to_embed, str):
-            raise InputError(f"meta_fields_to_embed must be a list of names, not the string {meta_fields_to_embed!r}")
-        self.meta_fields_to_embed = list(meta_fields_to_embed)
-        self.embedding_separator = embedding_separator
-        self.deduplicate = deduplicate
+        self.model = plain(model, "model")
+        self.device, self.options = _devices(device, plain_options({} if options is None else options))
+        self.dtype = _text("dtype", dtype)
+        self.token = _secret("token", token)
+        self.top_k = plain(top_k, "top_k")
+        self.score_threshold = plain(score_threshold, "score_threshold")
+        self.instruction = _text("instruction", instruction)
+        self.scale_score = plain(scale_score, "scale_score")
+        self.meta_fields_to_embed = _names("meta_fields_to_embed", meta_fields_to_embed)
+        self.embedding_separator = _text("embedding_separator", embedding_separator) or ""
+        self.deduplicate = plain(deduplicate, "deduplicate")
         self.on_error = on_error
-        self.progress_bar = progress_bar
-        self.url = url
+        self.progress_bar = plain(progress_bar, "progress_bar")
+        self.url = _text("url", url)
         self.protocol = protocol
-        self.api_key = api_key
-        self.options = plain_options(options or {})
+        self.api_key = _secret("api_key", api_key)
         self._handle = RerankerHandle()
         self._spec(with_secrets=False)
         self._request("", [])
@@ -222,6 +222,39 @@ class OnelogitRanker:
 
 
 _ARGUMENTS = [name for name in inspect.signature(OnelogitRanker.__init__).parameters if name != "self"]
+
+
+def _devices(device: object, options: OpenOptions) -> tuple[str | None, OpenOptions]:
+    if not isinstance(device, ComponentDevice):
+        return _text("device", device), options
+    if not device.has_multiple_devices:
+        return device.to_torch_str(), options
+    if "device_map" in options:
+        raise InputError("several devices are given twice, as device and as device_map; leave one out")
+    return None, {**options, "device_map": plain(device.to_hf())}
+
+
+def _text(name: str, value: object) -> str | None:
+    text = plain(value, name)
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"{name} must be a string, not {text!r}")
+    return text
+
+
+def _names(name: str, values: object) -> list[str]:
+    names = [] if values is None else plain(values, name)
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise InputError(f"{name} must be a list of names, not {names!r}")
+    return names
+
+
+def _secret(name: str, value: object) -> Secret | None:
+    if value is None or isinstance(value, Secret):
+        return value
+    raise InputError(
+        f"{name} must be a Secret, not a {type(value).__name__}: pass Secret.from_env_var(...), or "
+        "Secret.from_token(...) for a pipeline that is never dumped"
+    )
 
 
 def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:

@@ -1,0 +1,61 @@
+"""The value of an adapter's field -> the same value as plain data, which every framework can dump and load."""
+
+import os
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, cast
+
+from onelogit import options
+from onelogit.errors import InputError
+from onelogit.options import OpenOptions
+
+
+def plain(value: Any, name: str = "it") -> Any:
+    """The value as a string, number, list or dictionary, or None.
+
+    Paths, torch dtypes and torch devices become strings; numpy numbers become Python numbers.
+
+    Args:
+        value: of a field.
+        name: of the field, for the error.
+
+    Raises:
+        InputError: the value, or one inside it, is of another type; the message does not contain it.
+    """
+    if isinstance(value, Mapping):
+        return {plain(key, name): plain(inner, name) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, name) for inner in value]
+    value = _python_value(value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind(value)
+    if value is None:
+        return None
+    found = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    raise InputError(
+        f"{name} contains a {found}, which cannot be dumped; pass strings, numbers, lists and dictionaries"
+    )
+
+
+def _python_value(value: Any) -> Any:
+    library = type(value).__module__.partition(".")[0]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if library == "numpy" and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if library == "torch" and type(value).__name__ in ("dtype", "device"):
+        return str(value).removeprefix("torch.")
+    return value
+
+
+def plain_options(given: OpenOptions) -> OpenOptions:
+    """The options that are not None, as plain data.
+
+    Raises:
+        InputError: an option is unknown or malformed, or contains what is no plain data.
+    """
+    checked = options.plain_options(given)
+    return cast("OpenOptions", {name: plain(value, f"the option {name}") for name, value in checked.items()})
