@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from io import StringIO
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from rich.console import Console
 
 from onelogit import DEMO_MODEL, ModelSpec, Reranker
 from onelogit.cli.main import main
+from onelogit.evaluation.bootstrap import estimate_means
 from onelogit.evaluation.systems import build_systems
 from onelogit.io import progress
 from onelogit.options import DEMO_NOTE
-from support.evaluate_command import evaluated, lines_of, means
+from support.evaluate_command import evaluated, failure, lines_of, means
 from support.evaluation_data import CORPUS, list_row, write_lines, write_run
 from support.servers import FakeServer, serving
 from support.tiny import Tiny
@@ -79,7 +81,7 @@ def test_models_templates_and_instructions_are_all_compared_in_one_table(
 
     names = [*means(results)]
     assert len(names) == 2 + 2 * 3
-    assert names[2:5] == ["demo · own instruction", "demo · no instruction", "demo · “@ask”"]
+    assert names[2:5] == ["demo · default instruction", "demo · no instruction", "demo · “@ask”"]
     assert names[5].startswith("Qwen3-Reranker-tiny · ")
     assert results["measures"] == ["nDCG@1", "MRR@1", "recall@1", "nDCG@5", "MRR@5", "recall@5", "MAP"]
     assert [(part["name"], part["queries"]) for part in results["slices"]] == [("de", 1), ("en", 2)]  # type: ignore[attr-defined]
@@ -123,9 +125,64 @@ def test_all_systems_have_different_names(tmp_path: Path):
 
     names = [system.name for system in systems]
     assert len({*names, "first stage", "random order"}) == 12 + 2
-    assert names[0] == "some/model · own instruction"
+    assert names[0] == "some/model · default instruction"
     assert names[3] == f"{names[2]} (2)"
     assert alone.name == "random order (2)"
+
+
+def test_only_the_first_queries_are_evaluated_with_a_limit(folder: Path, capsys: pytest.CaptureFixture[str]):
+    limited = evaluated(DEMO_MODEL, "--data", folder, "--limit", 2, "--candidates", 2)
+
+    assert [line["query"] for line in lines_of("evaluation/per-query.jsonl")] == ["q1", "q2"]
+    assert [line["query"] for line in lines_of("evaluation/run-01.jsonl")[1:]] == ["q1", "q2"]
+    assert limited["queries"] == 2
+    assert limited["candidates_per_query"] == {"least": 2, "greatest": 2}
+    assert limited["left_out"] == {"after the first 2 (--limit)": 1}
+    assert "1 query was excluded: after the first 2 (--limit)." in capsys.readouterr().out
+    assert evaluated(DEMO_MODEL, "--data", folder, "--limit", 3, "--output", "all")["left_out"] == {}
+    capsys.readouterr()
+    assert "contains the run of other data" in failure(capsys, DEMO_MODEL, "--data", folder, "--resume")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_below_one_is_refused(limit: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert "--limit must be a whole number from 1 up" in failure(capsys, DEMO_MODEL, "--data", folder, "--limit", limit)
+
+
+def test_systems_are_compared_query_by_query(folder: Path, tiny_qwen: Tiny, capsys: pytest.CaptureFixture[str]):
+    results = evaluated(DEMO_MODEL, tiny_qwen.folder, "--data", folder, "--instruction", "default", "--instruction", "")
+
+    names = [*means(results)][2:]
+    differences: list[dict[str, object]] = results["system_differences"]  # type: ignore[assignment]
+    assert [(each["system"], each["less"]) for each in differences] == [*combinations(names, 2)]
+    per_query = [line["measured"] for line in lines_of("evaluation/per-query.jsonl")]
+    printed = " ".join(capsys.readouterr().out.split())
+    for each in differences:
+        values = [line[each["system"]]["MRR@10"] - line[each["less"]]["MRR@10"] for line in per_query]  # type: ignore[index]
+        (expected,) = estimate_means([values], seed=0)
+        assert each["differences"]["MRR@10"]["mean"] == pytest.approx(expected.value)  # type: ignore[index]
+        assert each["differences"]["MRR@10"]["interval_95"] == pytest.approx(expected.interval)  # type: ignore[index]
+        main = each["differences"]["nDCG@10"]  # type: ignore[index]
+        low, high = main["interval_95"]
+        assert f"{main['mean']:+.3f} ({low:+.3f} to {high:+.3f})" in printed
+    alone = evaluated(DEMO_MODEL, "--data", folder, "--output", "alone")
+    assert alone["system_differences"] == []
+    assert "A less B" not in capsys.readouterr().out
+
+
+def test_small_slices_come_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [list_row(n, language="en" if n < 50 else "ko", all="all") for n in range(52)]
+    data = write_lines(tmp_path / "x.jsonl", rows)
+    results = evaluated(DEMO_MODEL, "--data", data, "--slice", "language")
+    printed = capsys.readouterr().out
+    evaluated(DEMO_MODEL, "--data", data, "--slice", "all", "--resume")
+
+    assert [part["has_few_queries"] for part in results["slices"]] == [False, True]  # type: ignore[attr-defined]
+    assert "The slice ko has fewer than 50 queries" in " ".join(results["notes"])  # type: ignore[arg-type]
+    assert "2 slices were looked at" in " ".join(printed.split())
+    assert "ko: 2 queries, the intervals are wide" in printed
+    assert "en: 50 queries\n" in re.sub(" +\n", "\n", printed)
+    assert "slice" not in capsys.readouterr().out
 
 
 def test_an_instruction_from_a_field_differs_by_query(folder: Path):

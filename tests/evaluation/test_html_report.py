@@ -94,12 +94,16 @@ def test_the_page_shows_results_data_and_the_command_to_repeat_them(tmp_path: Pa
 
     text = page_of(tmp_path, DEMO_MODEL, "--data", folder, "--slice", "language").text
 
-    assert "Ranking quality on data 3 queries candidates from BM25" in text
+    assert re.search(
+        r"Ranking quality on data 3 queries \d( to \d)? candidates per query, from BM25 bfloat16 on cpu "
+        r"scored in \d+\.\d s \d{4}-\d\d-\d\d \d\d:\d\d ",
+        text,
+    )
     assert DEMO_NOTE.partition(".")[0] in text
     assert "3 queries say little about other queries" in text
     assert "in random order (the mean of 5), and" in text
     assert "licence cc-by-sa-4.0" in text
-    assert "Given a web search query, retrieve relevant passages that answer the query (the model's own)" in text
+    assert "Given a web search query, retrieve relevant passages that answer the query (default)" in text
     assert f"onelogit evaluate {DEMO_MODEL} --data {folder} --slice language" in text
     assert re.search(r"data, digest [0-9a-f]{16}", text)
     assert re.search(r"python 3\S+, onelogit 0\S+, ir-measures \S+, pytrec-eval-terrier \S+, bm25s \S+", text)
@@ -120,7 +124,55 @@ def test_the_command_on_the_page_works_in_the_same_folder_and_elsewhere(
         place.mkdir(exist_ok=True)
         monkeypatch.chdir(place)
         assert main(shlex.split(html.unescape(command))) == 0
-        assert Path("page.html").read_text("utf-8").replace(" --overwrite", "") == page.replace(" --overwrite", "")
+        assert _without_times(Path("page.html").read_text("utf-8")) == _without_times(page)
+
+
+def _without_times(page: str) -> str:
+    return re.sub(r" --overwrite|\d+\.\d s\b|\d{4}-\d\d-\d\d \d\d:\d\d", "", page)
+
+
+def test_relevant_documents_below_the_shown_ones_can_be_opened(tmp_path: Path):
+    documents = ["What is the capital of China?", *(f"Rome is old, {n}." for n in range(9)), "Bananas are yellow."]
+    row = list_row(query="What is the capital of China?", documents=documents, labels=[0, 1, *[0] * 8, 2])
+    data = write_lines(tmp_path / "x.jsonl", [row])
+
+    parsed = page_of(tmp_path, DEMO_MODEL, "--data", data)
+    cut = page_of(tmp_path, DEMO_MODEL, "--data", data, "--candidates", 7)
+
+    first_stage = parsed.text.partition("Before: the first stage")[2].partition("After: reranked")[0]
+    assert first_stage
+    assert "1 relevant document further below, from rank 11 11 Bananas are yellow. relevant (2)" in first_stage
+    assert "not among the candidates" not in parsed.text.partition("Query by query")[2]
+    assert "1 relevant document not among the candidates – Bananas are yellow." in cut.text
+
+
+def test_random_order_is_a_baseline_in_plots_and_cards_and_the_axis_is_no_row(tmp_path: Path):
+    data = write_lines(tmp_path / "x.jsonl", [list_row(n) for n in range(3)])
+
+    parsed = page_of(tmp_path, DEMO_MODEL, "--data", data)
+
+    entries = json.loads((tmp_path / "runs" / "figures.json").read_text("utf-8"))["entries"]
+    first, random = (entry["means"]["nDCG@10"]["mean"] for entry in entries[:2])
+    assert f"first stage {first:.3f} · random order {random:.3f}" in parsed.text
+    classes = [value for name, value in parsed.attributes if name == "class"]
+    assert classes.count("reference of-random") == classes.count("reference") == 3  # one for each row
+    assert "nDCG@10, mean over the queries" in parsed.text
+    labels = re.findall(r'<span class="label"[^>]*>(.*?)</span>', (tmp_path / "page.html").read_text("utf-8"))
+    assert labels == ["first stage", "random order", "demo", ""]
+
+
+def test_differences_between_systems_and_small_slices_are_on_the_page(tmp_path: Path):
+    rows = [list_row(n, language="ab"[n % 2]) for n in range(6)]
+    options = ["--instruction", "default", "--instruction", "Bananas.", "--slice", "language"]
+
+    text = page_of(tmp_path, DEMO_MODEL, "--data", write_lines(tmp_path / "x.jsonl", rows), *options).text
+
+    (difference,) = json.loads((tmp_path / "runs" / "figures.json").read_text("utf-8"))["system_differences"]
+    mean, (low, high) = (difference["differences"]["nDCG@10"][name] for name in ("mean", "interval_95"))
+    shown = f"default instruction less “Bananas.” {mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    assert shown.replace("-", "−") in text
+    assert "a 3 queries: the intervals are wide" in text
+    assert "2 slices were looked at" in text
 
 
 def test_pairwise_comparisons_are_shown_with_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

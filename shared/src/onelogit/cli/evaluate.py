@@ -37,13 +37,14 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="FILE|FOLDER", required=True, help=help_text)
     add("--run", type=Path, metavar="FILE", help="results of a first stage in TREC format (default: search with BM25)")
     add("--split", metavar="NAME", help="which judgements in qrels/ to use (default: test, or the only file)")
+    add("--limit", type=int, metavar="N", help="evaluate only the first N queries (default: all)")
     add("--candidates", type=int, metavar="N", default=100, help="maximum documents per query (default: %(default)s)")
     add("--skip-bad", action="store_true", help="skip and count malformed lines and unknown ids")
 
 
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to compare").add_argument
-    help_text = "'default' is the model's own, '' is none, '@name' is that field of each query; may be repeated"
+    help_text = "'default' is the model's default, '' is none, '@name' is that field of each query; may be repeated"
     add("--instruction", action="append", default=[], metavar="TEXT", help=help_text)
     help_text = "Jinja template with the roles query and document; may be repeated"
     add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=help_text)
@@ -104,6 +105,7 @@ def _spec(options: argparse.Namespace) -> "EvaluationSpec":
         run=options.run,
         split=options.split,
         changed_qrels=options.changed_qrels,
+        max_queries=options.limit,
         max_candidates=options.candidates,
         cutoffs=options.k,
         seed=options.seed,

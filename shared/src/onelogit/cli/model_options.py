@@ -51,7 +51,7 @@ def add_model_options(parser: argparse.ArgumentParser, default_dtype: str = "the
     """Add all options that `model_spec` reads, except those of a server."""
     add_loading_options(parser, default_dtype)
     group = parser.add_argument_group("prompt and score")
-    group.add_argument("--instruction", metavar="TEXT", help="instruction in the prompt (default: the family's)")
+    group.add_argument("--instruction", metavar="TEXT", help="instruction in the prompt (default: the model's default)")
     group.add_argument("--activation", choices=get_args(Activation), help="how to compute the score from the logit")
     help_text = "Jinja template with the roles query and document"
     group.add_argument("--chat-template", type=Path, metavar="FILE", help=help_text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 from onelogit.errors import InputError
@@ -38,9 +39,28 @@ class SystemResult:
     run: SystemRun | None = None
 
     @property
+    def seconds(self) -> float | None:
+        """How long scoring took; None if that is not known for each query."""
+        known = [] if self.run is None else [query.seconds for query in self.run.scored.values()]
+        return None if not known or None in known else sum(each for each in known if each is not None)
+
+    @property
     def truncated_count(self) -> int:
         """The number of documents that were truncated to fit."""
         return 0 if self.run is None else sum(query.truncated_count for query in self.run.scored.values())
+
+
+class SystemDifference(NamedTuple):
+    """The mean difference of each metric between two systems: that of `system` less that of `other`."""
+
+    system: str
+    other: str
+    means: Mapping[str, MeanEstimate]
+
+    @property
+    def name(self) -> str:
+        """What is subtracted from what."""
+        return f"{self.system} less {self.other}"
 
 
 class Group(NamedTuple):
@@ -60,6 +80,7 @@ class Evaluation:
         queries: the queries that every system scored; all results are for these.
         metrics: the first is the main metric.
         results: the first stage, random order, and the systems, in this order.
+        system_differences: between any two systems, in their order.
         candidates_recall: the share of relevant documents among the candidates, an upper bound of recall.
         groups: empty if the queries are not split.
         group_column: the field that the queries are split by.
@@ -72,6 +93,7 @@ class Evaluation:
     queries: Sequence[LabelledQuery]
     metrics: Sequence[Metric]
     results: Sequence[SystemResult]
+    system_differences: Sequence[SystemDifference]
     candidates_recall: float
     groups: Sequence[Group]
     group_column: str | None
@@ -97,6 +119,12 @@ class Evaluation:
     def system_results(self) -> Sequence[SystemResult]:
         """The results without the first stage and random order."""
         return self.results[2:]
+
+    @property
+    def candidate_counts(self) -> tuple[int, int]:
+        """The smallest and the largest number of candidates of a query."""
+        counts = [len(query.candidates or ()) for query in self.queries]
+        return min(counts), max(counts)
 
     @property
     def without_candidates(self) -> int:
@@ -130,11 +158,13 @@ def evaluate(
     values.insert(1, _random_order_values(queries, metrics, seed))
     recall = compute_metrics(queries, first_stage, [_ALL_CANDIDATES])["candidates"]
     groups = {} if group_column is None else group_queries(queries, dataset.documents, group_column)
+    results = _results(values, runs, seed)
     return Evaluation(
         dataset=dataset,
         queries=queries,
         metrics=metrics,
-        results=_results(values, runs, seed),
+        results=results,
+        system_differences=_system_differences(results[2:], seed),
         candidates_recall=sum(recall) / len(recall),
         groups=[
             Group(name, indices, _results([_at(each, indices) for each in values], runs, seed))
@@ -177,6 +207,18 @@ def _results(values: Sequence[MetricValues], runs: Sequence[SystemRun], seed: in
             names, values, mean_rows, difference_rows, [None, None, *runs], strict=True
         )
     ]
+
+
+def _system_differences(results: Sequence[SystemResult], seed: int) -> list[SystemDifference]:
+    """The differences between any two systems, whose intervals come from the resamples of `_results`."""
+    pairs = [*combinations(results, 2)]
+    columns = [
+        [mine - other for mine, other in zip(one.values[name], two.values[name], strict=True)]
+        for one, two in pairs
+        for name in one.values
+    ]
+    estimates = iter(estimate_means(columns, seed))
+    return [SystemDifference(one.name, two.name, {name: next(estimates) for name in one.values}) for one, two in pairs]
 
 
 def group_queries(queries: Sequence[LabelledQuery], documents: Mapping[str, str], column: str) -> dict[str, list[int]]:

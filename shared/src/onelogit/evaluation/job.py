@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onelogit.errors import InputError, check_packages
@@ -41,6 +41,7 @@ class EvaluationSpec:
         run: run file of a first stage, in TREC format.
         split: which judgements of a BEIR folder to use.
         changed_qrels: file of judgements under another instruction.
+        max_queries: evaluate only the first queries; None for all.
         max_candidates: maximum number of documents to rerank for a query.
         cutoffs: k of the metrics.
         seed: for random order and the bootstrap.
@@ -61,6 +62,7 @@ class EvaluationSpec:
     run: Path | None = None
     split: str | None = None
     changed_qrels: Path | None = None
+    max_queries: int | None = None
     max_candidates: int = 100
     cutoffs: Sequence[int] = (10,)
     seed: int = 0
@@ -84,7 +86,7 @@ def run_evaluation(spec: EvaluationSpec) -> Evaluation:
     _check(spec)
     metrics = metrics_at(spec.cutoffs)
     bad_lines = BadLines(is_skipping=spec.is_skipping)
-    dataset = with_candidates(_read_dataset(spec, bad_lines), spec.max_candidates)
+    dataset = with_candidates(_limited(_read_dataset(spec, bad_lines), spec.max_queries), spec.max_candidates)
     systems = build_systems(spec.models, spec.instructions, spec.templates, spec.spec_of)
     check_instruction_fields(systems, dataset)
     if spec.group_column is not None:
@@ -127,10 +129,25 @@ def _read_dataset(spec: EvaluationSpec, bad_lines: BadLines) -> Dataset:
     return dataset if spec.run is None else with_run(dataset, spec.run, bad_lines)
 
 
+def _limited(dataset: Dataset, max_queries: int | None) -> Dataset:
+    """The dataset with its first queries; the others are counted as excluded."""
+    left = [] if max_queries is None else dataset.queries[max_queries:]
+    if not left:
+        return dataset
+    return replace(
+        dataset,
+        queries=dataset.queries[:max_queries],
+        excluded={**dataset.excluded, f"after the first {max_queries:,} (--limit)": len(left)},
+        excluded_ids=dataset.excluded_ids | {query.id for query in left},
+    )
+
+
 def _check(spec: EvaluationSpec) -> None:
     """Find errors immediately that would otherwise appear after hours of scoring."""
     check_packages("ir_measures", "scipy", install="onelogit[evaluate]")
     checked_count("--candidates", spec.max_candidates)
+    if spec.max_queries is not None:
+        checked_count("--limit", spec.max_queries)
     checked_count("--seed", spec.seed, least=0)
     for instruction in spec.instructions:
         check_text(instruction, "the instruction")

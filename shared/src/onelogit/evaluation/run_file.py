@@ -35,6 +35,7 @@ class ModelInfo:
         source: where the recipe can be checked.
         max_tokens: maximum length of a prompt.
         device: the device that computed the logits.
+        dtype: of the backbone.
     """
 
     family: str | None = None
@@ -43,6 +44,7 @@ class ModelInfo:
     source: str | None = None
     max_tokens: int | None = None
     device: str | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,13 @@ class ScoredQuery:
         logits: one for each candidate, in their order; None if the query could not be scored.
         truncated_count: the number of documents that were truncated to fit.
         error: the reason why the query could not be scored, or None.
+        seconds: how long scoring took; None if an older version wrote the file.
     """
 
     logits: "array[float] | None"
     truncated_count: int = 0
     error: str | None = None
+    seconds: float | None = None
 
 
 class RunFile:
@@ -98,7 +102,7 @@ class RunFile:
             info = None if self.model_info is None else asdict(self.model_info)
             self._write({"onelogit_run": _FORMAT, **self._identity, "card": info})
         fields = {"query": query.id, "documents": query.candidates, "logits": scored.logits}
-        optional = {"cut": scored.truncated_count, "fault": scored.error}
+        optional = {"cut": scored.truncated_count, "fault": scored.error, "seconds": scored.seconds}
         self._write(fields | {name: value for name, value in optional.items() if value})
         self.scored[query.id] = scored
 
@@ -161,7 +165,7 @@ class RunFile:
         candidates = query.candidates or ()
         if tuple(fields["documents"]) != candidates or (logits is not None and len(logits) != len(candidates)):
             raise KeyError("other candidates")
-        self.scored[query.id] = ScoredQuery(logits, fields.get("cut", 0), fields.get("fault"))
+        self.scored[query.id] = ScoredQuery(logits, fields.get("cut", 0), fields.get("fault"), fields.get("seconds"))
 
     def _check_identity(self, fields: Any) -> None:
         if fields["onelogit_run"] != _FORMAT:

@@ -1,5 +1,6 @@
 """Systems and queries -> logits, written to one run file per system. Queries in a run file are not scored again."""
 
+import time
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -15,7 +16,7 @@ from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.evaluation.metrics import Ranking, sort_by_logit
 from onelogit.evaluation.run_file import ModelInfo, RunFile, ScoredQuery
 from onelogit.evaluation.systems import Identity, System, redact_credentials
-from onelogit.io.progress import tracked, waiting
+from onelogit.io.progress import progress_bar, waiting
 from onelogit.registry import AnyReranker, open_spec
 
 
@@ -80,10 +81,13 @@ def _score_with_one_reranker(
                 _report_error(system, query_id, scored, bad_lines)
             if file.model_info is None:
                 file.model_info = _model_info(load())
-            for query in tracked(file.unscored, system.name):
-                scored = _score_query(system, query, dataset.documents, load())
-                _report_error(system, query.id, scored, bad_lines)
-                file.add(query, scored)
+            unscored = file.unscored
+            with progress_bar(system.name, len(dataset.queries), len(dataset.queries) - len(unscored)) as advance:
+                for query in unscored:
+                    scored = _score_query(system, query, dataset.documents, load())
+                    _report_error(system, query.id, scored, bad_lines)
+                    file.add(query, scored)
+                    advance(1)
         return [SystemRun(system, cast("ModelInfo", file.model_info), file.scored) for system, file in members]
 
 
@@ -96,16 +100,23 @@ def _score_query(
     system: System, query: LabelledQuery, documents: Mapping[str, str], reranker: AnyReranker
 ) -> ScoredQuery:
     texts = [documents[id] for id in query.candidates or ()]
+    start = time.perf_counter()
     try:
         logits, truncated_count = reranker.logits_and_truncation(query.text, texts, system.instruction_for(query))
     except (InputError, LogitError) as error:
-        return ScoredQuery(None, error=str(error))
-    return ScoredQuery(array("d", logits), truncated_count)
+        return ScoredQuery(None, error=str(error), seconds=_seconds_since(start))
+    return ScoredQuery(array("d", logits), truncated_count, seconds=_seconds_since(start))
+
+
+def _seconds_since(start: float) -> float:
+    return round(time.perf_counter() - start, 4)  # as in the file, so that a resumed run reports the same time
 
 
 def _model_info(reranker: AnyReranker) -> ModelInfo:
     limits = {name: getattr(reranker, name, None) for name in ("max_tokens", "device")}
-    info, recipe = ModelInfo(licence=reranker.licence, **limits), reranker.recipe
+    classifier = getattr(reranker, "classifier", None)  # a remote reranker has none
+    dtype = None if classifier is None else str(classifier.dtype).removeprefix("torch.")
+    info, recipe = ModelInfo(licence=reranker.licence, dtype=dtype, **limits), reranker.recipe
     if recipe is None:
         return info
     return replace(info, family=recipe.family, instruction=recipe.default_instruction, source=recipe.source)

@@ -13,7 +13,7 @@ from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.io.lines import shortened
 from onelogit.model_spec import ModelSpec
 
-OWN_INSTRUCTION = "default"
+DEFAULT_INSTRUCTION = "default"
 FIRST_STAGE, RANDOM_ORDER = "first stage", "random order"  # also rows of the tables; no system gets these names
 _FIELD = "@"
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+(?=@)")
@@ -28,7 +28,7 @@ class System:
     Attributes:
         name: unique among the systems, and as short as that allows.
         spec: the model or server, without the instruction; systems with equal specs share a reranker.
-        instruction: None for the model's own; "@name" for that field of each query.
+        instruction: None for the model's default; "@name" for that field of each query.
         template: file of the chat template; None for the model's own.
     """
 
@@ -38,7 +38,7 @@ class System:
     template: Path | None = None
 
     def instruction_for(self, query: LabelledQuery) -> str | None:
-        """The instruction to pass with a query; None for the model's own."""
+        """The instruction to pass with a query; None for the model's default."""
         if self.instruction is None or not self.instruction.startswith(_FIELD):
             return self.instruction
         return query.fields[self.instruction.removeprefix(_FIELD)]
@@ -70,8 +70,8 @@ def build_systems(
 
     Args:
         models: at least one.
-        instructions: "default" for the model's own, "" for none, "@name" for that field of each query. If empty, each
-            model uses its own.
+        instructions: "default" for the model's default, "" for none, "@name" for that field of each query. If empty,
+            each model uses its default.
         templates: Jinja files. If empty, each model uses its own.
         spec_of: returns the spec for a model and a template.
 
@@ -82,8 +82,8 @@ def build_systems(
     wanted: Sequence[Path | None] = templates or [None]
     for model, template in product(models, wanted):
         spec = spec_of(model, template)
-        for instruction in instructions or [OWN_INSTRUCTION]:
-            given = None if instruction == OWN_INSTRUCTION else instruction
+        for instruction in instructions or [DEFAULT_INSTRUCTION]:
+            given = None if instruction == DEFAULT_INSTRUCTION else instruction
             systems.append(System(name="", spec=spec, instruction=given, template=template))
     for system in systems:
         if systems.count(system) > 1:
@@ -141,7 +141,7 @@ def _model_name(model: str, models: Sequence[str]) -> str:
 
 def _instruction_name(instruction: str | None) -> str:
     if instruction is None:
-        return "own instruction"
+        return f"{DEFAULT_INSTRUCTION} instruction"
     return f"“{shortened(instruction, 48)}”" if instruction else "no instruction"
 
 

@@ -10,6 +10,7 @@ from onelogit.io.lines import shortened
 
 _QUERIES = 3
 _DOCUMENTS = 5
+_NOT_FOUND = 10
 _QUERY_CHARACTERS = 160
 _DOCUMENT_CHARACTERS = 240
 
@@ -37,6 +38,9 @@ class Example(NamedTuple):
         query: its text.
         before, after: the main metric of the first stage and of the system.
         documents_before, documents_after: the best documents of the first stage and of the system, best first.
+        below_before, below_after: the relevant documents below these, best first.
+        not_found: the beginnings of relevant documents that are not among the candidates; the first ten of them.
+        not_found_count: how many there are.
     """
 
     query: str
@@ -44,6 +48,10 @@ class Example(NamedTuple):
     after: float
     documents_before: list[RankedDocument]
     documents_after: list[RankedDocument]
+    below_before: list[RankedDocument]
+    below_after: list[RankedDocument]
+    not_found: list[str]
+    not_found_count: int
 
 
 class Examples(NamedTuple):
@@ -73,19 +81,32 @@ def _example(evaluation: Evaluation, result: SystemResult, index: int) -> Exampl
     query = evaluation.queries[index]
     before = query.candidates or ()
     after = cast("SystemRun", result.run).ranking(query)
+    documents_before, below_before = _documents(evaluation, query, before, after)
+    documents_after, below_after = _documents(evaluation, query, after, before)
+    texts = evaluation.dataset.documents
+    not_found = [id for id in query.relevant if id not in before]
     return Example(
         query=shortened(query.text, _QUERY_CHARACTERS),
         before=evaluation.results[0].values[evaluation.main_metric][index],
         after=result.values[evaluation.main_metric][index],
-        documents_before=_documents(evaluation, query, before, after),
-        documents_after=_documents(evaluation, query, after, before),
+        documents_before=documents_before,
+        documents_after=documents_after,
+        below_before=below_before,
+        below_after=below_after,
+        not_found=[shortened(texts[id], _DOCUMENT_CHARACTERS) for id in not_found[:_NOT_FOUND]],
+        not_found_count=len(not_found),
     )
 
 
-def _documents(evaluation: Evaluation, query: LabelledQuery, order: Ranking, other: Ranking) -> list[RankedDocument]:
+def _documents(
+    evaluation: Evaluation, query: LabelledQuery, order: Ranking, other: Ranking
+) -> tuple[list[RankedDocument], list[RankedDocument]]:
+    """The best documents of an order, and the relevant ones below them."""
     other_ranks = {id: rank for rank, id in enumerate(other, start=1)}
     texts = evaluation.dataset.documents
-    return [
+    ranked = [
         RankedDocument(rank, other_ranks[id], query.labels.get(id, 0), shortened(texts[id], _DOCUMENT_CHARACTERS))
-        for rank, id in enumerate(order[:_DOCUMENTS], start=1)
+        for rank, id in enumerate(order, start=1)
+        if rank <= _DOCUMENTS or query.labels.get(id, 0) > 0
     ]
+    return ranked[:_DOCUMENTS], ranked[_DOCUMENTS:]

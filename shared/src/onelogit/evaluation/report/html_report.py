@@ -1,7 +1,7 @@
 """Evaluation -> a self-contained HTML page without scripts or network access. All texts from the data are escaped."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from onelogit import __version__
 from onelogit.evaluation.bootstrap import RESAMPLES, MeanEstimate
 from onelogit.evaluation.evaluation import RANDOM_ORDERS, Evaluation, SystemResult
 from onelogit.evaluation.report.examples import find_examples, metric_changes
-from onelogit.evaluation.report.notes import SCORE_NOTE, query_count, remarks, warnings
+from onelogit.evaluation.report.notes import SCORE_NOTE, interval_note, query_count, remarks, warnings
 from onelogit.evaluation.systems import redact_credentials
 from onelogit.io.outputs import versions
 from onelogit.recipes.recipe import is_non_commercial
@@ -81,15 +81,40 @@ def render_page(evaluation: Evaluation, command: str) -> str:
         remarks=[*remarks(evaluation), SCORE_NOTE],
         change_bars=change_bars,
         query_count=query_count,
+        interval_note=interval_note,
+        facts=[*_facts(evaluation)],
         is_non_commercial=is_non_commercial,
         redact_credentials=redact_credentials,
         command=command,
         resamples=RESAMPLES,
         random_orders=RANDOM_ORDERS,
         versions=[f"{name} {version}" for name, version in versions(_LIBRARIES).items()],
-        day=f"{datetime.now().astimezone():%Y-%m-%d}",
+        duration=_duration,
         version=__version__,
     )
+
+
+def _facts(evaluation: Evaluation) -> Iterator[str]:
+    """What the results depend on, in a few words each."""
+    yield query_count(len(evaluation.queries))
+    least, greatest = evaluation.candidate_counts
+    counts = f"{greatest:,}" if least == greatest else f"{least:,} to {greatest:,}"
+    yield f"{counts} candidates per query, from {evaluation.dataset.first_stage}"
+    infos = [result.run.model_info for result in evaluation.system_results if result.run is not None]
+    numbers = [f"{info.dtype} on {info.device}" for info in infos if info.dtype is not None]
+    if numbers:
+        yield ", ".join(dict.fromkeys(numbers))
+    seconds = [result.seconds for result in evaluation.system_results]
+    known = [each for each in seconds if each is not None]
+    if known and len(known) == len(seconds):
+        yield f"scored in {_duration(sum(known))}"
+    yield f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def change_bars(changes: Sequence[float]) -> list[ChangeBar]:

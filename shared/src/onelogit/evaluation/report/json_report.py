@@ -7,7 +7,7 @@ from typing import Any
 from onelogit.evaluation.bootstrap import MeanEstimate
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
 from onelogit.evaluation.pairwise import RankingChange
-from onelogit.evaluation.report.notes import remarks, warnings
+from onelogit.evaluation.report.notes import has_few_queries, remarks, warnings
 from onelogit.evaluation.systems import redact_credentials
 
 
@@ -23,11 +23,25 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "left_out": dict(evaluation.dataset.excluded),
         "skipped": {kind: skipped._asdict() for kind, skipped in evaluation.skipped.items()},
         "notes": [*warnings(evaluation), *remarks(evaluation)],
+        "candidates_per_query": dict(zip(("least", "greatest"), evaluation.candidate_counts, strict=True)),
         "seed": evaluation.seed,
         "measures": [metric.name for metric in evaluation.metrics],
         "entries": [*map(_result_json, evaluation.results)],
+        "system_differences": [
+            {
+                "system": each.system,
+                "less": each.other,
+                "differences": {name: _estimate_json(mean) for name, mean in each.means.items()},
+            }
+            for each in evaluation.system_differences
+        ],
         "slices": [
-            {"name": group.name, "queries": len(group.indices), "entries": [*map(_means_json, group.results)]}
+            {
+                "name": group.name,
+                "queries": len(group.indices),
+                "has_few_queries": has_few_queries(group),
+                "entries": [*map(_means_json, group.results)],
+            }
             for group in evaluation.groups
         ],
         "pairings": [
@@ -63,6 +77,9 @@ def _result_json(result: SystemResult) -> dict[str, Any]:
         "licence": info.licence,
         "recipe": info.family,
         "documents_cut": result.truncated_count,
+        "device": info.device,
+        "dtype": info.dtype,
+        "seconds": result.seconds,
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from onelogit.evaluation.evaluation import Evaluation
+from onelogit.evaluation.evaluation import Evaluation, Group
 from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.recipes.recipe import is_non_commercial
 
@@ -22,6 +22,32 @@ def warnings(evaluation: Evaluation) -> Iterator[str]:
     if count < _FEW_QUERIES:
         sample = "A single query has no confidence interval and says" if count == 1 else f"{count} queries say"
         yield f"{sample} little about other queries; use {_FEW_QUERIES} or more to base a decision on."
+    yield from _warnings_of_groups(evaluation)
+
+
+def has_few_queries(group: Group) -> bool:
+    """Whether a group is so small that its intervals are wide."""
+    return len(group.indices) < _FEW_QUERIES
+
+
+def interval_note(group: Group) -> str:
+    """What to know about the intervals of a group; empty if there is nothing."""
+    if len(group.indices) == 1:
+        return "no interval"
+    return "the intervals are wide" if has_few_queries(group) else ""
+
+
+def _warnings_of_groups(evaluation: Evaluation) -> Iterator[str]:
+    few, count = [group.name for group in evaluation.groups if has_few_queries(group)], len(evaluation.groups)
+    if few:
+        named = f"The slice {few[0]} has" if len(few) == 1 else f"The slices {', '.join(few)} have"
+        which = "Each slice has" if len(few) == count > 1 else named
+        yield f"{which} fewer than {_FEW_QUERIES} queries, so that the intervals are wide and say little."
+    if count > 1:
+        yield (
+            f"{count} slices were looked at: about one difference in 20 has an interval without 0 by chance alone. "
+            "Repeat what you find in a slice with other queries."
+        )
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:

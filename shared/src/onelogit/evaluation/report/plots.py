@@ -12,7 +12,7 @@ from onelogit.io.outputs import PLOT_COLOURS, figure_in, style_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BASELINE_COLOURS = ("#6b7480", "#b4bac2")
+_BASELINE_COLOURS = ("#6b7480", "#9a7b2c")  # of the first stage and of random order
 
 
 def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
@@ -38,14 +38,16 @@ def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> Non
 
 
 def _draw(axes: "Axes", results: Sequence[SystemResult], metric: str) -> None:
-    axes.axvline(results[0].means[metric].value, color="#c9ced5", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for baseline, colour, style in zip(results[:2], _BASELINE_COLOURS, ((0, (4, 3)), (0, (1, 2))), strict=True):
+        axes.axvline(baseline.means[metric].value, color=colour, linewidth=1, linestyle=style, zorder=1, alpha=0.6)
     for row, result in enumerate(results):
         mean = result.means[metric]
         colour = _BASELINE_COLOURS[row] if row < 2 else PLOT_COLOURS[(row - 2) % len(PLOT_COLOURS)]
         if mean.interval is not None:
             axes.plot([*mean.interval], [row, row], color=colour, linewidth=2, solid_capstyle="round", zorder=2)
         axes.plot([mean.value], [row], marker="o", markersize=6.5, color=colour, zorder=3)
-        above = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+        above: dict[str, object] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+        above["bbox"] = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}  # hides the lines
         axes.annotate(f"{mean.value:.3f}", (mean.value, row), fontsize=7.5, color=colour, **above)  # type: ignore[arg-type]
     axes.set_yticks(range(len(results)), labels=[shortened(result.name, 60) for result in results], fontsize=9)
     axes.set_ylim(len(results) - 0.4, -0.75)

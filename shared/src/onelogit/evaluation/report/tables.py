@@ -7,7 +7,7 @@ from rich.text import Text
 from onelogit.evaluation.bootstrap import MeanEstimate
 from onelogit.evaluation.evaluation import Evaluation
 from onelogit.evaluation.metrics import Metric
-from onelogit.evaluation.report.notes import SCORE_NOTE, query_count, remarks, warnings
+from onelogit.evaluation.report.notes import SCORE_NOTE, interval_note, query_count, remarks, warnings
 from onelogit.io.tables import FigureTable
 
 _COLOURS = {"gain": "green", "loss": "red", "same": ""}
@@ -17,6 +17,10 @@ def tables(evaluation: Evaluation) -> Iterator[FigureTable | Text]:
     """The comparison, the groups, the pairwise comparisons, and the notes."""
     for metrics in evaluation.metrics_by_cutoff:
         yield _comparison(evaluation, metrics)
+        yield Text()
+    if evaluation.system_differences:
+        yield _system_differences(evaluation)
+        yield Text()
     if evaluation.groups:
         yield _groups(evaluation)
     if evaluation.comparisons:
@@ -46,6 +50,14 @@ def _comparison(evaluation: Evaluation, metrics: Sequence[Metric]) -> FigureTabl
     return table
 
 
+def _system_differences(evaluation: Evaluation) -> FigureTable:
+    names = [metrics[0].name for metrics in evaluation.metrics_by_cutoff]
+    table = FigureTable(["A less B", *names], title="Differences between systems", caption="--json has all metrics")
+    for each in evaluation.system_differences:
+        table.add_row(each.name, *(_coloured(each.means[name]) for name in names))
+    return table
+
+
 def _coloured(mean: MeanEstimate) -> Text:
     return Text(_formatted(mean), style=_COLOURS[mean.verdict])
 
@@ -61,7 +73,8 @@ def _groups(evaluation: Evaluation) -> FigureTable:
     main, column = evaluation.main_metric, str(evaluation.group_column)
     table = FigureTable([column, main, "against the\nfirst stage"], title=f"{main} by {column}")
     for group in evaluation.groups:
-        table.add_heading(f"{group.name}: {query_count(len(group.indices))}")
+        facts = [query_count(len(group.indices)), interval_note(group)]
+        table.add_heading(f"{group.name}: {', '.join(filter(None, facts))}")
         for number, result in enumerate(group.results):
             difference = Text("-") if number == 0 else _coloured(result.differences[main])
             table.add_row(result.name, f"{result.means[main].value:.3f}", difference)
