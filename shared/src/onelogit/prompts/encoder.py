@@ -11,17 +11,25 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
 from typing import Any, TypeAlias
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LongDocuments
 from onelogit.processes import ProcessLock
 from onelogit.prompts.boundaries import cut_at_boundaries
-from onelogit.prompts.chunking import Chunk, cut_into_chunks
+from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
 from onelogit.prompts.template import compile_prompt, takes_instruction
 from onelogit.prompts.token_rows import PromptText, TokenRow
-from onelogit.prompts.tokenizer import FastTokenizer, added_ids, control_ids, without_limits, without_settings
+from onelogit.prompts.tokenizer import (
+    FastTokenizer,
+    added_ids,
+    check_control_tokens,
+    control_ids,
+    without_limits,
+    without_settings,
+)
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import check_text, checked_choice, checked_max_tokens
 
@@ -66,6 +74,7 @@ class Encoder:
         self._bos = tokenizer.bos_token or ""
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._backend = without_limits(tokenizer.backend_tokenizer)
+        self._server_adds_bos = self.bos_id in added_ids(self._backend)[0]
         self._control_ids = control_ids(self._backend)
         allows_control_tokens = bool(options.get("allow_control_tokens"))
         self._span_tokenizer = without_settings(self._backend, {} if allows_control_tokens else self._control_ids)
@@ -76,7 +85,7 @@ class Encoder:
         self.instruction = self.checked_instruction(recipe.default_instruction if instruction is None else instruction)
         self._check_spans()
         if not allows_control_tokens:
-            self._check_control_tokens()
+            check_control_tokens(self._span_tokenizer, self._control_ids)
 
     @property
     def takes_instruction(self) -> bool:
@@ -122,13 +131,16 @@ class Encoder:
         """
         layout, values = self._layout(bool(instruction)), _values(pairs, instruction)
         rows, span_ids = self._whole_rows(layout, values)
-        chunks = self._chunks(layout, values, rows)
-        if not chunks:
+        long = [row for row in rows if len(row.ids) > self.max_tokens]
+        if not long:
             return rows
-        index = layout.document_span_index
+        documents, index = tokens_of_documents(self._span_tokenizer, layout, values, long), layout.document_span_index
         fitting = []
         for owner, (row, ids) in enumerate(zip(rows, span_ids, strict=True)):
-            parts = [layout.row([*ids[:index], part.ids, *ids[index + 1 :]], owner) for part in chunks.get(owner, ())]
+            parts = [
+                layout.row([*ids[:index], documents[owner].span_ids(window), *ids[index + 1 :]], owner)
+                for window in (self._windows(documents[owner]) if owner in documents else ())
+            ]
             fitting += [part._replace(is_truncated=not self._has_chunks) for part in parts] or [row]
         return fitting
 
@@ -145,15 +157,43 @@ class Encoder:
             raise RecipeError("this model reads query and document as a pair; use template='server'")
         prompt = compile_prompt(self._recipe.chat_template, bool(instruction))
         layout, values = self._layout(bool(instruction)), _values(pairs, instruction)
-        chunks = self._chunks(layout, values, self._whole_rows(layout, values)[0])
+        texts = [self._text(prompt, value) for value in values]
+        # A server may add tokens or join other ones, but not so that they become twice as many.
+        long = [row for row in self._whole_rows(layout, values)[0] if 2 * len(row.ids) > self.max_tokens]
+        encodings = self._backend.encode_batch_fast([texts[row.owner] for row in long])
+        is_too_long = [
+            max(len(row.ids), len(encoding.ids)) > self.max_tokens
+            for row, encoding in zip(long, encodings, strict=True)
+        ]
+        cut = [*compress(long, is_too_long)]
+        documents = tokens_of_documents(self._span_tokenizer, layout, values, cut)
         prompts = []
-        for owner, value in enumerate(values):
-            span = fill(layout.document_span, value)
-            parts = [span[chunk.start : chunk.end] for chunk in chunks.get(owner, ())]
-            for document in parts or [value["document"]]:
-                text = fill(prompt, {**value, "document": document}).removeprefix(self._bos)
-                prompts.append(PromptText(text, owner, is_truncated=bool(parts) and not self._has_chunks))
+        for owner, (value, text) in enumerate(zip(values, texts, strict=True)):
+            parts = self._cut_texts(prompt, value, documents[owner]) if owner in documents else ()
+            prompts += [PromptText(part, owner, is_truncated=not self._has_chunks) for part in parts]
+            prompts += [] if parts else [PromptText(text, owner, is_truncated=False)]
         return prompts
+
+    def _cut_texts(self, prompt: Span, value: Values, document: DocumentTokens) -> list[str]:
+        """The prompts of a document's first part, or of all its parts, none longer than a server accepts."""
+        # A part may begin or end with white space that the template would strip from a whole document.
+        exact = tuple(part._replace(is_stripped=False) if part.field == "document" else part for part in prompt)
+
+        def text_of(part: str) -> str:
+            return self._text(exact, {**value, "document": part})
+
+        windows = self._windows(document)
+        parts = document.texts(windows, lambda part: self._excess(text_of(part)), is_whole=self._has_chunks)
+        return [text_of(part) for part in parts]
+
+    def _text(self, prompt: Span, value: Values) -> str:
+        """A prompt without the BOS token, if the tokenizer adds one itself."""
+        text = fill(prompt, value)
+        return text.removeprefix(self._bos) if self._server_adds_bos else text
+
+    def _excess(self, text: str) -> int:
+        """The number of tokens by which a prompt is too long for a server that tokenises it; negative if it fits."""
+        return len(self._backend.encode(text).ids) - self.max_tokens
 
     def _new_layout(self, has_instruction: bool) -> Layout:
         """The layout, with short spans if they give the same ids as the longest spans."""
@@ -192,17 +232,10 @@ class Encoder:
         span_ids = [[ids_of[text] for text in row] for row in texts]
         return [layout.row(ids, owner) for owner, ids in enumerate(span_ids)], span_ids
 
-    def _chunks(self, layout: Layout, values: Sequence[Values], rows: Sequence[TokenRow]) -> dict[int, list[Chunk]]:
-        """The chunks to read of each document that does not fit, by its index: only the first chunk, or all of them."""
-        long = [row for row in rows if len(row.ids) > self.max_tokens]
-        texts = [fill(layout.document_span, values[row.owner]) for row in long]
-        encodings = self._span_tokenizer.encode_batch(texts, add_special_tokens=False) if long else []
-        chunks = {}
-        for row, encoding in zip(long, encodings, strict=True):
-            offsets, excess = layout.document_offsets(values[row.owner]), len(row.ids) - self.max_tokens
-            parts = cut_into_chunks(encoding, offsets, excess, self.max_tokens)
-            chunks[row.owner] = [*parts] if self._has_chunks else [next(parts)]
-        return chunks
+    def _windows(self, document: DocumentTokens) -> list[Window]:
+        """The parts to read of a document that does not fit: only the first, or all of them."""
+        windows = document.windows(self.max_tokens)
+        return [*windows] if self._has_chunks else [next(windows)]
 
     def _check_spans(self) -> None:
         """Check for one prompt that its spans give the ids of the whole prompt."""
@@ -221,15 +254,6 @@ class Encoder:
                 "this tokenizer gives other ids for a prompt that is cut at its control tokens: "
                 f"{[*row.ids]}, not {whole}"
             )
-
-    def _check_control_tokens(self) -> None:
-        """Check that the text of a control token is read as plain text."""
-        for text, id in self._control_ids.items():
-            if id in self._span_tokenizer.encode(text, add_special_tokens=False).ids:
-                raise RecipeError(
-                    f"this tokenizer reads the plain text {text!r} as the control token {id}; to accept this, set "
-                    "allow_control_tokens=True"
-                )
 
 
 def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[Values]:

@@ -1,10 +1,12 @@
 """A tokenizer -> its control tokens, the tokens that it adds to a text, and copies of it with other settings."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from tokenizers import Tokenizer
+
+from onelogit.errors import RecipeError
 
 
 class FastTokenizer(Protocol):
@@ -61,3 +63,17 @@ def added_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
     encoding = backend.encode("a")
     inside = [index for index, sequence in enumerate(encoding.sequence_ids) if sequence is not None]
     return encoding.ids[: inside[0]], encoding.ids[inside[-1] + 1 :]
+
+
+def check_control_tokens(tokenizer: Tokenizer, control_ids: Mapping[str, int]) -> None:
+    """Check that a tokenizer from `without_settings` reads the text of each control token as plain text.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    for text, id in control_ids.items():
+        if id in tokenizer.encode(text, add_special_tokens=False).ids:
+            raise RecipeError(
+                f"this tokenizer reads the plain text {text!r} as the control token {id}; to accept this, set "
+                "allow_control_tokens=True"
+            )
