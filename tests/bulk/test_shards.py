@@ -109,6 +109,12 @@ def test_the_digest_of_an_input_depends_on_its_content(tmp_path: Path):
         ("nowhere.jsonl", None, "there is no file or folder"),
         ("in.csv", b"a,b", "neither .parquet nor .jsonl"),
         ("in.jsonl", b"\n", "contains no rows"),
+        (
+            "in.jsonl",
+            b'\xef\xbb\xbf[\n{"query_id": 1}]\n',
+            "in.jsonl cannot be read: rows must be one JSON object per line",
+        ),
+        ("in.jsonl", b'\n{\n"query_id": 1}\n', "rows must be one JSON object per line"),
         ("in.parquet", b"PAR1", "cannot be read"),
     ],
 )
@@ -123,3 +129,12 @@ def test_an_unusable_input_is_refused(name: str, content: bytes | None, message:
 def test_a_table_without_the_required_columns_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="has the columns query, text; it needs query_id"):
         plan_shards(write_parquet(tmp_path / "in.parquet", [{"query": "q", "text": "d"}]), 9)
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_jsonl(tmp_path / "in.jsonl", ROWS)
+    for name in ("b.csv", "a.json", "_SUCCESS", ".part.json"):
+        (tmp_path / name).write_text("x")
+
+    assert plan_shards(tmp_path, 9).row_count == len(ROWS)
+    assert caplog.messages == [f"{tmp_path}: 2 files with other endings are not read, such as a.json"]

@@ -9,11 +9,11 @@ import pytest
 
 from onelogit import InputError
 from onelogit.evaluation.bm25 import with_candidates
-from onelogit.evaluation.data.bad_lines import BadLines
 from onelogit.evaluation.data.beir import read_beir, with_run
 from onelogit.evaluation.data.dataset import Dataset
 from onelogit.evaluation.data.jsonl import read_jsonl
 from onelogit.evaluation.evaluation import group_queries
+from onelogit.io.bad_lines import BadLines
 from onelogit.io.lines import shortened
 from onelogit.io.text_files import read_lines
 from support.evaluation_data import CORPUS, LABELS, QUERIES, list_row, write_beir, write_lines, write_run

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pyarrow import ArrowException, compute
 from typing_extensions import Unpack
 
+from onelogit.bulk.beir_rows import Candidates
 from onelogit.bulk.input_rows import ScoringPair, pairs_of
 from onelogit.bulk.output_folder import RunFolder, RunRecord, shard_path
 from onelogit.bulk.part_files import read_part, row_count, scored_table, write_part
@@ -126,18 +127,20 @@ def run(
     engine: BulkEngine = score_in_process,
     slice_rows: int = DEFAULT_SLICE_ROWS,
     is_overwriting: bool = False,
+    candidates: Candidates | None = None,
     **options: Unpack[OpenOptions],
 ) -> RunSummary:
     """Rerank all queries of the input files.
 
     Args:
-        source: a .parquet or .jsonl file, or a folder of them.
+        source: a .parquet or .jsonl file, or a folder of them; or a folder in BEIR format.
         output: the folder of the results.
         model: hub id, path of a folder, or url of a server, as in `open_reranker`; or a `ModelSpec`, without `options`.
         engine: scores shards in any order; see `score_in_process`, `score_on_ray` and `score_by_vllm`.
         slice_rows: maximum rows of a shard, which are scored and written together, and scored again if their worker is
             killed.
         is_overwriting: replace the results of another run.
+        candidates: which documents of a folder in BEIR format are ranked; by default, the judged ones.
         **options: see `OpenOptions`.
 
     Raises:
@@ -148,7 +151,7 @@ def run(
     model_spec = portable_spec(ModelSpec.of(model, options))
     source, output = checked_path(source), checked_path(output)
     _check_output(output, source)
-    plan = plan_shards(source, slice_rows)
+    plan = plan_shards(source, slice_rows, candidates)
     new = RunRecord(model=model_label(model_spec), input=plan.digest, slice_rows=slice_rows)
     folder = RunFolder(output.absolute(), new)
     spec = WorkerSpec(model_spec.name, model_spec.open_options, str(folder.scored))

@@ -1,5 +1,6 @@
 """Input files -> shards: numbered ranges of rows, planned once, then read one by one."""
 
+import logging
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ from typing import Any, NamedTuple
 import pyarrow
 from pyarrow import parquet
 
+from onelogit.bulk.beir_rows import BeirRows, Candidates
 from onelogit.bulk.input_rows import REQUIRED_COLUMNS
 from onelogit.errors import InputError, first_line
 from onelogit.io.lines import line_content, lines_of
 from onelogit.io.text_fields import ROW_NAMES, UnreadFields, document_id_of, listed_documents, query_of, text_name_of
-from onelogit.io.text_files import opened
+from onelogit.io.text_files import find_beir_file, opened
+from onelogit.validation import checked_path
+
+logger = logging.getLogger(__name__)
 
 INPUT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 _READ_ERRORS = (OSError, EOFError, zlib.error, pyarrow.ArrowException)
@@ -29,7 +34,8 @@ class Shard(NamedTuple):
         file: path of the file.
         start: index of the first row, from 0; blank lines of a JSONL file are not counted.
         rows: number of rows.
-        offset: of the first row in the unzipped file, in bytes; 0 for a Parquet file.
+        offset: of the first row in the unzipped file, in bytes; 0 for a Parquet file or a folder in BEIR format.
+        run, split: as in `Candidates`, for a folder in BEIR format; "" for None.
     """
 
     number: int
@@ -37,6 +43,13 @@ class Shard(NamedTuple):
     start: int
     rows: int
     offset: int = 0
+    run: str = ""
+    split: str = ""
+
+    @property
+    def candidates(self) -> Candidates:
+        """Where the documents of a folder in BEIR format come from."""
+        return Candidates(Path(self.run) if self.run else None, self.split or None)
 
 
 class ShardPlan(NamedTuple):
@@ -52,22 +65,28 @@ class ShardPlan(NamedTuple):
         return sum(shard.rows for shard in self.shards)
 
 
-def plan_shards(path: Path, slice_rows: int) -> ShardPlan:
+def plan_shards(path: Path, slice_rows: int, candidates: Candidates | None = None) -> ShardPlan:
     """The shards of a file, or of all files in a folder in the order of their names.
 
     Args:
         path: a .parquet, .jsonl or .jsonl.gz file, or a folder of them; names that begin with "." or "_" are ignored.
+            Or a folder in BEIR format, which has corpus.jsonl.
         slice_rows: the maximum number of rows in a shard; shards of long rows are smaller.
+        candidates: only for a folder in BEIR format.
 
     Raises:
         InputError: the input does not exist, cannot be read, or contains no rows.
     """
+    if path.is_dir() and find_beir_file(path, "corpus.jsonl") is not None:
+        return _plan_beir(path.absolute(), slice_rows, candidates or Candidates())
+    if candidates is not None:
+        raise InputError(f"--run and --split need a folder in BEIR format, which has corpus.jsonl; {path} is none")
     shards: list[Shard] = []
     digest = 0
     for file in _input_files(path):
         try:
             found, checksum = (_plan_parquet if _is_parquet(file) else _plan_jsonl)(file, slice_rows)
-        except _READ_ERRORS as error:
+        except (*_READ_ERRORS, InputError) as error:
             raise InputError(f"{file} cannot be read: {first_line(error)}") from error
         shards += [shard._replace(number=number) for number, shard in enumerate(found, start=len(shards))]
         digest = zlib.crc32(f"{file.name} {checksum}".encode(), digest)
@@ -76,11 +95,28 @@ def plan_shards(path: Path, slice_rows: int) -> ShardPlan:
     return ShardPlan(shards, f"{digest:08x}", path.name)
 
 
+def _plan_beir(folder: Path, slice_rows: int, candidates: Candidates) -> ShardPlan:
+    run = None if candidates.run is None else checked_path(candidates.run).absolute()
+    beir = BeirRows(folder, Candidates(run, candidates.split))
+    beir.log(folder)
+    sizes = beir.shard_sizes(slice_rows, _MAX_SHARD_BYTES)
+    starts = accumulate(sizes, initial=0)
+    shards = [
+        Shard(number, str(folder), start, rows, run=str(run or ""), split=candidates.split or "")
+        for number, (start, rows) in enumerate(zip(starts, sizes, strict=False))
+    ]
+    return ShardPlan(shards, f"{beir.checksum():08x}", folder.name)
+
+
 def _input_files(path: Path) -> list[Path]:
     if path.is_dir():
         folder = path.absolute()
-        found = [file for suffix in INPUT_SUFFIXES for file in folder.rglob(f"*{suffix}") if file.is_file()]
-        return sorted(file for file in found if all(part[0] not in "._" for part in file.relative_to(folder).parts))
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        visible = [file for file in files if all(part[0] not in "._" for part in file.relative_to(folder).parts)]
+        found = [file for file in visible if file.name.endswith(INPUT_SUFFIXES)]
+        if others := [file.name for file in visible if not file.name.endswith(INPUT_SUFFIXES)]:
+            logger.warning("%s: %d files with other endings are not read, such as %s", path, len(others), others[0])
+        return found
     if not path.is_file():
         raise InputError(f"there is no file or folder {str(path)!r}")
     if not path.name.endswith(INPUT_SUFFIXES):
@@ -118,6 +154,8 @@ def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     checksum = end = offset = start = rows = 0
     with opened(file) as stream:
         for line in stream:
+            if not rows and not shards:
+                _check_is_object(line)
             if rows == slice_rows or (rows and end + len(line) - offset > _MAX_SHARD_BYTES):
                 shards.append(Shard(0, str(file), start, rows, offset))
                 start, rows, offset = start + rows, 0, end
@@ -129,11 +167,21 @@ def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     return shards, checksum
 
 
+def _check_is_object(line: bytes) -> None:
+    """Refuse an array, or an object in several lines: each of its lines would be a row with an error."""
+    if (content := line_content(line).strip()) == b"{" or content.startswith(b"["):
+        raise InputError(
+            "rows must be one JSON object per line, but it begins with an array, or with an object in several lines; "
+            "convert it, for example by jq -c '.[]'"
+        )
+
+
 class ShardReader:
     """Reads shards of any files; shards of a file in ascending order take one pass over it. Not thread-safe."""
 
     def __init__(self) -> None:
         self._parquet: _ParquetRows | None = None
+        self._beir: tuple[tuple[str, Candidates], BeirRows] | None = None
 
     def rows(self, shard: Shard) -> list[object]:
         """The rows of a shard, for `pairs_of`; an InputError instead of a line that is not a JSON object.
@@ -142,7 +190,9 @@ class ShardReader:
             InputError: the file has changed since the shards were planned, or cannot be read.
         """
         try:
-            if not _is_parquet(Path(shard.file)):
+            if Path(shard.file).is_dir():
+                rows = self._beir_rows(shard)
+            elif not _is_parquet(Path(shard.file)):
                 rows = list(_jsonl_rows(shard))
             else:
                 if self._parquet is None or not self._parquet.is_before(shard):
@@ -153,6 +203,12 @@ class ShardReader:
         if len(rows) != shard.rows:
             raise InputError(f"{shard.file} has changed during the run: {len(rows)} rows instead of {shard.rows}")
         return rows
+
+    def _beir_rows(self, shard: Shard) -> list[object]:
+        key = (shard.file, shard.candidates)
+        if self._beir is None or self._beir[0] != key:
+            self._beir = key, BeirRows(Path(shard.file), shard.candidates)
+        return self._beir[1].rows(shard.start, shard.rows)
 
 
 def _jsonl_rows(shard: Shard) -> Iterator[object]:

@@ -12,6 +12,7 @@ from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_count
 
 if TYPE_CHECKING:
+    from onelogit.bulk.beir_rows import Candidates
     from onelogit.bulk.job import BulkEngine, RunSummary
 
 SUMMARY = "rerank all queries of Parquet or JSONL files; exit code 1 if pairs have errors"
@@ -20,7 +21,9 @@ ENGINES = ("local", "vllm", "remote")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("input", help=".parquet, .jsonl or .jsonl.gz file, or a folder of them")
+    parser.add_argument(
+        "input", help=".parquet, .jsonl or .jsonl.gz file, a folder of them, or a folder in BEIR format"
+    )
     parser.add_argument("output", help="folder for the results; an interrupted run continues from the results in it")
     parser.add_argument("--model", help="hub id, folder, or url of a server")
     parser.add_argument(
@@ -28,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     rows_help = "maximum rows that are scored and written together (default: %(default)s)"
     parser.add_argument("--slice-rows", type=int, metavar="N", default=1000, help=rows_help)
+    run_help = "TREC run file with the documents to rank (default: the judged documents, or all)"
+    beir = parser.add_argument_group("a folder in BEIR format")
+    beir.add_argument("--run", type=Path, metavar="FILE", help=run_help)
+    beir.add_argument("--split", metavar="NAME", help="judgements in qrels/ to use (default: test, or the only file)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     add_json_option(parser)
     add_server_options(parser)
@@ -60,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
             engine=_engine(options),
             slice_rows=options.slice_rows,
             is_overwriting=options.overwrite,
+            candidates=_candidates(options),
         )
     except KeyboardInterrupt:
         change = " without --overwrite" if options.overwrite else ""
@@ -89,6 +97,14 @@ def _print(summary: "RunSummary", options: argparse.Namespace) -> None:
     out.print(f"{written}{errors if summary.errors else ''}.", markup=False)
     for line in lines:
         out.print(f"  {line}", markup=False)
+
+
+def _candidates(options: argparse.Namespace) -> "Candidates | None":
+    from onelogit.bulk.beir_rows import Candidates  # noqa: PLC0415  not for --help
+
+    if options.run is not None and options.split is not None:
+        raise InputError("--run names the documents to rank, and --split the judgements they come from; pass only one")
+    return None if options.run is options.split is None else Candidates(options.run, options.split)
 
 
 def _engine(options: argparse.Namespace) -> "BulkEngine":

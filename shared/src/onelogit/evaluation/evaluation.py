@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from onelogit.errors import InputError
 from onelogit.evaluation.bootstrap import MeanEstimate, estimate_means
-from onelogit.evaluation.data.bad_lines import SkippedItems
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.evaluation.metrics import Metric, MetricValues, Ranking, compute_metrics, shuffled
 from onelogit.evaluation.pairwise import PairwiseComparison, compare_pairs
 from onelogit.evaluation.scoring import SystemRun
 from onelogit.evaluation.systems import FIRST_STAGE, RANDOM_ORDER
+from onelogit.io.bad_lines import SkippedItems
 
 RANDOM_ORDERS = 5
 _ALL_CANDIDATES = Metric("candidates", "R", 2**31)

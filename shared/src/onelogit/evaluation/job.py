@@ -7,7 +7,6 @@ from pathlib import Path
 
 from onelogit.errors import InputError, check_packages
 from onelogit.evaluation.bm25 import with_candidates
-from onelogit.evaluation.data.bad_lines import BadLines
 from onelogit.evaluation.data.beir import read_beir, with_run
 from onelogit.evaluation.data.dataset import Dataset
 from onelogit.evaluation.data.jsonl import read_jsonl
@@ -21,6 +20,7 @@ from onelogit.evaluation.run_file import check_is_run_file
 from onelogit.evaluation.scoring import score_systems
 from onelogit.evaluation.systems import build_systems, check_instruction_fields
 from onelogit.io.atomic_write import atomic_file
+from onelogit.io.bad_lines import BadLines
 from onelogit.io.outputs import check_plot, check_writable, locked
 from onelogit.model_spec import ModelSpec
 from onelogit.validation import check_text, checked_count

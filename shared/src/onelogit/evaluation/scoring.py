@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from onelogit.errors import InputError, LogitError
-from onelogit.evaluation.data.bad_lines import BadLines
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.evaluation.metrics import Ranking, sort_by_logit
 from onelogit.evaluation.run_file import ModelInfo, RunFile, ScoredQuery
 from onelogit.evaluation.systems import Identity, System, redact_credentials
+from onelogit.io.bad_lines import BadLines
 from onelogit.io.progress import progress_bar, waiting
 from onelogit.registry import AnyReranker, open_spec
 

@@ -103,11 +103,24 @@ def listed_documents(fields: Mapping[str, Any]) -> Any:
     Without such a list, they are the row's positive documents and then its negative ones, as in training data.
     """
     listed = first_of(fields, LIST_NAMES)
-    if listed is not None:
-        return listed
+    parts = [part for part in _training_documents(fields) if part is not None]
+    return [document for part in parts for document in part] if listed is None and parts else listed
+
+
+def _training_documents(fields: Mapping[str, Any]) -> list[list[Any] | None]:
+    """The positive and the negative documents of a row."""
     parts = [first_of(fields, names) for names in (POSITIVE_NAMES, NEGATIVE_NAMES)]
-    found = [part if isinstance(part, list) else [part] for part in parts if part is not None]
-    return [document for part in found for document in part] if found else None
+    return [part if isinstance(part, list | None) else [part] for part in parts]
+
+
+def labels_of(fields: Mapping[str, Any]) -> Any:
+    """The `labels` of a row's documents; without them, 1 for each positive document and 0 for each negative one.
+
+    None if the row has neither.
+    """
+    if fields.get("labels") is not None or first_of(fields, LIST_NAMES) is not None:
+        return fields.get("labels")
+    return [label for label, part in zip((1, 0), _training_documents(fields), strict=True) for _ in part or ()] or None
 
 
 def text_of(fields: Mapping[str, Any], name: str, *, is_blank_allowed: bool = True) -> str:

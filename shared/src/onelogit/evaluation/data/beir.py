@@ -1,22 +1,17 @@
 """A folder in BEIR format -> Dataset. It holds corpus.jsonl, queries.jsonl and qrels/*.tsv, each plain or gzipped."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from onelogit.errors import InputError
-from onelogit.evaluation.data.bad_lines import BadLines, checked_id
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.evaluation.data.jsonl import NO_RELEVANT_DOCUMENT, other_fields
-from onelogit.evaluation.data.trec import read_judgements, read_run
-from onelogit.io.lines import TextLine
-from onelogit.io.text_fields import document_of, text_of
-from onelogit.io.text_files import find_beir_file, read_lines
-
-Value = TypeVar("Value")
-
-_JUDGEMENT_ENDINGS = (".tsv", ".tsv.gz", ".qrels", ".qrels.gz")
+from onelogit.io.bad_lines import BadLines
+from onelogit.io.beir import judgements_path, query_text_of, read_corpus, read_queries
+from onelogit.io.text_fields import QUERY_ID_NAMES
+from onelogit.io.trec import read_judgements, read_run
 
 
 def read_beir(
@@ -35,9 +30,9 @@ def read_beir(
     Raises:
         InputError: a file is missing, or there is no document, query or judgement.
     """
-    documents = _by_id(folder, "corpus.jsonl", document_of, "documents", bad_lines)
-    queries = _by_id(folder, "queries.jsonl", _query, "queries", bad_lines)
-    path = _judgements_path(folder, split)
+    documents = read_corpus(folder, bad_lines)
+    queries = read_queries(folder, bad_lines, _query)
+    path = judgements_path(folder, split)
     judgements = read_judgements(path, queries, documents, bad_lines)
     changed_labels = {} if changed is None else read_judgements(changed, queries, documents, bad_lines)
     labelled = [
@@ -74,51 +69,7 @@ def with_run(dataset: Dataset, run: Path, bad_lines: BadLines) -> Dataset:
     return replace(dataset, queries=queries, first_stage=f"the run {run.name}")
 
 
-def _by_id(
-    folder: Path, name: str, read: Callable[[dict[str, Any]], Value], kind: str, bad_lines: BadLines
-) -> dict[str, Value]:
-    path = find_beir_file(folder, name)
-    if path is None:
-        raise InputError(
-            f"{folder} has no {name}; a folder in BEIR format has corpus.jsonl, queries.jsonl and qrels/*.tsv"
-        )
-    values: dict[str, Value] = {}
-
-    def read_line(line: TextLine) -> None:
-        fields = line.fields()
-        id = checked_id(fields.get("_id"), '"_id"')
-        if id in values:
-            raise InputError(f"the id {id!r} occurs twice")
-        values[id] = read(fields)
-
-    bad_lines.read_each(kind, read_lines(path), read_line)
-    if not values:
-        raise InputError(f"{path} contains no {kind}")
-    return values
-
-
-def _query(fields: dict[str, Any]) -> LabelledQuery:
+def _query(id: str, fields: Mapping[str, Any]) -> LabelledQuery:
     return LabelledQuery(
-        id=checked_id(fields["_id"], '"_id"'),
-        text=text_of(fields, "text", is_blank_allowed=False),
-        labels={},
-        fields=other_fields(fields, {"_id", "text"}),
+        id=id, text=query_text_of(fields), labels={}, fields=other_fields(fields, {"_id", "text", *QUERY_ID_NAMES})
     )
-
-
-def _judgements_path(folder: Path, split: str | None) -> Path:
-    files = [file for place in (folder / "qrels", folder) if place.is_dir() for file in sorted(place.iterdir())]
-    by_split = {
-        file.name.partition(".")[0]: file
-        for file in reversed(files)
-        if file.is_file() and file.name.endswith(_JUDGEMENT_ENDINGS)
-    }
-    splits = ", ".join(sorted(by_split))
-    if not by_split:
-        raise InputError(f"{folder} has no judgements; put query-id, corpus-id and score into qrels/test.tsv")
-    if split is None and len(by_split) > 1 and "test" not in by_split:
-        raise InputError(f"{folder} has judgements for {splits}; name one of them as --split")
-    wanted = split or ("test" if "test" in by_split else next(iter(by_split)))
-    if wanted not in by_split:
-        raise InputError(f"{folder} has no judgements for {wanted!r}, only for {splits}")
-    return by_split[wanted]

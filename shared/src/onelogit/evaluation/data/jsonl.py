@@ -1,18 +1,28 @@
 """A JSONL file of queries, each with its documents and their labels -> Dataset."""
 
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from onelogit.errors import InputError
-from onelogit.evaluation.data.bad_lines import BadLines, checked_id, checked_label
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
+from onelogit.io.bad_lines import BadLines, checked_id, checked_label
 from onelogit.io.lines import TextLine
-from onelogit.io.text_fields import document_of, text_of
+from onelogit.io.text_fields import (
+    QUERY_ID_NAMES,
+    UnreadFields,
+    document_id_of,
+    document_of,
+    labels_of,
+    listed_documents,
+    query_of,
+    text_of,
+)
 from onelogit.io.text_files import read_lines
 from onelogit.validation import check_text
 
-_KNOWN_FIELDS = {"query", "query_id", "documents", "labels", "changed_labels"}
+_KNOWN_FIELDS = {"query", "_id", "id", *QUERY_ID_NAMES}  # of those that may be texts
 NO_RELEVANT_DOCUMENT = "no document is relevant to it"
 
 
@@ -20,10 +30,10 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
     """A dataset of queries, each with its documents as candidates, in their order.
 
     Args:
-        path: one JSON object per line, with `query`, `documents` (texts, or objects with `id` and `text`) and `labels`,
-            an integer for each document. Optional: `changed_labels`, the labels under another instruction, and
-            `query_id`, by default the number of the line, not counting blank lines. Other fields that are text or
-            numbers describe the query.
+        path: one JSON object per line, with `query`, `documents` (texts, or objects as in `document_of`) and `labels`,
+            an integer for each document; or with `query`, `positive` and `negative`. Optional: `changed_labels`, the
+            labels under another instruction, and `query_id`, by default the number of the line, not counting blank
+            lines. Other fields that are text or numbers describe the query. Names of ids are those of `text_fields`.
         bad_lines: collects lines that are not such an object.
 
     Raises:
@@ -31,10 +41,10 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
     """
     documents: dict[str, str] = {}
     queries: dict[str, LabelledQuery] = {}
-    numbers = count(1)
+    numbers, unread = count(1), UnreadFields()
 
     def read(line: TextLine) -> None:
-        query, texts = _query(line, str(next(numbers)))
+        query, texts = _query(line, str(next(numbers)), unread)
         if query.id in queries:
             raise InputError(f"the query id {query.id!r} occurs twice")
         for id, text in texts.items():
@@ -44,6 +54,7 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
         queries[query.id] = query
 
     bad_lines.read_each("queries", read_lines(path), read)
+    unread.report(path)
     if not queries and not bad_lines.skipped:
         raise InputError(f"{path} contains no queries")
     kept = [query for query in queries.values() if query.relevant]
@@ -60,7 +71,7 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
     )
 
 
-def other_fields(fields: dict[str, Any], known: set[str]) -> dict[str, str]:
+def other_fields(fields: Mapping[str, Any], known: set[str]) -> dict[str, str]:
     """The fields, including those in the object `metadata`, that are text or numbers and not in `known`."""
     metadata = fields.get("metadata")
     found = {**(metadata if isinstance(metadata, dict) else {}), **fields}
@@ -71,15 +82,16 @@ def other_fields(fields: dict[str, Any], known: set[str]) -> dict[str, str]:
     }
 
 
-def _query(line: TextLine, default_id: str) -> tuple[LabelledQuery, dict[str, str]]:
+def _query(line: TextLine, default_id: str, unread: UnreadFields) -> tuple[LabelledQuery, dict[str, str]]:
     fields = line.fields()
-    id = checked_id(fields.get("query_id", default_id), '"query_id"')
-    documents = _documents(fields.get("documents"), id)
+    text, given_id = query_of(fields)
+    id = checked_id(default_id if given_id is None else given_id, '"query_id"')
+    documents = _documents(listed_documents(fields), id, unread)
     changed = fields.get("changed_labels")
     query = LabelledQuery(
         id=id,
-        text=text_of(fields, "query", is_blank_allowed=False),
-        labels=_labels(fields.get("labels"), documents, "labels"),
+        text=text_of({"query": text} if "query" in fields else {}, "query", is_blank_allowed=False),
+        labels=_labels(labels_of(fields), documents, "labels"),
         changed_labels=None if changed is None else _labels(changed, documents, "changed_labels"),
         candidates=tuple(documents),
         fields=other_fields(fields, _KNOWN_FIELDS),
@@ -87,14 +99,17 @@ def _query(line: TextLine, default_id: str) -> tuple[LabelledQuery, dict[str, st
     return query, documents
 
 
-def _documents(given: object, query_id: str) -> dict[str, str]:
+def _documents(given: object, query_id: str, unread: UnreadFields) -> dict[str, str]:
     """Texts by id, in the given order."""
     if not isinstance(given, list) or not given:
         raise InputError('"documents" must be a list of at least one document')
     documents: dict[str, str] = {}
     for number, each in enumerate(given, start=1):
         if isinstance(each, dict):
-            documents[checked_id(each.get("id"), "the document id")] = document_of(each)
+            unread.count(each)
+            id = document_id_of(each)
+            id = f"{query_id}/{number}" if id is None else checked_id(id, "the document id")
+            documents[id] = document_of(each)
         else:
             check_text(each, "a document")
             documents[f"{query_id}/{number}"] = each

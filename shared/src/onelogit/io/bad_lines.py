@@ -8,6 +8,8 @@ from onelogit.errors import InputError
 from onelogit.io.lines import TextLine, shortened
 from onelogit.validation import check_text
 
+_ADVICE = "; correct it, or pass --skip-bad to skip it"
+
 
 class SkippedItems(NamedTuple):
     """The number of skipped items of one kind, and the first problem."""
@@ -19,11 +21,12 @@ class SkippedItems(NamedTuple):
 class BadLines:
     """Counts malformed lines, unknown ids, and queries that cannot be scored, by kind, in `skipped`.
 
-    If it is not skipping, the first one raises an error instead.
+    If it is not skipping, the first one raises an error instead, which ends in the advice.
     """
 
-    def __init__(self, *, is_skipping: bool = False) -> None:
+    def __init__(self, *, is_skipping: bool = False, advice: str = _ADVICE) -> None:
         self._is_skipping = is_skipping
+        self._advice = advice
         self.skipped: dict[str, SkippedItems] = {}
 
     def read_each(self, kind: str, lines: Iterable[TextLine], read: Callable[[TextLine], None]) -> None:
@@ -48,7 +51,7 @@ class BadLines:
         """
         message = f"{place}: {problem}"
         if not self._is_skipping:
-            raise InputError(f"{message}; correct it, or pass --skip-bad to skip it")
+            raise InputError(message + self._advice)
         before = self.skipped.get(kind, SkippedItems(0, message))
         self.skipped[kind] = before._replace(count=before.count + 1)
 

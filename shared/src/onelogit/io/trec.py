@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from onelogit.errors import InputError
-from onelogit.evaluation.data.bad_lines import BadLines, checked_id, checked_label
+from onelogit.io.bad_lines import BadLines, checked_id, checked_label
 from onelogit.io.lines import TextLine
 from onelogit.io.text_files import read_lines
 
