@@ -2,9 +2,11 @@
 
 import asyncio
 import inspect
+from dataclasses import replace
 
 import pytest
 from haystack import Document, Pipeline
+from haystack.components.joiners import DocumentJoiner
 from haystack.core.errors import DeserializationError
 from haystack.utils import ComponentDevice, Secret
 
@@ -133,6 +135,21 @@ def test_scores_have_the_requested_scale():
     assert [document.score for document in raw] == [document.meta["relevance_logit"] for document in raw]
     assert as_declared == raw
     assert all(0 < document.score < 1 for document in scaled)
+
+
+def test_a_text_is_no_scale():
+    with pytest.raises(InputError, match="scale_score must be True or False, not 'false'"):
+        OnelogitRanker(DEMO_MODEL).run(QUERY, DOCUMENTS, scale_score="false")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["concatenate", "merge", "reciprocal_rank_fusion", "distribution_based_rank_fusion"])
+def test_a_joiner_recognises_reranked_documents(mode: str):
+    first, second = DOCUMENTS[:2], OnelogitRanker(DEMO_MODEL).run(QUERY, DOCUMENTS[1:])["documents"]
+    scored = [replace(document, score=0.5) for document in first]
+
+    joined = DocumentJoiner(join_mode=mode).run([scored, second])["documents"]
+
+    assert sorted(document.id for document in joined) == ["banana", "beijing", "paris"]
 
 
 def test_falsy_options_of_a_run_are_used():

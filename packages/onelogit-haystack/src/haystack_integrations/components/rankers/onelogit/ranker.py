@@ -90,12 +90,12 @@ class OnelogitRanker:
         self.top_k = plain(top_k, "top_k")
         self.score_threshold = plain(score_threshold, "score_threshold")
         self.instruction = _text("instruction", instruction)
-        self.scale_score = plain(scale_score, "scale_score")
+        self.scale_score = _flag("scale_score", scale_score)
         self.meta_fields_to_embed = _names("meta_fields_to_embed", meta_fields_to_embed)
         self.embedding_separator = _text("embedding_separator", embedding_separator) or ""
-        self.deduplicate = plain(deduplicate, "deduplicate")
+        self.deduplicate = _flag("deduplicate", deduplicate)
         self.on_error = on_error
-        self.progress_bar = plain(progress_bar, "progress_bar")
+        self.progress_bar = bool(_flag("progress_bar", progress_bar))
         self.url = _text("url", url)
         self.protocol = protocol
         self.api_key = _secret("api_key", api_key)
@@ -188,7 +188,7 @@ class OnelogitRanker:
     ) -> RankRequest:
         top_k = self.top_k if top_k is None else top_k
         check_top_n(top_k, "top_k")
-        scale_score = self.scale_score if scale_score is None else scale_score
+        scale_score = self.scale_score if scale_score is None else _flag("scale_score", scale_score)
         fields, separator = self.meta_fields_to_embed, self.embedding_separator
         return RankRequest(
             query=query,
@@ -239,6 +239,13 @@ def _text(name: str, value: object) -> str | None:
     if text is not None and not isinstance(text, str):
         raise InputError(f"{name} must be a string, not {text!r}")
     return text
+
+
+def _flag(name: str, value: object) -> bool | None:
+    flag = plain(value, name)
+    if flag not in (None, True, False):  # a string such as "false" is true
+        raise InputError(f"{name} must be True or False, not {flag!r}")
+    return None if flag is None else bool(flag)
 
 
 def _names(name: str, values: object) -> list[str]:
