@@ -123,13 +123,6 @@ def test_weights_of_other_shapes_are_a_clear_error(checkpoint: Callable[..., Tin
         Reranker.load(folder)
 
 
-def test_an_adapter_without_its_model_is_refused_with_advice(tmp_path: Path):
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-
-    with pytest.raises(CheckpointError, match=r"not a model; merge it into its model with `merge_and_unload\(\)`"):
-        Reranker.load(tmp_path)
-
-
 def test_a_checkpoint_without_a_tokenizer_is_a_clear_error(checkpoint: Callable[..., Tiny]):
     folder = checkpoint(NAME).folder
     for file in folder.glob("tokenizer*"):

@@ -1,6 +1,7 @@
 """A model's id or path -> its folder, the texts of its small files, and the file of each tensor. No torch."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from glob import escape
@@ -20,6 +21,7 @@ _OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _INDEX = "model.safetensors.index.json"
 _TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _NOT_TEXTS = ("tokenizer.json", "vocab.json", _INDEX)
 
 
@@ -96,18 +98,32 @@ def read_texts(folder: Path) -> dict[str, str]:
     """The text of each small file, by its path in the folder.
 
     Raises:
-        CheckpointError: the folder is not a checkpoint or only a PEFT adapter, or a file is not UTF-8.
+        CheckpointError: the folder is not a checkpoint, or contains a PEFT adapter, or a file is not UTF-8.
     """
+    _refuse_adapter(folder)
     files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
     texts = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
-    if "config.json" not in texts and "adapter_config.json" in texts:
-        raise CheckpointError(
-            f"{folder} is a PEFT adapter (LoRA), not a model; merge it into its model with `merge_and_unload()` of "
-            "peft, save the result with the tokenizer, and use that folder"
-        )
     if "config.json" not in texts:
         raise CheckpointError(f"{folder} has no config.json, so it is not a checkpoint")
     return texts
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Refuse a PEFT adapter, alone or beside a model: transformers applies it to the weights if peft is installed."""
+    found = [name for name in _ADAPTER_FILES if (folder / name).is_file()]
+    if not found:
+        return
+    file = folder / _ADAPTER_FILES[0]
+    content = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    base = re.search(r'"base_model_name_or_path"\s*:\s*"([^"]+)"', content)
+    adapter = f"a PEFT adapter (LoRA){f' of {base.group(1)}' if base else ''}"
+    merging = "merge it into its model with `merge_and_unload()` of peft, save the result with the tokenizer, and use "
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is {adapter}, not a model; {merging}that folder")
+    raise CheckpointError(
+        f"{folder} contains {adapter} beside a model, and no file tells whether the model's weights contain it; "
+        f"if they do, remove {' and '.join(found)}; if not, {merging}that folder"
+    )
 
 
 def files_of_tensors(folder: Path) -> dict[str, Path]:
@@ -116,6 +132,7 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
     Raises:
         CheckpointError: weights are missing, damaged, or pickled.
     """
+    _refuse_adapter(folder)
     index, file = folder / _INDEX, folder / "model.safetensors"
     if index.is_file():
         return _indexed_files(index)
@@ -125,7 +142,14 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
                 f"{folder} has pickled weights (.bin), which are not supported because they can run code; save them as "
                 "safetensors with model.save_pretrained(folder) of transformers"
             )
-        raise CheckpointError(f"{folder} has no weights (model.safetensors)")
+        if shards := sorted(each.name for each in folder.glob("*-of-*.safetensors")):
+            raise CheckpointError(
+                f"{folder} has shards ({shards[0]} ...), but no {_INDEX}, which names the shard of each tensor; copy "
+                "it from the original"
+            )
+        other = [each.name for each in folder.glob("*.safetensors")]
+        found = f"; {', '.join(sorted(other))} is another file" if other else ""
+        raise CheckpointError(f"{folder} has no weights (model.safetensors){found}")
     try:
         with safe_open(file, framework="np") as tensors:
             return dict.fromkeys(tensors.keys(), file)

@@ -12,6 +12,7 @@ from onelogit.checkpoints.head_weights import HeadRows, read_head_rows, read_mod
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
+from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.checkpoints.weights import load_model
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
 from onelogit.model_spec import ModelSpec
@@ -69,7 +70,8 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     tokenizer = load_tokenizer(found.folder, options)
     recipe = _with_token_ids(found.recipe, tokenizer)
     folder = fetch_weights(found).folder
-    files_of_tensors(folder)  # raises for missing or damaged files, before transformers reads them
+    # Raises for missing, damaged or unmerged weights, before transformers reads them.
+    wrapped_names(files_of_tensors(folder), folder)
     head_rows = None
     layers = None if chain is None else read_module_layers(folder, chain)
     if recipe.chat_template is not None and chain is None:  # a decoder

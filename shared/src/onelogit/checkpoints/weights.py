@@ -12,6 +12,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Pretrain
 
 from onelogit.checkpoints.device import find_device, find_device_map, find_dtype, is_quantised
 from onelogit.checkpoints.head_weights import stored_dtype
+from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, first_line
 from onelogit.options import LoadOptions
 
@@ -60,6 +62,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
 def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **further: object) -> Any:
     """The model. Missing weights are an error: transformers fills them with random numbers and only warns."""
     further |= {name: options.get(name) for name in ("trust_remote_code", "attn_implementation", "quantization_config")}
+    further["key_mapping"] = wrapped_names(files_of_tensors(folder), folder) or None
     given = {name: value for name, value in further.items() if value is not None}
     try:
         with _without_load_report():
@@ -69,6 +72,8 @@ def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **fur
             raise CheckpointError(f"the shapes of weights in {folder} differ from its config.json") from error
         raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if "key_mapping" in given and hasattr(model, "_weight_conversions"):
+        del model._weight_conversions  # with which save_pretrained would write the wrappers again
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}")
     return model

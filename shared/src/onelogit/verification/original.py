@@ -20,9 +20,11 @@ from transformers import (
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit.checkpoints.device import find_device_map, is_quantised
+from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.loader import load_config
 from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
+from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
 from onelogit.model_spec import ModelSpec
@@ -165,6 +167,8 @@ class OriginalModel:
         device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
         passed_on = {name: options[name] for name in _TRANSFORMERS_OPTIONS if options.get(name) is not None}
         passed_on |= {"dtype": getattr(torch, options["dtype"]), "device_map": device_map}
+        if wrapped := wrapped_names(files_of_tensors(folder), folder):
+            passed_on["key_mapping"] = wrapped
         if self.is_chain:
             with optional_import("sentence_transformers"):
                 from sentence_transformers import CrossEncoder  # noqa: PLC0415
