@@ -37,7 +37,7 @@ class _PromptOptions(TypedDict, total=False):
 class SourceOptions(TypedDict, total=False):
     """Options of finding a model's files; see `LoadOptions`."""
 
-    recipe: Recipe | dict[str, Any] | None
+    recipe: Recipe | dict[str, Any] | str | None
     revision: str | None
     token: str | bool | None
     cache_dir: str | os.PathLike[str] | None
@@ -78,7 +78,9 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
     Attributes:
         device: "cpu", "cuda", "cuda:1" or "mps"; by default the fastest device of this machine.
         dtype: "bfloat16", "float16" or "float32", of the backbone; by default the checkpoint's, if the device has it.
-        recipe: replaces the recipe of the model's files or family; a `Recipe`, or the dictionary of `recipe_fields`.
+        recipe: replaces the recipe of the model's files: the name of a family, such as "qwen3-reranker"; a `Recipe`, or
+            the dictionary of `recipe_fields`; or a family's name and what differs, such as `{"family":
+            "qwen3-reranker", "default_instruction": "..."}`.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; by default the token of the hub's login.
         cache_dir: folder of downloaded models; by default the hub's own (the environment variable HF_HUB_CACHE).

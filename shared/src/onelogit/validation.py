@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from onelogit.errors import InputError
-from onelogit.recipes.recipe import Recipe, recipe_from
+from onelogit.recipes.recipe import Recipe
 
 Choice = TypeVar("Choice", bound=str | None)
 
@@ -139,17 +139,3 @@ def checked_choice(name: str, value: Choice, choices: object) -> Choice:
     if value is not None and value not in get_args(choices):
         raise InputError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}")
     return value
-
-
-def checked_recipe(recipe: Recipe | Mapping[str, Any] | None) -> Recipe | None:
-    """Return the recipe; a dictionary of its fields becomes a Recipe.
-
-    Raises:
-        InputError: it is of another type.
-        RecipeError: as `recipe_from`.
-    """
-    if isinstance(recipe, Mapping):
-        return recipe_from(recipe)
-    if recipe is not None and not isinstance(recipe, Recipe):
-        raise InputError(f"recipe must be a Recipe, or its fields as a dictionary, not a {type(recipe).__name__}")
-    return recipe

@@ -23,9 +23,10 @@ from onelogit.errors import RecipeError, UnsupportedModelError
 from onelogit.model_spec import ModelSpec
 from onelogit.prompts.template import check_template
 from onelogit.recipes.families import FAMILIES
+from onelogit.recipes.lookup import recipe_of
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 from onelogit.recipes.templates import PLAIN_TEMPLATE
-from onelogit.validation import checked_path, checked_recipe
+from onelogit.validation import checked_path
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def resolve_model(spec: ModelSpec) -> ResolvedModel:
         RecipeError: as `resolve_recipe`.
         InputError: the recipe in the options is invalid, or a local folder is given a revision.
     """
-    given = checked_recipe(spec.options.get("recipe"))
+    given = recipe_of(spec.options.get("recipe"))
     folder = find_folder(str(spec.model), spec.options, with_weights=False)
     texts = read_texts(folder)
     return ResolvedModel(spec, folder, texts, *resolve_recipe(str(spec.model), texts, given))

@@ -70,7 +70,7 @@ def _model(options: argparse.Namespace) -> str:
 
 
 def _check_labels(options: argparse.Namespace, tokens: list[str | int]) -> None:
-    for name in ("chat_template", "instruction", "activation", "max_tokens", "verify"):
+    for name in ("recipe", "chat_template", "instruction", "activation", "max_tokens", "verify"):
         if getattr(options, name) not in (None, False):
             raise InputError(f"--{name.replace('_', '-')} does not apply to several labels, which are not a reranker")
     if len(set(tokens)) < len(tokens):

@@ -12,6 +12,7 @@ from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_m
 from onelogit.errors import InputError, RecipeError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
+from onelogit.recipes.lookup import family_recipe, recipe_of
 from onelogit.recipes.recipe import Activation, Recipe
 
 METHODS = ("from_2_way_softmax", "no_post_processing")
@@ -66,6 +67,8 @@ def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "t
     group.add_argument("--max-tokens", type=int, metavar="N", help="maximum length of a prompt (default: the model's)")
     group.add_argument("--compile", action="store_true", help="compile the layers with PyTorch")
     group.add_argument("--trust-remote-code", action="store_true", help="allow the checkpoint's own Python code to run")
+    help_text = "name of a family, such as qwen3-reranker, or a JSON file with a recipe's fields"
+    group.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_text)
     group.add_argument(
         "--classifier-from-tokens",
         "--classifier_from_tokens",
@@ -98,8 +101,8 @@ def model_spec(options: argparse.Namespace, model: str | None, extra: OpenOption
     given |= {name: getattr(options, name, None) for name in ("protocol", "path", "template", "raw_logits")}
     if model is not None:
         given["recipe"] = _given_recipe(options, model)
-    elif options.chat_template is not None or given_tokens(options) is not None:
-        name = "--classifier-from-tokens" if options.chat_template is None else "--chat-template"
+    elif given_names := _given_recipe_options(options):
+        name = given_names[0]
         raise InputError(
             f"{name} needs prompts that the client writes; name the model as well, and the server as --url"
         )
@@ -145,10 +148,17 @@ def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
     return tokens
 
 
+def _given_recipe_options(options: argparse.Namespace) -> list[str]:
+    """The given options that describe a recipe."""
+    names = ("recipe", "chat_template", "classifier_from_tokens")
+    return ["--" + name.replace("_", "-") for name in names if getattr(options, name, None) is not None]
+
+
 def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
+    names = _given_recipe_options(options)
+    if names == ["--recipe"] or not names:
+        return None if options.recipe is None else read_recipe(options.recipe)
     tokens = given_tokens(options)
-    if tokens is None and options.chat_template is None:
-        return None
     read_out = None if tokens is None else vllm_read_out(tokens, options.method)
     if tokens is not None and read_out is None:
         raise InputError(
@@ -157,7 +167,8 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
         )
     template = None if options.chat_template is None else _read_template(options.chat_template)
     try:
-        known = resolve_model(ModelSpec(model, options=hub_options(options))).recipe
+        given = None if options.recipe is None else read_recipe(options.recipe)
+        known = resolve_model(ModelSpec(model, options={**hub_options(options), "recipe": given})).recipe
     except RecipeError:
         if template is None:
             raise
@@ -176,6 +187,24 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
     elif known.read_out is not None:
         read_out = replace(read_out, scale=known.read_out.scale)
     return replace(known, chat_template=known.chat_template if template is None else template, read_out=read_out)
+
+
+def read_recipe(name_or_file: str) -> Recipe:
+    """The recipe of a family, by its name, or of a JSON file with the fields of `recipe_of`.
+
+    Raises:
+        InputError: the file cannot be read.
+        RecipeError: as `recipe_of`.
+    """
+    if not name_or_file.endswith(".json"):
+        return family_recipe(name_or_file)
+    try:
+        fields = json.loads(Path(name_or_file).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the recipe {name_or_file} cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"the recipe {name_or_file} must be a JSON object with the fields of a recipe")
+    return cast("Recipe", recipe_of(fields))
 
 
 def _read_template(path: Path) -> str:
