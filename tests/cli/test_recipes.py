@@ -29,4 +29,4 @@ def test_the_recipe_of_a_model_is_shown_with_its_origin(capsys: pytest.CaptureFi
 def test_a_model_without_a_known_recipe_is_an_error(
     capsys: pytest.CaptureFixture[str], checkpoint: Callable[..., Tiny]
 ):
-    assert "Pass recipe=" in failure(capsys, "recipes", checkpoint("chat").folder)
+    assert "pass recipe=" in failure(capsys, "recipes", checkpoint("chat").folder)

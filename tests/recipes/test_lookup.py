@@ -21,7 +21,7 @@ def test_every_family_is_found_by_its_name_and_by_its_models():
         assert all(family_recipe(name) is recipe for name in (recipe.family, *recipe.models))
 
 
-@pytest.mark.parametrize("name", ["qwen3-reranke", "qwen-reranker"])
+@pytest.mark.parametrize("name", ["qwen3-reranke", "qwen-reranker", "qwen3"])
 def test_an_unknown_family_is_refused_with_the_nearest_and_all_known_ones(name: str):
     with pytest.raises(RecipeError, match="did you mean 'qwen3-reranker'") as error:
         family_recipe(name)

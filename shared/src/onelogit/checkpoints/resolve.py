@@ -31,7 +31,8 @@ from onelogit.validation import checked_path
 logger = logging.getLogger(__name__)
 
 _ADVICE = (
-    "Pass recipe=Recipe(family=..., chat_template=..., read_out=ReadOut(true='yes', false='no'), source=...), with the "
+    "If it is a fine-tune of one of them, name that one: recipe='qwen3-reranker' (for a command: --recipe). Otherwise "
+    "pass recipe=Recipe(family=..., chat_template=..., read_out=ReadOut(true='yes', false='no'), source=...), with the "
     "prompt and the answer tokens of its model card (for a command: --chat-template, --classifier-from-tokens and "
     "--method)"
 )
@@ -100,7 +101,8 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     Args:
         model: hub id or path.
         texts: of the checkpoint's small files.
-        recipe: the caller's, used unchanged.
+        recipe: the caller's, used unchanged. But a known family's read-out is ignored if the checkpoint has a head of
+            its own, as a converted model or a fine-tuned classifier has.
 
     Raises:
         RecipeError: neither the files nor the table have a recipe for the model, or the recipe does not fit it.
@@ -108,7 +110,8 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     """
     _refuse_architecture(model, texts)
     try:
-        found = ResolvedRecipe(recipe, "the caller's recipe") if recipe is not None else _resolve(model, texts)
+        given = None if recipe is None else ResolvedRecipe(_fitted(recipe, texts), "the caller's recipe")
+        found = given or _resolve(model, texts)
         if found.recipe.chat_template is not None:
             check_template(found.recipe.chat_template)
     except UnsupportedModelError as error:
@@ -214,9 +217,18 @@ def _merge(metadata: RerankerMetadata, known: KnownFamily | None) -> ResolvedRec
     return ResolvedRecipe(replace(table, **changes), f"{metadata.files}; the rest by {known.because}")
 
 
+def _fitted(recipe: Recipe, texts: SmallFiles) -> Recipe:
+    is_known = any((known.family, known.read_out) == (recipe.family, recipe.read_out) for known in FAMILIES)
+    return replace(recipe, read_out=None) if is_known and _has_own_head(texts) else recipe
+
+
+def _has_own_head(texts: SmallFiles) -> bool:
+    return has_head(texts) and read_vllm_metadata(texts) is None  # vLLM's fields replace the head
+
+
 def _check_read_out(model: str, recipe: Recipe, texts: SmallFiles) -> None:
     architecture = read_architecture(texts)
-    has_own_head = has_head(texts) and read_vllm_metadata(texts) is None  # vLLM's fields replace the head
+    has_own_head = _has_own_head(texts)
     if has_own_head and recipe.read_out is not None:
         raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
     if not has_own_head and recipe.read_out is None:
@@ -249,9 +261,9 @@ def _unknown_message(texts: SmallFiles, metadata: RerankerMetadata | None) -> st
     if metadata is not None:
         return (
             f"it is a decoder with its own head ({architecture}), but no file declares the prompt that it was trained "
-            "with. Pass recipe=Recipe(family=..., chat_template=..., read_out=None, source=...) with that prompt, or "
-            "with chat_template=None if it was trained on bare pairs of query and document (for a command: "
-            "--chat-template FILE)"
+            "with. Pass the family of its base model, such as recipe='qwen3-reranker'; or recipe=Recipe(family=..., "
+            "chat_template=..., read_out=None, source=...) with that prompt, or with chat_template=None if it was "
+            "trained on bare pairs of query and document (for a command: --recipe or --chat-template)"
         )
     families = ", ".join(recipe.family for recipe in FAMILIES)
     return (

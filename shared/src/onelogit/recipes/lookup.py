@@ -26,7 +26,8 @@ def family_recipe(name: str) -> Recipe:
         if wanted in (recipe.family, *map(str.lower, recipe.models)):
             return recipe
     names = [recipe.family for recipe in FAMILIES]
-    close = "".join(f" (did you mean {each!r}?)" for each in get_close_matches(wanted, names, n=1))
+    near = [each for each in names if wanted and each.startswith(wanted)] or get_close_matches(wanted, names)
+    close = f" (did you mean {near[0]!r}?)" if near else ""
     raise RecipeError(f"no family is called {name!r}{close}; the known families are {', '.join(names)}")
 
 
