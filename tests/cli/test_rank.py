@@ -277,3 +277,20 @@ def test_without_documents_in_a_terminal_the_error_says_what_to_do():
 
     assert ran.code == 2
     assert "give them after the query, in --documents FILE, or on stdin" in " ".join(ran.screen.split())
+
+
+def test_a_template_file_has_no_byte_order_mark_and_warns_of_a_dropped_newline(
+    server_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    written = "{{ messages[-2].content }}: {{ messages[-1].content }}"
+    plain, marked = tmp_path / "plain.jinja", tmp_path / "marked.jinja"
+    plain.write_text(written, "utf-8")
+    marked.write_text(f"\ufeff{written}\n", "utf-8")
+
+    arguments = (QUERY, *DOCUMENTS, *server_arguments, "--instruction", "", "--chat-template")
+
+    expected = ranked_lines(capsys, *arguments, plain)
+    assert not caplog.messages
+
+    assert ranked_lines(capsys, *arguments, marked) == expected
+    assert [message.partition(" that")[0] for message in caplog.messages] == ["the chat template ends in a newline"]

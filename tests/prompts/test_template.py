@@ -1,5 +1,7 @@
 """Compiled prompts equal what chat templates render, and never run the caller's texts as template code."""
 
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import Recipe, RecipeError
 from onelogit.prompts.layout import fill
-from onelogit.prompts.template import compile_prompt, takes_instruction
+from onelogit.prompts.template import compile_prompt, takes_instruction, warn_of_dropped_newline
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 
@@ -82,3 +84,32 @@ def test_a_family_takes_an_instruction_exactly_if_its_prompt_contains_one(family
     ((prompt,), _) = render_jinja_template([messages], chat_template=family.chat_template)
 
     assert takes_instruction(family.chat_template) == ("a system text" in prompt)
+
+
+BOTH = "{{ messages[-2].content }} {{ messages[-1].content }}"
+DROPPED = [BOTH + end for end in ("\n", "\n\n", "\r\n", "{% if true %} now{% endif %}\n\n", "{{ '\\n' }}\n")]
+KEPT = [
+    BOTH + end
+    for end in ("", "{{ '\\n' }}", "{% if true %} now{% endif %}\n", "{% if true %} now{% endif -%}\n", "\n ")
+]
+
+
+@pytest.mark.parametrize("template", DROPPED)
+def test_a_template_whose_last_newline_is_dropped_gives_a_warning(template: str, caplog: pytest.LogCaptureFixture):
+    warn_of_dropped_newline(template)
+
+    ((rendered,), _) = render_jinja_template(
+        [[{"role": "query", "content": "<query>"}, {"role": "document", "content": "<document>"}]],
+        chat_template=template,
+    )
+    assert f"prompts lack, because Jinja drops it, as in transformers: they end in {rendered[-20:]!r}" in caplog.text
+
+
+@pytest.mark.parametrize("template", [*KEPT, *(recipe.chat_template for recipe in FAMILIES)])
+def test_a_template_that_loses_no_newline_or_is_a_familys_gives_no_warning(
+    template: str, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.WARNING):
+        warn_of_dropped_newline(template)
+
+    assert not caplog.messages

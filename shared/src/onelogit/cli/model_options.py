@@ -209,6 +209,6 @@ def read_recipe(name_or_file: str) -> Recipe:
 
 def _read_template(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # a byte order mark is not part of the prompt
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the chat template {path} cannot be read: {error}") from error

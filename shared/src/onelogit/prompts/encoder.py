@@ -11,7 +11,6 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import compress
 from typing import Any, TypeAlias
 
 from onelogit.errors import InputError, RecipeError
@@ -20,7 +19,7 @@ from onelogit.processes import ProcessLock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
-from onelogit.prompts.template import compile_prompt, takes_instruction
+from onelogit.prompts.template import compile_prompt, takes_instruction, warn_of_dropped_newline
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
@@ -84,6 +83,8 @@ class Encoder:
         self.instruction: str | None = None
         self.instruction = self.checked_instruction(recipe.default_instruction if instruction is None else instruction)
         self._check_spans()
+        if recipe.chat_template is not None:
+            warn_of_dropped_newline(recipe.chat_template)
         if not allows_control_tokens:
             check_control_tokens(self._span_tokenizer, self._control_ids)
 
@@ -161,11 +162,8 @@ class Encoder:
         # A server may add tokens or join other ones, but not so that they become twice as many.
         long = [row for row in self._whole_rows(layout, values)[0] if 2 * len(row.ids) > self.max_tokens]
         encodings = self._backend.encode_batch_fast([texts[row.owner] for row in long])
-        is_too_long = [
-            max(len(row.ids), len(encoding.ids)) > self.max_tokens
-            for row, encoding in zip(long, encodings, strict=True)
-        ]
-        cut = [*compress(long, is_too_long)]
+        lengths = [max(len(row.ids), len(each.ids)) for row, each in zip(long, encodings, strict=True)]
+        cut = [row for row, length in zip(long, lengths, strict=True) if length > self.max_tokens]
         documents = tokens_of_documents(self._span_tokenizer, layout, values, cut)
         prompts = []
         for owner, (value, text) in enumerate(zip(values, texts, strict=True)):

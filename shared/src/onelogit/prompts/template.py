@@ -5,6 +5,7 @@ caller's characters are known, and cannot act as template code.
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from datetime import datetime
@@ -17,6 +18,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from onelogit.errors import RecipeError
 from onelogit.prompts.layout import FIELDS, SEAM, Field, Part, Span, Values, fill
+from onelogit.recipes.families import FAMILIES
+
+logger = logging.getLogger(__name__)
 
 # Private-use characters, because no template contains them, and jinja's `trim` keeps them.
 _PLACEHOLDERS: dict[Field, str] = {field: f"\ue0f0{field}\ue0f1" for field in FIELDS}
@@ -74,6 +78,26 @@ def check_template(chat_template: str) -> None:
     takes_instruction(chat_template)
 
 
+def warn_of_dropped_newline(chat_template: str) -> None:
+    """Log a warning if the template ends in a newline that its prompts lack, because Jinja drops it.
+
+    It is dropped as in transformers, which renders the same file for other programs. The templates of known families
+    are right without it.
+    """
+    if any(recipe.chat_template and chat_template.endswith(recipe.chat_template) for recipe in FAMILIES):
+        return
+    has_instruction, texts = takes_instruction(chat_template), {field: f"<{field}>" for field in FIELDS}
+    rendered, whole = (
+        _render(_parse(chat_template, keeps_last_newline=keeps), texts, has_instruction) for keeps in (False, True)
+    )
+    if rendered != whole:
+        logger.warning(
+            "the chat template ends in a newline that prompts lack, because Jinja drops it, as in transformers: they "
+            "end in %r. To have it in the prompt, end the template in {{ '\\n' }} instead; otherwise, remove it",
+            rendered[-20:],
+        )
+
+
 def _part(text: str, stripped: set[Field]) -> Part:
     field = _FIELD_OF.get(text)
     return SEAM if text == _SEAM_MARK else Part("" if field else text, field, field in stripped)
@@ -95,13 +119,16 @@ def _render(template: jinja2.Template, values: Values, has_instruction: bool, se
         raise RecipeError(f"the chat template refuses the roles query and document: {error}") from error
 
 
-def _parse(chat_template: str) -> jinja2.Template:
+def _parse(chat_template: str, *, keeps_last_newline: bool = False) -> jinja2.Template:
     """The template, in an environment with the settings, filters and functions that transformers provides.
 
     Source: transformers 5.23, utils/chat_template_utils.py.
     """
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=keeps_last_newline,
+        extensions=["jinja2.ext.loopcontrols"],
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = _raise_exception
