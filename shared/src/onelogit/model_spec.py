@@ -17,6 +17,7 @@ from onelogit.options import (
     Protocol,
     RemoteOptions,
     TokenProtocol,
+    TruncatingProtocol,
     check_options,
     is_url,
     plain_options,
@@ -66,7 +67,7 @@ class ModelSpec:
         for name in options.keys() - kind.__annotations__:
             raise InputError(f"{name!r} is not an option of {place}")
         if self.url is not None:
-            _check_server_options(options)
+            _check_server_options(options, has_model=self.model is not None)
         object.__setattr__(self, "options", MappingProxyType(options))
 
     @classmethod
@@ -131,7 +132,7 @@ class ModelSpec:
         return self.url, self.model, _hashable(given)
 
 
-def _check_server_options(options: Mapping[str, Any]) -> None:
+def _check_server_options(options: Mapping[str, Any], *, has_model: bool) -> None:
     """Raise InputError if a server's options contradict each other, or `path` or `raw_logits` is invalid."""
     protocol = checked_choice("protocol", options.get("protocol"), Protocol) or DEFAULT_PROTOCOL
     template = options.get("template")
@@ -143,6 +144,13 @@ def _check_server_options(options: Mapping[str, Any]) -> None:
             f"protocol={protocol!r} sends texts, so template must be 'client' to send whole prompts, or 'server' "
             f"if the server applies the model's chat template, not {template!r}"
         )
+    can_cut = protocol in get_args(TruncatingProtocol) and options.get("long_documents") == "cut"
+    for name in ("max_tokens", "long_documents"):
+        if template == "server" and not has_model and name in options and not (can_cut and name == "long_documents"):
+            raise InputError(
+                f"{name} needs the model's tokenizer, because the server writes the prompts; pass the model's hub id "
+                f"or folder as model, or leave {name} out"
+            )
     raw_logits = options.get("raw_logits")
     if raw_logits is not None and not isinstance(raw_logits, bool):
         raise InputError(f"raw_logits must be True, False or None, not {raw_logits!r}")

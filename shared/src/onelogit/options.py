@@ -15,6 +15,7 @@ from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 
 TokenProtocol = Literal["vllm-tokens"]  # the client writes and tokenises the prompts
 Protocol = Literal[TokenProtocol, "rerank", "tei", "sglang"]
+TruncatingProtocol = Literal["tei"]  # the server can be asked to truncate texts
 DEFAULT_PROTOCOL: Final = "vllm-tokens"
 LongDocuments = Literal["cut", "chunk_max"]
 API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
@@ -122,7 +123,9 @@ class RemoteOptions(_PromptOptions, SourceOptions, total=False):
         attempts: how often to send a request if the server is overloaded or unreachable.
         requests_at_once: maximum concurrent requests, of all callers together.
         pairs_a_request: maximum pairs in one request.
-        instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`.
+        instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`. If the server
+            writes the prompts, `max_tokens` and `long_documents` need a model, whose tokenizer cuts the documents;
+            without either of them, the server decides. "tei" with "cut" and no model lets the server truncate.
         recipe, revision, token, cache_dir, local_files_only: as in `LoadOptions`.
     """
 

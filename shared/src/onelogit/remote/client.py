@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
@@ -22,10 +23,13 @@ from onelogit.remote.environment import proxy_of
 from onelogit.remote.event_loop import LoopThread
 from onelogit.remote.http_errors import (
     MAX_WAIT_S,
+    HintOf,
     RetryableError,
     UnreachableError,
     error_from_response,
     error_in_body,
+    hint_for,
+    no_hint,
     unreachable_error,
 )
 from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
@@ -52,6 +56,7 @@ class Client:
         requests_at_once: maximum concurrent requests of all callers.
         http: an `AsyncClient` of httpx2 or httpx to use instead of a new one. Its connections belong to the event loop
             of this client, and `close` closes it.
+        length_hint: what to do if a text is too long for the server.
 
     Raises:
         InputError: as `checked_endpoint`.
@@ -67,6 +72,7 @@ class Client:
         attempts: int = 5,
         requests_at_once: int = 8,
         http: "httpx2.AsyncClient | None" = None,
+        length_hint: str = "lower max_tokens",
     ) -> None:
         self._endpoint = checked_endpoint(url, api_key, headers)
         self.url = self._endpoint.url
@@ -75,6 +81,7 @@ class Client:
         self._attempts = attempts
         self._requests_at_once = requests_at_once
         self._custom_http = http
+        self._length_hint = length_hint
         # By process id: a forked child has none of its parent's threads, one of which may hold the lock.
         self._loop_threads: dict[int, LoopThread] = {}
         self._locks: dict[int, threading.Lock] = {}
@@ -125,7 +132,8 @@ class Client:
         """
 
         async def send(request: ScoreRequest) -> list[float]:
-            response = await self._send_with_retries("POST", protocol.path, protocol.body(request))
+            hint_of = partial(hint_for, protocol=protocol, request=request, length_hint=self._length_hint)
+            response = await self._send_with_retries("POST", protocol.path, protocol.body(request), hint_of)
             numbers = protocol.checked_numbers(response, request.count)
             if on_done is not None:
                 on_done(len(numbers))
@@ -165,7 +173,7 @@ class Client:
         except TimeoutError:
             raise RetryableError(f"{self.url}{path} took longer than timeout_s={self._timeout_s:g}") from None
 
-    async def _send_with_retries(self, method: str, path: str, body: object = None) -> Any:
+    async def _send_with_retries(self, method: str, path: str, body: object = None, hint_of: HintOf = no_hint) -> Any:
         thread = self._loop_thread()
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
@@ -174,12 +182,12 @@ class Client:
             reraise=True,
         )
         try:
-            return await retrying(self._send, thread, method, path, body)
+            return await retrying(self._send, thread, method, path, body, hint_of)
         except UnreachableError as error:
             count = f"{self._attempts} attempt{'s' * (self._attempts > 1)}"
             raise RetryableError(f"no server answers at {self.url} ({count}; {error}): is it running?") from None
 
-    async def _send(self, thread: LoopThread, method: str, path: str, body: object) -> Any:
+    async def _send(self, thread: LoopThread, method: str, path: str, body: object, hint_of: HintOf) -> Any:
         url = self.url + path
         options = {"headers": self._endpoint.headers, "follow_redirects": False, "timeout": thread.timeout}
         try:
@@ -193,13 +201,13 @@ class Client:
         except thread.library.DecodingError as error:
             raise ServerError(f"the response of {url} cannot be decoded: {self.redact(error)}") from None
         if response.status_code >= 300:
-            raise error_from_response(url, response, content, self.redact)
+            raise error_from_response(url, response, content, self.redact, hint_of)
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
             text = self.redact(content.decode("utf-8", "replace"))
             raise ServerError(f"the response of {url} is not JSON: {text!r}") from None
-        if reported := error_in_body(url, answer, self.redact):
+        if reported := error_in_body(url, answer, self.redact, hint_of):
             raise reported
         return answer
 

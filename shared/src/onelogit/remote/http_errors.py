@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onelogit.errors import ServerError
+from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
 
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 MAX_WAIT_S = 20.0
@@ -13,14 +14,12 @@ MAX_WAIT_S = 20.0
 _RESULTS = ("results", "data", "output")  # of a server that answers
 _ERRORS = ("error", "detail", "message", "msg", "errors", "error_msg")
 
-_PATH_HINT = "the url must be the server's root, and the server must serve this model as a classifier with one label"
 _HINTS = {
     **dict.fromkeys(range(300, 400), "redirects are not followed; pass the target as url"),
-    400: "if a prompt is too long for the server, lower max_tokens",
     **dict.fromkeys((401, 403), "check the API key"),
-    **dict.fromkeys((404, 405), _PATH_HINT),
-    413: "lower pairs_a_request",
 }
+
+HintOf = Callable[[int], str | None]
 
 
 class RetryableError(ServerError):
@@ -52,7 +51,35 @@ def unreachable_error(url: str, reason: str, proxy: str) -> ServerError:
     return UnreachableError(f"{url} does not answer{through}: {reason}")
 
 
-def error_from_response(url: str, response: Any, content: bytes, redact: Callable[[object], str]) -> ServerError:
+def no_hint(status: int) -> str | None:
+    """What to do about the status of any other request."""
+    return _HINTS.get(status)
+
+
+def hint_for(status: int, protocol: ProtocolSpec, request: ScoreRequest, length_hint: str) -> str | None:
+    """What to do about the status of a request for scores; None if that is unknown.
+
+    Args:
+        status: from 300 up, or the code in a body.
+        protocol: the form of the request.
+        request: may contain empty documents, or too many.
+        length_hint: what to do if a text is too long for the server.
+    """
+    if status in (404, 405):
+        return protocol.path_hint
+    hints = []
+    if status in (400, 413, 422) and any(not text.strip() for text in request.documents):
+        hints.append("the request has an empty document; leave it out if the server accepts none")
+    if status == 413 and request.count > 1:
+        hints.append("lower pairs_a_request")
+    if status in (400, 413):
+        hints.append(length_hint)
+    return "; ".join(hints) or _HINTS.get(status)
+
+
+def error_from_response(
+    url: str, response: Any, content: bytes, redact: Callable[[object], str], hint_of: HintOf
+) -> ServerError:
     """The error to raise for a response with a status from 300 up.
 
     Args:
@@ -60,13 +87,14 @@ def error_from_response(url: str, response: Any, content: bytes, redact: Callabl
         response: of httpx2 or httpx; its status and headers are read.
         content: its body; the server's message in it is quoted.
         redact: removes secrets from that message.
+        hint_of: status -> what to do about it.
     """
     status = response.status_code
     message = f"{url} answered {status}: {redact(_text_of(content))}"
-    return _error(status, message, _seconds(response.headers.get("Retry-After")))
+    return _error(status, message, _seconds(response.headers.get("Retry-After")), hint_of)
 
 
-def error_in_body(url: str, body: object, redact: Callable[[object], str]) -> ServerError | None:
+def error_in_body(url: str, body: object, redact: Callable[[object], str], hint_of: HintOf) -> ServerError | None:
     """The error that a response of status 200 reports in its JSON body; None if it reports none."""
     if not isinstance(body, dict) or (body.get("object") != "error" and any(body.get(name) for name in _RESULTS)):
         return None
@@ -78,13 +106,13 @@ def error_in_body(url: str, body: object, redact: Callable[[object], str]) -> Se
     message = f"{url} answered 200 with an error: {redact(_message_in(body))}"
     if code is not None and str(code) not in message:
         message = f"{message} ({redact(code)})"
-    return _error(code if type(code) is int else 200, message, 0.0)
+    return _error(code if type(code) is int else 200, message, 0.0, hint_of)
 
 
-def _error(status: int, message: str, wait_s: float) -> ServerError:
+def _error(status: int, message: str, wait_s: float, hint_of: HintOf) -> ServerError:
     if status in RETRIED_STATUSES:
         return RetryableError(message, wait_s)
-    hint = _HINTS.get(status)
+    hint = hint_of(status)
     return ServerError(f"{message} ({hint})" if hint else message)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from onelogit.errors import ServerError
-from onelogit.options import Protocol, TokenProtocol
+from onelogit.options import Protocol, TokenProtocol, TruncatingProtocol
 
 NumberByIndex = Mapping[object, object]
 
@@ -23,6 +23,7 @@ class ScoreRequest:
         model: the server's name for the model; None if it needs none.
         instruction: for a server that writes the prompts; None for none.
         raw: ask for raw logits, without the server's activation.
+        truncate: ask the server to truncate texts that are too long for it.
     """
 
     rows: Sequence[Sequence[int]] = ()
@@ -31,6 +32,7 @@ class ScoreRequest:
     model: str | None = None
     instruction: str | None = None
     raw: bool = True
+    truncate: bool = False
 
     @property
     def count(self) -> int:
@@ -49,6 +51,7 @@ class ProtocolSpec:
         parse: a JSON response -> its numbers by index.
         takes_instruction: whether a request to a server that writes the prompts can carry an instruction.
         needs_model_name: whether a request names the model.
+        path_hint: what to do if the server does not know the path.
         activated_hosts: servers of this form that have no logits to send, by their documentation.
         source: where the form is documented.
     """
@@ -60,12 +63,18 @@ class ProtocolSpec:
     takes_instruction: bool = True
     needs_model_name: bool = True
     activated_hosts: tuple[str, ...] = ()
+    path_hint: str = "the server must serve a reranker at this path; pass another as path, such as '/rerank'"
     source: str
 
     @property
     def sends_tokens(self) -> bool:
         """Whether requests carry token ids, so that the client writes the prompts; `options` needs to know it too."""
         return self.name in get_args(TokenProtocol)
+
+    @property
+    def can_truncate(self) -> bool:
+        """Whether the server can be asked to truncate a text, and then keeps what the model needs after it."""
+        return self.name in get_args(TruncatingProtocol)
 
     def is_always_activated(self, host: str) -> bool:
         """Whether the servers of this host are known to send scores only, never logits."""
@@ -164,6 +173,7 @@ VLLM_TOKENS = ProtocolSpec(
     path="/classify",
     body=lambda request: _body(model=request.model, input=request.rows, use_activation=not request.raw),
     parse=lambda response: _by_index(response["data"], lambda each: _only(each["probs"])),
+    path_hint="the url must be the server's root, and the server must serve this model as a classifier with one label",
     source="vLLM 0.32 /classify (recorded)",
 )
 _PROTOCOLS = (
@@ -180,7 +190,7 @@ _PROTOCOLS = (
         name="tei",
         path="/rerank",
         body=lambda request: _body(
-            query=request.query, texts=request.documents, raw_scores=request.raw, truncate=False
+            query=request.query, texts=request.documents, raw_scores=request.raw, truncate=request.truncate
         ),
         parse=_ranked,
         takes_instruction=False,

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from onelogit.base_reranker import Pairs
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import PromptText, TokenRow
+from onelogit.remote.document_cutter import DocumentCutter, DocumentPart
 from onelogit.remote.protocols import ScoreRequest
 
 Item = TypeVar("Item")
@@ -19,7 +21,7 @@ class BuiltRequests(NamedTuple):
     Attributes:
         requests: in the order of the pairs.
         owners: for each number of the responses, the index of its pair; a document in chunks has several numbers.
-        truncated_count: how many documents were truncated to fit; 0 if the server writes the prompts.
+        truncated_count: how many documents were truncated to fit.
     """
 
     requests: list[ScoreRequest]
@@ -29,9 +31,13 @@ class BuiltRequests(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestBuilder:
-    """Builds requests of at most `pairs_a_request` pairs. `encoder` writes the prompts; None if the server does."""
+    """Builds requests of at most `pairs_a_request` pairs.
+
+    `encoder` writes the prompts; None if the server does. Then `cutter` cuts the documents; None to send them whole.
+    """
 
     encoder: Encoder | None
+    cutter: DocumentCutter | None = None
     sends_tokens: bool
     pairs_a_request: int
 
@@ -47,12 +53,7 @@ class RequestBuilder:
             InputError: as `Encoder.rows`.
         """
         if self.encoder is None:
-            requests = [
-                replace(common, query=query, documents=documents, instruction=instruction or None)
-                for query, group in groupby(pairs, key=lambda pair: pair[0])
-                for documents in self._split([document for _, document in group])
-            ]
-            return BuiltRequests(requests, range(len(pairs)), truncated_count=0)
+            return self._build_for_template(pairs, instruction, common)
         prompts: Sequence[TokenRow | PromptText]
         if self.sends_tokens:
             prompts = rows = self.encoder.rows(pairs, instruction)
@@ -61,6 +62,19 @@ class RequestBuilder:
             prompts = texts = self.encoder.prompts(pairs, instruction)
             requests = [replace(common, documents=part) for part in self._split([each.text for each in texts])]
         return BuiltRequests(requests, [each.owner for each in prompts], sum(each.is_truncated for each in prompts))
+
+    def _build_for_template(self, pairs: Pairs, instruction: str | None, common: ScoreRequest) -> BuiltRequests:
+        parts = (
+            [DocumentPart(query, document, owner) for owner, (query, document) in enumerate(pairs)]
+            if self.cutter is None
+            else self.cutter.parts(pairs, instruction)
+        )
+        requests = [
+            replace(common, query=query, documents=documents, instruction=instruction or None)
+            for query, group in groupby(parts, key=attrgetter("query"))
+            for documents in self._split([part.text for part in group])
+        ]
+        return BuiltRequests(requests, [part.owner for part in parts], sum(part.is_truncated for part in parts))
 
     def _split(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         size = self.pairs_a_request

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 from onelogit.base_reranker import PairLogits, Pairs
 from onelogit.checkpoints.load_encoder import load_encoder, writes_prompts
 from onelogit.checkpoints.resolve import known_recipe
-from onelogit.errors import InputError, ServerError
+from onelogit.errors import CheckpointError, InputError, RecipeError, ServerError
 from onelogit.export import probe
 from onelogit.io.progress import RowProgress
 from onelogit.model_spec import ModelSpec
-from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL
+from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, LongDocuments
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.recipe import Recipe
 from onelogit.remote.client import Client
+from onelogit.remote.document_cutter import DocumentCutter
 from onelogit.remote.endpoint import split_address
 from onelogit.remote.protocols import PROTOCOLS, VLLM_TOKENS, ScoreRequest
 from onelogit.remote.request_builder import RequestBuilder
-from onelogit.validation import check_text, checked_count
+from onelogit.validation import check_text, checked_choice, checked_count
 
 if TYPE_CHECKING:
     import httpx2
@@ -61,8 +62,10 @@ class RemoteScorer:
             known = None if spec.model is None else known_recipe(spec.model)
             self.recipe = None if known is None else known.recipe
             self.instruction = self._checked_instruction(options.get("instruction"))
+        cutter = _document_cutter(spec) if self._loaded is None and spec.model is not None else None
         self._builder = RequestBuilder(
             encoder=None if self._loaded is None else self._loaded.encoder,
+            cutter=cutter,
             sends_tokens=self.protocol.sends_tokens,
             pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
         )
@@ -74,6 +77,7 @@ class RemoteScorer:
             api_key=options.get("api_key", os.environ.get(API_KEY_VARIABLE)),
             headers=options.get("headers"),
             http=http,
+            length_hint=_length_hint(spec, is_cut=self.max_tokens is not None, can_truncate=protocol.can_truncate),
             **_client_limits(spec),
         )
 
@@ -84,8 +88,9 @@ class RemoteScorer:
 
     @property
     def max_tokens(self) -> int | None:
-        """The longest prompt, in tokens; None if the server writes the prompts."""
-        return None if self._loaded is None else self._loaded.encoder.max_tokens
+        """The longest prompt, in tokens; None if only the server limits it."""
+        limited = self._builder.encoder or self._builder.cutter
+        return None if limited is None else limited.max_tokens
 
     def close(self) -> None:
         """Close the connections; running calls raise OnelogitError."""
@@ -150,7 +155,8 @@ class RemoteScorer:
             return PairLogits([], 0)
         instruction = self.instruction if instruction is None else self._checked_instruction(instruction)
         await self._check_instruction_is_used(instruction)
-        common = ScoreRequest(model=await self._find_served_name(), raw=self.is_raw)
+        truncate = self._builder.cutter is None and self._spec.options.get("long_documents") == "cut"
+        common = ScoreRequest(model=await self._find_served_name(), raw=self.is_raw, truncate=truncate)
         built = await asyncio.to_thread(self._builder.build, pairs, instruction, common)
         rows_done = RowProgress(is_shown=progress)
         with rows_done.shown(len(built.owners)):
@@ -219,6 +225,29 @@ class RemoteScorer:
         if instruction and not self.protocol.takes_instruction:
             raise InputError(f"protocol={self.protocol.name!r} cannot send an instruction; use template='client'")
         return instruction
+
+
+def _document_cutter(spec: ModelSpec) -> DocumentCutter | None:
+    """What cuts the documents for a server that writes the prompts; None if no option asks for it."""
+    long_documents = checked_choice("long_documents", spec.options.get("long_documents"), LongDocuments)
+    if long_documents is None and spec.options.get("max_tokens") is None:
+        return None
+    try:
+        loaded = load_encoder(spec)
+    except (CheckpointError, RecipeError) as error:
+        raise InputError(
+            f"the server writes the prompts, so max_tokens and long_documents need the tokenizer of {spec.model!r} to "
+            f"cut documents here: {error}"
+        ) from error
+    return DocumentCutter(loaded, has_chunks=long_documents == "chunk_max")
+
+
+def _length_hint(spec: ModelSpec, *, is_cut: bool, can_truncate: bool) -> str:
+    if is_cut:
+        return "if a prompt is too long for the server, lower max_tokens"
+    here = "pass max_tokens" if spec.model is not None else "pass max_tokens, and the model whose tokenizer counts them"
+    server = "pass long_documents='cut', or " if can_truncate else ""
+    return f"if a text is too long for the server, {server}{here}, to cut documents"
 
 
 def _distance(first: list[float], second: list[float]) -> float:
