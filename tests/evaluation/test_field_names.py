@@ -1,5 +1,6 @@
 """Evaluation data with the field names of other formats than BEIR's and our own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from onelogit.evaluation.data.beir import read_beir
 from onelogit.evaluation.data.jsonl import read_jsonl
 from onelogit.io.bad_lines import BadLines
-from support.evaluation_data import CORPUS, QUERIES, write_beir, write_lines
+from support.evaluation_data import CORPUS, QUERIES, list_row, write_beir, write_lines
 
 
 def test_documents_and_queries_are_read_by_the_names_of_other_formats(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -41,3 +42,11 @@ def test_a_folder_in_beir_format_may_have_other_names(tmp_path: Path):
 
     assert found.documents == expected.documents
     assert {query.id: query.text for query in found.queries} == QUERIES
+
+
+def test_an_array_of_queries_is_read_like_lines(tmp_path: Path):
+    rows = [list_row(0), list_row(1)]
+    expected = read_jsonl(write_lines(tmp_path / "a.json", rows), BadLines())
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+    assert read_jsonl(tmp_path / "a.json", BadLines()) == expected

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import read_documents, read_lines, read_text_collection
+from onelogit.io.text_files import read_documents, read_lines, read_object_lines, read_text_collection
 from onelogit.verification.sample_pairs import read_pairs
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1), max_size=8)
@@ -169,3 +169,48 @@ def test_a_dash_reads_stdin(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
         assert read_it("-") == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"query": "q", "text": "a"},\n {"query": "r", "text": "b"}]',
+        '{\n"query": "q",\n"text": "a"\n}\n{"query": "r", "text": "b"}',
+    ],
+)
+def test_objects_in_an_array_or_in_several_lines_are_read_as_lines(content: str, tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(content, encoding="utf-8")
+
+    assert [line.fields()["query"] for line in read_object_lines(file)] == ["q", "r"]
+    assert read_pairs(file) == [("q", "a", None), ("r", "b", None)]
+
+
+def test_an_error_in_an_object_of_an_array_names_it(tmp_path: Path):
+    file = tmp_path / "rows.json"
+    file.write_text('[{"query": "q", "text": "a"}, 7]', encoding="utf-8")
+    with pytest.raises(InputError, match="rows.json, object 2 of the array from line 1: not a JSON object, but 7"):
+        read_pairs(file)
+
+    file.write_text('[{"query": "q"\n "text": "a"}]', encoding="utf-8")
+    with pytest.raises(InputError, match="line 2: not JSON: Expecting ',' delimiter"):
+        read_pairs(file)
+
+
+def test_pairs_are_read_by_the_names_of_other_formats(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    file = tmp_path / "pairs.jsonl"
+    rows = [
+        {"query": {"_id": 1, "text": "q"}, "docid": 1, "title": "T", "contents": "a", "language": "en"},
+        {"query": "r", "documents": ["b", {"_id": 1, "title": "T", "text": "c", "url": "u"}], "labels": [0, 1]},
+        {"query": "s", "positive": ["d"], "negative": "e"},
+    ]
+    file.write_bytes(lines(*rows))
+
+    assert read_pairs(file) == [
+        ("q", "T a", "en"),
+        ("r", "b", None),
+        ("r", "T c", None),
+        ("s", "d", None),
+        ("s", "e", None),
+    ]
+    assert [message.partition("texts: ")[2] for message in caplog.messages] == ['"url" (1)']

@@ -90,6 +90,26 @@ def json_values(lines: Iterator[TextLine]) -> Iterator[tuple[str, Any]]:
         yield line.place, value
 
 
+def object_lines(lines: Iterator[TextLine]) -> Iterator[TextLine]:
+    """The lines; those of a JSON array, or of objects in several lines, become one line for each object.
+
+    Raises:
+        InputError: the lines begin like an array or such an object, but are not JSON.
+    """
+    first = next(lines, None)
+    if first is None:
+        return
+    if not first.content.lstrip().startswith(b"[") and first.content.strip() != b"{":
+        yield first
+        yield from lines
+        return
+    for place, value in _spread_values([first, *lines]):
+        name, _, line = place.rpartition(", line ")
+        for number, each in enumerate(value if isinstance(value, list) else [value], start=1):
+            object_place = f"{name}, object {number} of the array from line {line}"
+            yield TextLine(object_place if isinstance(value, list) else place, json.dumps(each).encode())
+
+
 def _spread_values(lines: list[TextLine]) -> Iterator[tuple[str, Any]]:
     texts = []
     for line in lines:

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from onelogit.errors import InputError
-from onelogit.io.lines import BYTE_ORDER_MARK, TextLine, json_values, line_content, lines_of, located, shortened
+from onelogit.io.lines import (
+    BYTE_ORDER_MARK,
+    TextLine,
+    json_values,
+    line_content,
+    lines_of,
+    located,
+    object_lines,
+    shortened,
+)
 from onelogit.io.table_rows import TextTable, is_header, parquet_table, separated_table
 from onelogit.io.text_fields import UnreadFields, document_of, listed_documents, query_of
 from onelogit.validation import check_text, checked_path
@@ -77,6 +86,15 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
         InputError: the file cannot be read.
     """
     yield from lines_of(_read_bytes(path), _name_of(path))
+
+
+def read_object_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
+    """The lines of a JSONL file as in `read_lines`; or the objects of a JSON array, or in several lines, one per line.
+
+    Raises:
+        InputError: the file cannot be read, or begins like an array but is not JSON.
+    """
+    yield from object_lines(read_lines(path))
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> Iterator[bytes]:

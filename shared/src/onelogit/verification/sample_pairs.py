@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from onelogit.errors import InputError
-from onelogit.io.lines import TextLine
-from onelogit.io.text_fields import text_of
-from onelogit.io.text_files import read_lines
+from onelogit.io.lines import TextLine, located
+from onelogit.io.text_fields import TEXT_NAMES, UnreadFields, document_of, listed_documents, query_of, text_of
+from onelogit.io.text_files import read_object_lines
 
 _BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
 
@@ -32,23 +32,34 @@ def read_pairs(path: str | os.PathLike[str]) -> list[SamplePair]:
     """The pairs of a JSONL file, in its order.
 
     Args:
-        path: UTF-8, one object per line with "query", "document" and, optionally, "language"; "-" for stdin. Other keys
-            and blank lines are ignored.
+        path: UTF-8, one object per line, or an array of objects, with "query", "document" and, optionally, "language";
+            or with a list "documents". Other names are those of `onelogit.io.text_fields`. "-" for stdin. Blank lines
+            are ignored.
 
     Raises:
         InputError: the file cannot be read or contains no pairs, or a line is not a pair; the message has its number.
     """
-    pairs = [_pair(line) for line in read_lines(path)]
+    unread = UnreadFields()
+    pairs = [pair for line in read_object_lines(path) for pair in _pairs(line, unread)]
+    unread.report(path)
     if not pairs:
         raise InputError(f'{path} contains no pairs; write one {{"query": ..., "document": ...}} per line')
     return pairs
 
 
-def _pair(line: TextLine) -> SamplePair:
-    try:
+def _pairs(line: TextLine, unread: UnreadFields) -> list[SamplePair]:
+    with located(line.place):
         fields = line.fields()
-        query, document = text_of(fields, "query", is_blank_allowed=False), text_of(fields, "document")
+        query = text_of({"query": query_of(fields).text} if "query" in fields else {}, "query", is_blank_allowed=False)
         language = None if fields.get("language") is None else text_of(fields, "language")
-    except InputError as error:
-        raise InputError(f"{line.place}: {error}") from error
-    return SamplePair(query, document, language)
+        listed = listed_documents(fields)
+        if listed is not None and not isinstance(listed, list):
+            raise InputError(f'"documents" must be a list, not {type(listed).__name__}')
+        documents = [{**fields, "language": None}] if listed is None else listed
+        return [SamplePair(query, _document(each, unread), language) for each in documents]
+
+
+def _document(document: object, unread: UnreadFields) -> str:
+    fields = document if isinstance(document, dict) else {"document": document}
+    unread.count(fields)
+    return document_of(fields) if any(name in fields for name in TEXT_NAMES) else text_of(fields, "document")

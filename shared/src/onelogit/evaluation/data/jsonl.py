@@ -19,7 +19,7 @@ from onelogit.io.text_fields import (
     query_of,
     text_of,
 )
-from onelogit.io.text_files import read_lines
+from onelogit.io.text_files import read_object_lines
 from onelogit.validation import check_text
 
 _KNOWN_FIELDS = {"query", "_id", "id", *QUERY_ID_NAMES}  # of those that may be texts
@@ -30,10 +30,11 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
     """A dataset of queries, each with its documents as candidates, in their order.
 
     Args:
-        path: one JSON object per line, with `query`, `documents` (texts, or objects as in `document_of`) and `labels`,
-            an integer for each document; or with `query`, `positive` and `negative`. Optional: `changed_labels`, the
-            labels under another instruction, and `query_id`, by default the number of the line, not counting blank
-            lines. Other fields that are text or numbers describe the query. Names of ids are those of `text_fields`.
+        path: one JSON object per line, or an array of them, with `query`, `documents` (texts, or objects as in
+            `document_of`) and `labels`, an integer for each document; or with `query`, `positive` and `negative`.
+            Optional: `changed_labels`, the labels under another instruction, and `query_id`, by default the number of
+            the line, not counting blank lines. Other fields that are text or numbers describe the query. Names of ids
+            are those of `text_fields`.
         bad_lines: collects lines that are not such an object.
 
     Raises:
@@ -53,7 +54,7 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
         documents.update(texts)
         queries[query.id] = query
 
-    bad_lines.read_each("queries", read_lines(path), read)
+    bad_lines.read_each("queries", read_object_lines(path), read)
     unread.report(path)
     if not queries and not bad_lines.skipped:
         raise InputError(f"{path} contains no queries")
