@@ -281,8 +281,9 @@ def test_what_is_no_document_is_named_by_its_position_and_type(
 
 def test_what_is_no_list_of_documents_is_refused_even_if_errors_are_tolerated(framework: Adapter, model: str):
     adapter = make(framework, model, on_error="keep_order")
-    for wrong in (None, "text", framework.documents(TEXTS)[0], {"text": 1}, 7):
-        with pytest.raises(InputError, match=r"documents must be a list of \w+, not a "):
+    one = framework.documents(TEXTS)[0]
+    for wrong in (None, "text", one, getattr(one, "node", one), {"text": 1}, {1}, 7):
+        with pytest.raises(InputError, match=r"documents must be a list of \w+, not (None|a )"):
             framework.call(adapter, QUERY, wrong)
 
 

@@ -101,8 +101,7 @@ class RankRequest:
         check_text(self.query, "the query", is_blank_allowed=False)
         for index, document in enumerate(self.documents):
             if not isinstance(document, self.kind):
-                found = "None" if document is None else f"a {type(document).__name__}"
-                raise InputError(f"document {index} must be a {self.kind.__name__}, not {found}")
+                raise InputError(f"document {index} must be a {self.kind.__name__}, not {_kind_of(document)}")
         return [document if self.text is None else self.text(document) for document in self.documents]
 
     def selected(self, ranking: Sequence[Ranked]) -> list[Ranked]:
@@ -134,9 +133,15 @@ def document_list(documents: Iterable[Document], kind: type[Document]) -> list[D
     Raises:
         InputError: they have no order, or they are a single document, or text.
     """
-    if isinstance(documents, kind | str | bytes | Mapping | Set) or not isinstance(documents, Iterable):
-        raise InputError(f"documents must be a list of {kind.__name__}s, not a {type(documents).__name__}")
+    # A pydantic model can be iterated, too: over its fields.
+    is_one = isinstance(documents, kind | str | bytes | Mapping | Set) or hasattr(type(documents), "model_fields")
+    if is_one or not isinstance(documents, Iterable):
+        raise InputError(f"documents must be a list of {kind.__name__}s, not {_kind_of(documents)}")
     return list(documents)
+
+
+def _kind_of(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def text_with_metadata(text: str, metadata: Mapping[str, object], fields: Sequence[str], separator: str) -> str:
