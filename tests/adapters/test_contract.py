@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import pytest
+import yaml
 
 from onelogit import CheckpointError, InputError, Reranker
 from support.adapters import ADAPTERS, OLD_SCORE, Adapter, make, renamed
@@ -69,6 +70,19 @@ def test_ids_and_metadata_are_kept_and_the_callers_documents_are_unchanged(frame
     assert {(result.id, result.text) for result in results} == {(f"id-{n}", text) for n, text in enumerate(TEXTS)}
     assert all(result.metadata == {"source": "atlas", "page": {"number": 7}} for result in results)
     assert json.dumps(results)
+
+
+def test_metadata_is_written_like_that_of_any_document(framework: Adapter, model: str):
+    (document,) = framework.call(make(framework, model), QUERY, framework.documents(TEXTS[:1], {"page": 7}))
+    metadata = document.meta if hasattr(document, "meta") else document.metadata
+    listed = dict(metadata)
+
+    assert listed["page"] == 7
+    assert json.dumps(metadata) == json.dumps(listed)
+    assert str(metadata) == str(listed)
+    assert yaml.safe_dump(metadata) == yaml.safe_dump(listed)
+    assert yaml.dump(metadata) == yaml.dump(listed)
+    assert yaml.dump(metadata, Dumper=yaml.CSafeDumper) == yaml.safe_dump(listed)
 
 
 def test_equal_documents_keep_their_order(framework: Adapter, model: str):

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
+    MetadataDict,
     OnError,
     RankOptions,
     RankRequest,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from onelogit import RemoteReranker, Reranker
 
 
-class ScoredMetadata(dict[str, Any]):
+class ScoredMetadata(MetadataDict):  # noqa: PLW1641  like any dictionary
     """Metadata that is equal to the same metadata with other scores, or without.
 
     Retrievers that merge several queries, such as MultiQueryRetriever, keep one of the documents that are equal.
@@ -41,8 +42,6 @@ class ScoredMetadata(dict[str, Any]):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
-
-    __hash__ = None  # as dict
 
 
 def _without_scores(metadata: dict[str, Any]) -> dict[str, Any]:

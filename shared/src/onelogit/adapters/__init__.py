@@ -20,7 +20,7 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 """
 
 from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of
-from onelogit.adapters.plain import plain, plain_options
+from onelogit.adapters.plain import MetadataDict, plain, plain_options
 from onelogit.adapters.request import (
     Kept,
     OnError,
@@ -36,6 +36,7 @@ from onelogit.validation import check_top_n
 
 __all__ = [
     "Kept",
+    "MetadataDict",
     "ModelSpec",
     "OnError",
     "OpenOptions",

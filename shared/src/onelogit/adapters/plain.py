@@ -1,9 +1,11 @@
-"""The value of an adapter's field -> the same value as plain data, which every framework can dump and load."""
+"""The value of an adapter's field, or metadata -> plain data, which every framework can dump and load."""
 
 import os
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, cast
+
+from yaml.representer import Representer, SafeRepresenter
 
 from onelogit import options
 from onelogit.errors import InputError
@@ -49,6 +51,15 @@ def _python_value(value: Any) -> Any:
     if library == "torch" and type(value).__name__ in ("dtype", "device"):
         return str(value).removeprefix("torch.")
     return value
+
+
+class MetadataDict(dict[str, Any]):
+    """The base of dictionaries for the metadata of documents: YAML writes them as it writes a dictionary."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for kind in (Representer, SafeRepresenter):
+            kind.add_representer(cls, SafeRepresenter.represent_dict)
 
 
 def plain_options(given: OpenOptions) -> OpenOptions:

@@ -20,6 +20,7 @@ from llama_index.postprocessor.onelogit_rerank.instruction import filled, instru
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
+    MetadataDict,
     OnError,
     RankRequest,
     RerankerHandle,
@@ -179,7 +180,7 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
             self.instruction = None if new == "" and self.instruction is None else new
 
 
-class RerankedMetadata(dict[str, Any]):
+class RerankedMetadata(MetadataDict):
     """A node's metadata, and relevance that can be read by its name, but is not listed.
 
     A node's hash, text and equality depend on all listed metadata, and retrievers tell nodes apart by them. Relevance
