@@ -115,6 +115,7 @@ def test_the_digest_of_an_input_depends_on_its_content(tmp_path: Path):
             "in.jsonl cannot be read: rows must be one JSON object per line",
         ),
         ("in.jsonl", b'\n{\n"query_id": 1}\n', "rows must be one JSON object per line"),
+        ("in.jsonl", '{"query_id": 1}'.encode("utf-16"), "in.jsonl cannot be read: it is UTF-16; save it as UTF-8"),
         ("in.parquet", b"PAR1", "cannot be read"),
     ],
 )

@@ -25,6 +25,7 @@ def read(folder: Path, name: str, content: str | bytes, text_name: str | None = 
 TABLES = {
     "commas": ("a.csv", 'id,text\n1,Beijing\n2,"Two\nlines, ""quoted"""\n', ["Beijing", 'Two\nlines, "quoted"']),
     "semicolons": ("a.csv", "id;title;text\r\n1;Peking;Ist groß, ja.\r\n", ["Peking Ist groß, ja."]),
+    "spaces before quotes": ("a.csv", 'id, text\n1, "a, b"\n', ["a, b"]),
     "tabs": ("a.csv", "id\ttext\n1\ta, b\n", ["a, b"]),
     "Excel's first line": ("a.csv", "sep=;\r\nid;text\r\n1;a,b\r\n", ["a,b"]),
     "a byte order mark": ("a.CSV", "\ufeffText,ID\nA,1\n", ["A"]),

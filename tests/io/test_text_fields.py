@@ -1,11 +1,19 @@
 """The names of texts and ids in the formats of others: what is read from an object, and what is reported as unread."""
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
 from onelogit import InputError
 from onelogit.io.text_fields import (
+    DOCUMENT_ID_NAMES,
+    LIST_NAMES,
+    NEGATIVE_NAMES,
+    POSITIVE_NAMES,
+    QUERY_ID_NAMES,
+    TEXT_NAMES,
     UnreadFields,
     document_id_of,
     document_of,
@@ -95,3 +103,17 @@ def test_fields_that_are_not_read_are_reported_once_with_their_number(caplog: py
     assert caplog.messages == [
         'corpus.jsonl: these fields of documents are not part of their texts: "abstract" (2), "content" (1)'
     ]
+
+
+def test_the_documentation_lists_all_names():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): cells[2] for line in page.splitlines() if len(cells := line.split("|")) == 4}
+
+    for row, names in {
+        "text": TEXT_NAMES,
+        "document id": DOCUMENT_ID_NAMES,
+        "query id": QUERY_ID_NAMES,
+        "list of documents": LIST_NAMES,
+        "documents of training data": (*POSITIVE_NAMES, *NEGATIVE_NAMES),
+    }.items():
+        assert re.findall("`(.+?)`", rows[row].partition(";")[0]) == [*names]

@@ -1,5 +1,6 @@
 """Input files -> shards: numbered ranges of rows, planned once, then read one by one."""
 
+import codecs
 import logging
 import zlib
 from bisect import bisect_right
@@ -168,7 +169,9 @@ def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
 
 
 def _check_is_object(line: bytes) -> None:
-    """Refuse an array, or an object in several lines: each of its lines would be a row with an error."""
+    """Refuse an array, an object in several lines, and UTF-16: each of its lines would be a row with an error."""
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError("it is UTF-16; save it as UTF-8")
     if (content := line_content(line).strip()) == b"{" or content.startswith(b"["):
         raise InputError(
             "rows must be one JSON object per line, but it begins with an array, or with an object in several lines; "

@@ -148,7 +148,7 @@ def _separator_of(text: str, text_name: str | None) -> str:
 
     def quality(separator: str) -> tuple[bool, int]:
         try:
-            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
         except csv.Error:
             return False, 0
         return not wanted.isdisjoint(cell.strip().casefold() for cell in cells), len(cells)
@@ -159,7 +159,8 @@ def _separator_of(text: str, text_name: str | None) -> str:
 def _rows(text: str, name: str, separator: str) -> Iterator[_Cells]:
     """The rows that are not blank. In TSV files, quotes are usually characters like any others; then they are kept."""
     with _long_cells():
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        stream = io.StringIO(text, newline="")
+        reader = csv.reader(stream, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
         try:
             rows = [_Cells(reader.line_num, cells) for cells in reader]
         except csv.Error as error:
