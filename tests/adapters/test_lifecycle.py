@@ -16,6 +16,7 @@ from haystack.utils import ComponentDevice
 from onelogit import (
     CheckpointError,
     InputError,
+    ModelSpec,
     OnelogitError,
     RemoteReranker,
     Reranker,
@@ -23,7 +24,7 @@ from onelogit import (
     open_reranker,
 )
 from onelogit.recipes.families import FAMILIES
-from onelogit.registry import find_reranker
+from onelogit.registry import AnyReranker, find_spec
 from support.adapters import ADAPTERS, Adapter, Haystack, make
 from support.servers import FakeServer, serving
 from support.tiny import Tiny
@@ -42,6 +43,10 @@ def framework(request: pytest.FixtureRequest) -> Adapter:
 @pytest.fixture
 def model(tiny_qwen: Tiny) -> str:
     return str(tiny_qwen.folder)
+
+
+def find_reranker(model: str, options: Any) -> AnyReranker | None:
+    return find_spec(ModelSpec.of(model, options))
 
 
 def reranker_of(adapter: Any) -> Reranker | None:

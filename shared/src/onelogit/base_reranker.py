@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
+from onelogit.model_spec import ModelSpec
 from onelogit.ranking import Ranked, rank_logits
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_documents, checked_pairs
@@ -51,9 +52,15 @@ class BaseReranker(Generic[AnyScorer]):
     Its `activation` turns the scorer's logits into scores.
     """
 
-    def __init__(self, scorer: AnyScorer, activation: Activation) -> None:
+    def __init__(self, scorer: AnyScorer, activation: Activation, spec: ModelSpec | None = None) -> None:
         self._scorer = scorer
+        self._spec = spec
         self.activation = activation
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """The model or server with its options, secrets included; None for a reranker created from objects."""
+        return self._spec
 
     @property
     def is_closed(self) -> bool:

@@ -3,8 +3,10 @@
 import os
 import re
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, cast, get_args
 from urllib.parse import unquote
@@ -23,7 +25,7 @@ from onelogit.options import (
     plain_options,
     without_secrets,
 )
-from onelogit.validation import checked_choice
+from onelogit.validation import checked_choice, checked_path
 
 _PATH = re.compile(r"/([\w.~!$&'()*+,;=:@%-]+/)*[\w.~!$&'()*+,;=:@%-]*", re.ASCII)
 
@@ -32,12 +34,14 @@ _PATH = re.compile(r"/([\w.~!$&'()*+,;=:@%-]+/)*[\w.~!$&'()*+,;=:@%-]*", re.ASCI
 class ModelSpec:
     """Which reranker to open: a local model or a server, with options, which the constructor checks. Hashable.
 
-    Specs are equal if they name the same model or server with the same options; the hub token is ignored.
+    Specs are equal if they name the same model or server with the same options; the hub token is ignored. A relative
+    path names the same folder for the whole life of a spec and its pickles, even if the working directory changes.
 
     Attributes:
         model: hub id or path of a folder; None for a server whose model is not named.
         url: of a server that serves the model; None for a local model.
         options: the options that are not None: of `LoadOptions`, or with a `url` of `RemoteOptions`.
+        base: the folder in which relative paths begin; by default the working directory. Not shown by `repr`.
 
     Raises:
         InputError: the model is not a string or path and there is no url, or it is a url; or an option is unknown, does
@@ -47,6 +51,7 @@ class ModelSpec:
     model: str | None
     url: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    base: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
@@ -69,9 +74,14 @@ class ModelSpec:
         if self.url is not None:
             _check_server_options(options, has_model=self.model is not None)
         object.__setattr__(self, "options", MappingProxyType(options))
+        if self.base is None:
+            with suppress(OSError):  # the working directory was removed
+                object.__setattr__(self, "base", os.getcwd())  # noqa: PTH109
 
     @classmethod
-    def of(cls, model_or_url: "str | os.PathLike[str] | Self", options: OpenOptions) -> Self:
+    def of(
+        cls, model_or_url: "str | os.PathLike[str] | Self", options: OpenOptions, *, base: str | None = None
+    ) -> Self:
         """The spec for the arguments of `open_reranker`: a server's url may be given as the model or as `url`."""
         if isinstance(model_or_url, cls) and options:
             raise InputError(f"a spec already contains its options; put {', '.join(options)} into the spec")
@@ -82,12 +92,29 @@ class ModelSpec:
         kind, other = ("servers", url) if is_url(model_or_url) else ("models", model)
         if other is not None and other != model_or_url:
             raise InputError(f"two {kind} are named, {model_or_url!r} and {other!r}; leave one out")
-        return cls(model, str(model_or_url), given) if is_url(model_or_url) else cls(model_or_url, url, given)  # type: ignore[arg-type]
+        if is_url(model_or_url):
+            return cls(model, str(model_or_url), given, base=base)
+        return cls(model_or_url, url, given, base=base)  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
         """The model's id or path; the server's url if no model is named."""
         return str(self.url if self.model is None else self.model)
+
+    @property
+    def base_folder(self) -> Path:
+        """The folder in which relative paths begin."""
+        return Path(self.base or "")
+
+    @property
+    def folder(self) -> Path | None:
+        """The model's local folder, as an absolute path; None for a model on the hub, and if there is no such folder.
+
+        Raises:
+            InputError: the model's name begins with an unknown user's home.
+        """
+        folder = None if not self.model else self.base_folder / checked_path(self.model)
+        return folder if folder is not None and os.path.isdir(folder) else None  # noqa: PTH112  False for any string
 
     @property
     def open_options(self) -> OpenOptions:
@@ -118,8 +145,9 @@ class ModelSpec:
         shown = dict(without_secrets(cast("OpenOptions", self.options)))
         return f"ModelSpec(model={self.model!r}, url={self.url!r}, options={shown!r})"
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str | None, str | None, dict[str, Any]]]:
-        return type(self), (self.model, self.url, dict(self.options))  # a read-only mapping cannot be pickled
+    def __reduce__(self) -> "tuple[partial[Self], tuple[str | None, str | None, dict[str, Any]]]":
+        remake = partial(type(self), base=self.base)
+        return remake, (self.model, self.url, dict(self.options))  # a read-only mapping cannot be pickled
 
     def _key_without(self, *names: str) -> tuple[object, ...]:
         plain = plain_options(cast("OpenOptions", self.options))
@@ -129,7 +157,15 @@ class ModelSpec:
             for name, value in plain.items()
             if (value is not False or name == "raw_logits") and name not in names  # False is not its default
         }
-        return self.url, self.model, _hashable(given)
+        return self.url, self._model_key, _hashable(given)
+
+    @cached_property
+    def _model_key(self) -> str | None:
+        try:
+            folder = self.folder
+        except InputError:  # raised when the model is opened
+            folder = None
+        return self.model if folder is None else str(folder)
 
 
 def _check_server_options(options: Mapping[str, Any], *, has_model: bool) -> None:

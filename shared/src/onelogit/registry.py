@@ -5,12 +5,14 @@ Loads torch only when a local model is opened.
 
 import asyncio
 import threading
+from collections.abc import Hashable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Union
 from weakref import WeakValueDictionary
 
 from typing_extensions import Unpack
 
+from onelogit.errors import CheckpointError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
 from onelogit.processes import ProcessLock, run_in_forked_children
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
 
 AnyReranker = Union["Reranker", "RemoteReranker"]
 
+_MAX_LOADS = 3  # of a model whose files change meanwhile
+
 # Weak, so that the weights are freed when the last user drops its reranker.
-_open_rerankers: WeakValueDictionary[ModelSpec, AnyReranker] = WeakValueDictionary()
-_opening: dict[object, Future[AnyReranker]] = {}
+_open_rerankers: WeakValueDictionary[Hashable, AnyReranker] = WeakValueDictionary()
+_opening: dict[Hashable, Future[AnyReranker]] = {}
 _lock = ProcessLock()
 
 
@@ -32,6 +36,8 @@ def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyRe
 
     Callers that name the same model and options share one reranker and its weights, which are freed when the last of
     them drops it. Closing it closes it for all of them. `Reranker.load` and `RemoteReranker` create a private one.
+    A model is the same if its files are: if a folder, what a symlink points to, or the revision in the hub's cache has
+    changed since the reranker was opened, this opens the new model; a reranker that is open never changes.
 
     Args:
         model_or_url: hub id or path of a folder; or a server's url, with the model that it serves as `model`.
@@ -39,6 +45,7 @@ def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyRe
 
     Raises:
         OnelogitError: as `Reranker.load` and `RemoteReranker`.
+        CheckpointError: the model's files change each time that they are read.
     """
     return open_spec(ModelSpec.of(model_or_url, options))
 
@@ -50,27 +57,41 @@ def open_spec(spec: ModelSpec) -> AnyReranker:
 
 async def aopen_spec(spec: ModelSpec) -> AnyReranker:
     """`open_spec` without blocking the event loop. Cancelling it does not affect other callers."""
-    waiting = asyncio.wrap_future(_opening_of(spec))
+    waiting = asyncio.wrap_future(await asyncio.to_thread(_opening_of, spec))
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs unread errors
     return await asyncio.shield(waiting)
 
 
-def find_reranker(model_or_url: str, options: OpenOptions) -> AnyReranker | None:
-    """The reranker that `open_reranker` would return without opening one, or None."""
-    return find_spec(ModelSpec.of(model_or_url, options))
-
-
 def find_spec(spec: ModelSpec) -> AnyReranker | None:
     """The reranker that `open_spec` would return without loading one, or None."""
-    reranker = _open_rerankers.get(spec)
+    return _find(_key(spec, state_of(spec)))
+
+
+def state_of(spec: ModelSpec) -> Hashable:
+    """The state of the model's files, which is another once they have changed; None if there are none."""
+    from onelogit.checkpoints.model_state import model_state  # noqa: PLC0415  loads the hub's client
+
+    return model_state(spec)
+
+
+def _find(key: Hashable) -> AnyReranker | None:
+    reranker = _open_rerankers.get(key)
     return None if reranker is None or reranker.is_closed else reranker
+
+
+def _key(spec: ModelSpec, state: Hashable) -> Hashable:
+    """Equal for the same files, however their folder is spelled; but the folder's name may determine the recipe."""
+    url, model, options = spec.key
+    folder = None if state is None else spec.folder
+    return url, model if folder is None else folder.name, options, state
 
 
 def _opening_of(spec: ModelSpec) -> Future[AnyReranker]:
     """A future for the reranker, which is opened in its own thread, so that no caller's thread is blocked."""
-    key = (spec, spec.options.get("token"))
+    own_key = _key(spec, state_of(spec))
+    key = (own_key, spec.options.get("token"))
     with _lock:
-        reranker = find_spec(spec)
+        reranker = _find(own_key)
         if reranker is None and key in _opening:
             return _opening[key]
         future: Future[AnyReranker] = Future()
@@ -82,17 +103,37 @@ def _opening_of(spec: ModelSpec) -> Future[AnyReranker]:
     return future
 
 
-def _open(spec: ModelSpec, key: object, future: Future[AnyReranker]) -> None:
+def _open(spec: ModelSpec, key: Hashable, future: Future[AnyReranker]) -> None:
     try:
-        reranker = _load(spec)
+        reranker, state = _load_unchanged(spec)
     except BaseException as error:
         _opening.pop(key, None)
         future.set_exception(error)
         return
     with _lock:
-        _open_rerankers[spec] = reranker
+        _open_rerankers[_key(spec, state)] = reranker
         _opening.pop(key, None)
     future.set_result(reranker)
+
+
+def _load_unchanged(spec: ModelSpec) -> tuple[AnyReranker, Hashable]:
+    """The reranker, and the state of its files before and after they were read; read again if these differ."""
+    for _ in range(_MAX_LOADS):
+        before = state_of(spec)
+        try:
+            reranker = _load(spec)
+        except OnelogitError:
+            if before is None or before == state_of(spec):
+                raise
+            continue
+        after = state_of(spec)
+        if before in (None, after):  # None: it was not downloaded yet
+            return reranker, after
+        reranker.close()
+    raise CheckpointError(
+        f"the files of {spec.name} changed while they were read, {_MAX_LOADS} times; open the model again once they "
+        "are complete, or write them to another folder and rename that"
+    )
 
 
 def _load(spec: ModelSpec) -> AnyReranker:

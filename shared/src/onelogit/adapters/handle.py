@@ -14,7 +14,7 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions, is_secret_header, is_url, without_secrets
 from onelogit.ranking import Ranked
-from onelogit.registry import AnyReranker, aopen_spec, find_spec, open_spec
+from onelogit.registry import AnyReranker, aopen_spec, find_spec, open_spec, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +29,23 @@ class RerankerHandle:
     All adapters with the same model and options share the weights, which are freed when the last of them is closed or
     deleted. A copy shares them. A pickle does not contain them; the unpickled handle opens the reranker again.
 
+    Each call checks whether the model's files have changed, and then drops the reranker and opens the new model. If
+    the files are gone, it logs a warning and goes on with the weights that it has. A relative path begins in the
+    working directory in which the adapter was created, or its field `model` was changed; so it does in a pickle.
+
     Args:
         reranker: use this one instead of opening one; the caller remains responsible for closing it.
     """
 
     def __init__(self, reranker: AnyReranker | None = None) -> None:
         self._given = reranker
-        self._given_spec = None if reranker is None else ModelSpec.of(reranker.name, reranker.options)
+        self._base = None if reranker is None or reranker.spec is None else reranker.spec.base
+        self._given_spec = None if reranker is None else ModelSpec.of(reranker.name, reranker.options, base=self._base)
         self._held: AnyReranker | None = None
         self._held_spec: ModelSpec | None = None
         self._closed_count = 0
-        self._spec: tuple[object, ModelSpec] | None = None
+        self._spec: tuple[tuple[Any, ...], ModelSpec] | None = None
+        self._is_orphaned = False  # whether the files of the held reranker were found to be gone
 
     @property
     def is_open(self) -> bool:
@@ -62,8 +68,16 @@ class RerankerHandle:
         if self._spec is None or self._spec[0] != fields:
             options = adapter_options(adapter, token=token, api_key=api_key)
             # A deep copy, so that a change inside the options, such as to a header, is noticed too.
-            self._spec = deepcopy(fields), ModelSpec.of(adapter.model, deepcopy(options))
+            spec = ModelSpec.of(adapter.model, deepcopy(options), base=self._base_of(adapter.model))
+            self._spec = deepcopy(fields), spec
         return self._spec[1]
+
+    def _base_of(self, model: object) -> str | None:
+        """The folder in which a relative path begins: the same until the model is changed."""
+        if self._spec is None:
+            return self._base
+        (before, *_), spec = self._spec
+        return spec.base if before == model else None
 
     def warm_up(self, spec: ModelSpec, on_error: OnError = "raise") -> None:
         """Open the reranker and score once, unless it is open already; raises as `rank`."""
@@ -142,19 +156,32 @@ class RerankerHandle:
 
     def _keep(self, reranker: AnyReranker, spec: ModelSpec, closed_count: int) -> AnyReranker:
         if closed_count == self._closed_count:  # else the handle was closed while the reranker was opening
+            self._is_orphaned = self._is_orphaned and reranker is self._held
             self._held, self._held_spec = reranker, spec
         return reranker
 
     def _find(self, spec: ModelSpec) -> AnyReranker | None:
-        held = self._held
-        if held is not None and self._held_spec is spec and not held.is_closed:
-            return held
-        # The fields of an adapter may have changed since from_reranker.
-        if self._given is None or self._given_spec is None or not self._given_spec.is_same_model(spec):
-            return find_spec(spec)
-        if self._given.is_closed:
-            raise OnelogitError("the reranker given to from_reranker is closed")
-        return self._given
+        held = self._held if self._held_spec is spec else None
+        if self._given is not None and (held is self._given or self._is_given(spec)):
+            if self._given.is_closed:
+                raise OnelogitError("the reranker given to from_reranker is closed")
+            return self._given
+        if held is None or held.is_closed:
+            return None
+        found = find_spec(spec)
+        if found is not None:
+            return found
+        if state_of(spec) is not None:  # another one
+            self._held = None  # frees the old weights before the new ones are loaded
+            return None
+        if not self._is_orphaned:
+            logger.warning("the files of %s are gone; the weights that were loaded are still used", spec.name)
+        self._is_orphaned = True
+        return held
+
+    def _is_given(self, spec: ModelSpec) -> bool:
+        """Whether the spec is that of the given reranker: the fields of an adapter may have changed since."""
+        return self._given_spec is not None and self._given_spec.is_same_model(spec)
 
     def _holds(self, spec: ModelSpec) -> bool:
         return self._held is not None and self._held is self._find(spec)
@@ -166,13 +193,19 @@ class RerankerHandle:
     def __copy__(self) -> Self:
         copy = type(self)(self._given)
         copy._held, copy._held_spec, copy._spec = self._held, self._held_spec, self._spec
+        copy._base, copy._is_orphaned = self._base, self._is_orphaned
         return copy
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
+    def __reduce__(self) -> tuple[type[Self], tuple[()], dict[str, object]]:
+        if self._given is not None and self._given.spec is None:
+            raise InputError(
+                "this adapter's reranker was created from objects, so a pickle could not open it again; save the "
+                "reranker, and create the adapter with the path of its folder as model"
+            )
+        return type(self), (), {"_base": self._base if self._spec is None else self._spec[1].base}
 
 
 def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | None = None) -> OpenOptions:

@@ -29,10 +29,10 @@ _TAIL_BYTES = 2**16
 def portable_spec(spec: ModelSpec) -> ModelSpec:
     """The spec for another process, which may have another environment and working directory, as plain data."""
     model, options = spec.model, dict[str, Any](plain_options(cast("OpenOptions", spec.options)))
-    if model is not None and checked_path(model).is_dir():
-        model = str(checked_path(model).absolute())
+    if spec.folder is not None:
+        model = str(spec.folder.absolute())
     if "cache_dir" in options:
-        options["cache_dir"] = str(checked_path(options["cache_dir"]).absolute())
+        options["cache_dir"] = str((spec.base_folder / checked_path(options["cache_dir"])).absolute())
     if spec.url is not None:
         api_key = os.environ.get(API_KEY_VARIABLE)
         options = {**_PATIENT, **({} if api_key is None else {"api_key": api_key}), **options}
@@ -55,8 +55,7 @@ def model_label(spec: ModelSpec) -> str:
     if spec.model is not None and writes_prompts(spec):
         facts |= _facts_of(spec)
     digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    is_folder = spec.model is not None and checked_path(spec.model).is_dir()
-    return f"{Path(spec.name).absolute().name if is_folder else spec.name}@{digest}"
+    return f"{spec.name if spec.folder is None else spec.folder.absolute().name}@{digest}"
 
 
 def _facts_of(spec: ModelSpec) -> dict[str, Any]:

@@ -25,13 +25,14 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_m
 _NOT_TEXTS = ("tokenizer.json", "vocab.json", _INDEX)
 
 
-def find_folder(name: str, options: Mapping[str, Any], *, with_weights: bool) -> Path:
+def find_folder(name: str, options: Mapping[str, Any], *, with_weights: bool, base: Path | None = None) -> Path:
     """The folder of a checkpoint: a local one, or a snapshot from the hub.
 
     Args:
         name: hub id or path.
         options: of the caller, as checked by `ModelSpec`; those of `SourceOptions` are read, except the recipe.
         with_weights: False to download the small files only.
+        base: the folder in which relative paths begin; None for the working directory.
 
     Raises:
         CheckpointError: there is no such folder or model, or the model cannot be fetched.
@@ -40,16 +41,17 @@ def find_folder(name: str, options: Mapping[str, Any], *, with_weights: bool) ->
     if not name:
         raise InputError("the model's name is empty; give a hub id or a folder")
     name = str(checked_path(name)) if name.startswith("~") else name
-    if Path(name).is_dir():
+    base = Path() if base is None else base
+    if (base / name).is_dir():
         if options.get("revision") is not None:
             raise InputError(f"{name!r} is a local folder, which has no revision {options['revision']!r}")
-        return Path(name)
+        return base / name
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
-        raise CheckpointError(f"there is no folder {name!r}{_moved_aside(Path(name))}")
+        raise CheckpointError(f"there is no folder {name!r}{_moved_aside(base / name)}")
     patterns = ["*.safetensors", *_SMALL_FILES] if with_weights else _SMALL_FILES
     given = {option: options[option] for option in _HUB_OPTIONS if options.get(option) is not None}
     if "cache_dir" in given:
-        given["cache_dir"] = checked_path(given["cache_dir"])
+        given["cache_dir"] = base / checked_path(given["cache_dir"])
     try:
         return Path(_download(name, **given, allow_patterns=patterns, ignore_patterns=_OTHER_WEIGHTS))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:

@@ -26,7 +26,6 @@ from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.lookup import recipe_of
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 from onelogit.recipes.templates import PLAIN_TEMPLATE
-from onelogit.validation import checked_path
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +76,18 @@ def resolve_model(spec: ModelSpec) -> ResolvedModel:
         InputError: the recipe in the options is invalid, or a local folder is given a revision.
     """
     given = recipe_of(spec.options.get("recipe"))
-    folder = find_folder(str(spec.model), spec.options, with_weights=False)
+    folder = find_folder(str(spec.model), spec.options, with_weights=False, base=spec.base_folder)
     texts = read_texts(folder)
-    return ResolvedModel(spec, folder, texts, *resolve_recipe(str(spec.model), texts, given))
+    name = str(spec.model if spec.folder is None else spec.folder)
+    return ResolvedModel(spec, folder, texts, *resolve_recipe(name, texts, given))
 
 
 def fetch_weights(model: ResolvedModel) -> ResolvedModel:
     """The same model with its weights on this machine: downloaded from the hub, unless it is a local folder."""
-    if model.folder == checked_path(model.name):
+    spec = model.spec
+    if model.folder == spec.folder:
         return model
-    return model._replace(folder=find_folder(model.name, model.spec.options, with_weights=True))
+    return model._replace(folder=find_folder(model.name, spec.options, with_weights=True, base=spec.base_folder))
 
 
 def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) -> ResolvedRecipe:

@@ -61,7 +61,7 @@ class Reranker(BaseReranker[LocalScorer]):
         **options: Unpack[ScoringOptions],
     ) -> None:
         check_options(options, ScoringOptions)
-        self._set_up(classifier, tokenizer, recipe, name, {**options})
+        self._set_up(classifier, tokenizer, recipe, name, {**options}, None)
 
     def _set_up(
         self,
@@ -70,6 +70,7 @@ class Reranker(BaseReranker[LocalScorer]):
         recipe: Recipe,
         name: str,
         options: ScoringOptions,
+        spec: ModelSpec | None,
     ) -> None:
         """Set all attributes. `load` keeps options that the constructor refuses, so it calls this instead."""
         activation = checked_choice("activation", options.get("activation"), Activation)
@@ -77,7 +78,7 @@ class Reranker(BaseReranker[LocalScorer]):
         self.name = name
         self.options = cast("OpenOptions", options)
         scorer = LocalScorer(classifier, tokenizer, recipe, options)
-        super().__init__(scorer, recipe.activation if activation is None else activation)
+        super().__init__(scorer, recipe.activation if activation is None else activation, spec)
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] | ModelSpec | ResolvedModel, **options: Unpack[LoadOptions]) -> Self:
@@ -101,7 +102,7 @@ class Reranker(BaseReranker[LocalScorer]):
             checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
             classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
         reranker = cls.__new__(cls)
-        reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options)
+        reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
         return reranker
 
     @property

@@ -55,7 +55,7 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         self.recipe = scorer.recipe
         raw_recipe = self.recipe if scorer.is_raw else None
         default: Activation = "identity" if raw_recipe is None else raw_recipe.activation
-        super().__init__(scorer, default if activation is None else activation)
+        super().__init__(scorer, default if activation is None else activation, spec)
 
     def check(self) -> float:
         """Compare the server's logits with the logits in an exported model, then send prompts of `max_tokens`.

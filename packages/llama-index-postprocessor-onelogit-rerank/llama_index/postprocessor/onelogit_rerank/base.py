@@ -94,6 +94,10 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         copied._handle = copy(self._handle)  # closing one, or changing its fields, does not affect the other
         return copied
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # creates a new handle, which would not know where relative paths begin
+        self._handle = (state.get("__pydantic_private__") or {}).get("_handle", self._handle)
+
     def warm_up(self) -> None:
         """Load the model and score once. Does nothing if it is loaded."""
         self._handle.warm_up(self._spec(), self.on_error)
