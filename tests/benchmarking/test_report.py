@@ -12,10 +12,12 @@ from rich.console import Console
 
 from onelogit import DEMO_MODEL
 from onelogit.benchmarking.machine import load_per_core
-from onelogit.benchmarking.report import lines_below, plot_result, tables_of
+from onelogit.benchmarking.report import _round_ticks, lines_below, plot_result, tables_of
 from onelogit.benchmarking.result import BUSY_LOAD, notes_of
+from onelogit.benchmarking.runner import Case
+from onelogit.cli.bench import _print
 from onelogit.options import DEMO_NOTE
-from support.benchmark_targets import FACTS, result
+from support.benchmark_targets import FACTS, FakeTarget, result, runner
 
 
 def test_tables_fit_terminals_and_have_titles():
@@ -82,6 +84,48 @@ def test_dollars_in_a_name_are_not_mathematics(tmp_path: Path):
     plot_result(result(model=r"mine$\nothing_known$"), tmp_path / "a.svg")
 
     assert r"mine$\nothing_known$: float32 on cpu" in (tmp_path / "a.svg").read_text("utf-8")
+
+
+def test_load_times_are_printed_below_the_tables():
+    below = lines_below(result())
+
+    assert below[:2] == ["onelogit was loaded in 2.50 s", "Sentence Transformers was loaded in 750.0 ms"]
+    assert result().to_json()["facts"]["load_s"] == {"onelogit": 2.5, "Sentence Transformers": 0.75}
+
+
+def test_reasons_not_to_use_the_results_are_printed_first(capsys: pytest.CaptureFixture[str]):
+    _print(result(load_before=3.0))
+
+    printed = " ".join(capsys.readouterr().out.split())
+    order = ("commercial", "so times are not reliable", "candidates", "was loaded in", "Versions", "A percentile needs")
+    places = [printed.index(text) for text in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("bottom", "top"), [(1, 1000), (0.5, 30), (11, 18), (99, 101), (5, 5.01), (1e-3, 1e6), (0.8, 1.3), (2000, 6000)]
+)
+def test_any_range_has_at_least_three_ticks(bottom: float, top: float):
+    ticks = _round_ticks(bottom, top)
+
+    assert 3 <= len(ticks) <= 9
+    assert ticks == sorted(set(ticks))
+    assert all(0.99 * bottom <= tick <= 1.01 * top for tick in ticks)
+
+
+@pytest.mark.parametrize("seconds", [(1.0,), (1.0, 1.2, 0.7), (1e-4, 2e-4), (1e4, 1.1e4)])
+@pytest.mark.parametrize("candidates", [(1, 10, 100, 1000), (7,)])
+def test_a_plot_has_ticks_and_a_legend_for_its_band(
+    candidates: tuple[int, ...], seconds: tuple[float, ...], tmp_path: Path
+):
+    cases = runner(FakeTarget("onelogit", *seconds), repeats=6, seconds=1e9).measure([Case(n) for n in candidates])
+    plot_result(result(cases=tuple(cases)), tmp_path / "a.svg")
+
+    drawn = (tmp_path / "a.svg").read_text("utf-8")
+    assert "<!-- from the fastest to the slowest call -->" in drawn
+    for axis in ("matplotlib.axis_2", "matplotlib.axis_4"):  # the y axes of both plots
+        content = drawn.partition(f'<g id="{axis}">')[2].partition('<g id="matplotlib.axis')[0]
+        assert content.count('<g id="ytick_') >= 3
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

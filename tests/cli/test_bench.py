@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from onelogit import DEMO_MODEL, Reranker
-from onelogit.cli.bench import numbers_of
 from onelogit.cli.main import main
 from onelogit.options import DEMO_NOTE
 from support.commands import failure
@@ -52,10 +51,6 @@ def test_a_peer_that_is_not_installed_or_cannot_run_is_refused(
     assert "pip install 'sentence-transformers>=5.4'" in failure(capsys, "bench", DEMO_MODEL, *compared)
 
 
-def test_numbers_are_ascending_and_each_once():
-    assert numbers_of("100, 1,10,1", "--candidates") == [1, 10, 100]
-
-
 def test_a_missing_model_is_a_one_line_error(capsys: pytest.CaptureFixture[str]):
     assert "there is no folder '/nowhere'" in failure(capsys, "bench", "/nowhere")
 
@@ -80,6 +75,10 @@ def test_both_targets_are_measured_on_the_same_weights_and_agree(capsys: pytest.
     assert case["prompt_tokens"] > 50
     assert printed["documents_as_given"] == printed["documents_made_up"] + 9 == 9
     assert (printed["facts"]["dtype"], printed["facts"]["device"]) == ("float32", "cpu")
+    assert {name: 0 < seconds < 99 for name, seconds in printed["facts"]["load_s"].items()} == {
+        "onelogit": True,
+        "Sentence Transformers": True,
+    }
     assert all(0 < each["loaded"] <= each["peak"] for each in printed["facts"]["memory"].values())
     assert printed["facts"]["licence"] == "cc-by-sa-4.0"
     assert printed["notes"][0] == DEMO_NOTE
@@ -95,7 +94,7 @@ def test_a_server_is_measured_by_its_url(capsys: pytest.CaptureFixture[str], tin
     assert code == 0
     assert (printed["model"], printed["server"]) == (str(tiny_qwen.folder), server.url)
     assert printed["facts"]["device"] is None
-    assert printed["facts"]["memory"] == {}
+    assert printed["facts"]["memory"] == printed["facts"]["load_s"] == {}
     assert printed["cases"][0]["contestants"][0]["tokens_per_s"] > 0
     assert len(server.requests.bodies) >= 2
 

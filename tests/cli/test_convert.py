@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification
 
-from onelogit import Reranker
+from onelogit import DEMO_MODEL, Reranker
 from onelogit.cli.main import main
+from onelogit.errors import InputError
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 from support.commands import failure, output
 from support.tiny import Tiny
@@ -199,8 +200,25 @@ def test_answer_tokens_keep_the_scale_of_a_known_family(
     assert Reranker.load(tmp_path / "one").rank(QUERY, DOCUMENTS) == Reranker.load(folder).rank(QUERY, DOCUMENTS)
 
 
+def test_an_existing_folder_is_refused_with_the_flag_or_the_argument_to_overwrite_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    (tmp_path / "mine").mkdir()
+
+    message = failure(capsys, "convert", DEMO_MODEL, "-o", tmp_path / "mine")
+    assert message.endswith("mine exists; remove it, or overwrite it with --overwrite\n")
+    with Reranker.load(DEMO_MODEL) as reranker, pytest.raises(InputError, match=r"overwrite it with force=True$"):
+        reranker.save(tmp_path / "mine")
+
+
 def test_the_verification_is_recorded_in_the_card(capsys: pytest.CaptureFixture[str], tiny_qwen: Tiny, tmp_path: Path):
-    output(capsys, "convert", tiny_qwen.folder, "-o", tmp_path / "converted", "--verify")
+    arguments = ("convert", tiny_qwen.folder, "-o", tmp_path / "converted")
+    printed = json.loads(output(capsys, *arguments, "--verify", "--json"))["verification"]
+    assert printed["agrees"]
+    assert [each["name"] for each in printed["against"]] == ["converted by onelogit", "converted by transformers"]
+    assert max(each["largest_difference"] for each in printed["against"]) <= printed["tolerance"]
+    assert "verification" not in json.loads(output(capsys, *arguments, "--overwrite", "--json"))
+    assert "Compared with the original on 48 pairs" in output(capsys, *arguments, "--overwrite", "--verify")
 
     card = (tmp_path / "converted" / "README.md").read_text("utf-8")
     assert "Compared with the original on 48 pairs" in card

@@ -95,7 +95,7 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "nowhere does not exist; name a folder in BEIR format, or a JSONL file"),
-        (["--data", "data", "-k", "0"], "-k must be a whole number from 1 up, not 0"),
+        (["--data", "data", "-k", "0"], "-k must be whole numbers from 1 up, such as 1,10,100, not '0'"),
         (["--data", "data", "--candidates", "0"], "--candidates must be a whole number from 1 up"),
         (["--data", "data", "--seed", "-1"], "--seed must be a whole number from 0 up"),
         (["--data", "data", "--plot", "plot.txt"], "--plot plot.txt must end in .png, .svg, .pdf"),

@@ -5,7 +5,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,23 @@ def test_a_resumed_run_scores_only_what_is_missing(folder: Path, monkeypatch: py
     run.write_bytes(lines[0][:30])
     assert without_times(evaluated(DEMO_MODEL, "--data", folder, "--resume")) == without_times(whole)
     assert scored == ["q3", "q1", "q2", "q3"]
+
+
+def test_the_bar_of_a_resumed_run_starts_where_the_work_stands(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    bars: list[tuple[object, ...]] = []
+
+    @contextmanager
+    def record(*arguments: object) -> Iterator[Callable[[float], None]]:
+        bars.append(arguments)
+        yield lambda amount: None
+
+    monkeypatch.setattr(scoring, "progress_bar", record)
+    evaluated(DEMO_MODEL, "--data", folder)
+    run = Path("evaluation/run-01.jsonl")
+    run.write_bytes(b"".join(run.read_bytes().splitlines(keepends=True)[:3]))
+    evaluated(DEMO_MODEL, "--data", folder, "--resume")
+
+    assert bars == [("demo", 3, 0), ("demo", 3, 2)]
 
 
 def test_a_complete_run_is_reported_without_loading_the_model(

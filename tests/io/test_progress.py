@@ -1,5 +1,6 @@
 """Progress bars: drawn in a terminal and removed afterwards; elsewhere none, and lines for the rows of a call."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ both = Barrier(2)
 with ThreadPoolExecutor(2) as threads:
     list(threads.map(score, [20, 30]))
 print("loaded:", "transformers" in sys.modules)
+"""
+RESUMED = """
+import time
+from onelogit.io.progress import progress_bar
+
+name = "a model with quite a long name, and an instruction"
+with progress_bar(name, 2000, 1990, unit="s", refreshes_per_s=50) as advance:
+    for _ in range(5):
+        time.sleep(0.1)
+        advance(1)
+    time.sleep(0.3)
 """
 COMMANDS = """
 import sys
@@ -79,6 +91,33 @@ def test_without_a_terminal_rows_are_counted_in_lines(
     lines = [line.partition(" in ")[0] for line in capfd.readouterr().err.splitlines()]
     assert lines[:3] == ["reranking: 25%, 1/4 rows", "reranking: 50%, 2/4 rows", "reranking: 100%, 4/4 rows"]
     assert lines[3:] == ["reranking: 100%, 4/4 rows"]
+
+
+def test_lines_tell_the_time_left(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    clock = iter([100.0, 130.0, 160.0])
+    monkeypatch.setattr("onelogit.io.progress.time.monotonic", lambda: next(clock))
+    rows = RowProgress(is_shown=True)
+    with rows.shown(40):
+        rows(10)
+        rows(30)
+
+    assert capfd.readouterr().err.splitlines() == [
+        "reranking: 25%, 10/40 rows in 30.0 s, about 90 s left",
+        "reranking: 100%, 40/40 rows in 60.0 s",
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_bars_tell_the_count_and_the_time_left_and_start_where_the_work_stands(columns: int):
+    ran = in_terminal(["-c", RESUMED], columns=columns)
+
+    assert ran.code == 0, ran.screen
+    frames = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", ran.screen)
+    assert "1,990/2,000 s" in frames
+    assert "1,995/2,000 s" in frames
+    assert " 0/2,000" not in frames
+    assert re.search(r"1,995/2,000 s +\d+:\d\d:\d\d +left", frames)
+    assert max(map(len, re.split(r"[\r\n]+", frames))) <= columns
 
 
 def test_in_a_terminal_the_rows_of_calls_in_several_threads_are_drawn_together_and_removed():

@@ -56,6 +56,7 @@ def result(**given: object) -> Result:
         server=None,
         facts=FACTS,
         memory={"onelogit": MemoryUse(5 * 10**8, 10**9)},
+        load_s={"onelogit": 2.5, "Sentence Transformers": 0.75},
         texts="texts",
         documents_as_given=5,
         documents_made_up=30,

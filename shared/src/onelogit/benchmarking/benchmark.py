@@ -60,7 +60,7 @@ def run_benchmark(spec: BenchmarkSpec) -> Result:
         encoder = _load_encoder(spec.model, facts)
         check_lengths(spec.cases, facts.max_tokens, has_tokenizer=encoder is not None)
         supply = TextSupply(spec.texts, None if encoder is None else encoder.tokenizer)
-        with progress_bar("measuring", spec.budget.seconds, refreshes_per_s=_REFRESHES_PER_S) as advance:
+        with progress_bar("measuring", spec.budget.seconds, unit="s", refreshes_per_s=_REFRESHES_PER_S) as advance:
             cases = Runner(
                 targets=processes,
                 supply=supply,
@@ -69,12 +69,14 @@ def run_benchmark(spec: BenchmarkSpec) -> Result:
                 is_warm=spec.is_warm,
                 report=advance,
             ).measure(spec.cases)
+        load_s = {process.name: process.call("load_seconds") for process in processes}
         memory = {process.name: process.call("memory") for process in processes}
     return Result(
         model=spec.model.name,
         server=spec.model.url,
         facts=facts,
         memory={name: used for name, used in memory.items() if used is not None},
+        load_s={name: seconds for name, seconds in load_s.items() if seconds is not None},
         texts=spec.texts_name,
         documents_as_given=supply.as_given,
         documents_made_up=supply.made_up,

@@ -1,5 +1,6 @@
 """A Result -> tables for the terminal, and a plot in a file."""
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from onelogit.io.tables import FigureTable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TICKS = [step * 10.0**power for power in range(-4, 8) for step in (1, 2, 5)]
+_LEAST_TICKS, _MOST_TICKS = 3, 9  # of the y axis
 
 
 def tables_of(result: Result) -> list[FigureTable]:
@@ -37,8 +38,9 @@ def title_of(result: Result) -> str:
 
 
 def lines_below(result: Result) -> list[str]:
-    """The lines below the tables: memory, agreement of logits, texts, versions, licence."""
-    lines = [
+    """The lines below the tables: load time, memory, agreement of logits, texts, versions, licence."""
+    lines = [f"{name} was loaded in {_duration(seconds)}" for name, seconds in result.load_s.items()]
+    lines += [
         f"Memory of {name}: at most {_bytes(memory.peak)} while scoring"
         + ("" if memory.loaded is None else f", {_bytes(memory.loaded)} after loading")
         for name, memory in result.memory.items()
@@ -75,15 +77,25 @@ def plot_result(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def format_log_axes(axes: "Axes", ticks: Sequence[int]) -> None:
-    """Make both axes logarithmic, with these ticks on the x axis, and 1, 2 and 5 times powers of ten on the y axis."""
+    """Make both axes logarithmic, with these ticks on the x axis, and round ones on the y axis."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
-    bottom, top = axes.get_ylim()
-    axes.set_yticks([tick for tick in _TICKS if bottom <= tick <= top])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_yticks(_round_ticks(*axes.get_ylim()))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.12g}")
     style_axes(axes)
+
+
+def _round_ticks(bottom: float, top: float) -> list[float]:
+    """Round values of a logarithmic axis from `bottom` to `top`: powers of ten, or more if these are too few."""
+    powers = [10.0**power for power in range(math.floor(math.log10(bottom)), math.ceil(math.log10(top)) + 1)]
+    for digits in ((1,), (1, 2, 5), range(1, 10), (each / 10 for each in range(10, 100))):
+        steps = [*digits]
+        ticks = [power * step for power in powers for step in steps if bottom <= power * step <= top]
+        if len(ticks) >= _LEAST_TICKS:
+            return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
+    return [float(f"{tick:.4g}") for tick in (bottom, math.sqrt(bottom * top), top)]
 
 
 def _table(
@@ -140,8 +152,12 @@ def _draw(axes: "Axes", result: Result, *, by_length: bool, is_time: bool) -> No
         colour, marker = PLOT_COLOURS[index % len(PLOT_COLOURS)], PLOT_MARKERS[index % len(PLOT_MARKERS)]
         if is_time:
             least, greatest = ([1000 * getattr(each, end) for _, each in points] for end in ("least_s", "greatest_s"))
-            axes.fill_between(places, least, greatest, color=colour, alpha=0.1, linewidth=0)
+            axes.fill_between(places, least, greatest, color=colour, alpha=0.15, linewidth=0)
+            if len(places) == 1:  # a band of no width
+                axes.vlines(places, least, greatest, color=colour, alpha=0.3, linewidth=8)
         medians = [1000 * (each.least_s if each.p50_s is None else each.p50_s) for _, each in points]
         values = medians if is_time else [each.pairs_per_s for _, each in points]
         axes.plot(places, values, marker=marker, markersize=5, linewidth=1.6, color=colour, label=label)
+    if is_time:
+        axes.fill_between([], [], color="#6b7480", alpha=0.3, linewidth=0, label="from the fastest to the slowest call")
     format_log_axes(axes, sorted({place(case) for case in result.cases}))

@@ -22,6 +22,7 @@ class Result:
         server: the url of a server; None for a local model.
         facts: about the first target.
         memory: of each local target, by name.
+        load_s: seconds that loading the model took, before the first call; of each local target, by name.
         texts: the source of the texts.
         documents_as_given: number of documents used unchanged.
         documents_made_up: number of documents built from the texts' words, in other orders or to a given length.
@@ -35,6 +36,7 @@ class Result:
     server: str | None
     facts: TargetFacts
     memory: dict[str, MemoryUse]
+    load_s: dict[str, float]
     texts: str
     documents_as_given: int
     documents_made_up: int
@@ -57,6 +59,7 @@ class Result:
         """All fields and the `notes`, as data for JSON."""
         plain = asdict(self)
         plain["facts"]["memory"] = plain.pop("memory")
+        plain["facts"]["load_s"] = plain.pop("load_s")
         plain["notes"] = notes_of(self)
         plain["cases"] = list(plain.pop("cases"))
         for case in plain["cases"]:

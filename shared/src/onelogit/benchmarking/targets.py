@@ -55,9 +55,10 @@ class TargetFacts:
 class Target:
     """A scoring function whose calls can be timed. The constructor warms it up. The device is None for a server."""
 
-    def __init__(self, score: Score, device: "Device | None") -> None:
+    def __init__(self, score: Score, device: "Device | None", load_s: float | None) -> None:
         self._score = score
         self._device = device
+        self._load_s = load_s
         for count in _WARM_UP_DOCUMENTS:
             score("warm up", [f"This only warms up, {count}, {number}." for number in range(count)])
         self._loaded = None if device is None else reset_peak_memory(device)
@@ -67,6 +68,10 @@ class Target:
         start = time.perf_counter()
         logits = self._score(query, documents)
         return TimedCall(time.perf_counter() - start, logits)
+
+    def load_seconds(self) -> float | None:
+        """How long loading the model took, before the first call; None for a server."""
+        return self._load_s
 
     def memory(self) -> MemoryUse | None:
         """The memory used so far; None for a server, or if the system does not report it."""
@@ -78,11 +83,14 @@ class OnelogitTarget(Target):
     """A local model or a server, as onelogit runs it. A local model is exported to `export_to`, for another target."""
 
     def __init__(self, spec: ModelSpec, export_to: str | None = None) -> None:
+        start = time.perf_counter()
         self._reranker = open_spec(spec)
+        load_s = time.perf_counter() - start if spec.url is None else None
         if export_to is not None:
             cast("Reranker", self._reranker).save(export_to)
         self._classifier = getattr(self._reranker, "classifier", None)  # a remote reranker has none
-        super().__init__(self._reranker.logits, None if self._classifier is None else self._classifier.device)
+        device = None if self._classifier is None else self._classifier.device
+        super().__init__(self._reranker.logits, device, load_s)
 
     def facts(self) -> TargetFacts:
         """See `TargetFacts`."""
@@ -109,6 +117,7 @@ class SentenceTransformersTarget(Target):
     """
 
     def __init__(self, folder: str, device: str, dtype: str) -> None:
+        start = time.perf_counter()
         import torch  # noqa: PLC0415  as above
         from sentence_transformers import CrossEncoder  # noqa: PLC0415  optional
 
@@ -116,12 +125,13 @@ class SentenceTransformersTarget(Target):
         wanted, identity = getattr(torch, dtype), torch.nn.Identity()
         if next(model.parameters()).dtype != wanted:
             model.to(dtype=wanted)
+        load_s = time.perf_counter() - start
 
         def score(query: str, documents: Sequence[str]) -> list[float]:
             pairs = [(query, document) for document in documents]
             return [float(each) for each in model.predict(pairs, show_progress_bar=False, activation_fn=identity)]
 
-        super().__init__(score, torch.device(device))
+        super().__init__(score, torch.device(device), load_s)
 
 
 class TargetProcess(WorkerProcess):

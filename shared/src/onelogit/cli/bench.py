@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
+from onelogit.cli.number_lists import numbers_of
 from onelogit.cli.output import print_json
 from onelogit.errors import InputError, check_packages
 from onelogit.io.outputs import check_plot
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 
 SUMMARY = "measure latency and throughput by number and length of documents, on your texts and machine"
+EXAMPLES = (
+    "onelogit bench Qwen/Qwen3-Reranker-0.6B --candidates 1,10,100 --seconds 30",
+    "onelogit bench Qwen/Qwen3-Reranker-0.6B --texts texts.jsonl --lengths 64,256 --plot latency.png",
+)
 PEERS = ("sentence-transformers",)
 SAMPLE = "the included sample (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md)"
 _MAX_TEXTS = 100_000  # enough for any benchmark; a corpus may have millions
@@ -45,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print the result, and write the plot."""
-    candidates = numbers_of(options.candidates, "--candidates")
-    lengths = [None] if options.lengths is None else numbers_of(options.lengths, "--lengths")
+    candidates = sorted({*numbers_of(options.candidates, "--candidates")})
+    lengths = [None] if options.lengths is None else sorted({*numbers_of(options.lengths, "--lengths")})
     spec = model_spec(options, options.model, {"document_cache_bytes": options.document_cache_bytes})
     _check(options, spec)
     texts, texts_name = _texts(options.texts)
@@ -74,18 +79,6 @@ def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
         plot_result(result, options.plot)
     return 0
-
-
-def numbers_of(text: str, option: str) -> list[int]:
-    """The numbers of a list such as "1,10,100", ascending, each once.
-
-    Raises:
-        InputError: one is not a whole number from 1 up.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"{option} must be whole numbers from 1 up, such as 1,10,100, not {text!r}")
-    return sorted({int(part) for part in parts})
 
 
 def _check(options: argparse.Namespace, spec: ModelSpec) -> None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from onelogit.bulk.job import BulkEngine, RunSummary
 
 SUMMARY = "rerank all queries of Parquet or JSONL files; exit code 1 if pairs have errors"
+EXAMPLES = (
+    "onelogit bulk rows.jsonl ranked --model Qwen/Qwen3-Reranker-0.6B",
+    "onelogit bulk rows.jsonl ranked-by-server --url http://127.0.0.1:8000 --model Qwen/Qwen3-Reranker-0.6B",
+)
 ENGINES = ("local", "vllm", "remote")
 
 

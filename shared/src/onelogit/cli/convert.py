@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi
 
@@ -23,7 +24,14 @@ from onelogit.io.progress import waiting
 from onelogit.io.tables import console
 from onelogit.validation import checked_path
 
+if TYPE_CHECKING:
+    from onelogit.verification.parity import Parity
+
 SUMMARY = "write a model as a sequence classifier that transformers, Sentence Transformers and vLLM serve"
+EXAMPLES = (
+    "onelogit convert Qwen/Qwen3-Reranker-0.6B --output qwen3-reranker-classifier",
+    "onelogit convert Qwen/Qwen3-Reranker-0.6B --output qwen3-reranker-classifier --overwrite --verify",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
     model = _model(options)
     options.output = checked_path(options.output)
-    check_target(options.output.absolute(), model, is_overwriting=options.overwrite)
+    check_target(options.output.absolute(), model, is_overwriting=options.overwrite, option="--overwrite")
     tokens = given_tokens(options)
     labels = 1 if tokens is None or options.method != "no_post_processing" else len(tokens)
     if labels > 1:
@@ -54,9 +62,8 @@ def run(options: argparse.Namespace) -> int:
     elif options.verify:
         check_requirements(None)
     _save(model, options, tokens if labels > 1 else None)
-    if options.verify:
-        _verify(model, options)
-    _report(options, labels)
+    parity = _verify(model, options) if options.verify else None
+    _report(options, labels, parity)
     if options.push_to_hub:
         push(options.output, options.push_to_hub, is_private=options.private)
     return 0
@@ -93,8 +100,8 @@ def _save(model: str, options: argparse.Namespace, labels: list[str | int] | Non
         reranker.save(options.output, force=options.overwrite)
 
 
-def _verify(model: str, options: argparse.Namespace) -> None:
-    """Compare the export with the original, and add the result to the folder's model card.
+def _verify(model: str, options: argparse.Namespace) -> "Parity":
+    """Compare the export with the original, add the result to the folder's model card, and return it.
 
     Raises:
         CheckpointError: they differ; the folder is kept for inspection.
@@ -105,16 +112,21 @@ def _verify(model: str, options: argparse.Namespace) -> None:
     parity = measure_parity(
         model, bundled_pairs(), model_spec(options, model).load_options, against=str(options.output)
     )
-    largest = max(comparison.largest_difference for comparison in parity.comparisons)
-    result = (
-        f"Compared with the original on {parity.pair_count} pairs in Korean, English and Chinese, {parity.dtype} on "
-        f"{parity.device}: largest difference of a logit {largest:.1e} (up to {parity.tolerance:.1e} is rounding)."
-    )
+    result = _sentence(parity)
     if not parity.agrees:
         raise CheckpointError(f"{options.output} differs from {model!r}. {result}")
     card = options.output / "README.md"
     text = f"{card.read_text(encoding='utf-8')}\n{result}\n"
     card.write_text(text, encoding="utf-8", newline="\n")
+    return parity
+
+
+def _sentence(parity: "Parity") -> str:
+    largest = max(comparison.largest_difference for comparison in parity.comparisons)
+    return (
+        f"Compared with the original on {parity.pair_count} pairs in Korean, English and Chinese, {parity.dtype} on "
+        f"{parity.device}: largest difference of a logit {largest:.1e} (up to {parity.tolerance:.1e} is rounding)."
+    )
 
 
 def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
@@ -133,16 +145,19 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
         ) from error
 
 
-def _report(options: argparse.Namespace, labels: int) -> None:
+def _report(options: argparse.Namespace, labels: int, parity: "Parity | None") -> None:
     recipe = resolve_recipe(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
     has_prompt = recipe is not None and recipe.chat_template is not None
     examples = usage_examples(str(options.output), has_prompt=has_prompt, labels=labels)
     if options.json:
-        print_json({"folder": str(options.output), "labels": labels, **examples._asdict()})
+        verified = {} if parity is None else {"verification": parity.to_json()}
+        print_json({"folder": str(options.output), "labels": labels, **examples._asdict(), **verified})
         return
     out = console(soft_wrap=True)
     many = "" if labels == 1 else f", with {labels} labels, one for each token; it is not a one-logit reranker"
     out.print(f"Written to {options.output}{many}.", markup=False)
+    if parity is not None:
+        out.print(_sentence(parity), markup=False)
     for name, code in examples._asdict().items():
         out.print(f"\n[bold]{name}[/]")
         out.print(code, markup=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from onelogit.cli.model_options import add_json_option, add_loading_options, add_server_options, model_spec
+from onelogit.cli.number_lists import numbers_of
 from onelogit.cli.output import print_json, say
 from onelogit.errors import InputError
 from onelogit.io.tables import console
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from onelogit.evaluation.job import EvaluationSpec
 
 SUMMARY = "measure how models, instructions and templates rank your data, compared with a first stage and random order"
+EXAMPLES = (
+    "onelogit evaluate Qwen/Qwen3-Reranker-0.6B --data questions.jsonl --limit 20 --report report.html",
+    "onelogit evaluate Qwen/Qwen3-Reranker-0.6B --data questions.jsonl -k 1,10 --slice language --output models",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +53,7 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add("--instruction", action="append", default=[], metavar="TEXT", help=help_text)
     help_text = "Jinja template with the roles query and document; may be repeated"
     add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=help_text)
-    add("-k", type=int, nargs="+", metavar="N", default=[10], help="cutoffs of nDCG, MRR and recall (default: 10)")
+    add("-k", metavar="N,N", default="10", help="cutoffs of nDCG, MRR and recall (default: %(default)s)")
     add("--slice", metavar="NAME", help="also report results by a field of the queries, or by length")
     help_text = "compare a model's rankings under different instructions or templates"
     add("--pairwise", action="store_true", help=help_text)
@@ -107,7 +112,7 @@ def _spec(options: argparse.Namespace) -> "EvaluationSpec":
         changed_qrels=options.changed_qrels,
         max_queries=options.limit,
         max_candidates=options.candidates,
-        cutoffs=options.k,
+        cutoffs=numbers_of(options.k, "-k"),
         seed=options.seed,
         group_column=options.slice,
         is_pairwise=options.pairwise,

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from onelogit import __version__
+from onelogit.cli.number_lists import joined_lists
 from onelogit.cli.output import say
 from onelogit.errors import InputError, OnelogitError
 
+_EXAMPLES = "examples:"
 _COMMANDS = ("rank", "recipes", "convert", "verify", "bench", "evaluate", "bulk")  # modules of this package
 
 
@@ -60,6 +62,13 @@ def _run(options: argparse.Namespace) -> int:
         return 130
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Keeps the lines of the examples, which can then be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(_EXAMPLES) else super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, without the usage text."""
 
@@ -67,13 +76,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments. Unlike plain argparse, this accepts documents both before and after options.
 
     Raises:
         InputError: an argument is wrong or unknown.
     """
-    options, rest = _parser().parse_known_args(arguments)
+    options, rest = _parser().parse_known_args(joined_lists(arguments, "-k"))
     if rest and (not hasattr(options, "document") or any(each.startswith("-") for each in rest)):
         options.parser.error(f"unknown arguments: {' '.join(rest)}")
     if rest:
@@ -83,15 +92,24 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> _Parser:
     # No abbreviations: a new option could make one ambiguous.
-    parser = _Parser(prog="onelogit", description="Rerank with decoder language models.", allow_abbrev=False)
+    shared: dict[str, Any] = {"allow_abbrev": False, "formatter_class": _HelpFormatter}
+    modules = {name: import_module(f"onelogit.cli.{name.replace('-', '_')}") for name in _COMMANDS}
+    examples = _examples([modules[name].EXAMPLES[0] for name in ("rank", "evaluate")])
+    description = "Rerank with decoder language models."
+    parser = _Parser(prog="onelogit", description=description, epilog=examples, **shared)
     parser.add_argument("--version", action="version", version=f"onelogit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in _COMMANDS:
-        module = import_module(f"onelogit.cli.{name.replace('-', '_')}")
-        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, allow_abbrev=False)
+    for name, module in modules.items():
+        examples, summary = _examples(module.EXAMPLES), module.SUMMARY
+        command = commands.add_parser(name, help=summary, description=summary, epilog=examples, **shared)
         module.add_arguments(command)
         command.set_defaults(command=module.run, parser=command)
     return parser
+
+
+def _examples(commands: Sequence[str]) -> str:
+    """The last lines of a help text."""
+    return "\n  ".join([_EXAMPLES, *commands])
 
 
 if __name__ == "__main__":

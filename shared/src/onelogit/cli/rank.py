@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from onelogit.registry import AnyReranker
 
 SUMMARY = "rank documents by their relevance to a query"
+EXAMPLES = (
+    'onelogit rank "Which fruit is yellow?" "Bananas are yellow." "Paris is in France."',
+    'onelogit rank "Which fruit is yellow?" --documents texts.jsonl --model Qwen/Qwen3-Reranker-0.6B --top-n 5',
+)
 _PROGRESS_BAR_FROM = 64  # documents
 
 

@@ -15,6 +15,10 @@ from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe
 
 SUMMARY = "list the known model families, or show which recipe a model would get and why"
+EXAMPLES = (
+    "onelogit recipes",
+    "onelogit recipes Qwen/Qwen3-Reranker-0.6B",
+)
 _NO_TEMPLATE = "none; the tokenizer joins query and document"
 
 

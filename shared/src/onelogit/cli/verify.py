@@ -10,6 +10,10 @@ from onelogit.io.outputs import check_plot
 from onelogit.io.tables import console
 
 SUMMARY = "compare the logits of a model and its conversion; exit code 1 if they disagree"
+EXAMPLES = (
+    "onelogit verify Qwen/Qwen3-Reranker-0.6B",
+    "onelogit verify Qwen/Qwen3-Reranker-0.6B --against qwen3-reranker-classifier --plot parity.png",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

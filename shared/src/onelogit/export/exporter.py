@@ -90,8 +90,10 @@ def open_cross_encoder(contents: ExportContents) -> "CrossEncoder":
     return opened
 
 
-def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
+def check_target(folder: Path, source: str, *, is_overwriting: bool, option: str = "force=True") -> None:
     """Check that an export may be written to the folder: only an earlier export is ever overwritten.
+
+    The error names `option` as the way to overwrite one.
 
     Raises:
         InputError: the folder exists and `is_overwriting` is False, or it is not an earlier export, or it is the model
@@ -100,7 +102,7 @@ def check_target(folder: Path, source: str, *, is_overwriting: bool) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     if not is_overwriting:
-        raise InputError(f"{folder} exists; remove it, or overwrite it with force=True (--overwrite)")
+        raise InputError(f"{folder} exists; remove it, or overwrite it with {option}")
     if folder.is_symlink() or not folder.is_dir():
         raise InputError(f"{folder} is not a folder; only an earlier export is overwritten")
     if Path(source).is_dir() and folder.samefile(source):

@@ -11,20 +11,24 @@ from typing import Protocol, TypeVar
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
+from onelogit.io.lines import shortened
 from onelogit.io.tables import console
 
 Item = TypeVar("Item")
 ShowCompleted = Callable[[int], object]  # takes the number of rows completed so far
 
 _LINE_INTERVAL_S = 10
+_NARROW = 60  # characters of a terminal
+_OTHER_COLUMNS = 50  # characters that a bar leaves for the description, the counts and the time left
 
 
 class Advance(Protocol):
@@ -47,20 +51,30 @@ def tracked(items: Sequence[Item], description: str) -> Iterable[Item]:
 
 
 @contextmanager
-def progress_bar(description: str, total: float, completed: int = 0, refreshes_per_s: float = 10) -> Iterator[Advance]:
-    """Show a bar while the block runs, and remove it afterwards. Show nothing if stderr is not a terminal.
+def progress_bar(
+    description: str, total: float, completed: int = 0, *, unit: str = "", refreshes_per_s: float = 10
+) -> Iterator[Advance]:
+    """Show a bar with the count and the time left while the block runs, and remove it afterwards.
+
+    Show nothing if stderr is not a terminal.
 
     Args:
         description: text before the bar.
         total: amount of work.
-        completed: amount already done.
+        completed: amount already done; the time left follows from the work since then.
+        unit: of the amounts.
         refreshes_per_s: how often to redraw the bar; lower it if drawing would disturb a measurement.
     """
-    with _running_display(Progress.get_default_columns(), refreshes_per_s) as display:
-        task = display.add_task(escape(description), total=total, completed=completed)
+    with _running_display(_bar_columns(), refreshes_per_s) as display:
+        room = max(9, display.console.width - _OTHER_COLUMNS)
+
+        def shown(text: str) -> str:
+            return escape(shortened(text, room))
+
+        task = display.add_task(shown(description), total=total, completed=completed, unit=unit and f" {unit}")
 
         def advance(amount: float, description: str | None = None) -> None:
-            display.update(task, advance=amount, description=None if description is None else escape(description))
+            display.update(task, advance=amount, description=None if description is None else shown(description))
 
         yield advance
 
@@ -123,10 +137,10 @@ class _RowBars:
         """Show one more bar while the block runs."""
         with self._lock:
             if self._display is None:
-                self._display = _display([*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()])
+                self._display = _display(_bar_columns())
                 self._display.start()
             display = self._display
-            task = display.add_task("reranking", total=total)
+            task = display.add_task("reranking", total=total, unit="")
         try:
             yield lambda completed: display.update(task, completed=completed)
         finally:
@@ -149,24 +163,25 @@ def _row_lines(total: int) -> ShowCompleted:
         if sys.stderr is not None and (completed == total or now - last_line >= _LINE_INTERVAL_S):
             last_line = now
             share, elapsed_s = completed / total, now - started
-            sys.stderr.write(f"reranking: {share:.0%}, {completed}/{total} rows in {elapsed_s:.1f} s\n")
+            left = f", about {elapsed_s / share - elapsed_s:.0f} s left" if completed < total else ""
+            sys.stderr.write(f"reranking: {share:.0%}, {completed}/{total} rows in {elapsed_s:.1f} s{left}\n")
 
     return show
+
+
+def _bar_columns() -> list[ProgressColumn]:
+    width = console(is_error=True).width
+    counts = TextColumn("{task.completed:,.0f}/{task.total:,.0f}{task.fields[unit]}")
+    share = [TaskProgressColumn()] if width >= _NARROW else []
+    bar = BarColumn(bar_width=max(1, min(20, width - _OTHER_COLUMNS)))
+    return [TextColumn("{task.description}"), bar, *share, counts, TimeRemainingColumn(), TextColumn("left")]
 
 
 def _display(
     columns: Sequence[str | ProgressColumn], refreshes_per_s: float = 10, *, is_drawn: bool = True
 ) -> Progress:
-    for column in columns:
-        if isinstance(column, BarColumn):
-            column.bar_width = 20  # leaves room for the text in a narrow terminal
-    return Progress(
-        *columns,
-        console=console(is_error=True),
-        transient=True,
-        disable=not is_drawn,
-        refresh_per_second=refreshes_per_s,
-    )
+    out = console(is_error=True)
+    return Progress(*columns, console=out, transient=True, disable=not is_drawn, refresh_per_second=refreshes_per_s)
 
 
 @contextmanager
