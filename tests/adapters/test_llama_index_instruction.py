@@ -104,6 +104,15 @@ def test_what_cannot_be_filled_is_named(prompt: Any, message: str):
     assert rerank.instruction == "Find it."
 
 
+def test_an_instruction_among_the_options_is_filled_and_checked_too(model: str, reranker: Reranker):
+    ranking = reranker.rank(QUERY, TEXTS, instruction=f"Find {QUERY}")
+    rerank = OnelogitRerank(model=model, options={"instruction": "Find {query_str}"})
+
+    assert logits(rerank.postprocess_nodes(nodes(), query_str=QUERY)) == [each.logit for each in ranking]
+    with pytest.raises(ValueError, match=r"nothing fills \{context_str\}"):
+        OnelogitRerank(model=model, options={"instruction": "Find {context_str}"})
+
+
 def test_the_instruction_is_a_prompt_that_can_be_shown_and_changed():
     rerank = OnelogitRerank(model="org/model")
     assert rerank.get_prompts()["instruction"].get_template() == ""

@@ -153,7 +153,8 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
             raise InputError("reranking needs a query: pass query_str or query_bundle")
         query = "" if query_bundle is None else query_bundle.query_str
         options = rank_options(self, {})
-        options["instruction"] = filled(options["instruction"], query)
+        given = options["instruction"]
+        options["instruction"] = filled(self.options.get("instruction") if given is None else given, query)
         return RankRequest(
             query=query,
             documents=nodes,
