@@ -31,7 +31,8 @@ def pairs(folder: Path) -> dict[str, set[str]]:
 def test_the_judged_documents_are_ranked_with_their_titles(
     folder: Path, model: str, reranker: Reranker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    write_lines(folder / "corpus.jsonl", [{"_id": id, "title": f"T {id}", "text": text} for id, text in CORPUS.items()])
+    rows = [{"_id": id, "title": f"T {id}", "text": text, "url": "u"} for id, text in CORPUS.items()]
+    write_lines(folder / "corpus.jsonl", rows)
 
     assert run(folder, tmp_path / "out", model) == RunSummary(pairs=5, errors=0)
 
@@ -44,7 +45,9 @@ def test_the_judged_documents_are_ranked_with_their_titles(
             for rank, each in enumerate(ranked, 1)
         ]
     assert sorted(ranking(results(tmp_path / "out")), key=lambda row: (row[0], row[2])) == expected
-    assert any("the documents judged in test.tsv for each of 3 queries, 5 pairs" in each for each in caplog.messages)
+    assert len(caplog.messages) == 2
+    assert '"url" (6)' in caplog.messages[0]
+    assert "the documents judged in test.tsv for each of 3 queries, 5 pairs" in caplog.messages[1]
 
 
 def test_a_run_names_the_documents_to_rank(folder: Path, model: str, tmp_path: Path):
@@ -135,3 +138,8 @@ def test_a_run_or_a_split_needs_a_folder_in_beir_format(
     ):
         assert bulk_command(*arguments, "--model", model) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_folder_of_folders_in_beir_format_is_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=f"contains a folder in BEIR format, {folder}; name this folder"):
+        plan_shards(tmp_path, 9)

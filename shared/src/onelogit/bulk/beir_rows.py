@@ -28,8 +28,16 @@ class Candidates(NamedTuple):
     split: str | None = None
 
 
+def file_checksum(file: Path, checksum: int = 0) -> int:
+    """The checksum of a file's content, after that of other content."""
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 class BeirRows:
-    """The rows of a folder, in memory.
+    """The rows of a folder, in memory. If `is_logging`, what is ranked and what is not read is logged.
 
     Attributes:
         files: all files that were read.
@@ -40,9 +48,9 @@ class BeirRows:
         InputError: a file is missing or malformed, or all queries with all documents are too many.
     """
 
-    def __init__(self, folder: Path, candidates: Candidates) -> None:
+    def __init__(self, folder: Path, candidates: Candidates, *, is_logging: bool = False) -> None:
         bad_lines = BadLines(advice="; correct it")
-        self._documents = read_corpus(folder, bad_lines)
+        self._documents = read_corpus(folder, bad_lines, is_logging=is_logging)
         self._queries = read_queries(folder, bad_lines, lambda _, fields: query_text_of(fields))
         source: Path | None = None
         if candidates.run is not None:
@@ -60,9 +68,10 @@ class BeirRows:
             self.origin = f"all {len(self._documents):,} documents"
         found = [find_beir_file(folder, name) for name in ("corpus.jsonl", "queries.jsonl")]
         self.files = [file for file in (*found, source) if file is not None]
+        if is_logging:
+            self._log(folder)
 
-    def log(self, folder: Path) -> None:
-        """Log what is ranked."""
+    def _log(self, folder: Path) -> None:
         pairs = sum(map(len, self.document_ids.values()))
         message = "%s is read as a folder in BEIR format: %s for each of %s queries, %s pairs; --run FILE names others"
         logger.warning(message, folder, self.origin, f"{len(self.document_ids):,}", f"{pairs:,}")
@@ -71,7 +80,7 @@ class BeirRows:
         """A checksum of the contents of all files."""
         checksum = 0
         for file in self.files:
-            checksum = zlib.crc32(file.read_bytes(), checksum)
+            checksum = file_checksum(file, checksum)
         return checksum
 
     def shard_sizes(self, slice_rows: int, max_bytes: int) -> list[int]:

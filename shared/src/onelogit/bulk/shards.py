@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow
 from pyarrow import parquet
 
-from onelogit.bulk.beir_rows import BeirRows, Candidates
+from onelogit.bulk.beir_rows import BeirRows, Candidates, file_checksum
 from onelogit.bulk.input_rows import REQUIRED_COLUMNS
 from onelogit.errors import InputError, first_line
 from onelogit.io.lines import line_content, lines_of
@@ -98,8 +98,7 @@ def plan_shards(path: Path, slice_rows: int, candidates: Candidates | None = Non
 
 def _plan_beir(folder: Path, slice_rows: int, candidates: Candidates) -> ShardPlan:
     run = None if candidates.run is None else checked_path(candidates.run).absolute()
-    beir = BeirRows(folder, Candidates(run, candidates.split))
-    beir.log(folder)
+    beir = BeirRows(folder, Candidates(run, candidates.split), is_logging=True)
     sizes = beir.shard_sizes(slice_rows, _MAX_SHARD_BYTES)
     starts = accumulate(sizes, initial=0)
     shards = [
@@ -115,6 +114,8 @@ def _input_files(path: Path) -> list[Path]:
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         visible = [file for file in files if all(part[0] not in "._" for part in file.relative_to(folder).parts)]
         found = [file for file in visible if file.name.endswith(INPUT_SUFFIXES)]
+        if beir := next((file.parent for file in found if find_beir_file(file.parent, "corpus.jsonl")), None):
+            raise InputError(f"{path} contains a folder in BEIR format, {beir}; name this folder as the input")
         if others := [file.name for file in visible if not file.name.endswith(INPUT_SUFFIXES)]:
             logger.warning("%s: %d files with other endings are not read, such as %s", path, len(others), others[0])
         return found
@@ -143,11 +144,7 @@ def _plan_parquet(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     total_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     rows = max(1, min(slice_rows, _MAX_SHARD_BYTES * row_count // max(total_bytes, 1)))
     shards = [Shard(0, str(file), start, min(rows, row_count - start)) for start in range(0, row_count, rows)]
-    checksum = 0
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            checksum = zlib.crc32(block, checksum)
-    return shards, checksum
+    return shards, file_checksum(file)
 
 
 def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:

@@ -15,12 +15,13 @@ Value = TypeVar("Value")
 _JUDGEMENT_ENDINGS = (".tsv", ".tsv.gz", ".qrels", ".qrels.gz")
 
 
-def read_corpus(folder: Path, bad_lines: BadLines) -> dict[str, str]:
+def read_corpus(folder: Path, bad_lines: BadLines, *, is_logging: bool = True) -> dict[str, str]:
     """The documents of corpus.jsonl by id; fields of them that are not read are logged.
 
     Args:
         folder: with `corpus.jsonl`, whose objects have an `_id` and a document as in `document_of`.
         bad_lines: collects malformed lines, and ids that occur twice.
+        is_logging: whether to log the fields.
 
     Raises:
         InputError: the file is missing, or contains no document.
@@ -32,7 +33,8 @@ def read_corpus(folder: Path, bad_lines: BadLines) -> dict[str, str]:
         return document_of(fields)
 
     documents = _by_id(folder, "corpus.jsonl", document_id_of, document, "documents", bad_lines)
-    unread.report(folder / "corpus.jsonl")
+    if is_logging:
+        unread.report(folder / "corpus.jsonl")
     return documents
 
 

@@ -44,6 +44,7 @@ _BINARY_STARTS = {
     b"%PDF": "a PDF file",
     b"PK\x03\x04": "a ZIP, Word or Excel file",
     b"\xd0\xcf\x11\xe0": "an old Word or Excel file",
+    _GZIP: "gzipped",  # on stdin; files are unzipped
     b"PAR1": "a Parquet file, whose name must end in .parquet",
     b"{\\rtf": "an RTF file",
 }
