@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from onelogit import InputError, RemoteReranker, Reranker, open_reranker
+from onelogit import DEMO_MODEL, InputError, RemoteReranker, Reranker, open_reranker
 from onelogit.model_spec import ModelSpec
+from onelogit.recipes.recipe import Recipe
 from support.servers import NOT_FOUND, FakeServer, Respond, Response, serving
 
 QUERY = "What is the capital of China?"
@@ -126,7 +127,27 @@ def test_a_hosted_models_scores_are_used_as_they_are(url: str):
         assert reranker._scorer.is_raw
 
 
+def test_the_scale_of_a_model_is_known_if_the_server_writes_the_prompts(exported: str, model: str):
+    recipe = Recipe(family="mine", chat_template=None, read_out=None, activation="sigmoid", source="me")
+    given: dict[str, Any] = {"recipe": recipe}
+    for name, options in ((DEMO_MODEL, {}), (exported, {}), (model, {}), ("a/model", given), (None, given)):
+        with RemoteReranker("http://a", name, **options, **SERVER_PROMPTS) as reranker:
+            assert reranker.activation == "sigmoid"
+    with RemoteReranker("http://a", "a/model", **SERVER_PROMPTS) as reranker:
+        assert reranker.activation == "identity"
+
+
+def test_a_caller_who_wants_no_activation_gets_no_warning(caplog: pytest.LogCaptureFixture):
+    options = {**SERVER_PROMPTS, "activation": "identity"}
+    with serving(always(0.9971, 0.0072)) as server, RemoteReranker(server.url, SIGMOID_MODEL, **options) as reranker:
+        assert [ranked.score for ranked in reranker.rank(QUERY, ["a", "b"])] == [0.9971, 0.0072]
+
+    assert not caplog.records
+
+
 def test_a_second_activation_is_refused():
+    with pytest.raises(InputError, match="activation='sigmoid' would be applied to scores"):
+        ModelSpec(None, "http://a", {**SERVER_PROMPTS, "activation": "sigmoid", "raw_logits": False})
     for url, options in (("http://a", {"raw_logits": False}), ("https://api.cohere.com", {})):
         with pytest.raises(InputError, match="activation='sigmoid' would be applied to scores"):
             RemoteReranker(url, SIGMOID_MODEL, activation="sigmoid", **options, **SERVER_PROMPTS)

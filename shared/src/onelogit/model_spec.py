@@ -190,7 +190,17 @@ def _check_server_options(options: Mapping[str, Any], *, has_model: bool) -> Non
     raw_logits = options.get("raw_logits")
     if raw_logits is not None and not isinstance(raw_logits, bool):
         raise InputError(f"raw_logits must be True, False or None, not {raw_logits!r}")
+    check_single_activation(options.get("activation"), is_raw=raw_logits is not False)
     _check_path(options.get("path"))
+
+
+def check_single_activation(activation: str | None, *, is_raw: bool) -> None:
+    """Raise InputError if a server's scores, which are not raw logits, would be activated a second time."""
+    if not is_raw and activation == "sigmoid":
+        raise InputError(
+            "the server's scores are used as they are (raw_logits=False), so activation='sigmoid' would be applied "
+            "to scores; leave it out"
+        )
 
 
 def _check_path(path: object) -> None:

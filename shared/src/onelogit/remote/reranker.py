@@ -23,7 +23,8 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
     Args:
         url: the server's root, such as http://127.0.0.1:8000; or a spec, which contains model and options already.
         model: hub id or folder of the model that the server serves. Its small files and tokenizer are read to write
-            prompts. If the server writes them, only the name is used, and None is allowed.
+            prompts, or to cut documents. If the server writes the prompts, None is allowed, and a hub id is only a
+            name.
         client: a custom `AsyncClient` of httpx2 or httpx; it is closed with the reranker.
         **options: see `RemoteOptions`.
 

@@ -3,27 +3,29 @@
 import asyncio
 import logging
 import os
+from contextlib import suppress
 from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from onelogit.base_reranker import PairLogits, Pairs
 from onelogit.checkpoints.load_encoder import load_encoder, writes_prompts
-from onelogit.checkpoints.resolve import known_recipe
+from onelogit.checkpoints.resolve import known_recipe, resolve_model
 from onelogit.errors import CheckpointError, InputError, RecipeError, ServerError
 from onelogit.export import probe
 from onelogit.io.progress import RowProgress
-from onelogit.model_spec import ModelSpec
+from onelogit.model_spec import ModelSpec, check_single_activation
 from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, LongDocuments
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import best_logits, to_score
+from onelogit.recipes.lookup import recipe_of
 from onelogit.recipes.recipe import Recipe
 from onelogit.remote.client import Client
 from onelogit.remote.document_cutter import DocumentCutter
 from onelogit.remote.endpoint import split_address
 from onelogit.remote.protocols import PROTOCOLS, VLLM_TOKENS, ScoreRequest
 from onelogit.remote.request_builder import RequestBuilder
-from onelogit.validation import check_text, checked_choice, checked_count
+from onelogit.validation import check_text, checked_choice, checked_count, checked_path
 
 if TYPE_CHECKING:
     import httpx2
@@ -47,11 +49,7 @@ class RemoteScorer:
             )
         raw_logits = options.get("raw_logits")
         self.is_raw = not protocol.is_always_activated(address.host) if raw_logits is None else raw_logits
-        if not self.is_raw and options.get("activation") == "sigmoid":
-            raise InputError(
-                "the server's scores are used as they are (raw_logits=False), so activation='sigmoid' would be applied "
-                "to scores; leave it out"
-            )
+        check_single_activation(options.get("activation"), is_raw=self.is_raw)
         self._served_name = options.get("served_name")
         self._spec = spec
         self._loaded = load_encoder(spec) if writes_prompts(spec) else None
@@ -59,8 +57,7 @@ class RemoteScorer:
             self.recipe: Recipe | None = self._loaded.model.recipe
             self.instruction = self._loaded.encoder.instruction
         else:  # the server writes the prompts, and has its own default instruction
-            known = None if spec.model is None else known_recipe(spec.model)
-            self.recipe = None if known is None else known.recipe
+            self.recipe = _served_recipe(spec)
             self.instruction = self._checked_instruction(options.get("instruction"))
         cutter = _document_cutter(spec) if self._loaded is None and spec.model is not None else None
         self._builder = RequestBuilder(
@@ -70,8 +67,9 @@ class RemoteScorer:
             pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
         )
         self._working_instructions: set[str] = set()
-        has_activation = self.recipe is not None or options.get("activation") == "sigmoid"
-        self._is_activation_known = raw_logits is not None or not self.is_raw or not has_activation
+        activation = options.get("activation")
+        is_as_sent = activation == "identity" or (activation is None and self.recipe is None)
+        self._is_activation_known = raw_logits is not None or not self.is_raw or is_as_sent
         self.client = Client(
             address.url,
             api_key=options.get("api_key", os.environ.get(API_KEY_VARIABLE)),
@@ -183,8 +181,8 @@ class RemoteScorer:
         if _distance(scores, logits) <= _distance(scores, [to_score(logit, "sigmoid") for logit in logits]):
             logger.warning(
                 "%s%s sends only numbers from 0 to 1 although logits were asked for: they seem to be scores already, "
-                "to which the model's activation is applied again; pass raw_logits=False (--no-raw-logits) to use them "
-                "as they are, or raw_logits=True if they are logits",
+                "but are used as logits; pass raw_logits=False (--no-raw-logits) to use them as scores, or "
+                "raw_logits=True if they are logits",
                 self.client.url,
                 self.protocol.path,
             )
@@ -225,6 +223,18 @@ class RemoteScorer:
         if instruction and not self.protocol.takes_instruction:
             raise InputError(f"protocol={self.protocol.name!r} cannot send an instruction; use template='client'")
         return instruction
+
+
+def _served_recipe(spec: ModelSpec) -> Recipe | None:
+    """The recipe of the model that a server serves with its own prompts: given, of a local folder, or by the name."""
+    given = recipe_of(spec.options.get("recipe"))
+    if given is not None or spec.model is None:
+        return given
+    if checked_path(spec.model).is_dir():
+        with suppress(CheckpointError, RecipeError):  # it may be a name that a folder happens to have
+            return resolve_model(spec).recipe
+    known = known_recipe(spec.model)
+    return None if known is None else known.recipe
 
 
 def _document_cutter(spec: ModelSpec) -> DocumentCutter | None:
