@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,17 @@ def test_a_model_without_a_known_recipe_is_an_error(
     capsys: pytest.CaptureFixture[str], checkpoint: Callable[..., Tiny]
 ):
     assert "pass recipe=" in failure(capsys, "recipes", checkpoint("chat").folder)
+
+
+@pytest.mark.parametrize("further", [(), ("--local-files-only",)])
+def test_the_recipe_of_a_model_in_the_table_is_shown_without_its_files(
+    further: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    options = ("--cache-dir", tmp_path, *further)
+    result = json.loads(output(capsys, "recipes", "zeroentropy/zerank-2", "--json", *options))
+
+    assert (result["family"], result["read_out"]["scale"]) == ("zerank-2", 0.2)
+    assert result["because"].startswith("its id, of the family zerank-2; its files were not read, because the model")
+    for model in (("zeroentropy/zerank-2", "--revision", "v9"), ("someone/zerank-2",)):
+        assert "neither a local folder nor" in failure(capsys, "recipes", *model, *options)
+    assert "there is no folder" in failure(capsys, "recipes", tmp_path / "zerank-2", *options)

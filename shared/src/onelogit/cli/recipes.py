@@ -6,9 +6,11 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from onelogit.checkpoints.resolve import resolve_model
+from onelogit.checkpoints.known_family import family_of_id
+from onelogit.checkpoints.resolve import ResolvedRecipe, resolve_model
 from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
 from onelogit.cli.output import print_json
+from onelogit.errors import CheckpointError
 from onelogit.io.tables import FigureTable, console
 from onelogit.model_spec import ModelSpec
 from onelogit.recipes.families import FAMILIES
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     content: object = [asdict(recipe) for recipe in FAMILIES]
     table: FigureTable | Table = _table_of_families()
     if options.model is not None:
-        found = resolve_model(ModelSpec(options.model, options=hub_options(options)))
+        found = _find_recipe(ModelSpec(options.model, options=hub_options(options)))
         content = {**asdict(found.recipe), "because": found.because}
         table = _table_of_recipe(found.recipe, found.because)
     if options.json:
@@ -42,6 +44,18 @@ def run(options: argparse.Namespace) -> int:
     else:
         console().print(table)
     return 0
+
+
+def _find_recipe(spec: ModelSpec) -> ResolvedRecipe:
+    """The recipe of a model, or the table's if the model's files cannot be had, but its id is in the table."""
+    try:
+        found = resolve_model(spec)
+        return ResolvedRecipe(found.recipe, found.because)
+    except CheckpointError as error:
+        known = None if "revision" in spec.options else family_of_id(str(spec.model))
+        if known is None:
+            raise
+        return ResolvedRecipe(known.recipe, f"{known.because}; its files were not read, because {error}")
 
 
 def _table_of_families() -> FigureTable:
