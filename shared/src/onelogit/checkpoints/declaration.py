@@ -62,8 +62,9 @@ def read_declaration(texts: SmallFiles) -> RerankerMetadata | None:
 
 def read_architecture(texts: SmallFiles) -> str:
     """The first architecture that config.json names, or ""."""
-    architectures = parse_json(texts, "config.json").get("architectures") or []
-    return str(architectures[0]) if architectures else ""
+    named = parse_json(texts, "config.json").get("architectures") or [""]
+    first = named[0] if isinstance(named, list) else named
+    return first if isinstance(first, str) else ""
 
 
 def has_head(texts: SmallFiles) -> bool:

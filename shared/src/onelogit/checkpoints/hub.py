@@ -12,6 +12,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
+from onelogit.checkpoints.odd_paths import why_no_checkpoint, why_no_folder, why_no_weights, why_unreadable
 from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.validation import checked_path
 
@@ -42,10 +43,16 @@ def find_folder(name: str, options: Mapping[str, Any], *, with_weights: bool, ba
         raise InputError("the model's name is empty; give a hub id or a folder")
     name = str(checked_path(name)) if name.startswith("~") else name
     base = Path() if base is None else base
-    if (base / name).is_dir():
+    try:
+        is_folder, reason = (base / name).is_dir(), why_no_folder(base / name)
+    except OSError as error:  # a folder above it may not be read, or the name is too long
+        raise CheckpointError(f"{name!r} cannot be read: {error.strerror}") from error
+    if is_folder:
         if options.get("revision") is not None:
             raise InputError(f"{name!r} is a local folder, which has no revision {options['revision']!r}")
         return base / name
+    if reason is not None:
+        raise CheckpointError(reason)
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
         raise CheckpointError(f"there is no folder {name!r}{_moved_aside(base / name)}")
     patterns = ["*.safetensors", *_SMALL_FILES] if with_weights else _SMALL_FILES
@@ -102,11 +109,17 @@ def read_texts(folder: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the folder is not a checkpoint, or contains a PEFT adapter, or a file is not UTF-8.
     """
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:  # `glob` would find nothing
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from error
+    if reason := why_unreadable(folder / "tokenizer.json"):
+        raise CheckpointError(reason)
     _refuse_adapter(folder)
     files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
     texts = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
     if "config.json" not in texts:
-        raise CheckpointError(f"{folder} has no config.json, so it is not a checkpoint")
+        raise CheckpointError(why_no_checkpoint(folder))
     return texts
 
 
@@ -139,11 +152,8 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
     if index.is_file():
         return _indexed_files(index)
     if not file.is_file():
-        if any(folder.glob("*.bin")):
-            raise CheckpointError(
-                f"{folder} has pickled weights (.bin), which are not supported because they can run code; save them as "
-                "safetensors with model.save_pretrained(folder) of transformers"
-            )
+        if reason := why_no_weights(folder):
+            raise CheckpointError(reason)
         if shards := sorted(each.name for each in folder.glob("*-of-*.safetensors")):
             raise CheckpointError(
                 f"{folder} has shards ({shards[0]} ...), but no {_INDEX}, which names the shard of each tensor; copy "
@@ -152,6 +162,8 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
         other = [each.name for each in folder.glob("*.safetensors")]
         found = f"; {', '.join(sorted(other))} is another file" if other else ""
         raise CheckpointError(f"{folder} has no weights (model.safetensors){found}")
+    if reason := why_unreadable(file):
+        raise CheckpointError(reason)
     try:
         with safe_open(file, framework="np") as tensors:
             return dict.fromkeys(tensors.keys(), file)
@@ -169,11 +181,18 @@ def _indexed_files(index: Path) -> dict[str, Path]:
     missing = sorted({file for file in weight_map.values() if not (index.parent / file).is_file()})
     if missing:
         raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, which {_INDEX} names")
+    for file in sorted({*weight_map.values()}):
+        if reason := why_unreadable(index.parent / file):
+            raise CheckpointError(reason)
     return {key: index.parent / file for key, file in weight_map.items()}
 
 
 def _read_text(file: Path) -> str:
+    if reason := why_unreadable(file):
+        raise CheckpointError(reason)
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file} is not UTF-8: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error

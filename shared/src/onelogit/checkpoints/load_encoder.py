@@ -7,6 +7,7 @@ from typing import NamedTuple, get_args
 
 from tokenizers import Tokenizer
 
+from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
 from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
@@ -68,7 +69,7 @@ def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise CheckpointError(f"{folder} has no tokenizer.json")
+        raise CheckpointError(why_no_tokenizer(folder) or f"{folder} has no tokenizer.json")
     try:
         backend = Tokenizer.from_file(str(file))
         token = json.loads(texts.get("tokenizer_config.json", "{}")).get("bos_token")

@@ -11,6 +11,7 @@ from onelogit.checkpoints.device import find_device, find_dtype
 from onelogit.checkpoints.head_weights import HeadRows, read_head_rows, read_module_layers
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
+from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.checkpoints.weights import load_model
@@ -101,8 +102,24 @@ def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
     except Exception as error:  # transformers' configuration checks raise errors of many classes
-        raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {first_line(error)}") from error
+        reason = f"transformers cannot read {folder / 'config.json'}: {first_line(error)}"
+        raise CheckpointError(_why_untrusted(folder, error) or reason) from error
+    quantisation = getattr(config, "quantization", None)
+    if isinstance(quantisation, dict) and "quant_method" not in (getattr(config, "quantization_config", None) or {}):
+        raise CheckpointError(
+            f"the weights in {folder} are quantised for MLX ({quantisation.get('bits')} bits), which only MLX reads; "
+            "use the model that they were made from"
+        )
     return config
+
+
+def _why_untrusted(folder: Path, error: Exception) -> str | None:
+    if "trust_remote_code" not in str(error):
+        return None
+    return (
+        f"{folder} needs its own Python code (auto_map in its files); read that code, and if you trust it, pass "
+        "trust_remote_code=True (for a command: --trust-remote-code)"
+    )
 
 
 def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFast:
@@ -114,9 +131,10 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
     except Exception as error:  # tokenizers raises only Exception for a damaged file
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first_line(error)}") from error
+        reason = _why_untrusted(folder, error) or f"the tokenizer in {folder} cannot be read: {first_line(error)}"
+        raise CheckpointError(reason) from error
     if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
-        raise CheckpointError(f"{folder} has no tokenizer (tokenizer.json)")
+        raise CheckpointError(why_no_tokenizer(folder) or f"{folder} has no tokenizer (tokenizer.json)")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{type(tokenizer).__name__} is a slow tokenizer; onelogit needs a tokenizer.json")
     return tokenizer

@@ -11,6 +11,8 @@ import yaml
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 from onelogit.recipes.recipe import Activation, ReadOut
 
+EMBEDDING_MODEL = "it is an embedding model, which reads query and document separately; use a reranker"
+
 SmallFiles = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""
 
@@ -70,13 +72,16 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
         return None
     settings = parse_json(texts, "config_sentence_transformers.json")
     if settings.get("model_type") == "SentenceTransformer":
-        raise UnsupportedModelError("it is an embedding model, which reads query and document separately")
+        raise UnsupportedModelError(EMBEDDING_MODEL)
     if not all(isinstance(module, dict) for module in modules):
         raise RecipeError("modules.json must list objects")
     names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     folders = [str(module.get("path", "")) for module in modules]
     is_read_out = len(names) == 2 and names[1] in _READ_OUT_MODULES
     is_chain = names[1:2] == ["Pooling"] and set(names[2:]) <= _LAYER_MODULES
+    if names[:2] == ["Transformer", "Pooling"] and names[-1] in ("Pooling", "Normalize"):
+        chain = " -> ".join(names)
+        raise UnsupportedModelError(f"{EMBEDDING_MODEL} ({chain} ends in a pooled state instead of a score)")
     if names[:1] != ["Transformer"] or not (len(names) == 1 or is_read_out or is_chain):
         raise UnsupportedModelError(
             f"modules.json chains {' -> '.join(names)}, which is not a single read-out; "
@@ -172,6 +177,8 @@ def read_activation(texts: SmallFiles) -> Activation | None:
 def tokenizer_max_tokens(texts: SmallFiles, folder: str = "") -> int | None:
     """The longest input of the tokenizer, in tokens; None if it has no limit."""
     limit = parse_json(texts, join_path(folder, "tokenizer_config.json")).get("model_max_length")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+        raise CheckpointError(f"tokenizer_config.json must give model_max_length as a number, not {limit!r}")
     return int(limit) if limit is not None and limit < 10**9 else None  # transformers writes 1e30 for no limit
 
 
@@ -183,10 +190,13 @@ def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
     """
     if path not in texts:
         return kind()
+    if texts[path].startswith("\ufeff"):
+        raise CheckpointError(f"{path} begins with a byte order mark (BOM); save it as UTF-8 without one")
     try:
         content = json.loads(texts[path])
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+        what = "is empty" if not texts[path].strip() else f"is not JSON: {error}"
+        raise CheckpointError(f"{path} {what}; copy it again from the original") from error
     if not isinstance(content, kind):
         raise CheckpointError(f"{path} must contain a JSON {kind.__name__}, not a {type(content).__name__}")
     return content

@@ -19,7 +19,8 @@ from onelogit.checkpoints.known_family import (
     writes_prompt_of,
 )
 from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_json, read_licence, read_vllm_metadata
-from onelogit.errors import RecipeError, UnsupportedModelError
+from onelogit.checkpoints.odd_paths import why_no_tokenizer, why_no_weights
+from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 from onelogit.model_spec import ModelSpec
 from onelogit.prompts.template import check_template
 from onelogit.recipes.families import FAMILIES
@@ -79,7 +80,16 @@ def resolve_model(spec: ModelSpec) -> ResolvedModel:
     folder = find_folder(str(spec.model), spec.options, with_weights=False, base=spec.base_folder)
     texts = read_texts(folder)
     name = str(spec.model if spec.folder is None else spec.folder)
-    return ResolvedModel(spec, folder, texts, *resolve_recipe(name, texts, given))
+    try:
+        return ResolvedModel(spec, folder, texts, *resolve_recipe(name, texts, given))
+    except UnsupportedModelError:
+        raise
+    except RecipeError as error:  # perhaps because files are missing
+        is_used = spec.folder is not None and spec.url is None
+        reason = why_no_tokenizer(folder) or (why_no_weights(folder) if is_used else None)
+        if reason is None:
+            raise
+        raise CheckpointError(reason) from error
 
 
 def fetch_weights(model: ResolvedModel) -> ResolvedModel:
@@ -109,16 +119,21 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
         RecipeError: neither the files nor the table have a recipe for the model, or the recipe does not fit it.
         UnsupportedModelError: the model's relevance is not a single logit.
     """
-    _refuse_architecture(model, texts)
     try:
+        _refuse_architecture(texts)
         given = None if recipe is None else ResolvedRecipe(_fitted(recipe, texts), "the caller's recipe")
         found = given or _resolve(model, texts)
         if found.recipe.chat_template is not None:
             check_template(found.recipe.chat_template)
     except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{model!r} has no one-logit form: {error}") from error
+        architecture = read_architecture(texts) or "no architecture named"
+        raise UnsupportedModelError(f"{model!r} ({architecture}) has no one-logit form: {error}") from error
     except RecipeError as error:
         raise RecipeError(f"{model!r}: {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{model!r}: {error}") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{model!r}: a JSON file has an unexpected form: {error}") from error
     _check_read_out(model, found.recipe, texts)
     licence = read_licence(texts)
     return found if licence is None else found._replace(recipe=replace(found.recipe, licence=licence))
@@ -239,14 +254,13 @@ def _check_read_out(model: str, recipe: Recipe, texts: SmallFiles) -> None:
         )
 
 
-def _refuse_architecture(model: str, texts: SmallFiles) -> None:
+def _refuse_architecture(texts: SmallFiles) -> None:
     config, architecture = parse_json(texts, "config.json"), read_architecture(texts)
     reason = why_unsupported(f"{architecture} ")
     if reason is None and config.get("is_encoder_decoder"):
         reason = "it is an encoder-decoder"
     if reason is not None:
-        shown = architecture or "no architecture named"
-        raise UnsupportedModelError(f"{model!r} ({shown}) has no one-logit form: {reason}")
+        raise UnsupportedModelError(reason)
 
 
 def _refuse_name(model: str) -> None:
