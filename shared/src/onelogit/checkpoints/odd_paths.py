@@ -53,7 +53,7 @@ def why_no_checkpoint(folder: Path) -> str:
     """What a folder without config.json is instead."""
     names = sorted(each.name for each in folder.iterdir())
     if not names:
-        return f"{folder} is empty"
+        return f"{folder} is empty: it has no config.json, so it is not a checkpoint"
     return (
         _why_cache(folder)
         or _why_trainers_folder(folder, names)
