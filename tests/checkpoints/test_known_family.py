@@ -98,7 +98,7 @@ def test_a_familys_prompt_is_recognised_by_its_words(changed: str, family: str |
     files = texts(**{"chat_template.jinja": changed})
 
     if family is None:
-        with pytest.raises(RecipeError, match="no file names its answer tokens. Pass recipe="):
+        with pytest.raises(RecipeError, match="no file names its answer tokens.*pass recipe="):
             resolve_recipe("/models/reranker", files)
     else:
         recipe = resolve_recipe("/models/reranker", files).recipe
@@ -234,7 +234,7 @@ def test_a_template_for_a_decoders_own_head_can_be_given_on_the_command_line(
     command = ["rank", QUERY, *DOCUMENTS, "--model", str(folder)]
 
     assert main(command) == 2
-    assert "--chat-template FILE" in capsys.readouterr().err
+    assert "--chat-template" in capsys.readouterr().err
     assert main([*command, "--json", "--chat-template", str(tmp_path / "template.jinja")]) == 0
     recipe = {"family": "mine", "chat_template": QWEN3_TEMPLATE, "read_out": None, "source": "me"}
     expected = Reranker.load(folder, recipe={**recipe, "activation": "sigmoid"}).rank(QUERY, DOCUMENTS)

@@ -188,7 +188,7 @@ def test_bfloat16_depends_on_the_given_gpu(monkeypatch: pytest.MonkeyPatch):
             "finds no CUDA device",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
-        ({"recipe": "qwen3-reranker"}, "not a str"),
+        ({"recipe": 3}, "not a int"),
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
         ({"max_tokens": 0}, "max_tokens must be a whole number from 1 up"),
         ({"max_tokens": 10**6}, "exceeds the 2048 tokens"),

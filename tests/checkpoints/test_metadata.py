@@ -189,7 +189,7 @@ def test_a_family_that_cannot_convert_is_refused_with_the_reason(architecture: s
 
 def test_the_error_of_a_causal_model_without_a_recipe_lists_what_to_pass():
     with pytest.raises(
-        RecipeError, match=r"'someone/chat-model': no recipe is known for this Qwen3ForCausalLM.*Pass recipe="
+        RecipeError, match=r"'someone/chat-model': no recipe is known for this Qwen3ForCausalLM.*pass recipe="
     ):
         resolve_recipe("someone/chat-model", texts())
 
