@@ -361,7 +361,7 @@ def test_an_option_given_twice_is_refused(framework: Adapter, model: str):
 
 
 def test_a_malformed_recipe_is_a_clear_error(framework: Adapter, model: str):
-    adapter = make(framework, model, options={"recipe": {"family": "mine", "read_out": {True: True}}})
+    adapter = make(framework, model, options={"recipe": {"family": "qwen3-reranker", "read_out": {True: True}}})
 
     with pytest.raises(ValueError, match="put true, false, yes and no in quotes"):
         framework.run(adapter, QUERY, framework.documents(TEXTS))
