@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
+from onelogit.errors import InputError
 from onelogit.model_spec import ModelSpec
+from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, is_secret_header
 from onelogit.ranking import Ranked, rank_logits
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_documents, checked_pairs
@@ -48,6 +50,10 @@ AnyScorer = TypeVar("AnyScorer", bound=PairScorer)
 
 class BaseReranker(Generic[AnyScorer]):
     """The methods of a reranker, the same for a local model and for a server.
+
+    A pickle contains the spec only, and is opened where it is read: there, the model or server must exist, and the
+    environment's hub token and API key are used. It never contains a secret, so pickling raises InputError if one was
+    passed as an option; so it does if the reranker is closed, or was created from objects.
 
     Its `activation` turns the scorer's logits into scores.
     """
@@ -166,9 +172,31 @@ class BaseReranker(Generic[AnyScorer]):
     ) -> None:
         self.close()
 
+    def __copy__(self) -> Self:
+        """As `__deepcopy__`."""
+        return self
+
     def __deepcopy__(self, memo: object) -> Self:
         """Return the reranker itself: it is immutable, and its model or connections cannot be copied."""
         return self
+
+    def _spec_to_pickle(self) -> ModelSpec:
+        if self.is_closed:
+            raise InputError("a closed reranker cannot be pickled; load it again")
+        if self._spec is None:
+            raise InputError(
+                "a reranker that was created from objects cannot be pickled; save it to a folder, and load that folder "
+                "in each process"
+            )
+        options = self._spec.options
+        headers = filter(is_secret_header, options.get("headers") or {})
+        secrets = [name for name in ("token", "api_key") if isinstance(options.get(name), str)]
+        if given := [*secrets, *(f"the header {name}" for name in headers)]:
+            raise InputError(
+                f"a pickle would contain {', '.join(given)} in plain text; set {TOKEN_VARIABLE} or {API_KEY_VARIABLE} "
+                "in the environment of each process instead, or open the reranker in each of them"
+            )
+        return self._spec
 
 
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:

@@ -36,6 +36,7 @@ class ModelSpec:
 
     Specs are equal if they name the same model or server with the same options; the hub token is ignored. A relative
     path names the same folder for the whole life of a spec and its pickles, even if the working directory changes.
+    Pickles contain all options, secrets included.
 
     Attributes:
         model: hub id or path of a folder; None for a server whose model is not named.

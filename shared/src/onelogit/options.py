@@ -19,6 +19,7 @@ TruncatingProtocol = Literal["tei"]  # the server can be asked to truncate texts
 DEFAULT_PROTOCOL: Final = "vllm-tokens"
 LongDocuments = Literal["cut", "chunk_max"]
 API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
+TOKEN_VARIABLE: Final = "HF_TOKEN"  # noqa: S105  of the hub's client
 DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
 """The path of a tiny trained model that comes with the package: for demos and tests, not for use."""
 DEMO_NOTE = (

@@ -1,6 +1,7 @@
 """A local model -> Reranker, which ranks the documents of a query by their relevance."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
@@ -150,6 +151,9 @@ class Reranker(BaseReranker[LocalScorer]):
         """
         return open_cross_encoder(self._export_contents())
 
+    def __reduce__(self) -> tuple[Callable[..., "Reranker"], tuple[type[Self], ModelSpec], dict[str, object]]:
+        return _load, (type(self), self._spec_to_pickle()), {"activation": self.activation}
+
     def __repr__(self) -> str:
         return f"Reranker(family={self.recipe.family!r}, device={self.device!r}, max_tokens={self.max_tokens})"
 
@@ -164,3 +168,8 @@ class Reranker(BaseReranker[LocalScorer]):
             max_tokens=scorer.max_tokens,
             probes=[Probe(*pair, row.ids, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
         )
+
+
+def _load(kind: type[Reranker], spec: ModelSpec) -> Reranker:
+    """Load what a pickle names. A function, because cloudpickle would pickle a class method with its whole module."""
+    return kind.load(spec)

@@ -89,6 +89,11 @@ class Client:
         if self._endpoint.sends_secrets_unencrypted:
             logger.warning("%s uses plain HTTP: the API key and secret headers are sent unencrypted", self.url)
 
+    @property
+    def has_custom_http(self) -> bool:
+        """Whether it uses an HTTP client of the caller."""
+        return self._custom_http is not None
+
     def run(self, work: Work[Result]) -> Result:
         """Run a coroutine function on the client's event loop and return its result. Raises as `submit`."""
         future = self.submit(work)

@@ -1,10 +1,11 @@
 """A server -> RemoteReranker, which has the methods of a local Reranker and gives the same logits. Loads no torch."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
+from onelogit.errors import InputError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions, RemoteOptions, without_secrets
 from onelogit.recipes.recipe import Activation
@@ -77,6 +78,11 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
     def licence(self) -> str | None:
         """The model's licence, if it is known."""
         return None if self.recipe is None else self.recipe.licence
+
+    def __reduce__(self) -> tuple[type[Self], tuple[ModelSpec], dict[str, object]]:
+        if self._scorer.client.has_custom_http:
+            raise InputError("a custom HTTP client cannot be pickled; create the RemoteReranker in each process")
+        return type(self), (self._spec_to_pickle(),), {"activation": self.activation}
 
     def __repr__(self) -> str:
         return f"RemoteReranker(url={self.url!r}, model={self.name!r}, protocol={self._scorer.protocol.name!r})"
