@@ -44,6 +44,7 @@ TABLES = {
     "Parquet": ("a.parquet", parquet_bytes({"id": 1, "title": "T", "text": "x"}, {"id": 2, "text": "y"}), ["T x", "y"]),
     "lists in Parquet": ("a.parquet", parquet_bytes({"documents": [{"_id": "1", "title": "T", "text": "x"}]}), ["T x"]),
     "plain lines like a table": ("a.txt", "id, text of this\nb\n", ["id, text of this", "b"]),
+    "lists of words": ("a.txt", "body,soul\nmind,matter\n", ["body,soul", "mind,matter"]),
     "UTF-16 lines": ("a.txt", "Ä\r\nb\r\n".encode("utf-16"), ["Ä", "b"]),
     "an array of strings": ("a.json", '["a", "b"]', ["a", "b"]),
     "an array of objects": ("a.json", '[\n {"_id": "1", "title": "T", "text": "x"},\n "y"\n]\n', ["T x", "y"]),

@@ -85,6 +85,8 @@ def test_documents_are_a_list_or_the_positive_ones_before_the_negative_ones():
     assert listed_documents({"positive": "a", "negative": ["b", "c"]}) == ["a", "b", "c"]
     assert listed_documents({"negative_passages": [{"docid": 1}]}) == [{"docid": 1}]
     assert listed_documents({"text": "a"}) is None
+    assert listed_documents({"text": "a", "positive": True, "docs": 3}) is None  # as in data about opinions
+    assert listed_documents({"text": "a", "documents": ["b"]}) == ["b"]
 
 
 def test_fields_that_are_not_read_are_reported_once_with_their_number(caplog: pytest.LogCaptureFixture):

@@ -57,8 +57,9 @@ class _Cells(NamedTuple):
 
 
 def is_header(line: str) -> bool:
-    """Whether the first line of a file is the header of a table: only words, of which one is a name of a text."""
-    return bool(_HEADER.fullmatch(line)) and not {*_words(line)}.isdisjoint(TEXT_NAMES)
+    """Whether the first line of a file is the header of a table: words, "text" among them or two other known names."""
+    names = {*_words(line)} if _HEADER.fullmatch(line) else set()
+    return "text" in names or (not names.isdisjoint(TEXT_NAMES) and len(names & ROW_NAMES) > 1)
 
 
 def separated_table(text: str, name: str, text_name: str | None = None, *, is_tsv: bool = False) -> TextTable:

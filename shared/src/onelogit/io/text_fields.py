@@ -100,8 +100,11 @@ def query_of(fields: Mapping[str, Any]) -> QueryFields:
 def listed_documents(fields: Mapping[str, Any]) -> Any:
     """The documents of a row, usually a list of texts and objects; None if it has none.
 
-    Without such a list, they are the row's positive documents and then its negative ones, as in training data.
+    Without such a list, they are the row's positive documents and then its negative ones, as in training data. A row
+    with a text of its own is a document, in which only "documents" is a list of others.
     """
+    if fields.get("documents") is not None or text_name_of(fields) is not None:
+        return fields.get("documents")
     listed = first_of(fields, LIST_NAMES)
     parts = [part for part in _training_documents(fields) if part is not None]
     return [document for part in parts for document in part] if listed is None and parts else listed
