@@ -54,7 +54,7 @@ def test_an_invalid_document_is_an_error_of_its_own_pair_only():
     assert errors[0] is None
     assert "document 1 must be a string, not NoneType" in str(errors[1])
     assert "the text of document 2 must be a string" in str(errors[2])
-    assert "half a character" in str(errors[3])
+    assert errors[3] is None  # half a character is replaced when the shard is read
 
 
 def test_ids_titles_and_texts_are_read_by_the_names_of_all_formats():

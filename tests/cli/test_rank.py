@@ -208,7 +208,7 @@ def test_the_path_and_the_activation_of_a_server_are_options(
         ((), "the following arguments are required: query; see onelogit rank --help"),
         ((QUERY, "a", "--device", "quantum"), "unknown device"),
         ((QUERY, "a", "--max-tokens", "0"), "max_tokens must be a whole number from 1 up, not 0"),
-        ((QUERY, "a\udcff"), "half a character"),
+        (("a\udcff", "a"), "the query contains half a character"),
     ],
 )
 def test_a_wrong_argument_gives_a_one_line_error(

@@ -197,7 +197,7 @@ def damage_labels(folder: Path, line: str) -> None:
         (b'{"text": "no id"}\n', r'line 7: "_id" must be a string, not NoneType'),
         (b'{"_id": "d1", "text": "again"}\n', r"line 7: the id 'd1' occurs twice"),
         (b'{"_id": "d\\u0000", "text": ""}\n', r"line 7: .* NUL"),
-        (b'{"_id": "d7", "text": "\\ud800"}\n', r"line 7: .* lone surrogate"),
+        (b'{"_id": "\\ud800", "text": "d7"}\n', r"line 7: .* lone surrogate"),
         (b'{"_id": "d7", "text": "", "title": 3}\n', r'line 7: "title" must be a string, not int'),
         (b"[" * 100_000 + b"\n", r"line 7: JSON that cannot be read"),
     ],

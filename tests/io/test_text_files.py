@@ -70,7 +70,7 @@ def test_byte_order_marks_are_not_part_of_a_text():
         (lines({"text": 5}), "texts", '"text" must be a string, not int'),
         (lines({"text": "a", "title": ["b"]}), "texts", '"title" must be a string, not list'),
         (lines({"text": "a", "query": 1}), "texts", '"query" must be a string, not int'),
-        (b'{"text": "\\ud800"}\n', "texts", "half a character"),
+        (b'{"text": "a", "query": "\\ud800"}\n', "texts", "half a character"),
         (b"plain\n", "texts.jsonl", "texts.jsonl, line 1: not JSON"),
         (lines([5]), "texts.jsonl", "document 1 of the array must be a string or an object, not 5"),
         (b"[" * 100_000 + b"\n", "texts.jsonl", "JSON that cannot be read"),

@@ -101,7 +101,7 @@ def test_an_instruction_that_would_be_ignored_is_an_error(tiny_qwen: Tiny, templ
         (QUERY, {"a document"}, "must be a list of strings, not a set"),
         (QUERY, None, "must be a list of strings, not a NoneType"),
         (QUERY, b"bytes", "must be a list of strings, not a bytes"),
-        (QUERY, ["half \ud83d"], "document 0 contains half a character"),
+        ("half \ud83d", DOCUMENTS, "the query contains half a character"),
         ("long " * 5000, DOCUMENTS, "leaves no room for a document in max_tokens=2048"),
     ],
 )

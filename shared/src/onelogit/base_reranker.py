@@ -10,7 +10,7 @@ from onelogit.model_spec import ModelSpec
 from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, is_secret_header
 from onelogit.ranking import Ranked, rank_logits
 from onelogit.recipes.recipe import Activation
-from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_documents, checked_pairs
+from onelogit.validation import check_score_threshold, check_top_n, checked_documents, checked_pairs, checked_text
 
 logger = logging.getLogger(__name__)
 
@@ -203,5 +203,5 @@ def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
     """The query with each document. The query is checked only if there are documents."""
     documents = checked_documents(documents)
     if documents:
-        check_text(query, "the query", is_blank_allowed=False)
+        query = checked_text(query, "the query", is_blank_allowed=False)
     return [(query, document) for document in documents]

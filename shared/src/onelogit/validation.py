@@ -1,7 +1,8 @@
 """A caller's arguments -> the same arguments, checked; an InputError names the argument, its value and the limit."""
 
+import logging
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -9,38 +10,40 @@ from typing import Any, TypeVar, get_args
 from onelogit.errors import InputError
 from onelogit.recipes.recipe import Recipe
 
+logger = logging.getLogger(__name__)
+
 Choice = TypeVar("Choice", bound=str | None)
 
 
 def checked_documents(documents: Iterable[str]) -> list[str]:
-    """Return the documents as a list.
+    """Return the documents as a list, with whole characters.
 
     Raises:
-        InputError: they are one string, a set or a mapping, or one of them is not a valid string.
+        InputError: they are one string, a set or a mapping, or one of them is not a string.
     """
     if isinstance(documents, str):
         raise InputError("documents must be a list of strings, not one string; pass [document]")
     checked = _checked_list(documents, "documents", "strings")
     for index, document in enumerate(checked):
-        check_text(document, f"document {index}")
-    return checked
+        check_string(document, f"document {index}")
+    return with_whole_characters(checked)
 
 
 def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the pairs as a list.
+    """Return the pairs as a list, with whole characters.
 
     Raises:
-        InputError: an item is not a pair of strings, or a query is blank.
+        InputError: an item is not a pair of strings, or a query is blank or has half a character.
     """
-    checked = []
+    queries, documents = [], []
     for index, pair in enumerate(_checked_list(pairs, "pairs", "(query, document)")):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"pair {index} must be a tuple of a query and a document, not {pair!r}")
         query, document = pair
-        check_text(query, f"the query of pair {index}", is_blank_allowed=False)
-        check_text(document, f"the document of pair {index}")
-        checked.append((query, document))
-    return checked
+        queries.append(checked_text(query, f"the query of pair {index}", is_blank_allowed=False))
+        check_string(document, f"the document of pair {index}")
+        documents.append(document)
+    return [*zip(queries, with_whole_characters(documents), strict=True)]
 
 
 def _checked_list(values: Iterable[Any], name: str, content: str) -> list[Any]:
@@ -50,20 +53,76 @@ def _checked_list(values: Iterable[Any], name: str, content: str) -> list[Any]:
     return list(values)
 
 
-def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
-    """Check that `text` is a string that UTF-8 can encode; `name` is its name in error messages.
+def with_whole_characters(documents: Sequence[str], *, is_logging: bool = True) -> list[str]:
+    """The documents without halves of characters (surrogates), as texts from PDF files contain.
+
+    Two halves that belong together become their character. Any other is replaced by U+FFFD, as decoders do; unless
+    `is_logging` is False, a warning says how many.
+    """
+    whole, counts = [], []
+    for document in documents:
+        text = document
+        if not _is_whole(document):
+            text = _joined(document).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            counts.append(text.count("\ufffd") - document.count("\ufffd"))
+        whole.append(text)
+    if is_logging and sum(counts):
+        message = "%d lone surrogates (halves of characters) in %d of %d documents were replaced by U+FFFD"
+        logger.warning(message, sum(counts), sum(map(bool, counts)), len(whole))
+    return whole
+
+
+def check_string(text: object, name: str) -> None:
+    """Check that `text` is a string; `name` is its name in error messages.
 
     Raises:
-        InputError: it is not, or it is blank although `is_blank_allowed` is False.
+        InputError: it is not.
     """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, not {type(text).__name__}")
+
+
+def checked_text(text: object, name: str, is_blank_allowed: bool = True) -> str:
+    """Return a text; two halves of a character (surrogates) that belong together become the character.
+
+    Args:
+        text: a query, an instruction or a name, which a replaced character would change.
+        name: its name in error messages.
+        is_blank_allowed: whether it may be blank.
+
+    Raises:
+        InputError: it is not a string, is blank although that is not allowed, or contains half a character.
+    """
+    check_string(text, name)
+    text = str(text)
     if not is_blank_allowed and not text.strip():
         raise InputError(f"{name} is empty ({text!r}); it must contain text")
+    if _is_whole(text):
+        return text
+    text = _joined(text)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{name} contains half a character (a lone surrogate) at position {error.start}") from error
+    return text
+
+
+def check_text(text: object, name: str, is_blank_allowed: bool = True) -> None:
+    """Check a text. Raises as `checked_text`."""
+    checked_text(text, name, is_blank_allowed)
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _joined(text: str) -> str:
+    """The text with the character of each pair of surrogates; lone surrogates remain."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

@@ -12,7 +12,7 @@ from onelogit.io.text_fields import (
     listed_documents,
     query_of,
 )
-from onelogit.validation import check_text
+from onelogit.validation import check_string, check_text
 
 REQUIRED_COLUMNS = "query_id, query and documents, or query_id, document_id, query and document"
 
@@ -22,7 +22,7 @@ class ScoringPair(NamedTuple):
 
     Attributes:
         query_id, document_id: as text; None if the row has none or an invalid one.
-        query, document: "" if there is an error.
+        query, document: "" if there is an error. A document may contain halves of characters.
         error: the reason why the pair cannot be scored, or None.
     """
 
@@ -90,7 +90,7 @@ def _object_pair(row: _Row, document: Mapping[str, object], document_id: object,
 
 
 def _pair(row: _Row, document_id: object, document: object, document_name: str) -> ScoringPair:
-    error = _query_error(row) or _id_error(document_id, "document_id") or _text_error(document, document_name)
+    error = _query_error(row) or _id_error(document_id, "document_id") or _document_error(document, document_name)
     texts = {} if error else {"query": str(row.query), "document": str(document)}
     return ScoringPair(_id(row.query_id), _id(document_id), error=error, **texts)
 
@@ -109,6 +109,14 @@ def _id_error(value: object, name: str) -> str | None:
     if value is None:
         return f"this row has no {name}; a row must have {REQUIRED_COLUMNS}"
     return _text_error(value, name, is_blank_allowed=False)
+
+
+def _document_error(value: object, name: str) -> str | None:
+    try:
+        check_string(value, name)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _text_error(value: object, name: str, *, is_blank_allowed: bool = True) -> str | None:

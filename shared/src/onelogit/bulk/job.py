@@ -25,7 +25,7 @@ from onelogit.io.text_fields import UnreadFields
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
 from onelogit.registry import open_reranker
-from onelogit.validation import checked_count, checked_path
+from onelogit.validation import checked_count, checked_path, with_whole_characters
 
 DEFAULT_SLICE_ROWS = 1000
 _MAX_PAIRS_PER_SHARD = 2**40
@@ -99,7 +99,9 @@ def read_pairs(shard: Shard, reader: ShardReader, unread: UnreadFields | None = 
     """The pairs of a shard; errors of pairs without a query_id name the row. `unread` is as in `pairs_of`."""
     rows = enumerate(reader.rows(shard), start=shard.start + 1)
     name = Path(shard.file).name
-    return [pair.with_location(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row, unread)]
+    pairs = [pair.with_location(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row, unread)]
+    documents = with_whole_characters([pair.document for pair in pairs])
+    return [pair._replace(document=document) for pair, document in zip(pairs, documents, strict=True)]
 
 
 def pair_positions(shard_number: int, pairs: Sequence[ScoringPair]) -> range:

@@ -13,7 +13,7 @@ from onelogit.io.tables import console
 from onelogit.io.text_files import STDIN, read_documents
 from onelogit.options import DEMO_MODEL
 from onelogit.registry import open_spec
-from onelogit.validation import check_text, check_top_n
+from onelogit.validation import check_text, check_top_n, with_whole_characters
 
 if TYPE_CHECKING:
     from onelogit.registry import AnyReranker
@@ -76,8 +76,7 @@ def _read_all(options: argparse.Namespace) -> list[str]:
     Raises:
         InputError: there are none, or a file cannot be read.
     """
-    for index, document in enumerate(options.document):
-        check_text(document, f"document {index}")
+    for document in options.document:
         if _is_file_name(document):
             say(f"{document!r} is ranked as a text; to rank the texts in that file, pass --documents {document}")
     files = options.documents
@@ -88,7 +87,7 @@ def _read_all(options: argparse.Namespace) -> list[str]:
     documents = [*options.document, *(text for file in files for text in read_documents(file, options.text_column))]
     if not documents:
         raise InputError(f"there are no documents in {', '.join('stdin' if file == STDIN else file for file in files)}")
-    return documents
+    return with_whole_characters(documents)  # an argument that is not UTF-8 has halves of characters
 
 
 def _is_file_name(text: str) -> bool:

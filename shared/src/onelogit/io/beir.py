@@ -9,6 +9,7 @@ from onelogit.io.bad_lines import BadLines, checked_id
 from onelogit.io.lines import TextLine
 from onelogit.io.text_fields import QUERY_ID_NAMES, UnreadFields, document_id_of, document_of, first_of, text_of
 from onelogit.io.text_files import find_beir_file, read_lines
+from onelogit.validation import with_whole_characters
 
 Value = TypeVar("Value")
 
@@ -35,7 +36,7 @@ def read_corpus(folder: Path, bad_lines: BadLines, *, is_logging: bool = True) -
     documents = _by_id(folder, "corpus.jsonl", document_id_of, document, "documents", bad_lines)
     if is_logging:
         unread.report(folder / "corpus.jsonl")
-    return documents
+    return dict(zip(documents, with_whole_characters([*documents.values()], is_logging=is_logging), strict=True))
 
 
 def read_queries(

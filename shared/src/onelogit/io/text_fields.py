@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from onelogit.errors import InputError
-from onelogit.validation import check_text
+from onelogit.validation import check_string, checked_text
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ def text_name_of(fields: Mapping[str, Any]) -> str | None:
 def document_of(fields: Mapping[str, Any], text_name: str | None = None) -> str:
     """The document in an object: its text, after its "title" and a space if it has one, as in BEIR.
 
+    It may contain halves of characters; see `validation.with_whole_characters`.
+
     The text may be in an object of its own, as in `{"docid": "d1", "doc": {"contents": ...}}`.
 
     Args:
@@ -62,17 +64,17 @@ def document_of(fields: Mapping[str, Any], text_name: str | None = None) -> str:
     name = text_name or text_name_of(fields)
     if name is None or name not in fields:
         if name is None and (null := next((each for each in TEXT_NAMES if each in fields), None)):
-            check_text(None, f'"{null}"')
+            check_string(None, f'"{null}"')
         known = f'no "{name}"' if name else 'no "text" or "document"'
         raise InputError(f"{known} among {', '.join(map(repr, fields)) or 'no fields'}")
     text, title = fields[name], fields.get("title")
     if isinstance(text, Mapping):
         title = None if text.get("title") else title
         text = document_of(text)
-    check_text(text, f'"{name}"')
+    check_string(text, f'"{name}"')
     if title is None:
         return str(text)
-    check_text(title, '"title"')
+    check_string(title, '"title"')
     return f"{title} {text}".strip() if title else str(text)
 
 
@@ -134,8 +136,7 @@ def text_of(fields: Mapping[str, Any], name: str, *, is_blank_allowed: bool = Tr
     """
     if name not in fields:
         raise InputError(f'"{name}" is missing')
-    check_text(fields[name], f'"{name}"', is_blank_allowed)
-    return str(fields[name])
+    return checked_text(fields[name], f'"{name}"', is_blank_allowed)
 
 
 class UnreadFields(Counter[str]):

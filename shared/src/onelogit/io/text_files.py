@@ -28,7 +28,7 @@ from onelogit.io.lines import (
 )
 from onelogit.io.table_rows import TextTable, is_header, parquet_table, separated_table
 from onelogit.io.text_fields import UnreadFields, document_of, listed_documents, query_of
-from onelogit.validation import check_text, checked_path
+from onelogit.validation import check_string, check_text, checked_path, with_whole_characters
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def read_text_collection(path: str | os.PathLike[str], max_texts: int | None = N
     queries = [document.query or "" for document in read]
     if (query_file := find_beir_file(checked_path(path), "queries.jsonl")) is not None:
         queries = [query.text for query in islice(_parse_documents(query_file, is_corpus=False), max_texts)]
-    documents = [document.text for document in read if document.text.strip()]
+    documents = with_whole_characters([document.text for document in read if document.text.strip()])
     return TextCollection(documents, list(dict.fromkeys(filter(str.strip, queries))))
 
 
@@ -154,7 +154,7 @@ def read_documents(path: str | os.PathLike[str], text_name: str | None = None) -
     Raises:
         InputError: the file cannot be read, or contains no texts; the message has the number of the line.
     """
-    return [document.text for document in _parse_documents(path, text_name)]
+    return with_whole_characters([document.text for document in _parse_documents(path, text_name)])
 
 
 def _parse_documents(
@@ -293,5 +293,5 @@ def _document(fields: Mapping[str, Any], reading: _Reading) -> str:
 
 
 def _checked(text: str) -> str:
-    check_text(text, "a document")
+    check_string(text, "a document")
     return text

@@ -30,7 +30,7 @@ from onelogit.prompts.tokenizer import (
     without_settings,
 )
 from onelogit.recipes.recipe import Recipe
-from onelogit.validation import check_text, checked_choice, checked_max_tokens
+from onelogit.validation import checked_choice, checked_max_tokens, checked_text
 
 Ids: TypeAlias = "array[int]"
 
@@ -106,7 +106,7 @@ class Encoder:
         """
         if instruction is None:
             return self.instruction
-        check_text(instruction, "the instruction")
+        instruction = checked_text(instruction, "the instruction")
         if instruction and not self.takes_instruction:
             raise InputError(f"the family {self._recipe.family} takes no instruction, but {instruction!r} was given")
         return instruction

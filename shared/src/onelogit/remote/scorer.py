@@ -25,7 +25,7 @@ from onelogit.remote.document_cutter import DocumentCutter
 from onelogit.remote.endpoint import split_address
 from onelogit.remote.protocols import PROTOCOLS, VLLM_TOKENS, ScoreRequest
 from onelogit.remote.request_builder import RequestBuilder
-from onelogit.validation import check_text, checked_choice, checked_count, checked_path
+from onelogit.validation import checked_choice, checked_count, checked_path, checked_text
 
 if TYPE_CHECKING:
     import httpx2
@@ -219,7 +219,7 @@ class RemoteScorer:
             return None
         if self._loaded is not None:
             return self._loaded.encoder.checked_instruction(instruction)
-        check_text(instruction, "the instruction")
+        instruction = checked_text(instruction, "the instruction")
         if instruction and not self.protocol.takes_instruction:
             raise InputError(f"protocol={self.protocol.name!r} cannot send an instruction; use template='client'")
         return instruction

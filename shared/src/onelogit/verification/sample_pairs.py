@@ -8,6 +8,7 @@ from onelogit.errors import InputError
 from onelogit.io.lines import TextLine, located
 from onelogit.io.text_fields import TEXT_NAMES, UnreadFields, document_of, listed_documents, query_of, text_of
 from onelogit.io.text_files import read_object_lines
+from onelogit.validation import with_whole_characters
 
 _BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
 
@@ -44,7 +45,8 @@ def read_pairs(path: str | os.PathLike[str]) -> list[SamplePair]:
     unread.report(path)
     if not pairs:
         raise InputError(f'{path} contains no pairs; write one {{"query": ..., "document": ...}} per line')
-    return pairs
+    documents = with_whole_characters([pair.document for pair in pairs])
+    return [pair._replace(document=document) for pair, document in zip(pairs, documents, strict=True)]
 
 
 def _pairs(line: TextLine, unread: UnreadFields) -> list[SamplePair]:

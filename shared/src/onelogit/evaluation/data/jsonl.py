@@ -20,7 +20,7 @@ from onelogit.io.text_fields import (
     text_of,
 )
 from onelogit.io.text_files import read_object_lines
-from onelogit.validation import check_text
+from onelogit.validation import check_string, with_whole_characters
 
 _KNOWN_FIELDS = {"query", "_id", "id", *QUERY_ID_NAMES}  # of those that may be texts
 NO_RELEVANT_DOCUMENT = "no document is relevant to it"
@@ -64,7 +64,7 @@ def read_jsonl(path: Path, bad_lines: BadLines) -> Dataset:
     excluded = frozenset(queries).difference(query.id for query in kept)
     return Dataset(
         name=path.name,
-        documents=documents,
+        documents=dict(zip(documents, with_whole_characters([*documents.values()]), strict=True)),
         queries=kept,
         first_stage="the given order",
         excluded={NO_RELEVANT_DOCUMENT: len(excluded)} if excluded else {},
@@ -112,7 +112,7 @@ def _documents(given: object, query_id: str, unread: UnreadFields) -> dict[str, 
             id = f"{query_id}/{number}" if id is None else checked_id(id, "the document id")
             documents[id] = document_of(each)
         else:
-            check_text(each, "a document")
+            check_string(each, "a document")
             documents[f"{query_id}/{number}"] = each
     if len(documents) < len(given):
         raise InputError("two documents have the same id")
