@@ -1,6 +1,7 @@
 """`onelogit recipes`: the known families, and the recipe of one model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def test_the_recipe_of_a_model_is_shown_with_its_origin(capsys: pytest.CaptureFi
     assert result["because"].startswith("modules.json: Transformer -> LogitScore")
     assert result["chat_template"] == QWEN3_TEMPLATE
     assert "modules.json" in output(capsys, "recipes", DEMO_MODEL)
+
+
+def test_answer_tokens_are_shown_with_their_texts(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    shown = " ".join(output(capsys, "recipes", DEMO_MODEL).split())
+    assert "'yes' (token 480) − 'no' (token 424)" in shown
+    assert json.loads(output(capsys, "recipes", DEMO_MODEL, "--json"))["token_texts"] == {"480": "yes", "424": "no"}
+
+    shutil.copytree(DEMO_MODEL, tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    assert "token 480 − token 424" in " ".join(output(capsys, "recipes", tmp_path / "model").split())
 
 
 def test_a_model_without_a_known_recipe_is_an_error(

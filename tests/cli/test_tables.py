@@ -87,6 +87,21 @@ def test_recipes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     _shown(_printed(capsys, "recipes"), monkeypatch)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_recipe_of_a_model(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    lines = _printed(capsys, "recipes", DEMO_MODEL)().splitlines()
+
+    labels = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    values = "".join(line.split("│")[2].strip() for line in lines if line.startswith("│"))
+    expected = "family, recognised by, logit, score, instruction, max tokens, licence, source, chat template"
+    assert ", ".join(filter(None, labels)) == expected
+    assert max(map(len, lines)) <= width
+    assert "4,096" in values
+    assert "https://huggingface.co/Qwen/Qwen3-Reranker-0.6B" in values
+
+
 def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     data = write_lines(tmp_path / "x.jsonl", [list_row(n, language="ab"[n % 2]) for n in range(4)])
     options = ["--slice", "language", "--pairwise", "--instruction", "default", "--instruction", _LONG]

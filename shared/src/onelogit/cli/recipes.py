@@ -1,13 +1,15 @@
 """`onelogit recipes`: a model -> its recipe and the reason for it; without a model, all known families."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from rich.table import Table
 from rich.text import Text
 
 from onelogit.checkpoints.known_family import family_of_id
-from onelogit.checkpoints.resolve import ResolvedRecipe, resolve_model
+from onelogit.checkpoints.load_encoder import read_tokenizer
+from onelogit.checkpoints.resolve import ResolvedModel, ResolvedRecipe, resolve_model
 from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
 from onelogit.cli.output import print_json
 from onelogit.errors import CheckpointError
@@ -36,9 +38,9 @@ def run(options: argparse.Namespace) -> int:
     content: object = [asdict(recipe) for recipe in FAMILIES]
     table: FigureTable | Table = _table_of_families()
     if options.model is not None:
-        found = _find_recipe(ModelSpec(options.model, options=hub_options(options)))
-        content = {**asdict(found.recipe), "because": found.because}
-        table = _table_of_recipe(found.recipe, found.because)
+        found, token_texts = _find_recipe(ModelSpec(options.model, options=hub_options(options)))
+        content = {**asdict(found.recipe), "because": found.because, "token_texts": token_texts}
+        table = _table_of_recipe(found.recipe, found.because, token_texts)
     if options.json:
         print_json(content)
     else:
@@ -46,16 +48,30 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _find_recipe(spec: ModelSpec) -> ResolvedRecipe:
-    """The recipe of a model, or the table's if the model's files cannot be had, but its id is in the table."""
+def _find_recipe(spec: ModelSpec) -> tuple[ResolvedRecipe, dict[int, str]]:
+    """The recipe of a model, or the table's if the model's files cannot be had, but its id is in the table.
+
+    Also the texts of its answer tokens, by id, if the tokenizer is known.
+    """
     try:
         found = resolve_model(spec)
-        return ResolvedRecipe(found.recipe, found.because)
+        return ResolvedRecipe(found.recipe, found.because), _token_texts(found)
     except CheckpointError as error:
         known = None if "revision" in spec.options else family_of_id(str(spec.model))
         if known is None:
             raise
-        return ResolvedRecipe(known.recipe, f"{known.because}; its files were not read, because {error}")
+        return ResolvedRecipe(known.recipe, f"{known.because}; its files were not read, because {error}"), {}
+
+
+def _token_texts(model: ResolvedModel) -> dict[int, str]:
+    """The texts of the answer tokens that the recipe gives by id; none if the tokenizer cannot be read."""
+    ids = [token for token in _answer_tokens(model.recipe.read_out) if isinstance(token, int)]
+    try:
+        tokenizer = read_tokenizer(model.folder, model.texts).backend_tokenizer
+    except CheckpointError:
+        return {}
+    texts = {id: tokenizer.decode([id], skip_special_tokens=False) for id in ids}
+    return {id: text for id, text in texts.items() if text}  # a text is empty for an id beyond the vocabulary
 
 
 def _table_of_families() -> FigureTable:
@@ -70,14 +86,14 @@ def _table_of_families() -> FigureTable:
     return table
 
 
-def _table_of_recipe(recipe: Recipe, because: str) -> Table:
+def _table_of_recipe(recipe: Recipe, because: str, token_texts: Mapping[int, str]) -> Table:
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     rows = {
         "family": recipe.family,
         "recognised by": because,
-        "logit": _logit(recipe.read_out),
+        "logit": _logit(recipe.read_out, token_texts),
         "score": recipe.activation,
         "instruction": recipe.default_instruction or "none",
         "max tokens": f"{recipe.max_tokens:,}",
@@ -90,9 +106,17 @@ def _table_of_recipe(recipe: Recipe, because: str) -> Table:
     return table
 
 
-def _logit(read_out: ReadOut | None) -> str:
+def _answer_tokens(read_out: ReadOut | None) -> list[int | str]:
+    tokens = () if read_out is None else (read_out.true, read_out.false)
+    return [token for token in tokens if token is not None]
+
+
+def _logit(read_out: ReadOut | None, token_texts: Mapping[int, str] | None = None) -> str:
     if read_out is None:
         return "the model's own head"
-    tokens = [token for token in (read_out.true, read_out.false) if token is not None]
-    names = (token if isinstance(token, str) else f"token {token}" for token in tokens)
+    names = []
+    for token in _answer_tokens(read_out):
+        text = None if isinstance(token, str) else (token_texts or {}).get(token)
+        name = token if isinstance(token, str) else f"token {token}"
+        names.append(name if text is None else f"{text!r} ({name})")
     return " − ".join(names) + ("" if read_out.scale == 1 else f", times {read_out.scale:g}")
