@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
-from onelogit.checkpoints.device import find_device, find_dtype
 from onelogit.checkpoints.loader import token_id
 from onelogit.local import reranker as reranker_module
 from onelogit.recipes.templates import QWEN3_TEMPLATE
@@ -161,33 +160,9 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
         Reranker.load(folder)
 
 
-def test_a_missing_gpu_is_refused_before_any_file_is_read(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-
-    assert find_device("cuda:1").index == 1
-    with pytest.raises(InputError, match="device='cuda:2', but the last CUDA device here is cuda:1"):
-        find_device("cuda:2")
-
-
-def test_bfloat16_depends_on_the_given_gpu(monkeypatch: pytest.MonkeyPatch):
-    """With an old GPU and a new one, the capability of the given one counts, not that of the first."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(7, 5), (9, 0)][device.index])
-
-    dtypes = [find_dtype(None, torch.bfloat16, torch.device("cuda", index)) for index in range(2)]
-
-    assert dtypes == [torch.float32, torch.bfloat16]
-
-
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"device": "abacus"}, "unknown device 'abacus'"),
-        pytest.param(
-            {"device": "cuda"},
-            "finds no CUDA device",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
-        ),
         ({"recipe": 3}, "not a int"),
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
         ({"max_tokens": 0}, "max_tokens must be a whole number from 1 up"),

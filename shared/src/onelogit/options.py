@@ -198,8 +198,10 @@ def plain_options(options: OpenOptions) -> OpenOptions:
     recipe = options.get("recipe")
     cache_dir, config = options.get("cache_dir"), cast("Any", options.get("quantization_config"))
     config = config.to_dict() if hasattr(config, "to_dict") else config
+    device = options.get("device")
     plain = {
         **options,
+        "device": str(device) if type(device).__name__ == "device" else device,  # torch.device, which is no plain data
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
         "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
         "quantization_config": json.loads(json.dumps(config, default=_dtype_name)),

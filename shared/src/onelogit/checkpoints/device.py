@@ -1,5 +1,6 @@
 """Names of a device and a dtype -> the device on which a model runs, and the dtype in which it computes."""
 
+import re
 from typing import Any
 
 import torch
@@ -9,10 +10,13 @@ from onelogit.errors import InputError
 from onelogit.options import LoadOptions
 
 _BFLOAT16_CAPABILITY = (8, 0)  # Ampere; AMD's capabilities begin with 9
+_DEVICES = "use cpu, cuda, cuda:1 or mps, or leave it out for the fastest"
+_DEVICE_NAME = r"[a-z]+(:\d+)?"
+_KINDS = {"cuda": "CUDA", "mps": "Apple (mps)", "xpu": "Intel (xpu)", "hpu": "Gaudi (hpu)"}
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def find_device(name: str | None) -> torch.device:
+def find_device(name: str | torch.device | None) -> torch.device:
     """The device of that name, or the fastest one of this machine.
 
     Raises:
@@ -22,15 +26,32 @@ def find_device(name: str | None) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if not isinstance(name, str | torch.device) or not re.fullmatch(_DEVICE_NAME, str(name)):
+        raise InputError(f"unknown device {name!r}; {_DEVICES}")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"unknown device {name!r}: {str(error).partition(':')[0]}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={name!r}, but PyTorch finds no CUDA device here")
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise InputError(f"device={name!r}, but the last CUDA device here is cuda:{count - 1}")
+        raise InputError(f"unknown device {str(name)!r}; {_DEVICES}") from error
+    if device.type == "cpu":
+        return device
+    kind = _KINDS.get(device.type, device.type.upper())
+    count = _device_count(device.type)
+    if not count:
+        raise InputError(f"device={str(name)!r}, but PyTorch finds no {kind} device here; {_DEVICES}")
+    if (device.index or 0) >= count:
+        last = f"{device.type}:{count - 1}"
+        raise InputError(f"device={str(name)!r}, but the last {kind} device here is {last}")
     return device
+
+
+def _device_count(kind: str) -> int:
+    """How many devices of a kind PyTorch can use here; 0 if it does not know the kind, such as "meta"."""
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    module: Any = getattr(torch, kind, None)
+    if not callable(is_available := getattr(module, "is_available", None)) or not is_available():
+        return 0
+    return int(module.device_count()) if hasattr(module, "device_count") else 1
 
 
 def is_quantised(config: PretrainedConfig) -> bool:
