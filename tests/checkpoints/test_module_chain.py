@@ -291,6 +291,21 @@ def test_damaged_layers_are_clear_errors(tmp_path: Path):
         Reranker.load(folder)
 
 
+@pytest.mark.parametrize(("module", "name"), [("2_Dense", "linear"), ("3_LayerNorm", "norm"), ("4_Dense", "linear")])
+@pytest.mark.parametrize(
+    ("value", "complaint"), [(0.0, "is zero, so every document"), (float("nan"), "NaN or infinite")]
+)
+def test_layers_that_cannot_rank_are_refused(module: str, name: str, value: float, complaint: str, tmp_path: Path):
+    folder = ettin(tmp_path)
+    file = folder / module / "model.safetensors"
+    tensors = load_file(file)
+    tensors[f"{name}.weight"].fill_(value)
+    save_file(tensors, file)
+
+    with pytest.raises(CheckpointError, match=rf"cannot rank: layer \d of its module chain .*{complaint}"):
+        Reranker.load(folder)
+
+
 def test_a_chain_with_an_identity_activation_scores_by_its_logit(tmp_path: Path):
     folder = ettin(tmp_path)
     change(folder / "config_sentence_transformers.json", activation_fn="torch.nn.modules.linear.Identity")

@@ -239,15 +239,6 @@ def test_control_tokens_in_a_pair_stay_text(tmp_path: Path):
     assert row.count(row[-1]) == 2
 
 
-@pytest.mark.parametrize("labels", [2, 3])
-def test_a_head_of_several_labels_is_refused(labels: int, tmp_path: Path):
-    tokenizer = pair_tokenizer("[CLS]", "[SEP]", "[SEP]")
-    folder = native_checkpoint(tmp_path / "nli", BertConfig, tokenizer, num_labels=labels)
-
-    with pytest.raises(UnsupportedModelError, match=f"{labels} labels"):
-        Reranker.load(folder)
-
-
 def test_an_encoder_without_a_trained_head_is_an_error_and_never_random(tmp_path: Path):
     folder = native_checkpoint(
         tmp_path / "encoder", BertConfig, pair_tokenizer("[CLS]", "[SEP]", "[SEP]"), num_labels=1

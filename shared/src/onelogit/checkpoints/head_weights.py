@@ -15,6 +15,7 @@ from onelogit.checkpoints.module_chain import DenseLayer, ModuleChain, NormLayer
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_OWN_HEAD = "score.weight"
 
 
 class HeadRows(NamedTuple):
@@ -27,31 +28,43 @@ class HeadRows(NamedTuple):
     bias: torch.Tensor | None
 
 
-def read_head_rows(folder: Path, ids: list[int] | None, *, is_tied: bool) -> HeadRows:
+def count_own_rows(folder: Path) -> int:
+    """The number of rows of the checkpoint's own classification head: its labels.
+
+    Raises:
+        CheckpointError: there is no such head, or its file is damaged.
+    """
+    files = files_of_tensors(folder)
+    key = _find_key(files, _OWN_HEAD)
+    if key is None:
+        raise _missing(folder, [_OWN_HEAD])
+    with _refuse_damaged(files[key]), safe_open(files[key], framework="pt") as tensors:
+        return int(tensors.get_slice(key).get_shape()[0])
+
+
+def read_head_rows(folder: Path, ids: list[int], *, is_own: bool = False, is_tied: bool = False) -> HeadRows:
     """Some rows of a head; only these are read from disk.
 
     Args:
         folder: of the checkpoint.
-        ids: rows of the language-model head; None for the only row of the checkpoint's own classification head.
-        is_tied: whether the input embeddings are the head if no head is stored.
+        ids: of the rows.
+        is_own: the head is the checkpoint's own classification head, not that of the language model.
+        is_tied: whether the input embeddings are the head if no language-model head is stored.
 
     Raises:
         CheckpointError: there is no such head, or its file is damaged.
         RecipeError: an id is outside the vocabulary.
-        UnsupportedModelError: the head is quantised, or a classification head has several rows.
+        UnsupportedModelError: the head is quantised.
     """
     files = files_of_tensors(folder)
-    names = ["score.weight"] if ids is None else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
+    names = [_OWN_HEAD] if is_own else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
     key = next((found for name in names if (found := _find_key(files, name)) is not None), None)
     if key is None:
-        raise CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}, so its head cannot be read")
-    if ids is None and (count := _count_rows(files[key], key)) != 1:
-        raise UnsupportedModelError(f"{key} has {count} rows; a reranker's own head must have one logit")
-    rows = [0] if ids is None else ids
+        raise _missing(folder, names)
     bias_key = _find_key(files, names[0].replace("weight", "bias"))
     return HeadRows(
-        weight=_read_rows(files[key], key, rows),
-        bias=None if bias_key is None else _read_rows(files[bias_key], bias_key, rows),
+        weight=_read_rows(files[key], key, ids),
+        bias=None if bias_key is None else _read_rows(files[bias_key], bias_key, ids),
     )
 
 
@@ -81,9 +94,8 @@ def _find_key(files: dict[str, Path], name: str) -> str | None:
     return next((key for key in files if key == name or key.endswith(f".{name}")), None)
 
 
-def _count_rows(file: Path, key: str) -> int:
-    with _refuse_damaged(file), safe_open(file, framework="pt") as tensors:
-        return int(tensors.get_slice(key).get_shape()[0])
+def _missing(folder: Path, names: list[str]) -> CheckpointError:
+    return CheckpointError(f"{folder} has no tensor {' or '.join(names[:2])}, so its head cannot be read")
 
 
 def _read_rows(file: Path, key: str, rows: Sequence[int]) -> torch.Tensor:

@@ -8,13 +8,15 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.checkpoints.device import find_device, find_dtype
-from onelogit.checkpoints.head_weights import HeadRows, read_head_rows, read_module_layers
+from onelogit.checkpoints.head_weights import HeadRows, count_own_rows, read_head_rows, read_module_layers
 from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.labels import LabelRows, find_label_rows
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.tensor_names import wrapped_names
-from onelogit.checkpoints.weights import load_model
+from onelogit.checkpoints.vocabulary import check_vocabulary, vocabulary_size
+from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
@@ -70,6 +72,7 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     config = load_config(found.folder, options)
     tokenizer = load_tokenizer(found.folder, options)
     recipe = _with_token_ids(found.recipe, tokenizer)
+    check_vocabulary(tokenizer, recipe, config, uses_added_tokens=bool(options.get("allow_control_tokens")))
     folder = fetch_weights(found).folder
     # Raises for missing, damaged or unmerged weights, before transformers reads them.
     wrapped_names(files_of_tensors(folder), folder)
@@ -77,9 +80,7 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     layers = None if chain is None else read_module_layers(folder, chain)
     if recipe.chat_template is not None and chain is None:  # a decoder
         _check_convertible(name, config, recipe.read_out)
-        answers = None if recipe.read_out is None else (recipe.read_out.true, recipe.read_out.false)
-        ids = None if answers is None else [id for id in answers if isinstance(id, int)]
-        head_rows = read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
+        head_rows = _read_rows(name, folder, config, recipe.read_out)
     return Checkpoint(
         model=load_model(folder, config, options, is_backbone=head_rows is not None or chain is not None),
         head_rows=head_rows,
@@ -89,6 +90,28 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
         recipe=recipe,
         pad_token_id=pad_token_id(tokenizer, config),
     )
+
+
+def _read_rows(name: str, folder: Path, config: PretrainedConfig, read_out: ReadOut | None) -> HeadRows:
+    if read_out is not None:
+        ids = [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
+        return read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
+    check_label_count(folder, count := count_own_rows(folder))
+    return read_head_rows(folder, [0] if count == 1 else [*label_rows(name, config)[:2]], is_own=True)
+
+
+def label_rows(name: str, config: PretrainedConfig) -> LabelRows:
+    """The rows of a head with two labels; logs which of them means relevant, as a warning if the names do not tell.
+
+    Raises:
+        UnsupportedModelError: as `find_label_rows`.
+    """
+    try:
+        rows = find_label_rows(config.id2label, config.problem_type)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{name!r} has no one-logit form: {error}") from error
+    logger.log(logging.INFO if rows.is_named else logging.WARNING, "%s has two labels: %s", name, rows.reason)
+    return rows
 
 
 def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
@@ -176,7 +199,8 @@ def _check_convertible(name: str, config: PretrainedConfig, read_out: ReadOut | 
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
-    """The first that exists: padding token of tokenizer or config, end-of-sequence token of tokenizer or config, 0."""
+    """The first that the model has: padding token of tokenizer or config, end of sequence of tokenizer or config, 0."""
+    size = vocabulary_size(config)
     ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
-    return int(next(known, 0))
+    return int(next((id for id in known if size is None or id < size), 0))

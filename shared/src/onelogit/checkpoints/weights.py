@@ -32,7 +32,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
 
     Raises:
         CheckpointError: weights are missing or damaged; missing ones are never filled with random numbers.
-        UnsupportedModelError: the classifier has several labels.
+        UnsupportedModelError: the classifier has more than two labels.
         InputError: the device or dtype is unknown, or the device map leaves the embeddings on disk.
     """
     device = find_device(options.get("device"))
@@ -45,8 +45,8 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         dtype=find_dtype(options.get("dtype"), stored, device, is_kept=is_quantised(config)),
         device_map=device_map,
     )
-    if not is_backbone and (labels := model.config.num_labels) != 1:
-        raise UnsupportedModelError(f"{folder} classifies into {labels} labels; a reranker's head must have one logit")
+    if not is_backbone:
+        check_label_count(folder, model.config.num_labels)
     if options.get("dtype") is None:
         model.config.dtype = stored
     if device_map is None:
@@ -57,6 +57,15 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
     if is_quantised(model.config):
         _unpack_weights(model, folder)
     return model  # type: ignore[no-any-return]
+
+
+def check_label_count(folder: Path, count: int) -> None:
+    """Raise UnsupportedModelError unless there are one or two labels."""
+    if count not in (1, 2):
+        raise UnsupportedModelError(
+            f"{folder} classifies into {count} labels; a reranker's head must have one logit, or two labels, of which "
+            "one means relevant"
+        )
 
 
 def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **further: object) -> Any:

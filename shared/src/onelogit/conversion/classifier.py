@@ -10,9 +10,10 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from onelogit.checkpoints.loader import Checkpoint
+from onelogit.checkpoints.loader import Checkpoint, label_rows
 from onelogit.checkpoints.module_chain import Pooling
 from onelogit.conversion.head import Float32Head, one_logit_head
+from onelogit.conversion.own_head import check_head, own_head_modules, use_one_logit
 from onelogit.errors import UnsupportedModelError
 
 _CONVERSION_FIELDS = ("classifier_from_token", "method", "is_original_qwen3_reranker")  # make vLLM convert the model
@@ -25,16 +26,32 @@ def build_classifier(checkpoint: Checkpoint) -> PreTrainedModel:
 
     Raises:
         UnsupportedModelError: transformers has no sequence classifier for this architecture.
+        CheckpointError: the head gives every document the same logit, or has weights that are not numbers.
     """
     model = checkpoint.model
+    name = str(model.name_or_path)
     if checkpoint.head_rows is not None:
         head = one_logit_head(*checkpoint.head_rows, checkpoint.recipe.read_out)
+        check_head(name, {_described(checkpoint): head})
         return sequence_classifier(model, head, checkpoint.pad_token_id)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = checkpoint.pad_token_id
     if checkpoint.chain is None or checkpoint.layers is None:
+        if model.config.num_labels == 2:
+            use_one_logit(model, label_rows(name, model.config))
+        check_head(name, own_head_modules(model))
         return model
+    modules = {f"layer {index} of its module chain": layer for index, layer in enumerate(checkpoint.layers)}
+    check_head(name, modules)
     return _module_chain_classifier(model, checkpoint.chain.pooling, checkpoint.layers.to(model.device))
+
+
+def _described(checkpoint: Checkpoint) -> str:
+    read_out = checkpoint.recipe.read_out
+    if read_out is None:
+        return "score, its classification head,"
+    false = "" if read_out.false is None else f" minus that of token {read_out.false}"
+    return f"the language-model head's row of token {read_out.true}{false}"
 
 
 def sequence_classifier(backbone: PreTrainedModel, head: Float32Head, pad_token_id: int) -> PreTrainedModel:

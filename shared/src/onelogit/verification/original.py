@@ -21,6 +21,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit.checkpoints.device import find_device_map, is_quantised
 from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.labels import find_label_rows
 from onelogit.checkpoints.loader import load_config
 from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
@@ -134,13 +135,13 @@ class OriginalModel:
             model = self._load(device)
         # Only the last token's logits: the logits of all tokens of a long prompt take gigabytes.
         last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        config = (model[0].model if self.is_chain else model).config
         terms = []
         for row in tracked(rows, name):
             inputs = {name: torch.tensor([value], device=model.device) for name, value in row.items()}
             logits = model(inputs)["scores"] if self.is_chain else model(**inputs, **last_only).logits
-            terms.append(self._terms(logits[0]))
+            terms.append(self._terms(logits[0], config))
         scale = 1.0 if self.recipe.read_out is None else self.recipe.read_out.scale
-        config = (model[0].model if self.is_chain else model).config
         return OriginalLogits(
             logits=[scale * (row[0] - sum(row[1:])) for row in terms],
             largest_term=abs(scale) * max(abs(term) for row in terms for term in row),
@@ -181,11 +182,14 @@ class OriginalModel:
             model.to(device)
         return model.eval()
 
-    def _terms(self, logits: torch.Tensor) -> list[float]:
-        """The logits of the true token and, for a difference, the false token; or the only logit of a native head."""
+    def _terms(self, logits: torch.Tensor, config: Any) -> list[float]:
+        """The logits of the true token and, for a difference, the false token; or those of a native head's labels."""
         read_out = self.recipe.read_out
-        if read_out is None:
+        if read_out is None and len(logits) == 1:
             return [float(logits[0])]
+        if read_out is None:
+            labels = find_label_rows(config.id2label, config.problem_type)
+            return [float(logits[labels.relevant]), float(logits[labels.irrelevant])]
         ids = [self._token_id(token) for token in (read_out.true, read_out.false) if token is not None]
         return [float(logit) for logit in logits[-1, ids].float()]
 

@@ -1,0 +1,179 @@
+"""Heads with two labels: the logit is the relevant label's minus the other's, as transformers computes both."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    LlamaConfig,
+    ModernBertConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    RobertaConfig,
+)
+
+from onelogit import Recipe, Reranker, UnsupportedModelError
+from onelogit.checkpoints.labels import find_label_rows
+from onelogit.verification.parity import measure_parity
+from onelogit.verification.sample_pairs import bundled_pairs
+from support.tiny import byte_level_tokenizer, native_checkpoint, pair_tokenizer
+
+QUERY, DOCUMENTS = "What is the capital of China?", ["The capital of China is Beijing.", "서울", "Bananas. " * 9, ""]
+ENCODERS = {
+    "bert": BertConfig,
+    "roberta": RobertaConfig,
+    "distilbert": DistilBertConfig,
+    "deberta": DebertaV2Config,
+    "modernbert": ModernBertConfig,
+}
+DECODERS = {"qwen3": Qwen3Config, "llama": LlamaConfig}
+
+
+def tokenizer_of(name: str) -> PreTrainedTokenizerFast:
+    return byte_level_tokenizer() if name in DECODERS else pair_tokenizer("[CLS]", "[SEP]", "[SEP]")
+
+
+def two_labels(folder: Path, name: str, **fields: object) -> Path:
+    config_class: type[PretrainedConfig] = {**ENCODERS, **DECODERS}[name]
+    shape = {"num_key_value_heads": 1, "head_dim": 32, "use_sep_token": False} if name in DECODERS else {}
+    return native_checkpoint(folder, config_class, tokenizer_of(name), **{"num_labels": 2, **shape, **fields})
+
+
+@torch.inference_mode()
+def differences(folder: Path, rows: list[list[int]]) -> list[float]:
+    """The second logit minus the first, of each row alone, by transformers."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    logits = [model(torch.tensor([row])).logits[0] for row in rows]
+    return [float(each[1] - each[0]) for each in logits]
+
+
+def rows_of(reranker: Reranker) -> list[list[int]]:
+    return [[*row.ids] for row in reranker._scorer.rows([(QUERY, text) for text in DOCUMENTS], None)]
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+def test_two_labels_give_the_difference_of_transformers_logits(name: str, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", name)
+    reranker = Reranker.load(folder)
+    expected = differences(folder, rows_of(reranker))
+
+    reranker.save(tmp_path / "exported")
+
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+    assert max(expected) - min(expected) > 1e-3
+    assert reranker.classifier.config.num_labels == 1
+    exported = AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
+    with torch.inference_mode():
+        logits = [exported(torch.tensor([row])).logits[0].tolist() for row in rows_of(reranker)]
+    assert logits == [[pytest.approx(each, abs=1e-5)] for each in expected]
+    assert Reranker.load(tmp_path / "exported").logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("has_template", [True, False])
+@pytest.mark.parametrize("name", DECODERS)
+def test_two_labels_of_a_decoder_with_a_template_or_for_pairs(
+    name: str, has_template: bool, template: str, tmp_path: Path
+):
+    folder = two_labels(tmp_path / "model", name, id2label={0: "irrelevant", 1: "relevant"})
+    chat_template = template if has_template else None
+    recipe = Recipe(family="mine", chat_template=chat_template, read_out=None, source="this test")
+
+    reranker = Reranker.load(folder, recipe=recipe)
+    reranker.save(tmp_path / "exported")
+
+    expected = pytest.approx(differences(folder, rows_of(reranker)), abs=1e-5)
+    assert reranker.logits(QUERY, DOCUMENTS) == expected
+    assert Reranker.load(tmp_path / "exported", recipe=recipe).logits(QUERY, DOCUMENTS) == expected
+    assert load_file(tmp_path / "exported" / "model.safetensors")["score.weight"].shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_reversed_labels_give_the_opposite_logit(name: str, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", name, id2label={0: "relevant", 1: "not relevant"})
+
+    reranker = Reranker.load(folder)
+
+    expected = [-each for each in differences(folder, rows_of(reranker))]
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "relevant", "is_named"),
+    [
+        (None, 1, True),
+        ({"0": "LABEL_0", "1": "LABEL_1"}, 1, True),
+        ({0: "LABEL_1", 1: "LABEL_0"}, 0, True),
+        ({0: "irrelevant", 1: "relevant"}, 1, True),
+        ({0: "Relevant", 1: "Non-Relevant"}, 0, True),
+        ({0: "Yes", 1: "No"}, 0, True),
+        ({0: "false", 1: "true"}, 1, True),
+        ({0: "POSITIVE", 1: "NEGATIVE"}, 0, True),
+        ({0: "relevant", 1: "other"}, 0, True),
+        ({0: "other", 1: "not_relevant"}, 0, True),
+        ({0: "1", 1: "0"}, 0, True),
+        ({0: "a", 1: "b"}, 1, False),
+        ({0: "relevant", 1: "yes"}, 1, False),
+        ({0: "contradiction", 1: "entailment"}, 1, False),
+    ],
+)
+def test_names_of_labels_tell_which_is_relevant(names: dict | None, relevant: int, is_named: bool):
+    rows = find_label_rows(names)
+
+    assert (rows.relevant, rows.irrelevant, rows.is_named) == (relevant, 1 - relevant, is_named)
+
+
+def test_labels_whose_names_do_not_tell_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = two_labels(tmp_path / "model", "bert", id2label={0: "a", 1: "b"})
+
+    with caplog.at_level(logging.WARNING, "onelogit"):
+        Reranker.load(folder)
+
+    assert caplog.text.count("has two labels: the logit is that of 'b' minus that of 'a', by convention, because") == 1
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_three_labels_are_refused(name: str, template: str, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", name, num_labels=3)
+    recipe = Recipe(family="mine", chat_template=template, read_out=None, source="this test")
+
+    with pytest.raises(UnsupportedModelError, match="classifies into 3 labels; .* or two labels, of which one means"):
+        Reranker.load(folder, **({"recipe": recipe} if name == "qwen3" else {}))
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_labels_that_are_independent_are_refused(name: str, kind: str, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", name, problem_type=kind)
+
+    with pytest.raises(UnsupportedModelError, match=f"no one-logit form: its two labels are of the kind '{kind}'"):
+        Reranker.load(folder)
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+@pytest.mark.parametrize("names", [{0: "relevant", 1: "irrelevant"}, {0: "a", 1: "b"}], ids=["reversed", "unnamed"])
+def test_verify_compares_two_labels_with_transformers(name: str, names: dict, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", name, id2label=names)
+    Reranker.load(folder).save(tmp_path / "exported")
+
+    parity = measure_parity(str(folder), bundled_pairs()[:4], {"device": "cpu"})
+
+    assert parity.agrees
+    assert json.loads((tmp_path / "exported" / "config.json").read_text())["id2label"] == {"0": "LABEL_0"}
+
+
+def test_two_labels_in_half_precision_are_subtracted_in_float32(tmp_path: Path):
+    folder = two_labels(tmp_path / "model", "bert")
+    expected = Reranker.load(folder).logits(QUERY, DOCUMENTS)
+
+    reranker = Reranker.load(folder, dtype="bfloat16")
+
+    assert reranker.classifier.classifier.weight.dtype == torch.float32
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=0.2)
