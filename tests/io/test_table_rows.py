@@ -44,6 +44,8 @@ TABLES = {
     "Parquet": ("a.parquet", parquet_bytes({"id": 1, "title": "T", "text": "x"}, {"id": 2, "text": "y"}), ["T x", "y"]),
     "lists in Parquet": ("a.parquet", parquet_bytes({"documents": [{"_id": "1", "title": "T", "text": "x"}]}), ["T x"]),
     "plain lines like a table": ("a.txt", "id, text of this\nb\n", ["id, text of this", "b"]),
+    "a quotation in brackets": ("a.txt", '["So"] he said.\n["x"]?\n', ['["So"] he said.', '["x"]?']),
+    "strings of an array without an ending": ("a", '["a",\n"b"]', ["a", "b"]),
     "lists of words": ("a.txt", "body,soul\nmind,matter\n", ["body,soul", "mind,matter"]),
     "UTF-16 lines": ("a.txt", "Ä\r\nb\r\n".encode("utf-16"), ["Ä", "b"]),
     "an array of strings": ("a.json", '["a", "b"]', ["a", "b"]),

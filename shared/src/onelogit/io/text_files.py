@@ -39,7 +39,7 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _TSV_SUFFIXES = (".tsv", ".tab")
 _LINES_SUFFIXES = ("", ".txt", ".text")
 _MARKUP_SUFFIXES = (".html", ".htm", ".xhtml", ".xml", ".rtf")
-_JSON_START = re.compile(r'\s*(\{\s*["}]|\{\s*$|\[\s*([{"\]]|$))')  # also matches invalid JSON
+_JSON_START = re.compile(r'\s*(\{\s*["}]|\{\s*$|\[\s*([{\]]|".*[",\]]\s*$|$))')  # also matches invalid JSON
 _BINARY_STARTS = {
     b"%PDF": "a PDF file",
     b"PK\x03\x04": "a ZIP, Word or Excel file",
