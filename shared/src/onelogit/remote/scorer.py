@@ -160,7 +160,9 @@ class RemoteScorer:
         with rows_done.shown(len(built.owners)):
             numbers = await self.client.scores(self.protocol, built.requests, rows_done)
         await self._warn_if_activated(built.requests[0], numbers)
-        return PairLogits(best_logits(numbers, built.owners), built.truncated_count)
+        has_chunks = len(numbers) > len(pairs)  # otherwise the numbers, which are checked, are the logits
+        logits = best_logits(numbers, built.owners) if has_chunks else numbers
+        return PairLogits(logits, built.truncated_count)
 
     async def _warn_if_activated(self, request: ScoreRequest, numbers: list[float]) -> None:
         """Log a warning, once, if the server seems to apply its activation although logits were asked for.
