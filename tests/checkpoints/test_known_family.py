@@ -240,3 +240,38 @@ def test_a_template_for_a_decoders_own_head_can_be_given_on_the_command_line(
     expected = Reranker.load(folder, recipe={**recipe, "activation": "sigmoid"}).rank(QUERY, DOCUMENTS)
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["score"] for each in shown] == pytest.approx([each.score for each in expected], abs=1e-6)
+
+
+def test_the_template_of_the_tokenizer_completes_the_files_of_sentence_transformers():
+    files = logit_score_files(9, None, template=ZERANK_1_TEMPLATE)
+    del files["sentence_bert_config.json"]
+
+    recipe = resolve_recipe("reranker", texts(**files)).recipe
+
+    assert (recipe.family, recipe.read_out.true, recipe.read_out.scale) == ("zerank-1", 9, 0.2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_classifier_made_from_a_family_reads_its_prompt(name: str):
+    card = "---\nbase_model: Qwen/Qwen3-Reranker-0.6B\n---\n"
+
+    recipe = resolve_recipe(name, texts("Qwen3ForSequenceClassification", **{"README.md": card})).recipe
+
+    assert (recipe.chat_template, recipe.read_out, recipe.activation) == (QWEN3_TEMPLATE, None, "sigmoid")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "is_pair"),
+    [("Qwen3ForSequenceClassification", False), ("ModernBertDecoderForSequenceClassification", False),
+     ("SomethingNewForSequenceClassification", True)],
+)  # fmt: skip
+def test_an_unknown_architecture_is_an_encoder_if_its_tokenizer_joins_pairs(architecture: str, is_pair: bool):
+    files = texts(architecture, **{"tokenizer_config.json": {"cls_token": "[CLS]", "sep_token": "[SEP]"}})
+
+    if is_pair:
+        assert resolve_recipe("reranker", files).recipe.chat_template is None
+    else:
+        with pytest.raises(RecipeError, match="no file declares the prompt"):
+            resolve_recipe("reranker", files)
+    with pytest.raises(RecipeError, match="no file declares the prompt"):
+        resolve_recipe("reranker", texts(architecture))

@@ -24,6 +24,12 @@ _ENCODERS = re.compile(
     r"Data2VecText|Canine|Gte|NewFor|NewModel|Luke|Yoso|Mra|Splinter|Xmod|Esm)",
     re.IGNORECASE,
 )
+# Decoders even if their tokenizers have the special tokens of encoders, as those of unknown encoders do.
+_DECODERS = re.compile(
+    r"Decoder|^(Qwen|Llama|Mi[sx]tral|Ministral|Gemma|Phi|GPT|OPT|Bloom|Falcon|Mpt|StableLm|Starcoder|Olmo|Nemotron|"
+    r"Cohere|Granite|SmolLM|Exaone|MiniCPM|InternLM|Glm|Deepseek|Jamba|Zamba|Mamba|Helium|Arcee|Persimmon|OpenAIGPT)",
+    re.IGNORECASE,
+)
 
 
 def read_declaration(texts: SmallFiles) -> RerankerMetadata | None:
@@ -36,26 +42,26 @@ def read_declaration(texts: SmallFiles) -> RerankerMetadata | None:
         RecipeError: a declaration is incomplete or contradicts itself.
         UnsupportedModelError: the files declare something other than a single read-out.
     """
-    metadata = read_sentence_transformers_metadata(texts)
+    metadata = read_sentence_transformers_metadata(texts) or read_vllm_metadata(texts)
+    is_encoder, is_classifier = _is_encoder(texts), has_head(texts)
+    template = None if is_encoder else _reranking_template(texts)
+    if metadata is None and (is_classifier or template is not None):
+        files = f"config.json: {read_architecture(texts)}" if is_classifier else "its chat template"
+        metadata = _metadata(texts, files, template)
     if metadata is None:
-        metadata = read_vllm_metadata(texts)
-        if metadata is not None:
-            return replace(metadata, chat_template=_reranking_template(texts))
-    if metadata is None and not has_head(texts):
-        template = _reranking_template(texts)
-        return None if template is None else _metadata(texts, "its chat template", template)
-    if metadata is None:
-        is_encoder = _is_encoder(texts)
-        template = None if is_encoder else _reranking_template(texts)
-        metadata = _metadata(texts, f"config.json: {read_architecture(texts)}", template)
+        return None
+    if metadata.chat_template is None and not metadata.reads_pairs:
+        metadata = replace(metadata, chat_template=template)
     if metadata.read_out is not None:
         return metadata
+    if not is_classifier:
+        return None if metadata.chat_template is None else metadata
     separator = _uses_separator(texts)
     is_chain = read_module_chain(texts) is not None  # only Sentence Transformers runs it, and would read a pair
     return replace(
         metadata,
-        is_encoder=_is_encoder(texts),
-        reads_pairs=metadata.reads_pairs or is_chain or separator is True or _is_encoder(texts),
+        is_encoder=is_encoder,
+        reads_pairs=metadata.reads_pairs or is_chain or separator is True or is_encoder,
         joins_plainly=separator is False,
     )
 
@@ -85,7 +91,9 @@ def _metadata(texts: SmallFiles, files: str, template: str | None) -> RerankerMe
 def _is_encoder(texts: SmallFiles) -> bool:
     settings = {**parse_json(texts, "special_tokens_map.json"), **parse_json(texts, "tokenizer_config.json")}
     has_pair_tokens = bool(settings.get("cls_token") and settings.get("sep_token"))
-    return has_pair_tokens or _ENCODERS.search(read_architecture(texts)) is not None
+    architecture = read_architecture(texts)
+    is_known = _ENCODERS.search(architecture) is not None
+    return is_known or (has_pair_tokens and _DECODERS.search(architecture) is None)
 
 
 def _uses_separator(texts: SmallFiles) -> bool | None:
