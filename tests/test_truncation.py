@@ -41,6 +41,17 @@ def test_truncated_documents_are_counted_with_the_logits(kind: str, tiny_qwen: T
         assert caplog.messages == ["2 of 3 documents were truncated to fit max_tokens=300"]
 
 
+@pytest.mark.parametrize("kind", ["vllm-tokens", "rerank"])
+def test_a_server_gets_the_beginning_that_the_local_model_reads(kind: str, tiny_qwen: Tiny):
+    documents = ["FIRST second third " * 60, "한국어 문장입니다. " * 60, "\n\nThe capital. " * 90]
+    with opened("local", tiny_qwen) as local, opened(kind, tiny_qwen) as remote:
+        expected = local.logits(QUERY, documents)
+        if kind == "rerank":  # a text cannot end inside a character, of which a local row may contain a part
+            documents, expected = documents[::2], expected[::2]
+
+        assert remote.logits(QUERY, documents) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["local", "vllm-tokens"])
 async def test_asynchronous_calls_warn_of_truncated_documents_too(
     kind: str, tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture

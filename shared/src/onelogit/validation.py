@@ -66,7 +66,7 @@ def with_whole_characters(documents: Sequence[str], *, is_logging: bool = True) 
             text = _joined(document).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             counts.append(text.count("\ufffd") - document.count("\ufffd"))
         whole.append(text)
-    if is_logging and sum(counts):
+    if is_logging and any(counts):
         message = "%d lone surrogates (halves of characters) in %d of %d documents were replaced by U+FFFD"
         logger.warning(message, sum(counts), sum(map(bool, counts)), len(whole))
     return whole
