@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.engine.model_runner import ModelRunner
-from onelogit.io.progress import tracked, waiting
+from onelogit.io.progress import progress_bar, waiting
 from onelogit.local.reranker import Reranker
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
@@ -77,9 +77,13 @@ def loaded_reranker(model: ResolvedModel | ModelSpec) -> Iterator[Reranker]:
 
 def score_pairs(reranker: Reranker, pairs: Sequence[SamplePair], name: str) -> list[float]:
     """The logit of each pair, computed a few pairs at a time, with a progress bar of that name."""
-    starts = range(0, len(pairs), _PAIRS_A_CHUNK)
-    chunks = [[(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_A_CHUNK]] for start in starts]
-    return [logit for chunk in tracked(chunks, name) for logit in reranker.pair_logits(chunk)]
+    logits: list[float] = []
+    with progress_bar(name, len(pairs)) as advance:
+        for start in range(0, len(pairs), _PAIRS_A_CHUNK):
+            chunk = [(pair.query, pair.document) for pair in pairs[start : start + _PAIRS_A_CHUNK]]
+            logits += reranker.pair_logits(chunk)
+            advance(len(chunk))
+    return logits
 
 
 def truncates_document_only(encoder: Encoder, original: OriginalModel, query: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onelogit.evaluation.evaluation import Evaluation, SystemResult
-from onelogit.evaluation.report.notes import query_count
+from onelogit.evaluation.report.notes import interval_note, query_count
 from onelogit.io.lines import shortened
 from onelogit.io.outputs import PLOT_COLOURS, figure_in, style_axes
 
@@ -23,7 +23,8 @@ def plot_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> Non
     """
     panels = [("", evaluation.results)]
     for group in evaluation.groups:
-        panels.append((f"{shortened(group.name, 60)} ({query_count(len(group.indices))})", group.results))
+        facts = ": ".join(filter(None, [query_count(len(group.indices)), interval_note(group)]))
+        panels.append((f"{shortened(group.name, 60)} ({facts})", group.results))
     if evaluation.groups:
         panels[0] = (f"all queries ({query_count(len(evaluation.queries))})", evaluation.results)
     height = 1.1 + len(panels) * (0.55 + 0.34 * len(evaluation.results))
