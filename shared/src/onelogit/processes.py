@@ -3,32 +3,19 @@
 import os
 from collections.abc import Callable
 from threading import Lock
-from types import TracebackType
 from weakref import WeakSet
 
-_locks: WeakSet["ProcessLock"] = WeakSet()
+_locks: "WeakSet[Lock]" = WeakSet()
 
 
-class ProcessLock:
-    """A lock between the threads of one process; a context manager.
+def new_lock() -> "Lock":
+    """A lock between the threads of one process.
 
     In a forked child it is free: a thread that held it exists only in the parent, and would never release it.
     """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-    def _renew(self) -> None:
-        self._lock = Lock()
+    lock = Lock()
+    _locks.add(lock)
+    return lock
 
 
 def run_in_forked_children(work: Callable[[], object]) -> None:
@@ -38,8 +25,8 @@ def run_in_forked_children(work: Callable[[], object]) -> None:
 
 
 def _renew_locks() -> None:
-    for lock in [*_locks]:
-        lock._renew()
+    for lock in [*_locks]:  # as the standard library does with its own locks
+        lock._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 run_in_forked_children(_renew_locks)

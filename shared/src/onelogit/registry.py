@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from onelogit.errors import CheckpointError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
-from onelogit.processes import ProcessLock, run_in_forked_children
+from onelogit.processes import new_lock, run_in_forked_children
 
 if TYPE_CHECKING:
     from onelogit.local.reranker import Reranker
@@ -28,7 +28,7 @@ _MAX_LOADS = 3  # of a model whose files change meanwhile
 # Weak, so that the weights are freed when the last user drops its reranker.
 _open_rerankers: WeakValueDictionary[Hashable, AnyReranker] = WeakValueDictionary()
 _opening: dict[Hashable, Future[AnyReranker]] = {}
-_lock = ProcessLock()
+_lock = new_lock()
 
 
 def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyReranker:

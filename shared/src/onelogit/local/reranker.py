@@ -19,7 +19,7 @@ from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options
-from onelogit.processes import ProcessLock
+from onelogit.processes import new_lock
 from onelogit.recipes.recipe import Activation, Recipe
 from onelogit.validation import checked_choice
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 # transformers patches torch while it loads a model; two concurrent loads would leave it patched.
-_load_lock = ProcessLock()
+_load_lock = new_lock()
 
 
 class Reranker(BaseReranker[LocalScorer]):

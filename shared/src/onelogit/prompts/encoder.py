@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.options import LongDocuments
-from onelogit.processes import ProcessLock
+from onelogit.processes import new_lock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
@@ -268,7 +268,7 @@ class TokenCache:
         self._max_bytes = max_bytes
         self._used_bytes = 0
         self._ids_of: OrderedDict[str, Ids] = OrderedDict()
-        self._lock = ProcessLock()
+        self._lock = new_lock()
 
     def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
         return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
