@@ -302,3 +302,19 @@ def test_a_bulk_run_reads_the_folder_that_was_named(
         table = read_part(next((tmp_path / "out" / name).glob("part-*.parquet")))
         found = dict(zip(table["document_id"].to_pylist(), table["logit"].to_pylist(), strict=True))
         assert [found["0"], found["1"]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_label_depends_on_each_tensor_and_on_the_vocabulary(checkpoint: MakeCheckpoint, tmp_path: Path):
+    tiny = checkpoint(NAME)
+    labels = [model_label(ModelSpec(tiny.folder))]  # type: ignore[arg-type]
+    for name in tiny.model.state_dict():
+        tensors = {each: 2 * tensor if each == name else tensor for each, tensor in tiny.model.state_dict().items()}
+        tiny.model.save_pretrained(tiny.folder, state_dict=tensors)
+        labels.append(model_label(ModelSpec(tiny.folder)))  # type: ignore[arg-type]
+    tokenizer = tiny.folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8").replace("Beijing", "Nanjing"), encoding="utf-8")
+    labels.append(model_label(ModelSpec(tiny.folder)))  # type: ignore[arg-type]
+    assert len({*labels}) == len(labels)
+
+    shutil.copytree(tiny.folder, tmp_path / "elsewhere" / NAME)
+    assert model_label(ModelSpec(str(tmp_path / "elsewhere" / NAME))) == labels[-1]

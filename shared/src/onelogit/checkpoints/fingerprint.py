@@ -9,6 +9,7 @@ from typing import Any, cast
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.load_encoder import writes_prompts
 from onelogit.checkpoints.resolve import fetch_weights, resolve_model
+from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import API_KEY_VARIABLE, OpenOptions, plain_options
 from onelogit.recipes.recipe import recipe_fields
@@ -23,7 +24,7 @@ _WITHOUT_EFFECT = {
 }
 # For calls of a thousand pairs that no user waits for; a server may take a minute to restart.
 _PATIENT = {"timeout_s": 600.0, "attempts": 12}
-_TAIL_BYTES = 2**16
+_SAMPLE_BYTES = 4096
 
 
 def portable_spec(spec: ModelSpec) -> ModelSpec:
@@ -42,7 +43,7 @@ def portable_spec(spec: ModelSpec) -> ModelSpec:
 def model_label(spec: ModelSpec) -> str:
     """The model's name and twelve hexadecimal digits: the same on any machine for the same model, recipe and options.
 
-    Only the sizes and the last bytes of weight files are read; a server's weights are unknown.
+    Only the size of weight files and some bytes of each tensor are read; a server's weights are unknown.
 
     Raises:
         CheckpointError: the model is not found, or damaged.
@@ -63,13 +64,26 @@ def _facts_of(spec: ModelSpec) -> dict[str, Any]:
     tensors = {}
     if spec.url is None:
         folder = fetch_weights(model).folder
-        tensors = {file.name: _size_and_tail(file) for file in {*files_of_tensors(folder).values()}}
+        tensors = {file.name: _size_and_samples(file) for file in {*files_of_tensors(folder).values()}}
     texts = {name: text for name, text in model.texts.items() if name != "README.md"}
-    return {"recipe": recipe_fields(model.recipe), "tensors": tensors, "texts": texts}
+    vocabulary = model.folder / "tokenizer.json"  # too large to be one of the texts
+    tokenizer = sha256(vocabulary.read_bytes()).hexdigest() if vocabulary.is_file() else None
+    return {"recipe": recipe_fields(model.recipe), "tensors": tensors, "texts": texts, "tokenizer": tokenizer}
 
 
-def _size_and_tail(file: Path) -> tuple[int, str]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        stream.seek(max(0, size - _TAIL_BYTES))
-        return size, sha256(stream.read()).hexdigest()
+def _size_and_samples(file: Path) -> tuple[int, str]:
+    """The size of a safetensors file, and the digest of its header and of the middle of each tensor."""
+    digest = sha256()
+    try:
+        with file.open("rb") as stream:
+            header = stream.read(int.from_bytes(stream.read(8), "little"))
+            digest.update(header)
+            start = stream.tell()
+            for name, tensor in sorted(json.loads(header).items()):
+                if name != "__metadata__":
+                    begin, end = tensor["data_offsets"]
+                    stream.seek(start + max(begin, (begin + end - _SAMPLE_BYTES) // 2))
+                    digest.update(stream.read(min(_SAMPLE_BYTES, end - begin)))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{file} is damaged or incomplete: {error!r}") from error
+    return file.stat().st_size, digest.hexdigest()
