@@ -121,8 +121,11 @@ def test_the_error_for_a_query_that_leaves_no_room_says_by_how_much():
     without_document = len(row_ids(ENCODERS["ctxl"], [("a b c d e f", "")])[0])
     limit = without_document - 3
 
-    with pytest.raises(InputError, match=rf"take {without_document} tokens.*max_tokens={limit}: 4 too many"):
+    figures = rf"take {without_document} tokens.*max_tokens={limit}: 4 too many. Shorten the query or the instruction"
+    with pytest.raises(InputError, match=figures):
         encoder_of(TOKENIZER, CTXL_TEMPLATE, limit).rows([("a b c d e f", "a document")], None)
+    with pytest.raises(InputError, match=figures):
+        encoder_of(TOKENIZER, CTXL_TEMPLATE, limit).prompts([("a b c d e f", "a document")], None)
 
 
 def test_threads_that_share_an_encoder_get_their_own_rows():

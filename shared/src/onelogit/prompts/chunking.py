@@ -135,7 +135,7 @@ class DocumentTokens:
                 raise InputError(
                     "the query, the instruction and the constant text of the prompt leave no room for the character "
                     f"{self.text(Window(begin, end))!r} of a document, which a server tokenises: {excess} tokens too "
-                    "many. Shorten the query or raise max_tokens"
+                    "many. Shorten the query or the instruction, or raise max_tokens"
                 )
             end = max(end - excess, least)
         return Window(begin, end)
@@ -173,7 +173,7 @@ def _check_room(room: int, max_tokens: int) -> None:
         raise InputError(
             f"the query, the instruction and the constant text of the prompt take {max_tokens - room} tokens, which "
             f"leaves no room for a document in max_tokens={max_tokens}: {1 - room} too many. Shorten the query or "
-            "raise max_tokens"
+            "the instruction, or raise max_tokens"
         )
 
 
