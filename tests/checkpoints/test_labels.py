@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
-    DebertaV2Config,
     DistilBertConfig,
+    ElectraConfig,
     LlamaConfig,
     ModernBertConfig,
     PretrainedConfig,
@@ -31,7 +31,7 @@ ENCODERS = {
     "bert": BertConfig,
     "roberta": RobertaConfig,
     "distilbert": DistilBertConfig,
-    "deberta": DebertaV2Config,
+    "electra": ElectraConfig,
     "modernbert": ModernBertConfig,
 }
 DECODERS = {"qwen3": Qwen3Config, "llama": LlamaConfig}

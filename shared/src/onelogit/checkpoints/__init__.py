@@ -1,6 +1,6 @@
 """A model's id or folder -> its files, its recipe, and its weights and tokenizer.
 
-device -> head_weights -> weights
+device, tensor_names -> head_weights -> weights;  labels, vocabulary (checks of the loader)
 odd_paths -> hub;  metadata, module_chain -> declaration, known_family
 hub, declaration, known_family -> resolve -> load_encoder, fingerprint (both without weights), loader (with weights)
 """
