@@ -159,3 +159,27 @@ def test_every_command_uses_the_given_cache(command: tuple[str, ...], cache: Pat
 
     assert main([*arguments, "--cache-dir", str(cache), "--local-files-only"]) == 0
     assert main([*[each.replace("/out", "/other") for each in arguments], "--local-files-only"]) == 2
+
+
+def test_a_cache_without_the_weights_says_how_to_get_them(cache: Path):
+    next(cache.glob("*/snapshots/*/model.safetensors")).unlink()
+
+    with pytest.raises(
+        CheckpointError, match=r"only the small files .* access to the hub \(without local_files_only\)"
+    ):
+        Reranker.load(MODEL, cache_dir=cache, local_files_only=True)
+    assert main(["recipes", MODEL, "--cache-dir", str(cache)]) == 0
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "https://huggingface.co/{}",
+        "https://hf.co/{}/tree/main",
+        "huggingface.co/{}",
+        "http://www.huggingface.co/{}?x=1",
+    ],
+)
+def test_a_models_page_on_the_hub_is_neither_a_server_nor_a_folder(page: str):
+    with pytest.raises(InputError, match=f"is a page of the hub, not a server; give the model's id, '{MODEL}'"):
+        open_reranker(page.format(MODEL))

@@ -27,6 +27,7 @@ from onelogit.options import (
 )
 from onelogit.validation import checked_choice, checked_path
 
+_MODEL_PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 _PATH = re.compile(r"/([\w.~!$&'()*+,;=:@%-]+/)*[\w.~!$&'()*+,;=:@%-]*", re.ASCII)
 
 
@@ -57,6 +58,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
             raise InputError(f"the model must be a hub id or a path, not a {type(self.model).__name__}")
+        for name in (self.model, self.url):
+            if isinstance(name, str) and (page := _MODEL_PAGE.match(name)):
+                raise InputError(f"{name} is a page of the hub, not a server; give the model's id, {page.group(1)!r}")
         if is_url(self.model):
             raise InputError(
                 "the model is the url of a server; use RemoteReranker(url, model), or open_reranker(url, model=...), "

@@ -71,7 +71,8 @@ def why_no_weights(folder: Path) -> str | None:
     if reason := next(filter(None, reasons), None) or _why_other_weights(folder):
         return reason
     if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
-        return f"{folder} contains only the small files of a model; load it by its hub id, which downloads the weights"
+        how = "load it by its hub id with access to the hub (without local_files_only), which downloads the weights"
+        return f"{folder} contains only the small files of a model; {how}"
     return None
 
 
