@@ -263,7 +263,7 @@ def test_the_tolerance_follows_the_size_of_the_logits():
         (b'{"query": "a", "document": "\xff"}\n', "line 1: not UTF-8: invalid start byte at byte 29"),
         (b'{"query": " ", "document": "b"}\n', 'line 1: "query" is empty'),
         (b'{"query": "a", "document": 5}\n', 'line 1: "document" must be a string, not int'),
-        (b'{"query": "a", "document": "\\ud800"}\n', 'line 1: "document" contains half a character'),
+        (b'{"query": "\\ud800", "document": "a"}\n', 'line 1: "query" contains half a character'),
         (b'{"query": "a", "document": "b", "language": 1}\n', 'line 1: "language" must be a string'),
         (b"\n", "contains no pairs"),
     ],
