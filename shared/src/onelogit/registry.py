@@ -18,6 +18,7 @@ from onelogit.options import OpenOptions
 from onelogit.processes import new_lock, run_in_forked_children
 
 if TYPE_CHECKING:
+    from onelogit.checkpoints.model_state import ModelFiles
     from onelogit.local.reranker import Reranker
     from onelogit.remote.reranker import RemoteReranker
 
@@ -64,14 +65,14 @@ async def aopen_spec(spec: ModelSpec) -> AnyReranker:
 
 def find_spec(spec: ModelSpec) -> AnyReranker | None:
     """The reranker that `open_spec` would return without loading one, or None."""
-    return _find(_key(spec, state_of(spec)))
+    return _find(_key(spec, files_of(spec).state()))
 
 
-def state_of(spec: ModelSpec) -> Hashable:
-    """The state of the model's files, which is another once they have changed; None if there are none."""
-    from onelogit.checkpoints.model_state import model_state  # noqa: PLC0415  loads the hub's client
+def files_of(spec: ModelSpec) -> "ModelFiles":
+    """The model's files, whose state differs once they have changed."""
+    from onelogit.checkpoints.model_state import ModelFiles  # noqa: PLC0415  loads the hub's client
 
-    return model_state(spec)
+    return ModelFiles(spec)
 
 
 def _find(key: Hashable) -> AnyReranker | None:
@@ -88,7 +89,7 @@ def _key(spec: ModelSpec, state: Hashable) -> Hashable:
 
 def _opening_of(spec: ModelSpec) -> Future[AnyReranker]:
     """A future for the reranker, which is opened in its own thread, so that no caller's thread is blocked."""
-    own_key = _key(spec, state_of(spec))
+    own_key = _key(spec, files_of(spec).state())
     key = (own_key, spec.options.get("token"))
     with _lock:
         reranker = _find(own_key)
@@ -119,14 +120,14 @@ def _open(spec: ModelSpec, key: Hashable, future: Future[AnyReranker]) -> None:
 def _load_unchanged(spec: ModelSpec) -> tuple[AnyReranker, Hashable]:
     """The reranker, and the state of its files before and after they were read; read again if these differ."""
     for _ in range(_MAX_LOADS):
-        before = state_of(spec)
+        before = files_of(spec).state()
         try:
             reranker = _load(spec)
         except OnelogitError:
-            if before is None or before == state_of(spec):
+            if before is None or before == files_of(spec).state():
                 raise
             continue
-        after = state_of(spec)
+        after = files_of(spec).state()
         if before in (None, after):  # None: it was not downloaded yet
             return reranker, after
         reranker.close()

@@ -14,9 +14,11 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions, is_secret_header, is_url, without_secrets
 from onelogit.ranking import Ranked
-from onelogit.registry import AnyReranker, aopen_spec, find_spec, open_spec, state_of
+from onelogit.registry import AnyReranker, aopen_spec, files_of, find_spec, open_spec
 
 logger = logging.getLogger(__name__)
+
+_UNKNOWN = object()
 
 Result = TypeVar("Result")
 
@@ -43,6 +45,7 @@ class RerankerHandle:
         self._given_spec = None if reranker is None else ModelSpec.of(reranker.name, reranker.options, base=self._base)
         self._held: AnyReranker | None = None
         self._held_spec: ModelSpec | None = None
+        self._held_state: object = _UNKNOWN  # of the model's files when it was loaded
         self._closed_count = 0
         self._spec: tuple[tuple[Any, ...], ModelSpec] | None = None
         self._is_orphaned = False  # whether the files of the held reranker were found to be gone
@@ -156,9 +159,17 @@ class RerankerHandle:
 
     def _keep(self, reranker: AnyReranker, spec: ModelSpec, closed_count: int) -> AnyReranker:
         if closed_count == self._closed_count:  # else the handle was closed while the reranker was opening
-            self._is_orphaned = self._is_orphaned and reranker is self._held
-            self._held, self._held_spec = reranker, spec
+            is_new = reranker is not self._held or spec is not self._held_spec
+            if is_new or (self._held_state is _UNKNOWN and reranker is not self._given):
+                self._hold(reranker, spec)
         return reranker
+
+    def _hold(self, reranker: AnyReranker, spec: ModelSpec) -> None:
+        self._is_orphaned = self._is_orphaned and reranker is self._held
+        self._held, self._held_spec, self._files = reranker, spec, files_of(spec)
+        state = self._files.state()
+        # The files may have changed since they were read; then the next call looks for their reranker.
+        self._held_state = state if find_spec(spec) is reranker else _UNKNOWN
 
     def _find(self, spec: ModelSpec) -> AnyReranker | None:
         held = self._held if self._held_spec is spec else None
@@ -168,10 +179,13 @@ class RerankerHandle:
             return self._given
         if held is None or held.is_closed:
             return None
+        state = self._files.state()
+        if state == self._held_state:
+            return held
         found = find_spec(spec)
         if found is not None:
             return found
-        if state_of(spec) is not None:  # another one
+        if state is not None:
             self._held = None  # frees the old weights before the new ones are loaded
             return None
         if not self._is_orphaned:
@@ -193,6 +207,8 @@ class RerankerHandle:
     def __copy__(self) -> Self:
         copy = type(self)(self._given)
         copy._held, copy._held_spec, copy._spec = self._held, self._held_spec, self._spec
+        if copy._held is not None and copy._held_spec is not None:
+            copy._hold(copy._held, copy._held_spec)
         copy._base, copy._is_orphaned = self._base, self._is_orphaned
         return copy
 
