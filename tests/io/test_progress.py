@@ -94,14 +94,16 @@ def test_without_a_terminal_rows_are_counted_in_lines(
 
 
 def test_lines_tell_the_time_left(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    clock = iter([100.0, 130.0, 160.0])
+    clock = iter([100.0, 120.0, 130.0, 160.0])
     monkeypatch.setattr("onelogit.io.progress.time.monotonic", lambda: next(clock))
     rows = RowProgress(is_shown=True)
     with rows.shown(40):
+        rows(0)
         rows(10)
         rows(30)
 
     assert capfd.readouterr().err.splitlines() == [
+        "reranking: 0%, 0/40 rows in 20.0 s",
         "reranking: 25%, 10/40 rows in 30.0 s, about 90 s left",
         "reranking: 100%, 40/40 rows in 60.0 s",
     ]

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     out = console()
     for each in tables(evaluation):
-        out.print(each, soft_wrap=isinstance(each, Text))
+        out.print(each, soft_wrap=isinstance(each, Text) and not out.is_terminal)  # a sentence is a line of a file
     return 0
 
 

@@ -163,7 +163,7 @@ def _row_lines(total: int) -> ShowCompleted:
         if sys.stderr is not None and (completed == total or now - last_line >= _LINE_INTERVAL_S):
             last_line = now
             share, elapsed_s = completed / total, now - started
-            left = f", about {elapsed_s / share - elapsed_s:.0f} s left" if completed < total else ""
+            left = f", about {elapsed_s / share - elapsed_s:.0f} s left" if 0 < completed < total else ""
             sys.stderr.write(f"reranking: {share:.0%}, {completed}/{total} rows in {elapsed_s:.1f} s{left}\n")
 
     return show
