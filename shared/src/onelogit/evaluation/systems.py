@@ -121,7 +121,7 @@ def _names(systems: Sequence[System]) -> Iterator[str]:
         if differs["model"] or not any(differs.values()):
             parts.append(_model_name(system.spec.name, models))
         if differs["template"]:
-            parts.append("own template" if system.template is None else system.template.stem)
+            parts.append("default template" if system.template is None else system.template.stem)
         if differs["instruction"]:
             parts.append(_instruction_name(system.instruction))
         plain = " · ".join(parts)
