@@ -46,6 +46,22 @@ def test_a_model_is_never_converted_onto_itself(tiny_qwen: Tiny, tmp_path: Path)
         Reranker.load(tmp_path / "one").save(tmp_path / "one", force=True)
 
 
+def test_the_source_is_recognised_from_any_working_directory(
+    tiny_qwen: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    Reranker.load(tiny_qwen.folder).save(tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+
+    for name in ("one", "./one", "~/one"):
+        monkeypatch.chdir(tmp_path)
+        reranker = Reranker.load(name)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match="is the model that is being converted"):
+            reranker.save("../one", force=True)
+
+
 def test_a_rename_that_fails_puts_the_earlier_export_back(
     tiny_qwen: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -22,6 +22,7 @@ from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.export.model_card import usage_examples
 from onelogit.io.progress import waiting
 from onelogit.io.tables import console
+from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_path
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
 
     model = _model(options)
     options.output = checked_path(options.output)
-    check_target(options.output.absolute(), model, is_overwriting=options.overwrite, option="--overwrite")
+    source = ModelSpec(model).folder
+    check_target(options.output.absolute(), source, is_overwriting=options.overwrite, option="--overwrite")
     tokens = given_tokens(options)
     labels = 1 if tokens is None or options.method != "no_post_processing" else len(tokens)
     if labels > 1:

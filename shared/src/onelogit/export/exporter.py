@@ -43,6 +43,7 @@ class ExportContents:
         tokenizer: a copy of it is saved, with padding at the left.
         recipe: for templates, activation, default instruction, licence.
         source: hub id or path of the original model.
+        source_folder: its local folder, which is never overwritten; None if it has none.
         max_tokens: maximum length of a prompt.
         probes: see `Probe`.
     """
@@ -51,6 +52,7 @@ class ExportContents:
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
     source: str
+    source_folder: Path | None
     max_tokens: int
     probes: Sequence[Probe]
 
@@ -71,7 +73,7 @@ def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = Fal
     """
     _check_exportable(contents)
     folder = checked_path(folder).absolute()
-    check_target(folder, contents.source, is_overwriting=is_overwriting)
+    check_target(folder, contents.source_folder, is_overwriting=is_overwriting)
     with atomic_folder(folder, CheckpointError, SafetensorError) as temporary:
         _write(contents, temporary, folder.name)
 
@@ -90,10 +92,14 @@ def open_cross_encoder(contents: ExportContents) -> "CrossEncoder":
     return opened
 
 
-def check_target(folder: Path, source: str, *, is_overwriting: bool, option: str = "force=True") -> None:
+def check_target(folder: Path, source: Path | None, *, is_overwriting: bool, option: str = "force=True") -> None:
     """Check that an export may be written to the folder: only an earlier export is ever overwritten.
 
-    The error names `option` as the way to overwrite one.
+    Args:
+        folder: to write to.
+        source: the local folder of the original model; None if it has none.
+        is_overwriting: replace an earlier export.
+        option: the way to overwrite one, which the error names.
 
     Raises:
         InputError: the folder exists and `is_overwriting` is False, or it is not an earlier export, or it is the model
@@ -105,7 +111,7 @@ def check_target(folder: Path, source: str, *, is_overwriting: bool, option: str
         raise InputError(f"{folder} exists; remove it, or overwrite it with {option}")
     if folder.is_symlink() or not folder.is_dir():
         raise InputError(f"{folder} is not a folder; only an earlier export is overwritten")
-    if Path(source).is_dir() and folder.samefile(source):
+    if source is not None and source.is_dir() and folder.samefile(source):
         raise InputError(f"{folder} is the model that is being converted; write to another folder")
     if any(folder.iterdir()) and not (folder / PROBE_FILE).is_file():
         raise InputError(f"{folder} is not an earlier export (it has no {PROBE_FILE}), so it is not overwritten")

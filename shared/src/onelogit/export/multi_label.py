@@ -51,6 +51,12 @@ def save_labels(
     )
     limit = getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS)
     contents = ExportContents(
-        classifier=classifier, tokenizer=tokenizer, recipe=recipe, source=model, max_tokens=limit, probes=[]
+        classifier=classifier,
+        tokenizer=tokenizer,
+        recipe=recipe,
+        source=model,
+        source_folder=source,
+        max_tokens=limit,
+        probes=[],
     )
     export(contents, folder, is_overwriting=is_overwriting)

@@ -165,6 +165,7 @@ class Reranker(BaseReranker[LocalScorer]):
             tokenizer=scorer.tokenizer,
             recipe=replace(self.recipe, activation=self.activation, default_instruction=instruction or None),
             source=self.name,
+            source_folder=None if self._spec is None else self._spec.folder,
             max_tokens=scorer.max_tokens,
             probes=[Probe(*pair, row.ids, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
         )
