@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
-from onelogit.checkpoints.loader import token_id
 from onelogit.local import reranker as reranker_module
+from onelogit.prompts.tokenizer import token_id
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 from support.tiny import Tiny
 
@@ -242,11 +242,10 @@ def test_float16_is_computed_as_float32_on_a_cpu(checkpoint: Callable[..., Tiny]
 
 def test_an_answer_that_the_tokenizer_does_not_know_is_refused():
     tokenizer = Tokenizer(models.WordLevel({"yes": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
 
-    assert token_id("yes", wrapped) == 0
+    assert token_id("yes", tokenizer, "[UNK]") == 0
     with pytest.raises(RecipeError, match=r"must be one token.*reads it as \[1\]"):
-        token_id("maybe", wrapped)
+        token_id("maybe", tokenizer, "[UNK]")
 
 
 def test_bfloat16_is_used_if_the_hardware_supports_it(checkpoint: Callable[..., Tiny], monkeypatch: pytest.MonkeyPatch):

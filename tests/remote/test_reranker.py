@@ -25,7 +25,7 @@ from onelogit import (
 )
 from onelogit.recipes.families import FAMILIES
 from support.servers import NOT_FOUND, FakeServer, serving
-from support.tiny import causal_checkpoint, tiny_parts
+from support.tiny import Tiny, causal_checkpoint, tiny_parts
 
 QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No.", "yes " * 40, "", "No.", "<|im_end|> \n"]
@@ -156,3 +156,17 @@ def test_garbage_collection_ends_the_thread(local: Reranker, model: str):
         thread.join(timeout=10)
 
     assert not thread.is_alive()
+
+
+def test_the_prompt_is_the_local_rerankers_if_this_side_writes_it(tiny_qwen: Tiny):
+    with Reranker.load(tiny_qwen.folder, max_tokens=300) as local:
+        expected = local.prompt("What?", "Beijing " * 90, "Find it.")
+    sides = ({}, {"protocol": "rerank", "template": "client"})
+    for options in sides:
+        with RemoteReranker("http://127.0.0.1:1", str(tiny_qwen.folder), max_tokens=300, **options) as remote:
+            assert remote.prompt("What?", "Beijing " * 90, "Find it.") == expected
+            with pytest.raises(InputError, match="the query is empty"):
+                remote.prompt(" ", "a")
+    with RemoteReranker("http://127.0.0.1:1", protocol="rerank", template="server") as remote:
+        with pytest.raises(InputError, match="the server writes the prompts"):
+            remote.prompt("What?", "a")

@@ -46,6 +46,17 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [*zip(queries, with_whole_characters(documents), strict=True)]
 
 
+def checked_pair(query: str, document: str) -> tuple[str, str]:
+    """Return a query and a document, with whole characters.
+
+    Raises:
+        InputError: one of them is not a string, or the query is blank or has half a character.
+    """
+    query = checked_text(query, "the query", is_blank_allowed=False)
+    check_string(document, "the document")
+    return query, with_whole_characters([document])[0]
+
+
 def _checked_list(values: Iterable[Any], name: str, content: str) -> list[Any]:
     # A set has no order to index by, and a mapping would give its keys.
     if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):

@@ -16,6 +16,7 @@ from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _OWN_HEAD = "score.weight"
+_ROWS_A_SLICE = 8192
 
 
 class HeadRows(NamedTuple):
@@ -26,6 +27,41 @@ class HeadRows(NamedTuple):
 
     weight: torch.Tensor
     bias: torch.Tensor | None
+
+
+class WholeHead(NamedTuple):
+    """Where the whole head of a language model is stored, of which a reranker keeps only the rows of its answers.
+
+    `is_tied`: whether the input embeddings are the head if the folder contains no head.
+    """
+
+    folder: Path
+    is_tied: bool
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logit of each token of the vocabulary. Only a slice of the head is in memory at a time.
+
+        Args:
+            hidden: a last hidden state, shape (hidden,), float32, on the CPU.
+
+        Returns:
+            Shape (vocabulary,), float32.
+
+        Raises:
+            CheckpointError: the head can no longer be read.
+        """
+        files = files_of_tensors(self.folder)
+        key, bias_key = _head_keys(self.folder, files, is_tied=self.is_tied)
+        with _refuse_damaged(files[key]), safe_open(files[key], framework="pt") as tensors:
+            head = tensors.get_slice(key)
+            starts = range(0, head.get_shape()[0], _ROWS_A_SLICE)
+            logits: torch.Tensor = torch.cat([head[start : start + _ROWS_A_SLICE].float() @ hidden for start in starts])
+        if bias_key is None:
+            return logits
+        with _refuse_damaged(files[bias_key]), safe_open(files[bias_key], framework="pt") as tensors:
+            bias: torch.Tensor = tensors.get_tensor(bias_key)
+            return logits + bias.float()
 
 
 def count_own_rows(folder: Path) -> int:
@@ -57,15 +93,22 @@ def read_head_rows(folder: Path, ids: list[int], *, is_own: bool = False, is_tie
         UnsupportedModelError: the head is quantised.
     """
     files = files_of_tensors(folder)
-    names = [_OWN_HEAD] if is_own else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
-    key = next((found for name in names if (found := _find_key(files, name)) is not None), None)
-    if key is None:
-        raise _missing(folder, names)
-    bias_key = _find_key(files, names[0].replace("weight", "bias"))
+    key, bias_key = _head_keys(folder, files, is_own=is_own, is_tied=is_tied)
     return HeadRows(
         weight=_read_rows(files[key], key, ids),
         bias=None if bias_key is None else _read_rows(files[bias_key], bias_key, ids),
     )
+
+
+def _head_keys(
+    folder: Path, files: dict[str, Path], *, is_own: bool = False, is_tied: bool = False
+) -> tuple[str, str | None]:
+    """The names of a head's weight and, if it has one, its bias."""
+    names = [_OWN_HEAD] if is_own else ["lm_head.weight", *(_EMBEDDINGS if is_tied else ())]
+    key = next((found for name in names if (found := _find_key(files, name)) is not None), None)
+    if key is None:
+        raise _missing(folder, names)
+    return key, _find_key(files, names[0].replace("weight", "bias"))
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:

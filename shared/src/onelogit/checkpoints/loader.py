@@ -8,7 +8,13 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.checkpoints.device import find_device, find_dtype
-from onelogit.checkpoints.head_weights import HeadRows, count_own_rows, read_head_rows, read_module_layers
+from onelogit.checkpoints.head_weights import (
+    HeadRows,
+    WholeHead,
+    count_own_rows,
+    read_head_rows,
+    read_module_layers,
+)
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.labels import LabelRows, find_label_rows
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
@@ -20,6 +26,7 @@ from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
+from onelogit.prompts.tokenizer import token_id
 from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
 
 logger = logging.getLogger(__name__)
@@ -36,6 +43,7 @@ class Checkpoint:
         model: in evaluation mode, on its device: a backbone without a head, or a complete classifier if both
             `head_rows` and `layers` are None.
         head_rows: the rows of the language-model head that give the logit, or None.
+        whole_head: of a language model whose answers give the logit; None if the model has a head of its own.
         chain: the modules that give the logit, or None.
         layers: the chain's layers, in float32, or None.
         tokenizer: the checkpoint's own.
@@ -45,6 +53,7 @@ class Checkpoint:
 
     model: PreTrainedModel
     head_rows: HeadRows | None
+    whole_head: WholeHead | None
     chain: ModuleChain | None
     layers: nn.Sequential | None
     tokenizer: PreTrainedTokenizerFast
@@ -76,14 +85,16 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     folder = fetch_weights(found).folder
     # Raises for missing, damaged or unmerged weights, before transformers reads them.
     wrapped_names(files_of_tensors(folder), folder)
-    head_rows = None
+    head_rows = whole_head = None
     layers = None if chain is None else read_module_layers(folder, chain)
     if recipe.chat_template is not None and chain is None:  # a decoder
         _check_convertible(name, config, recipe.read_out)
         head_rows = _read_rows(name, folder, config, recipe.read_out)
+        whole_head = None if recipe.read_out is None else WholeHead(folder, bool(config.tie_word_embeddings))
     return Checkpoint(
         model=load_model(folder, config, options, is_backbone=head_rows is not None or chain is not None),
         head_rows=head_rows,
+        whole_head=whole_head,
         chain=chain,
         layers=layers,
         tokenizer=tokenizer,
@@ -166,28 +177,12 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
 def _with_token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recipe:
     if recipe.read_out is None:
         return recipe
-    true = token_id(recipe.read_out.true, tokenizer)
-    false = None if recipe.read_out.false is None else token_id(recipe.read_out.false, tokenizer)
+    backend, unknown = tokenizer.backend_tokenizer, tokenizer.unk_token
+    true = token_id(recipe.read_out.true, backend, unknown)
+    false = None if recipe.read_out.false is None else token_id(recipe.read_out.false, backend, unknown)
     if true == false:
         raise RecipeError(f"a read-out needs a true token and, if any, a different false token, not {recipe.read_out}")
     return replace(recipe, read_out=replace(recipe.read_out, true=true, false=false))
-
-
-def token_id(token: int | str, tokenizer: PreTrainedTokenizerFast) -> int:
-    """The id of an answer token, which is given as text or as id.
-
-    Raises:
-        RecipeError: the text is not one token.
-    """
-    if not isinstance(token, str):
-        return token
-    vocabulary = tokenizer.get_vocab()
-    ids = tokenizer.encode(token, add_special_tokens=False)
-    if token == tokenizer.unk_token or (len(ids) != 1 and token in vocabulary):
-        return vocabulary[token]  # the vocabulary's own spelling
-    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
-    return int(ids[0])
 
 
 def _check_convertible(name: str, config: PretrainedConfig, read_out: ReadOut | None) -> None:

@@ -16,7 +16,7 @@ from onelogit.cli.output import say
 from onelogit.errors import InputError, OnelogitError
 
 _EXAMPLES = "examples:"
-_COMMANDS = ("rank", "recipes", "convert", "verify", "bench", "evaluate", "bulk")  # modules of this package
+_COMMANDS = ("rank", "recipes", "prompt", "convert", "verify", "bench", "evaluate", "bulk")  # modules of this package
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

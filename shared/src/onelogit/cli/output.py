@@ -93,12 +93,21 @@ def printable(text: str) -> str:
     beginning = " ".join(text.lstrip()[:_MAX_CHARACTERS].split())
     if not beginning:
         return "(empty)"
-    line = "".join(_escaped(character) for character in beginning)
+    return _isolated("".join(_escaped(character) for character in beginning))
+
+
+def printable_lines(text: str) -> str:
+    """The whole text, safe to print: only newlines are kept, other control characters are escaped."""
+    lines = text.split("\n")
+    return "\n".join(_isolated("".join(_escaped(character) for character in line)) for line in lines)
+
+
+def _isolated(line: str) -> str:
     is_right_to_left = any(unicodedata.bidirectional(character) in ("R", "AL") for character in line)
     return f"{_ISOLATE}{line}{_END_ISOLATE}" if is_right_to_left else line
 
 
 def _escaped(character: str) -> str:
-    if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn"):
+    if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
         return character
     return character.encode("unicode_escape").decode()

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from onelogit.checkpoints.head_weights import read_head_rows
 from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id, token_id
+from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id
 from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.weights import load_model
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head
 from onelogit.export.exporter import ExportContents, export
 from onelogit.options import LoadOptions
+from onelogit.prompts.tokenizer import token_id
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
 
 
@@ -34,9 +35,9 @@ def save_labels(
     source = find_folder(model, options, with_weights=True)
     config = load_config(source, options)
     tokenizer = load_tokenizer(source, options)
-    rows = read_head_rows(
-        source, [token_id(token, tokenizer) for token in tokens], is_tied=bool(config.tie_word_embeddings)
-    )
+    backend = tokenizer.backend_tokenizer
+    ids = [token_id(token, backend, tokenizer.unk_token) for token in tokens]
+    rows = read_head_rows(source, ids, is_tied=bool(config.tie_word_embeddings))
     head = Float32Head(rows.weight.float(), None if rows.bias is None else rows.bias.float())
     backbone = load_model(source, config, options, is_backbone=True)
     classifier = sequence_classifier(backbone, head, pad_token_id(tokenizer, config))

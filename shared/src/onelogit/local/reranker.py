@@ -1,5 +1,6 @@
 """A local model -> Reranker, which ranks the documents of a query by their relevance."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,21 +11,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
+from onelogit.checkpoints.head_weights import WholeHead
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.conversion.classifier import build_classifier
-from onelogit.errors import InputError
+from onelogit.errors import InputError, RecipeError
 from onelogit.export.exporter import ExportContents, export, open_cross_encoder
 from onelogit.export.probe import PROBE_PAIRS, Probe
+from onelogit.local.next_tokens import SAMPLE_DOCUMENT, SAMPLE_QUERY, NextTokens, find_next_tokens
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options
 from onelogit.processes import new_lock
+from onelogit.prompts.prompt import Prompt
+from onelogit.prompts.token_rows import TokenRow
+from onelogit.recipes.lookup import is_of_family, recipe_of
 from onelogit.recipes.recipe import Activation, Recipe
-from onelogit.validation import checked_choice
+from onelogit.validation import checked_choice, checked_count, checked_pair
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
+
+logger = logging.getLogger(__name__)
 
 # transformers patches torch while it loads a model; two concurrent loads would leave it patched.
 _load_lock = new_lock()
@@ -79,6 +87,7 @@ class Reranker(BaseReranker[LocalScorer]):
         self.name = name
         self.options = cast("OpenOptions", options)
         scorer = LocalScorer(classifier, tokenizer, recipe, options)
+        self._whole_head: WholeHead | None = None
         super().__init__(scorer, recipe.activation if activation is None else activation, spec)
 
     @classmethod
@@ -104,6 +113,10 @@ class Reranker(BaseReranker[LocalScorer]):
             classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
         reranker = cls.__new__(cls)
         reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
+        reranker._whole_head = checkpoint.whole_head
+        given = recipe_of(spec.options.get("recipe"))
+        if checkpoint.whole_head is not None and given is not None and not is_of_family(given):
+            reranker._warn_of_doubtful_prompt()
         return reranker
 
     @property
@@ -125,6 +138,46 @@ class Reranker(BaseReranker[LocalScorer]):
     def classifier(self) -> PreTrainedModel:
         """The sequence classifier, for other code; raises OnelogitError once the reranker is closed."""
         return self._scorer.classifier
+
+    def prompt(self, query: str, document: str, instruction: str | None = None) -> Prompt:
+        """The prompt of one pair, for people to look at, without scoring it.
+
+        Args:
+            query: not blank.
+            document: may be empty. Its end is cut off if the prompt is too long.
+            instruction: as in `rank`.
+
+        Raises:
+            InputError: an argument is invalid, or the query is too long for `max_tokens`.
+        """
+        return self._scorer.describe(*checked_pair(query, document), instruction)
+
+    def next_tokens(self, query: str, document: str, instruction: str | None = None, count: int = 5) -> NextTokens:
+        """The tokens that the language model would most likely write after a prompt: a check of the prompt.
+
+        If the model's answers are not among them, the prompt is probably not the one that it was trained on. The
+        probabilities say nothing about relevance. Reads the whole head from the checkpoint, slice by slice.
+
+        Args:
+            query: as in `prompt`.
+            document: as in `prompt`.
+            instruction: as in `prompt`.
+            count: how many tokens to return.
+
+        Raises:
+            InputError: as `prompt`; or the reranker was created from objects, without the whole head.
+            RecipeError: the model has a head of its own, so it has no next token.
+            CheckpointError: the checkpoint can no longer be read.
+        """
+        checked_count("count", count)
+        prompt = self.prompt(query, document, instruction)
+        if not prompt.answers:
+            raise RecipeError(f"{self.name} has a head of its own, so it has no next token")
+        if self._whole_head is None:
+            raise InputError("a reranker that was created from objects has no whole head; use Reranker.load")
+        head, answers, row = self._whole_head, prompt.answers, TokenRow(prompt.ids)
+        classifier, backend = self._scorer.classifier, self._scorer.tokenizer.backend_tokenizer
+        return in_temporary_thread(lambda: find_next_tokens(classifier, head, backend, row, answers, count))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
@@ -156,6 +209,17 @@ class Reranker(BaseReranker[LocalScorer]):
 
     def __repr__(self) -> str:
         return f"Reranker(family={self.recipe.family!r}, device={self.device!r}, max_tokens={self.max_tokens})"
+
+    def _warn_of_doubtful_prompt(self) -> None:
+        """Log a warning if the model would hardly give one of its answers to a sample prompt."""
+        found = self.next_tokens(SAMPLE_QUERY, SAMPLE_DOCUMENT)
+        if found.is_prompt_doubtful:
+            logger.warning(
+                "%s: the recipe's prompt is probably not the one that the model was trained on: after a sample prompt, "
+                "%s. To see it, use reranker.prompt(query, document), or the command: onelogit prompt",
+                self.name,
+                found,
+            )
 
     def _export_contents(self) -> ExportContents:
         scorer, instruction = self._scorer, self._scorer.instruction

@@ -17,6 +17,7 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.io.progress import RowProgress
 from onelogit.options import ScoringOptions
 from onelogit.prompts.encoder import Encoder
+from onelogit.prompts.prompt import Prompt
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
@@ -81,6 +82,10 @@ class LocalScorer:
             InputError: a query leaves no room for a document, or the family takes no instruction.
         """
         return self._encoder.rows(pairs, self._encoder.checked_instruction(instruction))
+
+    def describe(self, query: str, document: str, instruction: str | None = None) -> Prompt:
+        """The prompt of one pair, which `validation.checked_pair` has checked. Raises as `rows`."""
+        return self._encoder.describe(query, document, self._encoder.checked_instruction(instruction))
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], instruction: str | None = None, *, progress: bool = False

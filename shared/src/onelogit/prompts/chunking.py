@@ -71,6 +71,11 @@ class DocumentTokens:
         after = self._ids[self._end :] if window.end == self._count else self._after
         return [*before, *self._ids[self._first + window.begin : self._first + window.end], *after]
 
+    @property
+    def whole_text(self) -> str:
+        """The document, as the template writes it."""
+        return self._text[self._start : self._stop]
+
     def text(self, window: Window) -> str:
         """A part of the document as text. It begins and ends between characters, even if tokens do not."""
         return self._text[self._positions[window.begin] : self._positions[window.end]]

@@ -18,7 +18,8 @@ from onelogit.options import LongDocuments
 from onelogit.processes import new_lock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
-from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair, split_at_control_tokens
+from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair
+from onelogit.prompts.prompt import Prompt, adds_tokens_to, describe_prompt, items_of_pair, prompt_items
 from onelogit.prompts.template import compile_prompt, takes_instruction, warn_of_dropped_newline
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
@@ -172,6 +173,15 @@ class Encoder:
             prompts += [] if parts else [PromptText(text, owner, is_truncated=False)]
         return prompts
 
+    def describe(self, query: str, document: str, instruction: str | None) -> Prompt:
+        """The prompt of one pair, for people to look at. Raises as `rows`."""
+        layout, values = self._layout(bool(instruction)), _values([(query, document)], instruction)
+        rows, (whole,) = self.rows([(query, document)], instruction), self._whole_rows(layout, values)[0]
+        tokens = tokens_of_documents(self._span_tokenizer, layout, values, [whole])[0]
+        template = self._recipe.chat_template
+        items = items_of_pair(layout) if template is None else self._items(compile_prompt(template, bool(instruction)))
+        return describe_prompt(self._recipe, self._backend, items, values[0], tokens, rows, whole, self.max_tokens)
+
     def _cut_texts(self, prompt: Span, value: Values, document: DocumentTokens) -> list[str]:
         """The prompts of a document's first part, or of all its parts, none longer than a server accepts."""
         # A part may begin or end with white space that the template would strip from a whole document.
@@ -197,22 +207,16 @@ class Encoder:
         """The layout, with short spans if they give the same ids as the longest spans."""
         if self._recipe.chat_template is None:
             return lay_out_pair(self._backend, has_types=self._has_types)
-        prompt = compile_prompt(self._recipe.chat_template, has_instruction)
-        items: list[int | Span] = [*split_at_control_tokens(prompt, self._control_ids)]
-        if self._adds_tokens_to(prompt[0].text):
-            first_ids, last_ids = added_ids(self._backend)
-            items = [*first_ids, *items, *last_ids]
+        items = self._items(compile_prompt(self._recipe.chat_template, has_instruction))
         short_items: list[int | Span] = []
         for item in items:
             short_items += [item] if isinstance(item, int) else cut_at_boundaries(item, self._span_tokenizer)
         whole, short = lay_out(items, self._span_tokenizer), lay_out(short_items, self._span_tokenizer)
-        whole_rows, short_rows = (self._whole_rows(layout, _SAMPLES)[0] for layout in (whole, short))
-        is_equal = [row.ids for row in whole_rows] == [row.ids for row in short_rows]
-        return short if is_equal else whole
+        whole_ids, short_ids = ([row.ids for row in self._whole_rows(each, _SAMPLES)[0]] for each in (whole, short))
+        return short if whole_ids == short_ids else whole
 
-    def _adds_tokens_to(self, text: str) -> bool:
-        """Whether to add the tokenizer's special tokens to a prompt, which may already begin with the first one."""
-        return self._recipe.adds_special_tokens and not (self._bos and text.startswith(self._bos))
+    def _items(self, prompt: Span) -> list[int | Span]:
+        return prompt_items(prompt, self._recipe, self._bos, self._backend, self._control_ids)
 
     def _whole_rows(self, layout: Layout, values: Iterable[Values]) -> tuple[list[TokenRow], list[list[Ids]]]:
         """The rows without a limit, and the ids of each of their variable spans.
@@ -245,13 +249,11 @@ class Encoder:
             if SEAM in prompt:
                 return  # the reference code does not tokenise a prompt with seams as a whole either
             text = fill(prompt, values)
-            whole = self._backend.encode(text, add_special_tokens=self._adds_tokens_to(text)).ids
+            whole = self._backend.encode(text, add_special_tokens=adds_tokens_to(text, self._recipe, self._bos)).ids
         (row,), _ = self._whole_rows(self._layout(self.takes_instruction), [values])
         if [*row.ids] != whole:
-            raise RecipeError(
-                "this tokenizer gives other ids for a prompt that is cut at its control tokens: "
-                f"{[*row.ids]}, not {whole}"
-            )
+            message = "this tokenizer gives other ids for a prompt that is cut at its control tokens: "
+            raise RecipeError(f"{message}{[*row.ids]}, not {whole}")
 
 
 def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[Values]:

@@ -77,3 +77,26 @@ def check_control_tokens(tokenizer: Tokenizer, control_ids: Mapping[str, int]) -
                 f"this tokenizer reads the plain text {text!r} as the control token {id}; to accept this, set "
                 "allow_control_tokens=True"
             )
+
+
+def token_id(token: int | str, backend: Tokenizer, unknown: str | None = None) -> int:
+    """The id of an answer token, which is given as text or as id; `unknown` is the text of the unknown token.
+
+    Raises:
+        RecipeError: the text is not one token.
+    """
+    if not isinstance(token, str):
+        return token
+    own = backend.token_to_id(token)
+    ids = backend.encode(token, add_special_tokens=False).ids
+    if own is not None and (token == unknown or len(ids) != 1):
+        return int(own)  # the vocabulary's own spelling
+    if len(ids) != 1 or (unknown is not None and ids[0] == backend.token_to_id(unknown)):
+        raise RecipeError(f"the answer {token!r} must be one token, but this tokenizer reads it as {ids}")
+    return int(ids[0])
+
+
+def token_text(id: int, backend: Tokenizer) -> str:
+    """The text of a token, with the space that it begins with; "" for an id outside the vocabulary."""
+    alone, twice = (backend.decode([id] * count, skip_special_tokens=False) for count in (1, 2))
+    return twice[len(alone) :] if twice.startswith(alone) else alone  # some tokenizers drop a text's first space

@@ -64,3 +64,8 @@ def _completed(given: Mapping[str, Any]) -> Mapping[str, Any]:
         raise RecipeError(
             f"the recipe lacks {', '.join(sorted(missing))}, which only a recipe of a known family may omit: {error}"
         ) from error
+
+
+def is_of_family(recipe: Recipe) -> bool:
+    """Whether a recipe has the template and the read-out of a known family."""
+    return any((known.chat_template, known.read_out) == (recipe.chat_template, recipe.read_out) for known in FAMILIES)

@@ -8,9 +8,10 @@ from onelogit.base_reranker import BaseReranker
 from onelogit.errors import InputError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions, RemoteOptions, without_secrets
+from onelogit.prompts.prompt import Prompt
 from onelogit.recipes.recipe import Activation
 from onelogit.remote.scorer import RemoteScorer
-from onelogit.validation import checked_choice
+from onelogit.validation import checked_choice, checked_pair
 
 if TYPE_CHECKING:
     import httpx2
@@ -73,6 +74,20 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
                 embeddings, or another model.
         """
         return self._scorer.check()
+
+    def prompt(self, query: str, document: str, instruction: str | None = None) -> Prompt:
+        """The prompt of one pair, for people to look at, without scoring it.
+
+        Args:
+            query: not blank.
+            document: may be empty. Its end is cut off if the prompt is too long.
+            instruction: as in `rank`.
+
+        Raises:
+            InputError: an argument is invalid, or the server writes the prompts (template="server").
+            RecipeError: the answers are no single tokens of the model's tokenizer.
+        """
+        return self._scorer.describe(*checked_pair(query, document), instruction)
 
     @property
     def licence(self) -> str | None:

@@ -17,6 +17,7 @@ from onelogit.io.progress import RowProgress
 from onelogit.model_spec import ModelSpec, check_single_activation
 from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, LongDocuments
 from onelogit.prompts.encoder import Encoder
+from onelogit.prompts.prompt import Prompt
 from onelogit.ranking import best_logits, to_score
 from onelogit.recipes.lookup import recipe_of
 from onelogit.recipes.recipe import Recipe
@@ -89,6 +90,17 @@ class RemoteScorer:
         """The longest prompt, in tokens; None if only the server limits it."""
         limited = self._builder.encoder or self._builder.cutter
         return None if limited is None else limited.max_tokens
+
+    def describe(self, query: str, document: str, instruction: str | None = None) -> Prompt:
+        """The prompt of one pair.
+
+        Raises:
+            InputError: the server writes the prompts, or the query leaves no room for a document.
+        """
+        if self._loaded is None:
+            raise InputError("the server writes the prompts, so they are known only there; use template='client'")
+        encoder = self._loaded.encoder
+        return encoder.describe(query, document, encoder.checked_instruction(instruction))
 
     def close(self) -> None:
         """Close the connections; running calls raise OnelogitError."""
