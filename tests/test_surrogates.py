@@ -15,9 +15,10 @@ from onelogit.cli.main import main
 from onelogit.evaluation.data.jsonl import read_jsonl
 from onelogit.io.bad_lines import BadLines
 from onelogit.io.beir import read_corpus
-from onelogit.io.text_files import read_documents, read_text_collection
+from onelogit.io.text_files import read_text_collection
 from onelogit.validation import with_whole_characters
 from support.servers import PROTOCOL_OPTIONS, FakeServer, serving
+from support.text_files import texts_in
 from support.tiny import Tiny
 
 QUERY = "What is the capital of China?"
@@ -96,9 +97,9 @@ def test_files_of_documents_are_read_with_one_warning(tmp_path: Path, caplog: py
     data = write(tmp_path / "data.jsonl", [{"query": QUERY, "documents": HALVES, "labels": [1, 0, 0, 0, 0]}])
 
     with caplog.at_level(logging.WARNING):
-        assert read_documents(titled) == [f"{WHOLE[0]} text"]
+        assert texts_in(titled) == [f"{WHOLE[0]} text"]
         caplog.clear()
-        assert read_documents(write(tmp_path / "documents.jsonl", HALVES)) == WHOLE
+        assert texts_in(write(tmp_path / "documents.jsonl", HALVES)) == WHOLE
         assert read_text_collection(data).documents == WHOLE
         assert [*read_corpus(tmp_path, BadLines()).values()] == WHOLE
         assert [*read_jsonl(data, BadLines()).documents.values()] == WHOLE

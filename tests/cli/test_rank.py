@@ -99,6 +99,26 @@ def test_documents_of_arguments_come_before_documents_of_files(capsys: pytest.Ca
     ]
 
 
+def test_json_lines_keep_the_ids_and_titles_of_files(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"_id": 7, "title": "T", "text": "a"}\n{"docid": "x", "doc": {"title": "N", "contents": "b"}}\n"c"\n'
+    )
+    (tmp_path / "b.tsv").write_text("41\td\n")
+    files = ["--documents", tmp_path / "a.jsonl", "--documents", tmp_path / "b.tsv"]
+
+    ranked = sorted(ranked_lines(capsys, QUERY, "e", *files), key=lambda line: line["index"])
+
+    assert [[line["text"], line.get("id"), line.get("title")] for line in ranked] == [
+        ["e", None, None],
+        ["T a", 7, "T"],
+        ["N b", "x", "N"],
+        ["c", None, None],
+        ["d", "41", None],
+    ]
+    assert [*ranked[1]] == ["rank", "index", "logit", "score", "text", "id", "title"]
+    assert "id" not in ranked[0]
+
+
 def test_a_table_is_read_by_its_column_and_a_file_name_among_the_texts_is_pointed_out(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,15 +1,18 @@
 """Tables and JSON as files of documents: what is read from each form, and the errors of what would be misread."""
 
+import bz2
 import io
 import json
 import logging
+import lzma
 from pathlib import Path
 
 import pytest
 from pyarrow import Table, parquet
 
 from onelogit import InputError
-from onelogit.io.text_files import read_documents, read_text_collection
+from onelogit.io.text_files import read_text_collection
+from support.text_files import texts_in
 
 
 def parquet_bytes(*rows: dict[str, object]) -> bytes:
@@ -19,7 +22,7 @@ def parquet_bytes(*rows: dict[str, object]) -> bytes:
 
 def read(folder: Path, name: str, content: str | bytes, text_name: str | None = None) -> list[str]:
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_documents(folder / name, text_name)
+    return texts_in(folder / name, text_name)
 
 
 TABLES = {
@@ -83,6 +86,8 @@ def test_each_form_gives_its_texts(name: str, content: str | bytes, texts: list[
         ("a.parquet", b"PAR1", "a.parquet cannot be read"),
         ("a.pdf", "%PDF-1.7\n", "is a PDF file, not text; save its texts as .txt, .csv or .jsonl"),
         ("a", b"PK\x03\x04\x00", "is a ZIP, Word or Excel file, not text"),
+        ("a.jsonl.bz2", bz2.compress(b"a"), "is compressed by bzip2, not text"),
+        ("a.jsonl.xz", lzma.compress(b"a"), "is compressed by xz, not text"),
         ("a.html", "<p>a</p>", "is a .html file, which has markup"),
         ("a.json", '[\n {"text": "a"},\n {"text" "b"}\n]', "a.json, line 3: not JSON: Expecting ':' delimiter"),
         ("a.json", '{"d1": "a", "d2": "b"}', "no \"text\" or \"document\" among 'd1', 'd2'"),
@@ -108,6 +113,21 @@ def test_the_column_of_the_texts_can_be_named(name: str, content: str | bytes, t
     assert read(tmp_path, name, content, "Absatz") == ["yes"]
     with pytest.raises(InputError, match="no (column 'none'|\"none\")"):
         read(tmp_path, name, content, "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "title,text\nT,x\n"),
+        ("a.parquet", parquet_bytes({"title": "T", "text": "x"})),
+        ("a.jsonl", '{"title": "T", "text": "x"}'),
+    ],
+)
+def test_titles_that_are_the_texts_are_not_read_twice(
+    name: str, content: str | bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    assert read(tmp_path, name, content, "title") == ["T"]
+    assert "columns" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import read_documents, read_lines, read_object_lines, read_text_collection
+from onelogit.io.text_files import read_lines, read_object_lines, read_text_collection
 from onelogit.verification.sample_pairs import read_pairs
+from support.text_files import texts_in
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1), max_size=8)
 
@@ -27,7 +28,7 @@ def read(content: bytes, name: str = "texts") -> list[str]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / name
         file.write_bytes(content)
-        return read_documents(file)
+        return texts_in(file)
 
 
 def test_plain_lines_are_documents_and_blank_lines_are_ignored():
@@ -89,7 +90,7 @@ def test_a_folder_in_beir_form_has_documents_and_queries(tmp_path: Path):
 
     assert read_text_collection(tmp_path) == (["A b", "c"], ["which?"])
     assert read_text_collection(tmp_path, max_texts=1) == (["A b"], ["which?"])
-    assert read_documents(tmp_path) == ["A b", " ", "c"]
+    assert texts_in(tmp_path) == ["A b", " ", "c"]
     (tmp_path / "queries.jsonl").unlink()
     assert read_text_collection(tmp_path).queries == []
 
@@ -109,15 +110,15 @@ def test_a_line_may_be_a_query_with_a_list_of_documents(tmp_path: Path):
     ]
     file.write_bytes(lines(*rows))
 
-    assert read_documents(file) == ["a", "b"]
+    assert texts_in(file) == ["a", "b"]
     assert read_text_collection(file) == (["a", "b"], ["q"])
     assert read_text_collection(file, max_texts=1).documents == ["a"]
 
 
 def test_a_missing_file_or_corpus_is_an_error(tmp_path: Path):
     with pytest.raises(InputError, match="cannot be read"):
-        read_documents(tmp_path / "none.txt")
-    for read_it in (read_documents, read_text_collection):
+        texts_in(tmp_path / "none.txt")
+    for read_it in (texts_in, read_text_collection):
         with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
             read_it(tmp_path)
 
@@ -130,7 +131,7 @@ def test_gzipped_files_are_unzipped(tmp_path: Path):
         file.write_bytes(gzip.compress(content))
     (tmp_path / "data" / "queries.jsonl.gz").write_bytes(gzip.compress(lines({"_id": "1", "text": "which?"})))
 
-    assert read_documents(tmp_path / "plain.txt.gz") == ["one", "two"]
+    assert texts_in(tmp_path / "plain.txt.gz") == ["one", "two"]
     assert read_text_collection(tmp_path / "pairs.jsonl.gz") == (["a", "b"], ["q"])
     assert read_text_collection(tmp_path / "data") == (["a", "b"], ["which?"])
     assert [pair.document for pair in read_pairs(tmp_path / "pairs.jsonl.gz")] == ["a", "b"]
@@ -142,7 +143,7 @@ def test_a_pipe_is_read_like_a_file(content: bytes):
     os.write(theirs, content)
     os.close(theirs)
     try:
-        assert read_documents(f"/dev/fd/{ours}") == ["one", "two"]
+        assert texts_in(f"/dev/fd/{ours}") == ["one", "two"]
     finally:
         os.close(ours)
 
@@ -151,17 +152,17 @@ def test_an_error_in_a_gzipped_file_names_the_line(tmp_path: Path):
     file = tmp_path / "texts.jsonl.gz"
     file.write_bytes(gzip.compress(lines({"text": "a"}) + b"plain\n"))
     with pytest.raises(InputError, match=r"texts\.jsonl\.gz, line 2: not JSON"):
-        read_documents(file)
+        texts_in(file)
 
     file.write_bytes(gzip.compress(lines({"text": "a" * 999}))[:-9])
     with pytest.raises(InputError, match=r"texts\.jsonl\.gz cannot be read: "):
-        read_documents(file)
+        texts_in(file)
 
 
 def test_a_dash_reads_stdin(monkeypatch: pytest.MonkeyPatch):
     content = lines({"query": "q", "document": "a"})
     for read_it, expected in (
-        (read_documents, ["a"]),
+        (texts_in, ["a"]),
         (read_text_collection, (["a"], ["q"])),
         (read_pairs, [("q", "a", None)]),
         (lambda path: [line.place for line in read_lines(path)], ["stdin, line 1"]),

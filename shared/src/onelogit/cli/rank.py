@@ -10,7 +10,7 @@ from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranki
 from onelogit.errors import InputError
 from onelogit.io.progress import is_shown, waiting
 from onelogit.io.tables import console
-from onelogit.io.text_files import STDIN, read_documents
+from onelogit.io.text_files import STDIN, TextDocument, read_documents
 from onelogit.options import DEMO_MODEL
 from onelogit.registry import open_spec
 from onelogit.validation import check_text, check_top_n, with_whole_characters
@@ -51,17 +51,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Rank the documents and print a table, or with --json one object per document.
 
-    The objects have the keys rank (from 1), index (from 0, in the given order), logit, score and text.
+    The objects have the keys rank (from 1), index (from 0, in the given order), logit, score and text; and id and
+    title, as in the file, if the document has them. The text contains the title.
     """
     check_text(options.query, "the query", is_blank_allowed=False)
     check_top_n(options.top_n, "--top-n")
-    documents = _read_all(options)
+    read = _read_all(options)
+    documents = with_whole_characters([document.text for document in read])  # arguments may be no UTF-8
     reranker = _open(options)
     has_progress = is_shown() and len(documents) >= _PROGRESS_BAR_FROM
     ranking = reranker.rank(options.query, documents, progress=has_progress)
     if options.json:
         for rank, (index, logit, score) in enumerate(ranking[: options.top_n], start=1):
-            print_json({"rank": rank, "index": index, "logit": logit, "score": score, "text": documents[index]})
+            known = {name: value for name in ("id", "title") if (value := getattr(read[index], name)) is not None}
+            print_json(
+                {"rank": rank, "index": index, "logit": logit, "score": score, "text": documents[index], **known}
+            )
     else:
         out = console()
         out.print(ranking_table(options.query, ranking, documents, out, options.top_n))
@@ -70,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read_all(options: argparse.Namespace) -> list[str]:
+def _read_all(options: argparse.Namespace) -> list[TextDocument]:
     """The documents in the arguments, followed by the documents in the files.
 
     Raises:
@@ -84,10 +89,11 @@ def _read_all(options: argparse.Namespace) -> list[str]:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("there are no documents; give them after the query, in --documents FILE, or on stdin")
         files = [STDIN]
-    documents = [*options.document, *(text for file in files for text in read_documents(file, options.text_column))]
+    documents = [TextDocument(text) for text in options.document]
+    documents += [document for file in files for document in read_documents(file, options.text_column)]
     if not documents:
         raise InputError(f"there are no documents in {', '.join('stdin' if file == STDIN else file for file in files)}")
-    return with_whole_characters(documents)  # an argument that is not UTF-8 has halves of characters
+    return documents
 
 
 def _is_file_name(text: str) -> bool:

@@ -93,7 +93,8 @@ def separated_table(text: str, name: str, text_name: str | None = None, *, is_ts
     column = _text_column(names, keys, name, text_name)
     key = text_name or column
     keys = [key if each == column else each for each in keys]
-    return TextTable(form, key, "title" in keys, _unread(keys, key), _fields(rows, keys, name, separator))
+    has_titles = "title" in keys and key != "title"
+    return TextTable(form, key, has_titles, _unread(keys, key), _fields(rows, keys, name, separator))
 
 
 def parquet_table(path: Path, text_name: str | None = None) -> TextTable:
@@ -130,7 +131,7 @@ def parquet_table(path: Path, text_name: str | None = None) -> TextTable:
                 for fields in batch.to_pylist():
                     yield f"{path}, row {(number := number + 1)}", fields
 
-    return TextTable("Parquet", key, key is not None and "title" in names, unread, rows())
+    return TextTable("Parquet", key, key not in (None, "title") and "title" in names, unread, rows())
 
 
 def _unread(names: Sequence[str], text_name: str) -> list[str]:

@@ -67,7 +67,7 @@ def document_of(fields: Mapping[str, Any], text_name: str | None = None) -> str:
             check_string(None, f'"{null}"')
         known = f'no "{name}"' if name else 'no "text" or "document"'
         raise InputError(f"{known} among {', '.join(map(repr, fields)) or 'no fields'}")
-    text, title = fields[name], fields.get("title")
+    text, title = fields[name], None if name == "title" else fields.get("title")
     if isinstance(text, Mapping):
         title = None if text.get("title") else title
         text = document_of(text)
@@ -76,6 +76,14 @@ def document_of(fields: Mapping[str, Any], text_name: str | None = None) -> str:
         return str(text)
     check_string(title, '"title"')
     return f"{title} {text}".strip() if title else str(text)
+
+
+def title_of(fields: Mapping[str, Any], text_name: str | None = None) -> str | None:
+    """The title that `document_of` puts before the text; None if there is none. For an object that it accepts."""
+    name = text_name or text_name_of(fields)
+    nested = fields.get(name or "")
+    own = None if name == "title" else fields.get("title")
+    return (title_of(nested) if isinstance(nested, Mapping) else None) or own or None
 
 
 def document_id_of(fields: Mapping[str, Any]) -> Any:

@@ -1,8 +1,6 @@
 """A plain or gzipped file, a folder in BEIR format, or stdin -> its lines, or its documents and queries."""
 
-import codecs
 import gzip
-import io
 import json
 import logging
 import os
@@ -11,43 +9,26 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from onelogit.errors import InputError
-from onelogit.io.lines import (
-    BYTE_ORDER_MARK,
-    TextLine,
-    json_values,
-    line_content,
-    lines_of,
-    located,
-    object_lines,
-    shortened,
-)
+from onelogit.io.encodings import as_utf8, decoded, with_first
+from onelogit.io.lines import TextLine, json_values, lines_of, located, object_lines, shortened
 from onelogit.io.table_rows import TextTable, is_header, parquet_table, separated_table
-from onelogit.io.text_fields import UnreadFields, document_of, listed_documents, query_of
+from onelogit.io.text_fields import UnreadFields, document_id_of, document_of, listed_documents, query_of, title_of
 from onelogit.validation import check_string, check_text, checked_path, with_whole_characters
 
 logger = logging.getLogger(__name__)
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _TSV_SUFFIXES = (".tsv", ".tab")
 _LINES_SUFFIXES = ("", ".txt", ".text")
 _MARKUP_SUFFIXES = (".html", ".htm", ".xhtml", ".xml", ".rtf")
 _JSON_START = re.compile(r'\s*(\{\s*["}]|\{\s*$|\[\s*([{\]]|".*[",\]]\s*$|$))')  # also matches invalid JSON
-_BINARY_STARTS = {
-    b"%PDF": "a PDF file",
-    b"PK\x03\x04": "a ZIP, Word or Excel file",
-    b"\xd0\xcf\x11\xe0": "an old Word or Excel file",
-    _GZIP: "gzipped",  # on stdin; files are unzipped
-    b"PAR1": "a Parquet file, whose name must end in .parquet",
-    b"{\\rtf": "an RTF file",
-}
 
 
 class TextCollection(NamedTuple):
@@ -57,9 +38,20 @@ class TextCollection(NamedTuple):
     queries: list[str]
 
 
-class _ParsedDocument(NamedTuple):
+class TextDocument(NamedTuple):
+    """A document of a file.
+
+    Attributes:
+        text: with the title before it.
+        query: of its row; None if there is none.
+        id: as in the file, unchecked; None if there is none.
+        title: as in the file; None if there is none.
+    """
+
     text: str
     query: str | None = None
+    id: Any = None
+    title: str | None = None
 
 
 class _Reading(NamedTuple):
@@ -139,7 +131,7 @@ def read_text_collection(path: str | os.PathLike[str], max_texts: int | None = N
     return TextCollection(documents, list(dict.fromkeys(filter(str.strip, queries))))
 
 
-def read_documents(path: str | os.PathLike[str], text_name: str | None = None) -> list[str]:
+def read_documents(path: str | os.PathLike[str], text_name: str | None = None) -> list[TextDocument]:
     """The documents of a file, or of corpus.jsonl in a folder in BEIR format, in their order.
 
     What is read from a table, and which fields of documents are not read, is logged once.
@@ -154,12 +146,14 @@ def read_documents(path: str | os.PathLike[str], text_name: str | None = None) -
     Raises:
         InputError: the file cannot be read, or contains no texts; the message has the number of the line.
     """
-    return with_whole_characters([document.text for document in _parse_documents(path, text_name)])
+    read = list(_parse_documents(path, text_name))
+    texts = with_whole_characters([document.text for document in read])
+    return [document._replace(text=text) for document, text in zip(read, texts, strict=True)]
 
 
 def _parse_documents(
     path: str | os.PathLike[str], text_name: str | None = None, *, is_corpus: bool = True
-) -> Iterator[_ParsedDocument]:
+) -> Iterator[TextDocument]:
     file = _corpus_file(path)
     name = _name_of(file)
     suffix = Path(name.lower().removesuffix(".gz")).suffix
@@ -168,8 +162,8 @@ def _parse_documents(
     if suffix == ".parquet":
         yield from _table_documents(parquet_table(checked_path(file), text_name), name)
         return
-    lines = _as_utf8(_read_bytes(file), name)
-    first, lines = _peek(lines)
+    lines = as_utf8(_read_bytes(file), name)
+    first, lines = with_first(lines)
     is_table = suffix in (".csv", *_TSV_SUFFIXES)
     if suffix in _JSON_SUFFIXES or (not is_table and _JSON_START.match(first)):
         reading = _Reading(text_name, UnreadFields() if is_corpus else None)
@@ -177,48 +171,13 @@ def _parse_documents(
         if reading.unread is not None:
             reading.unread.report(name)
     elif is_table or text_name is not None or is_header(first):
-        table = separated_table(_decoded(b"".join(lines), name), name, text_name, is_tsv=suffix in _TSV_SUFFIXES)
+        table = separated_table(decoded(b"".join(lines), name), name, text_name, is_tsv=suffix in _TSV_SUFFIXES)
         yield from _table_documents(table, name)
     else:
         yield from _plain_documents(lines_of(lines, name), name, is_named=suffix not in _LINES_SUFFIXES)
 
 
-def _as_utf8(lines: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """The lines, converted to UTF-8 if they begin with a byte order mark of UTF-16, as Excel writes it.
-
-    Raises:
-        InputError: the file begins like one of `_BINARY_STARTS`, or is damaged UTF-16.
-    """
-    first = next(lines, b"")
-    if kind := next((kind for start, kind in _BINARY_STARTS.items() if first.startswith(start)), None):
-        raise InputError(f"{name} is {kind}, not text; save its texts as .txt, .csv or .jsonl, in UTF-8")
-    if not first.startswith(_UTF16_MARKS):
-        return chain([first], lines)
-    try:
-        return io.BytesIO(b"".join([first, *lines]).decode("utf-16").encode())
-    except UnicodeDecodeError:  # the mark may be the beginning of something else
-        return chain([first], lines)
-
-
-def _peek(lines: Iterator[bytes]) -> tuple[str, Iterator[bytes]]:
-    """The first line that is not blank, and all lines."""
-    read: list[bytes] = []
-    for line in lines:
-        read.append(line)
-        if content := line_content(line).strip():
-            return content.decode("utf-8", "replace"), chain(read, lines)
-    return "", iter(read)
-
-
-def _decoded(content: bytes, name: str) -> str:
-    try:
-        return content.removeprefix(BYTE_ORDER_MARK).decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{name}, line {line}: not UTF-8: {error.reason}; save the file as UTF-8") from error
-
-
-def _plain_documents(lines: Iterator[TextLine], name: str, *, is_named: bool) -> Iterator[_ParsedDocument]:
+def _plain_documents(lines: Iterator[TextLine], name: str, *, is_named: bool) -> Iterator[TextDocument]:
     number = 0
     for line in lines:
         number += 1
@@ -226,12 +185,12 @@ def _plain_documents(lines: Iterator[TextLine], name: str, *, is_named: bool) ->
             text = line.text()
             if "\0" in text:
                 raise InputError("not text, because it contains the character NUL; save the file as UTF-8")
-        yield _ParsedDocument(text)
+        yield TextDocument(text)
     if is_named:
         logger.warning("%s is read as plain text: each of its %d lines is a document", name, number)
 
 
-def _table_documents(table: TextTable, name: str) -> Iterator[_ParsedDocument]:
+def _table_documents(table: TextTable, name: str) -> Iterator[TextDocument]:
     number = 0
     for place, fields in table.rows:
         with located(place):
@@ -243,7 +202,7 @@ def _table_documents(table: TextTable, name: str) -> Iterator[_ParsedDocument]:
     logger.warning("%s is read as %s: %s, %s%s", name, table.form, table.columns, documents, unread)
 
 
-def _json_documents(lines: Iterator[TextLine], reading: _Reading) -> Iterator[_ParsedDocument]:
+def _json_documents(lines: Iterator[TextLine], reading: _Reading) -> Iterator[TextDocument]:
     for place, value in json_values(lines):
         with located(place):
             documents = _documents_in(value, reading)
@@ -261,35 +220,36 @@ def _corpus_file(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     return corpus
 
 
-def _documents_in(value: object, reading: _Reading) -> list[_ParsedDocument]:
+def _documents_in(value: object, reading: _Reading) -> list[TextDocument]:
     if isinstance(value, Mapping):
         return _documents_of(value, reading)
     listed = value if isinstance(value, list) else [value]
-    documents: list[_ParsedDocument] = []
+    documents: list[TextDocument] = []
     for number, each in enumerate(listed, start=1):
         if not isinstance(each, str | Mapping):
             where = f"document {number} of the array" if isinstance(value, list) else "a document"
             raise InputError(f"{where} must be a string or an object, not {shortened(json.dumps(each))}")
-        documents += [_ParsedDocument(_checked(each))] if isinstance(each, str) else _documents_of(each, reading)
+        documents += [TextDocument(_checked(each))] if isinstance(each, str) else _documents_of(each, reading)
     return documents
 
 
-def _documents_of(fields: Mapping[str, Any], reading: _Reading) -> list[_ParsedDocument]:
+def _documents_of(fields: Mapping[str, Any], reading: _Reading) -> list[TextDocument]:
     query, listed = query_of(fields).text, listed_documents(fields)
     if query is not None:
         check_text(query, '"query"')
     if listed is None:
-        return [_ParsedDocument(_document(fields, reading), cast("str | None", query))]
+        return [_document(fields, reading, query)]
     if not isinstance(listed, list):
         raise InputError(f'"documents" must be a list, not {type(listed).__name__}')
     objects = [document if isinstance(document, Mapping) else {"document": document} for document in listed]
-    return [_ParsedDocument(_document(each, reading), cast("str | None", query)) for each in objects]
+    return [_document(each, reading, query) for each in objects]
 
 
-def _document(fields: Mapping[str, Any], reading: _Reading) -> str:
+def _document(fields: Mapping[str, Any], reading: _Reading, query: object) -> TextDocument:
     if reading.unread is not None:
         reading.unread.count(fields, reading.text_name)
-    return document_of(fields, reading.text_name)
+    text, title = document_of(fields, reading.text_name), title_of(fields, reading.text_name)
+    return TextDocument(text, cast("str | None", query), document_id_of(fields), title)
 
 
 def _checked(text: str) -> str:
