@@ -131,7 +131,7 @@ def test_haystack_takes_a_secret_as_a_secret_only(name: str, value: object):
         {"meta_fields_to_embed": [1]},
         {"embedding_separator": 1},
         {"instruction": 5},
-        {"scale_score": object()},
+        {"scale_score": 1j},
         {"scale_score": "false"},
         {"deduplicate": "no"},
         {"progress_bar": [True]},
