@@ -45,11 +45,11 @@ print(reranker.logits(query, documents) == expected)
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "locked"])
-def test_forked_workers_share_a_model_that_was_loaded_before(state: str):
+@pytest.mark.parametrize(("state", "setting"), [("idle", None), ("locked", None), ("idle", "true")])
+def test_forked_workers_share_a_model_that_was_loaded_before(state: str, setting: str | None):
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM, DEMO_MODEL, state]
-    # The tests' own setting makes tokenizers use threads in a child, too, where they do not exist.
-    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": setting, "RAYON_NUM_THREADS": "4"}
+    environment = {name: value for name, value in environment.items() if value is not None}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
 
     assert (ran.stdout.split("\n"), ran.stderr) == (["[0, 0, 0]", "True", ""], "")

@@ -1,12 +1,14 @@
 """A tokenizer -> its control tokens, the tokens that it adds to a text, and copies of it with other settings."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from tokenizers import Tokenizer
 
 from onelogit.errors import RecipeError
+from onelogit.processes import run_in_forked_children
 
 
 class FastTokenizer(Protocol):
@@ -100,3 +102,15 @@ def token_text(id: int, backend: Tokenizer) -> str:
     """The text of a token, with the space that it begins with; "" for an id outside the vocabulary."""
     alone, twice = (backend.decode([id] * count, skip_special_tokens=False) for count in (1, 2))
     return twice[len(alone) :] if twice.startswith(alone) else alone  # some tokenizers drop a text's first space
+
+
+def _use_no_threads() -> None:
+    """In a forked child, the library would wait forever for its threads, which exist only in the parent.
+
+    By itself, it notices this only if the user has not set this variable.
+    """
+    if "TOKENIZERS_PARALLELISM" in os.environ:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+run_in_forked_children(_use_no_threads)
