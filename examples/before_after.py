@@ -81,3 +81,7 @@ def _descending(ids: list[str]) -> dict[str, float]:
 
 def _read_lines(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    raise SystemExit("Run langchain_before_after.py, llama_index_before_after.py or haystack_before_after.py instead.")

@@ -119,7 +119,10 @@ def main() -> int:
         return 1
     before, after = (sum(1 / pair[side] for pair in places) / len(places) for side in (0, 1))
     console.print("The core, LangChain, LlamaIndex and Haystack gave the same order with the same logits each time.")
-    console.print(f"Mean reciprocal rank of the answer: {before:.2f} before, {after:.2f} after.")
+    console.print(
+        f"Mean reciprocal rank of the answer: {before:.2f} before, {after:.2f} after.\n"
+        "This is the demo model, which knows next to nothing: its figures do not show how well a real model ranks."
+    )
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Answer a question from the example passages: python examples/haystack_rag.py "What did Genghis Khan forbid?" [MODEL]
+"""Answer a question from the example passages: python examples/haystack_rag.py [QUESTION [MODEL]]
 
-Needs OPENAI_API_KEY. Set OPENAI_BASE_URL to use another server with the same API.
+Needs OPENAI_API_KEY. Set OPENAI_BASE_URL to use another server with the same API. MODEL is the reranker.
 """
 
 import json
@@ -33,7 +33,9 @@ def write_passages() -> None:
         store.write_documents([Document(id=each["id"], content=each["text"]) for each in passages])
 
 
-def main(query: str, model: str | None = None) -> None:
+def main(query: str = "What did Genghis Khan forbid?", model: str | None = None) -> None:
+    if not os.environ.get("OPENAI_API_KEY"):
+        sys.exit("Set OPENAI_API_KEY, and OPENAI_BASE_URL for another server with the same API.")
     write_passages()
     needs_query = ("retriever", "ranker", "prompt")
     answer = load_pipeline(model).run({name: {"query": query} for name in needs_query}, include_outputs_from={"ranker"})

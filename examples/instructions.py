@@ -5,6 +5,7 @@
 
 The Korean instruction asks for answers in any language, the English one for answers in English only. The demo model was
 not trained on either: its results are meaningless, and only show how the comparison works.
+Needs `pip install "onelogit[evaluate]"`.
 """
 
 import sys
@@ -18,7 +19,7 @@ KOREAN = "질문에 답하는 문서를 찾으시오. 문서는 어느 언어로
 ENGLISH = "Find the documents that answer the question. Only documents written in English count."
 
 
-def main(model: str = DEMO_MODEL, folder: str = "instructions") -> int:
+def main(model: str = DEMO_MODEL, folder: str = "build/instructions") -> int:
     if model == DEMO_MODEL:
         print("The results of the demo model are meaningless. Pass a real model for results that count.\n")
     options = ["--instruction", KOREAN, "--instruction", ENGLISH, "--pairwise", "--slice", "language", "-k", "3"]

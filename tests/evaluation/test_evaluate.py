@@ -317,11 +317,11 @@ def test_the_korean_and_english_example_runs_end_to_end(tmp_path: Path, capsys: 
     printed = capsys.readouterr().out
     assert printed.startswith("The results of the demo model are meaningless.")
     assert "nDCG@3 by language" in printed
-    results = json.loads(Path("instructions/figures.json").read_text("utf-8"))
+    results = json.loads(Path("build/instructions/figures.json").read_text("utf-8"))
     assert [part["name"] for part in results["slices"]] == ["en", "ko", "ko-en"]
     assert results["pairings"][0]["changed_count"] == 12
     assert results["queries"] == 12
-    page = Path("instructions/report.html").read_text("utf-8")
+    page = Path("build/instructions/report.html").read_text("utf-8")
     assert "질문에 답하는 문서를 찾으시오" in page
     assert "Only documents written in English count." in page
-    shutil.rmtree("instructions")
+    shutil.rmtree("build/instructions")
