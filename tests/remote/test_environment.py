@@ -121,6 +121,14 @@ def test_unusable_certificates_are_an_error_with_the_variables_name(
         assert str(file) in str(raised.value)
 
 
+def test_a_folder_of_certificates_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="SSL_CERT_DIR must name .*none' gives: there is no such folder"):
+        environment.new_http_client(httpx2)
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
+    assert environment.new_http_client(httpx2) is not None
+
+
 def test_certificates_are_read_again_if_the_variable_changes(monkeypatch: pytest.MonkeyPatch):
     assert environment.new_http_client(httpx2) is not None
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")

@@ -16,6 +16,8 @@ LISTS: dict[str, list[dict[str, Any]]] = {
     "score": [{"index": 0, "score": -1.0, "text": "first"}, {"index": 1, "score": 2.5}],
     "both": [{"index": i, "score": n, "relevance_score": n, "document": None} for i, n in ((1, 2.5), (0, -1.0))],
     "strings": [{"index": 1, "relevance_score": "2.5"}, {"index": 0, "relevance_score": "-1e0"}],
+    "a string and a number": [{"index": i, "score": str(n), "relevance_score": n} for i, n in ((1, 2.5), (0, -1.0))],
+    "indices as strings": [{"index": "1", "score": 2.5}, {"index": "0", "score": -1.0}],
 }
 
 
@@ -44,8 +46,10 @@ def logits_from(content: object, protocol: Any = "rerank", **options: Any) -> li
         lambda results: {"object": "list", "data": results, "usage": {"total_tokens": 3}},
         lambda results: {"output": {"results": results}, "request_id": "1", "code": "", "message": ""},
         lambda results: {"code": 200, "message": "ok", "results": results},
+        lambda results: {"code": "0", "msg": "success", "data": {"results": results}},
+        lambda results: {"data": [], "results": results},
     ],
-    ids=["top", "results", "data", "output", "with a message"],
+    ids=["top", "results", "data", "output", "with a message", "nested", "beside an empty list"],
 )
 def test_results_are_read_wherever_a_server_puts_them(protocol: Any, results: Any, wrap: Any):
     assert logits_from(wrap(results), protocol) == [-1.0, 2.5]
@@ -70,10 +74,29 @@ def test_an_ambiguous_or_unknown_form_is_refused(content: object):
         logits_from(content)
 
 
-@pytest.mark.parametrize("score", ["NaN", "inf", "high", "", None, True, [1.0]])
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ({"base_resp": {"status_msg": "login failed"}}, "0 lists of results; the response is .*login failed"),
+        ({"code": 200, "message": "success", "rankings": LISTS["score"]}, "the response is .*rankings"),
+        ([{"corpus_id": 0, "score": 1.0}], "'index' is missing; .*corpus_id"),
+        ([{"index": 0, "rerank_score": 1.0}], "no 'relevance_score' or 'score' among 'index', 'rerank_score'"),
+    ],
+)
+def test_a_response_of_an_unknown_form_is_shown_without_the_key(content: object, shown: str):
+    with pytest.raises(ServerError, match=shown):
+        logits_from(content)
+    with pytest.raises(ServerError, match=r"wrong key \*\*\*") as raised:
+        logits_from({"status_msg": "wrong key sk-123", "more": content}, api_key="sk-123")
+    assert "sk-123" not in str(raised.value)
+
+
+@pytest.mark.parametrize("score", ["NaN", "inf", "high", "", None, True, [1.0], "1_0", "0,9"])
 def test_a_score_that_is_no_finite_number_is_refused(score: object):
-    with pytest.raises(ServerError, match="returned .* for index 0"):
+    with pytest.raises(ServerError, match="returned .* for index 0") as raised:
         logits_from({"results": [{"index": i, "relevance_score": score} for i in range(2)]})
+
+    assert ("is the model's head initialised?" in str(raised.value)) == (score in ("NaN", "inf"))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +130,8 @@ def test_an_error_with_status_200_shows_no_key():
 
 
 def test_a_temporary_error_with_status_200_is_retried():
-    answers = iter([{"code": 429, "message": "slow down"}, {"error": {"message": "busy", "code": 503}}])
+    slow: list[dict[str, Any]] = [{"code": 429, "message": "slow down"}, {"statusCode": "429", "message": "slow down"}]
+    answers = iter([*slow, {"error": {"message": "busy", "code": 503}}])
 
     def respond(path: str, body: Any) -> Response:
         return NOT_FOUND if body is None else Response(content=next(answers, {"results": LISTS["score"]}))
@@ -115,7 +139,7 @@ def test_a_temporary_error_with_status_200_is_retried():
     with serving(respond) as server, RemoteReranker(server.url, protocol="rerank", template="server") as reranker:
         assert reranker.logits("a query", TEXTS) == [-1.0, 2.5]
 
-    assert len(server.requests.paths) == 3
+    assert len(server.requests.paths) == 4
 
 
 @pytest.mark.parametrize(
@@ -130,6 +154,8 @@ def test_a_temporary_error_with_status_200_is_retried():
         ("/v2/rerank", None, "/v2/rerank"),
         ("/v1", None, "/v1/rerank"),
         ("/api/v1", None, "/api/v1/rerank"),
+        ("/v2", None, "/v2/rerank"),
+        ("/api/paas/v4/", None, "/api/paas/v4/rerank"),
         ("/api/v1/rerank", None, "/api/v1/rerank"),
         ("/v1/reranking", None, "/v1/reranking"),
         ("/compatible-api/v1/reranks", None, "/compatible-api/v1/reranks"),

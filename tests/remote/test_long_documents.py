@@ -125,6 +125,7 @@ def test_tei_truncates_if_no_tokenizer_is_known():
         (413, ["a"], {"protocol": "tei", "template": "server"}, "if a text is too long for the server, pass long_doc"),
         (404, ["a"], SERVER_PROMPTS, "pass another as path, such as '/rerank'"),
         (404, ["a"], {"model": True}, "a classifier with one label"),
+        (404, ["a"], {**SERVER_PROMPTS, "served_name": "m"}, "asked for as 'm', and served_name gives it another name"),
     ],
 )
 def test_the_advice_fits_the_protocol(model: str, code: int, texts: list[str], options: dict[str, Any], hint: str):

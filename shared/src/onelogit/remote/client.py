@@ -32,7 +32,7 @@ from onelogit.remote.http_errors import (
     no_hint,
     unreachable_error,
 )
-from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
+from onelogit.remote.protocols import ProtocolSpec, ScoreRequest, UnknownFormError
 
 if TYPE_CHECKING:
     import httpx2
@@ -139,7 +139,11 @@ class Client:
         async def send(request: ScoreRequest) -> list[float]:
             hint_of = partial(hint_for, protocol=protocol, request=request, length_hint=self._length_hint)
             response = await self._send_with_retries("POST", protocol.path, protocol.body(request), hint_of)
-            numbers = protocol.checked_numbers(response, request.count)
+            try:
+                numbers = protocol.checked_numbers(response, request.count)
+            except UnknownFormError as error:
+                sent = self.redact(json.dumps(response, ensure_ascii=False))
+                raise ServerError(f"{error}; the response is {sent}") from error
             if on_done is not None:
                 on_done(len(numbers))
             return numbers
@@ -156,7 +160,7 @@ class Client:
         try:
             async with self._deadline("/v1/models"):
                 models = await self._send_with_retries("GET", "/v1/models")
-                return [str(each["id"]) for each in models["data"]]
+                return list(dict.fromkeys(str(each["id"]) for each in models["data"]))
         except RetryableError:
             raise
         except (ServerError, KeyError, TypeError):

@@ -57,7 +57,7 @@ class Address(NamedTuple):
 
 
 def split_address(url: str, path: str | None, default: str) -> Address:
-    """The root and the path of a url that may already end in the path of the requests, or in its first part, `/v1`.
+    """The root and the path of a url that may already end in the path of the requests, or in its first part, as `/v2`.
 
     Args:
         url: the server's root, or the address of its requests.
@@ -74,11 +74,13 @@ def split_address(url: str, path: str | None, default: str) -> Address:
     own = found[0] if found and found[0].endswith("/classify") == default.endswith("/classify") else None
     if own is not None and path is not None and not url.endswith(path.rstrip("/")):
         raise InputError(f"the url ends in the path {own!r}, and path={path!r} is given as well; leave one out")
-    asked = path or own or default
+    end = re.search("(?<![:/])/v[0-9]+$", url)
+    own_default = re.sub("^/v[0-9]+(?=/)", end[0], default) if end else default  # another version of the same form
+    asked = path or own or own_default
     if own is not None:
         return Address(url.removesuffix(asked.rstrip("/")), asked)
     version = re.match("/v[0-9]+(?=/)", asked)
-    is_repeated = version is not None and re.search(rf"[^:/]{version[0]}$", url) is not None
+    is_repeated = version is not None and end is not None and version[0] == end[0]
     return Address(url.removesuffix(version[0]) if version and is_repeated else url, asked)
 
 

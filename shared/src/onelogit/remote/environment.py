@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -70,6 +71,8 @@ async def proxy_of(url: str) -> str:
 def _ssl_context(library: Any, file: str | None, folder: str | None) -> Any:
     """The trusted certificates, cached because reading them takes longer than a request."""
     try:
+        if folder and not file and not any(Path(each).is_dir() for each in folder.split(os.pathsep)):
+            raise FileNotFoundError(None, "there is no such folder")  # else no certificate would be trusted
         return library.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one: the file contains no certificate
         variable, value = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from onelogit.errors import ServerError
-from onelogit.remote.protocols import ProtocolSpec, ScoreRequest
+from onelogit.remote.protocols import RESULT_NAMES, ProtocolSpec, ScoreRequest
 
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 MAX_WAIT_S = 20.0
 
-_RESULTS = ("results", "data", "output")  # of a server that answers
-_ERRORS = ("error", "detail", "message", "msg", "errors", "error_msg")
+_MESSAGES = ("detail", "message", "msg")  # also of successes
+_ERRORS = ("error", *_MESSAGES, "errors", "error_msg")
+_CODES = ("code", "status_code", "statusCode", "error_code", "status")
 
 _HINTS = {
     **dict.fromkeys(range(300, 400), "redirects are not followed; pass the target as url"),
@@ -66,7 +67,8 @@ def hint_for(status: int, protocol: ProtocolSpec, request: ScoreRequest, length_
         length_hint: what to do if a text is too long for the server.
     """
     if status in (404, 405):
-        return protocol.path_hint
+        named = f"; the model is asked for as {request.model!r}, and served_name gives it another name"
+        return protocol.path_hint + (named if status == 404 and request.model is not None else "")
     hints = []
     if status in (400, 413, 422) and any(not text.strip() for text in request.documents):
         hints.append("the request has an empty document; leave it out if the server accepts none")
@@ -96,13 +98,16 @@ def error_from_response(
 
 def error_in_body(url: str, body: object, redact: Callable[[object], str], hint_of: HintOf) -> ServerError | None:
     """The error that a response of status 200 reports in its JSON body; None if it reports none."""
-    if not isinstance(body, dict) or (body.get("object") != "error" and any(body.get(name) for name in _RESULTS)):
+    if not isinstance(body, dict) or (body.get("object") != "error" and any(body.get(name) for name in RESULT_NAMES)):
         return None
-    found = next((body[name] for name in _ERRORS if body.get(name)), None)
-    if found is None and body.get("object") != "error":
+    name = next((name for name in _ERRORS if body.get(name)), None)
+    if name is None and body.get("object") != "error":
         return None
-    inner = found if isinstance(found, dict) else body
-    code = next((each for each in (inner.get("code"), body.get("code"), body.get("status")) if each is not None), None)
+    inner = body[name] if name is not None and isinstance(body[name], dict) else body
+    codes = [part.get(each) for part in (inner, body) for each in _CODES]
+    code = next((int(each) if str(each).isdecimal() else each for each in codes if each is not None), None)
+    if name in _MESSAGES and code in (0, 200):
+        return None
     message = f"{url} answered 200 with an error: {redact(_message_in(body))}"
     if code is not None and str(code) not in message:
         message = f"{message} ({redact(code)})"

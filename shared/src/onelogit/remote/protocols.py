@@ -1,5 +1,6 @@
 """Score requests -> request bodies, and responses -> numbers, for each server protocol. Makes no connection."""
 
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,11 @@ from onelogit.errors import ServerError
 from onelogit.options import Protocol, TokenProtocol, TruncatingProtocol
 
 NumberByIndex = Mapping[object, object]
+RESULT_NAMES = ("results", "data", "output")  # of a server that answers
+
+
+class UnknownFormError(ServerError):
+    """A response that does not have the form of the protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +90,15 @@ class ProtocolSpec:
         """The numbers of a response, in the order of the request.
 
         Raises:
-            ServerError: the response has another form, an index is missing or occurs twice, or a number is not finite.
+            UnknownFormError: the response has another form.
+            ServerError: an index is missing or occurs twice, or a number is not finite.
         """
         try:
             numbers = self.parse(response)
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-            raise ServerError(
-                f"the response of {self.path} does not have the form of {self.source}: {repr(error)[:100]}"
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UnknownFormError(
+                f"the response of {self.path} does not have the form of {self.source}: {reason[:100]}"
             ) from error
         if set(numbers) != set(range(count)):
             few = "index " + ", ".join(sorted(map(_shown, numbers))[:8])
@@ -101,16 +109,15 @@ class ProtocolSpec:
         # NaN compares as false; math.isfinite would raise for an integer that is too large for a float.
         is_real = isinstance(number, int | float) and abs(number) <= sys.float_info.max
         if isinstance(number, bool) or not is_real:
-            raise ServerError(
-                f"{self.path} returned {_shown(number)} for index {index}; is the model's head initialised?"
-            )
+            advice = "is the model's head initialised?" if isinstance(number, float) else "a score must be a number"
+            raise ServerError(f"{self.path} returned {_shown(number)} for index {index}; {advice}")
         return float(number)  # type: ignore[arg-type]
 
 
 def _number_from(value: object) -> object:
     """The number in a text, which some servers send; anything else as it is."""
     try:
-        return float(value) if isinstance(value, str) else value
+        return float(value) if isinstance(value, str) and "_" not in value else value
     except ValueError:
         return value
 
@@ -121,33 +128,41 @@ def _shown(value: object) -> str:
 
 
 def _by_index(results: Sequence[Mapping[str, Any]], number: Callable[[Mapping[str, Any]], object]) -> NumberByIndex:
-    indices = [each["index"] for each in results]
-    if len(set(indices)) != len(indices):
+    numbers = {each["index"]: number(each) for each in results}
+    if len(numbers) != len(results):
         raise ValueError("an index occurs twice")
-    return {each["index"]: number(each) for each in results}
+    return numbers
+
+
+def _index_from(value: object) -> object:
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
 
 
 def _ranked(response: Any) -> NumberByIndex:
-    """The scores of any rerank server: the results stand at the top, in `results`, in `data`, or in `output`.
+    """The scores of any rerank server: the results stand at the top, or in `results`, `data` or `output`, or in these.
 
     Sources: Cohere, Jina, vLLM, Infinity, llama.cpp, Xinference and LocalAI use `results`, Voyage `data`, DashScope
     `output.results`, TEI and SGLang none of them.
     """
-    if isinstance(response, dict) and isinstance(response.get("output"), dict):
-        response = response["output"]
-    if isinstance(response, dict):
-        lists = [response[name] for name in ("results", "data") if isinstance(response.get(name), list)]
-        if len(lists) != 1:
-            raise ValueError(f"{len(lists)} lists of results")
-        response = lists[0]
-    return _by_index(response, _relevance)
+    while isinstance(response, dict):
+        values = [response.get(name) for name in RESULT_NAMES]
+        lists = [value for value in values if isinstance(value, list)]
+        nested = [value for value in values if isinstance(value, dict)]
+        found: list[Any] = [each for each in lists if each] or lists or nested
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} lists of results")
+        response = found[0]
+    return _by_index([{**each, "index": _index_from(each["index"])} for each in response], _relevance)
 
 
 def _relevance(result: Mapping[str, Any]) -> object:
-    scores = [result[name] for name in ("relevance_score", "score") if result.get(name) is not None]
-    if len(scores) > 1 and scores[0] != scores[1]:
+    scores = [_number_from(result[name]) for name in ("relevance_score", "score") if name in result]
+    if not scores:
+        raise ValueError(f"no 'relevance_score' or 'score' among {', '.join(map(repr, result))}")
+    known = [score for score in scores if score is not None]
+    if len(known) > 1 and known[0] != known[1]:
         raise ValueError("two scores that differ")
-    return _number_from(scores[0]) if scores else None
+    return known[0] if known else None
 
 
 def _only(values: Sequence[object]) -> object:
