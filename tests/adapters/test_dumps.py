@@ -132,7 +132,7 @@ def test_haystack_takes_a_secret_as_a_secret_only(name: str, value: object):
         {"embedding_separator": 1},
         {"instruction": 5},
         {"scale_score": 1j},
-        {"scale_score": "false"},
+        {"scale_score": "no"},
         {"deduplicate": "no"},
         {"progress_bar": [True]},
         {"score_threshold": 1j},

@@ -137,9 +137,12 @@ def test_scores_have_the_requested_scale():
     assert all(0 < document.score < 1 for document in scaled)
 
 
-def test_a_text_is_no_scale():
-    with pytest.raises(InputError, match="scale_score must be True or False, not 'false'"):
-        OnelogitRanker(DEMO_MODEL).run(QUERY, DOCUMENTS, scale_score="false")  # type: ignore[arg-type]
+def test_a_text_is_a_scale_only_if_it_is_true_or_false():
+    ranker = OnelogitRanker(DEMO_MODEL)
+
+    assert ranker.run(QUERY, DOCUMENTS, scale_score="false") == ranker.run(QUERY, DOCUMENTS, scale_score=False)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="scale_score must be True or False, not 'no'"):
+        ranker.run(QUERY, DOCUMENTS, scale_score="no")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["concatenate", "merge", "reciprocal_rank_fusion", "distribution_based_rank_fusion"])

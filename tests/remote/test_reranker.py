@@ -71,7 +71,7 @@ def test_callers_with_the_same_options_share_one_remote_reranker(model: str):
         ("http://a", {"protocol": "rerank"}, "template must be 'client' to send whole prompts, .*, not None"),
         ("http://a", {"template": "server"}, "sends token ids, so template must be 'client', not 'server'"),
         ("http://a", {"timeout_s": 0}, "above 0"),
-        ("http://a", {"timeout_s": "5"}, "above 0, not '5'"),
+        ("http://a", {"timeout_s": "soon"}, "above 0, not 'soon'"),
         ("http://a", {"timeout_s": True}, "above 0"),
         ("http://a", {"timeout_s": float("nan")}, "above 0"),
         ("http://a", {"attempts": 0}, "from 1 up, not 0"),

@@ -10,7 +10,13 @@ from onelogit.model_spec import ModelSpec
 from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, is_secret_header
 from onelogit.ranking import Ranked, rank_logits
 from onelogit.recipes.recipe import Activation
-from onelogit.validation import check_score_threshold, check_top_n, checked_documents, checked_pairs, checked_text
+from onelogit.validation import (
+    checked_documents,
+    checked_pairs,
+    checked_score_threshold,
+    checked_text,
+    checked_top_n,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +107,7 @@ class BaseReranker(Generic[AnyScorer]):
             LogitError: a logit is NaN or infinite.
             ServerError: the server cannot be reached, or gives an unexpected response.
         """
-        check_top_n(top_n)
-        check_score_threshold(score_threshold)
+        top_n, score_threshold = checked_top_n(top_n), checked_score_threshold(score_threshold)
         logits = self.logits(query, documents, instruction, progress=progress)
         return rank_logits(logits, self.activation, top_n, score_threshold)
 
@@ -117,8 +122,7 @@ class BaseReranker(Generic[AnyScorer]):
         progress: bool = False,
     ) -> list[Ranked]:
         """`rank` without blocking the event loop. Cancelling it does not affect other callers."""
-        check_top_n(top_n)
-        check_score_threshold(score_threshold)
+        top_n, score_threshold = checked_top_n(top_n), checked_score_threshold(score_threshold)
         computed = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
         return rank_logits(self._with_warning(computed), self.activation, top_n, score_threshold)
 

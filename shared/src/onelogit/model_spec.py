@@ -20,7 +20,7 @@ from onelogit.options import (
     RemoteOptions,
     TokenProtocol,
     TruncatingProtocol,
-    check_options,
+    checked_options,
     is_url,
     plain_options,
     without_secrets,
@@ -58,6 +58,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
             raise InputError(f"the model must be a hub id or a path, not a {type(self.model).__name__}")
+        if self.url is not None and not str(self.url).strip():
+            raise InputError(f"the url is empty ({self.url!r}); leave it out, or set it to None, for a local model")
         for name in (self.model, self.url):
             if isinstance(name, str) and (page := _MODEL_PAGE.match(name)):
                 raise InputError(f"{name} is a page of the hub, not a server; give the model's id, {page.group(1)!r}")
@@ -67,8 +69,7 @@ class ModelSpec:
                 "with the name of the model that it serves"
             )
         object.__setattr__(self, "model", None if self.model is None else os.fspath(self.model))
-        check_options(self.options)
-        options = {name: value for name, value in self.options.items() if value is not None}
+        options = {name: value for name, value in checked_options(self.options).items() if value is not None}
         kind, place = (
             (RemoteOptions, "a server")
             if self.url

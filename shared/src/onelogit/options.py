@@ -3,14 +3,15 @@
 import json
 import os
 import re
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
+from onelogit.option_names import unknown_option
+from onelogit.option_values import checked_flag, dtype_name, flag, real_number, whole_number
 from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 
 TokenProtocol = Literal["vllm-tokens"]  # the client writes and tokenises the prompts
@@ -155,6 +156,17 @@ class OpenOptions(LoadOptions, RemoteOptions, total=False):
     model: str | None
 
 
+# By the type of the option in `OpenOptions`.
+_VALUES: dict[object, Callable[[object], object]] = {
+    int | None: whole_number,
+    float | None: real_number,
+    bool | None: flag,
+    str | bool | None: flag,
+}
+_TEXTS = ("revision", "served_name", "attn_implementation")
+_ARGUMENTS = {"{name} is an argument of rank": ("top_n", "score_threshold", "progress")}
+
+
 def is_url(name: object) -> bool:
     """Whether this is the url of a server, not a model."""
     return isinstance(name, str) and name.startswith(("http://", "https://"))
@@ -174,33 +186,57 @@ def is_secret_header(name: str) -> bool:
 
 
 def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
-    """Raise InputError for unknown options, and for values of a wrong type that nothing else would report."""
+    """Check options. Raises as `checked_options`."""
+    checked_options(options, kind)
+
+
+def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> dict[str, Any]:
+    """The options; numbers, flags and dtypes that are texts, as in the environment or YAML, become what they mean.
+
+    Args:
+        options: of `kind`.
+        kind: the TypedDict that names them.
+
+    Raises:
+        InputError: an option is unknown, or its value is of a wrong type that nothing else would report.
+    """
     if not isinstance(options, Mapping):
         raise InputError(f"options must be a dictionary, not {options!r}")
     known = kind.__annotations__
     for name in options.keys() - known:
-        close = "".join(f" (did you mean {each!r}?)" for each in get_close_matches(str(name), known, n=1, cutoff=0.75))
-        raise InputError(f"unknown option {name!r}{close}; the options are {', '.join(known)}")
-    cache_dir, is_local = options.get("cache_dir"), options.get("local_files_only")
+        raise unknown_option(name, known, _ARGUMENTS)
+    checked = {name: _VALUES.get(known[name], _same)(value) for name, value in options.items()}
+    checked |= {name: checked_flag(name, value) for name, value in options.items() if known[name] is bool}
+    if "dtype" in checked:
+        checked["dtype"] = dtype_name(checked["dtype"])
+    cache_dir = options.get("cache_dir")
     if cache_dir is not None and (not isinstance(cache_dir, str | os.PathLike) or not os.fspath(cache_dir)):
         raise InputError(f"cache_dir must be the path of a folder, not {cache_dir!r}")
-    if is_local is not None and not isinstance(is_local, bool):
-        raise InputError(f"local_files_only must be True or False, not {is_local!r}")
+    for name in _TEXTS:
+        if isinstance(text := options.get(name), int | float):  # as YAML reads 1234567
+            raise InputError(f"{name} must be a string, not {text!r}; put it in quotes")
+        if isinstance(text, str) and not text.strip():
+            raise InputError(f"{name} is empty ({text!r}); leave it out, or set it to None")
     config = options.get("quantization_config")
     if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         found = type(config).__name__
         raise InputError(f"quantization_config must be a configuration of transformers, or its fields, not a {found}")
+    return checked
+
+
+def _same(value: object) -> object:
+    return value
 
 
 def plain_options(options: OpenOptions) -> OpenOptions:
     """The options that are not None, as data that every framework can serialise; raises as `check_options`."""
-    check_options(options)
+    checked = checked_options(options)
     recipe = options.get("recipe")
     cache_dir, config = options.get("cache_dir"), cast("Any", options.get("quantization_config"))
     config = config.to_dict() if hasattr(config, "to_dict") else config
     device = options.get("device")
     plain = {
-        **options,
+        **checked,
         "device": str(device) if type(device).__name__ == "device" else device,  # torch.device, which is no plain data
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
         "cache_dir": None if cache_dir is None else os.fspath(cache_dir),

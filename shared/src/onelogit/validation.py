@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from onelogit.errors import InputError
+from onelogit.option_values import real_number, whole_number
 from onelogit.recipes.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -173,6 +174,13 @@ def checked_count(name: str, value: int | None, least: int = 1) -> int | None:
     return value
 
 
+def checked_top_n(top_n: object, name: str = "top_n") -> int | None:
+    """Return `top_n` as a number, if it is one or the text of one, or None. Raises as `check_top_n`."""
+    top_n = top_n if top_n is None or type(top_n) is int else whole_number(top_n)
+    check_top_n(top_n, name)
+    return cast("int | None", top_n)
+
+
 def check_top_n(top_n: object, name: str = "top_n") -> None:
     """Check that `top_n` is None or a whole number from 1 up; `name` is its name in error messages.
 
@@ -185,6 +193,13 @@ def check_top_n(top_n: object, name: str = "top_n") -> None:
 
 def _is_count(value: object, least: int) -> bool:
     return value is None or (isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least)
+
+
+def checked_score_threshold(score_threshold: object) -> float | None:
+    """Return the threshold as a number, if it is one or the text of one, or None. Raises as `check_score_threshold`."""
+    score_threshold = score_threshold if isinstance(score_threshold, float | None) else real_number(score_threshold)
+    check_score_threshold(score_threshold)
+    return cast("float | None", score_threshold)
 
 
 def check_score_threshold(score_threshold: object) -> None:

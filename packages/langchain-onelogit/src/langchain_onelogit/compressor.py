@@ -15,10 +15,14 @@ from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
     MetadataDict,
+    ModelFields,
     OnError,
     RankOptions,
     RankRequest,
     RerankerHandle,
+    adapter_fields,
+    checked_score_threshold,
+    checked_top_n,
     document_list,
     fields_of,
     plain,
@@ -55,7 +59,7 @@ class RerankInput(RankOptions, total=False):
     documents: Required[Sequence[Document]]
 
 
-class OnelogitRerank(Serializable, BaseDocumentCompressor):
+class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
     """Reorders documents by the relevance logit of a decoder language model.
 
     Returns copies of the documents, with the same ids and two more metadata entries: `relevance_score`, on the scale
@@ -65,7 +69,9 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
         model: hub id or path of a folder; loaded by `warm_up`, or by the first call with documents.
         device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
         url, protocol, api_key: of a server to use instead of a local model; dumps never contain the key.
-        options: the other `onelogit.OpenOptions`.
+        max_tokens, long_documents, batch_tokens, document_cache_bytes, quantization_config, trust_remote_code, recipe,
+            revision: as in `onelogit.OpenOptions`.
+        options: the other `onelogit.OpenOptions`, and these.
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`, for calls that do not set them.
         metadata_fields: names of metadata to put in front of a document's text.
         metadata_separator: between these values, and before the text.
@@ -84,8 +90,8 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     protocol: Protocol | None = None
     api_key: SecretStr | None = None
     options: Annotated[OpenOptions, BeforeValidator(plain_options)] = Field(default_factory=OpenOptions)
-    top_n: Annotated[int | None, BeforeValidator(plain)] = Field(default=None, ge=1, strict=True)
-    score_threshold: Annotated[float | None, BeforeValidator(plain)] = Field(default=None, strict=True)
+    top_n: Annotated[int | None, BeforeValidator(checked_top_n)] = None
+    score_threshold: Annotated[float | None, BeforeValidator(checked_score_threshold)] = None
     instruction: str | None = None
     metadata_fields: Annotated[Sequence[str], BeforeValidator(plain)] = ()
     metadata_separator: str = "\n"
@@ -151,6 +157,11 @@ class OnelogitRerank(Serializable, BaseDocumentCompressor):
     @property
     def lc_secrets(self) -> dict[str, str]:
         return {"token": "HF_TOKEN", "api_key": "ONELOGIT_API_KEY"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, given: Any) -> Any:
+        return adapter_fields(given, cls.model_fields) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,16 +1,16 @@
 """A retriever -> a retriever that reranks its documents, with options per call."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict
 from typing_extensions import Unpack
 
 from langchain_onelogit.compressor import OnelogitRerank
-from onelogit.adapters import RankOptions
+from onelogit.adapters import RankOptions, checked_top_n
 
 
 class RerankRetriever(BaseRetriever):
@@ -26,7 +26,7 @@ class RerankRetriever(BaseRetriever):
 
     retriever: Runnable[str, Any]
     rerank: OnelogitRerank
-    top_n: int | None = Field(default=None, ge=1, strict=True)
+    top_n: Annotated[int | None, BeforeValidator(checked_top_n)] = None
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **overrides: Unpack[RankOptions]

@@ -3,9 +3,10 @@
 An adapter only translates: a framework's documents to strings, a call of `RerankerHandle.rank`, and indices back to
 documents. It never scores, sorts or batches, and never imports torch. To write one:
 
-1. Give the adapter the fields `model`, `options`, `device`, `dtype`, `url` and `protocol`, and in `_handle` a
-   `RerankerHandle`. Pass `options` through `plain_options` and other fields through `plain`, so that every value can
-   be dumped. Keep `token` and `api_key` out of dumps.
+1. Give the adapter the fields `model`, `options`, `device`, `dtype`, `url` and `protocol`, those of `ModelParameters`
+   (a pydantic model inherits `ModelFields`), and in `_handle` a `RerankerHandle`. Pass the constructor's arguments
+   through `adapter_fields`, `options` through `plain_options` and other fields through `plain`, so that every value
+   can be dumped. Keep `token` and `api_key` out of dumps.
 2. Write `_spec(self)` as `self._handle.spec(self, token=..., api_key=...)`, and call it once in the constructor: that
    checks the options. Later calls reuse the spec until a field changes.
 3. In each call, create a `RankRequest` (`rank_options` merges the options of the call with the adapter's own,
@@ -20,6 +21,7 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 """
 
 from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of
+from onelogit.adapters.parameters import ModelFields, ModelParameters, adapter_fields, check_names
 from onelogit.adapters.plain import MetadataDict, plain, plain_options
 from onelogit.adapters.request import (
     Kept,
@@ -31,20 +33,28 @@ from onelogit.adapters.request import (
     text_with_metadata,
 )
 from onelogit.model_spec import ModelSpec
+from onelogit.option_values import checked_flag
 from onelogit.options import OpenOptions
-from onelogit.validation import check_top_n
+from onelogit.validation import check_top_n, checked_score_threshold, checked_top_n
 
 __all__ = [
     "Kept",
     "MetadataDict",
+    "ModelFields",
+    "ModelParameters",
     "ModelSpec",
     "OnError",
     "OpenOptions",
     "RankOptions",
     "RankRequest",
     "RerankerHandle",
+    "adapter_fields",
     "adapter_options",
+    "check_names",
     "check_top_n",
+    "checked_flag",
+    "checked_score_threshold",
+    "checked_top_n",
     "document_list",
     "fields_of",
     "plain",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Self, TypeVar, cast
 
+from onelogit.adapters.parameters import ModelParameters
 from onelogit.adapters.request import Kept, OnError, RankRequest
 from onelogit.errors import InputError, OnelogitError
 from onelogit.model_spec import ModelSpec
@@ -22,7 +23,7 @@ _UNKNOWN = object()
 
 Result = TypeVar("Result")
 
-_PARAMETERS = ("device", "dtype", "url", "protocol")
+_PARAMETERS = ("device", "dtype", "url", "protocol", *ModelParameters.__annotations__)
 
 
 class RerankerHandle:
@@ -59,14 +60,14 @@ class RerankerHandle:
         """The spec for an adapter's fields; built and checked again only if a field has changed.
 
         Args:
-            adapter: with attributes `model`, `options`, `device`, `dtype`, `url` and `protocol`.
+            adapter: with attributes `model`, `options`, `device`, `dtype`, `url` and `protocol`, and `ModelParameters`.
             token: the adapter's own parameter.
             api_key: the adapter's own parameter.
 
         Raises:
             InputError: as `ModelSpec` and `adapter_options`.
         """
-        parameters = [getattr(adapter, name) for name in _PARAMETERS]
+        parameters = [getattr(adapter, name, None) for name in _PARAMETERS]
         fields = (adapter.model, adapter.options, parameters, token, api_key)
         if self._spec is None or self._spec[0] != fields:
             options = adapter_options(adapter, token=token, api_key=api_key)
@@ -228,7 +229,7 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
     """The options of an adapter, merged with the options that are separate parameters of it.
 
     Args:
-        adapter: with attributes `options`, `device`, `dtype`, `url` and `protocol`.
+        adapter: with attributes `options`, `device`, `dtype`, `url` and `protocol`, and any of `ModelParameters`.
         token: the adapter's own parameter.
         api_key: the adapter's own parameter.
 
@@ -250,7 +251,7 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
             f"the header {header} in the options would be written into dumps; pass a bearer token as api_key=, which "
             "is not, or pass any other secret to a RemoteReranker and use from_reranker"
         )
-    parameters = {**{name: getattr(adapter, name) for name in _PARAMETERS}, "token": token, "api_key": api_key}
+    parameters = {**{name: getattr(adapter, name, None) for name in _PARAMETERS}, "token": token, "api_key": api_key}
     given = {name: value for name, value in parameters.items() if value is not None}
     for name in given:
         if options.get(name) is not None:
@@ -272,7 +273,7 @@ def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any
     Raises:
         InputError: a field is given that the reranker determines.
     """
-    for name in ("model", "options", "device", "dtype", "token", "url", "protocol", "api_key"):
+    for name in ("model", "options", *_PARAMETERS, "token", "api_key"):
         if name in fields:
             raise InputError(f"{name} cannot be set: from_reranker takes it from the given reranker")
     options = without_secrets(reranker.options)

@@ -6,10 +6,11 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from typing_extensions import TypedDict
 
+from onelogit.adapters.parameters import check_names
 from onelogit.errors import InputError
 from onelogit.ranking import Ranked, select_top, to_score
 from onelogit.recipes.recipe import Activation
-from onelogit.validation import check_score_threshold, check_text, check_top_n, checked_choice
+from onelogit.validation import check_text, checked_choice, checked_score_threshold, checked_top_n
 
 OnError = Literal["raise", "keep_order"]
 Document = TypeVar("Document")
@@ -46,8 +47,8 @@ def rank_options(adapter: Any, overrides: Mapping[str, Any], allowed: type = Ran
     Raises:
         InputError: an option is unknown.
     """
-    for name in overrides.keys() - allowed.__annotations__:
-        raise InputError(f"unknown option {name!r}; the options are {', '.join(allowed.__annotations__)}")
+    if overrides.keys() - allowed.__annotations__:
+        check_names(overrides, allowed.__annotations__, is_call=True)
     given = {name: overrides.get(name) for name in RankOptions.__annotations__}
     merged = {name: getattr(adapter, name) if value is None else value for name, value in given.items()}
     return cast("RankOptions", merged)
@@ -87,8 +88,8 @@ class RankRequest:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        check_top_n(self.top_n)
-        check_score_threshold(self.score_threshold)
+        object.__setattr__(self, "top_n", checked_top_n(self.top_n))
+        object.__setattr__(self, "score_threshold", checked_score_threshold(self.score_threshold))
         checked_choice("on_error", str(self.on_error), OnError)
         checked_choice("activation", self.activation, Activation)
 

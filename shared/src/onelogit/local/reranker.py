@@ -21,7 +21,7 @@ from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.next_tokens import SAMPLE_DOCUMENT, SAMPLE_QUERY, NextTokens, find_next_tokens
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.model_spec import ModelSpec
-from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, check_options
+from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, checked_options
 from onelogit.processes import new_lock
 from onelogit.prompts.prompt import Prompt
 from onelogit.prompts.token_rows import TokenRow
@@ -69,8 +69,8 @@ class Reranker(BaseReranker[LocalScorer]):
         name: str = "a model",
         **options: Unpack[ScoringOptions],
     ) -> None:
-        check_options(options, ScoringOptions)
-        self._set_up(classifier, tokenizer, recipe, name, {**options}, None)
+        checked = cast("ScoringOptions", checked_options(options, ScoringOptions))
+        self._set_up(classifier, tokenizer, recipe, name, checked, None)
 
     def _set_up(
         self,

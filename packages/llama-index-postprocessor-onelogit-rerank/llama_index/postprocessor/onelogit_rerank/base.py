@@ -21,9 +21,13 @@ from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
     MetadataDict,
+    ModelFields,
     OnError,
     RankRequest,
     RerankerHandle,
+    adapter_fields,
+    checked_score_threshold,
+    checked_top_n,
     document_list,
     fields_of,
     plain,
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 dispatcher = get_dispatcher(__name__)
 
 
-class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
+class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
     """Reorders nodes by the relevance logit of a decoder language model.
 
     Returns copies of the nodes with the same ids and hashes. The score is on the scale of the model's card. Two values
@@ -48,7 +52,9 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
         model: hub id or path of a folder; loaded by `warm_up`, or by the first call with nodes.
         device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
         url, protocol, api_key: of a server to use instead of a local model; dumps never contain the key.
-        options: the other `onelogit.OpenOptions`.
+        max_tokens, long_documents, batch_tokens, document_cache_bytes, quantization_config, trust_remote_code, recipe,
+            revision: as in `onelogit.OpenOptions`.
+        options: the other `onelogit.OpenOptions`, and these.
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`. The instruction can be a prompt
             template; `{query_str}` in it is replaced by the query.
         metadata_mode: which metadata to read with a node's text.
@@ -69,8 +75,8 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
     protocol: Protocol | None = None
     api_key: SecretStr | None = Field(default=None, exclude=True)
     options: Annotated[OpenOptions, BeforeValidator(plain_options)] = Field(default_factory=OpenOptions)
-    top_n: Annotated[int | None, BeforeValidator(plain)] = Field(default=None, ge=1, strict=True)
-    score_threshold: Annotated[float | None, BeforeValidator(plain)] = Field(default=None, strict=True)
+    top_n: Annotated[int | None, BeforeValidator(checked_top_n)] = None
+    score_threshold: Annotated[float | None, BeforeValidator(checked_score_threshold)] = None
     instruction: Annotated[str | None, BeforeValidator(instruction_text)] = None
     metadata_mode: MetadataMode = MetadataMode.EMBED
     deduplicate: bool = False
@@ -165,6 +171,11 @@ class OnelogitRerank(BaseNodePostprocessor, PromptMixin):
             progress=self.show_progress,
             **options,
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, given: Any) -> Any:
+        return adapter_fields(given, cls.model_fields) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never, Self
 
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice, Secret
+from typing_extensions import Unpack
 
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
+    ModelFields,
+    ModelParameters,
     OnError,
     RankRequest,
     RerankerHandle,
-    check_top_n,
+    adapter_fields,
+    check_names,
+    checked_flag,
+    checked_score_threshold,
+    checked_top_n,
     document_list,
     fields_of,
     plain,
@@ -30,12 +37,17 @@ if TYPE_CHECKING:
 
 
 @component
-class OnelogitRanker:
+class OnelogitRanker(ModelFields):
     """Reorders documents by the relevance logit of a decoder language model.
 
     Returns copies of the documents with the same ids. The score is on the scale of the model's card, and
     `meta["relevance_logit"]` determines the order.
     """
+
+    def __new__(cls, *_: Any, **arguments: Any) -> Self:
+        """Refuse unknown arguments by what is meant, before Python does."""
+        check_names(arguments, _ARGUMENTS)
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -56,6 +68,7 @@ class OnelogitRanker:
         protocol: Protocol | None = None,
         api_key: Secret | None = Secret.from_env_var("ONELOGIT_API_KEY", strict=False),  # noqa: B008
         options: OpenOptions | None = None,
+        **parameters: Unpack[ModelParameters],
     ) -> None:
         """A ranker that loads its model in `warm_up`, or in the first run with documents.
 
@@ -79,6 +92,8 @@ class OnelogitRanker:
             protocol: the form of requests, as in `onelogit.RemoteOptions`.
             api_key: for the server.
             options: the other `onelogit.OpenOptions`.
+            **parameters: `max_tokens`, `long_documents`, `batch_tokens`, `document_cache_bytes`, `quantization_config`,
+                `trust_remote_code`, `recipe` and `revision`, as in `onelogit.OpenOptions`.
 
         Raises:
             InputError: an option is unknown, given twice, or out of range, or contains what cannot be dumped.
@@ -87,8 +102,8 @@ class OnelogitRanker:
         self.device, self.options = _devices(device, plain_options({} if options is None else options))
         self.dtype = _text("dtype", dtype)
         self.token = _secret("token", token)
-        self.top_k = plain(top_k, "top_k")
-        self.score_threshold = plain(score_threshold, "score_threshold")
+        self.top_k = checked_top_n(top_k, "top_k")
+        self.score_threshold = checked_score_threshold(score_threshold)
         self.instruction = _text("instruction", instruction)
         self.scale_score = _flag("scale_score", scale_score)
         self.meta_fields_to_embed = _names("meta_fields_to_embed", meta_fields_to_embed)
@@ -99,6 +114,8 @@ class OnelogitRanker:
         self.url = _text("url", url)
         self.protocol = protocol
         self.api_key = _secret("api_key", api_key)
+        for name, value in adapter_fields(parameters, _ARGUMENTS).items():
+            setattr(self, name, value)
         self._handle = RerankerHandle()
         self._spec(with_secrets=False)
         self._request("", [])
@@ -145,6 +162,7 @@ class OnelogitRanker:
         score_threshold: float | None = None,
         instruction: str | None = None,
         scale_score: bool | None = None,
+        **unknown: Never,
     ) -> dict[str, list[Document]]:
         """The documents, most relevant first. An empty list does not load the model.
 
@@ -155,7 +173,9 @@ class OnelogitRanker:
             score_threshold: for this run.
             instruction: for this run.
             scale_score: for this run.
+            **unknown: refused, with what is meant.
         """
+        check_names(unknown, _RUN_ARGUMENTS, is_call=True)
         documents = document_list(documents, Document)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
         ranking = self._handle.rank(self._spec, request)
@@ -170,8 +190,10 @@ class OnelogitRanker:
         score_threshold: float | None = None,
         instruction: str | None = None,
         scale_score: bool | None = None,
+        **unknown: Never,
     ) -> dict[str, list[Document]]:
         """`run` without blocking the event loop, even while the model is loaded."""
+        check_names(unknown, _RUN_ARGUMENTS, is_call=True)
         documents = document_list(documents, Document)
         request = self._request(query, documents, top_k, score_threshold, instruction, scale_score)
         ranking = await self._handle.arank(self._spec, request)
@@ -186,8 +208,7 @@ class OnelogitRanker:
         instruction: str | None = None,
         scale_score: bool | None = None,
     ) -> RankRequest:
-        top_k = self.top_k if top_k is None else top_k
-        check_top_n(top_k, "top_k")
+        top_k = checked_top_n(self.top_k if top_k is None else top_k, "top_k")
         scale_score = self.scale_score if scale_score is None else _flag("scale_score", scale_score)
         fields, separator = self.meta_fields_to_embed, self.embedding_separator
         return RankRequest(
@@ -213,7 +234,8 @@ class OnelogitRanker:
 
     def to_dict(self) -> dict[str, Any]:
         """The component as plain data, for a pipeline's YAML."""
-        return default_to_dict(self, **{name: getattr(self, name) for name in _ARGUMENTS})
+        given = [name for name in ModelParameters.__annotations__ if getattr(self, name) is not None]
+        return default_to_dict(self, **{name: getattr(self, name) for name in [*_OWN_ARGUMENTS, *given]})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "OnelogitRanker":
@@ -221,7 +243,9 @@ class OnelogitRanker:
         return default_from_dict(cls, data)
 
 
-_ARGUMENTS = [name for name in inspect.signature(OnelogitRanker.__init__).parameters if name != "self"]
+_OWN_ARGUMENTS = [*inspect.signature(OnelogitRanker.__init__).parameters][1:-1]
+_RUN_ARGUMENTS = [*inspect.signature(OnelogitRanker.run).parameters][1:-1]
+_ARGUMENTS = [*_OWN_ARGUMENTS, *ModelParameters.__annotations__]
 
 
 def _devices(device: object, options: OpenOptions) -> tuple[str | None, OpenOptions]:
@@ -243,9 +267,7 @@ def _text(name: str, value: object) -> str | None:
 
 def _flag(name: str, value: object) -> bool | None:
     flag = plain(value, name)
-    if flag not in (None, True, False):  # a string such as "false" is true
-        raise InputError(f"{name} must be True or False, not {flag!r}")
-    return None if flag is None else bool(flag)
+    return checked_flag(name, bool(flag) if flag in (0, 1) else flag)
 
 
 def _names(name: str, values: object) -> list[str]:

@@ -1,0 +1,78 @@
+"""A value as environments, YAML and libraries write it -> the value that it means, or the same value.
+
+What has no single meaning is unchanged, and refused by the check of its option. Loads no torch.
+"""
+
+import math
+from decimal import Decimal, InvalidOperation
+from numbers import Integral, Real
+
+from onelogit.errors import InputError
+
+_FLAGS = {"true": True, "false": False}
+_DTYPES = {
+    "bfloat16": ("bf16",),
+    "float16": ("fp16", "f16", "half"),
+    "float32": ("fp32", "f32", "float"),
+}
+_DTYPE_NAMES = {other: name for name, others in _DTYPES.items() for other in (name, *others)}
+_MAX_DIGITS = 30
+
+
+def whole_number(value: object) -> object:
+    """3 for "3", "3e0", 3.0 and numpy's 3."""
+    if isinstance(value, str):
+        number = _decimal(value)
+        is_whole = number is not None and number.adjusted() < _MAX_DIGITS and number == number.to_integral_value()
+        return int(number) if number is not None and is_whole else value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    if isinstance(value, Integral) or float(value).is_integer():
+        return int(value)  # type: ignore[call-overload]
+    return value
+
+
+def real_number(value: object) -> object:
+    """0.5 for "0.5", "5e-1" and numpy's 0.5."""
+    if isinstance(value, str):
+        number = _decimal(value)
+        return value if number is None or not math.isfinite(float(number)) else float(number)
+    if isinstance(value, bool | int) or not isinstance(value, Real):
+        return value
+    return float(value)
+
+
+def flag(value: object) -> object:
+    """True for "true", "True" and numpy's True; False likewise. "yes" and 1 are unchanged."""
+    if isinstance(value, str):
+        return _FLAGS.get(value.strip().lower(), value)
+    return bool(value) if type(value).__module__ == "numpy" and type(value).__name__.startswith("bool") else value
+
+
+def dtype_name(value: object) -> object:
+    """The name of a dtype: "bfloat16" for "bf16", "torch.bfloat16" and torch's own; None, the default, for "auto"."""
+    if not isinstance(value, str) and type(value).__module__.partition(".")[0] != "torch":
+        return value
+    name = str(value).strip().lower().removeprefix("torch.")
+    return None if name == "auto" else _DTYPE_NAMES.get(name, value)
+
+
+def checked_flag(name: str, value: object) -> bool | None:
+    """Return the flag, if it is one or the text "true" or "false", or None.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value = flag(value)
+    if value is not None and not isinstance(value, bool):  # the text "no" would be true
+        raise InputError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _decimal(text: str) -> Decimal | None:
+    """The finite number that a text is, without its spaces; None if it is none."""
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and text.isascii() and "_" not in text else None
