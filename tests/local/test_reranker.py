@@ -116,7 +116,7 @@ def test_anything_but_a_pair_is_refused(pair: object, reranker: Reranker):
         reranker.pair_logits([("q", "d"), pair])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("top_n", [0, -3, "2", 1.0])
+@pytest.mark.parametrize("top_n", [0, -3, "two", 1.5])
 def test_a_top_n_below_one_is_refused(top_n: object, reranker: Reranker):
     with pytest.raises(InputError, match=f"top_n must be a whole number from 1 up, or None for all, not {top_n!r}"):
         reranker.rank(QUERY, DOCUMENTS, top_n=top_n)  # type: ignore[arg-type]

@@ -1,13 +1,14 @@
 """A scorer of pairs -> the methods that every reranker has: `rank`, `arank`, `logits`, `pair_logits`."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Generic, NamedTuple, Never, Protocol, Self, TypeVar
 
 from onelogit.errors import InputError
 from onelogit.model_spec import ModelSpec
-from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, is_secret_header
+from onelogit.option_names import unknown_option
+from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, OpenOptions, is_secret_header
 from onelogit.ranking import Ranked, rank_logits
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import (
@@ -19,6 +20,8 @@ from onelogit.validation import (
 )
 
 logger = logging.getLogger(__name__)
+
+_ARGUMENTS = ("query", "documents", "top_n", "score_threshold", "instruction", "progress")
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -88,6 +91,7 @@ class BaseReranker(Generic[AnyScorer]):
         instruction: str | None = None,
         *,
         progress: bool = False,
+        **unknown: Never,
     ) -> list[Ranked]:
         """The documents from most to least relevant.
 
@@ -98,6 +102,7 @@ class BaseReranker(Generic[AnyScorer]):
             score_threshold: return only documents with at least this score; None for all.
             instruction: what "relevant" means; None for the reranker's default, "" for none.
             progress: show a progress bar.
+            **unknown: refused, with the name that is meant.
 
         Returns:
             Sorted by logit, highest first; equal logits keep the given order. Empty for no documents.
@@ -107,6 +112,7 @@ class BaseReranker(Generic[AnyScorer]):
             LogitError: a logit is NaN or infinite.
             ServerError: the server cannot be reached, or gives an unexpected response.
         """
+        _refuse(unknown)
         top_n, score_threshold = checked_top_n(top_n), checked_score_threshold(score_threshold)
         logits = self.logits(query, documents, instruction, progress=progress)
         return rank_logits(logits, self.activation, top_n, score_threshold)
@@ -120,8 +126,10 @@ class BaseReranker(Generic[AnyScorer]):
         instruction: str | None = None,
         *,
         progress: bool = False,
+        **unknown: Never,
     ) -> list[Ranked]:
         """`rank` without blocking the event loop. Cancelling it does not affect other callers."""
+        _refuse(unknown)
         top_n, score_threshold = checked_top_n(top_n), checked_score_threshold(score_threshold)
         computed = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
         return rank_logits(self._with_warning(computed), self.activation, top_n, score_threshold)
@@ -201,6 +209,14 @@ class BaseReranker(Generic[AnyScorer]):
                 "in the environment of each process instead, or open the reranker in each of them"
             )
         return self._spec
+
+
+def _refuse(unknown: Mapping[str, object]) -> None:
+    """Raise InputError for an argument that `rank` lacks; Python would not say what is meant."""
+    for name in unknown:
+        raise unknown_option(
+            name, _ARGUMENTS, {"{name} is set when the reranker is opened": OpenOptions.__annotations__}
+        )
 
 
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:

@@ -207,6 +207,8 @@ def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> 
         raise unknown_option(name, known, _ARGUMENTS)
     checked = {name: _VALUES.get(known[name], _same)(value) for name, value in options.items()}
     checked |= {name: checked_flag(name, value) for name, value in options.items() if known[name] is bool}
+    for name, value in checked.items():
+        _check_number(name, value, known[name])
     if "dtype" in checked:
         checked["dtype"] = dtype_name(checked["dtype"])
     cache_dir = options.get("cache_dir")
@@ -222,6 +224,16 @@ def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> 
         found = type(config).__name__
         raise InputError(f"quantization_config must be a configuration of transformers, or its fields, not a {found}")
     return checked
+
+
+def _check_number(name: str, value: object, kind: object) -> None:
+    """Raise InputError if the value is no number although its option is; its range is checked where it is used."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == int | None and value is not None and not (is_number and isinstance(value, int)):
+        least = 0 if name.startswith("document_cache") else 1
+        raise InputError(f"{name} must be a whole number from {least} up, not {value!r}")
+    if kind == float | None and value is not None and not is_number:
+        raise InputError(f"{name} must be a number above 0, not {value!r}")
 
 
 def _same(value: object) -> object:
