@@ -83,6 +83,9 @@ REFUSED: list[tuple[Any, str]] = [
     ("Find {{ query_str }}", r"nothing fills \{\{ query_str \}\}"),
     ("Find { query_str }", r"nothing fills \{ query_str \}"),
     ("Find {query_str.text}", r"nothing fills \{query_str.text\}"),
+    ("Find {query_str!r}", r"nothing fills \{query_str!r\}"),
+    ("Find {query_str:>10}", r"nothing fills \{query_str:>10\}"),
+    ("Find {query_str[0]}", r"nothing fills \{query_str\[0\]\}"),
     (PromptTemplate("Find {q}", function_mappings={"q": shout}), "changes the query"),
     (RichPromptTemplate("Find {{ query_str | upper }}"), "changes the query"),
     (ChatPromptTemplate.from_messages([("system", "Find it.")]), r"not a llama_index\.ChatPromptTemplate"),
@@ -102,6 +105,17 @@ def test_what_cannot_be_filled_is_named(prompt: Any, message: str):
         rerank.update_prompts({"instruction": prompt})
 
     assert rerank.instruction == "Find it."
+
+
+def test_a_prompt_that_is_assigned_later_is_filled_and_checked_too(model: str, reranker: Reranker):
+    rerank = OnelogitRerank(model=model)
+    rerank.instruction = PromptTemplate("Find {query_str}")  # type: ignore[assignment]
+
+    ranking = reranker.rank(QUERY, TEXTS, instruction=f"Find {QUERY}")
+    assert logits(rerank.postprocess_nodes(nodes(), query_str=QUERY)) == [each.logit for each in ranking]
+    rerank.instruction = PromptTemplate("Find {what}")  # type: ignore[assignment]
+    with pytest.raises(InputError, match=r"nothing fills \{what\}"):
+        rerank.postprocess_nodes(nodes(), query_str=QUERY)
 
 
 def test_an_instruction_among_the_options_is_filled_and_checked_too(model: str, reranker: Reranker):

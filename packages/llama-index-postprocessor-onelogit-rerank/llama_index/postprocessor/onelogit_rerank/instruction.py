@@ -9,7 +9,7 @@ from onelogit import InputError
 
 _QUERY = "{query_str}"
 # A variable of a PromptTemplate, or of a RichPromptTemplate. JSON, a single brace and { this } are text.
-_VARIABLE = re.compile(r"\{\{\s*[A-Za-z_][\w.]*\s*\}\}|\{[A-Za-z_][\w.]*\}|\{\s*query_str\s*\}")
+_VARIABLE = re.compile(r"\{\{\s*[A-Za-z_][\w.]*\s*\}\}|\{[A-Za-z_][\w.]*\}|\{\s*query_str\b[^{}]*\}")
 
 
 def instruction_text(prompt: object) -> str | None:
@@ -21,7 +21,7 @@ def instruction_text(prompt: object) -> str | None:
     if isinstance(prompt, SelectorPromptTemplate):
         return instruction_text(prompt.select())
     if prompt is None or isinstance(prompt, str):
-        check_instruction(prompt)
+        _check_text(prompt)
         return prompt
     if not isinstance(prompt, PromptTemplate | RichPromptTemplate) or getattr(prompt, "is_chat_template", False):
         kind = f"{type(prompt).__module__.partition('.')[0]}.{type(prompt).__name__}"
@@ -37,7 +37,7 @@ def instruction_text(prompt: object) -> str | None:
     return instruction_text(text)
 
 
-def check_instruction(text: str | None) -> None:
+def _check_text(text: str | None) -> None:
     """Check that a text has no variable other than `{query_str}`.
 
     Raises:
@@ -46,9 +46,9 @@ def check_instruction(text: str | None) -> None:
     _refuse([name for name in _VARIABLE.findall(text or "") if name != _QUERY])
 
 
-def filled(text: str | None, query: str) -> str | None:
-    """The instruction for one query."""
-    check_instruction(text)
+def filled(prompt: object, query: str) -> str | None:
+    """The instruction for one query; raises as `instruction_text`."""
+    text = instruction_text(prompt)
     return None if text is None else format_string(text, query_str=query)
 
 
