@@ -79,6 +79,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": 5}, "must be a hub id or a path|valid string"),
     ({"device": ["cuda:0", "cuda:1"]}, "must be a string|valid string"),
     ({"device": Device.gpu(1)}, r"contains a haystack\.utils\.device\.Device, which cannot be dumped"),
+    ({"dtype": numpy.dtype("float32")}, "contains a numpy.* which cannot be dumped"),
     ({"dtype": numpy.float32}, "contains a type, which cannot be dumped"),
     ({"instruction": Secret.from_token(SECRET)}, "TokenSecret"),
     ({"options": {"revision": {"main"}}}, "the option revision contains a set, which cannot be dumped"),
@@ -171,3 +172,14 @@ def test_a_langchain_dump_takes_its_secrets_from_the_map():
 
     assert SECRET not in dumped
     assert read.token == adapter.token
+
+
+def test_haystacks_choices_of_numpy_can_be_dumped():
+    fields = {"on_error": numpy.str_("keep_order"), "protocol": numpy.str_("tei")}
+    ranker = OnelogitRanker(DEMO_MODEL, url="http://h", options={"template": "server"}, **fields)  # type: ignore[arg-type]
+
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", ranker)
+
+    read = Pipeline.loads(pipeline.dumps()).get_component("ranker")
+    assert (read.on_error, read.protocol) == ("keep_order", "tei")

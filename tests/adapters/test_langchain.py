@@ -296,3 +296,11 @@ def test_a_dump_names_the_secret_and_contains_what_differs_from_the_defaults():
         "metadata_separator": "\n",
         "on_error": "raise",
     }
+
+
+def test_a_document_whose_text_is_none_is_a_clear_error():
+    document = Document(page_content="a")
+    document.page_content = None  # type: ignore[assignment]
+
+    with pytest.raises(InputError, match="the text of a document must be a string, not NoneType"):
+        OnelogitRerank(model=DEMO_MODEL, metadata_fields=["title"]).compress_documents([document], "q")

@@ -46,7 +46,7 @@ def _python_value(value: Any) -> Any:
         return value.value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if library == "numpy" and getattr(value, "ndim", None) == 0:
+    if library == "numpy" and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # not numpy.dtype
         return value.item()
     if library == "torch" and type(value).__name__ in ("dtype", "device"):
         return str(value).removeprefix("torch.")

@@ -10,7 +10,7 @@ from onelogit.adapters.parameters import check_names
 from onelogit.errors import InputError
 from onelogit.ranking import Ranked, select_top, to_score
 from onelogit.recipes.recipe import Activation
-from onelogit.validation import check_text, checked_choice, checked_score_threshold, checked_top_n
+from onelogit.validation import check_string, check_text, checked_choice, checked_score_threshold, checked_top_n
 
 OnError = Literal["raise", "keep_order"]
 Document = TypeVar("Document")
@@ -153,6 +153,10 @@ def text_with_metadata(text: str, metadata: Mapping[str, object], fields: Sequen
         metadata: all of its metadata.
         fields: names of the metadata to add, in order; missing ones and None are skipped.
         separator: between the values, and before the text.
+
+    Raises:
+        InputError: the text is not a string.
     """
+    check_string(text, "the text of a document")
     values = [str(metadata[field]) for field in fields if metadata.get(field) is not None]
     return separator.join([*values, text])

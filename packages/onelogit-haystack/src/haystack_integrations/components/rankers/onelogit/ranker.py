@@ -109,10 +109,10 @@ class OnelogitRanker(ModelFields):
         self.meta_fields_to_embed = _names("meta_fields_to_embed", meta_fields_to_embed)
         self.embedding_separator = _text("embedding_separator", embedding_separator) or ""
         self.deduplicate = _flag("deduplicate", deduplicate)
-        self.on_error = on_error
+        self.on_error = plain(on_error, "on_error")
         self.progress_bar = bool(_flag("progress_bar", progress_bar))
         self.url = _text("url", url)
-        self.protocol = protocol
+        self.protocol = plain(protocol, "protocol")
         self.api_key = _secret("api_key", api_key)
         for name, value in adapter_fields(parameters, _ARGUMENTS).items():
             setattr(self, name, value)
