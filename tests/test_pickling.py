@@ -93,6 +93,7 @@ SECRETS: dict[str, Callable[[], Any]] = {
     "a pickle would contain api_key": lambda: RemoteReranker(URL, DEMO_MODEL, api_key=SECRET),
     "a pickle would contain token, api_key": lambda: RemoteReranker(URL, DEMO_MODEL, token=SECRET, api_key=SECRET),
     "the header X-Api-Key": lambda: RemoteReranker(URL, DEMO_MODEL, headers={"X-Api-Key": SECRET, "X-Route": "gpu"}),
+    "the header X-Route": lambda: RemoteReranker(URL, DEMO_MODEL, headers={"X-Route": f"Bearer {SECRET}"}),
     "a custom HTTP client": lambda: RemoteReranker(URL, DEMO_MODEL, client=httpx2.AsyncClient()),
 }
 
@@ -148,3 +149,27 @@ def test_an_adapter_of_a_given_reranker_is_opened_again(
             adapter, QUERY, framework.documents(TEXTS)
         )
         assert other._handle._held.max_tokens == 400
+
+
+def created_from_objects() -> Reranker:
+    loaded = Reranker.load(DEMO_MODEL)
+    return Reranker(loaded.classifier, loaded._scorer.tokenizer, loaded.recipe, name=DEMO_MODEL)
+
+
+def with_another_activation() -> Reranker:
+    reranker = Reranker.load(DEMO_MODEL)
+    reranker.activation = "identity"
+    return reranker
+
+
+def with_a_client() -> RemoteReranker:
+    return RemoteReranker(URL, DEMO_MODEL, client=httpx2.AsyncClient())
+
+
+@pytest.mark.parametrize("framework", ADAPTERS, ids=lambda adapter: type(adapter).__name__)
+@pytest.mark.parametrize("make", [created_from_objects, with_another_activation, with_a_client])
+def test_an_adapter_whose_pickle_would_open_another_reranker_cannot_be_pickled(
+    framework: Adapter, make: Callable[[], Any]
+):
+    with make() as given, pytest.raises(InputError, match="this adapter cannot be pickled"):
+        pickle.dumps(framework.kind.from_reranker(given))

@@ -71,11 +71,17 @@ class BaseReranker(Generic[AnyScorer]):
         self._scorer = scorer
         self._spec = spec
         self.activation = activation
+        self._opened_activation = activation
 
     @property
     def spec(self) -> ModelSpec | None:
         """The model or server with its options, secrets included; None for a reranker created from objects."""
         return self._spec
+
+    @property
+    def is_described_by_spec(self) -> bool:
+        """Whether a reranker that is opened from `spec` gives the same scores."""
+        return self._spec is not None and self.activation == self._opened_activation
 
     @property
     def is_closed(self) -> bool:
@@ -201,7 +207,7 @@ class BaseReranker(Generic[AnyScorer]):
                 "in each process"
             )
         options = self._spec.options
-        headers = filter(is_secret_header, options.get("headers") or {})
+        headers = [name for name, value in (options.get("headers") or {}).items() if is_secret_header(name, value)]
         secrets = [name for name in ("token", "api_key") if isinstance(options.get(name), str)]
         if given := [*secrets, *(f"the header {name}" for name in headers)]:
             raise InputError(

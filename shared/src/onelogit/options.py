@@ -180,9 +180,10 @@ def is_demo(name: str) -> bool:
         return False
 
 
-def is_secret_header(name: str) -> bool:
-    """Whether a header of this name may hold a secret."""
-    return bool(re.search("auth|key|token|secret|cookie|password|credential", str(name), re.IGNORECASE))
+def is_secret_header(name: str, value: object) -> bool:
+    """Whether a header may hold a secret, by its name or its value."""
+    is_named_so = re.search("auth|key|token|secret|cookie|password|credential", str(name), re.IGNORECASE)
+    return bool(is_named_so or re.match("(bearer|basic|digest) ", str(value), re.IGNORECASE))
 
 
 def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
@@ -265,5 +266,5 @@ def _dtype_name(value: object) -> str:
 
 def without_secrets(options: OpenOptions) -> OpenOptions:
     """The options that may appear in a dump."""
-    shown = {name: value for name, value in (options.get("headers") or {}).items() if not is_secret_header(name)}
+    shown = {name: value for name, value in (options.get("headers") or {}).items() if not is_secret_header(name, value)}
     return plain_options({**options, "token": None, "api_key": None, "headers": shown or None})

@@ -216,12 +216,17 @@ class RerankerHandle:
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[()], dict[str, object]]:
-        if self._given is not None and self._given.spec is None:
+    def check_picklable(self) -> None:
+        """Raise InputError if the unpickled handle would open another reranker than the given one."""
+        if self._given is not None and not self._given.is_described_by_spec:
             raise InputError(
-                "this adapter's reranker was created from objects, so a pickle could not open it again; save the "
-                "reranker, and create the adapter with the path of its folder as model"
+                "this adapter cannot be pickled: its reranker was created from objects, or has a custom HTTP client or "
+                "another activation than its options say; create the adapter with a model and options, which is a "
+                "saved folder for objects"
             )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()], dict[str, object]]:
+        self.check_picklable()
         return type(self), (), {"_base": self._base if self._spec is None else self._spec[1].base}
 
 
@@ -246,7 +251,7 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
                 "the url contains a user name, password or query, which would be written into dumps; pass the server's "
                 "root as the url and a bearer token as api_key="
             )
-    for header in [name for name, value in (options.get("headers") or {}).items() if _is_secret(name, value)]:
+    for header in [name for name, value in (options.get("headers") or {}).items() if is_secret_header(name, value)]:
         raise InputError(
             f"the header {header} in the options would be written into dumps; pass a bearer token as api_key=, which "
             "is not, or pass any other secret to a RemoteReranker and use from_reranker"
@@ -257,10 +262,6 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
         if options.get(name) is not None:
             raise InputError(f"{name} is given twice, as a parameter and in the options; leave one out")
     return cast("OpenOptions", {**options, **given})
-
-
-def _is_secret(header: str, value: object) -> bool:
-    return is_secret_header(header) or bool(re.match("(bearer|basic|digest) ", str(value), re.IGNORECASE))
 
 
 def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,11 +277,7 @@ def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any
     for name in ("model", "options", *_PARAMETERS, "token", "api_key"):
         if name in fields:
             raise InputError(f"{name} cannot be set: from_reranker takes it from the given reranker")
-    options = without_secrets(reranker.options)
-    if "headers" in options:
-        shown = {name: value for name, value in (options["headers"] or {}).items() if not _is_secret(name, value)}
-        options = cast("OpenOptions", {**options, "headers": shown})
-    return {**fields, "model": reranker.name, "options": options}
+    return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}
 
 
 def _rank(request: RankRequest, texts: list[str], rank: Callable[..., Result]) -> Result:

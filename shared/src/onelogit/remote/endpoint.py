@@ -97,7 +97,7 @@ def checked_endpoint(url: str, api_key: str | None, headers: Mapping[str, str] |
             sent. The message contains no secret.
     """
     sent = _checked_headers(headers or {})
-    secrets = [value for name, value in sent.items() if is_secret_header(name)]
+    secrets = [value for name, value in sent.items() if is_secret_header(name, value)]
     if api_key:
         if not isinstance(api_key, str) or not _KEY.fullmatch(api_key):
             raise InputError(

@@ -60,6 +60,10 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         default: Activation = "identity" if raw_recipe is None else raw_recipe.activation
         super().__init__(scorer, default if activation is None else activation, spec)
 
+    @property
+    def is_described_by_spec(self) -> bool:
+        return super().is_described_by_spec and not self._scorer.client.has_custom_http
+
     def check(self) -> float:
         """Compare the server's logits with the logits in an exported model, then send prompts of `max_tokens`.
 

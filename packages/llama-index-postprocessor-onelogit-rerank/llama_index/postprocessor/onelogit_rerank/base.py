@@ -100,6 +100,10 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
         copied._handle = copy(self._handle)  # closing one, or changing its fields, does not affect the other
         return copied
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._handle.check_picklable()  # the framework leaves out a handle that cannot be pickled
+        return super().__getstate__()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # creates a new handle, which would not know where relative paths begin
         self._handle = (state.get("__pydantic_private__") or {}).get("_handle", self._handle)
