@@ -275,3 +275,10 @@ def test_an_unknown_architecture_is_an_encoder_if_its_tokenizer_joins_pairs(arch
             resolve_recipe("reranker", files)
     with pytest.raises(RecipeError, match="no file declares the prompt"):
         resolve_recipe("reranker", texts(architecture))
+
+
+def test_a_declared_instruction_that_the_declared_prompt_ignores_is_dropped(template: str):
+    files = logit_score_files(7, 3, template=template)
+    files["config_sentence_transformers.json"] |= {"prompts": {"query": "Find."}, "default_prompt_name": "query"}
+
+    assert resolve_recipe("/models/reranker", texts(**files)).recipe.default_instruction is None

@@ -1,11 +1,12 @@
 """A family by its name as the recipe of a model whose files and name say nothing: fine-tunes and exports."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from onelogit import FAMILIES, ModelSpec, RecipeError, RemoteReranker, Reranker, recipe_fields
+from onelogit import FAMILIES, InputError, ModelSpec, RecipeError, RemoteReranker, Reranker, recipe_fields
 from onelogit.cli.main import main
 from support.commands import failure
 from support.reference import causal_logit, prompt_ids
@@ -104,3 +105,26 @@ def test_a_recipe_file_that_is_none_is_refused(
         file.write_text(content)
 
     assert message in failure(capsys, "rank", "--model", "no/such-model", "--recipe", str(file), QUERY, "a")
+
+
+def test_a_prompt_without_a_place_for_an_instruction_gets_none(checkpoint: Tiny, template: str, tmp_path: Path):
+    own = recipe_fields(QWEN3) | {"chat_template": template, "default_instruction": None}
+    plain = Reranker.load(checkpoint.folder, recipe=own)
+    forms = [replace(QWEN3, chat_template=template), {"family": "qwen3-reranker", "chat_template": template}]
+    (tmp_path / "prompt.jinja").write_text(template)
+    arguments = ["rank", "--model", str(checkpoint.folder), "--recipe", "qwen3-reranker"]
+    arguments += ["--chat-template", str(tmp_path / "prompt.jinja"), QUERY, *DOCUMENTS]
+
+    for recipe in forms:
+        reranker = Reranker.load(checkpoint.folder, recipe=recipe)
+        assert reranker.recipe.default_instruction is None
+        assert reranker.logits(QUERY, DOCUMENTS) == plain.logits(QUERY, DOCUMENTS)
+        with pytest.raises(InputError, match="takes no instruction, but 'Say.' was given"):
+            Reranker.load(checkpoint.folder, recipe=recipe, instruction="Say.")
+    recipe = replace(QWEN3, chat_template=template, read_out=plain.recipe.read_out)
+    direct = Reranker(plain.classifier, checkpoint.tokenizer, recipe)
+    assert direct.logits(QUERY, DOCUMENTS) == plain.logits(QUERY, DOCUMENTS)
+    with pytest.raises(InputError, match="takes no instruction, but 'Mine.' was given"):
+        Reranker.load(checkpoint.folder, recipe={**forms[1], "default_instruction": "Mine."})
+    assert main(arguments) == 0
+    assert main([*arguments, "--instruction", "Say."]) == 2

@@ -22,7 +22,7 @@ from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_js
 from onelogit.checkpoints.odd_paths import why_no_tokenizer, why_no_weights
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 from onelogit.model_spec import ModelSpec
-from onelogit.prompts.template import check_template
+from onelogit.prompts.template import takes_instruction, usable_default
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.lookup import recipe_of
 from onelogit.recipes.recipe import DEFAULT_MAX_TOKENS, Recipe
@@ -112,8 +112,9 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
     Args:
         model: hub id or path.
         texts: of the checkpoint's small files.
-        recipe: the caller's, used unchanged. But a known family's read-out is ignored if the checkpoint has a head of
-            its own, as a converted model or a fine-tuned classifier has.
+        recipe: the caller's, used unchanged, with two exceptions. A known family's read-out is ignored if the
+            checkpoint has a head of its own, as a converted model or a fine-tuned classifier has; and a known family's
+            default instruction, if the prompt has no place for one.
 
     Raises:
         RecipeError: neither the files nor the table have a recipe for the model, or the recipe does not fit it.
@@ -123,8 +124,7 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
         _refuse_architecture(texts)
         given = None if recipe is None else ResolvedRecipe(_fitted(recipe, texts), "the caller's recipe")
         found = given or _resolve(model, texts)
-        if found.recipe.chat_template is not None:
-            check_template(found.recipe.chat_template)
+        found = found._replace(recipe=_with_usable_default(found.recipe, is_given=given is not None))
     except UnsupportedModelError as error:
         architecture = read_architecture(texts) or "no architecture named"
         raise UnsupportedModelError(f"{model!r} ({architecture}) has no one-logit form: {error}") from error
@@ -231,6 +231,13 @@ def _merge(metadata: RerankerMetadata, known: KnownFamily | None) -> ResolvedRec
         if getattr(metadata, field) is not None:
             changes[field] = getattr(metadata, field)
     return ResolvedRecipe(replace(table, **changes), f"{metadata.files}; the rest by {known.because}")
+
+
+def _with_usable_default(recipe: Recipe, *, is_given: bool) -> Recipe:
+    """The recipe without a default instruction that its prompt has no place for, unless that one is the caller's."""
+    has_place = recipe.chat_template is not None and takes_instruction(recipe.chat_template)
+    default = recipe.default_instruction if has_place else usable_default(recipe) if is_given else None
+    return replace(recipe, default_instruction=default)
 
 
 def _fitted(recipe: Recipe, texts: SmallFiles) -> Recipe:

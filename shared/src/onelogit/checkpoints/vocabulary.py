@@ -33,13 +33,14 @@ def check_vocabulary(
         CheckpointError: the tokenizer has ids that the model has not.
         RecipeError: an answer's id is not a token.
     """
-    vocabulary, added, size = tokenizer.get_vocab(), tokenizer.get_added_vocab(), vocabulary_size(config)
+    vocabulary, size = tokenizer.get_vocab(), vocabulary_size(config)
     answers, count = _answers(recipe), 1 + max(vocabulary.values())
     if outside := [answer for answer in answers if not 0 <= answer < count]:
         raise RecipeError(f"the token id {outside[0]} is outside the vocabulary of {count} tokens")
-    if size is None:
+    if size is None or count <= size:
         return
-    in_texts = vocabulary.values() if uses_added_tokens else (vocabulary[each] for each in vocabulary.keys() - added)
+    added = {} if uses_added_tokens else tokenizer.get_added_vocab()
+    in_texts = (id for token, id in vocabulary.items() if token not in added)
     _check_ids(answers, size, tokenizer, "an answer")
     _check_ids(in_texts, size, tokenizer, "a text")
     _check_ids(_constant_ids(tokenizer, recipe), size, tokenizer, "the prompt")

@@ -12,6 +12,7 @@ from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_m
 from onelogit.errors import InputError, RecipeError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
+from onelogit.prompts.template import takes_instruction
 from onelogit.recipes.lookup import family_recipe, recipe_of
 from onelogit.recipes.recipe import Activation, Recipe
 
@@ -186,7 +187,10 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
         read_out = known.read_out
     elif known.read_out is not None:
         read_out = replace(read_out, scale=known.read_out.scale)
-    return replace(known, chat_template=known.chat_template if template is None else template, read_out=read_out)
+    if template is not None:
+        default = known.default_instruction if takes_instruction(template) else None
+        known = replace(known, chat_template=template, default_instruction=default)
+    return replace(known, read_out=read_out)
 
 
 def read_recipe(name_or_file: str) -> Recipe:

@@ -20,7 +20,7 @@ from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair
 from onelogit.prompts.prompt import Prompt, adds_tokens_to, describe_prompt, items_of_pair, prompt_items
-from onelogit.prompts.template import compile_prompt, takes_instruction, warn_of_dropped_newline
+from onelogit.prompts.template import compile_prompt, takes_instruction, usable_default, warn_of_dropped_newline
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
@@ -82,7 +82,7 @@ class Encoder:
         self._layout = lru_cache(maxsize=2)(self._new_layout)
         instruction = options.get("instruction")
         self.instruction: str | None = None
-        self.instruction = self.checked_instruction(recipe.default_instruction if instruction is None else instruction)
+        self.instruction = self.checked_instruction(usable_default(recipe) if instruction is None else instruction)
         self._check_spans()
         if recipe.chat_template is not None:
             warn_of_dropped_newline(recipe.chat_template)

@@ -19,6 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from onelogit.errors import RecipeError
 from onelogit.prompts.layout import FIELDS, SEAM, Field, Part, Span, Values, fill
 from onelogit.recipes.families import FAMILIES
+from onelogit.recipes.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,14 @@ def takes_instruction(chat_template: str) -> bool:
     except RecipeError:
         compile_prompt(chat_template, False)
         return False
+
+
+def usable_default(recipe: Recipe) -> str | None:
+    """The recipe's default instruction; None for that of a known family if another prompt has no place for it."""
+    default = recipe.default_instruction
+    if default not in {known.default_instruction for known in FAMILIES}:
+        return default  # the caller's own, which must not be ignored
+    return default if recipe.chat_template is not None and takes_instruction(recipe.chat_template) else None
 
 
 def check_template(chat_template: str) -> None:
