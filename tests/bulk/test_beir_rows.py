@@ -75,6 +75,24 @@ def test_without_judgements_all_documents_are_ranked_for_each_query(
         run(folder, tmp_path / "other", model)
 
 
+@pytest.mark.parametrize("name", ["test.jsonl", "test.csv", "test"])
+def test_judgements_in_another_form_are_not_ignored(name: str, folder: Path, model: str, tmp_path: Path):
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / name)
+
+    with pytest.raises(InputError, match=f"has no file with judgements, which end in .tsv, only '{name}'"):
+        run(folder, tmp_path / "out", model)
+
+
+def test_queries_without_judgements_are_counted(
+    folder: Path, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (folder / "qrels" / "test.tsv").write_text("q2\td1\t0\n", encoding="utf-8")
+
+    run(folder, tmp_path / "out", model)
+
+    assert "the documents judged in test.tsv for each of 1 of 3 queries, 1 pairs" in caplog.text
+
+
 def test_a_split_chooses_the_judgements(folder: Path, model: str, tmp_path: Path):
     (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq2\td1\t0\n", encoding="utf-8")
 

@@ -25,6 +25,7 @@ FINE = {"query_id": "q1", "query": "q", "documents": ["a", "b"]}
 
 
 BAD_ROWS = [
+    ({"query_id": 1, "question": "q", "documents": ["a"]}, ["1"], "this row has no query, only 'query_id', 'question'"),
     ({**FINE, "query": None}, ["q1", "q1"], "the query must be a string, not NoneType"),
     ({**FINE, "query": float("nan")}, ["q1", "q1"], "the query must be a string, not float"),
     ({**FINE, "query": " "}, ["q1", "q1"], "the query is empty"),
@@ -100,3 +101,11 @@ def test_the_fields_of_documents_that_are_not_used_are_counted():
     pairs_of({"query_id": 1, "query": "q", "id": 1, "text": "a", "abstract": "lost"}, unread)
 
     assert unread == {"abstract": 2}
+
+
+def test_a_list_beside_the_documents_is_counted():
+    unread = UnreadFields()
+    beside = {"document_ids": ["x", "y"], "labels": [1, 0], "topics": ["a"], "title": "t"}
+
+    assert [pair.document_id for pair in pairs_of({**FINE, **beside}, unread)] == ["0", "1"]
+    assert unread == {"document_ids": 2}

@@ -217,3 +217,20 @@ def test_a_table_of_pairs_with_other_names_is_read_and_unread_columns_are_named(
     logit = reranker.logits("capital?", ["Beijing It is the capital."])[0]
     assert ranking(results(tmp_path / "out")) == [("1", "7", 1, pytest.approx(logit, abs=1e-5))]
     assert any('"url" (1)' in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_rows_without_documents_and_lists_beside_documents_are_reported(
+    kind: str, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    rows = [
+        {"query_id": "1", "query": "a", "documents": ["b", "c"], "document_ids": ["x", "y"]},
+        {"query_id": "2", "query": "a", "documents": [], "document_ids": ["x"]},
+        {"query_id": "3", "query": "a", "documents": [], "document_ids": ["x"]},
+    ]
+    write = write_jsonl if kind == ".jsonl" else write_parquet
+    source = write(tmp_path / f"in{kind}", rows)
+
+    assert run(source, tmp_path / "out", model).pairs == 2
+    assert f"in{kind}: rows with an empty list of documents, which give no result: 2" in caplog.messages
+    assert '"document_ids" (' in caplog.text

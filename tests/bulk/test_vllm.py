@@ -25,7 +25,7 @@ from support.tiny import Tiny
 ROWS = query_rows(3, 4)
 PAIR: dict[str, Any] = {
     "number": 0, "pairs": 1, "position": 0, "query_id": "q", "document_id": "d", "query": "q", "document": "d",
-    "error": None,
+    "error": None, "unread": "{}", "empty_rows": 0,
 }  # fmt: skip
 
 
@@ -74,9 +74,12 @@ def test_a_row_of_vllm_becomes_a_logit_or_an_error(answer: dict[str, Any], logit
     assert decoded["query_id"] == "q"
 
 
-def test_a_run_with_a_stand_in_for_vllm_gives_the_local_results(converted: str, tmp_path: Path):
+def test_a_run_with_a_stand_in_for_vllm_gives_the_local_results(
+    converted: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     """Rows arrive in any order, and one of them twice."""
-    rows = [*ROWS, {"query_id": "bad", "query": "", "documents": ["a", "b"]}, {**ROWS[0], "documents": []}]
+    bad = {"query_id": "bad", "query": "", "documents": ["a", {"text": "b", "abstract": "c"}]}
+    rows = [*ROWS, bad, {**ROWS[0], "documents": []}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     reranker = Reranker.load(converted)
 
@@ -91,6 +94,8 @@ def test_a_run_with_a_stand_in_for_vllm_gives_the_local_results(converted: str, 
     assert run(source, tmp_path / "out", converted, engine=engine, slice_rows=1) == RunSummary(pairs=14, errors=2)
     fine = [row for row in results(tmp_path / "out") if row["error"] is None]
     assert ranking(fine) == expected_results(reranker, ROWS)
+    assert caplog.messages[-2].endswith('are not part of their texts: "abstract" (1)')
+    assert caplog.messages[-1].endswith("rows with an empty list of documents, which give no result: 1")
 
 
 def test_a_shard_without_pairs_gives_one_row(tmp_path: Path):

@@ -63,6 +63,7 @@ class BeirRows:
             self.document_ids = {id: [*labels] for id, labels in judged.items()}
             self.origin = f"the documents judged in {source.name}"
         else:
+            _check_no_judgements(folder)
             self._check_pair_count(folder)
             self.document_ids = {id: [*self._documents] for id in self._queries}
             self.origin = f"all {len(self._documents):,} documents"
@@ -73,8 +74,11 @@ class BeirRows:
 
     def _log(self, folder: Path) -> None:
         pairs = sum(map(len, self.document_ids.values()))
+        count = f"{len(self.document_ids):,}"
+        if len(self._queries) > len(self.document_ids):
+            count = f"{count} of {len(self._queries):,}"
         message = "%s is read as a folder in BEIR format: %s for each of %s queries, %s pairs; --run FILE names others"
-        logger.warning(message, folder, self.origin, f"{len(self.document_ids):,}", f"{pairs:,}")
+        logger.warning(message, folder, self.origin, count, f"{pairs:,}")
 
     def checksum(self) -> int:
         """A checksum of the contents of all files."""
@@ -114,3 +118,14 @@ class BeirRows:
                 f"{folder} has no judgements, and its {len(self._queries):,} queries with all {len(self._documents):,} "
                 f"documents are {pairs:,} pairs, more than {_MAX_PAIRS:,}; pass --run FILE with the documents to rank"
             )
+
+
+def _check_no_judgements(folder: Path) -> None:
+    """Refuse a folder `qrels` whose files are not read: the documents to rank would be others."""
+    qrels = folder / "qrels"
+    names = sorted(file.name for file in qrels.iterdir() if file.name[0] != ".") if qrels.is_dir() else []
+    if names:
+        raise InputError(
+            f"{qrels} has no file with judgements, which end in .tsv, only {names[0]!r}; rename or remove it, or pass "
+            "--run FILE with the documents to rank"
+        )

@@ -42,6 +42,7 @@ class ScoringPair(NamedTuple):
 class _Row(NamedTuple):
     query: object
     query_id: object
+    names: list[str]
     unread: UnreadFields
 
 
@@ -61,7 +62,7 @@ def pairs_of(row: object, unread: UnreadFields | None = None) -> list[ScoringPai
         error = f"a row must have {REQUIRED_COLUMNS}; this is a {type(row).__name__}"
         return [ScoringPair(None, None, error=error)]
     documents = listed_documents(row)
-    known = _Row(*query_of(row), UnreadFields() if unread is None else unread)
+    known = _Row(*query_of(row), [*row], UnreadFields() if unread is None else unread)
     if documents is None and any(name in row for name in TEXT_NAMES):
         return [_object_pair(known, row, document_id_of(row), "the document")]
     if not isinstance(documents, list):
@@ -69,6 +70,7 @@ def pairs_of(row: object, unread: UnreadFields | None = None) -> list[ScoringPai
         actual = f"has none{names}" if documents is None else f"has a {type(documents).__name__}"
         error = f"documents must be a list, but this row {actual}"
         return [ScoringPair(_id(known.query_id), None, error=error)]
+    known.unread.count_lists(row, len(documents))
     return [_listed_pair(known, index, document) for index, document in enumerate(documents)]
 
 
@@ -96,6 +98,8 @@ def _pair(row: _Row, document_id: object, document: object, document_name: str) 
 
 
 def _query_error(row: _Row) -> str | None:
+    if row.query is None and "query" not in row.names:
+        return f"this row has no query, only {', '.join(map(repr, row.names))}; a row must have {REQUIRED_COLUMNS}"
     return _id_error(row.query_id, "query_id") or _text_error(row.query, "the query", is_blank_allowed=False)
 
 

@@ -1,6 +1,7 @@
 """`onelogit bulk`: input files -> result files. An interrupted run continues when it is started again."""
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from onelogit.options import OpenOptions
 from onelogit.registry import open_reranker
 from onelogit.validation import checked_count, checked_path, with_whole_characters
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_SLICE_ROWS = 1000
 _MAX_PAIRS_PER_SHARD = 2**40
 
@@ -49,7 +52,8 @@ class ShardResult(NamedTuple):
         number, rows: of the shard.
         worker: host and process id of the worker.
         error: the reason why the part file was not written, or None.
-        unread: the `UnreadFields` of the shard, as JSON; "" if the engine does not count them.
+        unread: the `UnreadFields` of the shard, as JSON; "" for none.
+        empty_rows: the number of rows whose list of documents is empty.
     """
 
     number: int
@@ -57,6 +61,7 @@ class ShardResult(NamedTuple):
     worker: str
     error: str | None = None
     unread: str = ""
+    empty_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,14 @@ class RunSummary:
 BulkEngine = Callable[[WorkerSpec, Sequence[Shard]], Iterator[ShardResult]]
 
 
+class ShardPairs(NamedTuple):
+    """The pairs of a shard, and what `ShardResult` reports of its rows."""
+
+    pairs: list[ScoringPair]
+    unread: str
+    empty_rows: int
+
+
 class ShardWorker:
     """A reranker that scores shards into part files. A shard always gives the same file.
 
@@ -88,20 +101,21 @@ class ShardWorker:
 
     def score(self, shard: Shard) -> ShardResult:
         """Read a shard, score it, and write its part file."""
-        unread = UnreadFields()
-        pairs = read_pairs(shard, self._reader, unread)
+        pairs, unread, empty_rows = read_pairs(shard, self._reader)
         table = scored_table(pairs, score_pairs(self._reranker, pairs), pair_positions(shard.number, pairs))
         write_part(table, shard_path(self._scored_folder, shard.number))
-        return ShardResult(shard.number, shard.rows, worker_name(), unread=json.dumps(unread))
+        return ShardResult(shard.number, shard.rows, worker_name(), unread=unread, empty_rows=empty_rows)
 
 
-def read_pairs(shard: Shard, reader: ShardReader, unread: UnreadFields | None = None) -> list[ScoringPair]:
-    """The pairs of a shard; errors of pairs without a query_id name the row. `unread` is as in `pairs_of`."""
-    rows = enumerate(reader.rows(shard), start=shard.start + 1)
-    name = Path(shard.file).name
-    pairs = [pair.with_location(f"{name}, row {number}") for number, row in rows for pair in pairs_of(row, unread)]
+def read_pairs(shard: Shard, reader: ShardReader) -> ShardPairs:
+    """The pairs of a shard; errors of pairs without a query_id name the row."""
+    name, unread = Path(shard.file).name, UnreadFields()
+    rows = [pairs_of(row, unread) for row in reader.rows(shard)]
+    numbered = enumerate(rows, start=shard.start + 1)
+    pairs = [pair.with_location(f"{name}, row {number}") for number, row in numbered for pair in row]
     documents = with_whole_characters([pair.document for pair in pairs])
-    return [pair._replace(document=document) for pair, document in zip(pairs, documents, strict=True)]
+    whole = [pair._replace(document=document) for pair, document in zip(pairs, documents, strict=True)]
+    return ShardPairs(whole, json.dumps(unread), rows.count([]))
 
 
 def pair_positions(shard_number: int, pairs: Sequence[ScoringPair]) -> range:
@@ -192,14 +206,17 @@ def _score(spec: WorkerSpec, plan: ShardPlan, folder: RunFolder, engine: BulkEng
     completed = plan.row_count - sum(shard.rows for shard in remaining)
     with waiting(f"loading {spec.model}"):
         results = engine(spec, remaining) if remaining else iter(())
-    unread = UnreadFields()
+    unread, empty_rows = UnreadFields(), 0
     with progress_bar("scoring rows", plan.row_count, completed) as advance:
         for result in results:
             if result.error is not None:
                 raise OnelogitError(f"worker {result.worker}: {result.error}")
             unread.update(json.loads(result.unread or "{}"))
+            empty_rows += result.empty_rows
             advance(result.rows)
     unread.report(plan.name)
+    if empty_rows:
+        logger.warning("%s: rows with an empty list of documents, which give no result: %s", plan.name, empty_rows)
 
 
 def _rank(plan: ShardPlan, folder: RunFolder, model: str) -> RunSummary:

@@ -38,6 +38,7 @@ _QUERIES_PER_BLOCK = 16  # each with some hundred documents
 _PAIRS_PER_BLOCK = 1024
 _RESULT_SCHEMA = pyarrow.schema({
     "number": "int64", "rows": "int64", "worker": "string", "error": "string", "unread": "string",
+    "empty_rows": "int64",
 })  # fmt: skip
 
 

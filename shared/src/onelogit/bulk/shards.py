@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow
-from pyarrow import parquet
+from pyarrow import parquet, types
 
 from onelogit.bulk.beir_rows import BeirRows, Candidates, file_checksum
 from onelogit.bulk.input_rows import REQUIRED_COLUMNS
@@ -132,19 +132,24 @@ def _is_parquet(file: Path) -> bool:
 
 def _plan_parquet(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     metadata = parquet.read_metadata(file)
-    names = metadata.schema.to_arrow_schema().names
+    schema = metadata.schema.to_arrow_schema()
+    names = schema.names
     columns = dict.fromkeys(names, True)  # a row in which no column is null
     has_lists = listed_documents(columns) is not None
     has_pairs = text_name_of(columns) is not None and document_id_of(columns) is not None
     if query_of(columns).text is None or not (has_lists or has_pairs):
         raise InputError(f"{file} has the columns {', '.join(sorted(names))}; it needs {REQUIRED_COLUMNS}")
     row_count = metadata.num_rows
-    if not has_lists:
-        UnreadFields(dict.fromkeys(set(names) - ROW_NAMES, row_count)).report(file)
+    other = {each.name for each in schema if each.name not in ROW_NAMES and (not has_lists or _is_list(each.type))}
+    UnreadFields(dict.fromkeys(other - {"labels", "changed_labels"}, row_count)).report(file)
     total_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     rows = max(1, min(slice_rows, _MAX_SHARD_BYTES * row_count // max(total_bytes, 1)))
     shards = [Shard(0, str(file), start, min(rows, row_count - start)) for start in range(0, row_count, rows)]
     return shards, file_checksum(file)
+
+
+def _is_list(kind: Any) -> bool:
+    return any(is_kind(kind) for is_kind in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
 def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:

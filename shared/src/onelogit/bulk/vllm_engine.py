@@ -29,7 +29,7 @@ from onelogit.options import OpenOptions
 from onelogit.recipes.recipe import Activation
 
 _BATCH_ROWS = 256  # vLLM's stage has several batches in flight
-_RESULT_COLUMNS = ("number", "pairs", "position", "query_id", "document_id", "query")
+_RESULT_COLUMNS = ("number", "pairs", "unread", "empty_rows", "position", "query_id", "document_id", "query")
 _OPTIONS = {
     *("revision", "token", "recipe", "dtype", "device", "max_tokens", "instruction", "activation"),
     *("allow_control_tokens", "long_documents"),
@@ -122,8 +122,8 @@ def _score(pool: WorkerPool, address: str | None, spec: WorkerSpec, shards: Sequ
 def pair_rows(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a shard's pairs; one row with an error if it has none, so that its part file is written, too."""
     shard = Shard(**row)
-    pairs = read_pairs(shard, ShardReader())
-    common = {"number": shard.number, "pairs": len(pairs)}
+    pairs, unread, empty_rows = read_pairs(shard, ShardReader())
+    common = {"number": shard.number, "pairs": len(pairs), "unread": unread, "empty_rows": empty_rows}
     listed = pairs or [ScoringPair(None, None, error="no pairs")]
     return [{**common, "position": position, **pair._asdict()} for position, pair in enumerate(listed)]
 
@@ -143,7 +143,9 @@ def write_shards(
         if len(arrived[number]) >= row["pairs"]:
             by_position = arrived.pop(number)
             _write_shard(spec, number, [by_position[position] for position in range(row["pairs"])], activation)
-            yield ShardResult(number, shard_rows[number], worker_name())
+            yield ShardResult(
+                number, shard_rows[number], worker_name(), unread=row["unread"], empty_rows=row["empty_rows"]
+            )
 
 
 def _write_shard(spec: WorkerSpec, number: int, rows: Sequence[Mapping[str, Any]], activation: Activation) -> None:

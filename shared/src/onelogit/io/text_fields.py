@@ -156,6 +156,11 @@ class UnreadFields(Counter[str]):
         used = {text_name or text_name_of(document), id_name} | _QUIET_NAMES
         self.update(name for name, value in document.items() if value is not None and name not in used)
 
+    def count_lists(self, row: Mapping[str, Any], documents: int) -> None:
+        """Count the lists beside a row's list of documents that have as many items, such as a list of their ids."""
+        names = [name for name, value in row.items() if isinstance(value, list) and len(value) == documents]
+        self.update(dict.fromkeys({*names} - ROW_NAMES - _QUIET_NAMES, documents))
+
     def report(self, source: object) -> None:
         """Log the fields, if there are any; `source` is the name of the file or folder."""
         if self:

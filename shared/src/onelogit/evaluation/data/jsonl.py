@@ -10,6 +10,8 @@ from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
 from onelogit.io.bad_lines import BadLines, checked_id, checked_label
 from onelogit.io.lines import TextLine
 from onelogit.io.text_fields import (
+    NEGATIVE_NAMES,
+    POSITIVE_NAMES,
     QUERY_ID_NAMES,
     UnreadFields,
     document_id_of,
@@ -22,7 +24,7 @@ from onelogit.io.text_fields import (
 from onelogit.io.text_files import read_object_lines
 from onelogit.validation import check_string, with_whole_characters
 
-_KNOWN_FIELDS = {"query", "_id", "id", *QUERY_ID_NAMES}  # of those that may be texts
+_KNOWN_FIELDS = {"query", "_id", "id", *QUERY_ID_NAMES, *POSITIVE_NAMES, *NEGATIVE_NAMES}  # of those that may be texts
 NO_RELEVANT_DOCUMENT = "no document is relevant to it"
 
 
@@ -88,6 +90,7 @@ def _query(line: TextLine, default_id: str, unread: UnreadFields) -> tuple[Label
     text, given_id = query_of(fields)
     id = checked_id(default_id if given_id is None else given_id, '"query_id"')
     documents = _documents(listed_documents(fields), id, unread)
+    unread.count_lists(fields, len(documents))
     changed = fields.get("changed_labels")
     query = LabelledQuery(
         id=id,
