@@ -9,7 +9,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import Recipe, RecipeError
 from onelogit.prompts.layout import fill
-from onelogit.prompts.template import compile_prompt, takes_instruction, warn_of_dropped_newline
+from onelogit.prompts.template import compile_prompt, takes_instruction, warn_of_lost_text
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 
@@ -96,7 +96,7 @@ KEPT = [
 
 @pytest.mark.parametrize("template", DROPPED)
 def test_a_template_whose_last_newline_is_dropped_gives_a_warning(template: str, caplog: pytest.LogCaptureFixture):
-    warn_of_dropped_newline(template)
+    warn_of_lost_text(template)
 
     ((rendered,), _) = render_jinja_template(
         [[{"role": "query", "content": "<query>"}, {"role": "document", "content": "<document>"}]],
@@ -110,6 +110,6 @@ def test_a_template_that_loses_no_newline_or_is_a_familys_gives_no_warning(
     template: str, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.WARNING):
-        warn_of_dropped_newline(template)
+        warn_of_lost_text(template)
 
     assert not caplog.messages

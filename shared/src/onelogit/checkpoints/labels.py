@@ -3,15 +3,11 @@
 The softmax over two labels is the sigmoid of the difference of their logits.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from onelogit.errors import UnsupportedModelError
-
-_RELEVANT = {"relevant", "relevance", "yes", "true", "positive", "pos", "match", "related", "label1", "1"}
-_IRRELEVANT = {"irrelevant", "notrelevant", "nonrelevant", "no", "false", "negative", "neg", "unrelated", "notrelated"}
-_IRRELEVANT |= {"nomatch", "label0", "0"}
+from onelogit.recipes.answer_names import relevant_name
 
 
 class LabelRows(NamedTuple):
@@ -38,16 +34,10 @@ def find_label_rows(id2label: Mapping[Any, Any] | None, problem_type: str | None
         raise UnsupportedModelError(f"its two labels are of the kind {problem_type!r}, so they are not one logit")
     names = {int(index): str(name) for index, name in (id2label or {}).items()}
     first, second = (names.get(index, f"LABEL_{index}") for index in (0, 1))
-    relevant = _by_names(first, second)
+    relevant = relevant_name(first, second)
     reason = "by their names" if relevant is not None else "by convention, because the names do not tell"
     chosen, other = (first, second) if relevant == 0 else (second, first)
     row = 1 if relevant is None else relevant
     return LabelRows(
         row, 1 - row, f"the logit is that of {chosen!r} minus that of {other!r}, {reason}", relevant is not None
     )
-
-
-def _by_names(first: str, second: str) -> int | None:
-    plain = [re.sub(r"[\W_]+", "", name.lower()) for name in (first, second)]
-    votes = [(name in _RELEVANT) - (name in _IRRELEVANT) for name in plain]
-    return None if votes[0] == votes[1] else int(votes[1] > votes[0])

@@ -26,8 +26,8 @@ from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
-from onelogit.prompts.tokenizer import token_id
-from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
+from onelogit.prompts.tokenizer import token_id, token_text
+from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial, warn_if_swapped
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +182,8 @@ def _with_token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Recip
     false = None if recipe.read_out.false is None else token_id(recipe.read_out.false, backend, unknown)
     if true == false:
         raise RecipeError(f"a read-out needs a true token and, if any, a different false token, not {recipe.read_out}")
+    if not isinstance(recipe.read_out.true, str) and false is not None:  # texts were compared when they were given
+        warn_if_swapped(token_text(true, backend), token_text(false, backend))
     return replace(recipe, read_out=replace(recipe.read_out, true=true, false=false))
 
 

@@ -9,7 +9,7 @@ from typing import cast, get_args
 from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.metadata import read_activation, vllm_read_out
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
-from onelogit.errors import InputError, RecipeError
+from onelogit.errors import InputError, RecipeError, UnsupportedModelError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
 from onelogit.prompts.template import takes_instruction
@@ -17,6 +17,7 @@ from onelogit.recipes.lookup import family_recipe, recipe_of
 from onelogit.recipes.recipe import Activation, Recipe
 
 METHODS = ("from_2_way_softmax", "no_post_processing")
+_EXAMPLES_OF_TOKENS = """'["no", "yes"]', the false one first, or '["Yes"]'"""
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +75,10 @@ def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "t
         "--classifier-from-tokens",
         "--classifier_from_tokens",
         metavar="JSON",
-        help="""answer tokens, as texts or ids: '["no", "yes"]', '["Yes"]', '[0]'""",
+        help="""answer tokens, as texts or ids, of two the false one first: '["no", "yes"]', '["Yes"]', '[0]'""",
     )
-    group.add_argument("--method", choices=METHODS, help="how to combine the answer tokens")
+    help_text = "how to combine the answer tokens: the second less the first, or the only one"
+    group.add_argument("--method", choices=METHODS, help=help_text)
 
 
 def model_spec(options: argparse.Namespace, model: str | None, extra: OpenOptions | None = None) -> ModelSpec:
@@ -136,22 +138,23 @@ def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
     """
     if options.classifier_from_tokens is None:
         if options.method is not None:
-            raise InputError(f"--method {options.method} needs --classifier-from-tokens")
+            raise InputError(f"--method {options.method} needs --classifier-from-tokens: {_EXAMPLES_OF_TOKENS}")
         return None
     try:
         tokens = json.loads(options.classifier_from_tokens)
     except json.JSONDecodeError as error:
-        raise InputError(f'--classifier-from-tokens is not JSON ({error}); give \'["no", "yes"]\'') from error
+        raise InputError(f"--classifier-from-tokens is not JSON ({error}); give {_EXAMPLES_OF_TOKENS}") from error
     if not isinstance(tokens, list) or not tokens or not all(type(token) in (str, int) for token in tokens):
         raise InputError(f"--classifier-from-tokens must be a list of texts or ids, not {tokens!r}")
     if options.method is None:
-        raise InputError(f"--classifier-from-tokens needs a --method: {' or '.join(METHODS)}")
+        fitting = METHODS[0] if len(tokens) == 2 else METHODS[1]
+        raise InputError(f"--classifier-from-tokens needs a --method: {' or '.join(METHODS)}; here --method {fitting}")
     return tokens
 
 
 def _given_recipe_options(options: argparse.Namespace) -> list[str]:
     """The given options that describe a recipe."""
-    names = ("recipe", "chat_template", "classifier_from_tokens")
+    names = ("recipe", "chat_template", "classifier_from_tokens", "method")
     return ["--" + name.replace("_", "-") for name in names if getattr(options, name, None) is not None]
 
 
@@ -170,9 +173,12 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
     try:
         given = None if options.recipe is None else read_recipe(options.recipe)
         known = resolve_model(ModelSpec(model, options={**hub_options(options), "recipe": given})).recipe
-    except RecipeError:
+    except UnsupportedModelError:
+        raise
+    except RecipeError as error:
         if template is None:
-            raise
+            message = "--classifier-from-tokens and --method give only the answers; the prompt is missing"
+            raise RecipeError(f"{message}: add --chat-template FILE, or --recipe NAME, because {error}") from error
         activation = read_activation(read_texts(find_folder(model, hub_options(options), with_weights=False)))
         if activation is None:  # Sentence Transformers' default for a head, and the plain logit of a language model
             activation = "sigmoid" if read_out is None else "identity"

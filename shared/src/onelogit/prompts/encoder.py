@@ -20,7 +20,7 @@ from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair
 from onelogit.prompts.prompt import Prompt, adds_tokens_to, describe_prompt, items_of_pair, prompt_items
-from onelogit.prompts.template import compile_prompt, takes_instruction, usable_default, warn_of_dropped_newline
+from onelogit.prompts.template import compile_prompt, takes_instruction, usable_default, warn_of_lost_text
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
@@ -85,7 +85,7 @@ class Encoder:
         self.instruction = self.checked_instruction(usable_default(recipe) if instruction is None else instruction)
         self._check_spans()
         if recipe.chat_template is not None:
-            warn_of_dropped_newline(recipe.chat_template)
+            warn_of_lost_text(recipe.chat_template)
         if not allows_control_tokens:
             check_control_tokens(self._span_tokenizer, self._control_ids)
 

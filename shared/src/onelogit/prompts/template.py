@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import product
@@ -28,6 +29,13 @@ _PLACEHOLDERS: dict[Field, str] = {field: f"\ue0f0{field}\ue0f1" for field in FI
 _SEAM_MARK = "\ue0f2"
 _MARKS = re.compile(f"({'|'.join([*_PLACEHOLDERS.values(), _SEAM_MARK])})")
 _FIELD_OF = {placeholder: field for field, placeholder in _PLACEHOLDERS.items()}
+_MESSAGE_OF = {"query": "{{ messages[-2].content }}", "document": "{{ messages[-1].content }}"}
+# As other libraries' templates and Python's `format` name the texts.
+_VARIABLE = re.compile(
+    r"\{\{[-+]?\s*(query|question|document|doc|passage|text|instruction|instruct|task)\b[^{}]*\}\}"
+    r"|\{(query|question|document|doc|passage|text|instruction|instruct|task)\}",
+    re.IGNORECASE,
+)
 _SAMPLES = ("a b", " a\n", "{{ query }} {% if %} <|x|>", "word " * 3000)
 
 
@@ -52,9 +60,9 @@ def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
     stripped = {field for field in FIELDS if f" {_PLACEHOLDERS[field]} " not in spaced}
     prompt = tuple(_part(text, stripped) for text in _MARKS.split(rendered) if text)
     counts = Counter(part.field for part in prompt)
-    for field in ("query", "document"):
-        if not counts[field]:
-            raise RecipeError(f"the chat template writes no {field}, so it is not a template for reranking")
+    missing = [field for field in ("query", "document") if not counts[field]]
+    if missing:
+        raise RecipeError(_how_to_write(missing, chat_template))
     if counts["document"] > 1:
         raise RecipeError(f"the chat template writes the document {counts['document']} times instead of once")
     _verify(prompt, template, has_instruction)
@@ -87,12 +95,19 @@ def check_template(chat_template: str) -> None:
     takes_instruction(chat_template)
 
 
-def warn_of_dropped_newline(chat_template: str) -> None:
-    """Log a warning if the template ends in a newline that its prompts lack, because Jinja drops it.
+def warn_of_lost_text(chat_template: str) -> None:
+    """Log a warning if prompts lack a newline that ends the template, or a variable that does not exist.
 
-    It is dropped as in transformers, which renders the same file for other programs. The templates of known families
-    are right without it.
+    Jinja drops the newline as in transformers, which renders the same file for other programs. The templates of known
+    families are right without it.
     """
+    if wrong := [each for each in _unknown_variables(chat_template) if each.startswith("{{")]:
+        logger.warning(
+            "the chat template writes %s, which is empty, because templates get messages: an instruction is the "
+            "content of the message with the role system, {{ messages[-2].content }} is the query, and "
+            "{{ messages[-1].content }} the document",
+            " and ".join(wrong),
+        )
     if any(recipe.chat_template and chat_template.endswith(recipe.chat_template) for recipe in FAMILIES):
         return
     has_instruction, texts = takes_instruction(chat_template), {field: f"<{field}>" for field in FIELDS}
@@ -105,6 +120,25 @@ def warn_of_dropped_newline(chat_template: str) -> None:
             "end in %r. To have it in the prompt, end the template in {{ '\\n' }} instead; otherwise, remove it",
             rendered[-20:],
         )
+
+
+def _unknown_variables(chat_template: str) -> list[str]:
+    """The places where a template writes a text as another library's variable, or as Python's `format` does."""
+    names = [*_environment().parse(chat_template).find_all(jinja2.nodes.Name)]
+    assigned = {name.name for name in names if name.ctx == "store"}
+    found = _VARIABLE.finditer(chat_template)
+    return [*dict.fromkeys(match[0] for match in found if match[1] not in assigned)]
+
+
+def _how_to_write(missing: Sequence[str], chat_template: str) -> str:
+    """Why a template writes no query or no document, and how it would."""
+    wrong = _unknown_variables(chat_template)
+    reason = f" ({' and '.join(wrong)} is no variable there)" if wrong else ""
+    written = " and ".join(f"{_MESSAGE_OF[field]} where the {field} belongs" for field in missing)
+    return (
+        f"the chat template writes no {' and no '.join(missing)}{reason}, so it is not a template for reranking: it "
+        f"gets messages with the roles query and document, so write {written}"
+    )
 
 
 def _part(text: str, stripped: set[Field]) -> Part:
@@ -125,11 +159,21 @@ def _render(template: jinja2.Template, values: Values, has_instruction: bool, se
     try:
         return template.render(messages=messages, seam=seam, add_generation_prompt=False)
     except (jinja2.TemplateError, TypeError, ValueError) as error:
-        raise RecipeError(f"the chat template refuses the roles query and document: {error}") from error
+        raise RecipeError(
+            f"the chat template refuses the roles query and document: {error}. It gets one message with each of them: "
+            "{{ messages[-2].content }} is the query, and {{ messages[-1].content }} the document"
+        ) from error
 
 
 def _parse(chat_template: str, *, keeps_last_newline: bool = False) -> jinja2.Template:
-    """The template, in an environment with the settings, filters and functions that transformers provides.
+    try:
+        return _environment(keeps_last_newline=keeps_last_newline).from_string(chat_template)
+    except jinja2.TemplateError as error:
+        raise RecipeError(f"the chat template is not valid jinja: {error}") from error
+
+
+def _environment(*, keeps_last_newline: bool = False) -> ImmutableSandboxedEnvironment:
+    """An environment with the settings, filters and functions that transformers provides.
 
     Source: transformers 5.23, utils/chat_template_utils.py.
     """
@@ -142,10 +186,7 @@ def _parse(chat_template: str, *, keeps_last_newline: bool = False) -> jinja2.Te
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    try:
-        return environment.from_string(chat_template)
-    except jinja2.TemplateError as error:
-        raise RecipeError(f"the chat template is not valid jinja: {error}") from error
+    return environment
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -1,11 +1,16 @@
 """Recipe: the facts needed to use a model as a reranker. Also converts recipes to plain data and back."""
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from onelogit.errors import RecipeError
+from onelogit.recipes.answer_names import are_swapped, relevant_name
+
+logger = logging.getLogger(__name__)
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -18,12 +23,19 @@ class ReadOut:
 
     The logit is `scale * (head[true] - head[false])` at the prompt's last token, or `scale * head[true]` if `false` is
     None. A token is given by its id, or by its text if ids differ between a family's tokenizers; a text must be exactly
-    one token.
+    one token. If the two seem to be swapped, as in `ReadOut(true="no", false="yes")`, a warning is logged.
+
+    Raises:
+        RecipeError: a field is of the wrong type.
     """
 
     true: int | str
     false: int | str | None = None
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        warn_if_swapped(self.true, self.false)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +58,9 @@ class Recipe:
         models: hub ids known to follow this recipe.
         name_pattern: regular expression, matched case-insensitively against the last part of an id or path.
         source: where these facts can be checked.
+
+    Raises:
+        RecipeError: a field is of the wrong type.
     """
 
     family: str
@@ -59,6 +74,9 @@ class Recipe:
     licence: str | None = None
     models: tuple[str, ...] = ()
     name_pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
 
 def recipe_fields(recipe: Recipe | ReadOut) -> dict[str, Any]:
@@ -81,7 +99,7 @@ def recipe_from(plain: Mapping[str, Any]) -> Recipe:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
         }
-        if values.get("read_out") is not None:
+        if isinstance(values.get("read_out"), Mapping):
             values["read_out"] = ReadOut(**_checked_types(ReadOut, values["read_out"]))
         return Recipe(**_checked_types(Recipe, values))
     except (TypeError, AttributeError) as error:
@@ -92,11 +110,48 @@ def recipe_from(plain: Mapping[str, Any]) -> Recipe:
         ) from error
 
 
+@lru_cache(maxsize=2)
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
 def _checked_types(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in _hints(kind).items():
         if name in values and not _fits(values[name], hint):
-            raise TypeError(f"{name} cannot be {values[name]!r}")
+            advice = f": {_read_out_form(values[name])}" if name == "read_out" else ""
+            raise TypeError(f"{name} cannot be {values[name]!r}{advice}")
     return values
+
+
+def warn_if_swapped(true: object, false: object) -> None:
+    """Log a warning if the texts of two answers are known to mean the opposite."""
+    if are_swapped(true, false):
+        logger.warning(
+            "the answer %r counts as relevant, and %r as irrelevant: if that is the wrong way round, write "
+            "ReadOut(true=%r, false=%r) (for a command: --classifier-from-tokens takes the false token first)",
+            *(true, false, false, true),
+        )
+
+
+def _check_fields(facts: Recipe | ReadOut) -> None:
+    values = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    try:
+        _checked_types(type(facts), values)
+    except TypeError as error:
+        raise RecipeError(f"invalid recipe: {error}") from error
+
+
+def _read_out_form(given: object) -> str:
+    """How to write a read-out that was given in another form."""
+    if isinstance(given, Mapping):
+        given = [given[name] for name in ("true", "false") if given.get(name) is not None]
+    tokens = [given] if isinstance(given, str | int) else [*given] if isinstance(given, tuple | list) else []
+    if len(tokens) not in (1, 2) or not all(type(token) in (str, int) for token in tokens):
+        return "write ReadOut(true='yes', false='no'), with the answer tokens of the model"
+    if len(tokens) == 2 and relevant_name(str(tokens[0]), str(tokens[1])) == 1:
+        tokens.reverse()
+    written = ", ".join(f"{name}={token!r}" for name, token in zip(("true", "false"), tokens, strict=False))
+    return f"write ReadOut({written}), where true is the answer for a relevant document"
 
 
 def _fits(value: object, hint: Any) -> bool:
