@@ -16,7 +16,7 @@ from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _OWN_HEAD = "score.weight"
-_ROWS_A_SLICE = 8192
+_ROWS_A_SLICE = 1024  # which stay in the processor's cache: several times as fast as larger slices
 
 
 class HeadRows(NamedTuple):
