@@ -318,3 +318,15 @@ def test_a_label_depends_on_each_tensor_and_on_the_vocabulary(checkpoint: MakeCh
 
     shutil.copytree(tiny.folder, tmp_path / "elsewhere" / NAME)
     assert model_label(ModelSpec(str(tmp_path / "elsewhere" / NAME))) == labels[-1]
+
+
+@pytest.mark.parametrize("name", ["./model", "someone/model"])
+def test_a_model_is_not_found_from_a_working_directory_that_was_removed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "removed").mkdir()
+    monkeypatch.chdir(tmp_path / "removed")
+    (tmp_path / "removed").rmdir()
+
+    with pytest.raises(CheckpointError, match=r"there is no folder|neither a local folder"):
+        open_reranker(name, local_files_only=True)

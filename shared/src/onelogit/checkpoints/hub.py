@@ -99,7 +99,10 @@ def _download(name: str, **options: Any) -> str:
 def _moved_aside(folder: Path) -> str:
     """The place of an earlier export, if a process was killed while it replaced that export; see `io.atomic_write`."""
     name = escape(folder.name)
-    found = sorted(folder.absolute().parent.glob(f".{name}-*/{name}/config.json"))
+    try:
+        found = sorted(folder.absolute().parent.glob(f".{name}-*/{name}/config.json"))
+    except FileNotFoundError:  # the working directory was removed
+        return ""
     return f"; an interrupted export left the earlier one at {found[-1].parent}" if found else ""
 
 
