@@ -1,6 +1,7 @@
 """Names of devices: those that are not here are refused before anything is read."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +86,11 @@ def test_bfloat16_depends_on_the_given_gpu(monkeypatch: pytest.MonkeyPatch):
     dtypes = [find_dtype(None, torch.bfloat16, torch.device("cuda", index)) for index in range(2)]
 
     assert dtypes == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    "device_map", ["mps", {"": "cuda:99"}, {"": 99}, {"layers": "cpu", "": "xpu"}, "gpu", ["cpu"], {}]
+)
+def test_a_map_to_a_device_that_is_not_here_is_refused_before_anything_is_read(device_map: Any):
+    with pytest.raises(InputError, match=r"device_map( is empty|=.* cannot be used: .*(finds no|last|unknown device))"):
+        Reranker.load("no-such/model", device_map=device_map)

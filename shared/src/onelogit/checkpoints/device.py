@@ -1,6 +1,7 @@
 """Names of a device and a dtype -> the device on which a model runs, and the dtype in which it computes."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from onelogit.options import LoadOptions
 
 _BFLOAT16_CAPABILITY = (8, 0)  # Ampere; AMD's capabilities begin with 9
 _DEVICES = "use cpu, cuda, cuda:1 or mps, or leave it out for the fastest"
+_MAP_VALUES = ("auto", "balanced", "balanced_low_0", "sequential", "disk")  # that transformers reads
 _DEVICE_NAME = r"[a-z]+(:\d+)?"
 _KINDS = {"cuda": "CUDA", "mps": "Apple (mps)", "xpu": "Intel (xpu)", "hpu": "Gaudi (hpu)"}
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -52,6 +54,30 @@ def _device_count(kind: str) -> int:
     if not callable(is_available := getattr(module, "is_available", None)) or not is_available():
         return 0
     return int(module.device_count()) if hasattr(module, "device_count") else 1
+
+
+def check_device_map(device_map: object) -> None:
+    """Check that all devices of a device map are here; None is no map.
+
+    Raises:
+        InputError: one is not, or there are none.
+    """
+    devices = [*device_map.values()] if isinstance(device_map, Mapping) else [device_map]
+    if not devices:
+        raise InputError("device_map is empty; use 'auto', or give each part of the model a device")
+    for device in devices:
+        if device is None or device in _MAP_VALUES:
+            continue
+        try:
+            find_device(f"{_accelerator()}:{device}" if isinstance(device, int) else device)
+        except InputError as error:
+            raise InputError(f"device_map={device_map!r} cannot be used: {error}") from error
+
+
+def _accelerator() -> str:
+    """The kind of device that a mere number means."""
+    found = torch.accelerator.current_accelerator()
+    return "cuda" if found is None else found.type
 
 
 def is_quantised(config: PretrainedConfig) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from onelogit.checkpoints.device import find_device, find_dtype
+from onelogit.checkpoints.device import check_device_map, find_device, find_dtype
 from onelogit.checkpoints.head_weights import (
     HeadRows,
     WholeHead,
@@ -69,11 +69,12 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     Raises:
         CheckpointError: the model is not found, lacks weights, or is damaged.
         RecipeError: no recipe is known, or it does not fit the tokenizer.
-        InputError: the device or dtype is unknown.
+        InputError: the device, dtype or device map cannot be used.
     """
     spec = model.spec if isinstance(model, ResolvedModel) else model
     options = spec.load_options
     find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # raises before anything is read
+    check_device_map(options.get("device_map"))
     found = model if isinstance(model, ResolvedModel) else resolve_model(model)
     name, chain = found.name, read_module_chain(found.texts)
     if is_non_commercial(found.recipe.licence):
