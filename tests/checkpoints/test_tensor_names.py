@@ -1,17 +1,20 @@
 """Weights that training code saved: with adapters, with wrappers in their names, in shards without an index."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, Qwen3Config
+from transformers import AutoConfig, BertConfig, Qwen3Config
 
 from onelogit import CheckpointError, Reranker
 from onelogit.checkpoints.tensor_names import without_wrappers
+from onelogit.checkpoints.weights import load_model
 from onelogit.export.multi_label import save_labels
 from onelogit.verification.parity import measure_parity
 from onelogit.verification.sample_pairs import bundled_pairs
@@ -179,3 +182,37 @@ def test_an_adapter_is_refused_with_peft_and_without_it(blocked: str, checkpoint
     ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
     assert "contains a PEFT adapter (LoRA) of org/base beside a model" in ran.stdout
+
+
+def test_layers_that_the_configuration_lacks_are_warned_of(tiny_qwen: Tiny, tmp_path: Path, caplog):
+    folder = shutil.copytree(tiny_qwen.folder, tmp_path / tiny_qwen.folder.name)
+    tensors = load_file(folder / "model.safetensors")
+    extra = {"model.layers.2.mlp.up_proj.weight": tensors["model.layers.1.mlp.up_proj.weight"].clone()}
+    head = {"lm_head.weight": torch.ones(2, 2), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
+    for further in (head, {**head, **extra}):
+        save_file({**tensors, **further}, folder / "model.safetensors", metadata={"format": "pt"})
+        caplog.clear()
+        load_model(folder, AutoConfig.from_pretrained(folder), {}, is_backbone=True)
+        warnings = [message for message in caplog.messages if "that its config.json does not declare" in message]
+        assert len(warnings) == (further is not head)
+    assert "1 weights in its layers" in warnings[0]
+    assert "such as model.layers.2.mlp.up_proj.weight" in warnings[0]
+
+
+def test_missing_weights_are_shown_with_the_names_that_are_there(tiny_qwen: Tiny, tmp_path: Path):
+    folder = shutil.copytree(tiny_qwen.folder, tmp_path / tiny_qwen.folder.name)
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {f"llm.{name}": tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(CheckpointError, match=r"such as embed_tokens.weight; its weights .* such as llm\.model\.emb"):
+        Reranker.load(folder)
+
+
+@pytest.mark.parametrize("content", [{"weight_map": {"a": 3}}, {"weight_map": []}, []])
+def test_a_damaged_index_is_named(tiny_qwen: Tiny, tmp_path: Path, content: object):
+    folder = shutil.copytree(tiny_qwen.folder, tmp_path / tiny_qwen.folder.name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is damaged"):
+        Reranker.load(folder)

@@ -177,9 +177,10 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
 def _indexed_files(index: Path) -> dict[str, Path]:
     try:
         weight_map: dict[str, str] = json.loads(_read_text(index))["weight_map"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        is_outside = any(Path(file).name != file for file in weight_map.values())
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged: {error!r}") from error
-    if any(Path(file).name != file for file in weight_map.values()):
+    if is_outside:
         raise CheckpointError(f"{index} names files outside the folder")
     missing = sorted({file for file in weight_map.values() if not (index.parent / file).is_file()})
     if missing:

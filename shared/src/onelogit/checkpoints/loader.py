@@ -166,8 +166,8 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
     except Exception as error:  # tokenizers raises only Exception for a damaged file
-        reason = _why_untrusted(folder, error) or f"the tokenizer in {folder} cannot be read: {first_line(error)}"
-        raise CheckpointError(reason) from error
+        reason = f"the tokenizer in {folder} cannot be read: {first_line(error)}"
+        raise CheckpointError(_why_untrusted(folder, error) or why_no_tokenizer(folder) or reason) from error
     if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
         raise CheckpointError(why_no_tokenizer(folder) or f"{folder} has no tokenizer (tokenizer.json)")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -1,6 +1,7 @@
 """A checkpoint's folder -> its model with all weights, as transformers loads it."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, first_line
 from onelogit.options import LoadOptions
+
+logger = logging.getLogger(__name__)
+
+_INDEX = re.compile(r"\.\d+\.")
+_BUFFER = re.compile(r"inv_freq$|masked_bias$|attn\.bias$|position_ids$")
 
 
 def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
@@ -83,9 +89,25 @@ def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **fur
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if "key_mapping" in given and hasattr(model, "_weight_conversions"):
         del model._weight_conversions  # with which save_pretrained would write the wrappers again
+    unread = sorted(report["unexpected_keys"])
     if missing:
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}")
+        other = f"; its weights have other names, such as {unread[0]}" if unread else ""
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}{other}")
+    _warn_of_unread_layers(model, folder, unread)
     return model
+
+
+def _warn_of_unread_layers(model: PreTrainedModel, folder: Path, names: list[str]) -> None:
+    """Log a warning if config.json lacks layers, or parts of layers, that the weights have: it may be another model's.
+
+    Other tensors, such as a language model's head, are unread on purpose, and so are the buffers of older versions.
+    """
+    modules = {name for name, _ in model.named_modules()}
+    stacks = {name: _INDEX.split(name)[0] for name in names if _INDEX.search(name) and not _BUFFER.search(name)}
+    unread = [name for name, stack in stacks.items() if {stack, stack.partition(".")[2]} & modules - {""}]
+    if unread:
+        message = "%s has %d weights in its layers that its config.json does not declare, such as %s; they are not used"
+        logger.warning(message, folder, len(unread), unread[0])
 
 
 @torch.inference_mode()
