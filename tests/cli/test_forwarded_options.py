@@ -10,9 +10,11 @@ from threading import Thread
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 from transformers import BertConfig
 
 from onelogit import CheckpointError, InputError, Reranker
+from onelogit.checkpoints.hub import find_folder
 from onelogit.cli.main import main
 from support.tiny import Tiny, causal_checkpoint, native_checkpoint, pair_tokenizer
 
@@ -162,3 +164,24 @@ def test_no_progress_bar_is_shown_without_a_terminal(tiny_qwen: Tiny, tmp_path: 
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
 
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ALL_PROXY", "socks://127.0.0.1:1"), ("all_proxy", "socks5://127.0.0.1:1"), ("SSL_CERT_FILE", "/nowhere")],
+)
+def test_a_proxy_or_certificate_that_fails_the_hub_is_named(
+    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()  # the next session reads the variables
+
+    try:
+        with pytest.raises(CheckpointError, match=f"cannot be fetched .*correct or unset {variable}$"):
+            find_folder("nobody/none", {"cache_dir": tmp_path}, with_weights=False)
+    finally:
+        close_session()

@@ -1,6 +1,7 @@
 """A model's id or path -> its folder, the texts of its small files, and the file of each tensor. No torch."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from onelogit.validation import checked_path
 # Downloaded for transformers, which also reads the code and vocabularies; `read_texts` reads only some of them.
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
 _OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the same model in other formats
+_NETWORK_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _INDEX = "model.safetensors.index.json"
 _TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
@@ -93,7 +95,13 @@ def _download(name: str, **options: Any) -> str:
             if not is_disk_error:  # after a disk error, the cached model may be incomplete
                 return str(snapshot_download(name, **{**options, "local_files_only": True}))
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise CheckpointError(f"the model {name!r} cannot be fetched ({reason})") from error
+        raise CheckpointError(f"the model {name!r} cannot be fetched ({reason}){_network_advice()}") from error
+
+
+def _network_advice() -> str:
+    """The environment variables that name proxies and certificates, because errors of the HTTP library do not."""
+    found = [each for name in _NETWORK_VARIABLES for each in (name, name.lower()) if os.environ.get(each)]
+    return f"; if the network is at fault, correct or unset {', '.join(found)}" if found else ""
 
 
 def _moved_aside(folder: Path) -> str:
