@@ -18,8 +18,11 @@ _KINDS = {"cuda": "CUDA", "mps": "Apple (mps)", "xpu": "Intel (xpu)", "hpu": "Ga
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def find_device(name: str | torch.device | None) -> torch.device:
+def find_device(name: object) -> torch.device:
     """The device of that name, or the fastest one of this machine.
+
+    Args:
+        name: a name, a `torch.device`, or None for the fastest.
 
     Raises:
         InputError: there is no such device.
