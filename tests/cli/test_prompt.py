@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import GemmaConfig
 
 from onelogit import DEMO_MODEL, Reranker
 from onelogit.recipes.templates import QWEN3_INSTRUCTION
@@ -18,6 +19,8 @@ from support.tiny import Tiny
 
 TEXTS = ("--query", "Which fruit is yellow?", "--document", "Bananas are yellow.")
 TOKENS = ("--classifier-from-tokens", '["no", "yes"]', "--method", "from_2_way_softmax")
+
+ONE_TOKEN = ("--classifier-from-tokens", '["yes"]', "--method", "no_post_processing")
 
 
 @pytest.fixture
@@ -36,6 +39,21 @@ def test_the_prompt_is_printed_with_visible_newlines_at_its_end(capsys: pytest.C
     assert "'yes' (token 480) − 'no' (token 424)" in printed
     assert "of at most 4,096" in printed
     assert "--weights shows the likeliest" in printed
+
+
+@pytest.mark.parametrize("end", ["", " ", "\n\n\n", " Answer:", "\t"])
+def test_any_end_of_a_prompt_is_visible(
+    end: str, capsys: pytest.CaptureFixture[str], own: tuple[object, ...], tmp_path: Path
+):
+    (tmp_path / "own.jinja").write_text(
+        f"{{{{ messages[-2].content }}}}: {{{{ messages[-1].content }}}}{{{{ {end!r} }}}}"
+    )
+
+    printed = output(capsys, "prompt", *own, "--query", "a", "--document", "b")
+
+    marked = end.replace("\n", "↵\n").removesuffix("\n").replace("\t", r"\t")
+    assert printed.startswith(f"a: b{marked}\n")
+    assert repr(f"a: b{end}") in printed
 
 
 def test_json_has_all_of_it(capsys: pytest.CaptureFixture[str]):
@@ -62,6 +80,48 @@ def test_weights_show_the_next_tokens_and_doubt(capsys: pytest.CaptureFixture[st
     assert shown["is_prompt_doubtful"]
     assert shown["answer_share"] < 0.1
     assert f"{shown['next_tokens'][0]['probability']:.4f}" in printed
+
+
+@pytest.mark.parametrize(
+    ("tokens", "doubt"),
+    [
+        (
+            ("--classifier-from-tokens", '["yes"]', "--method", "no_post_processing"),
+            ", unless the document is irrelevant.",
+        ),
+        (TOKENS, "."),
+    ],
+    ids=["one answer", "two answers"],
+)
+def test_a_single_answer_may_be_unlikely_because_of_the_document(
+    tokens: tuple[str, ...], doubt: str, capsys: pytest.CaptureFixture[str], own: tuple[object, ...]
+):
+    printed = output(capsys, "prompt", *own[:3], *tokens, "--weights")
+
+    assert f"This is probably not the prompt that the model was trained on{doubt}" in printed
+
+
+def test_a_familys_own_single_answer_is_not_doubted(
+    capsys: pytest.CaptureFixture[str], checkpoint: Callable[..., Tiny], caplog: pytest.LogCaptureFixture
+):
+    card = "---\nbase_model: BAAI/bge-reranker-v2-gemma\n---\n"
+    folder = checkpoint("tuned", GemmaConfig, files={"README.md": card}).folder
+
+    printed = output(capsys, "prompt", folder, "--weights")
+
+    assert "The answers 'Yes' have a share of" in printed
+    assert "probably not" not in printed + caplog.text
+
+
+def test_verify_gives_the_same_warning(
+    capsys: pytest.CaptureFixture[str], own: tuple[object, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "pairs.jsonl").write_text('{"query": "which?", "document": "this"}\n')
+
+    output(capsys, "verify", *own, "--pairs", tmp_path / "pairs.jsonl")
+
+    warnings = [each for each in caplog.messages if "probably not the one that the model was trained on" in each]
+    assert len(warnings) == 1
 
 
 def test_without_weights_none_are_needed_and_no_torch_is_imported(own: tuple[object, ...]):

@@ -72,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
         out.print(_shown(prompt, out))
         out.print(_facts(found, prompt, has_weights=options.weights), soft_wrap=False)
         if next_tokens is not None:
-            _print_next_tokens(next_tokens, out)
+            out.print(_table_of(next_tokens), soft_wrap=False)
+            if next_tokens.is_prompt_doubtful and (doubt := _doubt(found.recipe, is_given="recipe" in spec.options)):
+                out.print(Text(doubt, style="bold red"))
     mention_demo(options.model)
     return 0
 
@@ -104,7 +106,7 @@ def _shown(prompt: Prompt, out: Console) -> Text:
         if kind == "document" and prompt.unread:
             shown.append(f"[cut here: {len(prompt.unread):,} more characters]", style="reverse")
     end = len(prompt.text) - len(prompt.text.rstrip("\n"))
-    shown.right_crop(end)
+    shown = shown[: len(shown) - end]
     mark = "\\n" if out.options.ascii_only else "↵"
     for index in range(end):
         shown.append(mark if index == end - 1 else f"{mark}\n", style="dim")
@@ -151,12 +153,18 @@ def _logit(recipe: Recipe, prompt: Prompt) -> str:
     return answers + ("" if recipe.read_out.scale == 1 else f", times {recipe.read_out.scale:g}")
 
 
-def _print_next_tokens(found: "NextTokens", out: Console) -> None:
+def _table_of(found: "NextTokens") -> FigureTable:
     names = " and ".join(repr(answer.text) for answer in found.answers)
     caption = f"The answers {names} have a share of {found.answer_share:.2g}. This says nothing about relevance."
     table = FigureTable(["next token", "id", "probability"], title="Likeliest next tokens", caption=caption)
     for text, id, probability in found.tokens:
         table.add_row(repr(text), str(id), f"{probability:.4f}")
-    out.print(table, soft_wrap=False)
-    if found.is_prompt_doubtful:
-        out.print(Text(f"{DOUBTFUL_PROMPT}.", style="bold red"))
+    return table
+
+
+def _doubt(recipe: Recipe, *, is_given: bool) -> str | None:
+    """What an unlikely answer says about the prompt; None if it says nothing."""
+    if recipe.read_out is None or recipe.read_out.false is not None:
+        return f"{DOUBTFUL_PROMPT}."
+    # The only answer is one for relevant documents, or a token that a family's training uses for nothing but the score.
+    return f"{DOUBTFUL_PROMPT}, unless the document is irrelevant." if is_given else None
