@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from onelogit import CheckpointError, InputError, ModelSpec, RemoteReranker, Reranker, open_reranker
+from onelogit import CheckpointError, InputError, ModelSpec, RecipeError, RemoteReranker, Reranker, open_reranker
 from onelogit.checkpoints import hub
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.cli.main import main
@@ -169,6 +169,14 @@ def test_a_cache_without_the_weights_says_how_to_get_them(cache: Path):
     ):
         Reranker.load(MODEL, cache_dir=cache, local_files_only=True)
     assert main(["recipes", MODEL, "--cache-dir", str(cache)]) == 0
+
+
+def test_a_snapshot_with_weights_is_not_said_to_lack_them(cache: Path):
+    (model,) = cache.glob("models--*")
+    snapshot = next(model.rename(cache / "models--org--unknown").glob("snapshots/*"))
+
+    with pytest.raises(RecipeError, match="no recipe is known"):
+        Reranker.load(snapshot)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,12 @@ def test_reversed_labels_give_the_opposite_logit(name: str, tmp_path: Path):
         ({0: "relevant", 1: "other"}, 0, True),
         ({0: "other", 1: "not_relevant"}, 0, True),
         ({0: "1", 1: "0"}, 0, True),
+        ({0: "entailment", 1: "not_entailment"}, 0, True),  # as in QNLI
+        ({0: "Incorrect", 1: "Correct"}, 1, True),
+        ({0: "relevant passage", 1: "irrelevant passage"}, 0, True),
+        ({0: "is_duplicate", 1: "not_duplicate"}, 0, True),
         ({0: "a", 1: "b"}, 1, False),
+        ({0: "a", 1: "in a"}, 1, False),
         ({0: "relevant", 1: "yes"}, 1, False),
         ({0: "contradiction", 1: "entailment"}, 1, False),
     ],

@@ -70,7 +70,8 @@ def why_no_weights(folder: Path) -> str | None:
     reasons = [why_unreadable(each) for each in folder.glob("*.safetensors")]
     if reason := next(filter(None, reasons), None) or _why_other_weights(folder):
         return reason
-    if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+    is_snapshot = len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--")
+    if is_snapshot and not _has_weights(folder):
         how = "load it by its hub id with access to the hub (without local_files_only), which downloads the weights"
         return f"{folder} contains only the small files of a model; {how}"
     return None

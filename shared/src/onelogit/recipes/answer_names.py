@@ -6,12 +6,17 @@ _RELEVANT = {"relevant", "relevance", "yes", "true", "positive", "pos", "match",
 _RELEVANT |= {"是", "相关", "예", "네", "はい", "ja", "oui", "sí", "да"}
 _IRRELEVANT = {"irrelevant", "notrelevant", "nonrelevant", "no", "false", "negative", "neg", "unrelated", "notrelated"}
 _IRRELEVANT |= {"nomatch", "label0", "0", "否", "不是", "不相关", "아니오", "아니요", "いいえ", "nein", "non", "нет"}
+# In front of the other name: not_entailment, non-duplicate, incorrect, irrelevant_passage.
+_NEGATED = "(?:not|non|no|un|in|ir|mis)"
 
 
 def relevant_name(first: str, second: str) -> int | None:
     """0 if the first of two names means relevant rather than the second, 1 if the second does; None if unknown."""
     votes = [_vote(name) for name in (first, second)]
-    return None if votes[0] == votes[1] else int(votes[1] > votes[0])
+    if votes[0] != votes[1]:
+        return int(votes[1] > votes[0])
+    plain, other = (_plain(name).removeprefix("is") for name in (first, second))
+    return 0 if _negates(other, plain) else 1 if _negates(plain, other) else None
 
 
 def are_swapped(true: object, false: object) -> bool:
@@ -21,5 +26,13 @@ def are_swapped(true: object, false: object) -> bool:
 
 def _vote(name: str) -> int:
     """1 for relevant, -1 for irrelevant, 0 if unknown. A vocabulary's marks of a space do not count."""
-    plain = re.sub(r"[\W_]+", "", name.removeprefix("Ġ").lower())
+    plain = _plain(name)
     return (plain in _RELEVANT) - (plain in _IRRELEVANT)
+
+
+def _negates(name: str, other: str) -> bool:
+    return len(other) > 2 and re.fullmatch(_NEGATED + re.escape(other), name) is not None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.removeprefix("Ġ").lower())
