@@ -4,9 +4,11 @@ import re
 
 import pytest
 
-from onelogit import RecipeError
+from onelogit import InputError, RecipeError
 from onelogit.prompts.template import compile_prompt, warn_of_lost_text
 from onelogit.recipes.families import FAMILIES
+from support.rows import encoder_of
+from support.tiny import byte_level_tokenizer
 
 QUERY, DOCUMENT = "{{ messages[-2].content }}", "{{ messages[-1].content }}"
 BOTH = [f"write {QUERY} where the query belongs and {DOCUMENT} where the document belongs"]
@@ -59,3 +61,11 @@ def test_a_template_that_loses_nothing_gives_no_warning(template: str, caplog: p
     compile_prompt(template, False)
 
     assert not [each for each in caplog.messages if re.search("which is empty", each)]
+
+
+def test_the_place_of_an_instruction_is_shown_and_works():
+    with pytest.raises(InputError, match="takes no instruction, but 'Say.' was given; to give it a place") as error:
+        encoder_of(byte_level_tokenizer(), f"{QUERY} {DOCUMENT}", instruction="Say.")
+
+    (place,) = re.findall(r"write (.*) into the chat template", str(error.value))
+    assert encoder_of(byte_level_tokenizer(), f"{place}{QUERY} {DOCUMENT}", instruction="Say.").takes_instruction

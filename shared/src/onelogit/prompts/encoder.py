@@ -20,7 +20,7 @@ from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair
 from onelogit.prompts.prompt import Prompt, adds_tokens_to, describe_prompt, items_of_pair, prompt_items
-from onelogit.prompts.template import compile_prompt, takes_instruction, usable_default, warn_of_lost_text
+from onelogit.prompts.template import compile_prompt, no_place, takes_instruction, usable_default, warn_of_lost_text
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
@@ -109,7 +109,7 @@ class Encoder:
             return self.instruction
         instruction = checked_text(instruction, "the instruction")
         if instruction and not self.takes_instruction:
-            raise InputError(f"the family {self._recipe.family} takes no instruction, but {instruction!r} was given")
+            raise InputError(no_place(self._recipe, instruction))
         return instruction
 
     @property

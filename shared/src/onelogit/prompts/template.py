@@ -82,6 +82,15 @@ def takes_instruction(chat_template: str) -> bool:
         return False
 
 
+def no_place(recipe: Recipe, instruction: str) -> str:
+    """The error for an instruction that a recipe's prompt has no place for."""
+    error = f"the family {recipe.family} takes no instruction, but {instruction!r} was given"
+    if recipe.chat_template is None or any(recipe.chat_template == known.chat_template for known in FAMILIES):
+        return error
+    place = '{% if messages[0].role == "system" %}{{ messages[0].content }}{% endif %}'
+    return f"{error}; to give it a place, write {place} into the chat template"
+
+
 def usable_default(recipe: Recipe) -> str | None:
     """The recipe's default instruction; None for that of a known family if another prompt has no place for it."""
     default = recipe.default_instruction

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
+from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from onelogit.errors import RecipeError
@@ -161,7 +162,10 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
     kinds = get_args(hint) or (hint,)
     is_flag = isinstance(value, bool) and bool not in kinds  # bool is a subclass of int
-    return not is_flag and (isinstance(value, kinds) or (float in kinds and isinstance(value, int)))
+    is_number = (float in kinds and isinstance(value, Real)) or (
+        int in kinds and isinstance(value, Integral)
+    )  # NumPy's
+    return not is_flag and (isinstance(value, kinds) or is_number)
 
 
 def is_non_commercial(licence: str | None) -> bool:
