@@ -55,7 +55,7 @@ class TargetFacts:
 class Target:
     """A scoring function whose calls can be timed. The constructor warms it up. The device is None for a server."""
 
-    def __init__(self, score: Score, device: "Device | None", load_s: float | None) -> None:
+    def __init__(self, score: Score, device: "Device | None", load_s: float | None = None) -> None:
         self._score = score
         self._device = device
         self._load_s = load_s
@@ -70,7 +70,7 @@ class Target:
         return TimedCall(time.perf_counter() - start, logits)
 
     def load_seconds(self) -> float | None:
-        """How long loading the model took, before the first call; None for a server."""
+        """How long loading the model took, before the first call; None for a server, and if it was not measured."""
         return self._load_s
 
     def memory(self) -> MemoryUse | None:
