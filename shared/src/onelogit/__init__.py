@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onelogit.local.reranker import Reranker
     from onelogit.model_spec import ModelSpec
     from onelogit.options import DEMO_MODEL, LoadOptions, OpenOptions, Protocol, RemoteOptions
-    from onelogit.ranking import Ranked
+    from onelogit.ranking import Ranked, RankedDocument
     from onelogit.recipes.families import FAMILIES
     from onelogit.recipes.recipe import ReadOut, Recipe, recipe_fields, recipe_from
     from onelogit.registry import open_reranker
@@ -46,7 +46,7 @@ _MODULES = {
     "local.reranker": ("Reranker",),
     "model_spec": ("ModelSpec",),
     "options": ("DEMO_MODEL", "LoadOptions", "OpenOptions", "Protocol", "RemoteOptions"),
-    "ranking": ("Ranked",),
+    "ranking": ("Ranked", "RankedDocument"),
     "recipes.families": ("FAMILIES",),
     "recipes.recipe": ("ReadOut", "Recipe", "recipe_fields", "recipe_from"),
     "registry": ("open_reranker",),
@@ -66,6 +66,7 @@ __all__ = [
     "OpenOptions",
     "Protocol",
     "Ranked",
+    "RankedDocument",
     "ReadOut",
     "Recipe",
     "RecipeError",

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Generic, NamedTuple, Never, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, Protocol, Self, TypeVar, cast
 
 from onelogit.errors import InputError
 from onelogit.model_spec import ModelSpec
 from onelogit.option_names import unknown_option
 from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, OpenOptions, is_secret_header
-from onelogit.ranking import Ranked, rank_logits
+from onelogit.ranking import Ranked, RankedDocument, check_logit, rank_logits, to_score
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import (
     checked_documents,
@@ -19,9 +19,12 @@ from onelogit.validation import (
     checked_top_n,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+
 logger = logging.getLogger(__name__)
 
-_ARGUMENTS = ("query", "documents", "top_n", "score_threshold", "instruction", "progress")
+_ARGUMENTS = ("query", "documents", "top_n", "score_threshold", "instruction", "progress", "return_documents")
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -97,6 +100,7 @@ class BaseReranker(Generic[AnyScorer]):
         instruction: str | None = None,
         *,
         progress: bool = False,
+        return_documents: bool = False,
         **unknown: Never,
     ) -> list[Ranked]:
         """The documents from most to least relevant.
@@ -108,6 +112,7 @@ class BaseReranker(Generic[AnyScorer]):
             score_threshold: return only documents with at least this score; None for all.
             instruction: what "relevant" means; None for the reranker's default, "" for none.
             progress: show a progress bar.
+            return_documents: return `RankedDocument`s, which have the text, too.
             **unknown: refused, with the name that is meant.
 
         Returns:
@@ -118,10 +123,12 @@ class BaseReranker(Generic[AnyScorer]):
             LogitError: a logit is NaN or infinite.
             ServerError: the server cannot be reached, or gives an unexpected response.
         """
-        _refuse(unknown)
+        _refuse(unknown, _ARGUMENTS)
         top_n, score_threshold = checked_top_n(top_n), checked_score_threshold(score_threshold)
+        documents = checked_documents(documents) if return_documents else documents
         logits = self.logits(query, documents, instruction, progress=progress)
-        return rank_logits(logits, self.activation, top_n, score_threshold)
+        ranking = rank_logits(logits, self.activation, top_n, score_threshold)
+        return _with_texts(ranking, [*documents]) if return_documents else ranking
 
     async def arank(
         self,
@@ -132,13 +139,16 @@ class BaseReranker(Generic[AnyScorer]):
         instruction: str | None = None,
         *,
         progress: bool = False,
+        return_documents: bool = False,
         **unknown: Never,
     ) -> list[Ranked]:
         """`rank` without blocking the event loop. Cancelling it does not affect other callers."""
-        _refuse(unknown)
+        _refuse(unknown, _ARGUMENTS)
         top_n, score_threshold = checked_top_n(top_n), checked_score_threshold(score_threshold)
+        documents = checked_documents(documents) if return_documents else documents
         computed = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
-        return rank_logits(self._with_warning(computed), self.activation, top_n, score_threshold)
+        ranking = rank_logits(self._with_warning(computed), self.activation, top_n, score_threshold)
+        return _with_texts(ranking, [*documents]) if return_documents else ranking
 
     def logits(
         self, query: str, documents: Iterable[str], instruction: str | None = None, *, progress: bool = False
@@ -161,6 +171,36 @@ class BaseReranker(Generic[AnyScorer]):
             progress: show a progress bar.
         """
         return self._with_warning(self._scorer.logits(checked_pairs(pairs), instruction, progress=progress))
+
+    def predict(
+        self,
+        pairs: Iterable[tuple[str, str]] | tuple[str, str],
+        instruction: str | None = None,
+        *,
+        progress: bool = False,
+        **unknown: Never,
+    ) -> "np.ndarray[Any, Any] | np.float64":
+        """The scores of pairs in the given order, as `CrossEncoder.predict` of Sentence Transformers returns them.
+
+        Args:
+            pairs: (query, document), in a list; or a single pair. An array of texts of shape (pairs, 2) is one, too.
+            instruction: as in `rank`, for all pairs.
+            progress: show a progress bar.
+            **unknown: refused, with the name that is meant.
+
+        Returns:
+            Scores on the scale of `Ranked.score`: float64 of shape (pairs,), or a number for a single pair.
+        """
+        import numpy as np  # noqa: PLC0415  not needed to rank
+
+        _refuse(unknown, ("pairs", "instruction", "progress"))
+        given = pairs.tolist() if isinstance(pairs, np.ndarray) else pairs
+        is_single = isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(each, str) for each in given)
+        logits = self.pair_logits(cast("Any", [given] if is_single else given), instruction, progress)
+        for index, logit in enumerate(logits):
+            check_logit(logit, index)
+        scores = np.array([to_score(logit, self.activation) for logit in logits], dtype=np.float64)
+        return cast("np.float64", scores[0]) if is_single else scores
 
     def warm_up(self) -> None:
         """Score one short pair, so that the first real call is not slower than later ones."""
@@ -217,12 +257,15 @@ class BaseReranker(Generic[AnyScorer]):
         return self._spec
 
 
-def _refuse(unknown: Mapping[str, object]) -> None:
-    """Raise InputError for an argument that `rank` lacks; Python would not say what is meant."""
+def _with_texts(ranking: list[Ranked], documents: Sequence[str]) -> list[Ranked]:
+    return [RankedDocument.of(ranked, documents[ranked.index]) for ranked in ranking]
+
+
+def _refuse(unknown: Mapping[str, object], known: Sequence[str]) -> None:
+    """Raise InputError for an argument that a method lacks; Python would not say what is meant."""
     for name in unknown:
-        raise unknown_option(
-            name, _ARGUMENTS, {"{name} is set when the reranker is opened": OpenOptions.__annotations__}
-        )
+        elsewhere = {"{name} is set when the reranker is opened": OpenOptions.__annotations__}
+        raise unknown_option(name, known, elsewhere)
 
 
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:

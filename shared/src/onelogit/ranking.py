@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from onelogit.errors import LogitError, optional_import
 from onelogit.recipes.recipe import Activation
@@ -22,6 +22,42 @@ class Ranked(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed
     logit: float
     score: float
+
+    def __getitem__(self, key: Any) -> Any:
+        """A field by its name or position; by "corpus_id", which is the index, as `CrossEncoder.rank` names it."""
+        if not isinstance(key, str):
+            return tuple.__getitem__(self, key)
+        name = "index" if key == "corpus_id" else key
+        if name not in self._names():
+            advice = "; pass return_documents=True" if name == "text" else ""
+            raise KeyError(f"a {type(self).__name__} has no {key!r}, but {', '.join(self._names())}{advice}")
+        return getattr(self, name)
+
+    def _names(self) -> tuple[str, ...]:
+        return self._fields
+
+
+class RankedDocument(Ranked):
+    """One document in a ranking, with its text, which is an attribute and no item of the tuple.
+
+    Attributes:
+        text: of the document.
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, ranked: Ranked, text: str) -> Self:
+        """The ranked document with its text."""
+        document = cls(*ranked)
+        document.text = text
+        return document
+
+    def _names(self) -> tuple[str, ...]:
+        return (*self._fields, "text")
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, text={self.text!r})"
 
 
 def rank_logits(

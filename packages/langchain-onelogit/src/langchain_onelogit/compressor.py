@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Annotated, Any, Required, Self
+from typing import TYPE_CHECKING, Annotated, Any, Never, Required, Self
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.load.serializable import Serializable
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Unpack
 
+from langchain_onelogit.relevance import Relevance, relevance_of, text_of
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
@@ -21,6 +22,7 @@ from onelogit.adapters import (
     RankRequest,
     RerankerHandle,
     adapter_fields,
+    check_names,
     checked_score_threshold,
     checked_top_n,
     document_list,
@@ -129,9 +131,43 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
         call: RerankInput = {"query": query, "documents": document_list(documents, Document), **overrides}
         return await self.as_runnable().ainvoke(call, {"callbacks": callbacks})
 
-    def as_runnable(self) -> RunnableLambda[RerankInput, list[Document]]:
+    def as_runnable(self) -> "RerankRunnable":
         """The compressor as a step of a chain. Each call is a separate trace event."""
-        return RunnableLambda(self._rerank, self._arerank, name="OnelogitRerank")
+        return RerankRunnable(rerank=self)
+
+    def rerank(
+        self,
+        documents: Sequence[str | Document | dict[str, Any]],
+        query: str,
+        *,
+        rank_fields: Sequence[str] | None = None,
+        top_n: int | None = -1,
+        **unknown: Never,
+    ) -> list[Relevance]:
+        """The relevance of documents, best first, as `CohereRerank.rerank` returns it. `deduplicate` does not apply.
+
+        Args:
+            documents: texts, documents, or dictionaries, which are read as YAML.
+            query: the query.
+            rank_fields: keys of the dictionaries to read; None for all.
+            top_n: return at most this many; None for all, -1 for as many as the compressor's own `top_n`.
+            **unknown: refused, with the name that is meant.
+        """
+        ranking = self._handle.rank(self._spec, self._text_request(documents, query, rank_fields, top_n, unknown))
+        return [relevance_of(ranked) for ranked in ranking]
+
+    async def arerank(
+        self,
+        documents: Sequence[str | Document | dict[str, Any]],
+        query: str,
+        *,
+        rank_fields: Sequence[str] | None = None,
+        top_n: int | None = -1,
+        **unknown: Never,
+    ) -> list[Relevance]:
+        """`rerank` without blocking the event loop."""
+        request = self._text_request(documents, query, rank_fields, top_n, unknown)
+        return [relevance_of(ranked) for ranked in await self._handle.arank(self._spec, request)]
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
@@ -195,6 +231,45 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
             progress=self.progress,
             **rank_options(self, call, RerankInput),
         )
+
+    def _text_request(
+        self,
+        documents: Sequence[Any],
+        query: str,
+        rank_fields: Sequence[str] | None,
+        top_n: int | None,
+        unknown: dict[str, Any],
+    ) -> RankRequest:
+        check_names(unknown, ("documents", "query", "rank_fields", "top_n"), is_call=True)
+        options = rank_options(self, {})
+        options["top_n"] = self.top_n if top_n == -1 else top_n
+        fields, separator = self.metadata_fields, self.metadata_separator
+        texts = [text_of(each, fields, separator, rank_fields) for each in document_list(documents, Document)]
+        return RankRequest(query=query, documents=texts, on_error=self.on_error, progress=self.progress, **options)
+
+
+class RerankRunnable(RunnableSerializable[RerankInput, list[Document]]):
+    """A compressor as a step of a chain, which can be dumped.
+
+    Attributes:
+        rerank: the compressor.
+        name: of its trace events.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    rerank: OnelogitRerank
+    name: str | None = "OnelogitRerank"
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+    def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **_: Any) -> list[Document]:
+        return self._call_with_config(self.rerank._rerank, input, config)
+
+    async def ainvoke(self, input: RerankInput, config: RunnableConfig | None = None, **_: Any) -> list[Document]:
+        return await self._acall_with_config(self.rerank._arerank, input, config)
 
 
 def _documents(call: RerankInput) -> list[Document]:

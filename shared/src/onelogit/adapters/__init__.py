@@ -20,8 +20,15 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 `tests/adapters` tests one contract for all adapters: add yours to `ADAPTERS` of `tests/support/adapters.py`.
 """
 
-from onelogit.adapters.handle import RerankerHandle, adapter_options, fields_of
-from onelogit.adapters.parameters import ModelFields, ModelParameters, adapter_fields, check_names
+from onelogit.adapters.handle import RerankerHandle
+from onelogit.adapters.parameters import (
+    ModelFields,
+    ModelParameters,
+    adapter_fields,
+    adapter_options,
+    check_names,
+    fields_of,
+)
 from onelogit.adapters.plain import MetadataDict, plain, plain_options
 from onelogit.adapters.request import (
     Kept,

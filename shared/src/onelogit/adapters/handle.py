@@ -4,16 +4,14 @@ Loads torch only when a local model is opened. Knows no framework.
 """
 
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
-from onelogit.adapters.parameters import ModelParameters
+from onelogit.adapters.parameters import PARAMETERS, adapter_options
 from onelogit.adapters.request import Kept, OnError, RankRequest
 from onelogit.errors import InputError, OnelogitError
 from onelogit.model_spec import ModelSpec
-from onelogit.options import OpenOptions, is_secret_header, is_url, without_secrets
 from onelogit.ranking import Ranked
 from onelogit.registry import AnyReranker, aopen_spec, files_of, find_spec, open_spec
 
@@ -22,8 +20,6 @@ logger = logging.getLogger(__name__)
 _UNKNOWN = object()
 
 Result = TypeVar("Result")
-
-_PARAMETERS = ("device", "dtype", "url", "protocol", *ModelParameters.__annotations__)
 
 
 class RerankerHandle:
@@ -67,7 +63,7 @@ class RerankerHandle:
         Raises:
             InputError: as `ModelSpec` and `adapter_options`.
         """
-        parameters = [getattr(adapter, name, None) for name in _PARAMETERS]
+        parameters = [getattr(adapter, name, None) for name in PARAMETERS]
         fields = (adapter.model, adapter.options, parameters, token, api_key)
         if self._spec is None or self._spec[0] != fields:
             options = adapter_options(adapter, token=token, api_key=api_key)
@@ -205,6 +201,19 @@ class RerankerHandle:
         """Whether another user of a shared reranker closed it after this handle had found it open."""
         return reranker.is_closed and reranker is not self._given
 
+    def __eq__(self, other: object) -> bool:
+        """Whether adapters with equal fields use the same reranker: the same given one, or the same relative paths."""
+        if not isinstance(other, RerankerHandle):
+            return NotImplemented
+        return self._given is other._given and self._current_base == other._current_base
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._current_base))
+
+    @property
+    def _current_base(self) -> str | None:
+        return self._base if self._spec is None else self._spec[1].base
+
     def __copy__(self) -> Self:
         copy = type(self)(self._given)
         copy._held, copy._held_spec, copy._spec = self._held, self._held_spec, self._spec
@@ -227,57 +236,7 @@ class RerankerHandle:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()], dict[str, object]]:
         self.check_picklable()
-        return type(self), (), {"_base": self._base if self._spec is None else self._spec[1].base}
-
-
-def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | None = None) -> OpenOptions:
-    """The options of an adapter, merged with the options that are separate parameters of it.
-
-    Args:
-        adapter: with attributes `options`, `device`, `dtype`, `url` and `protocol`, and any of `ModelParameters`.
-        token: the adapter's own parameter.
-        api_key: the adapter's own parameter.
-
-    Raises:
-        InputError: an option is given in both places, or the url or options hold a secret, which dumps would contain.
-    """
-    options: OpenOptions = adapter.options
-    for name in ("token", "api_key"):
-        if options.get(name) is not None:
-            raise InputError(f"{name} in the options would be written into dumps; pass it as {name}=, which is not")
-    for address in filter(is_url, (adapter.model, adapter.url, options.get("url"))):
-        if re.search(r"//[^/]*@|[?#]", address):
-            raise InputError(
-                "the url contains a user name, password or query, which would be written into dumps; pass the server's "
-                "root as the url and a bearer token as api_key="
-            )
-    for header in [name for name, value in (options.get("headers") or {}).items() if is_secret_header(name, value)]:
-        raise InputError(
-            f"the header {header} in the options would be written into dumps; pass a bearer token as api_key=, which "
-            "is not, or pass any other secret to a RemoteReranker and use from_reranker"
-        )
-    parameters = {**{name: getattr(adapter, name, None) for name in _PARAMETERS}, "token": token, "api_key": api_key}
-    given = {name: value for name, value in parameters.items() if value is not None}
-    for name in given:
-        if options.get(name) is not None:
-            raise InputError(f"{name} is given twice, as a parameter and in the options; leave one out")
-    return cast("OpenOptions", {**options, **given})
-
-
-def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an adapter that uses an existing reranker.
-
-    Args:
-        reranker: the caller remains responsible for closing it.
-        fields: further fields, about ranking.
-
-    Raises:
-        InputError: a field is given that the reranker determines.
-    """
-    for name in ("model", "options", *_PARAMETERS, "token", "api_key"):
-        if name in fields:
-            raise InputError(f"{name} cannot be set: from_reranker takes it from the given reranker")
-    return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}
+        return type(self), (), {"_base": self._current_base}
 
 
 def _rank(request: RankRequest, texts: list[str], rank: Callable[..., Result]) -> Result:

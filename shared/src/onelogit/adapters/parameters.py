@@ -1,17 +1,20 @@
-"""The most used options of a model, as parameters of every adapter of their own, and the check of all parameters.
+"""An adapter's arguments -> checked and plain; its fields -> `OpenOptions`. Declares the options that are parameters.
 
-To add one: its name and type here, twice, and a line in the tables of the READMEs.
+To add a parameter: its name and type here, twice, and a line in the tables of the READMEs.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from typing_extensions import TypedDict, dataclass_transform
 
 from onelogit.adapters.plain import plain_options
+from onelogit.errors import InputError
 from onelogit.option_names import unknown_option
-from onelogit.options import LongDocuments, OpenOptions
+from onelogit.options import LongDocuments, OpenOptions, is_secret_header, is_url, without_secrets
 from onelogit.recipes.recipe import Recipe
+from onelogit.registry import AnyReranker
 
 
 class ModelParameters(TypedDict, total=False):
@@ -56,6 +59,10 @@ class ModelFields(_Fields):
     revision: str | None = None
 
 
+PARAMETERS = ("device", "dtype", "url", "protocol", *ModelParameters.__annotations__)
+"""The options that are parameters of every adapter, except secrets."""
+
+
 def adapter_fields(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """The arguments of an adapter's constructor, with `ModelParameters` as plain data of their types.
 
@@ -86,3 +93,53 @@ def check_names(given: Collection[str], known: Collection[str], *, is_call: bool
     for name in given:
         if name not in known:
             raise unknown_option(name, known, {say: OpenOptions.__annotations__})
+
+
+def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | None = None) -> OpenOptions:
+    """The options of an adapter, merged with the options that are separate parameters of it.
+
+    Args:
+        adapter: with attributes `options`, `device`, `dtype`, `url` and `protocol`, and any of `ModelParameters`.
+        token: the adapter's own parameter.
+        api_key: the adapter's own parameter.
+
+    Raises:
+        InputError: an option is given in both places, or the url or options hold a secret, which dumps would contain.
+    """
+    options: OpenOptions = adapter.options
+    for name in ("token", "api_key"):
+        if options.get(name) is not None:
+            raise InputError(f"{name} in the options would be written into dumps; pass it as {name}=, which is not")
+    for address in filter(is_url, (adapter.model, adapter.url, options.get("url"))):
+        if re.search(r"//[^/]*@|[?#]", address):
+            raise InputError(
+                "the url contains a user name, password or query, which would be written into dumps; pass the server's "
+                "root as the url and a bearer token as api_key="
+            )
+    for header in [name for name, value in (options.get("headers") or {}).items() if is_secret_header(name, value)]:
+        raise InputError(
+            f"the header {header} in the options would be written into dumps; pass a bearer token as api_key=, which "
+            "is not, or pass any other secret to a RemoteReranker and use from_reranker"
+        )
+    parameters = {**{name: getattr(adapter, name, None) for name in PARAMETERS}, "token": token, "api_key": api_key}
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for name in given:
+        if options.get(name) is not None:
+            raise InputError(f"{name} is given twice, as a parameter and in the options; leave one out")
+    return cast("OpenOptions", {**options, **given})
+
+
+def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an adapter that uses an existing reranker.
+
+    Args:
+        reranker: the caller remains responsible for closing it.
+        fields: further fields, about ranking.
+
+    Raises:
+        InputError: a field is given that the reranker determines.
+    """
+    for name in ("model", "options", *PARAMETERS, "token", "api_key"):
+        if name in fields:
+            raise InputError(f"{name} cannot be set: from_reranker takes it from the given reranker")
+    return {**fields, "model": reranker.name, "options": without_secrets(reranker.options)}

@@ -1,0 +1,45 @@
+"""What `rerank` takes and returns, as other LangChain compressors do: texts, documents or dictionaries -> relevance."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from langchain_core.documents import Document
+from typing_extensions import TypedDict
+
+from onelogit import Ranked
+from onelogit.adapters import Kept, plain, text_with_metadata
+
+
+class Relevance(TypedDict):
+    """The relevance of one document.
+
+    Attributes:
+        index: the document's position in the caller's list, from 0.
+        relevance_score: on the scale of the model's card; None after an error that `on_error` tolerates.
+    """
+
+    index: int
+    relevance_score: float | None
+
+
+def relevance_of(ranked: Ranked | Kept) -> Relevance:
+    """The relevance of a ranked document."""
+    return {"index": ranked.index, "relevance_score": None if isinstance(ranked, Kept) else ranked.score}
+
+
+def text_of(document: Any, fields: Sequence[str], separator: str, rank_fields: Sequence[str] | None) -> Any:
+    """The text to read of a document; what is neither a document nor a dictionary is returned as it is.
+
+    Args:
+        document: a document, or a dictionary, which is read as YAML.
+        fields: names of a document's metadata to put in front of its text.
+        separator: between these values, and before the text.
+        rank_fields: keys of a dictionary to read; None for all.
+    """
+    if isinstance(document, Document):
+        return text_with_metadata(document.page_content, document.metadata, fields, separator)
+    if isinstance(document, dict):
+        read = document if rank_fields is None else {key: document[key] for key in rank_fields if key in document}
+        return yaml.safe_dump(plain(read, "the document"), sort_keys=False, allow_unicode=True)
+    return document
