@@ -10,6 +10,7 @@ import torch
 
 from onelogit import DEMO_MODEL, InputError, ModelSpec, RemoteReranker, Reranker, open_reranker
 from onelogit.option_values import dtype_name, flag, real_number, whole_number
+from onelogit.verification.original import OriginalModel
 from support.adapters import ADAPTERS, Adapter, renamed
 
 QUERY = "What is the capital of China?"
@@ -111,6 +112,12 @@ def test_a_private_reranker_reads_the_same_texts():
             assert other.max_tokens == 200
 
 
+def test_verification_reads_the_same_texts():
+    options = OriginalModel.find(DEMO_MODEL, {"dtype": "bf16", "max_tokens": "300"}).options  # type: ignore[typeddict-item]
+
+    assert options == {"dtype": "bfloat16", "max_tokens": 300}
+
+
 def test_an_adapter_reads_texts_in_its_own_parameters(framework: Adapter):
     written = {"model": Path(DEMO_MODEL), "top_n": "2", "score_threshold": "1e-9", "dtype": "fp32", "max_tokens": "300"}
     meant = {"model": DEMO_MODEL, "top_n": 2, "score_threshold": 1e-9, "dtype": "float32", "max_tokens": 300}
@@ -163,6 +170,7 @@ def test_a_text_of_another_meaning_is_refused_by_a_sentence(options: dict[str, A
     [
         ({"timeout_s": "soon"}, "timeout_s must be"),
         ({"attempts": "1.5"}, "attempts must be"),
+        ({"headers": "X-Route: gpu"}, "headers must be a dictionary of names and values, not a str"),
         ({"raw_logits": "0"}, "raw_"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from haystack import Document, Pipeline
 from haystack.components.joiners import DocumentJoiner
+from haystack.components.rankers import MetaFieldRanker
 from haystack.core.errors import DeserializationError
 from haystack.utils import ComponentDevice, Secret
 
@@ -220,3 +221,17 @@ def test_a_document_without_content_counts_as_empty():
     ranked = OnelogitRanker(DEMO_MODEL).run(QUERY, [Document(content=None, id="none"), DOCUMENTS[2]])["documents"]
 
     assert [document.id for document in ranked] == ["beijing", "none"]
+
+
+def test_a_meta_field_ranker_counts_sigmoids_and_no_logits():
+    documents = [replace(document, meta={"year": 2000 + n}) for n, document in enumerate(DOCUMENTS)]
+    by_year = MetaFieldRanker("year", weight=0.5, ranking_mode="linear_score")
+    scores = {}
+    for scale in (True, False):
+        reranked = OnelogitRanker(DEMO_MODEL, scale_score=scale).run(QUERY, documents)["documents"]
+        merged = {each.id: each.score for each in by_year.run(documents=reranked)["documents"]}
+        scores[scale] = [(merged[each.id], each.score) for each in reranked]
+
+    assert all(merged is not None and merged > score / 2 for merged, score in scores[True])
+    assert any(not 0 <= score <= 1 for _, score in scores[False])
+    assert all(merged <= 0.5 for merged, score in scores[False] if not 0 <= score <= 1)

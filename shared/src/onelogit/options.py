@@ -220,6 +220,8 @@ def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> 
             raise InputError(f"{name} must be a string, not {text!r}; put it in quotes")
         if isinstance(text, str) and not text.strip():
             raise InputError(f"{name} is empty ({text!r}); leave it out, or set it to None")
+    if not isinstance(options.get("headers") or {}, Mapping):
+        raise InputError(f"headers must be a dictionary of names and values, not a {type(options['headers']).__name__}")
     config = options.get("quantization_config")
     if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         found = type(config).__name__

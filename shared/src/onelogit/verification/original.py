@@ -83,6 +83,7 @@ class OriginalModel:
             RecipeError: no recipe is known for it.
         """
         found = resolve_model(ModelSpec(model, options=options))
+        options = found.spec.load_options
         tokenizer: Any = AutoTokenizer.from_pretrained(
             found.folder, trust_remote_code=options.get("trust_remote_code", False)
         )
