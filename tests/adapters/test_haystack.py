@@ -3,9 +3,10 @@
 import asyncio
 import inspect
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from haystack import Document, Pipeline
+from haystack import Document, Pipeline, component
 from haystack.components.joiners import DocumentJoiner
 from haystack.components.rankers import MetaFieldRanker
 from haystack.core.errors import DeserializationError
@@ -235,3 +236,18 @@ def test_a_meta_field_ranker_counts_sigmoids_and_no_logits():
     assert all(merged is not None and merged > score / 2 for merged, score in scores[True])
     assert any(not 0 <= score <= 1 for _, score in scores[False])
     assert all(merged <= 0.5 for merged, score in scores[False] if not 0 <= score <= 1)
+
+
+def test_a_subclass_may_have_arguments_of_its_own():
+    @component
+    class Titled(OnelogitRanker):
+        def __init__(self, model: str, title: str, **further: Any) -> None:
+            super().__init__(model, **further)
+            self.title = title
+
+    titled = Titled(DEMO_MODEL, title="a title", top_k=1, max_tokens=300)
+
+    assert (titled.title, titled.max_tokens) == ("a title", 300)
+    assert ids({"ranker": titled.run(QUERY, DOCUMENTS)}) == ["beijing"]
+    with pytest.raises(InputError, match="top_n is top_k here"):
+        Titled(DEMO_MODEL, title="a title", top_n=1)

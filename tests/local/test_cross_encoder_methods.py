@@ -109,6 +109,8 @@ def test_a_ranked_document_is_still_a_ranked(reranker: Reranker):
     index, logit, score = hit = ranking[0]
     assert (hit["index"], hit["logit"], hit["score"]) == (hit[0], hit[1], hit[2]) == (index, logit, score)
     assert hit[:2] == (index, logit)
+    assert hit._replace(score=0.5) == (index, logit, 0.5)
+    assert hit._replace(score=0.5).text == hit.text
     for copied in (pickle.loads(pickle.dumps(hit)), copy.deepcopy(hit)):
         assert (copied, copied.text) == (hit, hit.text)
     assert repr(hit).endswith(f", text={hit.text!r})")

@@ -10,7 +10,10 @@ from types import MappingProxyType
 from onelogit.errors import InputError
 
 _MEANT = {
-    "activation": ("activation_fn", "activation_function", "default_activation_function", "normalize", "raw_scores"),
+    "activation": (
+        *("activation_fn", "activation_fct", "activation_function", "default_activation_function", "normalize"),
+        "raw_scores",
+    ),
     "api_key": ("cohere_api_key", "jina_api_key", "voyage_api_key", "nvidia_api_key", "openai_api_key"),
     "attempts": ("max_retries", "retries", "num_retries"),
     "attn_implementation": ("attention_implementation", "attn_impl"),

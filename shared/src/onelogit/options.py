@@ -164,7 +164,7 @@ _VALUES: dict[object, Callable[[object], object]] = {
     str | bool | None: flag,
 }
 _TEXTS = ("revision", "served_name", "attn_implementation")
-_ARGUMENTS = {"{name} is an argument of rank": ("top_n", "score_threshold", "progress")}
+_ARGUMENTS = {"{name} is an argument of rank, and a parameter of adapters": ("top_n", "score_threshold", "progress")}
 
 
 def is_url(name: object) -> bool:

@@ -53,6 +53,9 @@ class RankedDocument(Ranked):
         document.text = text
         return document
 
+    def _replace(self, **changes: Any) -> Self:
+        return self.of(super()._replace(**changes), self.text)
+
     def _names(self) -> tuple[str, ...]:
         return (*self._fields, "text")
 

@@ -46,7 +46,8 @@ class OnelogitRanker(ModelFields):
 
     def __new__(cls, *_: Any, **arguments: Any) -> Self:
         """Refuse unknown arguments by what is meant, before Python does."""
-        check_names(arguments, _ARGUMENTS)
+        if cls is OnelogitRanker:  # a subclass may have arguments of its own
+            check_names(arguments, _ARGUMENTS)
         return object.__new__(cls)
 
     def __init__(
