@@ -242,7 +242,7 @@ def test_a_subclass_may_have_arguments_of_its_own():
     @component
     class Titled(OnelogitRanker):
         def __init__(self, model: str, title: str, **further: Any) -> None:
-            super().__init__(model, **further)
+            OnelogitRanker.__init__(self, model, **further)  # `component` replaces the class of super()
             self.title = title
 
     titled = Titled(DEMO_MODEL, title="a title", top_k=1, max_tokens=300)
