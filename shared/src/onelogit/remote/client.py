@@ -136,9 +136,9 @@ class Client:
             ServerError: a request fails, its response cannot be used, or together they take longer than the limit.
         """
 
-        async def send(request: ScoreRequest) -> list[float]:
+        async def send(request: ScoreRequest, failures: list[str]) -> list[float]:
             hint_of = partial(hint_for, protocol=protocol, request=request, length_hint=self._length_hint)
-            response = await self._send_with_retries("POST", protocol.path, protocol.body(request), hint_of)
+            response = await self._send_with_retries("POST", protocol.path, failures, protocol.body(request), hint_of)
             try:
                 numbers = protocol.checked_numbers(response, request.count)
             except UnknownFormError as error:
@@ -149,8 +149,8 @@ class Client:
             return numbers
 
         try:
-            async with self._deadline(protocol.path), asyncio.TaskGroup() as group:
-                tasks = [group.create_task(send(request)) for request in requests]
+            async with self._deadline(protocol.path) as failures, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(send(request, failures)) for request in requests]
         except BaseExceptionGroup as errors:
             raise _first_error(errors) from None
         return [number for task in tasks for number in task.result()]
@@ -158,8 +158,8 @@ class Client:
     async def list_models(self) -> list[str]:
         """The names in the server's list of models; empty if it has no such list. Raises as `scores`."""
         try:
-            async with self._deadline("/v1/models"):
-                models = await self._send_with_retries("GET", "/v1/models")
+            async with self._deadline("/v1/models") as failures:
+                models = await self._send_with_retries("GET", "/v1/models", failures)
                 return list(dict.fromkeys(str(each["id"]) for each in models["data"]))
         except RetryableError:
             raise
@@ -175,19 +175,24 @@ class Client:
             thread.close()
 
     @asynccontextmanager
-    async def _deadline(self, path: str) -> AsyncIterator[None]:
+    async def _deadline(self, path: str) -> AsyncIterator[list[str]]:
+        failures: list[str] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                yield
+                yield failures
         except TimeoutError:
-            raise RetryableError(f"{self.url}{path} took longer than timeout_s={self._timeout_s:g}") from None
+            last = f"; the last attempt failed: {failures[-1]}" if failures else ""
+            raise RetryableError(f"{self.url}{path} took longer than timeout_s={self._timeout_s:g}{last}") from None
 
-    async def _send_with_retries(self, method: str, path: str, body: object = None, hint_of: HintOf = no_hint) -> Any:
+    async def _send_with_retries(
+        self, method: str, path: str, failures: list[str], body: object = None, hint_of: HintOf = no_hint
+    ) -> Any:
         thread = self._loop_thread()
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
             wait=_wait_s,
             retry=retry_if_exception_type(RetryableError),
+            before_sleep=lambda state: failures.append(str(state.outcome and state.outcome.exception())),
             reraise=True,
         )
         try:
