@@ -30,6 +30,11 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]):
         (("rang",), "invalid choice: 'rang'"),
         (("rank", QUERY, "a", "--topn", "2"), "unknown arguments: --topn 2; see onelogit rank --help"),
         (("rank", QUERY, "a", "--top", "2"), "unknown arguments: --top 2; see onelogit rank --help"),
+        (
+            ("rank", QUERY, "a", "--top-k", "2", "--max-length=9"),
+            "unknown arguments: --top-k 2 --max-length=9 (--top-k is --top-n here, --max-length is --max-tokens here); "
+            "see onelogit rank --help",
+        ),
         (("recipes", "a", "b"), "unknown arguments: b; see onelogit recipes --help"),
         (("bench",), "the following arguments are required: model; see onelogit bench --help"),
         (("bench", "m", "--seconds", "x"), "argument --seconds: invalid float value: 'x'; see onelogit bench --help"),

@@ -101,6 +101,12 @@ def unknown_option(
     return InputError(f"{start}{close}; the options are {', '.join(known)}")
 
 
+def meant_option(name: str, known: Collection[str]) -> str | None:
+    """The known option that another library calls by this name; None if there is none."""
+    meant = _known_name(_MEANINGS.get(name.lower(), name), known)
+    return meant if meant in known and meant != name else None
+
+
 def _known_name(meant: str, known: Collection[str]) -> str:
     """The name of the meant option where it has another name, as top_n has in Haystack."""
     names = (meant, *_FRAMEWORK_NAMES.get(meant, ()))

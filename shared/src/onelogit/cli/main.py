@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -14,6 +15,7 @@ from onelogit import __version__
 from onelogit.cli.number_lists import joined_lists
 from onelogit.cli.output import say
 from onelogit.errors import InputError, OnelogitError
+from onelogit.option_names import meant_option
 
 _EXAMPLES = "examples:"
 _COMMANDS = ("rank", "recipes", "prompt", "convert", "verify", "bench", "evaluate", "bulk")  # modules of this package
@@ -84,10 +86,18 @@ def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """
     options, rest = _parser().parse_known_args(joined_lists(arguments, "-k"))
     if rest and (not hasattr(options, "document") or any(each.startswith("-") for each in rest)):
-        options.parser.error(f"unknown arguments: {' '.join(rest)}")
+        options.parser.error(f"unknown arguments: {' '.join(rest)}{_meant_flags(rest, options.parser)}")
     if rest:
         options.document += rest
     return options
+
+
+def _meant_flags(rest: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    known = {flag[2:].replace("-", "_") for flag in re.findall(r"--[\w-]+", parser.format_usage())}
+    given = [each.partition("=")[0] for each in rest if each.startswith("--")]
+    meant = {flag: meant_option(flag[2:].replace("-", "_"), known) for flag in given}
+    hints = [f"{flag} is --{name.replace('_', '-')} here" for flag, name in meant.items() if name is not None]
+    return f" ({', '.join(hints)})" if hints else ""
 
 
 def _parser() -> _Parser:
