@@ -57,6 +57,8 @@ def test_notes_report_noise_and_missing_percentiles():
         replace(case, targets=tuple(replace(each, is_noisy=True) for each in case.targets)) for case in result().cases
     ]
     assert "2, 5 candidates vary too much" in " ".join(notes_of(result(cases=tuple(cases))))
+    one = replace(cases[0], candidates=1)
+    assert "calls with 1 candidate vary too much" in " ".join(notes_of(result(cases=(one,))))
 
 
 def test_the_load_is_per_core(monkeypatch: pytest.MonkeyPatch):

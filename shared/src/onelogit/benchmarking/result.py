@@ -101,8 +101,9 @@ def _notes_of_noise(result: Result) -> list[str]:
     noisy = [case for case in result.cases if any(each.is_noisy for each in case.targets)]
     if noisy:
         named = ", ".join(f"{candidates:,}" for candidates in sorted({case.candidates for case in noisy}))
+        noun = "candidate" if named == "1" else "candidates"
         notes.append(
-            f"The times of calls with {named} candidates vary too much, because the machine was busy with something "
+            f"The times of calls with {named} {noun} vary too much, because the machine was busy with something "
             "else; run the benchmark again."
         )
     if any(each.is_noisy is None for case in result.cases for each in case.targets):
