@@ -175,7 +175,9 @@ def test_a_local_folder_called_like_a_hub_id_is_a_folder(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("template", [None, CHATML], ids=["none", "a language model's"])
-@pytest.mark.parametrize("name", ["reranker-prod-v3", "model", "checkpoint-1000"])
+@pytest.mark.parametrize(
+    "name", ["reranker-prod-v3", "model", "checkpoint-1000", "Qwen3-Reranker-0.6B-seq-cls", "zerank-2-mine"]
+)
 def test_a_decoder_with_its_own_head_and_no_prompt_is_refused(name: str, template: str | None):
     files = {} if template is None else {"chat_template.jinja": template}
 

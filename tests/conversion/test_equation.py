@@ -109,11 +109,11 @@ def test_the_classifier_is_a_class_of_transformers_and_gives_the_logit_by_itself
 def test_a_native_head_is_kept(checkpoint: Callable[..., Tiny], tmp_path):
     tiny = checkpoint("Qwen3-Reranker-origin")
     converted = Reranker.load(tiny.folder)
-    folder = tmp_path / "Qwen3-Reranker-tiny-seq-cls"
+    folder = tmp_path / "tiny-seq-cls"
     converted.classifier.save_pretrained(folder)
     tiny.tokenizer.save_pretrained(folder)
 
-    native = Reranker.load(folder)
+    native = Reranker.load(folder, recipe="qwen3-reranker")
 
     assert native.recipe.read_out is None
     assert native.logits(QUERY, DOCUMENTS) == converted.logits(QUERY, DOCUMENTS)

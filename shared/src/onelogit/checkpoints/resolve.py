@@ -185,8 +185,9 @@ def _from_name(
     model: str, texts: SmallFiles, metadata: RerankerMetadata | None, by_name: KnownFamily | None
 ) -> ResolvedRecipe:
     _refuse_name(model)
-    if by_name is None:
-        raise RecipeError(_unknown_message(texts, metadata))
+    has_head_without_prompt = metadata is not None and metadata.read_out is None
+    if by_name is None or has_head_without_prompt:
+        raise RecipeError(_unknown_message(texts, metadata, by_name))
     family = by_name.recipe.family
     _warn_once(
         f"{model!r} is used as a model of the family {family} because of its name; nothing in its files says so. If it "
@@ -276,14 +277,15 @@ def _refuse_name(model: str) -> None:
         raise UnsupportedModelError(reason)
 
 
-def _unknown_message(texts: SmallFiles, metadata: RerankerMetadata | None) -> str:
+def _unknown_message(texts: SmallFiles, metadata: RerankerMetadata | None, by_name: KnownFamily | None) -> str:
     architecture = read_architecture(texts) or "model"
     if metadata is not None and metadata.read_out is not None:
         return f"{metadata.files}, but no chat template; pass recipe=Recipe(...)"
     if metadata is not None:
+        family = "qwen3-reranker" if by_name is None else by_name.recipe.family
         return (
             f"it is a decoder with its own head ({architecture}), but no file declares the prompt that it was trained "
-            "with. Pass the family of its base model, such as recipe='qwen3-reranker'; or recipe=Recipe(family=..., "
+            f"with. Pass the family of its base model, such as recipe={family!r}; or recipe=Recipe(family=..., "
             "chat_template=..., read_out=None, source=...) with that prompt, or with chat_template=None if it was "
             "trained on bare pairs of query and document (for a command: --recipe or --chat-template)"
         )
