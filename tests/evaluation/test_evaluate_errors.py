@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from onelogit import DEMO_MODEL
+from onelogit.cli.main import main
 from support.evaluate_command import evaluated, failure, lines_of, means
 from support.evaluation_data import list_row, write_lines, write_run
 
@@ -89,6 +90,13 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
     assert results["entries"][2]["means"]["MAP"]["interval_95"] is None  # type: ignore[index]
     assert "A single query has no confidence interval" in capsys.readouterr().out
     assert Path("p.svg").read_text("utf-8").startswith("<?xml")
+
+
+def test_a_table_is_refused_by_its_kind_not_by_its_first_line(tmp_path, capsys):
+    table = write_lines(tmp_path / "x.csv", ["query,document"])
+
+    assert main(["evaluate", DEMO_MODEL, "--data", str(table)]) == 2
+    assert "x.csv is a table; save its queries as JSONL, or as a folder in BEIR format" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def _read_dataset(spec: EvaluationSpec, bad_lines: BadLines) -> Dataset:
         return read_beir(spec.data, bad_lines, split=spec.split, changed=spec.changed_qrels, run=spec.run)
     if not spec.data.exists():
         raise InputError(f"{spec.data} does not exist; name a folder in BEIR format, or a JSONL file")
+    if spec.data.suffix.lower() in (".csv", ".tsv", ".parquet", ".xlsx"):
+        raise InputError(f"{spec.data} is a table; save its queries as JSONL, or as a folder in BEIR format")
     for name, value in {"--split": spec.split, "--changed-qrels": spec.changed_qrels}.items():
         if value is not None:
             raise InputError(f"{name} needs a folder in BEIR format; {spec.data} is a file")
