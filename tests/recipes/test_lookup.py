@@ -1,6 +1,7 @@
 """A caller's recipe: by the name of a family, whole, or as a family's name and what differs."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -39,7 +40,16 @@ def test_the_fields_of_a_family_can_be_changed():
 
     assert recipe is not None
     assert recipe.default_instruction == "Find the clause."
-    assert recipe_fields(recipe) == recipe_fields(QWEN3) | {"default_instruction": "Find the clause."}
+    changed = recipe_fields(QWEN3) | {"default_instruction": "Find the clause."}
+    assert recipe_fields(recipe) == {name: value for name, value in changed.items() if name != "licence"}
+
+
+def test_a_fine_tune_inherits_a_licence_only_if_it_restricts_use():
+    ctxl = recipe_of("ctxl-rerank-v2")
+
+    assert recipe_of("qwen3-reranker") == replace(QWEN3, licence=None)
+    assert ctxl is not None
+    assert ctxl.licence == family_recipe("ctxl-rerank-v2").licence is not None
 
 
 @pytest.mark.parametrize("given", [None, QWEN3, Recipe(**WHOLE)])  # type: ignore[arg-type]

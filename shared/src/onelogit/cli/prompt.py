@@ -165,6 +165,7 @@ def _table_of(found: "NextTokens") -> FigureTable:
 def _doubt(recipe: Recipe, *, is_given: bool) -> str | None:
     """What an unlikely answer says about the prompt; None if it says nothing."""
     if recipe.read_out is None or recipe.read_out.false is not None:
-        return f"{DOUBTFUL_PROMPT}."
+        trained_otherwise = ", or it was trained only to order documents, as the demo model was"
+        return f"{DOUBTFUL_PROMPT}{'' if is_given else trained_otherwise}."
     # The only answer is one for relevant documents, or a token that a family's training uses for nothing but the score.
     return f"{DOUBTFUL_PROMPT}, unless the document is irrelevant." if is_given else None

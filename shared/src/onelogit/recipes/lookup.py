@@ -1,13 +1,13 @@
 """A caller's recipe in any form, such as the name of a family -> a Recipe."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.recipes.families import FAMILIES
-from onelogit.recipes.recipe import Recipe, recipe_fields, recipe_from
+from onelogit.recipes.recipe import Recipe, is_non_commercial, recipe_fields, recipe_from
 
 _REQUIRED = {field.name for field in fields(Recipe) if field.default is MISSING} - {"family"}
 
@@ -45,11 +45,16 @@ def recipe_of(given: object) -> Recipe | None:
     if given is None or isinstance(given, Recipe):
         return given
     if isinstance(given, str):
-        return family_recipe(given)
+        return _of_a_fine_tune(family_recipe(given))
     if not isinstance(given, Mapping):
         kind = type(given).__name__
         raise InputError(f"recipe must be a family's name, a Recipe, or its fields as a dictionary, not a {kind}")
     return recipe_from(_completed(given))
+
+
+def _of_a_fine_tune(recipe: Recipe) -> Recipe:
+    """The recipe without the licence of the family's own models, unless that restricts what is made from them."""
+    return recipe if is_non_commercial(recipe.licence) else replace(recipe, licence=None)
 
 
 def _completed(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,7 +64,7 @@ def _completed(given: Mapping[str, Any]) -> Mapping[str, Any]:
     if not missing or not isinstance(name, str):
         return given
     try:
-        return {**recipe_fields(family_recipe(name)), **given}
+        return {**recipe_fields(_of_a_fine_tune(family_recipe(name))), **given}
     except RecipeError as error:
         raise RecipeError(
             f"the recipe lacks {', '.join(sorted(missing))}, which only a recipe of a known family may omit: {error}"
