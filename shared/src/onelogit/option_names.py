@@ -1,4 +1,4 @@
-"""The name of an option that nobody has -> the error that says which option of onelogit is meant, and where it belongs.
+"""An unknown option -> an error that names the option of onelogit that is meant, and where it belongs.
 
 Loads no torch.
 """

@@ -1,6 +1,6 @@
-"""A value as environments, YAML and libraries write it -> the value that it means, or the same value.
+"""A value as environments, YAML and libraries write it, such as "512" or "bf16" -> the value that it means.
 
-What has no single meaning is unchanged, and refused by the check of its option. Loads no torch.
+A value without a single meaning is returned unchanged; the check of its option refuses it. Loads no torch.
 """
 
 import math
@@ -70,7 +70,7 @@ def checked_flag(name: str, value: object) -> bool | None:
 
 
 def _decimal(text: str) -> Decimal | None:
-    """The finite number that a text is, without its spaces; None if it is none."""
+    """The finite number that a text spells; None if it spells none."""
     try:
         number = Decimal(text.strip())
     except InvalidOperation:

@@ -36,7 +36,7 @@ _TRAINERS_FILES = {"training_args.bin", "optimizer.bin", "optimizer.pt", "schedu
 
 
 def why_no_folder(path: Path) -> str | None:
-    """What a path is that is no folder: a file, or a broken link; None if there is nothing."""
+    """What a path that is not a folder is instead: a file or a broken link; None if nothing is there."""
     if not path.is_file():
         return why_unreadable(path)
     suffix = path.suffix.lower()
@@ -102,7 +102,7 @@ def why_unreadable(file: Path) -> str | None:
     try:
         with file.open("rb") as stream:
             is_pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER
-    except (OSError, ValueError):  # whoever reads the file reports it
+    except (OSError, ValueError):  # reported where the file is read
         return None
     how = f"run `git lfs pull` in {file.parent}, or download the model again"
     return f"{file} is only a pointer of Git LFS; {how}" if is_pointer else None
