@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import XLMRobertaConfig
 
-from onelogit import DEMO_MODEL
+from onelogit import DEMO_MODEL, Reranker
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 from support.commands import failure, output
-from support.tiny import Tiny
+from support.tiny import Tiny, native_checkpoint, pair_tokenizer
 
 
 def test_families_are_listed_as_a_table_and_as_json(capsys: pytest.CaptureFixture[str]):
@@ -56,3 +57,22 @@ def test_the_recipe_of_a_model_in_the_table_is_shown_without_its_files(
     for model in (("zeroentropy/zerank-2", "--revision", "v9"), ("someone/zerank-2",)):
         assert "neither a local folder nor" in failure(capsys, "recipes", *model, *options)
     assert "there is no folder" in failure(capsys, "recipes", tmp_path / "zerank-2", *options)
+
+
+@pytest.mark.parametrize("limit", [500, 100_000])
+def test_the_limit_is_that_of_the_loaded_model(
+    limit: int, tmp_path: Path, checkpoint: Callable[..., Tiny], capsys: pytest.CaptureFixture[str]
+):
+    decoder = checkpoint("Qwen3-Reranker-tiny").folder
+    config = json.loads((decoder / "config.json").read_text())
+    (decoder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": limit}))
+    tokenizer = pair_tokenizer("<s>", "</s> </s>", "</s>")
+    encoder = native_checkpoint(
+        tmp_path / "encoder", XLMRobertaConfig, tokenizer, num_labels=1, max_position_embeddings=min(limit, 900)
+    )
+
+    for folder in (decoder, encoder, DEMO_MODEL):
+        shown = json.loads(output(capsys, "recipes", folder, "--json"))
+        with Reranker.load(folder) as reranker:
+            assert shown["max_tokens"] == reranker.max_tokens
+            assert shown["default_instruction"] == reranker.recipe.default_instruction

@@ -262,3 +262,17 @@ def _named_template(texts: SmallFiles, folder: str, tokenizer_settings: dict[str
     if isinstance(template, list):
         return {entry["name"]: entry["template"] for entry in template}.get("default" if name is None else name)
     return template if name is None else None
+
+
+def read_position_limit(texts: SmallFiles) -> int | None:
+    """The number of tokens that the model has positions for, as its config.json says; None if it does not.
+
+    RoBERTa and similar models number positions from the one after the padding index.
+    """
+    config = parse_json(texts, "config.json")
+    config = {**(config.get("text_config") or {}), **config}
+    limit = config.get("max_position_embeddings")
+    if not isinstance(limit, int):
+        return None
+    is_numbered_from_padding = config.get("model_type") in ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")
+    return limit - (config.get("pad_token_id") or 0) - 1 if is_numbered_from_padding else limit

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onelogit.checkpoints.load_encoder import load_encoder
-from onelogit.checkpoints.metadata import parse_json
+from onelogit.checkpoints.metadata import read_position_limit
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.cli.model_options import add_json_option, add_model_options, model_spec
 from onelogit.cli.output import mention_demo, print_json, printable, printable_lines
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.weights:
         prompt, next_tokens = _with_weights(found, query, document)
     else:
-        encoder = load_encoder(found, _position_limit(found)).encoder
+        encoder = load_encoder(found, read_position_limit(found.texts)).encoder
         prompt, next_tokens = encoder.describe(query, document, encoder.instruction), None
     if options.json:
         named = {"model": found.name, "family": found.recipe.family, "because": found.because}
@@ -89,13 +89,6 @@ def _with_weights(found: ResolvedModel, query: str, document: str) -> "tuple[Pro
     with reranker:
         prompt = reranker.prompt(query, document)
         return prompt, reranker.next_tokens(query, document, count=_NEXT_TOKENS) if prompt.answers else None
-
-
-def _position_limit(found: ResolvedModel) -> int | None:
-    """The number of tokens that the model has positions for, as its config.json says."""
-    config = parse_json(found.texts, "config.json")
-    limit = {**(config.get("text_config") or {}), **config}.get("max_position_embeddings")
-    return limit if type(limit) is int else None
 
 
 def _shown(prompt: Prompt, out: Console) -> Text:

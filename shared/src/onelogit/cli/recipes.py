@@ -2,13 +2,14 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.table import Table
 from rich.text import Text
 
 from onelogit.checkpoints.known_family import family_of_id
 from onelogit.checkpoints.load_encoder import read_tokenizer
+from onelogit.checkpoints.metadata import read_position_limit
 from onelogit.checkpoints.resolve import ResolvedModel, ResolvedRecipe, resolve_model
 from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
 from onelogit.cli.output import print_json
@@ -17,6 +18,7 @@ from onelogit.io.tables import FigureTable, console
 from onelogit.model_spec import ModelSpec
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe
+from onelogit.validation import checked_max_tokens
 
 SUMMARY = "list the known model families, or show which recipe a model would get and why"
 EXAMPLES = (
@@ -49,13 +51,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _find_recipe(spec: ModelSpec) -> tuple[ResolvedRecipe, dict[int, str]]:
-    """The recipe of a model, or the table's if the model's files cannot be had, but its id is in the table.
+    """The recipe of a model, with the limit that it has once it is loaded.
 
-    Also the texts of its answer tokens, by id, if the tokenizer is known.
+    If the files cannot be read, and the id is in the table, the table's recipe. Also the texts of the answer tokens, by
+    id, if the tokenizer is known.
     """
     try:
         found = resolve_model(spec)
-        return ResolvedRecipe(found.recipe, found.because), _token_texts(found)
+        max_tokens = checked_max_tokens(None, found.recipe, read_position_limit(found.texts))
+        return ResolvedRecipe(replace(found.recipe, max_tokens=max_tokens), found.because), _token_texts(found)
     except CheckpointError as error:
         known = None if "revision" in spec.options else family_of_id(str(spec.model))
         if known is None:
