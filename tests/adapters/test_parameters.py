@@ -17,12 +17,18 @@ from llama_index.postprocessor.onelogit_rerank import OnelogitRerank as LlamaInd
 from onelogit import DEMO_MODEL, InputError, OpenOptions, Reranker, open_reranker
 from onelogit.adapters import ModelFields, ModelParameters
 from onelogit.recipes.families import FAMILIES
-from onelogit.recipes.recipe import recipe_fields
+from onelogit.recipes.recipe import ReadOut, Recipe, recipe_fields
 from support.adapters import ADAPTERS, Adapter
 
 QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No."]
 NAMES = [*ModelParameters.__annotations__]
+OWN = Recipe(
+    family="mine",
+    chat_template="{{ messages[-2].content }} {{ messages[-1].content }}",
+    read_out=ReadOut(true="yes", false="no"),
+    source="this test",
+)
 GIVEN: list[dict[str, Any]] = [
     {"max_tokens": 300},
     {"max_tokens": "3e2", "long_documents": "chunk_max"},
@@ -30,6 +36,8 @@ GIVEN: list[dict[str, Any]] = [
     {"trust_remote_code": True},
     {"recipe": "qwen3-reranker"},
     {"recipe": FAMILIES[0]},
+    {"recipe": OWN},
+    {"recipe": recipe_fields(OWN)},
     {"recipe": {"family": "qwen3-reranker", "default_instruction": "Find lies."}},
     {"revision": "main"},
 ]

@@ -137,7 +137,7 @@ def test_a_table_is_refused_by_its_kind_not_by_its_first_line(tmp_path, capsys):
         (["--data", "data", "--template", "server"], "'template' is not an option of a local model"),
         (["http://127.0.0.1:1", "--data", "data"], "pass the model's hub id or folder as model"),
         (
-            ["http://127.0.0.1:1", "--data", "data", "--chat-template", "data/corpus.jsonl"],
+            ["http://127.0.0.1:1", "--data", "data", "--chat-template", f"{DEMO_MODEL}/chat_template.jinja"],
             "--chat-template needs prompts that the client writes; name the model as well",
         ),
     ],

@@ -84,7 +84,7 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: Any, monkeypatc
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ([("A", SECRET)], "headers must be a dictionary of strings, not a list"),
+        ([("A", SECRET)], "headers must be a dictionary of names and values, not a list"),
         ({"A:": SECRET}, "'A:' is not a valid header name"),
         ({1: SECRET}, "1 is not a valid header name"),
         ({"A": SECRET + "\r\nB: c"}, "the header A must be a string of printable ASCII"),

@@ -41,6 +41,7 @@ def exported(tiny_qwen: Tiny, tmp_path: Path) -> Path:
     folder = tmp_path / "Qwen3-Reranker-exported"
     Reranker.load(tiny_qwen.folder).classifier.save_pretrained(folder)
     tiny_qwen.tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nbase_model: Qwen/Qwen3-Reranker-0.6B\n---\n")  # names the prompt
     return folder
 
 

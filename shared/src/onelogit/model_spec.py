@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Self, cast, get_args
 from urllib.parse import unquote
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, RecipeError
 from onelogit.options import (
     DEFAULT_PROTOCOL,
     LoadOptions,
@@ -25,6 +25,8 @@ from onelogit.options import (
     plain_options,
     without_secrets,
 )
+from onelogit.recipes.lookup import recipe_of
+from onelogit.recipes.recipe import recipe_fields
 from onelogit.validation import checked_choice, checked_path
 
 _MODEL_PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
@@ -157,6 +159,9 @@ class ModelSpec:
 
     def _key_without(self, *names: str) -> tuple[object, ...]:
         plain = plain_options(cast("OpenOptions", self.options))
+        with suppress(RecipeError, InputError):  # raised when the model is opened
+            if (recipe := recipe_of(plain.get("recipe"))) is not None:
+                plain = {**plain, "recipe": recipe_fields(recipe)}
         # `is not False`, because 0 == False, but 0 is a wrong value that must be reported.
         given = {
             name: value

@@ -27,6 +27,7 @@ from onelogit.adapters import (
     checked_top_n,
     document_list,
     fields_of,
+    keep_recipe_plain,
     plain,
     plain_options,
     rank_options,
@@ -201,6 +202,7 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        keep_recipe_plain(self)
         self._spec()
         self._request([], {"query": "", "documents": []})
         return self

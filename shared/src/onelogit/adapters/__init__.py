@@ -4,9 +4,9 @@ An adapter only translates: a framework's documents to strings, a call of `Reran
 documents. It never scores, sorts or batches, and never imports torch. To write one:
 
 1. Give the adapter the fields `model`, `options`, `device`, `dtype`, `url` and `protocol`, those of `ModelParameters`
-   (a pydantic model inherits `ModelFields`), and in `_handle` a `RerankerHandle`. Pass the constructor's arguments
-   through `adapter_fields`, `options` through `plain_options` and other fields through `plain`, so that every value
-   can be dumped. Keep `token` and `api_key` out of dumps.
+   (a pydantic model inherits `ModelFields`, and calls `keep_recipe_plain` once it is validated), and in `_handle` a
+   `RerankerHandle`. Pass the constructor's arguments through `adapter_fields`, `options` through `plain_options` and
+   other fields through `plain`, so that every value can be dumped. Keep `token` and `api_key` out of dumps.
 2. Write `_spec(self)` as `self._handle.spec(self, token=..., api_key=...)`, and call it once in the constructor: that
    checks the options. Later calls reuse the spec until a field changes.
 3. In each call, create a `RankRequest` (`rank_options` merges the options of the call with the adapter's own,
@@ -28,6 +28,7 @@ from onelogit.adapters.parameters import (
     adapter_options,
     check_names,
     fields_of,
+    keep_recipe_plain,
 )
 from onelogit.adapters.plain import MetadataDict, plain, plain_options
 from onelogit.adapters.request import (
@@ -64,6 +65,7 @@ __all__ = [
     "checked_top_n",
     "document_list",
     "fields_of",
+    "keep_recipe_plain",
     "plain",
     "plain_options",
     "rank_options",

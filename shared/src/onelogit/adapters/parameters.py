@@ -13,7 +13,7 @@ from onelogit.adapters.plain import plain_options
 from onelogit.errors import InputError
 from onelogit.option_names import unknown_option
 from onelogit.options import LongDocuments, OpenOptions, is_secret_header, is_url, without_secrets
-from onelogit.recipes.recipe import Recipe
+from onelogit.recipes.recipe import Recipe, recipe_fields
 from onelogit.registry import AnyReranker
 
 
@@ -61,6 +61,14 @@ class ModelFields(_Fields):
 
 PARAMETERS = ("device", "dtype", "url", "protocol", *ModelParameters.__annotations__)
 """The options that are parameters of every adapter, except secrets."""
+
+
+def keep_recipe_plain(adapter: Any) -> None:
+    """Turn a Recipe in a pydantic model's fields, which makes one of a dictionary, into plain data that it can dump."""
+    if isinstance(adapter.recipe, Recipe):
+        adapter.recipe = recipe_fields(adapter.recipe)
+    if isinstance(adapter.options.get("recipe"), Recipe):
+        adapter.options = plain_options(adapter.options)
 
 
 def adapter_fields(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:

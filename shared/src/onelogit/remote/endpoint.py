@@ -113,8 +113,6 @@ def checked_endpoint(url: str, api_key: str | None, headers: Mapping[str, str] |
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(headers, Mapping):
-        raise InputError(f"headers must be a dictionary of strings, not a {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise InputError(f"{name!r} is not a valid header name")

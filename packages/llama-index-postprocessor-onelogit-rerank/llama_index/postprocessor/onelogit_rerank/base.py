@@ -30,6 +30,7 @@ from onelogit.adapters import (
     checked_top_n,
     document_list,
     fields_of,
+    keep_recipe_plain,
     plain,
     plain_options,
     rank_options,
@@ -183,6 +184,7 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        keep_recipe_plain(self)
         self._spec()
         self._request([], None)
         return self
