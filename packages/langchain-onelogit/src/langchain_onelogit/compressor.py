@@ -202,7 +202,8 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        keep_recipe_plain(self)
+        if self.recipe is not None or "recipe" in self.options:  # each call checks the compressor again
+            keep_recipe_plain(self)
         self._spec()
         self._request([], {"query": "", "documents": []})
         return self
