@@ -8,7 +8,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.load.serializable import Serializable
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Unpack
 
 from langchain_onelogit.relevance import Relevance, relevance_of, text_of
@@ -202,8 +202,7 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.recipe is not None or "recipe" in self.options:  # each call checks the compressor again
-            keep_recipe_plain(self)
+        keep_recipe_plain(self)
         self._spec()
         self._request([], {"query": "", "documents": []})
         return self
@@ -261,7 +260,7 @@ class RerankRunnable(RunnableSerializable[RerankInput, list[Document]]):
 
     model_config = ConfigDict(extra="forbid")
 
-    rerank: OnelogitRerank
+    rerank: InstanceOf[OnelogitRerank]  # which is not validated again in each call
     name: str | None = "OnelogitRerank"
 
     @classmethod
