@@ -9,8 +9,8 @@ import pytest
 from transformers import BertConfig, Qwen3Config
 
 from onelogit import Recipe, RecipeError, Reranker
-from onelogit.checkpoints import resolve
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints import recipe_choice
+from onelogit.checkpoints.recipe_choice import resolve_recipe
 from onelogit.cli.main import main
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_1_TEMPLATE
@@ -33,7 +33,7 @@ LEGAL = QWEN3_TEMPLATE.replace("a web search query, retrieve relevant passages",
 
 @pytest.fixture(autouse=True)
 def _forget_warnings():
-    resolve._warn_once.cache_clear()
+    recipe_choice._warn_once.cache_clear()
 
 
 def declared_files(recipe: Recipe, tokenizer: object) -> dict[str, object]:

@@ -10,7 +10,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.metadata import read_licence
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.recipe_choice import resolve_recipe
 from onelogit.prompts.layout import fill
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import QWEN3_INSTRUCTION, QWEN3_TEMPLATE

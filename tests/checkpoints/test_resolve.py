@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder
 from transformers import BertConfig, ModernBertConfig, Qwen3Config, XLMRobertaConfig
 
 from onelogit import CheckpointError, InputError, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.recipe_choice import resolve_recipe
 from onelogit.prompts.layout import fill
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.templates import MXBAI_TEMPLATE, QWEN3_TEMPLATE

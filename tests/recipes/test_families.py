@@ -8,7 +8,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import FAMILIES, Recipe, RecipeError, recipe_fields, recipe_from
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.recipe_choice import resolve_recipe
 from support.reference import prompt_text
 
 QUERY = "What is the capital of China?"

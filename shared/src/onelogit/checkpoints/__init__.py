@@ -2,5 +2,6 @@
 
 device, tensor_names -> head_weights -> weights;  labels, vocabulary (checks of the loader)
 odd_paths -> hub;  metadata, module_chain -> declaration, known_family
-hub, declaration, known_family -> resolve -> load_encoder, fingerprint (both without weights), loader (with weights)
+declaration, known_family -> refusals -> recipe_choice
+hub, recipe_choice -> resolve -> load_encoder, fingerprint (both without weights), loader (with weights)
 """

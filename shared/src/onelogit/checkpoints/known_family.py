@@ -13,7 +13,7 @@ from typing import NamedTuple
 from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_json, read_model_card
 from onelogit.errors import RecipeError
 from onelogit.prompts.template import compile_prompt
-from onelogit.recipes.families import FAMILIES, UNSUPPORTED
+from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial
 from onelogit.validation import checked_path
 
@@ -103,12 +103,6 @@ def _agree(known: ReadOut | None, declared: ReadOut | None) -> bool:
         return True
     are_ids = isinstance(known.true, int) and isinstance(declared.true, int)
     return (known.false is None) == (declared.false is None) and (not are_ids or known.true == declared.true)
-
-
-def why_unsupported(description: str) -> str | None:
-    """Why a model cannot be converted, if its "architecture " or " name" is that of an unsupported one; or None."""
-    reasons = (why for pattern, why in UNSUPPORTED.items() if re.search(pattern, description, re.IGNORECASE))
-    return next(reasons, None)
 
 
 def writes_prompt_of(recipe: Recipe, template: str | None) -> bool:

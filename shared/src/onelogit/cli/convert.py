@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from huggingface_hub import HfApi
 
 from onelogit.checkpoints.hub import find_folder, read_texts
-from onelogit.checkpoints.resolve import resolve_recipe
+from onelogit.checkpoints.recipe_choice import resolve_recipe
 from onelogit.cli.model_options import (
     add_json_option,
     add_model_options,

@@ -10,7 +10,8 @@ from rich.text import Text
 from onelogit.checkpoints.known_family import family_of_id
 from onelogit.checkpoints.load_encoder import read_tokenizer
 from onelogit.checkpoints.metadata import read_position_limit
-from onelogit.checkpoints.resolve import ResolvedModel, ResolvedRecipe, resolve_model
+from onelogit.checkpoints.recipe_choice import ResolvedRecipe
+from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
 from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
 from onelogit.cli.output import print_json
 from onelogit.errors import CheckpointError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from onelogit.base_reranker import PairLogits, Pairs
 from onelogit.checkpoints.load_encoder import load_encoder, writes_prompts
-from onelogit.checkpoints.resolve import known_recipe, resolve_model
+from onelogit.checkpoints.recipe_choice import known_recipe
+from onelogit.checkpoints.resolve import resolve_model
 from onelogit.errors import CheckpointError, InputError, RecipeError, ServerError
 from onelogit.export import probe
 from onelogit.io.progress import RowProgress
