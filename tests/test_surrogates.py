@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from onelogit import InputError, RemoteReranker, Reranker
 from onelogit.cli.main import main
-from onelogit.evaluation.data.jsonl import read_jsonl
+from onelogit.evaluation.data.query_rows import read_query_rows
 from onelogit.io.bad_lines import BadLines
 from onelogit.io.beir import read_corpus
 from onelogit.io.text_files import read_text_collection
@@ -102,7 +102,7 @@ def test_files_of_documents_are_read_with_one_warning(tmp_path: Path, caplog: py
         assert texts_in(write(tmp_path / "documents.jsonl", HALVES)) == WHOLE
         assert read_text_collection(data).documents == WHOLE
         assert [*read_corpus(tmp_path, BadLines()).values()] == WHOLE
-        assert [*read_jsonl(data, BadLines()).documents.values()] == WHOLE
+        assert [*read_query_rows(data, BadLines()).documents.values()] == WHOLE
 
     assert caplog.messages == [WARNING] * 4
 

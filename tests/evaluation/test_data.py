@@ -11,11 +11,11 @@ from onelogit import InputError
 from onelogit.evaluation.bm25 import with_candidates
 from onelogit.evaluation.data.beir import read_beir, with_run
 from onelogit.evaluation.data.dataset import Dataset
-from onelogit.evaluation.data.jsonl import read_jsonl
+from onelogit.evaluation.data.query_rows import read_query_rows
 from onelogit.evaluation.evaluation import group_queries
 from onelogit.io.bad_lines import BadLines
+from onelogit.io.file_forms import read_lines
 from onelogit.io.lines import shortened
-from onelogit.io.text_files import read_lines
 from support.evaluation_data import CORPUS, LABELS, QUERIES, list_row, write_beir, write_lines, write_run
 
 RUN = {"q1": ["d3", "d1"], "q2": ["d2", "d3"], "q3": ["d6"]}
@@ -31,7 +31,7 @@ def beir(folder: Path, **options: object) -> Dataset:
 
 
 def jsonl(path: Path, *rows: object) -> Dataset:
-    return read_jsonl(write_lines(path / "queries.jsonl", rows), BadLines())
+    return read_query_rows(write_lines(path / "queries.jsonl", rows), BadLines())
 
 
 def test_a_folder_in_beir_format_is_read(folder: Path):
@@ -293,12 +293,12 @@ def test_an_invalid_jsonl_query_raises_with_its_place_or_is_counted(fields: obje
     path = write_lines(tmp_path / "queries.jsonl", [list_row(), list_row(1, **fields)])  # type: ignore[arg-type]
 
     with pytest.raises(InputError) as error:
-        read_jsonl(path, BadLines())
+        read_query_rows(path, BadLines())
     assert message in str(error.value)
     assert "queries.jsonl, line 2: " in str(error.value)
 
     bad_lines = BadLines(is_skipping=True)
-    assert [query.id for query in read_jsonl(path, bad_lines).queries] == ["1"]
+    assert [query.id for query in read_query_rows(path, bad_lines).queries] == ["1"]
     assert {kind: each.count for kind, each in bad_lines.skipped.items()} == {"queries": 1}
     assert message in bad_lines.skipped["queries"].first
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from onelogit import DEMO_MODEL
-from onelogit.cli.main import main
 from support.evaluate_command import evaluated, failure, lines_of, means
 from support.evaluation_data import list_row, write_lines, write_run
 
@@ -92,17 +91,10 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
     assert Path("p.svg").read_text("utf-8").startswith("<?xml")
 
 
-def test_a_table_is_refused_by_its_kind_not_by_its_first_line(tmp_path, capsys):
-    table = write_lines(tmp_path / "x.csv", ["query,document"])
-
-    assert main(["evaluate", DEMO_MODEL, "--data", str(table)]) == 2
-    assert "x.csv is a table; save its queries as JSONL, or as a folder in BEIR format" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nowhere"], "nowhere does not exist; name a folder in BEIR format, or a JSONL file"),
+        (["--data", "nowhere"], "nowhere does not exist; name a folder in BEIR format, or a JSONL, CSV"),
         (["--data", "data", "-k", "0"], "-k must be whole numbers from 1 up, such as 1,10,100, not '0'"),
         (["--data", "data", "--candidates", "0"], "--candidates must be a whole number from 1 up"),
         (["--data", "data", "--seed", "-1"], "--seed must be a whole number from 0 up"),
@@ -130,7 +122,7 @@ def test_a_table_is_refused_by_its_kind_not_by_its_first_line(tmp_path, capsys):
         (["--data", "data", "--chat-template", "nowhere.jinja"], "the chat template nowhere.jinja cannot be read"),
         (["--data", "data", "--run", "nowhere"], "nowhere cannot be read: No such file"),
         (["--data", "data/queries.jsonl", "--split", "test"], "--split needs a folder in BEIR format"),
-        (["--data", "data/corpus.jsonl"], 'line 1: "documents" must be a list'),
+        (["--data", "data/corpus.jsonl"], 'line 1: "query" is missing'),
         (["no-such/model", "--data", "data"], "neither a local folder nor found on the hub"),
         (["no-such/model", "--data", "data", "--revision", "v1"], "--revision applies to a single model"),
         (["no-such/model", "--data", "data", "--url", "http://127.0.0.1:1"], "--url applies to a single model"),

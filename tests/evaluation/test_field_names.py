@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onelogit.evaluation.data.beir import read_beir
-from onelogit.evaluation.data.jsonl import read_jsonl
+from onelogit.evaluation.data.query_rows import read_query_rows
 from onelogit.io.bad_lines import BadLines
 from support.evaluation_data import CORPUS, QUERIES, list_row, write_beir, write_lines
 
@@ -18,7 +18,7 @@ def test_documents_and_queries_are_read_by_the_names_of_other_formats(tmp_path: 
         {"qid": 2, "query": "other?", "positive": ["right"], "negative": ["wrong", "also wrong"]},
     ]
 
-    data = read_jsonl(write_lines(tmp_path / "queries.jsonl", rows), BadLines())
+    data = read_query_rows(write_lines(tmp_path / "queries.jsonl", rows), BadLines())
 
     assert data.documents == {
         "7": "T a", "x": "b", "q/3": "c", "2/1": "right", "2/2": "wrong", "2/3": "also wrong",
@@ -46,7 +46,7 @@ def test_a_folder_in_beir_format_may_have_other_names(tmp_path: Path):
 
 def test_an_array_of_queries_is_read_like_lines(tmp_path: Path):
     rows = [list_row(0), list_row(1)]
-    expected = read_jsonl(write_lines(tmp_path / "a.json", rows), BadLines())
+    expected = read_query_rows(write_lines(tmp_path / "a.json", rows), BadLines())
     (tmp_path / "a.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
-    assert read_jsonl(tmp_path / "a.json", BadLines()) == expected
+    assert read_query_rows(tmp_path / "a.json", BadLines()) == expected

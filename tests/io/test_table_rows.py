@@ -70,7 +70,7 @@ def test_each_form_gives_its_texts(name: str, content: str | bytes, texts: list[
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "nr,Absatz\n1,a\n", "a.csv has no column 'text'; its columns are 'nr', 'Absatz'; name the one"),
+        ("a.csv", "nr,Absatz\n1,a\n", "a.csv has no column 'text'; its columns are 'nr', 'Absatz'; rename the one"),
         ("a.tsv", "id\tAbsatz\n1\ta\n", "has no column 'text'; its columns are 'id', 'Absatz'"),
         ("a.parquet", parquet_bytes({"id": 1, "Absatz": "a"}), "has no column 'text'; its columns are 'id', 'Absatz'"),
         ("a.csv", "id,text\n1,Beijing, the capital\n", "line 2: 3 cells instead of 2; put cells that contain ','"),

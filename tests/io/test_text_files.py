@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelogit.errors import InputError
-from onelogit.io.text_files import read_lines, read_object_lines, read_text_collection
+from onelogit.io.file_forms import read_lines, read_rows
+from onelogit.io.text_files import read_text_collection
 from onelogit.verification.sample_pairs import read_pairs
 from support.text_files import texts_in
 
@@ -183,7 +184,7 @@ def test_objects_in_an_array_or_in_several_lines_are_read_as_lines(content: str,
     file = tmp_path / "rows.jsonl"
     file.write_text(content, encoding="utf-8")
 
-    assert [line.fields()["query"] for line in read_object_lines(file)] == ["q", "r"]
+    assert [line.fields()["query"] for line in read_rows(file)] == ["q", "r"]
     assert read_pairs(file) == [("q", "a", None), ("r", "b", None)]
 
 

@@ -149,7 +149,7 @@ def run(
     """Rerank all queries of the input files.
 
     Args:
-        source: a .parquet or .jsonl file, or a folder of them; or a folder in BEIR format.
+        source: a Parquet, JSONL, CSV or TSV file, or a folder of them; or a folder in BEIR format.
         output: the folder of the results.
         model: hub id, path of a folder, or url of a server, as in `open_reranker`; or a `ModelSpec`, without `options`.
         engine: scores shards in any order; see `score_in_process`, `score_on_ray` and `score_by_vllm`.

@@ -4,7 +4,7 @@ import codecs
 import logging
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,17 @@ from pyarrow import parquet, types
 from onelogit.bulk.beir_rows import BeirRows, Candidates, file_checksum
 from onelogit.bulk.input_rows import REQUIRED_COLUMNS
 from onelogit.errors import InputError, first_line
+from onelogit.io.file_forms import TABLE_SUFFIXES, opened, read_rows, suffix_of
 from onelogit.io.lines import line_content, lines_of
 from onelogit.io.text_fields import ROW_NAMES, UnreadFields, document_id_of, listed_documents, query_of, text_name_of
-from onelogit.io.text_files import find_beir_file, opened
+from onelogit.io.text_files import find_beir_file
 from onelogit.validation import checked_path
 
 logger = logging.getLogger(__name__)
 
-INPUT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+_LINE_SUFFIXES = (".jsonl", ".ndjson")
+_FOLDER_SUFFIXES = (".parquet", *_LINE_SUFFIXES, *TABLE_SUFFIXES)
+_SUFFIXES = (*_FOLDER_SUFFIXES, ".json")  # in a folder, .json files usually describe the others
 _READ_ERRORS = (OSError, EOFError, zlib.error, pyarrow.ArrowException)
 _MAX_SHARD_BYTES = 4 * 2**20  # of text: about 8,000 documents
 
@@ -37,6 +40,8 @@ class Shard(NamedTuple):
         rows: number of rows.
         offset: of the first row in the unzipped file, in bytes; 0 for a Parquet file or a folder in BEIR format.
         run, split: as in `Candidates`, for a folder in BEIR format; "" for None.
+        is_read_whole: the file is read into memory, because its rows have no offsets: a CSV or TSV file, an array, or
+            objects in several lines.
     """
 
     number: int
@@ -46,6 +51,7 @@ class Shard(NamedTuple):
     offset: int = 0
     run: str = ""
     split: str = ""
+    is_read_whole: bool = False
 
     @property
     def candidates(self) -> Candidates:
@@ -70,8 +76,8 @@ def plan_shards(path: Path, slice_rows: int, candidates: Candidates | None = Non
     """The shards of a file, or of all files in a folder in the order of their names.
 
     Args:
-        path: a .parquet, .jsonl or .jsonl.gz file, or a folder of them; names that begin with "." or "_" are ignored.
-            Or a folder in BEIR format, which has corpus.jsonl.
+        path: a Parquet, JSONL, CSV or TSV file, or a folder of them; names that begin with "." or "_" are ignored. A
+            JSON file is read, too, but not in a folder. Or a folder in BEIR format, which has corpus.jsonl.
         slice_rows: the maximum number of rows in a shard; shards of long rows are smaller.
         candidates: only for a folder in BEIR format.
 
@@ -86,8 +92,8 @@ def plan_shards(path: Path, slice_rows: int, candidates: Candidates | None = Non
     digest = 0
     for file in _input_files(path):
         try:
-            found, checksum = (_plan_parquet if _is_parquet(file) else _plan_jsonl)(file, slice_rows)
-        except (*_READ_ERRORS, InputError) as error:
+            found, checksum = _plan_file(file, slice_rows)
+        except _READ_ERRORS as error:
             raise InputError(f"{file} cannot be read: {first_line(error)}") from error
         shards += [shard._replace(number=number) for number, shard in enumerate(found, start=len(shards))]
         digest = zlib.crc32(f"{file.name} {checksum}".encode(), digest)
@@ -113,32 +119,31 @@ def _input_files(path: Path) -> list[Path]:
         folder = path.absolute()
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         visible = [file for file in files if all(part[0] not in "._" for part in file.relative_to(folder).parts)]
-        found = [file for file in visible if file.name.endswith(INPUT_SUFFIXES)]
+        found = [file for file in visible if suffix_of(file.name) in _FOLDER_SUFFIXES]
         if beir := next((file.parent for file in found if find_beir_file(file.parent, "corpus.jsonl")), None):
             raise InputError(f"{path} contains a folder in BEIR format, {beir}; name this folder as the input")
-        if others := [file.name for file in visible if not file.name.endswith(INPUT_SUFFIXES)]:
+        if others := [file.name for file in visible if file not in found]:
             logger.warning("%s: %d files with other endings are not read, such as %s", path, len(others), others[0])
         return found
     if not path.is_file():
         raise InputError(f"there is no file or folder {str(path)!r}")
-    if not path.name.endswith(INPUT_SUFFIXES):
-        raise InputError(f"{path} is neither {' nor '.join(INPUT_SUFFIXES)}")
+    if suffix_of(path.name) not in _SUFFIXES:
+        raise InputError(f"{path} has none of the endings {', '.join(_SUFFIXES)}, which tell how to read its rows")
     return [path.absolute()]
 
 
-def _is_parquet(file: Path) -> bool:
-    return file.suffix == ".parquet"
+def _plan_file(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
+    if suffix_of(file.name) == ".parquet":
+        return _plan_parquet(file, slice_rows)
+    if suffix_of(file.name) not in _LINE_SUFFIXES or _spans_lines(file):
+        return _plan_whole(file, slice_rows)
+    return _plan_jsonl(file, slice_rows)
 
 
 def _plan_parquet(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     metadata = parquet.read_metadata(file)
     schema = metadata.schema.to_arrow_schema()
-    names = schema.names
-    columns = dict.fromkeys(names, True)  # a row in which no column is null
-    has_lists = listed_documents(columns) is not None
-    has_pairs = text_name_of(columns) is not None and document_id_of(columns) is not None
-    if query_of(columns).text is None or not (has_lists or has_pairs):
-        raise InputError(f"{file} has the columns {', '.join(sorted(names))}; it needs {REQUIRED_COLUMNS}")
+    has_lists = _check_columns(file, schema.names)
     row_count = metadata.num_rows
     other = {each.name for each in schema if each.name not in ROW_NAMES and (not has_lists or _is_list(each.type))}
     UnreadFields(dict.fromkeys(other - {"labels", "changed_labels"}, row_count)).report(file)
@@ -157,8 +162,6 @@ def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     checksum = end = offset = start = rows = 0
     with opened(file) as stream:
         for line in stream:
-            if not rows and not shards:
-                _check_is_object(line)
             if rows == slice_rows or (rows and end + len(line) - offset > _MAX_SHARD_BYTES):
                 shards.append(Shard(0, str(file), start, rows, offset))
                 start, rows, offset = start + rows, 0, end
@@ -170,15 +173,44 @@ def _plan_jsonl(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
     return shards, checksum
 
 
-def _check_is_object(line: bytes) -> None:
-    """Refuse an array, an object in several lines, and UTF-16: each of its lines would be a row with an error."""
-    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError("it is UTF-16; save it as UTF-8")
-    if (content := line_content(line).strip()) == b"{" or content.startswith(b"["):
-        raise InputError(
-            "rows must be one JSON object per line, but it begins with an array, or with an object in several lines; "
-            "convert it, for example by jq -c '.[]'"
-        )
+def _spans_lines(file: Path) -> bool:
+    """Whether a file is not JSONL, but an array, begins with an object in several lines, or is UTF-16."""
+    with opened(file) as stream:
+        first = next((line for line in stream if line_content(line).strip()), b"")
+    content = line_content(first).strip()
+    return content == b"{" or content.startswith(b"[") or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+def _plan_whole(file: Path, slice_rows: int) -> tuple[list[Shard], int]:
+    rows = _whole_rows(file)
+    if suffix_of(file.name) in TABLE_SUFFIXES:
+        _check_columns(file, next(([*row] for row in rows if isinstance(row, Mapping)), []))
+    total_bytes = sum(len(str(row)) for row in rows)
+    size = max(1, min(slice_rows, _MAX_SHARD_BYTES * len(rows) // max(total_bytes, 1)))
+    starts = range(0, len(rows), size)
+    shards = [Shard(0, str(file), start, min(size, len(rows) - start), is_read_whole=True) for start in starts]
+    return shards, file_checksum(file)
+
+
+def _whole_rows(file: Path) -> list[object]:
+    """All rows of a file; an InputError instead of a row that cannot be read."""
+    rows: list[object] = []
+    for row in read_rows(file):
+        try:
+            rows.append(row.fields())
+        except InputError as error:
+            rows.append(error)
+    return rows
+
+
+def _check_columns(file: Path, names: Sequence[str]) -> bool:
+    """Whether the rows of a table have lists of documents; raises InputError if a column is missing."""
+    columns = dict.fromkeys(names, True)  # a row in which no column is null
+    has_lists = listed_documents(columns) is not None
+    has_pairs = text_name_of(columns) is not None and document_id_of(columns) is not None
+    if query_of(columns).text is None or not (has_lists or has_pairs):
+        raise InputError(f"{file} has the columns {', '.join(sorted(names))}; it needs {REQUIRED_COLUMNS}")
+    return has_lists
 
 
 class ShardReader:
@@ -187,6 +219,7 @@ class ShardReader:
     def __init__(self) -> None:
         self._parquet: _ParquetRows | None = None
         self._beir: tuple[tuple[str, Candidates], BeirRows] | None = None
+        self._whole: tuple[str, list[object]] | None = None
 
     def rows(self, shard: Shard) -> list[object]:
         """The rows of a shard, for `pairs_of`; an InputError instead of a line that is not a JSON object.
@@ -197,7 +230,9 @@ class ShardReader:
         try:
             if Path(shard.file).is_dir():
                 rows = self._beir_rows(shard)
-            elif not _is_parquet(Path(shard.file)):
+            elif shard.is_read_whole:
+                rows = self._whole_file(shard.file)[shard.start :][: shard.rows]
+            elif suffix_of(shard.file) != ".parquet":
                 rows = list(_jsonl_rows(shard))
             else:
                 if self._parquet is None or not self._parquet.is_before(shard):
@@ -208,6 +243,11 @@ class ShardReader:
         if len(rows) != shard.rows:
             raise InputError(f"{shard.file} has changed during the run: {len(rows)} rows instead of {shard.rows}")
         return rows
+
+    def _whole_file(self, file: str) -> list[object]:
+        if self._whole is None or self._whole[0] != file:
+            self._whole = file, _whole_rows(Path(file))
+        return self._whole[1]
 
     def _beir_rows(self, shard: Shard) -> list[object]:
         key = (shard.file, shard.candidates)

@@ -10,9 +10,10 @@ from onelogit.cli.model_options import add_json_option, add_model_options, add_s
 from onelogit.cli.number_lists import numbers_of
 from onelogit.cli.output import print_json
 from onelogit.errors import InputError, check_packages
+from onelogit.io.file_forms import STDIN
 from onelogit.io.outputs import check_plot
 from onelogit.io.tables import console
-from onelogit.io.text_files import STDIN, TextCollection, read_text_collection
+from onelogit.io.text_files import TextCollection, read_text_collection
 from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_count
 

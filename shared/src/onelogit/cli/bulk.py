@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onelogit.bulk.beir_rows import Candidates
     from onelogit.bulk.job import BulkEngine, RunSummary
 
-SUMMARY = "rerank all queries of Parquet or JSONL files; exit code 1 if pairs have errors"
+SUMMARY = "rerank all queries of Parquet, JSONL or CSV files; exit code 1 if pairs have errors"
 EXAMPLES = (
     "onelogit bulk rows.jsonl ranked --model Qwen/Qwen3-Reranker-0.6B",
     "onelogit bulk rows.jsonl ranked-by-server --url http://127.0.0.1:8000 --model Qwen/Qwen3-Reranker-0.6B",
@@ -25,9 +25,8 @@ ENGINES = ("local", "vllm", "remote")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "input", help=".parquet, .jsonl or .jsonl.gz file, a folder of them, or a folder in BEIR format"
-    )
+    help_text = "Parquet, JSONL, CSV or TSV file, a folder of them, or a folder in BEIR format"
+    parser.add_argument("input", help=help_text)
     parser.add_argument("output", help="folder for the results; an interrupted run continues from the results in it")
     parser.add_argument("--model", help="hub id, folder, or url of a server")
     parser.add_argument(

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("data").add_argument
-    help_text = "a folder in BEIR format, or JSONL with query, documents and labels"
+    help_text = "a folder in BEIR format, or a JSONL, CSV or Parquet file of queries, documents and labels"
     add("--data", type=Path, metavar="FILE|FOLDER", required=True, help=help_text)
     add("--run", type=Path, metavar="FILE", help="results of a first stage in TREC format (default: search with BM25)")
     add("--split", metavar="NAME", help="which judgements in qrels/ to use (default: test, or the only file)")

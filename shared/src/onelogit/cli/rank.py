@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
 from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranking_table, say
 from onelogit.errors import InputError
+from onelogit.io.file_forms import STDIN
 from onelogit.io.progress import is_shown, waiting
 from onelogit.io.tables import console
-from onelogit.io.text_files import STDIN, TextDocument, read_documents
+from onelogit.io.text_files import TextDocument, read_documents
 from onelogit.options import DEMO_MODEL
 from onelogit.registry import open_spec
 from onelogit.validation import check_text, check_top_n, with_whole_characters

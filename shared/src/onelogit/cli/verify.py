@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", help="hub id or folder")
     parser.add_argument(
-        "--pairs", metavar="FILE", help="JSONL with query and document, or - for stdin (default: 48 multilingual pairs)"
+        "--pairs", metavar="FILE", help="JSONL, CSV or Parquet with query and document (default: 48 multilingual pairs)"
     )
     parser.add_argument("--against", metavar="FOLDER|URL", help="also compare an exported folder or a vLLM server")
     help_text = "write a plot of the converted logits against the original ones"

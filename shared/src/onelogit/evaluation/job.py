@@ -9,7 +9,7 @@ from onelogit.errors import InputError, check_packages
 from onelogit.evaluation.bm25 import with_candidates
 from onelogit.evaluation.data.beir import read_beir, with_run
 from onelogit.evaluation.data.dataset import Dataset
-from onelogit.evaluation.data.jsonl import read_jsonl
+from onelogit.evaluation.data.query_rows import read_query_rows
 from onelogit.evaluation.evaluation import Evaluation, evaluate, group_queries
 from onelogit.evaluation.metrics import metrics_at
 from onelogit.evaluation.pairwise import check_pairs
@@ -34,7 +34,7 @@ class EvaluationSpec:
 
     Attributes:
         models: hub ids, folders, or urls of servers.
-        data: a folder in BEIR format, or a JSONL file of queries with their documents and labels.
+        data: a folder in BEIR format, or a file of queries with their documents and labels.
         spec_of: returns the spec for a model and a template.
         output: folder for run files and results.
         instructions, templates: see `build_systems`.
@@ -121,13 +121,11 @@ def _read_dataset(spec: EvaluationSpec, bad_lines: BadLines) -> Dataset:
     if spec.data.is_dir():
         return read_beir(spec.data, bad_lines, split=spec.split, changed=spec.changed_qrels, run=spec.run)
     if not spec.data.exists():
-        raise InputError(f"{spec.data} does not exist; name a folder in BEIR format, or a JSONL file")
-    if spec.data.suffix.lower() in (".csv", ".tsv", ".parquet", ".xlsx"):
-        raise InputError(f"{spec.data} is a table; save its queries as JSONL, or as a folder in BEIR format")
+        raise InputError(f"{spec.data} does not exist; name a folder in BEIR format, or a JSONL, CSV or Parquet file")
     for name, value in {"--split": spec.split, "--changed-qrels": spec.changed_qrels}.items():
         if value is not None:
             raise InputError(f"{name} needs a folder in BEIR format; {spec.data} is a file")
-    dataset = read_jsonl(spec.data, bad_lines)
+    dataset = read_query_rows(spec.data, bad_lines)
     return dataset if spec.run is None else with_run(dataset, spec.run, bad_lines)
 
 

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from onelogit.errors import InputError
 from onelogit.io.lines import TextLine, shortened
+from onelogit.io.table_rows import TableRow
 from onelogit.validation import check_text
+
+Row = TypeVar("Row", bound=TextLine | TableRow)
 
 _ADVICE = "; correct it, or pass --skip-bad to skip it"
 
@@ -29,7 +32,7 @@ class BadLines:
         self._advice = advice
         self.skipped: dict[str, SkippedItems] = {}
 
-    def read_each(self, kind: str, lines: Iterable[TextLine], read: Callable[[TextLine], None]) -> None:
+    def read_each(self, kind: str, lines: Iterable[Row], read: Callable[[Row], None]) -> None:
         """Call `read` on each line; a line on which it raises InputError is bad.
 
         Raises:

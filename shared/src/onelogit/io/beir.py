@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 from onelogit.errors import InputError
 from onelogit.io.bad_lines import BadLines, checked_id
+from onelogit.io.file_forms import read_lines
 from onelogit.io.lines import TextLine
 from onelogit.io.text_fields import QUERY_ID_NAMES, UnreadFields, document_id_of, document_of, first_of, text_of
-from onelogit.io.text_files import find_beir_file, read_lines
+from onelogit.io.text_files import find_beir_file
 from onelogit.validation import with_whole_characters
 
 Value = TypeVar("Value")

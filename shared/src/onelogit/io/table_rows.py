@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from onelogit.errors import InputError, check_packages, first_line
 from onelogit.io.text_fields import (
-    DOCUMENT_ID_NAMES,
+    POSITIVE_NAMES,
     ROW_NAMES,
     TEXT_NAMES,
     UnreadFields,
@@ -26,6 +26,23 @@ _MAX_NAMES = 20
 _BATCH_ROWS = 1024
 
 
+class TableRow(NamedTuple):
+    """A row of a table: its `place`, file name and number, and its `cells` by column, or why it cannot be read."""
+
+    place: str
+    cells: Mapping[str, Any] | InputError
+
+    def fields(self) -> Mapping[str, Any]:
+        """The cells.
+
+        Raises:
+            InputError: the row has another number of cells than the first one; the message does not name the row.
+        """
+        if isinstance(self.cells, InputError):
+            raise self.cells
+        return self.cells
+
+
 class TextTable(NamedTuple):
     """The rows of a table.
 
@@ -34,14 +51,14 @@ class TextTable(NamedTuple):
         text_name: the column with the texts; None if the rows have lists of documents.
         has_titles: whether there is a column of titles.
         unread: the columns that are not part of a text, id or query.
-        rows: the place of each row, for messages, and its fields.
+        rows: all rows that are not blank; they can be read once.
     """
 
     form: str
     text_name: str | None
     has_titles: bool
     unread: list[str]
-    rows: Iterator[tuple[str, Mapping[str, Any]]]
+    rows: Iterator[TableRow]
 
     @property
     def columns(self) -> str:
@@ -73,7 +90,7 @@ def separated_table(text: str, name: str, text_name: str | None = None, *, is_ts
         is_tsv: whether cells are separated by tabs; otherwise by commas, semicolons, tabs or bars.
 
     Raises:
-        InputError: there is no such column, or a row has another number of cells than the first one.
+        InputError: there is no such column.
     """
     if "\0" in text:
         raise InputError(f"{name} is not text, because it contains the character NUL; save it as UTF-8")
@@ -86,19 +103,21 @@ def separated_table(text: str, name: str, text_name: str | None = None, *, is_ts
     form = "TSV" if separator == "\t" else "CSV"
     rows = _rows(text, name, separator)
     names = [cell.strip() for cell in next(rows).cells]
-    keys = [each.casefold() for each in names]
-    if is_tsv and len(names) == 2 and text_name is None and {*keys}.isdisjoint((*TEXT_NAMES, *DOCUMENT_ID_NAMES)):
+    keys = [each.casefold() if each.casefold() in ROW_NAMES else each for each in names]
+    if is_tsv and len(names) == 2 and text_name is None and {*keys}.isdisjoint(ROW_NAMES):
         form, names, keys = "TSV without a header", ["id", "text"], ["id", "text"]
         rows = _unquoted_rows(text, separator)
+    if text_name is None and _has_lists(keys):
+        return TextTable(form, None, has_titles=False, unread=[], rows=_table_rows(rows, keys, None, name, separator))
     column = _text_column(names, keys, name, text_name)
     key = text_name or column
     keys = [key if each == column else each for each in keys]
     has_titles = "title" in keys and key != "title"
-    return TextTable(form, key, has_titles, _unread(keys, key), _fields(rows, keys, name, separator))
+    return TextTable(form, key, has_titles, _unread(keys, key), _table_rows(rows, keys, key, name, separator))
 
 
-def parquet_table(path: Path, text_name: str | None = None) -> TextTable:
-    """The rows of a Parquet file.
+def parquet_table(path: Path, text_name: str | None = None, *, is_whole: bool = False) -> TextTable:
+    """The rows of a Parquet file; if `is_whole`, with all columns, otherwise with those of documents and queries.
 
     Raises:
         InputError: pyarrow is not installed, the file cannot be read, or has no texts.
@@ -116,22 +135,26 @@ def parquet_table(path: Path, text_name: str | None = None) -> TextTable:
     with reading():
         file = parquet.ParquetFile(path)
     names = list(file.schema_arrow.names)
-    columns = dict.fromkeys(names, True)  # a row in which no column is null
-    has_lists = text_name is None and listed_documents(columns) is not None
-    key = None if has_lists else text_name or text_name_of(columns)
+    has_lists = text_name is None and listed_documents(dict.fromkeys(names, True)) is not None
+    key = None if has_lists else text_name or text_name_of(dict.fromkeys(names, True))
     if not has_lists and key not in names:
         raise _no_text_column(names, str(path), text_name)
-    read = [each for each in names if each in ROW_NAMES or each == key]
+    read = [each for each in names if is_whole or each in ROW_NAMES or each == key]
     unread = [] if key is None else _unread(names, key)
 
-    def rows() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def rows() -> Iterator[TableRow]:
         number = 0
         with reading():
             for batch in file.iter_batches(_BATCH_ROWS, columns=read):
                 for fields in batch.to_pylist():
-                    yield f"{path}, row {(number := number + 1)}", fields
+                    yield TableRow(f"{path}, row {(number := number + 1)}", fields)
 
     return TextTable("Parquet", key, key not in (None, "title") and "title" in names, unread, rows())
+
+
+def _has_lists(names: Sequence[str]) -> bool:
+    """Whether the rows have no text, but positive and negative documents, as in training data."""
+    return {*TEXT_NAMES}.isdisjoint(names) and not {*POSITIVE_NAMES}.isdisjoint(names)
 
 
 def _unread(names: Sequence[str], text_name: str) -> list[str]:
@@ -146,7 +169,7 @@ def _words(line: str) -> list[str]:
 
 def _separator_of(text: str, text_name: str | None) -> str:
     """The separator with which the first row has a known column and the most cells."""
-    wanted = {text_name.casefold()} if text_name else {*TEXT_NAMES}
+    wanted = {text_name.casefold()} if text_name else {*TEXT_NAMES, *POSITIVE_NAMES}
 
     def quality(separator: str) -> tuple[bool, int]:
         try:
@@ -191,13 +214,13 @@ def _long_cells() -> Iterator[None]:
 def _text_column(names: Sequence[str], keys: Sequence[str], name: str, text_name: str | None) -> str:
     """The key of the column with the texts."""
     if text_name is not None:
-        key = text_name.strip().casefold()
+        key = next((each for each in keys if each.casefold() == text_name.strip().casefold()), "")
     else:
         key = next((each for each in TEXT_NAMES if each in keys), "")
-    if key not in keys or not key:
+    if not key:
         raise _no_text_column(names, name, text_name)
-    if keys.count(key) > 1:
-        raise InputError(f"{name} has {keys.count(key)} columns {key!r}; rename all but one")
+    if (count := [each.casefold() for each in keys].count(key.casefold())) > 1:
+        raise InputError(f"{name} has {count} columns {key.casefold()!r}; rename all but one")
     return key
 
 
@@ -205,18 +228,20 @@ def _no_text_column(names: Sequence[str], name: str, text_name: str | None) -> I
     listed = ", ".join(repr(each if len(each) <= 40 else f"{each[:39]}…") for each in names[:_MAX_NAMES])
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return InputError(
-        f"{name} has no column {text_name or 'text'!r}; its columns are {listed}{more}; name the one with the texts, "
-        "as in --text-column NAME"
+        f"{name} has no column {text_name or 'text'!r}; its columns are {listed}{more}; rename the one with the texts "
+        "to 'text', or name it for rank: --text-column NAME"
     )
 
 
-def _fields(
-    rows: Iterator[_Cells], keys: Sequence[str], name: str, separator: str
-) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _table_rows(
+    rows: Iterator[_Cells], keys: Sequence[str], text_name: str | None, name: str, separator: str
+) -> Iterator[TableRow]:
+    """The rows with their columns; a cell that is empty is null, except a text."""
     for line, cells in rows:
-        if len(cells) != len(keys):
-            raise InputError(
-                f"{name}, line {line}: {len(cells)} cells instead of {len(keys)}; put cells that contain {separator!r} "
-                "in double quotes"
-            )
-        yield f"{name}, line {line}", dict(zip(keys, cells, strict=True))
+        found: Mapping[str, Any] | InputError = InputError(
+            f"{len(cells)} cells instead of {len(keys)}; put cells that contain {separator!r} in double quotes"
+        )
+        if len(cells) == len(keys):
+            given = zip(keys, cells, strict=True)
+            found = {key: None if not cell and key != text_name else cell for key, cell in given}
+        yield TableRow(f"{name}, line {line}", found)

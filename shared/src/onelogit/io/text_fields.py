@@ -23,11 +23,20 @@ QUERY_ID_NAMES = ("query_id", "qid", "query-id")
 LIST_NAMES = ("documents", "candidates", "passages", "docs")
 POSITIVE_NAMES = ("positive", "positives", "pos", "positive_passages")
 NEGATIVE_NAMES = ("negative", "negatives", "neg", "negative_passages")
+LABEL_NAMES = ("label", "labels", "relevance", "rel")  # of a row with one document
+CHANGED_LABEL_NAMES = ("changed_label", "changed_labels")
 
 _QUERY_OBJECT_NAMES = ("text", "query", "contents", "content")
-_QUIET_NAMES = {"title", "metadata", "query", "labels", "changed_labels", *QUERY_ID_NAMES}  # BEIR has `metadata`
+_QUIET_NAMES = {
+    "title",
+    "metadata",
+    "query",
+    *LABEL_NAMES,
+    *CHANGED_LABEL_NAMES,
+    *QUERY_ID_NAMES,
+}  # BEIR has `metadata`
 ROW_NAMES = frozenset({"query", "title", *QUERY_ID_NAMES, *LIST_NAMES, *POSITIVE_NAMES, *NEGATIVE_NAMES})
-ROW_NAMES |= {*TEXT_NAMES, *DOCUMENT_ID_NAMES}
+ROW_NAMES |= {*TEXT_NAMES, *DOCUMENT_ID_NAMES, *LABEL_NAMES, *CHANGED_LABEL_NAMES}
 
 
 class QueryFields(NamedTuple):

@@ -1,34 +1,21 @@
-"""A plain or gzipped file, a folder in BEIR format, or stdin -> its lines, or its documents and queries."""
+"""A file of any form, a folder in BEIR format, or stdin -> its documents and queries."""
 
-import gzip
 import json
 import logging
 import os
-import re
-import sys
-import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from onelogit.errors import InputError
-from onelogit.io.encodings import as_utf8, decoded, with_first
-from onelogit.io.lines import TextLine, json_values, lines_of, located, object_lines, shortened
-from onelogit.io.table_rows import TextTable, is_header, parquet_table, separated_table
+from onelogit.io.file_forms import LINES_SUFFIXES, open_content, table_of
+from onelogit.io.lines import TextLine, json_values, lines_of, located, shortened
+from onelogit.io.table_rows import TextTable
 from onelogit.io.text_fields import UnreadFields, document_id_of, document_of, listed_documents, query_of, title_of
 from onelogit.validation import check_string, check_text, checked_path, with_whole_characters
 
 logger = logging.getLogger(__name__)
-
-STDIN = "-"
-_GZIP = b"\x1f\x8b"
-_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_TSV_SUFFIXES = (".tsv", ".tab")
-_LINES_SUFFIXES = ("", ".txt", ".text")
-_MARKUP_SUFFIXES = (".html", ".htm", ".xhtml", ".xml", ".rtf")
-_JSON_START = re.compile(r'\s*(\{\s*["}]|\{\s*$|\[\s*([{\]]|".*[",\]]\s*$|$))')  # also matches invalid JSON
 
 
 class TextCollection(NamedTuple):
@@ -59,52 +46,6 @@ class _Reading(NamedTuple):
 
     text_name: str | None = None
     unread: UnreadFields | None = None
-
-
-@contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """The content of a file, unzipped if it is gzipped."""
-    with Path(path).open("rb") as raw:
-        if raw.peek(2)[:2] != _GZIP:  # not `read`, because bytes of a pipe cannot be read twice
-            yield raw
-            return
-        with gzip.open(raw) as unzipped:
-            yield cast("IO[bytes]", unzipped)
-
-
-def read_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
-    """The lines of a file that are not blank, without byte order marks; "-" reads stdin.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    yield from lines_of(_read_bytes(path), _name_of(path))
-
-
-def read_object_lines(path: str | os.PathLike[str]) -> Iterator[TextLine]:
-    """The lines of a JSONL file as in `read_lines`; or the objects of a JSON array, or in several lines, one per line.
-
-    Raises:
-        InputError: the file cannot be read, or begins like an array but is not JSON.
-    """
-    yield from object_lines(read_lines(path))
-
-
-def _read_bytes(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """The lines of a file or of stdin, with their line endings."""
-    if os.fspath(path) == STDIN:
-        yield from sys.stdin.buffer
-        return
-    try:
-        with opened(checked_path(path)) as stream:
-            yield from stream
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path} cannot be read: {reason}") from error
-
-
-def _name_of(path: str | os.PathLike[str]) -> str:
-    return "stdin" if os.fspath(path) == STDIN else os.fspath(path)
 
 
 def find_beir_file(folder: Path, name: str) -> Path | None:
@@ -154,27 +95,17 @@ def read_documents(path: str | os.PathLike[str], text_name: str | None = None) -
 def _parse_documents(
     path: str | os.PathLike[str], text_name: str | None = None, *, is_corpus: bool = True
 ) -> Iterator[TextDocument]:
-    file = _corpus_file(path)
-    name = _name_of(file)
-    suffix = Path(name.lower().removesuffix(".gz")).suffix
-    if suffix in _MARKUP_SUFFIXES:
-        raise InputError(f"{name} is a {suffix} file, which has markup; save its texts as .txt, .csv or .jsonl")
-    if suffix == ".parquet":
-        yield from _table_documents(parquet_table(checked_path(file), text_name), name)
-        return
-    lines = as_utf8(_read_bytes(file), name)
-    first, lines = with_first(lines)
-    is_table = suffix in (".csv", *_TSV_SUFFIXES)
-    if suffix in _JSON_SUFFIXES or (not is_table and _JSON_START.match(first)):
+    content = open_content(_corpus_file(path), text_name)
+    name = content.name
+    if content.form == "table":
+        yield from _table_documents(table_of(content, text_name), name)
+    elif content.form == "JSON":
         reading = _Reading(text_name, UnreadFields() if is_corpus else None)
-        yield from _json_documents(lines_of(lines, name), reading)
+        yield from _json_documents(lines_of(content.lines, name), reading)
         if reading.unread is not None:
             reading.unread.report(name)
-    elif is_table or text_name is not None or is_header(first):
-        table = separated_table(decoded(b"".join(lines), name), name, text_name, is_tsv=suffix in _TSV_SUFFIXES)
-        yield from _table_documents(table, name)
     else:
-        yield from _plain_documents(lines_of(lines, name), name, is_named=suffix not in _LINES_SUFFIXES)
+        yield from _plain_documents(lines_of(content.lines, name), name, is_named=content.suffix not in LINES_SUFFIXES)
 
 
 def _plain_documents(lines: Iterator[TextLine], name: str, *, is_named: bool) -> Iterator[TextDocument]:
@@ -192,9 +123,9 @@ def _plain_documents(lines: Iterator[TextLine], name: str, *, is_named: bool) ->
 
 def _table_documents(table: TextTable, name: str) -> Iterator[TextDocument]:
     number = 0
-    for place, fields in table.rows:
-        with located(place):
-            found = _documents_of(fields, _Reading(table.text_name))
+    for row in table.rows:
+        with located(row.place):
+            found = _documents_of(row.fields(), _Reading(table.text_name))
         number += len(found)
         yield from found
     documents = "1 document" if number == 1 else f"{number:,} documents"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from onelogit.errors import InputError
 from onelogit.io.bad_lines import BadLines, checked_id, checked_label
+from onelogit.io.file_forms import read_lines
 from onelogit.io.lines import TextLine
-from onelogit.io.text_files import read_lines
 
 Judgements = dict[str, dict[str, int]]
 Rankings = dict[str, list[str]]

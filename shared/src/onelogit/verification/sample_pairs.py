@@ -1,13 +1,14 @@
-"""A JSONL file -> pairs of a query and a document to score."""
+"""A JSONL file or a table -> pairs of a query and a document to score."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from onelogit.errors import InputError
+from onelogit.io.file_forms import read_rows
 from onelogit.io.lines import TextLine, located
+from onelogit.io.table_rows import TableRow
 from onelogit.io.text_fields import TEXT_NAMES, UnreadFields, document_of, listed_documents, query_of, text_of
-from onelogit.io.text_files import read_object_lines
 from onelogit.validation import with_whole_characters
 
 _BUNDLED = Path(__file__).parent / "sample_pairs.jsonl"
@@ -30,18 +31,18 @@ def bundled_pairs() -> list[SamplePair]:
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[SamplePair]:
-    """The pairs of a JSONL file, in its order.
+    """The pairs of a file, in its order.
 
     Args:
-        path: UTF-8, one object per line, or an array of objects, with "query", "document" and, optionally, "language";
-            or with a list "documents". Other names are those of `onelogit.io.text_fields`. "-" for stdin. Blank lines
-            are ignored.
+        path: JSON objects, one per line or in an array, or a CSV, TSV or Parquet file, with "query", "document" and,
+            optionally, "language"; or with a list "documents". Other names are those of `onelogit.io.text_fields`. "-"
+            for stdin. Blank lines are ignored.
 
     Raises:
         InputError: the file cannot be read or contains no pairs, or a line is not a pair; the message has its number.
     """
     unread = UnreadFields()
-    pairs = [pair for line in read_object_lines(path) for pair in _pairs(line, unread)]
+    pairs = [pair for row in read_rows(path) for pair in _pairs(row, unread)]
     unread.report(path)
     if not pairs:
         raise InputError(f'{path} contains no pairs; write one {{"query": ..., "document": ...}} per line')
@@ -49,9 +50,9 @@ def read_pairs(path: str | os.PathLike[str]) -> list[SamplePair]:
     return [pair._replace(document=document) for pair, document in zip(pairs, documents, strict=True)]
 
 
-def _pairs(line: TextLine, unread: UnreadFields) -> list[SamplePair]:
-    with located(line.place):
-        fields = line.fields()
+def _pairs(row: TextLine | TableRow, unread: UnreadFields) -> list[SamplePair]:
+    with located(row.place):
+        fields = row.fields()
         query = text_of({"query": query_of(fields).text} if "query" in fields else {}, "query", is_blank_allowed=False)
         language = None if fields.get("language") is None else text_of(fields, "language")
         listed = listed_documents(fields)

@@ -7,7 +7,7 @@ from typing import Any
 
 from onelogit.errors import InputError
 from onelogit.evaluation.data.dataset import Dataset, LabelledQuery
-from onelogit.evaluation.data.jsonl import NO_RELEVANT_DOCUMENT, other_fields
+from onelogit.evaluation.data.query_rows import NO_RELEVANT_DOCUMENT, other_fields
 from onelogit.io.bad_lines import BadLines
 from onelogit.io.beir import judgements_path, query_text_of, read_corpus, read_queries
 from onelogit.io.text_fields import QUERY_ID_NAMES
