@@ -97,7 +97,13 @@ def checkpoint(tmp_path: Path) -> Callable[..., "Tiny"]:
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda recipe: recipe.family)
+def any_family(request: pytest.FixtureRequest) -> object:
+    return request.param
+
+
+@pytest.fixture(params=[each for each in FAMILIES if each.read_out is not None], ids=lambda recipe: recipe.family)
 def family(request: pytest.FixtureRequest) -> object:
+    """A family of causal models; the others have a head of their own."""
     return request.param
 
 

@@ -40,7 +40,6 @@ def test_the_ids_of_a_row_are_those_of_the_whole_prompt(query: str, document: st
     assert row == TOKENIZER(text)["input_ids"]
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda recipe: recipe.family)
 def test_rows_equal_those_of_the_reference_code(family: Recipe, tmp_path):
     tiny = causal_checkpoint(tmp_path, **tiny_parts(family))
     pairs = [("What is it?", "It is.\n"), ("A question?\n", "  a document "), ("1", "\n\n2"), ("서울", "北京?")]

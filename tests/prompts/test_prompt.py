@@ -21,7 +21,7 @@ def test_a_familys_prompt_has_the_rows_ids_and_its_parts_make_the_text(family: A
     bos = "<s>" if parts["config_class"] is MistralConfig else None
     is_gemma = parts["config_class"] is GemmaConfig
     answers = parts["answers"]
-    tokenizer = gemma_tokenizer(answers) if is_gemma else byte_level_tokenizer(bos, answers)
+    tokenizer = gemma_tokenizer(answers) if is_gemma else byte_level_tokenizer(bos, answers, parts["largest_id"])
     encoder = Encoder(family, tokenizer, {})
     instruction = INSTRUCTION if encoder.takes_instruction else None
 

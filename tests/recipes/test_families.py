@@ -29,6 +29,7 @@ EXPECTED_PROMPTS = {
     ("coreb-code-reranker", None): (412, "a534f4970e1db52f"),
     ("zerank-1", None): (141, "a92fd55a6f47ef1b"),
     ("zerank-2", None): (141, "a92fd55a6f47ef1b"),
+    ("pixie-spell-reranker", None): (412, "a534f4970e1db52f"),
 }
 
 
@@ -43,12 +44,13 @@ def test_the_prompt_is_byte_exact(family: str, instruction: str | None):
     assert (len(prompt), hashlib.sha256(prompt).hexdigest()[:16]) == EXPECTED_PROMPTS[family, instruction]
 
 
-def test_every_family_has_an_expected_prompt(family: Recipe):
-    assert (family.family, None) in EXPECTED_PROMPTS or family.family == "prism-reranker"
+def test_every_family_has_an_expected_prompt(any_family: Recipe):
+    written_out = ("prism-reranker", "followir", "rankllama")
+    assert (any_family.family, None) in EXPECTED_PROMPTS or any_family.family in written_out
 
 
-def test_every_family_is_in_the_table_of_the_readme(family: Recipe):
-    assert f"`{family.family}`" in README.read_text(encoding="utf-8")
+def test_every_family_is_in_the_table_of_the_readme(any_family: Recipe):
+    assert f"`{any_family.family}`" in README.read_text(encoding="utf-8")
 
 
 def test_the_prompt_of_prism_is_byte_exact():
@@ -77,24 +79,44 @@ def test_the_prompt_of_zerank_2_with_an_instruction_is_byte_exact():
     )
 
 
+@pytest.mark.parametrize("instruction", [None, INSTRUCTION])
+def test_the_prompt_of_followir_is_byte_exact(instruction: str | None):
+    prompt = prompt_text(recipe_of("followir"), QUERY, DOCUMENT, instruction)
+
+    by_its_tokenizer = "<s>"
+    assert prompt == by_its_tokenizer + (
+        "<s> [INST] You are an expert Google searcher, whose job is to determine if the following document is relevant "
+        "to the query (true/false). Answer using only one word, one of those two choices.\n\n"
+        f"Query: {QUERY}{' ' + INSTRUCTION if instruction else ''}\nDocument: {DOCUMENT}\n"
+        'Relevant (only output one word, either "true" or "false"): [/INST] '
+    )
+
+
+def test_the_prompt_of_rankllama_is_byte_exact():
+    prompt = prompt_text(recipe_of("rankllama"), f" {QUERY}", f"{DOCUMENT}\n")
+
+    assert prompt == f"<s>query:  {QUERY}<s>document: {DOCUMENT}\n"
+
+
 def test_the_qwen3_template_is_the_file_on_the_hub():
     assert len(recipe_of("qwen3-reranker").chat_template) == 741
 
 
-def test_a_template_renders_in_transformers_as_it_does_here(family: Recipe):
+def test_a_template_renders_in_transformers_as_it_does_here(any_family: Recipe):
     conversation = [{"role": "query", "content": QUERY}, {"role": "document", "content": DOCUMENT}]
-    if family.default_instruction:
-        conversation.insert(0, {"role": "system", "content": family.default_instruction})
+    if any_family.default_instruction:
+        conversation.insert(0, {"role": "system", "content": any_family.default_instruction})
 
-    (rendered,), _ = render_jinja_template([conversation], chat_template=family.chat_template)
+    (rendered,), _ = render_jinja_template([conversation], chat_template=any_family.chat_template)
 
-    assert rendered == prompt_text(family, QUERY, DOCUMENT)
+    assert rendered == prompt_text(any_family, QUERY, DOCUMENT)
 
 
-def test_every_family_has_a_source_and_a_licence(family: Recipe):
-    assert family.source.startswith("https://")
-    assert family.licence or family.family in ("kure-reranker", "coreb-code-reranker")  # their model cards name it
-    assert family.models
+def test_every_family_has_a_source_and_a_licence(any_family: Recipe):
+    assert any_family.source.startswith("https://")
+    # The model cards of two name it.
+    assert any_family.licence or any_family.family in ("kure-reranker", "coreb-code-reranker")
+    assert any_family.models
 
 
 @pytest.mark.parametrize(
@@ -109,6 +131,11 @@ def test_every_family_has_a_source_and_a_licence(family: Recipe):
         ("BAAI/bge-reranker-v2-gemma", "bge-reranker-v2-gemma"),
         ("zeroentropy/zerank-1-small", "zerank-1"),
         ("zeroentropy/zerank-2-reranker", "zerank-2"),
+        ("infgrad/Prism-Qwen3-Reranker-4B-exp", "prism-reranker"),
+        ("/models/Prism-Qwen3-Reranker-4B-exp", "prism-reranker"),
+        ("telepix/PIXIE-Spell-Reranker-Preview-0.6B", "pixie-spell-reranker"),
+        ("jhu-clsp/FollowIR-7B", "followir"),
+        ("/models/followir-7b-merged", "followir"),
     ],
 )
 def test_a_family_is_found_by_a_models_id_or_name(model: str, family: str):
@@ -122,10 +149,10 @@ def test_the_family_of_a_fine_tune_is_found_by_its_base_model():
     assert resolve_recipe("me/my-reranker", texts).recipe.family == "qwen3-reranker"
 
 
-def test_a_recipe_survives_the_conversion_to_plain_data_and_back(family: Recipe):
-    plain = recipe_fields(family)
+def test_a_recipe_survives_the_conversion_to_plain_data_and_back(any_family: Recipe):
+    plain = recipe_fields(any_family)
 
-    assert recipe_from(json.loads(json.dumps(plain))) == family
+    assert recipe_from(json.loads(json.dumps(plain))) == any_family
     assert "max_tokens" not in recipe_fields(FAMILIES[0])  # a default value is left out
 
 

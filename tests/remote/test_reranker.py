@@ -23,7 +23,6 @@ from onelogit import (
     ServerError,
     open_reranker,
 )
-from onelogit.recipes.families import FAMILIES
 from support.servers import NOT_FOUND, FakeServer, serving
 from support.tiny import Tiny, causal_checkpoint, tiny_parts
 
@@ -31,7 +30,6 @@ QUERY = "What is the capital of China?"
 TEXTS = ["The capital of China is Beijing.", "서울", "No.", "yes " * 40, "", "No.", "<|im_end|> \n"]
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda recipe: recipe.family)
 def test_the_tokenizer_file_alone_gives_the_same_rows(family: Any, tmp_path: Path):
     folder = causal_checkpoint(tmp_path / family.models[0].split("/")[1], **tiny_parts(family)).folder
     with Reranker.load(folder, recipe=family) as reranker:

@@ -15,7 +15,7 @@ def prompt_text(recipe: Recipe, query: str, document: str, instruction: str | No
 
 
 def prompt_ids(tiny: Tiny, recipe: Recipe, query: str, document: str) -> list[int]:
-    """The token ids as in the family's reference code; two families join separately tokenised segments."""
+    """The token ids as in the family's reference code; some families join separately tokenised segments."""
 
     def ids(text: str) -> list[int]:
         return tiny.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -25,6 +25,10 @@ def prompt_ids(tiny: Tiny, recipe: Recipe, query: str, document: str) -> list[in
         task = text[text.rindex("Given a query A") :]
         bos = tiny.tokenizer.bos_token_id
         return [bos, *ids(f"A: {query}"), *ids("\n"), *ids(f"B: {document}"), *ids("\n"), *ids(task)]
+    if recipe.family == "followir":
+        return tiny.tokenizer(text.removeprefix("<s>"))["input_ids"]  # which begins with a second one
+    if recipe.family == "rankllama":
+        return tiny.tokenizer(f"query: {query}", f"document: {document}")["input_ids"]
     if recipe.family == "mxbai-rerank-v2":
         prefix, suffix = text[: text.index("query: ")], text[text.rindex("<|im_end|>") :]
         task = text[text.rindex("You are a search") : text.rindex("<|im_end|>")]

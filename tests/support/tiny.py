@@ -34,8 +34,13 @@ ANSWERS = ("yes", "no", "Yes", "No")  # each is one token, as are the digits
 TEXTS = ["What is the capital of China? The capital of China is Beijing. yes no Yes No 0 1 서울 北京\n\nSay: "] * 3
 
 
-def byte_level_tokenizer(bos: str | None = None, answers: Sequence[str] = ANSWERS) -> PreTrainedTokenizerFast:
-    """Like Qwen's: byte-level BPE; chat tokens are special, `<think>` is added but not special. Token 0 is "!"."""
+def byte_level_tokenizer(
+    bos: str | None = None, answers: Sequence[str] = ANSWERS, largest_id: int = 0
+) -> PreTrainedTokenizerFast:
+    """Like Qwen's: byte-level BPE; chat tokens are special, `<think>` is added but not special. Token 0 is "!".
+
+    Tokens that no text contains fill the vocabulary up to `largest_id`.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(_regex(QWEN_PATTERN), behavior="isolated")
@@ -47,10 +52,15 @@ def byte_level_tokenizer(bos: str | None = None, answers: Sequence[str] = ANSWER
         vocab_size=320, initial_alphabet=sorted(alphabet), show_progress=False, min_frequency=1
     )
     tokenizer.train_from_iterator([*TEXTS, *["yes no Yes No"] * 9, *[*answers] * 99], trainer)
+    if largest_id:
+        content = json.loads(tokenizer.to_str())
+        count = tokenizer.get_vocab_size()
+        content["model"]["vocab"] |= {f"unused{id}": id for id in range(count, largest_id + 1)}
+        tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.add_special_tokens([*CHAT_TOKENS, *([bos] if bos else [])])
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in THINK_TOKENS])
     if bos:
-        tokenizer.post_processor = _starting_with(tokenizer, bos)
+        tokenizer.post_processor = starting_with(tokenizer, bos)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token=bos
     )
@@ -73,7 +83,7 @@ def gemma_tokenizer(answers: Sequence[str] = ANSWERS) -> PreTrainedTokenizerFast
     kept = [token for token in content["added_tokens"] if token["content"] in [*control, "\n\n"]]
     content["added_tokens"] = [{**token, "special": token["content"] in control} for token in kept]
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    tokenizer.post_processor = _starting_with(tokenizer, "<bos>")
+    tokenizer.post_processor = starting_with(tokenizer, "<bos>")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
     )
@@ -112,7 +122,7 @@ def native_checkpoint(
     return folder
 
 
-def _starting_with(tokenizer: Tokenizer, bos: str) -> processors.TemplateProcessing:
+def starting_with(tokenizer: Tokenizer, bos: str) -> processors.TemplateProcessing:
     return processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
     )
@@ -146,6 +156,9 @@ _FURTHER_SHAPE: dict[type[PretrainedConfig], dict[str, object]] = {
 }
 
 
+BOS: dict[type[PretrainedConfig], str] = {MistralConfig: "<s>"}
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A causal model, its tokenizer, and the folder that contains both."""
@@ -157,13 +170,13 @@ class Tiny:
 
 @lru_cache(maxsize=16)
 def _parts(
-    config_class: type[PretrainedConfig], is_tied: bool, answers: Sequence[str]
+    config_class: type[PretrainedConfig], is_tied: bool, answers: Sequence[str], largest_id: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     torch.manual_seed(1)
     if config_class is GemmaConfig:
         tokenizer = gemma_tokenizer(answers)
     else:
-        tokenizer = byte_level_tokenizer("<s>" if config_class is MistralConfig else None, answers)
+        tokenizer = byte_level_tokenizer(BOS.get(config_class), answers, largest_id)
     config = config_class(
         vocab_size=len(tokenizer),
         tie_word_embeddings=is_tied,
@@ -181,12 +194,16 @@ def causal_checkpoint(
     config_class: type[PretrainedConfig] = Qwen3Config,
     *,
     answers: Sequence[str] = ANSWERS,
+    largest_id: int = 0,
     is_tied: bool = True,
     files: Mapping[str, object] | None = None,
     **save_options: object,
 ) -> Tiny:
-    """Save a causal model in `folder`, with more files: a str is written unchanged, anything else as JSON."""
-    model, tokenizer = _parts(config_class, is_tied, answers)
+    """Save a causal model in `folder`, with more files: a str is written unchanged, anything else as JSON.
+
+    Its vocabulary has at least the token `largest_id`.
+    """
+    model, tokenizer = _parts(config_class, is_tied, answers, largest_id)
     model.save_pretrained(folder, **save_options)
     tokenizer.save_pretrained(folder)
     for name, content in (files or {}).items():
@@ -202,6 +219,7 @@ _ARCHITECTURES: dict[str, type[PretrainedConfig]] = {
     "ctxl-rerank-v2": MistralConfig,
     "mxbai-rerank-v2": Qwen2Config,
     "bge-reranker-v2-gemma": GemmaConfig,
+    "followir": MistralConfig,
 }
 
 
@@ -210,4 +228,6 @@ def tiny_parts(recipe: Recipe) -> dict[str, Any]:
     read_out = recipe.read_out
     own = [] if read_out is None else [each for each in (read_out.true, read_out.false) if isinstance(each, str)]
     answers = dict.fromkeys([*ANSWERS, *(each for each in own if len(each) > 1)])
-    return {"config_class": _ARCHITECTURES.get(recipe.family, Qwen3Config), "answers": tuple(answers)}
+    ids = [] if read_out is None else [each for each in (read_out.true, read_out.false) if isinstance(each, int)]
+    config_class = _ARCHITECTURES.get(recipe.family, Qwen3Config)
+    return {"config_class": config_class, "answers": tuple(answers), "largest_id": max(ids, default=0)}

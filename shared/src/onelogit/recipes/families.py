@@ -35,6 +35,14 @@ FAMILIES = (
         name_pattern=r"coreb-code-reranker",
         source="https://huggingface.co/hq-bench/coreb-code-reranker",
     ),
+    replace(
+        _QWEN3_RERANKER,
+        family="pixie-spell-reranker",
+        models=("telepix/PIXIE-Spell-Reranker-Preview-0.6B",),
+        name_pattern=r"pixie-spell-reranker",
+        # The authors' own evaluation writes this prompt for it; the model card names the licence.
+        source="https://github.com/BM-K/Korean-MTEB-Retrieval-Evaluators/blob/main/evaluate_reranker.py",
+    ),
     Recipe(
         family="prism-reranker",
         chat_template=templates.PRISM_TEMPLATE,
@@ -48,8 +56,9 @@ FAMILIES = (
             "infgrad/Prism-Qwen3.5-Reranker-2B",
             "infgrad/Prism-Qwen3.5-Reranker-4B",
             "infgrad/Prism-Qwen3.5-Reranker-9B",
+            "infgrad/Prism-Qwen3-Reranker-4B-exp",  # one model card for all five
         ),
-        name_pattern=r"prism-qwen3\.5-reranker",
+        name_pattern=r"prism-qwen3(\.5)?-reranker",
         source="https://huggingface.co/infgrad/Prism-Qwen3.5-Reranker-0.8B",
     ),
     Recipe(
@@ -111,6 +120,34 @@ FAMILIES = (
         models=("zeroentropy/zerank-2-reranker", "zeroentropy/zerank-2"),
         name_pattern=r"zerank-2(-reranker)?(-seq)?$",
         source="https://huggingface.co/zeroentropy/zerank-2-reranker",
+    ),
+    Recipe(
+        family="followir",
+        chat_template=templates.FOLLOWIR_TEMPLATE,
+        # By id: "true" and "false" in Mistral's vocabulary. They follow a space that ends the prompt, so they are not
+        # "▁true" and "▁false", which a tokenizer makes of the words alone.
+        read_out=ReadOut(true=3307, false=3952),
+        activation="sigmoid",
+        max_tokens=2048,
+        licence="apache-2.0",
+        models=("jhu-clsp/FollowIR-7B",),
+        name_pattern=r"followir-7b",
+        source="https://huggingface.co/jhu-clsp/FollowIR-7B",
+    ),
+    Recipe(
+        family="rankllama",
+        chat_template=templates.RANKLLAMA_TEMPLATE,
+        read_out=None,
+        adds_special_tokens=False,
+        max_tokens=4096,
+        licence="llama2",
+        models=(
+            "castorini/rankllama-v1-7b-lora-passage",
+            "castorini/rankllama-v1-7b-lora-doc",
+            "castorini/rankllama-v1-13b-lora-passage",
+        ),
+        name_pattern=r"rankllama-v1",
+        source="https://github.com/texttron/tevatron/blob/main/examples/rankllama/data.py",
     ),
 )
 

@@ -113,3 +113,15 @@ ZERANK_2_TEMPLATE = _template("""\
 <|im_start|>assistant
 
 """)
+
+# Its reference code writes one BOS token, and its tokenizer adds another one. The prompt ends in a space.
+FOLLOWIR_TEMPLATE = _template("""\
+<s><s> [INST] You are an expert Google searcher, whose job is to determine if the following document is relevant to \
+the query (true/false). Answer using only one word, one of those two choices.
+
+Query: {{ query }}{{ " " ~ instruction if instruction }}
+Document: {{ document }}
+Relevant (only output one word, either "true" or "false"): [/INST] """)
+
+# Each text begins with a BOS token and nothing comes after the document, not even an EOS token.
+RANKLLAMA_TEMPLATE = _template("<s>query: {{ query }}{{ seam }}<s>document: {{ document }}")
