@@ -3,10 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from onelogit import CheckpointError, InputError, ModelSpec, RecipeError, RemoteReranker, Reranker, open_reranker
 from onelogit.checkpoints import hub
@@ -20,6 +28,7 @@ from support.tiny import causal_checkpoint
 QUERY, DOCUMENTS = "What is the capital of China?", ["The capital of China is Beijing.", "서울"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "someone/Qwen3-Reranker-cached"
+RESPONSE = SimpleNamespace(headers={}, request=None, status_code=404)
 TOKENS = ("--classifier-from-tokens", '["no", "yes"]', "--method")
 
 
@@ -81,6 +90,48 @@ def test_a_model_that_is_not_in_the_cache_is_an_error_with_the_way_out(
 
     with pytest.raises(CheckpointError, match=f"the model '{MODEL}'.*{message}"):
         Reranker.load(MODEL, local_files_only=True, **given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (None, "it is not like owner/name, the form of a hub id; check the spelling"),
+        (
+            GatedRepoError,
+            "access is restricted; ask for it at https://huggingface.co/{name}, and log in or pass token=",
+        ),
+        (RevisionNotFoundError, "it has no revision 'v9'; name a branch, a tag or a commit"),
+        (RepositoryNotFoundError, "there is no such model, or it is private; check the spelling, or log in"),
+        (LocalEntryNotFoundError, "the hub cannot be reached; check the network, or download the model beforehand"),
+        (HfHubHTTPError, "the hub said something; try again later, or download the model beforehand"),
+    ],
+)
+def test_each_error_of_the_hub_is_a_short_sentence(
+    kind: type[Exception] | None, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        text = "the hub said something\nand much more"
+        raise kind(text) if kind is LocalEntryNotFoundError else kind(text, response=RESPONSE)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    if kind is not None:
+        monkeypatch.setattr(hub, "snapshot_download", refuse)
+    name = "no such model" if kind is None else "no-such/model"
+
+    with pytest.raises(CheckpointError) as error:
+        Reranker.load(name, revision="v9")
+    assert str(error.value) == (
+        f"the model {name!r} is neither a local folder nor found on the hub: {message.format(name=name)}"
+    )
+
+
+def test_a_model_that_is_not_downloaded_is_named_while_the_hub_is_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    with pytest.raises(
+        CheckpointError, match="found on the hub: HF_HUB_OFFLINE is set, and the model was not.* folder$"
+    ):
+        Reranker.load("no-such/model")
 
 
 @pytest.mark.parametrize(

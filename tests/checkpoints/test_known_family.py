@@ -79,7 +79,7 @@ def test_the_same_files_give_the_same_recipe_and_scores_under_every_name(
 def test_a_language_model_with_a_familys_template_is_one_of_that_family(name: str):
     found = resolve_recipe(f"/models/{name}", texts(**{"chat_template.jinja": QWEN3_TEMPLATE}))
 
-    assert found.because == "its chat template; the rest by its chat template, of the family qwen3-reranker"
+    assert found.because == "its chat template, of the family qwen3-reranker"
     assert (found.recipe.read_out, found.recipe.activation) == (FAMILIES[0].read_out, "sigmoid")
 
 

@@ -162,9 +162,9 @@ VALID = {"family": "mine", "chat_template": None, "read_out": {"true": "yes"}, "
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"family": "mine"}, "'chat_template', 'read_out', and 'source'. The fields of a recipe are family,"),
+        ({"family": "mine"}, "it lacks chat_template, read_out, source. The fields of a recipe are family,"),
         ({"family": "mine", "read_out": None, "colour": 1}, "colour"),
-        ({"family": "mine", "read_out": {}}, "missing 1 required"),
+        ({"family": "mine", "chat_template": "", "source": "", "read_out": {}}, "read_out lacks true"),
         ({"family": "mine", "read_out": {"true": True}}, "invalid recipe: true cannot be True"),
         (VALID | {"activation": "softmax"}, "activation cannot be 'softmax'"),
         (VALID | {"max_tokens": "512"}, "max_tokens cannot be '512'"),

@@ -66,9 +66,13 @@ def test_all_fields_of_a_recipe_need_no_known_family():
     [
         ({"family": "mine"}, "lacks chat_template, read_out, source, which only a recipe of a known family may omit"),
         ({"family": "qwen3-rerank", "read_out": None}, "did you mean 'qwen3-reranker'"),
-        ({"family": "qwen3-reranker", "colour": 1}, "colour"),
+        ({"family": "qwen3-reranker", "colour": 1}, "it has unknown fields, 'colour'. The fields of a recipe are"),
+        (
+            {"family": "a", "read_out": None, "chat_template": None, "source": "", **dict.fromkeys("vwxyz")},
+            "'x' and 2 more",
+        ),
         ({"family": "qwen3-reranker", "max_tokens": "512"}, "max_tokens cannot be '512'"),
-        ({"default_instruction": "Find."}, "missing 4 required"),
+        ({"default_instruction": "Find."}, "it lacks family, chat_template, read_out, source"),
     ],
 )
 def test_an_invalid_recipe_is_refused(given: object, message: str):

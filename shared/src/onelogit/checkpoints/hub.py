@@ -10,17 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 
 from onelogit.checkpoints.odd_paths import why_no_checkpoint, why_no_folder, why_no_weights, why_unreadable
 from onelogit.errors import CheckpointError, InputError, first_line
+from onelogit.io.lines import shortened
 from onelogit.validation import checked_path
 
 # Downloaded for transformers, which also reads the code and vocabularies; `read_texts` reads only some of them.
 _SMALL_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.txt", "*.py"]
 _OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the same model in other formats
 _NETWORK_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_WAYS_OUT = {  # of errors of the hub, the first that fits
+    HFValidationError: "it is not like owner/name, the form of a hub id; check the spelling",
+    GatedRepoError: "access is restricted; ask for it at {page}, and log in or pass token=",
+    RevisionNotFoundError: "it has no revision {revision!r}; name a branch, a tag or a commit",
+    RepositoryNotFoundError: "there is no such model, or it is private; check the spelling, or log in",
+    LocalEntryNotFoundError: "the hub cannot be reached; check the network, or download the model beforehand",
+}
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _INDEX = "model.safetensors.index.json"
 _TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
@@ -76,11 +91,19 @@ def _not_found(name: str, options: Mapping[str, Any], error: Exception) -> str:
             way_out = f"name the folder of the hub's cache itself, cache_dir={str(cache / 'hub')!r}"
         message = f"the model {name!r}{of_revision} is neither a local folder nor in the cache {cache}; {way_out}"
     else:
-        message = (
-            f"the model {name!r} is neither a local folder nor found on the hub; check the spelling, log in for a "
-            f"gated model, or download it beforehand if there is no network ({first_line(error)})"
-        )
+        way_out = _way_out(name, options, error)
+        message = f"the model {name!r} is neither a local folder nor found on the hub: {way_out}"
     return message + _moved_aside(Path(name))
+
+
+def _way_out(name: str, options: Mapping[str, Any], error: Exception) -> str:
+    """Why the hub gave no model, and what to do about it, in place of the hub's long messages."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, and the model was not downloaded before; unset it, or name a folder"
+    known = next((way_out for kind, way_out in _WAYS_OUT.items() if isinstance(error, kind)), None)
+    if known is None:
+        return f"{shortened(first_line(error), 100)}; try again later, or download the model beforehand"
+    return known.format(page=f"{constants.ENDPOINT}/{name}", revision=options.get("revision"))
 
 
 def _download(name: str, **options: Any) -> str:

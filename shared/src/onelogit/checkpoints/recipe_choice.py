@@ -163,7 +163,10 @@ def _merge(metadata: RerankerMetadata, known: KnownFamily | None) -> ResolvedRec
     for field in ("chat_template", "default_instruction", "max_tokens"):
         if getattr(metadata, field) is not None:
             changes[field] = getattr(metadata, field)
-    return ResolvedRecipe(replace(table, **changes), f"{metadata.files}; the rest by {known.because}")
+    is_same = known.because.startswith(f"{metadata.files},")
+    return ResolvedRecipe(
+        replace(table, **changes), known.because if is_same else f"{metadata.files}; the rest by {known.because}"
+    )
 
 
 def _with_usable_default(recipe: Recipe, *, is_given: bool) -> Recipe:

@@ -6,13 +6,11 @@ from onelogit.checkpoints.declaration import read_architecture
 from onelogit.checkpoints.known_family import KnownFamily, last_part
 from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_json
 from onelogit.errors import UnsupportedModelError
-from onelogit.recipes.families import FAMILIES, UNSUPPORTED
+from onelogit.recipes.families import UNSUPPORTED
 
 ADVICE = (
-    "If it is a fine-tune of one of them, name that one: recipe='qwen3-reranker' (for a command: --recipe). Otherwise "
-    "pass recipe=Recipe(family=..., chat_template=..., read_out=ReadOut(true='yes', false='no'), source=...), with the "
-    "prompt and the answer tokens of its model card (for a command: --chat-template, --classifier-from-tokens and "
-    "--method)"
+    "For a fine-tune of a known family, pass recipe='qwen3-reranker' or another name from `onelogit recipes` (for a "
+    "command: --recipe NAME). For any other model, write a recipe: docs/your-own-model.md shows how"
 )
 
 
@@ -37,7 +35,7 @@ def unknown_message(texts: SmallFiles, metadata: RerankerMetadata | None, by_nam
     """Why no recipe is known for a model, and what to pass."""
     architecture = read_architecture(texts) or "model"
     if metadata is not None and metadata.read_out is not None:
-        return f"{metadata.files}, but no chat template; pass recipe=Recipe(...)"
+        return f"{metadata.files}, but no chat template; pass recipe= with the prompt: see docs/your-own-model.md"
     if metadata is not None:
         family = "qwen3-reranker" if by_name is None else by_name.recipe.family
         return (
@@ -46,11 +44,7 @@ def unknown_message(texts: SmallFiles, metadata: RerankerMetadata | None, by_nam
             "chat_template=..., read_out=None, source=...) with that prompt, or with chat_template=None if it was "
             "trained on bare pairs of query and document (for a command: --recipe or --chat-template)"
         )
-    families = ", ".join(recipe.family for recipe in FAMILIES)
-    return (
-        f"no recipe is known for this {architecture}: its files do not declare a reranker, and it is none of "
-        f"{families}. {ADVICE}"
-    )
+    return f"no recipe is known for this {architecture}: its files do not declare a reranker. {ADVICE}"
 
 
 def _why_unsupported(description: str) -> str | None:

@@ -152,6 +152,13 @@ def given_tokens(options: argparse.Namespace) -> list[str | int] | None:
     return tokens
 
 
+def source_of_recipe(options: argparse.Namespace) -> str | None:
+    """The options that describe the recipe, with their files, for messages; None if there are none."""
+    given = {name: getattr(options, name[2:].replace("-", "_")) for name in _given_recipe_options(options)}
+    named = ("--recipe", "--chat-template")
+    return ", ".join(f"{name} {value}" if name in named else name for name, value in given.items()) or None
+
+
 def _given_recipe_options(options: argparse.Namespace) -> list[str]:
     """The given options that describe a recipe."""
     names = ("recipe", "chat_template", "classifier_from_tokens", "method")
@@ -169,7 +176,7 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
             f"{options.method} of {len(tokens)} tokens does not give a single logit: from_2_way_softmax takes two, the "
             "false one first, and no_post_processing takes one"
         )
-    template = None if options.chat_template is None else _read_template(options.chat_template)
+    template = None if options.chat_template is None else _file_text(options.chat_template, "the chat template")
     try:
         given = None if options.recipe is None else read_recipe(options.recipe)
         known = resolve_model(ModelSpec(model, options={**hub_options(options), "recipe": given})).recipe
@@ -177,8 +184,10 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
         raise
     except RecipeError as error:
         if template is None:
-            message = "--classifier-from-tokens and --method give only the answers; the prompt is missing"
-            raise RecipeError(f"{message}: add --chat-template FILE, or --recipe NAME, because {error}") from error
+            raise RecipeError(
+                f"--classifier-from-tokens and --method give only the answers; the prompt is missing: add "
+                f"--chat-template FILE, or --recipe NAME, because no file of {model!r} declares it"
+            ) from error
         activation = read_activation(read_texts(find_folder(model, hub_options(options), with_weights=False)))
         if activation is None:  # Sentence Transformers' default for a head, and the plain logit of a language model
             activation = "sigmoid" if read_out is None else "identity"
@@ -206,19 +215,23 @@ def read_recipe(name_or_file: str) -> Recipe:
         InputError: the file cannot be read.
         RecipeError: as `recipe_of`.
     """
-    if not name_or_file.endswith(".json"):
+    path = Path(name_or_file)
+    if not (path.suffix == ".json" or path.is_absolute() or path.exists()):
         return family_recipe(name_or_file)
+    text = _file_text(path, "the recipe")
     try:
-        fields = json.loads(Path(name_or_file).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"the recipe {name_or_file} cannot be read: {error}") from error
+        fields = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"the recipe {path} cannot be read, because it is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InputError(f"the recipe {name_or_file} must be a JSON object with the fields of a recipe")
     return cast("Recipe", recipe_of(fields))
 
 
-def _read_template(path: Path) -> str:
+def _file_text(path: Path, kind: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # a byte order mark is not part of the prompt
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the chat template {path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{kind} {path} is not UTF-8; save it as UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL
+        raise InputError(f"{kind} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -11,7 +11,7 @@ from rich.text import Text
 from onelogit.checkpoints.load_encoder import load_encoder
 from onelogit.checkpoints.metadata import read_position_limit
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
-from onelogit.cli.model_options import add_json_option, add_model_options, model_spec
+from onelogit.cli.model_options import add_json_option, add_model_options, model_spec, source_of_recipe
 from onelogit.cli.output import mention_demo, print_json, printable, printable_lines
 from onelogit.errors import InputError
 from onelogit.io.progress import waiting
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         out = console(soft_wrap=True)
         out.print(_shown(prompt, out))
-        out.print(_facts(found, prompt, has_weights=options.weights), soft_wrap=False)
+        out.print(_facts(found, prompt, options), soft_wrap=False)
         if next_tokens is not None:
             out.print(_table_of(next_tokens), soft_wrap=False)
             if next_tokens.is_prompt_doubtful and (doubt := _doubt(found.recipe, is_given="recipe" in spec.options)):
@@ -106,20 +106,21 @@ def _shown(prompt: Prompt, out: Console) -> Text:
     return shown
 
 
-def _facts(found: ResolvedModel, prompt: Prompt, *, has_weights: bool) -> Table:
+def _facts(found: ResolvedModel, prompt: Prompt, options: argparse.Namespace) -> Table:
     table = Table(show_header=False, box=box.SIMPLE)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
+    given = source_of_recipe(options)
     rows = {
         "tokens": f"{len(prompt.ids):,} of at most {prompt.max_tokens:,}",
         "document": _reading(prompt),
         "ends in": repr(prompt.text[-_END_CHARACTERS:]),
         "logit": _logit(found.recipe, prompt),
-        "recipe": f"{found.recipe.family}: {found.because}",
+        "recipe": f"{found.recipe.family}: {found.because}" if given is None else f"given by {given}",
     }
     if not prompt.answers:
         rows["next token"] = "none, because the model has a head of its own"
-    elif not has_weights:
+    elif not options.weights:
         rows["next token"] = "--weights shows the likeliest, and whether the answers are among them"
     for name, value in rows.items():
         table.add_row(name, Text(printable(value)))

@@ -117,11 +117,22 @@ def _hints(kind: type) -> Mapping[str, Any]:
 
 
 def _checked_types(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    _check_names(kind, values)
     for name, hint in _hints(kind).items():
         if name in values and not _fits(values[name], hint):
             advice = f": {_read_out_form(values[name])}" if name == "read_out" else ""
             raise TypeError(f"{name} cannot be {values[name]!r}{advice}")
     return values
+
+
+def _check_names(kind: Any, values: Mapping[str, Any]) -> None:
+    what = "read_out" if kind is ReadOut else "it"
+    known = {field.name: field.default is MISSING for field in fields(kind)}
+    if unknown := [repr(name) for name in values if name not in known]:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise TypeError(f"{what} has unknown fields, {', '.join(unknown[:3])}{more}")
+    if missing := [name for name, is_required in known.items() if is_required and name not in values]:
+        raise TypeError(f"{what} lacks {', '.join(missing)}")
 
 
 def warn_if_swapped(true: object, false: object) -> None:
