@@ -18,6 +18,7 @@ from onelogit.checkpoints.head_weights import (
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.labels import LabelRows, find_label_rows
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
+from onelogit.checkpoints.native_classes import native_config, why_not_native
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.tensor_names import wrapped_names
@@ -133,7 +134,7 @@ def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
         CheckpointError: the architecture is unknown to this version of transformers, or needs its own Python code.
     """
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(
+        config: PretrainedConfig = native_config(folder) or AutoConfig.from_pretrained(
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
     except Exception as error:  # transformers' configuration checks raise errors of many classes
@@ -151,8 +152,10 @@ def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
 def _why_untrusted(folder: Path, error: Exception) -> str | None:
     if "trust_remote_code" not in str(error):
         return None
+    missing = why_not_native(folder)
+    reason = "auto_map in its files" if missing is None else f"auto_map in its files, and {missing}"
     return (
-        f"{folder} needs its own Python code (auto_map in its files); read that code, and if you trust it, pass "
+        f"{folder} needs its own Python code ({reason}); read that code, and if you trust it, pass "
         "trust_remote_code=True (for a command: --trust-remote-code)"
     )
 
@@ -164,7 +167,9 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
         CheckpointError: it is missing, damaged, or has no fast backend.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.get("trust_remote_code", False))
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=native_config(folder), trust_remote_code=options.get("trust_remote_code", False)
+        )
     except Exception as error:  # tokenizers raises only Exception for a damaged file
         reason = f"the tokenizer in {folder} cannot be read: {first_line(error)}"
         raise CheckpointError(_why_untrusted(folder, error) or why_no_tokenizer(folder) or reason) from error

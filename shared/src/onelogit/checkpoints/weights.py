@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Pretrain
 from onelogit.checkpoints.device import find_device, find_device_map, find_dtype, is_quantised
 from onelogit.checkpoints.head_weights import stored_dtype
 from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.native_classes import native_config
 from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, first_line
 from onelogit.options import LoadOptions
@@ -48,6 +49,7 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         AutoModel if is_backbone else AutoModelForSequenceClassification,
         folder,
         options,
+        config=native_config(folder),
         dtype=find_dtype(options.get("dtype"), stored, device, is_kept=is_quantised(config)),
         device_map=device_map,
     )

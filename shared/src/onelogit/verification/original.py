@@ -24,6 +24,7 @@ from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.labels import find_label_rows
 from onelogit.checkpoints.loader import load_config
 from onelogit.checkpoints.module_chain import read_module_chain
+from onelogit.checkpoints.native_classes import native_config
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.errors import RecipeError, optional_import
@@ -171,6 +172,8 @@ class OriginalModel:
         passed_on |= {"dtype": getattr(torch, options["dtype"]), "device_map": device_map}
         if wrapped := wrapped_names(files_of_tensors(folder), folder):
             passed_on["key_mapping"] = wrapped
+        if (native := native_config(folder)) is not None:
+            passed_on["config"] = native
         if self.is_chain:
             with optional_import("sentence_transformers"):
                 from sentence_transformers import CrossEncoder  # noqa: PLC0415
