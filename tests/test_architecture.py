@@ -12,7 +12,14 @@ CORE = ROOT / "shared" / "src" / "onelogit"
 PACKAGES = ROOT / "packages"
 ADAPTERS_WITHOUT_TORCH = ("langchain_onelogit", "llama_index.postprocessor.onelogit_rerank")
 ADAPTER_FOLDERS = sorted(file.parent for file in PACKAGES.rglob("__init__.py"))
-WITHOUT_TORCH = ("onelogit", "onelogit.adapters", "onelogit.bulk", "onelogit.cli.main", "onelogit.evaluation.job")
+WITHOUT_TORCH = (
+    "onelogit",
+    "onelogit.adapters",
+    "onelogit.bulk",
+    "onelogit.cli.main",
+    "onelogit.evaluation.job",
+    "onelogit.serving",
+)
 
 
 def run(program: str) -> int:
@@ -47,7 +54,7 @@ def test_an_adapter_loads_no_torch_unless_its_framework_does(folder: Path):
     assert run(program) == 0
 
 
-@pytest.mark.parametrize("module", ["ray", "pyarrow"])
+@pytest.mark.parametrize("module", ["ray", "pyarrow", "starlette", "uvicorn", "prometheus_client"])
 def test_the_command_line_and_bulk_load_no_optional_package(module: str):
     assert run(f"import sys, onelogit.cli.main, onelogit.bulk; sys.exit({module!r} in sys.modules)") == 0
 

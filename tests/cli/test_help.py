@@ -38,7 +38,7 @@ def test_help_ends_in_two_examples_that_parse(
         _parse_arguments(arguments)
 
 
-@pytest.mark.parametrize("command", _COMMANDS)
+@pytest.mark.parametrize("command", [each for each in _COMMANDS if each != "serve"])  # which does not end by itself
 def test_examples_run_with_the_demo_model(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

@@ -18,10 +18,13 @@ _DISTRIBUTIONS = {
     "bm25s": "onelogit[evaluate]",
     "ir_measures": "onelogit[evaluate]",
     "matplotlib": "onelogit[plot]",
+    "prometheus_client": "onelogit[serve]",
     "pyarrow": "onelogit[bulk]",
     "ray": "onelogit[ray]",
     "scipy": "onelogit[measure]",
     "sentence_transformers": "sentence-transformers>=5.4",
+    "starlette": "onelogit[serve]",
+    "uvicorn": "onelogit[serve]",
     "vllm": "ray[llm]",
 }
 

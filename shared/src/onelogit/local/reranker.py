@@ -139,6 +139,11 @@ class Reranker(BaseReranker[LocalScorer]):
         """The sequence classifier, for other code; raises OnelogitError once the reranker is closed."""
         return self._scorer.classifier
 
+    @property
+    def scorer(self) -> LocalScorer:
+        """What tokenises and computes, for callers that need the rows of a call, such as a server."""
+        return self._scorer
+
     def prompt(self, query: str, document: str, instruction: str | None = None) -> Prompt:
         """The prompt of one pair, for people to look at, without scoring it.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -19,6 +19,7 @@ from onelogit.options import ScoringOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.prompt import Prompt
 from onelogit.prompts.token_rows import TokenRow
+from onelogit.prompts.tokenizer import without_limits
 from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_count
@@ -42,6 +43,7 @@ class LocalScorer:
     ) -> None:
         batch_tokens = checked_count("batch_tokens", options.get("batch_tokens"))
         self.tokenizer = tokenizer
+        self._plain_tokenizer = without_limits(tokenizer.backend_tokenizer)
         self._encoder = Encoder(recipe, tokenizer, options, position_limit(classifier))
         self.max_tokens, self.instruction = self._encoder.max_tokens, self._encoder.instruction
         self.device = str(classifier.device)
@@ -111,6 +113,46 @@ class LocalScorer:
             owners, truncated_count = await asyncio.to_thread(self._submit, call, pairs, instruction)
             with nullcontext() if rows_done is None else rows_done.shown(len(owners)):
                 return PairLogits(best_logits(await call.alogits(), owners), truncated_count)
+
+    async def arow_logits(self, rows: Sequence[TokenRow]) -> list[float]:
+        """The logit of each owner of some rows, without blocking the event loop.
+
+        Args:
+            rows: from `rows`, or checked by `checked_rows`; an owner with several rows gets its best logit.
+
+        Raises:
+            LogitError: a logit is NaN or infinite.
+        """
+        with ScoringCall(self._scheduler) as call:
+            call.add(rows)
+            return best_logits(await call.alogits(), [row.owner for row in rows])
+
+    def checked_rows(self, rows: Sequence[Sequence[int]]) -> list[TokenRow]:
+        """The rows of whole prompts that somebody else tokenised.
+
+        Raises:
+            InputError: a row is empty, longer than `max_tokens`, or contains an unknown id; or the model reads pairs.
+        """
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            raise InputError(
+                "this model reads query and document as a pair, which token ids cannot express; send texts"
+            )
+        vocabulary = int(cast("Any", self.classifier.get_input_embeddings()).weight.shape[0])
+        for index, ids in enumerate(rows):
+            if not 0 < len(ids) <= self.max_tokens:
+                raise InputError(f"row {index} has {len(ids)} tokens; a row has from 1 to max_tokens={self.max_tokens}")
+            if not 0 <= min(ids) <= max(ids) < vocabulary:
+                wrong = min(ids) if min(ids) < 0 else max(ids)
+                raise InputError(f"row {index} has the token id {wrong}; the model's ids are 0 to {vocabulary - 1}")
+        return [TokenRow(tuple(ids), owner=index) for index, ids in enumerate(rows)]
+
+    def first_tokens(self, documents: Sequence[str], count: int) -> list[str]:
+        """The first `count` tokens of each document, as text; no character is cut."""
+        encodings = self._plain_tokenizer.encode_batch(documents, add_special_tokens=False)
+        return [
+            document if len(encoding.ids) <= count else document[: encoding.offsets[count][0]]
+            for document, encoding in zip(documents, encodings, strict=True)
+        ]
 
     def _submit(
         self, call: ScoringCall[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None

@@ -1,0 +1,1 @@
+"""One file for each form: a JSON body -> what to score, and the logits -> the JSON answer."""

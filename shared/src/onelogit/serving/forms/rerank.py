@@ -1,0 +1,108 @@
+"""The forms of Cohere (v1 and v2), Jina, vLLM and SGLang for ranking the documents of a query."""
+
+from typing import ClassVar, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from onelogit.ranking import rank_logits
+from onelogit.serving.forms.body import InstructedBody, Limit, Query, Texts, TextsOrObjects, Usage, usage_of
+from onelogit.serving.served_model import ServedModel
+from onelogit.serving.work import ScoredWork, ScoringWork
+
+
+class RerankedText(TypedDict):
+    """A document of an answer."""
+
+    text: str
+
+
+class RerankResult(TypedDict):
+    """One document: its index in the request, its score, and its raw logit."""
+
+    index: int
+    relevance_score: float
+    logit: float
+    document: NotRequired[RerankedText]
+
+
+class ApiVersion(TypedDict):
+    """The version of Cohere's form."""
+
+    version: str
+
+
+class RerankMeta(TypedDict):
+    """What Cohere's SDK reads beside the results."""
+
+    api_version: ApiVersion
+    warnings: NotRequired[list[str]]
+
+
+class RerankAnswer(TypedDict):
+    """Documents from most to least relevant."""
+
+    id: str
+    object: str
+    model: str
+    results: list[RerankResult]
+    usage: Usage
+    meta: RerankMeta
+
+
+class RerankBody(InstructedBody):
+    """A query and documents to rank.
+
+    Sources: https://docs.cohere.com/v1/reference/rerank, https://api.jina.ai/redoc, vLLM 0.32 /rerank (recorded).
+    """
+
+    api_version: ClassVar[str] = "1"
+
+    query: Query
+    documents: TextsOrObjects
+    top_n: Limit = Field(None, description="return at most this many documents; by default all")
+    return_documents: bool | None = Field(None, description="return the documents' texts, too")
+
+    def work(self) -> ScoringWork:
+        """Each document with the query."""
+        return ScoringWork(
+            pairs=[(self.query, document) for document in self.documents],
+            instruction=self.instruction,
+            max_tokens_per_document=self.max_tokens_per_doc,
+        )
+
+    def answer(self, scored: ScoredWork, served: ServedModel, request_id: str) -> RerankAnswer:
+        """The best documents first; equal logits keep the order of the request."""
+        meta: RerankMeta = {"api_version": {"version": self.api_version}}
+        if scored.truncated_count:
+            count = f"{scored.truncated_count} of {len(self.documents)} documents"
+            meta["warnings"] = [f"{count} were truncated to fit the model's {served.max_tokens} tokens"]
+        return {
+            "id": request_id,
+            "object": "list",
+            "model": served.name,
+            "results": [
+                self._result(index, logit, served)
+                for index, logit, _ in rank_logits(scored.logits, served.activation, self.top_n)
+            ],
+            "usage": usage_of(scored),
+            "meta": meta,
+        }
+
+    def _result(self, index: int, logit: float, served: ServedModel) -> RerankResult:
+        score = served.score_of(logit, index, is_raw=self.is_raw)
+        result: RerankResult = {"index": index, "relevance_score": score, "logit": logit}
+        if self.return_documents:
+            result["document"] = {"text": self.documents[index]}
+        return result
+
+
+class RerankV2Body(RerankBody):
+    """A query and documents to rank; the documents are strings.
+
+    Source: https://docs.cohere.com/reference/rerank.
+    """
+
+    api_version: ClassVar[str] = "2"
+
+    documents: Texts

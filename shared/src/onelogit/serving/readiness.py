@@ -1,0 +1,43 @@
+"""A reranker -> whether it is warmed up."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from onelogit.errors import OnelogitError
+
+if TYPE_CHECKING:
+    from onelogit.local.reranker import Reranker
+
+logger = logging.getLogger(__name__)
+
+
+class Readiness:
+    """Warms the reranker up once, in the background: at the server's start, or when it is first asked for."""
+
+    def __init__(self, reranker: "Reranker") -> None:
+        self._reranker = reranker
+        self._warming: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the warm-up, unless it has been started; nobody tells a mounted application of the server's start."""
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm_up())
+
+    @property
+    def reason(self) -> str | None:
+        """Why the server is not ready; None if it is."""
+        if self._reranker.is_closed:
+            return "the reranker is closed"
+        if self._warming is None or not self._warming.done():
+            return "the model is being warmed up"
+        if self._warming.cancelled():
+            return "the warm-up was cancelled"
+        return None if (error := self._warming.exception()) is None else f"the warm-up failed: {error}"
+
+    async def _warm_up(self) -> None:
+        try:
+            await self._reranker.awarm_up()
+        except OnelogitError as error:
+            logger.error("the warm-up failed, so the server is not ready: %s", error)
+            raise

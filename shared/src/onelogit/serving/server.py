@@ -1,0 +1,79 @@
+"""An ASGI application and a bound socket -> a server that runs until SIGTERM or Ctrl-C, and then ends gracefully."""
+
+import errno
+import math
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from onelogit.errors import InputError
+from onelogit.serving.limits import ServingLimits
+
+_KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they never use one that is being closed
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket at an address; it refuses connections until the server runs.
+
+    Raises:
+        InputError: the port is in use or not allowed, or the host is unknown or not of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise InputError(f"--host {host!r} is not found: {getattr(error, 'strerror', None) or error}") from None
+    family, kind, protocol, _, address = found[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise _unusable(host, port, error) from None
+    return bound
+
+
+def _unusable(host: str, port: int, error: OSError) -> InputError:
+    if error.errno == errno.EADDRINUSE:
+        return InputError(f"port {port} of {host} is in use; stop the other server, or give another --port")
+    return InputError(f"cannot serve at port {port} of {host}: {error.strerror}; give another --port or --host")
+
+
+def run_until_stopped(application: Starlette, bound: socket.socket, limits: ServingLimits) -> None:
+    """Serve until SIGTERM or SIGINT: then accept no more requests, and end once the accepted ones are answered.
+
+    Raises:
+        InputError: another server took the port in the meantime.
+    """
+    host, port = bound.getsockname()[:2]
+    try:
+        bound.listen()
+    except OSError as error:
+        raise _unusable(host, port, error) from None
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(limits.timeout_s) + 1,
+    )
+    server = uvicorn.Server(config)
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        del signal_number, frame
+        server.should_exit = True
+
+    # uvicorn replaces these handlers while it runs, and calls them afterwards: the default ones would end the process
+    # with the signal's exit code.
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[bound])
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
