@@ -1,6 +1,7 @@
 """Rows of token ids -> logits, batch by batch, on the model's device. Not thread-safe.
 
-Decoders that can attend over a prefix tree compute each shared prefix once, without padding; others use padded rows.
+Decoders that can attend over a prefix tree compute each shared prefix once, without padding. Encoders and bidirectional
+decoders compute rows without padding in their layers if that gives the same results; all others use padded rows.
 """
 
 import logging
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from onelogit.engine.attention.backend import LayerKeyValues
 from onelogit.engine.attention.context import attends_over_prefix_tree
+from onelogit.engine.attention.packed_rows import attends_over_packed_rows
 from onelogit.engine.attention.visibility import rotates_by_length
 from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.directions import find_is_causal
@@ -27,6 +29,7 @@ from onelogit.engine.forward import (
 )
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.engine.optimize import prepare
+from onelogit.engine.packed import compute_packed, enable_packing, row_count
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import Cursor, next_batch
 from onelogit.errors import InputError
@@ -51,6 +54,7 @@ class ModelRunner:
         prefix_cache: keys and values kept between calls; None if prefixes are not shared or the size is 0.
         batch_tokens: halved each time a batch does not fit into the memory.
         shares_prefixes: whether shared prefixes are computed once.
+        packs_rows: whether the layers compute rows without padding.
 
     Raises:
         UnsupportedModelError: a row's logit would depend on the other rows of its batch.
@@ -73,6 +77,8 @@ class ModelRunner:
         self.shares_prefixes = not self._has_own_head and prepare(
             classifier, is_causal=self._is_causal, is_compiled=is_compiled
         )
+        self._compute_rows = own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
+        self.packs_rows = (self._has_own_head or not self._is_causal) and enable_packing(classifier, self._compute_rows)
         self.prefix_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
         # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
@@ -139,16 +145,19 @@ class ModelRunner:
             yield PendingLogits([indices[row] for row in batch.ends.values()], logits)
 
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
+        is_packed = self.packs_rows and attends_over_packed_rows(self.classifier)
+        compute = partial(compute_packed, self._compute_rows) if is_packed else self._compute_rows
         # If the rotary embedding depends on a batch's longest row, a row's logit would depend on the other rows.
         is_one_by_one = rotates_by_length(self.classifier)
-        compute = own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first
         while order:
-            length = len(rows[order[0]].ids)
-            batch = order[: 1 if is_one_by_one else max(1, self.batch_tokens // length)]
-            logits = self._attempt(compute, [rows[row] for row in batch], length * len(batch) if len(batch) > 1 else 1)
+            lengths = [len(rows[row].ids) for row in order]
+            count = 1 if is_one_by_one else row_count(lengths, self.batch_tokens, is_packed=is_packed)
+            batch = order[:count]
+            token_count = sum(lengths[:count]) if is_packed else lengths[0] * count
+            logits = self._attempt(compute, [rows[row] for row in batch], token_count if count > 1 else 1)
             if logits is not None:
-                order = order[len(batch) :]
+                order = order[count:]
                 yield PendingLogits([indices[row] for row in batch], logits)
 
     def _attempt(self, compute: Callable[[PreTrainedModel, T], Tensor], batch: T, token_count: int) -> Tensor | None:

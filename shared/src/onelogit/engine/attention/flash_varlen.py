@@ -70,6 +70,32 @@ class FlashVarlenAttention:
         return _gather(self._outgoing_indices(len(sources.own.keys), sources.own.keys.device), sources)
 
 
+def attend_to_whole_rows(
+    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scaling: float, reach: int | None
+) -> Tensor:
+    """Attention of each row over itself alone, to both sides; all rows in one call.
+
+    Args:
+        query: shape (heads, tokens, head_dim): the rows one after the other. `FlashVarlenAttention` must support it.
+        key: shape (key-value heads, tokens, head_dim).
+        value: the same.
+        lengths: of the rows, in tokens; all tokens together.
+        scaling: factor of the scores.
+        reach: the greatest distance to a token that is attended to; None for the whole row.
+
+    Returns:
+        Shape (tokens, heads, head_dim).
+    """
+    starts, longest = tensor_on(query.device, list(accumulate(lengths, initial=0)), torch.int32), max(lengths)
+    tokens = (each.transpose(0, 1) for each in (query, key, value))
+    window = (-1, -1) if reach is None else (reach, reach)
+    varlen_attention: Any = _varlen_attention()
+    attended: Tensor = varlen_attention(
+        *tokens, starts, starts, longest, longest, scale=scaling, window_size=window
+    )
+    return attended
+
+
 class _GatherIndices(NamedTuple):
     """Indices that gather the keys of a path, with one read and one write per key.
 

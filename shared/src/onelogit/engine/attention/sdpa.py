@@ -49,7 +49,7 @@ class SdpaAttention:
     @staticmethod
     def padded_length(token_count: int, device: torch.device) -> int:
         """The next multiple of 32; on CUDA, the length itself, because its kernels accept any length."""
-        return token_count if device.type == "cuda" else _rounded(token_count)
+        return token_count if device.type == "cuda" else rounded(token_count)
 
     def attend(
         self, query: Tensor, sources: KeySources, scaling: float | None, window: int | None, *, ends_only: bool
@@ -92,15 +92,16 @@ class SdpaAttention:
         return self._cached_mask(block, window, query.dtype, query.device)
 
 
-def _rounded(count: int) -> int:
+def rounded(count: int) -> int:
+    """The next multiple of 32."""
     return -(-count // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
 
 
 def _block(span: QuerySpan, token_count: int) -> _Block:
     own, visible = span.stop - span.start, path_length(span.path)
-    queries = own if own == 1 or _rounded(own) > token_count else _rounded(own)
+    queries = own if own == 1 or rounded(own) > token_count else rounded(own)
     before = max(0, span.start + queries - token_count)  # padding that does not fit after the last token comes first
-    return _Block(queries, before, own, visible, _rounded(visible))
+    return _Block(queries, before, own, visible, rounded(visible))
 
 
 def _parts(path: KeyPath, sources: KeySources, padding: int = 0) -> list[KeyValue]:

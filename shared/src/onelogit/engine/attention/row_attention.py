@@ -1,0 +1,142 @@
+"""Rows one after the other -> the attention of each row over itself alone, by products, SDPA or FlashAttention."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention, attend_to_whole_rows
+from onelogit.engine.attention.sdpa import rounded
+
+_BLOCK = 512  # queries of a row whose scores are in memory at the same time
+
+
+class Pattern(NamedTuple):
+    """To which tokens of its row a token attends.
+
+    Attributes:
+        mask: whether the query of each index attends to the key of each index, shape (longest, longest), on the CPU;
+            None if each token attends to its whole row.
+        reach: the greatest distance of a query and a key; None if there is no mask.
+        is_window: whether the mask is `distance <= reach`.
+    """
+
+    mask: Tensor | None = None
+    reach: int | None = None
+    is_window: bool = False
+
+    @classmethod
+    def of_mask(cls, mask: Tensor) -> "Pattern":
+        """The pattern of a mask of bool, shape (longest, longest)."""
+        if bool(mask.all()):
+            return cls()
+        indices = torch.arange(len(mask))
+        distances = (indices[:, None] - indices).abs()
+        reach = int((distances * mask).max())
+        return cls(mask, reach, is_window=bool(torch.equal(mask, distances <= reach)))
+
+
+class _Block(NamedTuple):
+    """Queries of a row, and the keys which contain all that they attend to; indices in the row."""
+
+    start: int
+    stop: int
+    first_key: int
+    last_key: int
+
+
+class RowAttention:
+    """Attention of packed rows with one pattern.
+
+    Args:
+        lengths: of the rows, in tokens.
+        pattern: of every row.
+        reads: the index of the only query of each row that is computed; None for all.
+    """
+
+    def __init__(self, lengths: Sequence[int], pattern: Pattern, reads: int | None = None) -> None:
+        self._lengths, self._pattern, self._reads = lengths, pattern, reads
+        self._starts = list(accumulate(lengths, initial=0))
+        self._cached_mask = cache(self._new_mask)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """The output of attention for each token; zeros for padding and queries that are not computed.
+
+        Args:
+            query: shape (heads, tokens, head_dim): the rows one after the other, then padding.
+            key: shape (key-value heads, tokens, head_dim).
+            value: the same.
+            scaling: factor of the scores.
+
+        Returns:
+            Shape (tokens, heads, head_dim).
+        """
+        is_dense = self._pattern.mask is None or self._pattern.is_window
+        if FlashVarlenAttention.supports(query) and is_dense and self._reads is None:
+            return attend_to_whole_rows(query, key, value, self._lengths, scaling, self._pattern.reach)
+        output = query.new_zeros((query.shape[1], query.shape[0], value.shape[-1]))
+        attend = self._by_products if query.device.type == "cpu" and query.dtype == torch.bfloat16 else self._by_sdpa
+        for start, length in zip(self._starts, self._lengths, strict=False):
+            for block in _blocks(length, self._pattern.reach, self._reads):
+                attended = attend(query, key, value, scaling, start, block)
+                output[start + block.start : start + block.stop] = attended.transpose(0, 1)
+        return output
+
+    def _by_sdpa(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, start: int, block: _Block) -> Tensor:
+        keys = slice(start + block.first_key, start + block.last_key)
+        mask = self._pattern.mask
+        if mask is not None:
+            mask = mask[block.start : block.stop, block.first_key : block.last_key].to(query.device)
+        return scaled_dot_product_attention(
+            query[None, :, start + block.start : start + block.stop],
+            key[None, :, keys],
+            value[None, :, keys],
+            attn_mask=mask,
+            scale=scaling,
+            enable_gqa=len(query) != len(key),
+        )[0]
+
+    def _by_products(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float, start: int, block: _Block
+    ) -> Tensor:
+        """Two products; on a CPU in bfloat16, they are faster than SDPA.
+
+        Their lengths are rounded up so that they recur (see `sdpa`): neighbours in the batch are computed, but masked.
+        """
+        count, (heads, tokens, width) = block.stop - block.start, query.shape
+        queries, keys = (min(rounded(each), tokens) for each in (count, block.last_key - block.first_key))
+        first = min(start + block.start, tokens - queries)
+        first_key = min(start + block.first_key, tokens - keys)
+        before = start + block.start - first
+        mask = self._cached_mask(block, before, queries, start + block.first_key - first_key, keys, query.dtype)
+        group = heads // len(key)
+        folded = query[:, first : first + queries].reshape(len(key), group * queries, width)
+        seen = slice(first_key, first_key + keys)
+        mask = mask if group == 1 or mask.shape[1] == 1 else mask.repeat(1, group, 1)
+        scores = torch.baddbmm(mask, folded, key[:, seen].transpose(1, 2), alpha=scaling)
+        attended = torch.bmm(scores.softmax(-1), value[:, seen])
+        return attended.view(heads, queries, -1)[:, before : before + count]
+
+    def _new_mask(
+        self, block: _Block, before: int, queries: int, keys_before: int, keys: int, dtype: torch.dtype
+    ) -> Tensor:
+        """The mask to add to the scores, shape (1, queries, keys), or (1, 1, keys) without a pattern."""
+        own = slice(keys_before, keys_before + block.last_key - block.first_key)
+        mask = torch.full((1 if self._pattern.mask is None else queries, keys), float("-inf"), dtype=dtype)
+        mask[:, own] = 0
+        if self._pattern.mask is not None:
+            is_seen = self._pattern.mask[block.start : block.stop, block.first_key : block.last_key]
+            mask[before : before + len(is_seen), own].masked_fill_(~is_seen, float("-inf"))
+        return mask[None]
+
+
+def _blocks(length: int, reach: int | None, reads: int | None) -> Iterator[_Block]:
+    starts = range(0, length, _BLOCK if reach is None else max(64, reach)) if reads is None else [reads % length]
+    for start, stop in zip(starts, [*starts[1:], length] if reads is None else [starts[0] + 1], strict=True):
+        yield _Block(start, stop, 0, length) if reach is None else _Block(
+            start, stop, max(0, start - reach), min(length, stop + reach)
+        )
