@@ -15,7 +15,9 @@ def varlen_reference(
         assert len(q) <= max_q
         assert len(k) <= max_k
         distance = (torch.arange(len(q))[:, None] + len(k) - len(q)) - torch.arange(len(k))
-        mask = (distance >= -window_size[1]) & ((distance <= window_size[0]) | (window_size[0] < 0))
+        mask = ((distance >= -window_size[1]) | (window_size[1] < 0)) & (
+            (distance <= window_size[0]) | (window_size[0] < 0)
+        )
         tensors = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
         seen = scaled_dot_product_attention(*tensors, attn_mask=mask, scale=scale, enable_gqa=enable_gqa)
         outputs.append(seen[0].transpose(0, 1))

@@ -1,5 +1,5 @@
 """Rows of token ids -> logits: prefix sharing, batching, caching and scheduling.
 
 prefix_tree, device_transfer, allocator -> attention -> kv_cache -> prefix_cache -> forward -> directions, fused_ops,
-optimize, memory -> model_runner -> scheduler
+optimize, packed, memory -> model_runner -> scheduler
 """

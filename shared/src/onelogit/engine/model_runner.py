@@ -29,7 +29,7 @@ from onelogit.engine.forward import (
 )
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.engine.optimize import prepare
-from onelogit.engine.packed import compute_packed, enable_packing, row_count
+from onelogit.engine.packed import enable_packing, row_count
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import Cursor, next_batch
 from onelogit.errors import InputError
@@ -54,7 +54,6 @@ class ModelRunner:
         prefix_cache: keys and values kept between calls; None if prefixes are not shared or the size is 0.
         batch_tokens: halved each time a batch does not fit into the memory.
         shares_prefixes: whether shared prefixes are computed once.
-        packs_rows: whether the layers compute rows without padding.
 
     Raises:
         UnsupportedModelError: a row's logit would depend on the other rows of its batch.
@@ -77,8 +76,11 @@ class ModelRunner:
         self.shares_prefixes = not self._has_own_head and prepare(
             classifier, is_causal=self._is_causal, is_compiled=is_compiled
         )
-        self._compute_rows = own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
-        self.packs_rows = (self._has_own_head or not self._is_causal) and enable_packing(classifier, self._compute_rows)
+        self._compute_rows = (
+            own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
+        )
+        may_pack = (self._has_own_head or not self._is_causal) and not rotates_by_length(classifier)
+        self._packing = enable_packing(classifier, self._compute_rows) if may_pack else None
         self.prefix_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
         # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
@@ -105,6 +107,11 @@ class ModelRunner:
         if self.shares_prefixes and attends_over_prefix_tree(self.classifier):
             return self._compute_prefix_tree(distinct, indices)
         return self._compute_padded(distinct, indices)
+
+    @property
+    def packs_rows(self) -> bool:
+        """Whether the layers compute rows without padding."""
+        return self._packing is not None and attends_over_packed_rows(self.classifier)
 
     def _new_cache(self, max_bytes: int, max_host_bytes: int) -> PrefixCache | None:
         if not max_bytes:
@@ -145,8 +152,8 @@ class ModelRunner:
             yield PendingLogits([indices[row] for row in batch.ends.values()], logits)
 
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
-        is_packed = self.packs_rows and attends_over_packed_rows(self.classifier)
-        compute = partial(compute_packed, self._compute_rows) if is_packed else self._compute_rows
+        is_packed = self.packs_rows
+        compute = self._packing if self._packing is not None and is_packed else self._compute_rows
         # If the rotary embedding depends on a batch's longest row, a row's logit would depend on the other rows.
         is_one_by_one = rotates_by_length(self.classifier)
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first

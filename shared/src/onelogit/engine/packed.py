@@ -1,12 +1,14 @@
-"""A classifier that computes padded rows -> the same classifier, whose layers compute them without padding, if possible.
+"""A classifier that computes padded rows -> the same classifier; its layers compute them without padding, if possible.
 
 It is tried on a few rows when it is loaded. If their hidden states or logits differ, or the model's code cannot do it,
 the classifier computes padded rows as before.
 """
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -22,6 +24,7 @@ from onelogit.engine.attention.packed_rows import (
     enable_packed_attention,
     use_packed_rows,
 )
+from onelogit.engine.attention.sdpa import LENGTH_MULTIPLE
 from onelogit.engine.directions import sample_rows, tolerance
 from onelogit.prompts.token_rows import TokenRow
 
@@ -33,23 +36,39 @@ Compute = Callable[[PreTrainedModel, Sequence[TokenRow]], Tensor]
 """Computes padded rows: `forward.own_head_logits` or `forward.padded_hidden`."""
 
 
-def enable_packing(classifier: PreTrainedModel, compute: Compute) -> bool:
-    """Let the layers compute packed rows, in place; returns whether they can."""
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How a classifier computes packed rows; `read` as in `PackedRows`."""
+
+    compute: Compute
+    read: int | None
+
+    def __call__(self, classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
+        """As `compute(classifier, rows)`, with packed rows in the layers."""
+        with use_packed_rows(PackedRows([len(row.ids) for row in rows], classifier.device, self.read)):
+            return self.compute(classifier, rows)
+
+
+def enable_packing(classifier: PreTrainedModel, compute: Compute) -> Packing | None:
+    """Let the layers compute packed rows, in place; returns how, or None if they cannot."""
     layers = _layers(classifier)
     if layers is None or not can_attend_over_packed_rows(classifier):
-        return False
-    enable_packed_attention(classifier)
-    _add_hooks(layers)
-    if _agrees(classifier, compute):
-        return True
+        return None
+    name = type(classifier).__name__
+    try:
+        trial = _Trial(classifier, layers, compute)
+        packing = Packing(compute, trial.find_read())
+        enable_packed_attention(classifier)
+        _add_hooks(layers)
+        difference = trial.difference(packing)
+    except Exception as error:  # a model's code may fail in any way on input that it was not written for
+        logger.info("%s cannot compute packed rows: %s", name, error)
+        difference = math.inf
+    logger.info("%s: packing rows changes logits and hidden states by %.2g", name, difference)
+    if difference < tolerance(classifier):
+        return packing
     disable_packed_attention(classifier)
-    return False
-
-
-def compute_packed(compute: Compute, classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
-    """As `compute(classifier, rows)`, with packed rows in the layers."""
-    with use_packed_rows(PackedRows([len(row.ids) for row in rows], classifier.device)):
-        return compute(classifier, rows)
+    return None
 
 
 def row_count(lengths: Sequence[int], batch_tokens: int, *, is_packed: bool) -> int:
@@ -64,7 +83,8 @@ def row_count(lengths: Sequence[int], batch_tokens: int, *, is_packed: bool) -> 
     if not is_packed:
         return max(1, padded)
     # Embeddings and heads compute padded rows, so a batch of very different lengths would be mostly padding there.
-    return max(1, bisect_right(list(accumulate(lengths[: _MAX_PADDED * padded])), batch_tokens))
+    budget = batch_tokens // LENGTH_MULTIPLE * LENGTH_MULTIPLE  # to which the batch is padded at its end
+    return max(1, bisect_right(list(accumulate(lengths[: _MAX_PADDED * padded])), budget))
 
 
 def _layers(classifier: PreTrainedModel) -> nn.ModuleList | None:
@@ -76,12 +96,18 @@ def _layers(classifier: PreTrainedModel) -> nn.ModuleList | None:
 
 
 def _add_hooks(layers: nn.ModuleList) -> None:
+    """Pack what enters the layers. In the last one, compute the products after attention only for tokens to be read."""
     if hasattr(layers, "_packs_rows"):
         return
     layers._packs_rows = True  # type: ignore[assignment]
     for layer in layers:
         layer.register_forward_pre_hook(_pack_arguments, with_kwargs=True)
-    layers[-1].register_forward_hook(_unpack_output)
+    layers[-1].register_forward_pre_hook(_enter_last_layer)
+    layers[-1].register_forward_hook(_leave_last_layer)
+    for module in layers[-1].modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(_select)
+            module.register_forward_hook(_restore)
 
 
 def _pack_arguments(
@@ -93,20 +119,87 @@ def _pack_arguments(
     return tuple(map(rows.pack, args)), {name: rows.pack(value) for name, value in options.items()}
 
 
-def _unpack_output(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+def _enter_last_layer(_: nn.Module, __: tuple[Any, ...]) -> None:
+    rows = active.get()
+    if rows is not None:
+        rows.is_last_layer, rows.has_attended = True, False
+
+
+def _leave_last_layer(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
     rows = active.get()
     if rows is None:
         return output
-    return (rows.unpack(output[0]), *output[1:]) if isinstance(output, tuple) else rows.unpack(output)
+    rows.is_last_layer = False
+    return _replaced(output, rows.unpack(_hidden(output)))
 
 
-def _agrees(classifier: PreTrainedModel, compute: Compute) -> bool:
-    rows = [TokenRow(row) for row in sample_rows(classifier)]
-    try:
-        packed, padded = compute_packed(compute, classifier, rows), compute(classifier, rows)
-    except Exception as error:  # a model's code may fail in any way on input that it was not written for
-        logger.info("%s cannot compute packed rows: %s", type(classifier).__name__, error)
-        return False
-    difference = float((packed - padded).float().norm() / padded.float().norm())
-    logger.info("%s: packing rows changes its results by %.2g", type(classifier).__name__, difference)
-    return difference < tolerance(classifier)
+def _select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    rows = active.get()
+    return args if rows is None else (rows.select(args[0]), *args[1:])
+
+
+def _restore(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    rows = active.get()
+    return output if rows is None else rows.restore(output)
+
+
+class _Trial:
+    """Sample rows, and what the classifier computes of them as padded rows."""
+
+    def __init__(self, classifier: PreTrainedModel, layers: nn.ModuleList, compute: Compute) -> None:
+        self._classifier, self._last_layer, self._compute = classifier, layers[-1], compute
+        self._rows = [TokenRow(row) for row in sample_rows(classifier)]
+        self._results, self._hidden = self._run(compute)
+
+    def find_read(self) -> int | None:
+        """The token of each row to which the head is limited: 0, or -1 for the last one; None if there is no limit.
+
+        The states of all other tokens become NaN, which would spread to everything that is computed of them.
+        """
+        for read in (0, -1):
+            is_other = ~self._is_token(read)
+
+            def spoil(_: nn.Module, __: Any, output: Any, is_other: Tensor = is_other) -> Any:
+                return _replaced(output, _hidden(output).masked_fill(is_other[..., None], float("nan")))
+
+            results, _ = self._run(self._compute, spoil)
+            if torch.equal(results, self._results):
+                return read
+        return None
+
+    def difference(self, packing: Packing) -> float:
+        """How much packing changes results, or hidden states of tokens that are read, relative to their norm."""
+        results, hidden = self._run(packing)
+        is_read = self._is_token(packing.read)
+        return max(_difference(results, self._results), _difference(hidden[is_read], self._hidden[is_read]))
+
+    def _run(self, compute: Compute, hook: Any = None) -> tuple[Tensor, Tensor]:
+        """The results, and the last layer's hidden states, shape (rows, longest, hidden)."""
+        seen: list[Tensor] = []
+        hooks = [each for each in (hook, lambda _, __, output: seen.append(_hidden(output))) if each is not None]
+        handles = [self._last_layer.register_forward_hook(each) for each in hooks]
+        try:
+            return compute(self._classifier, self._rows), seen[0]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _is_token(self, read: int | None) -> Tensor:
+        """Which states, shape (rows, longest), are of the token of this index in its row; None for all but padding."""
+        lengths = torch.tensor([len(row.ids) for row in self._rows])[:, None]
+        indices = torch.arange(int(lengths.max()))
+        is_token = indices < lengths if read is None else indices == read % lengths
+        return is_token.to(self._hidden.device)
+
+
+def _hidden(output: Any) -> Tensor:
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _replaced(output: Any, hidden: Tensor) -> Any:
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+def _difference(some: Tensor, expected: Tensor) -> float:
+    return float((some - expected).float().norm() / expected.float().norm())

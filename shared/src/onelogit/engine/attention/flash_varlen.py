@@ -90,9 +90,7 @@ def attend_to_whole_rows(
     tokens = (each.transpose(0, 1) for each in (query, key, value))
     window = (-1, -1) if reach is None else (reach, reach)
     varlen_attention: Any = _varlen_attention()
-    attended: Tensor = varlen_attention(
-        *tokens, starts, starts, longest, longest, scale=scaling, window_size=window
-    )
+    attended: Tensor = varlen_attention(*tokens, starts, starts, longest, longest, scale=scaling, window_size=window)
     return attended
 
 

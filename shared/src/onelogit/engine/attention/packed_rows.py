@@ -18,7 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 from onelogit.engine.attention.row_attention import Pattern, RowAttention
 from onelogit.engine.attention.sdpa import SdpaAttention
-from onelogit.engine.device_transfer import indices_of, to_device
+from onelogit.engine.device_transfer import indices_of, tensor_on, to_device
 from onelogit.errors import UnsupportedModelError
 
 _NAME = "onelogit_packed_rows"
@@ -36,10 +36,16 @@ class PackedRows:
     Args:
         lengths: of the rows, in tokens.
         device: of the model.
+        read: the index in each row of the only token whose last hidden state is needed; None for all.
+
+    Attributes:
+        is_last_layer: whether the layer that is being computed is the last one.
+        has_attended: whether that layer has computed its attention.
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        self.lengths = lengths
+    def __init__(self, lengths: Sequence[int], device: torch.device, read: int | None = None) -> None:
+        self.lengths, self.read = lengths, read
+        self.is_last_layer = self.has_attended = False
         self._shape = (len(lengths), max(lengths))
         self._count = sum(lengths)
         starts = range(0, self._shape[0] * self._shape[1], self._shape[1])
@@ -47,10 +53,19 @@ class PackedRows:
         padding = SdpaAttention.padded_length(self._count, device) - self._count
         self._indices = to_device(torch.cat([indices, indices[:1].expand(padding)]), device)
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}
-        self._attention: dict[int, tuple[Tensor, RowAttention]] = {}
+        self._patterns: dict[int, tuple[Tensor, Pattern]] = {}
+        self._attention: dict[tuple[int, bool], RowAttention] = {}
+        ends = (
+            []
+            if read is None
+            else [end - length + read % length for end, length in zip(accumulate(lengths), lengths, strict=True)]
+        )
+        self._read_indices = tensor_on(device, ends)
 
     def pack(self, value: Any) -> Any:
         """A padded tensor as (1, tokens, ...), or a tuple of such tensors; anything else is returned as it is."""
+        if self._shape == (1, len(self._indices)):
+            return value
         if isinstance(value, tuple):
             return tuple(map(self.pack, value))
         if not isinstance(value, Tensor) or value.dim() not in (2, 3):
@@ -73,14 +88,33 @@ class PackedRows:
         mask = sdpa_mask(**{**options, **_ONE_WHOLE_ROW})
         if mask is None or mask.shape != (1, 1, self._shape[1], self._shape[1]):
             raise UnsupportedModelError("packed rows can only have masks of queries and keys that are the same tokens")
-        self._attention[id(mask)] = mask, RowAttention(self.lengths, Pattern.of_mask(mask[0, 0].cpu()))
+        self._patterns[id(mask)] = mask, Pattern.of_mask(mask[0, 0].cpu())
         return mask
 
     def attention(self, mask: Tensor | None) -> RowAttention:
-        """The attention that a mask from `new_mask` stands for."""
-        if id(mask) not in self._attention:
+        """The layer's attention, with the pattern that a mask from `new_mask` stands for."""
+        if id(mask) not in self._patterns:
             raise UnsupportedModelError("the model makes its own attention masks, which packed rows cannot have")
-        return self._attention[id(mask)][1]
+        key = id(mask), self.is_last_layer
+        if key not in self._attention:
+            read = self.read if self.is_last_layer else None
+            self._attention[key] = RowAttention(self.lengths, self._patterns[id(mask)][1], read)
+        self.has_attended = True
+        return self._attention[key]
+
+    def select(self, hidden: Tensor) -> Tensor:
+        """The states of the tokens that are read, shape (1, rows, hidden), if only these are needed now; else all."""
+        return hidden[:, self._read_indices.to(hidden.device)] if self._reads_now() else hidden
+
+    def restore(self, selected: Tensor) -> Tensor:
+        """The inverse of `select`, with zeros for all other tokens."""
+        if not self._reads_now():
+            return selected
+        whole = selected.new_zeros((1, len(self._indices), selected.shape[-1]))
+        return whole.index_copy_(1, self._read_indices.to(selected.device), selected)
+
+    def _reads_now(self) -> bool:
+        return self.is_last_layer and self.has_attended and self.read is not None
 
 
 active: ContextVar[PackedRows | None] = ContextVar("packed_rows", default=None)

@@ -55,11 +55,11 @@ class RowAttention:
     Args:
         lengths: of the rows, in tokens.
         pattern: of every row.
-        reads: the index of the only query of each row that is computed; None for all.
+        read: the index of the only query of each row that is computed; None for all.
     """
 
-    def __init__(self, lengths: Sequence[int], pattern: Pattern, reads: int | None = None) -> None:
-        self._lengths, self._pattern, self._reads = lengths, pattern, reads
+    def __init__(self, lengths: Sequence[int], pattern: Pattern, read: int | None = None) -> None:
+        self._lengths, self._pattern, self._read = lengths, pattern, read
         self._starts = list(accumulate(lengths, initial=0))
         self._cached_mask = cache(self._new_mask)
 
@@ -76,12 +76,12 @@ class RowAttention:
             Shape (tokens, heads, head_dim).
         """
         is_dense = self._pattern.mask is None or self._pattern.is_window
-        if FlashVarlenAttention.supports(query) and is_dense and self._reads is None:
+        if FlashVarlenAttention.supports(query) and is_dense:
             return attend_to_whole_rows(query, key, value, self._lengths, scaling, self._pattern.reach)
         output = query.new_zeros((query.shape[1], query.shape[0], value.shape[-1]))
         attend = self._by_products if query.device.type == "cpu" and query.dtype == torch.bfloat16 else self._by_sdpa
         for start, length in zip(self._starts, self._lengths, strict=False):
-            for block in _blocks(length, self._pattern.reach, self._reads):
+            for block in _blocks(length, self._pattern.reach, self._read):
                 attended = attend(query, key, value, scaling, start, block)
                 output[start + block.start : start + block.stop] = attended.transpose(0, 1)
         return output
@@ -134,9 +134,11 @@ class RowAttention:
         return mask[None]
 
 
-def _blocks(length: int, reach: int | None, reads: int | None) -> Iterator[_Block]:
-    starts = range(0, length, _BLOCK if reach is None else max(64, reach)) if reads is None else [reads % length]
-    for start, stop in zip(starts, [*starts[1:], length] if reads is None else [starts[0] + 1], strict=True):
-        yield _Block(start, stop, 0, length) if reach is None else _Block(
-            start, stop, max(0, start - reach), min(length, stop + reach)
+def _blocks(length: int, reach: int | None, read: int | None) -> Iterator[_Block]:
+    starts = range(0, length, _BLOCK if reach is None else max(64, reach)) if read is None else [read % length]
+    for start, stop in zip(starts, [*starts[1:], length] if read is None else [starts[0] + 1], strict=True):
+        yield (
+            _Block(start, stop, 0, length)
+            if reach is None
+            else _Block(start, stop, max(0, start - reach), min(length, stop + reach))
         )

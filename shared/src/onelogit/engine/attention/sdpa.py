@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from onelogit.engine.attention.backend import KeySources, KeyValue, QuerySpan, path_length, query_spans
 from onelogit.engine.prefix_tree import Batch, KeyPath
 
-_LENGTH_MULTIPLE = 32
+LENGTH_MULTIPLE = 32
 
 
 class _Block(NamedTuple):
@@ -94,7 +94,7 @@ class SdpaAttention:
 
 def rounded(count: int) -> int:
     """The next multiple of 32."""
-    return -(-count // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+    return -(-count // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def _block(span: QuerySpan, token_count: int) -> _Block:

@@ -1,0 +1,78 @@
+"""Each packed row attends to itself alone, however its attention is computed."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from onelogit.engine.attention import flash_varlen
+from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
+from onelogit.engine.attention.row_attention import Pattern, RowAttention
+from support.varlen import varlen_reference
+
+LENGTHS = (700, 65, 64, 33, 1, 33)
+INDICES = torch.arange(max(LENGTHS))
+DISTANCES = INDICES[:, None] - INDICES
+MASKS = {
+    "whole": DISTANCES == DISTANCES,
+    "window": DISTANCES.abs() <= 20,
+    "causal": DISTANCES >= 0,
+    "causal window": (DISTANCES >= 0) & (DISTANCES < 50),
+    "prefix": (DISTANCES >= 0) | (INDICES < 5),
+}
+
+
+def tensors(heads: int, key_heads: int, padding: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    torch.manual_seed(4)
+    count = sum(LENGTHS) + padding
+    return [torch.randn(each, count, 16, dtype=dtype) for each in (heads, key_heads, key_heads)]
+
+
+def expected(query, key, value, mask: torch.Tensor) -> torch.Tensor:
+    outputs = []
+    for rows in zip(*(tensor.float().split(LENGTHS, 1) for tensor in (query, key, value)), strict=True):
+        own, keys, values = rows
+        keys, values = (tensor.repeat_interleave(len(query) // len(key), 0) for tensor in (keys, values))
+        scores = (own @ keys.transpose(1, 2) * 0.3).masked_fill(~mask[: own.shape[1], : own.shape[1]], -torch.inf)
+        outputs.append((scores.softmax(-1) @ values).transpose(0, 1))
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("read", [None, 0, -1])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("key_heads", [4, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_row_attends_to_itself_as_its_mask_says(
+    dtype: torch.dtype, key_heads: int, mask: torch.Tensor, read: int | None
+):
+    query, key, value = tensors(4, key_heads, 13, dtype)
+
+    output = RowAttention(LENGTHS, Pattern.of_mask(mask), read).attend(query, key, value, 0.3)
+
+    assert output.shape == (sum(LENGTHS) + 13, 4, 16)
+    assert output.dtype == dtype
+    truth = expected(*(tensor[:, : sum(LENGTHS)] for tensor in (query, key, value)), mask)
+    if read is not None:
+        ends = torch.tensor(LENGTHS).cumsum(0)
+        indices = ends - 1 if read else ends - torch.tensor(LENGTHS)
+        assert int((output.float().abs().sum((1, 2)) > 0).sum()) == len(LENGTHS)
+        output, truth = output[indices], truth[indices]
+    assert torch.allclose(output[: len(truth)].float(), truth, atol=1e-5 if dtype == torch.float32 else 0.03)
+
+
+@pytest.mark.parametrize("name", ["whole", "window"])
+def test_flash_attention_computes_all_rows_in_one_call(name: str, monkeypatch: pytest.MonkeyPatch):
+    query, key, value = tensors(4, 2, 0, torch.float32)
+    calls = []
+
+    def kernel(*args: object, **options: object) -> torch.Tensor:
+        calls.append(args)
+        return varlen_reference(*args, enable_gqa=True, **options)
+
+    monkeypatch.setattr(flash_varlen, "_varlen_attention", lambda: partial(kernel))
+    monkeypatch.setattr(FlashVarlenAttention, "supports", staticmethod(lambda _: True))
+
+    output = RowAttention(LENGTHS, Pattern.of_mask(MASKS[name])).attend(query, key, value, 0.3)
+
+    assert len(calls) == 1
+    assert torch.allclose(output, expected(query, key, value, MASKS[name]), atol=1e-5)
