@@ -10,8 +10,7 @@ import yaml
 
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 from onelogit.recipes.recipe import Activation, ReadOut
-
-EMBEDDING_MODEL = "it is an embedding model, which reads query and document separately; use a reranker"
+from onelogit.recipes.unsupported import EMBEDDER
 
 SmallFiles = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""
@@ -72,7 +71,7 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
         return None
     settings = parse_json(texts, "config_sentence_transformers.json")
     if settings.get("model_type") == "SentenceTransformer":
-        raise UnsupportedModelError(EMBEDDING_MODEL)
+        raise UnsupportedModelError(str(EMBEDDER))
     if not all(isinstance(module, dict) for module in modules):
         raise RecipeError("modules.json must list objects")
     names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
@@ -81,7 +80,9 @@ def read_sentence_transformers_metadata(texts: SmallFiles) -> RerankerMetadata |
     is_chain = names[1:2] == ["Pooling"] and set(names[2:]) <= _LAYER_MODULES
     if names[:2] == ["Transformer", "Pooling"] and names[-1] in ("Pooling", "Normalize"):
         chain = " -> ".join(names)
-        raise UnsupportedModelError(f"{EMBEDDING_MODEL} ({chain} ends in a pooled state instead of a score)")
+        raise UnsupportedModelError(
+            f"{EMBEDDER.reason} ({chain} ends in a pooled state instead of a score). {EMBEDDER.instead}"
+        )
     if names[:1] != ["Transformer"] or not (len(names) == 1 or is_read_out or is_chain):
         raise UnsupportedModelError(
             f"modules.json chains {' -> '.join(names)}, which is not a single read-out; "

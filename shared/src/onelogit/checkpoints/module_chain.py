@@ -7,8 +7,9 @@ LayerNorm, the last Dense with one output (cross-encoder/ettin-reranker-*).
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from onelogit.checkpoints.metadata import EMBEDDING_MODEL, SmallFiles, join_path, parse_json
+from onelogit.checkpoints.metadata import SmallFiles, join_path, parse_json
 from onelogit.errors import UnsupportedModelError
+from onelogit.recipes.unsupported import EMBEDDER
 
 Pooling = Literal["cls", "mean", "lasttoken"]
 
@@ -96,7 +97,9 @@ def _dense_layer(folder: str, config: dict[str, Any], is_last: bool) -> DenseLay
     source = config.get("module_input_name", _STATE)
     target = config.get("module_output_name") or source
     if is_last and source == target == _STATE and config.get("out_features") != 1:
-        raise UnsupportedModelError(f"{EMBEDDING_MODEL} (modules.json ends in a state instead of a score)")
+        raise UnsupportedModelError(
+            f"{EMBEDDER.reason} (modules.json ends in a state instead of a score). {EMBEDDER.instead}"
+        )
     if source != _STATE or target != ("scores" if is_last else _STATE) or config.get("use_residual"):
         raise _unsupported(f"{folder} maps {source!r} to {target!r}, or has a residual connection")
     if is_last and config.get("out_features") != 1:

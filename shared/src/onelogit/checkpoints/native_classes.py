@@ -34,7 +34,7 @@ def native_config(folder: Path) -> PretrainedConfig | None:
         return None
     fields = {name: value for name, value in config.items() if name not in (*_GTE_FIELDS, *_GTE_DROPPED)}
     architectures = [str(each).replace("New", "Gte", 1) for each in config.get("architectures") or []]
-    return AutoConfig.for_model(  # type: ignore[no-any-return]
+    return AutoConfig.for_model(
         **{**fields, "model_type": "gte", "architectures": architectures, "rope_parameters": _gte_rope(config)}
     )
 

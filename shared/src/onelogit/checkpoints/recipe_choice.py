@@ -15,7 +15,14 @@ from onelogit.checkpoints.known_family import (
     writes_prompt_of,
 )
 from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, read_licence, read_vllm_metadata
-from onelogit.checkpoints.refusals import ADVICE, refuse_architecture, refuse_name, unknown_message
+from onelogit.checkpoints.refusals import (
+    ADVICE,
+    refuse_architecture,
+    refuse_declaration,
+    refuse_headless,
+    refuse_name,
+    unknown_message,
+)
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 from onelogit.prompts.template import takes_instruction, usable_default
 from onelogit.recipes.families import FAMILIES
@@ -53,6 +60,8 @@ def resolve_recipe(model: str, texts: SmallFiles, recipe: Recipe | None = None) 
         UnsupportedModelError: the model's relevance is not a single logit.
     """
     try:
+        if recipe is None:
+            refuse_declaration(texts)
         refuse_architecture(texts)
         given = None if recipe is None else ResolvedRecipe(_fitted(recipe, texts), "the caller's recipe")
         found = given or _resolve(model, texts)
@@ -116,10 +125,11 @@ def _from_files(
 def _from_name(
     model: str, texts: SmallFiles, metadata: RerankerMetadata | None, by_name: KnownFamily | None
 ) -> ResolvedRecipe:
-    refuse_name(model)
+    refuse_name(model, texts)
     has_head_without_prompt = metadata is not None and metadata.read_out is None
     if by_name is None or has_head_without_prompt:
-        raise RecipeError(unknown_message(texts, metadata, by_name))
+        refuse_headless(texts)
+        raise RecipeError(unknown_message(model, texts, metadata, by_name))
     family = by_name.recipe.family
     _warn_once(
         f"{model!r} is used as a model of the family {family} because of its name; nothing in its files says so. If it "

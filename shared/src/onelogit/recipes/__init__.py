@@ -1,4 +1,4 @@
 """Facts about each model family: prompt, read-out, scale, limits, licence and source.
 
-recipe (the form) -> templates -> families (the tables)
+recipe (the form) -> templates -> families (the table);  unsupported (the table of refused models)
 """

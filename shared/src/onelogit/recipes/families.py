@@ -1,4 +1,4 @@
-"""The supported model families and the known unsupported models: only facts, with their sources."""
+"""The supported model families: only facts, with their sources."""
 
 from dataclasses import replace
 
@@ -150,34 +150,3 @@ FAMILIES = (
         source="https://github.com/texttron/tevatron/blob/main/examples/rankllama/data.py",
     ),
 )
-
-
-# A regular expression, matched case-insensitively against the architecture and the model's name -> why the model cannot
-# be converted, and what to use instead; the text continues "it has no one-logit form: ".
-UNSUPPORTED = {
-    r"^JinaForRanking|jina-reranker-v3": (
-        "it ranks all documents of a list in one prompt, by the cosine of projected tokens. Run it with its own code "
-        "(model.rerank), or use a pointwise model such as Qwen3-Reranker"
-    ),
-    r"^JinaVL|jina-reranker-m0": (
-        "it is a vision-language model with a two-layer head. Run it with its own code (model.compute_score)"
-    ),
-    r"^LayerWiseMiniCPM|minicpm-layerwise": (
-        "it has one head for each layer, in custom code. Use BAAI/bge-reranker-v2-gemma, or run it with FlagEmbedding"
-    ),
-    r"^CostWiseGemma|gemma2-lightweight": (
-        "it has one head for each layer and merges tokens between layers. Use BAAI/bge-reranker-v2-gemma, or run it "
-        "with FlagEmbedding"
-    ),
-    r"^Querit| Querit": "it uses a custom attention mask and a head at its [CLS] token. Run it with its own code",
-    r"T5Gemma|KaLM-Reranker": "it is an encoder-decoder. Run it with its own code",
-    r"Bidirectional|nemotron.*rerank": (
-        "it attends in both directions, in custom code. Run it with trust_remote_code=True in transformers, or serve "
-        "it with vLLM"
-    ),
-    r"ForConditionalGeneration|Qwen3-VL-Reranker|LightOn-rerank-PW": (
-        "it is a multimodal model, and its text backbone is not converted. Run it with "
-        "sentence_transformers.CrossEncoder"
-    ),
-    r"LightOn-rerank-LW|ListConRanker": ("it ranks a list as a whole. Use a pointwise model such as Qwen3-Reranker"),
-}
