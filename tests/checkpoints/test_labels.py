@@ -20,11 +20,12 @@ from transformers import (
     RobertaConfig,
 )
 
-from onelogit import Recipe, Reranker, UnsupportedModelError
+from onelogit import InputError, ModelSpec, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.labels import find_label_rows
+from onelogit.cli.main import main
 from onelogit.verification.parity import measure_parity
 from onelogit.verification.sample_pairs import bundled_pairs
-from support.tiny import byte_level_tokenizer, native_checkpoint, pair_tokenizer
+from support.tiny import Tiny, byte_level_tokenizer, native_checkpoint, pair_tokenizer
 
 QUERY, DOCUMENTS = "What is the capital of China?", ["The capital of China is Beijing.", "서울", "Bananas. " * 9, ""]
 ENCODERS = {
@@ -135,13 +136,90 @@ def test_names_of_labels_tell_which_is_relevant(names: dict | None, relevant: in
     assert (rows.relevant, rows.irrelevant, rows.is_named) == (relevant, 1 - relevant, is_named)
 
 
-def test_labels_whose_names_do_not_tell_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    folder = two_labels(tmp_path / "model", "bert", id2label={0: "a", 1: "b"})
+UNTELLING = {0: "contradiction", 1: "entailment"}
 
-    with caplog.at_level(logging.WARNING, "onelogit"):
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_labels_whose_names_do_not_tell_need_the_callers_choice(name: str, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", name, id2label=UNTELLING)
+    (folder / "model.safetensors").unlink()
+
+    with pytest.raises(
+        RecipeError, match="'contradiction' and 'entailment', do not tell .*relevant_label='entailment'"
+    ):
         Reranker.load(folder)
 
-    assert caplog.text.count("has two labels: the logit is that of 'b' minus that of 'a', by convention, because") == 1
+
+@pytest.mark.parametrize(("label", "sign"), [("entailment", 1), ("Contradiction ", -1), (1, 1), (0, -1), ("0", -1)])
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_the_caller_chooses_the_relevant_label(
+    name: str, label: str | int, sign: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    folder = two_labels(tmp_path / "model", name, id2label=UNTELLING)
+
+    with caplog.at_level(logging.INFO, "onelogit"):
+        reranker = Reranker.load(folder, relevant_label=label)
+
+    expected = [sign * each for each in differences(folder, rows_of(reranker))]
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+    assert caplog.text.count(f"because of relevant_label={label!r}") == 1
+
+
+def test_the_callers_choice_counts_more_than_the_names(tmp_path: Path):
+    folder = two_labels(tmp_path / "model", "bert", id2label={0: "irrelevant", 1: "relevant"})
+
+    reranker = Reranker.load(folder, relevant_label="irrelevant")
+
+    expected = [-each for each in differences(folder, rows_of(reranker))]
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_index_as_a_text_is_a_name_first():
+    names = {0: "1", 1: "0"}
+
+    assert find_label_rows(names, relevant_label="1").relevant == 0
+    assert find_label_rows(names, relevant_label=1).relevant == 1
+
+
+@pytest.mark.parametrize("label", ["neutral", 2, -1, "2"])
+def test_a_label_that_the_head_lacks_is_refused(label: str | int, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", "bert", id2label=UNTELLING)
+
+    with pytest.raises(InputError, match=rf"relevant_label={label!r} is neither .*'contradiction' \(0\) and 'entailm"):
+        Reranker.load(folder, relevant_label=label)
+
+
+@pytest.mark.parametrize("label", [True, 1.5, "", " ", ["relevant"]])
+def test_what_is_no_label_is_refused(label: object):
+    with pytest.raises(InputError, match="relevant_label must be the name of a label, or its index, 0 or 1, not"):
+        ModelSpec("model", options={"relevant_label": label})
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_a_choice_of_a_label_does_not_apply_to_one_logit(name: str, template: str, tmp_path: Path):
+    folder = two_labels(tmp_path / "model", name, num_labels=1)
+    recipe = Recipe(family="mine", chat_template=template, read_out=None, source="this test")
+
+    with pytest.raises(InputError, match="relevant_label='yes' does not apply to .*model', which has one logit"):
+        Reranker.load(folder, relevant_label="yes", **({"recipe": recipe} if name == "qwen3" else {}))
+
+
+def test_a_choice_of_a_label_does_not_apply_to_answer_tokens(tiny_qwen: Tiny):
+    with pytest.raises(InputError, match="relevant_label=1 does not apply to"):
+        Reranker.load(tiny_qwen.folder, relevant_label=1)
+
+
+def test_the_relevant_label_is_an_option_of_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = two_labels(tmp_path / "model", "bert", id2label=UNTELLING)
+    command = ["convert", str(folder), "-o", str(tmp_path / "out"), "--verify", "--json"]
+
+    assert main(command) == 2
+    assert "--relevant-label" in capsys.readouterr().err
+    assert main([*command, "--relevant-label", "contradiction"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["verification"]["agrees"] is True
+    expected = Reranker.load(folder, relevant_label="contradiction").logits(QUERY, DOCUMENTS)
+    assert Reranker.load(tmp_path / "out").logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "qwen3"])
@@ -166,9 +244,10 @@ def test_labels_that_are_independent_are_refused(name: str, kind: str, tmp_path:
 @pytest.mark.parametrize("names", [{0: "relevant", 1: "irrelevant"}, {0: "a", 1: "b"}], ids=["reversed", "unnamed"])
 def test_verify_compares_two_labels_with_transformers(name: str, names: dict, tmp_path: Path):
     folder = two_labels(tmp_path / "model", name, id2label=names)
-    Reranker.load(folder).save(tmp_path / "exported")
+    choice = {"relevant_label": "a"} if "a" in names.values() else {}
+    Reranker.load(folder, **choice).save(tmp_path / "exported")
 
-    parity = measure_parity(str(folder), bundled_pairs()[:4], {"device": "cpu"})
+    parity = measure_parity(str(folder), bundled_pairs()[:4], {"device": "cpu", **choice})
 
     assert parity.agrees
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["id2label"] == {"0": "LABEL_0"}

@@ -30,6 +30,7 @@ EXPECTED_PROMPTS = {
     ("zerank-1", None): (141, "a92fd55a6f47ef1b"),
     ("zerank-2", None): (141, "a92fd55a6f47ef1b"),
     ("pixie-spell-reranker", None): (412, "a534f4970e1db52f"),
+    ("llama-nemotron-rerank", None): (83, "56e1d1f4d8739242"),
 }
 
 

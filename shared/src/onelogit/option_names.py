@@ -33,6 +33,7 @@ _MEANT = {
     ),
     "progress": ("show_progress", "show_progress_bar", "progress_bar"),
     "quantization_config": ("load_in_4bit", "load_in_8bit", "quantization"),
+    "relevant_label": ("positive_label", "pos_label", "positive_class", "label"),
     "score_threshold": ("threshold", "min_score", "similarity_threshold", "similarity_cutoff"),
     "timeout_s": ("timeout", "request_timeout"),
     "token": ("hf_token", "use_auth_token", "huggingface_token", "huggingfacehub_api_token", "auth_token"),

@@ -84,6 +84,8 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
         recipe: replaces the recipe of the model's files: the name of a family, such as "qwen3-reranker"; a `Recipe`, or
             the dictionary of `recipe_fields`; or a family's name and what differs, such as `{"family":
             "qwen3-reranker", "default_instruction": "..."}`.
+        relevant_label: of a classifier with two labels, the one that means relevant, by its name or index; needed if
+            their names do not tell.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; by default the token of the hub's login.
         cache_dir: folder of downloaded models; by default the hub's own (the environment variable HF_HUB_CACHE).
@@ -96,6 +98,7 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
         trust_remote_code: allow the checkpoint's own Python code to run.
     """
 
+    relevant_label: str | int | None
     device: str | None
     dtype: str | None
     device_map: str | dict[str, int | str] | None
@@ -220,6 +223,9 @@ def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> 
             raise InputError(f"{name} must be a string, not {text!r}; put it in quotes")
         if isinstance(text, str) and not text.strip():
             raise InputError(f"{name} is empty ({text!r}); leave it out, or set it to None")
+    label = options.get("relevant_label")
+    if label is not None and (isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip()):
+        raise InputError(f"relevant_label must be the name of a label, or its index, 0 or 1, not {label!r}")
     if not isinstance(options.get("headers") or {}, Mapping):
         raise InputError(f"headers must be a dictionary of names and values, not a {type(options['headers']).__name__}")
     config = options.get("quantization_config")

@@ -1,7 +1,9 @@
 """The texts of a checkpoint's small files -> the reranker that they declare, in any of the known forms. No torch."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from onelogit.checkpoints.metadata import (
     RerankerMetadata,
@@ -43,8 +45,8 @@ def read_declaration(texts: SmallFiles) -> RerankerMetadata | None:
         UnsupportedModelError: the files declare something other than a single read-out.
     """
     metadata = read_sentence_transformers_metadata(texts) or read_vllm_metadata(texts)
-    is_encoder, is_classifier = _is_encoder(texts), has_head(texts)
-    template = None if is_encoder else _reranking_template(texts)
+    is_pair_model, is_classifier = is_encoder(texts), has_head(texts)
+    template = None if is_pair_model else _reranking_template(texts)
     if metadata is None and (is_classifier or template is not None):
         files = f"config.json: {read_architecture(texts)}" if is_classifier else "its chat template"
         metadata = _metadata(texts, files, template)
@@ -60,15 +62,20 @@ def read_declaration(texts: SmallFiles) -> RerankerMetadata | None:
     is_chain = read_module_chain(texts) is not None  # only Sentence Transformers runs it, and would read a pair
     return replace(
         metadata,
-        is_encoder=is_encoder,
-        reads_pairs=metadata.reads_pairs or is_chain or separator is True or is_encoder,
+        is_encoder=is_pair_model,
+        reads_pairs=metadata.reads_pairs or is_chain or separator is True or is_pair_model,
         joins_plainly=separator is False,
     )
 
 
 def read_architecture(texts: SmallFiles) -> str:
     """The first architecture that config.json names, or ""."""
-    named = parse_json(texts, "config.json").get("architectures") or [""]
+    return architecture_of(parse_json(texts, "config.json"))
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The first architecture that the fields of config.json name, or ""."""
+    named = config.get("architectures") or [""]
     first = named[0] if isinstance(named, list) else named
     return first if isinstance(first, str) else ""
 
@@ -76,6 +83,15 @@ def read_architecture(texts: SmallFiles) -> str:
 def has_head(texts: SmallFiles) -> bool:
     """Whether the checkpoint has a classification head: in its architecture, or as modules after it."""
     return read_architecture(texts).endswith(_HEAD_SUFFIX) or read_module_chain(texts) is not None
+
+
+def is_encoder(texts: SmallFiles) -> bool:
+    """Whether the model was trained on pairs that the tokenizer joins, by its architecture and tokenizer."""
+    settings = {**parse_json(texts, "special_tokens_map.json"), **parse_json(texts, "tokenizer_config.json")}
+    has_pair_tokens = bool(settings.get("cls_token") and settings.get("sep_token"))
+    architecture = read_architecture(texts)
+    is_known = _ENCODERS.search(architecture) is not None
+    return is_known or (has_pair_tokens and _DECODERS.search(architecture) is None)
 
 
 def _metadata(texts: SmallFiles, files: str, template: str | None) -> RerankerMetadata:
@@ -86,14 +102,6 @@ def _metadata(texts: SmallFiles, files: str, template: str | None) -> RerankerMe
         activation=read_activation(texts),
         tokenizer_max_tokens=tokenizer_max_tokens(texts),
     )
-
-
-def _is_encoder(texts: SmallFiles) -> bool:
-    settings = {**parse_json(texts, "special_tokens_map.json"), **parse_json(texts, "tokenizer_config.json")}
-    has_pair_tokens = bool(settings.get("cls_token") and settings.get("sep_token"))
-    architecture = read_architecture(texts)
-    is_known = _ENCODERS.search(architecture) is not None
-    return is_known or (has_pair_tokens and _DECODERS.search(architecture) is None)
 
 
 def _uses_separator(texts: SmallFiles) -> bool | None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from onelogit.checkpoints.declaration import read_architecture
 from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_json, read_model_card
 from onelogit.errors import RecipeError
 from onelogit.prompts.template import compile_prompt
@@ -48,9 +49,11 @@ def family_of_files(texts: SmallFiles, metadata: RerankerMetadata | None) -> Kno
             licence = recipe.licence if is_non_commercial(recipe.licence) else None
             return KnownFamily(replace(recipe, licence=licence), f"its chat template, of the family {recipe.family}")
     bases = [*_base_models(texts)]
+    architecture = read_architecture(texts)
     found = [
         *(_family_with_model(base, because) for base, because in bases),
         *(_family_with_name(base, f"the name of {because}") for base, because in bases),
+        *(_of_architecture(recipe, architecture) for recipe in FAMILIES if architecture in recipe.architectures),
     ]
     return next((each for each in found if each is not None and _agree(each.recipe.read_out, read_out)), None)
 
@@ -73,6 +76,11 @@ def _family_with_model(id: str, because: str) -> KnownFamily | None:
         if id.lower() in map(str.lower, recipe.models):
             return KnownFamily(recipe, f"{because}, of the family {recipe.family}")
     return None
+
+
+def _of_architecture(recipe: Recipe, architecture: str) -> KnownFamily:
+    """The family of a class that its training code saves: the prompt is that code's default, the licence is unknown."""
+    return KnownFamily(replace(recipe, licence=None), f"its class {architecture}, of the family {recipe.family}")
 
 
 def _family_with_name(model: str, because: str) -> KnownFamily | None:

@@ -5,8 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
+from onelogit.checkpoints.bidirectional import PooledHead, read_pooled_head
 from onelogit.checkpoints.device import check_device_map, find_device, find_dtype
 from onelogit.checkpoints.head_weights import (
     HeadRows,
@@ -16,7 +23,7 @@ from onelogit.checkpoints.head_weights import (
     read_module_layers,
 )
 from onelogit.checkpoints.hub import files_of_tensors
-from onelogit.checkpoints.labels import LabelRows, find_label_rows
+from onelogit.checkpoints.labels import LabelChoice, LabelRows
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
 from onelogit.checkpoints.native_classes import native_config, why_not_native
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
@@ -47,6 +54,8 @@ class Checkpoint:
         whole_head: of a language model whose answers give the logit; None if the model has a head of its own.
         chain: the modules that give the logit, or None.
         layers: the chain's layers, in float32, or None.
+        pooled: how the head rows read the hidden states; None if they read the last token's.
+        labels: the rows of a complete classifier that has two labels, or None.
         tokenizer: the checkpoint's own.
         recipe: with token ids instead of texts.
         pad_token_id: see `pad_token_id`.
@@ -57,6 +66,8 @@ class Checkpoint:
     whole_head: WholeHead | None
     chain: ModuleChain | None
     layers: nn.Sequential | None
+    pooled: PooledHead | None
+    labels: LabelRows | None
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
     pad_token_id: int
@@ -77,54 +88,54 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # raises before anything is read
     check_device_map(options.get("device_map"))
     found = model if isinstance(model, ResolvedModel) else resolve_model(model)
-    name, chain = found.name, read_module_chain(found.texts)
+    name, chain, pooled = found.name, read_module_chain(found.texts), _read_pooled_head(found)
     if is_non_commercial(found.recipe.licence):
         logger.warning("%s is licensed %s: not for commercial use", name, found.recipe.licence)
     config = load_config(found.folder, options)
     tokenizer = load_tokenizer(found.folder, options)
     recipe = _with_token_ids(found.recipe, tokenizer)
+    labels = LabelChoice(name, config.id2label, config.problem_type, options.get("relevant_label"))
+    labels.check(found.texts, has_one=recipe.read_out is not None or chain is not None)
     check_vocabulary(tokenizer, recipe, config, uses_added_tokens=bool(options.get("allow_control_tokens")))
     folder = fetch_weights(found).folder
     # Raises for missing, damaged or unmerged weights, before transformers reads them.
     wrapped_names(files_of_tensors(folder), folder)
     head_rows = whole_head = None
     layers = None if chain is None else read_module_layers(folder, chain)
-    if recipe.chat_template is not None and chain is None:  # a decoder
+    if (recipe.chat_template is not None and chain is None) or pooled is not None:  # a decoder
         _check_convertible(name, config, recipe.read_out)
-        head_rows = _read_rows(name, folder, config, recipe.read_out)
+        head_rows = _read_rows(folder, config, recipe.read_out, labels)
         whole_head = None if recipe.read_out is None else WholeHead(folder, bool(config.tie_word_embeddings))
+    is_backbone = head_rows is not None or chain is not None
+    loaded = load_model(folder, config, options, is_backbone=is_backbone)
     return Checkpoint(
-        model=load_model(folder, config, options, is_backbone=head_rows is not None or chain is not None),
+        model=loaded,
         head_rows=head_rows,
         whole_head=whole_head,
         chain=chain,
         layers=layers,
+        pooled=pooled,
+        labels=None if is_backbone else labels.rows(int(loaded.config.num_labels or 1)),
         tokenizer=tokenizer,
         recipe=recipe,
         pad_token_id=pad_token_id(tokenizer, config),
     )
 
 
-def _read_rows(name: str, folder: Path, config: PretrainedConfig, read_out: ReadOut | None) -> HeadRows:
+def _read_rows(folder: Path, config: PretrainedConfig, read_out: ReadOut | None, labels: LabelChoice) -> HeadRows:
     if read_out is not None:
         ids = [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
         return read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
     check_label_count(folder, count := count_own_rows(folder))
-    return read_head_rows(folder, [0] if count == 1 else [*label_rows(name, config)[:2]], is_own=True)
+    rows = labels.rows(count)
+    return read_head_rows(folder, [0] if rows is None else [rows.relevant, rows.irrelevant], is_own=True)
 
 
-def label_rows(name: str, config: PretrainedConfig) -> LabelRows:
-    """The rows of a head with two labels; logs which of them means relevant, as a warning if the names do not tell.
-
-    Raises:
-        UnsupportedModelError: as `find_label_rows`.
-    """
+def _read_pooled_head(model: ResolvedModel) -> PooledHead | None:
     try:
-        rows = find_label_rows(config.id2label, config.problem_type)
-    except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{name!r} has no one-logit form: {error}") from error
-    logger.log(logging.INFO if rows.is_named else logging.WARNING, "%s has two labels: %s", name, rows.reason)
-    return rows
+        return read_pooled_head(model.texts)
+    except (CheckpointError, UnsupportedModelError) as error:
+        raise type(error)(f"{model.name!r}: {error}") from error
 
 
 def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:

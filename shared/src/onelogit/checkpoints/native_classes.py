@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+
+from onelogit.checkpoints.bidirectional import native_fields
 
 # Fields of Alibaba-NLP/new-impl, with the only values that transformers' GTE computes.
 _GTE_FIELDS = {
@@ -30,7 +32,11 @@ def native_config(folder: Path) -> PretrainedConfig | None:
     Source: https://huggingface.co/Alibaba-NLP/new-impl (modeling.py); transformers 5.23, models/gte.
     """
     config, _ = PretrainedConfig.get_config_dict(folder)
-    if config.get("model_type") != "new" or why_not_native(folder) is not None:
+    if why_not_native(folder) is not None:
+        return None
+    if (fields := native_fields(config)) is not None:
+        return AutoConfig.for_model(**fields)
+    if config.get("model_type") != "new":
         return None
     fields = {name: value for name, value in config.items() if name not in (*_GTE_FIELDS, *_GTE_DROPPED)}
     architectures = [str(each).replace("New", "Gte", 1) for each in config.get("architectures") or []]
@@ -42,6 +48,9 @@ def native_config(folder: Path) -> PretrainedConfig | None:
 def why_not_native(folder: Path) -> str | None:
     """Why a native class does not compute what a checkpoint's config.json asks for; None if it does."""
     config, _ = PretrainedConfig.get_config_dict(folder)
+    fields = native_fields(config)
+    if fields is not None and fields["model_type"] not in CONFIG_MAPPING:
+        return f"transformers has no {fields['model_type']}"
     if config.get("model_type") != "new":
         return None
     wrong = next((name for name, value in _GTE_FIELDS.items() if config.get(name, value) != value), None)

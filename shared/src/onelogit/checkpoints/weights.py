@@ -82,7 +82,7 @@ def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **fur
     further["key_mapping"] = wrapped_names(files_of_tensors(folder), folder) or None
     given = {name: value for name, value in further.items() if value is not None}
     try:
-        with _without_load_report():
+        with without_load_report():
             model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **given)
     except Exception as error:  # each quantisation method raises errors of its own classes
         if "ignore_mismatched_sizes" in str(error):
@@ -125,7 +125,7 @@ def _unpack_weights(model: PreTrainedModel, folder: Path) -> None:
 
 
 @contextmanager
-def _without_load_report() -> Iterator[None]:
+def without_load_report() -> Iterator[None]:
     """Silence transformers' table of unread weights in this thread: the head is not loaded on purpose."""
     thread = threading.get_ident()
 

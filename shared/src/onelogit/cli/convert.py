@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from huggingface_hub import HfApi
 
 from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.recipe_choice import resolve_recipe
 from onelogit.cli.model_options import (
     add_json_option,
@@ -79,7 +80,7 @@ def _model(options: argparse.Namespace) -> str:
 
 
 def _check_labels(options: argparse.Namespace, tokens: list[str | int]) -> None:
-    for name in ("recipe", "chat_template", "instruction", "activation", "max_tokens", "verify"):
+    for name in ("recipe", "chat_template", "instruction", "activation", "max_tokens", "relevant_label", "verify"):
         if getattr(options, name) not in (None, False):
             raise InputError(f"--{name.replace('_', '-')} does not apply to several labels, which are not a reranker")
     if len(set(tokens)) < len(tokens):
@@ -148,9 +149,12 @@ def push(folder: Path, hub_id: str, *, is_private: bool) -> None:
 
 
 def _report(options: argparse.Namespace, labels: int, parity: "Parity | None") -> None:
-    recipe = resolve_recipe(str(options.output), read_texts(options.output)).recipe if labels == 1 else None
+    texts = read_texts(options.output)
+    recipe = resolve_recipe(str(options.output), texts).recipe if labels == 1 else None
     has_prompt = recipe is not None and recipe.chat_template is not None
-    examples = usage_examples(str(options.output), has_prompt=has_prompt, labels=labels)
+    chain = read_module_chain(texts)
+    pooling = None if chain is None else chain.pooling
+    examples = usage_examples(str(options.output), has_prompt=has_prompt, labels=labels, pooling=pooling)
     if options.json:
         verified = {} if parity is None else {"verification": parity.to_json()}
         print_json({"folder": str(options.output), "labels": labels, **examples._asdict(), **verified})

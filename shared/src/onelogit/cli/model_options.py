@@ -68,6 +68,8 @@ def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "t
     group.add_argument("--dtype", help=f"bfloat16, float16 or float32 (default: {default_dtype})")
     group.add_argument("--max-tokens", type=int, metavar="N", help="maximum length of a prompt (default: the model's)")
     group.add_argument("--compile", action="store_true", help="compile the layers with PyTorch")
+    help_text = "of a classifier with two labels, the one that means relevant, by its name or index"
+    group.add_argument("--relevant-label", metavar="LABEL", help=help_text)
     group.add_argument("--trust-remote-code", action="store_true", help="allow the checkpoint's own Python code to run")
     help_text = "name of a family, such as qwen3-reranker, or a JSON file with a recipe's fields"
     group.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_text)
@@ -124,7 +126,10 @@ def fetch(spec: ModelSpec) -> ResolvedModel:
 
 def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
     """The given options of `Reranker.load`, except the recipe."""
-    names = ("device", "dtype", "max_tokens", "instruction", "compile", "activation", "trust_remote_code")
+    names = (
+        *("device", "dtype", "max_tokens", "instruction", "compile", "activation", "relevant_label"),
+        "trust_remote_code",
+    )
     given = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     return cast("LoadOptions", {**hub_options(options), **given})

@@ -10,7 +10,8 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from onelogit.checkpoints.loader import Checkpoint, label_rows
+from onelogit.checkpoints.bidirectional import POOLING_FIELDS
+from onelogit.checkpoints.loader import Checkpoint
 from onelogit.checkpoints.module_chain import Pooling
 from onelogit.conversion.head import Float32Head, one_logit_head
 from onelogit.conversion.own_head import check_head, own_head_modules, use_one_logit
@@ -31,19 +32,32 @@ def build_classifier(checkpoint: Checkpoint) -> PreTrainedModel:
     model = checkpoint.model
     name = str(model.name_or_path)
     if checkpoint.head_rows is not None:
-        head = one_logit_head(*checkpoint.head_rows, checkpoint.recipe.read_out)
+        temperature = 1.0 if checkpoint.pooled is None else checkpoint.pooled.temperature
+        head = one_logit_head(*checkpoint.head_rows, checkpoint.recipe.read_out, temperature)
         check_head(name, {_described(checkpoint): head})
-        return sequence_classifier(model, head, checkpoint.pad_token_id)
+        for field in POOLING_FIELDS if checkpoint.pooled is not None else ():  # they are part of the classifier now
+            vars(model.config).pop(field, None)
+        if checkpoint.pooled is None or checkpoint.pooled.pooling == "lasttoken":
+            return sequence_classifier(model, head, checkpoint.pad_token_id)
+        return _pooled_classifier(model, checkpoint.pooled.pooling, head, checkpoint.pad_token_id)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = checkpoint.pad_token_id
     if checkpoint.chain is None or checkpoint.layers is None:
-        if model.config.num_labels == 2:
-            use_one_logit(model, label_rows(name, model.config))
+        if checkpoint.labels is not None:
+            use_one_logit(model, checkpoint.labels)
         check_head(name, own_head_modules(model))
         return model
     modules = {f"layer {index} of its module chain": layer for index, layer in enumerate(checkpoint.layers)}
     check_head(name, modules)
     return _module_chain_classifier(model, checkpoint.chain.pooling, checkpoint.layers.to(model.device))
+
+
+def _pooled_classifier(
+    backbone: PreTrainedModel, pooling: Pooling, head: Float32Head, pad_token_id: int
+) -> PreTrainedModel:
+    backbone.config.pad_token_id = pad_token_id
+    layers = nn.Sequential(head.to(backbone.device))
+    return PooledClassifier(backbone, pooling, layers).eval()  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _described(checkpoint: Checkpoint) -> str:
@@ -161,7 +175,7 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
         """The logit of each row, shape (rows, 1), float32.
 
         Args:
-            attention_mask: shape (rows, tokens): 1 for tokens, then 0 for padding at the right.
+            attention_mask: shape (rows, tokens): 1 for tokens, 0 for padding, which is at one side of a row.
             **inputs: input_ids, and the backbone's other arguments.
         """
         hidden = self.model(attention_mask=attention_mask, **inputs).last_hidden_state
@@ -173,17 +187,18 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     """One state for each row: the first token's, the last token's, or the mean over all tokens.
 
     Args:
-        hidden: shape (rows, tokens, hidden), padded at the right.
-        attention_mask: shape (rows, tokens).
+        hidden: shape (rows, tokens, hidden).
+        attention_mask: shape (rows, tokens): 1 for tokens, 0 for padding, which is at one side of a row.
         pooling: "cls" for the first token, "lasttoken", or "mean".
 
     Returns:
         Shape (rows, hidden), float32.
     """
-    counts = attention_mask.sum(dim=1)
     if pooling == "mean":
-        return (hidden.float() * attention_mask.unsqueeze(-1)).sum(dim=1) / counts.unsqueeze(-1)
-    indices = counts - 1 if pooling == "lasttoken" else torch.zeros_like(counts)
+        counts = attention_mask.sum(dim=1, keepdim=True)
+        return (hidden.float() * attention_mask.unsqueeze(-1)).sum(dim=1) / counts
+    firsts = attention_mask.argmax(dim=1)
+    indices = firsts + attention_mask.sum(dim=1) - 1 if pooling == "lasttoken" else firsts
     return hidden[torch.arange(len(hidden), device=hidden.device), indices].float()
 
 

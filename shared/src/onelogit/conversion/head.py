@@ -28,7 +28,9 @@ class Float32Head(nn.Linear):
         return super().forward(hidden.float())
 
 
-def one_logit_head(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None) -> Float32Head:
+def one_logit_head(
+    weight: Tensor, bias: Tensor | None, read_out: ReadOut | None, temperature: float = 1.0
+) -> Float32Head:
     """The head that turns a last hidden state into the logit.
 
     Rows are subtracted in float32: the difference of two nearly equal bfloat16 rows would lose the logit.
@@ -38,10 +40,11 @@ def one_logit_head(weight: Tensor, bias: Tensor | None, read_out: ReadOut | None
             floating dtype.
         bias: of the same rows, shape (1 or 2,), or None.
         read_out: None if the row is the checkpoint's own classification head.
+        temperature: by which logits are divided.
 
     Source: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/discussions/3
     """
-    scale = 1.0 if read_out is None else read_out.scale
+    scale = (1.0 if read_out is None else read_out.scale) / temperature
     return Float32Head(_difference(weight) * scale, None if bias is None else _difference(bias) * scale)
 
 

@@ -7,7 +7,7 @@ chat template) and vLLM from 0.33 on, which reads Sentence Transformers' files.
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,18 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from onelogit.checkpoints.device import is_quantised
+from onelogit.checkpoints.module_chain import Pooling
 from onelogit.conversion.classifier import PooledClassifier
 from onelogit.conversion.head import Float32Head
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, optional_import
-from onelogit.export.metadata import ACTIVATION_CLASSES, exported_template, sentence_transformers_files
+from onelogit.export.metadata import (
+    ACTIVATION_CLASSES,
+    exported_template,
+    module_chain_files,
+    sentence_transformers_files,
+)
 from onelogit.export.model_card import public_name, write_model_card
+from onelogit.export.pooled import plain_classifier, pooled_fields, write_head
 from onelogit.export.probe import PROBE_FILE, Probe
 from onelogit.io.atomic_write import atomic_folder
 from onelogit.prompts.template import compile_prompt
@@ -46,6 +53,7 @@ class ExportContents:
         source_folder: its local folder, which is never overwritten; None if it has none.
         max_tokens: maximum length of a prompt.
         probes: see `Probe`.
+        pooling: of the hidden states that the classifier's head reads; None for the last token's.
     """
 
     classifier: PreTrainedModel
@@ -55,6 +63,7 @@ class ExportContents:
     source_folder: Path | None
     max_tokens: int
     probes: Sequence[Probe]
+    pooling: Pooling | None = None
 
 
 def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = False) -> None:
@@ -71,6 +80,9 @@ def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = Fal
         UnsupportedModelError: the classifier is quantised, no class of transformers computes its head, the head has a
             bias, or prompts end in the padding token.
     """
+    if isinstance(contents.classifier, PooledClassifier) and not is_quantised(contents.classifier.config):
+        pooled = contents.classifier
+        contents = replace(contents, classifier=plain_classifier(pooled), pooling=pooled.pooling)
     _check_exportable(contents)
     folder = checked_path(folder).absolute()
     check_target(folder, contents.source_folder, is_overwriting=is_overwriting)
@@ -124,14 +136,14 @@ def _check_exportable(contents: ExportContents) -> None:
             "quantised weights cannot be exported, because files do not support all kinds of them; export the "
             "unquantised model, and quantise the export"
         )
-    if isinstance(classifier, PooledClassifier):
-        raise UnsupportedModelError(
-            "no class of transformers has a head like this module chain, so it cannot be exported; "
-            "sentence_transformers.CrossEncoder can run the original"
-        )
     if getattr(getattr(classifier, "score", None), "bias", None) is not None:
         raise UnsupportedModelError("the head has a bias, which transformers' sequence classifiers do not support")
-    if any(probe.token_ids[-1] == classifier.config.pad_token_id for probe in contents.probes):
+    if contents.pooling is not None:
+        if contents.recipe.chat_template is None:
+            raise UnsupportedModelError(
+                "it reads plain pairs and pools all their tokens, which no server does; pass a recipe with its prompt"
+            )
+    elif any(probe.token_ids[-1] == classifier.config.pad_token_id for probe in contents.probes):
         raise UnsupportedModelError("its prompts end in the padding token, which sequence classifiers ignore")
 
 
@@ -141,12 +153,19 @@ def _write(contents: ExportContents, folder: Path, name: str) -> None:
     activation = {"activation_fn": ACTIVATION_CLASSES[recipe.activation]}
     # Without this field, vLLM asks the tokenizer how to join a pair.
     joining = {} if recipe.chat_template is None and labels == 1 else {"use_sep_token": False}
-    _update_json(folder / "config.json", {**joining, "sentence_transformers": activation})
+    fields = {} if contents.pooling is None else pooled_fields(contents.classifier, contents.pooling)
+    _update_json(folder / "config.json", {**joining, **fields, "sentence_transformers": activation})
     _write_tokenizer(contents, folder)
-    for file, content in sentence_transformers_files(recipe, contents.max_tokens).items():
+    files = sentence_transformers_files(recipe, contents.max_tokens)
+    if contents.pooling is not None:
+        files = module_chain_files(files, contents.pooling, contents.classifier.config.get_text_config().hidden_size)
+    for file, content in files.items():
+        (folder / file).parent.mkdir(exist_ok=True)
         _write_json(folder / file, content)
+    if contents.pooling is not None:
+        write_head(contents.classifier, folder)
     _write_json(folder / PROBE_FILE, _probe_file(contents))
-    card = write_model_card(recipe, contents.source, name, labels)
+    card = write_model_card(recipe, contents.source, name, labels, contents.pooling)
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 

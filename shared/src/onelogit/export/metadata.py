@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from onelogit.checkpoints.module_chain import Pooling
 from onelogit.errors import RecipeError
 from onelogit.prompts.layout import Field, fill
 from onelogit.prompts.template import compile_prompt, takes_instruction
@@ -72,5 +73,47 @@ def sentence_transformers_files(recipe: Recipe, max_tokens: int) -> dict[str, An
             "prompts": prompts,
             "default_prompt_name": "query" if prompts else None,
             **({"keep_in_fp32_modules": ["0.model.score"]} if is_prompt else {}),
+        },
+    }
+
+
+def module_chain_files(files: dict[str, Any], pooling: Pooling, size: int) -> dict[str, Any]:
+    """The files of a single Transformer module, changed into those of a chain: Transformer, Pooling, Dense.
+
+    Args:
+        files: from `sentence_transformers_files`.
+        pooling: of the last hidden states.
+        size: of a hidden state.
+    """
+    forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+    transformer = files["sentence_bert_config.json"]
+    forms = {form: {**settings, **forward} for form, settings in transformer["modality_config"].items()}
+    types = {"1_Pooling": "sentence_transformer.modules.pooling.Pooling", "2_Dense": "base.modules.dense.Dense"}
+    return {
+        "modules.json": [
+            *files["modules.json"],
+            *(
+                {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.{name}"}
+                for index, (path, name) in enumerate(types.items(), start=1)
+            ),
+        ],
+        "sentence_bert_config.json": {
+            **transformer,
+            "transformer_task": "feature-extraction",
+            "modality_config": forms,
+            "module_output_name": "token_embeddings",
+        },
+        "config_sentence_transformers.json": {
+            **files["config_sentence_transformers.json"],
+            "keep_in_fp32_modules": ["2.linear"],
+        },
+        "1_Pooling/config.json": {"embedding_dimension": size, "pooling_mode": pooling},
+        "2_Dense/config.json": {
+            "in_features": size,
+            "out_features": 1,
+            "bias": False,
+            "activation_function": ACTIVATION_CLASSES["identity"],
+            "module_input_name": "sentence_embedding",
+            "module_output_name": "scores",
         },
     }

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from huggingface_hub import ModelCardData
 
+from onelogit.checkpoints.module_chain import Pooling
 from onelogit.recipes.recipe import ReadOut, Recipe
 
 
@@ -29,19 +30,22 @@ def is_hub_id(source: str) -> bool:
     return has_form and not Path(source).is_dir()
 
 
-def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageExamples:
+def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1, pooling: Pooling | None = None) -> UsageExamples:
     """Code and a command that use the folder.
 
     Args:
         folder: path or hub id.
         has_prompt: whether the model reads prompts from a chat template; False if it reads plain pairs.
         labels: number of labels; 1 for a reranker.
+        pooling: of the hidden states that the head reads; None for the last token's.
     """
     # Converted heads are stored in float32, which transformers would round to the dtype of the other weights.
     dtype = ', dtype="float32"' if has_prompt or labels > 1 else ""
+    kind = "AutoModelForSequenceClassification" if pooling is None else "AutoModel"
     lines = [
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n",
-        f'model = AutoModelForSequenceClassification.from_pretrained("{folder}"{dtype})',
+        *(() if pooling is None else ("from safetensors.torch import load_file",)),
+        f"from transformers import {kind}, AutoTokenizer\n",
+        f'model = {kind}.from_pretrained("{folder}"{dtype})',
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
     ]
     if has_prompt:
@@ -53,10 +57,19 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
         lines += ['inputs = tokenizer(query, document, truncation=True, return_tensors="pt")']
     else:
         lines += ['inputs = tokenizer(prompt, return_tensors="pt")  # write the prompt yourself']
-    older = f"  # before vLLM 0.33 add: --chat-template {folder}/chat_template.jinja" if has_prompt else ""
+    logit = [f"{'logit' if labels == 1 else 'logits'} = model(**inputs).logits[0]"]
+    if pooling is not None:
+        logit = [
+            f'head = load_file("{folder}/2_Dense/model.safetensors")["linear.weight"][0]',
+            "states = model(**inputs).last_hidden_state[0]",
+            f"logit = {'states.mean(dim=0)' if pooling == 'mean' else 'states[0]'} @ head",
+        ]
+    template = f"--chat-template {folder}/chat_template.jinja"
+    older = f"  # before vLLM 0.33 add: {template}" if has_prompt else ""
+    older = older if pooling is None else f" {template}"
     predict = "[(query, document) for document in documents]" if labels == 1 else "[prompt]"
     return UsageExamples(
-        transformers="\n".join([*lines, f"{'logit' if labels == 1 else 'logits'} = model(**inputs).logits[0]"]),
+        transformers="\n".join([*lines, *logit]),
         sentence_transformers=(
             "from sentence_transformers import CrossEncoder\n\n"
             f'model = CrossEncoder("{folder}")\n'
@@ -66,7 +79,7 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1) -> UsageEx
     )
 
 
-def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) -> str:
+def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1, pooling: Pooling | None = None) -> str:
     """The model card: a description, the model's origin and licence, and how to use it.
 
     Args:
@@ -74,10 +87,11 @@ def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) ->
         source: hub id or path of the original.
         name: of the folder, for the code in the card.
         labels: number of labels; 1 for a reranker.
+        pooling: as in `usage_examples`.
     """
     model = public_name(source)
     origin = f"[{model}](https://huggingface.co/{model})" if is_hub_id(source) else f"`{model}`"
-    used = usage_examples(name, has_prompt=recipe.chat_template is not None, labels=labels)
+    used = usage_examples(name, has_prompt=recipe.chat_template is not None, labels=labels, pooling=pooling)
     paths = "`/rerank` and `/score`" if labels == 1 else "`/classify`"
     licence = "see its model card" if recipe.licence is None else recipe.licence
     texts = [_reranker_text(recipe, origin) if labels == 1 else _labels_text(origin, labels)]
@@ -90,7 +104,7 @@ def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1) ->
         f"With Sentence Transformers (5.4 or newer):\n\n```python\n{used.sentence_transformers}\n```",
         f"With transformers, for the raw logit:\n\n```python\n{used.transformers}\n```",
         f"With vLLM, on {paths}:\n\n```console\n{used.vllm}\n```",
-        *map(_wrapped, _scores_texts(recipe, source, name) if labels == 1 else []),
+        *map(_wrapped, _scores_texts(recipe, source, name, pooling) if labels == 1 else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -135,14 +149,19 @@ def _head_text(read_out: ReadOut | None) -> str:
     )
 
 
-def _scores_texts(recipe: Recipe, source: str, name: str) -> list[str]:
+def _scores_texts(recipe: Recipe, source: str, name: str, pooling: Pooling | None) -> list[str]:
     score = "the logit's sigmoid" if recipe.activation == "sigmoid" else "the logit itself"
     texts = [
         f"The score is {score}. It is for ordering documents; it is not the probability that a document is relevant.",
         "`reranker_probe.json` contains three prompts with their token ids and logits, for checking a server. "
         f"`onelogit verify {public_name(source)} --against {name}` compares this folder with the original.",
     ]
-    if recipe.chat_template is not None:
+    if pooling is not None:
+        texts.append(
+            "The head reads a pooled state, which the code above computes. `AutoModelForSequenceClassification` of "
+            "transformers reads the last token instead, and gives other logits."
+        )
+    elif recipe.chat_template is not None:
         texts.append(
             "The head is stored in float32. Plain transformers rounds it to the dtype of the other weights on loading, "
             'unless you pass `dtype="float32"`, as above. Sentence Transformers (from 6.0) and vLLM keep float32.'

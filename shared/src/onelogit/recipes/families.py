@@ -149,4 +149,14 @@ FAMILIES = (
         name_pattern=r"rankllama-v1",
         source="https://github.com/texttron/tevatron/blob/main/examples/rankllama/data.py",
     ),
+    Recipe(
+        family="llama-nemotron-rerank",
+        chat_template=templates.NEMOTRON_TEMPLATE,
+        read_out=None,
+        licence="nvidia-open-model-license, llama3.2",
+        models=("nvidia/llama-nemotron-rerank-1b-v2",),
+        architectures=("LlamaBidirectionalForSequenceClassification",),
+        name_pattern=r"llama-nemotron-rerank-(?!vl)",
+        source="https://github.com/NVIDIA-NeMo/Automodel/blob/main/nemo_automodel/components/datasets/llm/retrieval_collator.py",
+    ),
 )

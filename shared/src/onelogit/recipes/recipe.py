@@ -57,6 +57,7 @@ class Recipe:
         max_tokens: the longest prompt that the model card supports.
         licence: SPDX-like identifier; the model card takes precedence.
         models: hub ids known to follow this recipe.
+        architectures: classes that only the training code of this family saves, which by default trains on its prompt.
         name_pattern: regular expression, matched case-insensitively against the last part of an id or path.
         source: where these facts can be checked.
 
@@ -74,6 +75,7 @@ class Recipe:
     max_tokens: int = DEFAULT_MAX_TOKENS
     licence: str | None = None
     models: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
     name_pattern: str | None = None
 
     def __post_init__(self) -> None:

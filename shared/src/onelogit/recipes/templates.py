@@ -125,3 +125,5 @@ Relevant (only output one word, either "true" or "false"): [/INST] """)
 
 # Each text begins with a BOS token and nothing comes after the document, not even an EOS token.
 RANKLLAMA_TEMPLATE = _template("<s>query: {{ query }}{{ seam }}<s>document: {{ document }}")
+
+NEMOTRON_TEMPLATE = _template("question:{{ query }} \n \n passage:{{ document }}")

@@ -37,7 +37,7 @@ class UnsupportedKind:
 ENCODER_DECODER = UnsupportedKind(
     models="castorini/monot5-*, duot5-*, LiT5-*, RankT5, FLAN-T5, KaLM-Embedding/KaLM-Reranker-V1-*",
     scoring="an encoder reads the pair, and a decoder writes the answer: true − false (monoT5), or a list (LiT5)",
-    reason="it is an encoder-decoder, whose answer is written by a decoder of its own",
+    reason="it is an encoder-decoder, whose answer comes from a decoder that reads only the encoder's states",
     instead=f"{_POINTWISE}, or run it with its own code (rerankers or rank_llm for monoT5)",
     architecture=(
         r"^(M?T5|UMT5|LongT5|SwitchTransformers|T5Gemma|M?Bart|BigBirdPegasus|Pegasus|Led(For|Model)|Marian|Blenderbot|"
@@ -93,7 +93,7 @@ REWARD = UnsupportedKind(
     scoring="a head rates the answer at the end of a chat",
     reason="it is a reward model, which rates an answer in a chat and not a document's relevance to a query",
     instead=_POINTWISE,
-    architecture=r"Reward|WithNormal_Weights$",
+    architecture=r"Reward",
 )
 CLASSIFIER = UnsupportedKind(
     models="facebook/bart-large-mnli, cross-encoder/nli-*, cardiffnlp/twitter-roberta-base-sentiment, ...",
@@ -153,12 +153,26 @@ UNSUPPORTED = (
     ),
     ENCODER_DECODER,
     UnsupportedKind(
-        models="other models with bidirectional attention in code of their own",
-        scoring="a head after pooled states that all tokens see",
-        reason="it attends in both directions, in custom code",
-        instead="Run it with trust_remote_code=True in transformers, or serve it with vLLM",
-        architecture=r"Bidirectional",
-        name=r"nemotron.*rerank",
+        models="nvidia/llama-nemotron-rerank-vl-1b-v2, and other rerankers of NeMo Automodel for images",
+        scoring="a head after the mean of states that all tokens of text and images see",
+        reason="it is a multimodal model, and its text backbone is not converted",
+        instead="Use nvidia/llama-nemotron-rerank-1b-v2 for texts, or serve it with vLLM",
+        architecture=r"VLBidirectional|NemotronVL",
+        name=r"nemotron-rerank-vl",
+    ),
+    UnsupportedKind(
+        models="nvidia/llama-nemotron-embed-1b-v2, nvidia/llama-embed-nemotron-8b",
+        scoring=EMBEDDER.scoring,
+        reason=EMBEDDER.reason,
+        instead="Use a reranker instead, such as nvidia/llama-nemotron-rerank-1b-v2",
+        architecture=r"Bidirectional\w*Model$",
+    ),
+    UnsupportedKind(
+        models="nvidia/Nemotron-3.5-Rerank-8B-BF16",
+        scoring="a head of its own code; its prompt and pooling are not known here",
+        reason="it needs its own code, whose prompt and head are not known here",
+        instead="Run it with trust_remote_code=True in transformers",
+        name=r"nemotron-3\.5-rerank",
     ),
     MULTIMODAL,
     LATE_INTERACTION,
@@ -176,6 +190,7 @@ UNSUPPORTED = (
         scoring="listwise or setwise, after reasoning",
         reason=_GENERATOR.format("after reasoning about a list of documents"),
         instead=f"{_POINTWISE}, or run it with its own code",
+        licence="MIT",
         name=r"^ rank-?(k|r1)-|setwise|^ reason-?rank-|^ rearank-|^ re3rank-",
     ),
     UnsupportedKind(

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from onelogit.checkpoints.bidirectional import read_pooled_head
 from onelogit.checkpoints.device import find_device_map, is_quantised
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.labels import find_label_rows
@@ -32,6 +33,7 @@ from onelogit.io.progress import tracked, waiting
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import Recipe
+from onelogit.verification.pooled_original import PooledOriginal
 from onelogit.verification.sample_pairs import SamplePair
 
 ModelInputs = dict[str, list[int]]  # by name: input_ids and, for some models, token_type_ids
@@ -86,7 +88,9 @@ class OriginalModel:
         found = resolve_model(ModelSpec(model, options=options))
         options = found.spec.load_options
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            found.folder, trust_remote_code=options.get("trust_remote_code", False)
+            found.folder,
+            config=native_config(found.folder),
+            trust_remote_code=options.get("trust_remote_code", False),
         )
         instruction = options.get("instruction")
         return cls(
@@ -180,6 +184,9 @@ class OriginalModel:
             return CrossEncoder(
                 str(folder), device=device, model_kwargs=passed_on, trust_remote_code=trusts_code
             ).eval()
+        if pooled := read_pooled_head(self.found.texts):
+            model = PooledOriginal.load(folder, pooled, passed_on)
+            return (model if device_map is not None else model.to(device)).eval()
         kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
         model = kind.from_pretrained(folder, trust_remote_code=trusts_code, **passed_on)
         if device_map is None:
@@ -192,7 +199,7 @@ class OriginalModel:
         if read_out is None and len(logits) == 1:
             return [float(logits[0])]
         if read_out is None:
-            labels = find_label_rows(config.id2label, config.problem_type)
+            labels = find_label_rows(config.id2label, config.problem_type, self.options.get("relevant_label"))
             return [float(logits[labels.relevant]), float(logits[labels.irrelevant])]
         ids = [self._token_id(token) for token in (read_out.true, read_out.false) if token is not None]
         return [float(logit) for logit in logits[-1, ids].float()]

@@ -176,6 +176,7 @@ def _other_logits(
         return {f"the server at {against}": server_logits(against, [row["input_ids"] for row in rows])}
     options = options.copy()
     options.pop("recipe", None)
+    options.pop("relevant_label", None)  # a converted model has one
     options.pop("revision", None)
     ours, theirs = (f"{Path(against).absolute().name} by {library}" for library in ("onelogit", "transformers"))
     _free_memory(options)
