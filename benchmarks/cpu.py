@@ -21,6 +21,7 @@ from ceiling import measure_cpu
 from command_line import LIBRARIES, check_known, names_in, new_parser, print_goals, write_json
 from cpu_benchmark import QUICK, CpuBenchmark, CpuSizes
 from cpu_measurements import MEASUREMENTS
+from encoders import ENCODERS
 from goals import add_ceiling_shares, cpu_goals
 from shapes import SHAPES
 from targets import CARD, COMPILED, CONVERTED, SENTENCE_TRANSFORMERS, VLLM
@@ -122,6 +123,9 @@ def open_bench(options: argparse.Namespace, folder: Path) -> CpuBenchmark:
         ),
         peers=[PEERS[name] for name in options.peers],
         vllm_url=options.vllm_url,
+        encoders=options.encoders,
+        encoder_layers=options.encoder_layers,
+        tokenizer_folder=options.tokenizer,
     )
 
 
@@ -136,13 +140,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="calls of each kind")
     parser.add_argument("--growth", type=int, nargs="+", help="documents in the calls of growth")
     parser.add_argument("--peer-documents", type=int, help="most documents in a call of growth with peers")
+    parser.add_argument("--encoders", type=names_in, help=f"some of {','.join(ENCODERS)} (default: all real ones)")
+    parser.add_argument("--encoder-layers", type=int, help="fewer than the encoders have, for a shorter run")
     parser.add_argument("--plot", type=Path, help="image of the cost by number and length of documents")
     options = parser.parse_args()
     options.only = ALL if options.only is None else options.only
     if options.layers is None:
         options.layers = 2 if options.quick else SHAPES[options.shape].config.num_hidden_layers
     check_known(parser, "--only", options.only, ALL)
+    if options.encoders is None:
+        options.encoders = ["tiny"] if options.quick else [name for name in ENCODERS if name != "tiny"]
     check_known(parser, "--peers", options.peers, [*PEERS])
+    check_known(parser, "--encoders", options.encoders, [*ENCODERS])
     return options
 
 

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cpu_targets import BenchmarkCall, CountedCall, CpuTarget, missing
@@ -36,6 +37,7 @@ class CpuSizes:
         peer_documents: most documents in a call of `growth` that peers are measured with, too.
         lengths: of documents, in tokens.
         length_documents: documents in each call of `lengths`.
+        encoder_documents: documents in each call of `encoders`; None for 32 short or 16 long ones.
     """
 
     documents: int = 48
@@ -47,6 +49,7 @@ class CpuSizes:
     peer_documents: int = 100
     lengths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     length_documents: int = 16
+    encoder_documents: int | None = None
 
 
 QUICK = CpuSizes(
@@ -59,6 +62,7 @@ QUICK = CpuSizes(
     peer_documents=8,
     lengths=(16, 64),
     length_documents=3,
+    encoder_documents=3,
 )
 
 
@@ -72,6 +76,9 @@ class CpuBenchmark:
         sizes: of the measurements.
         peers: names of the targets besides onelogit.
         vllm_url: of a server.
+        encoders: names of the shapes that `encoders` measures.
+        encoder_layers: fewer than the shapes have; None for all.
+        tokenizer_folder: None for onelogit's small one.
     """
 
     checkpoint: RandomCheckpoint
@@ -79,7 +86,10 @@ class CpuBenchmark:
     sizes: CpuSizes
     peers: Sequence[str]
     vllm_url: str | None = None
-    _processes: dict[tuple[str, str], TargetProcess] = field(default_factory=dict)
+    encoders: Sequence[str] = ()
+    encoder_layers: int | None = None
+    tokenizer_folder: Path | None = None
+    _processes: dict[tuple[str, str, str], TargetProcess] = field(default_factory=dict)
 
     @property
     def largest(self) -> Corpus:
@@ -98,7 +108,7 @@ class CpuBenchmark:
         """The available ones, loaded and warm; each is loaded once in a run."""
         targets = []
         for name in self.available(checkpoint, names):
-            key = (str(checkpoint.folder), name)
+            key = (str(checkpoint.folder), checkpoint.dtype, name)
             if key not in self._processes:
                 self._processes[key] = self.new_process(name, checkpoint)
                 for documents in (8, 1):
@@ -132,8 +142,8 @@ class CpuBenchmark:
 
     def close(self) -> None:
         """End the targets' processes."""
-        for process in self._processes.values():
-            process.close()
+        while self._processes:
+            self._processes.popitem()[1].close()
 
 
 def summarize_calls(timed: dict[str, list[CountedCall]], calls: Sequence[BenchmarkCall]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""The measurements of a run on a CPU: cold, warm, callers, growth, lengths, memory, flag."""
+"""The measurements of a run on a CPU: cold, warm, callers, growth, lengths, memory, flag, encoders."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from cpu_benchmark import CpuBenchmark, agreement, encoding_time, summarize_calls
 from cpu_targets import BenchmarkCall
+from encoders import DTYPES, ENCODERS, encoder_calls, encoder_reference, open_encoder
 from targets import CACHED, COMPILED, FLAG, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, reference_logits
 from timing import largest_difference, ratios, spread
 from transformers import AutoModelForCausalLM
@@ -129,6 +130,27 @@ def memory(bench: CpuBenchmark) -> list[dict[str, Any]]:
     return results
 
 
+def encoders(bench: CpuBenchmark) -> list[dict[str, Any]]:
+    """Encoders of each shape, in bfloat16 and float32, with texts of each corpus; compared with transformers."""
+    results = []
+    for name in bench.encoders:
+        layers = bench.encoder_layers or ENCODERS[name].config.num_hidden_layers
+        folder = bench.checkpoint.folder.with_name(f"encoder-{name}-{layers}")
+        for dtype in DTYPES:
+            checkpoint = replace(open_encoder(folder, name, layers, bench.tokenizer_folder), dtype=dtype)
+            for corpus in bench.corpora:
+                calls = encoder_calls(checkpoint, corpus, bench.sizes.rounds, bench.sizes.encoder_documents)
+                print(f"encoders: {name}, {dtype}, {len(calls[0].documents)} documents of {corpus.name}")
+                result, logits = _measured(bench.targets(checkpoint, [ONELOGIT, SENTENCE_TRANSFORMERS]), calls)
+                checked = calls[0].documents[: bench.sizes.checked]
+                truth = encoder_reference(checkpoint, calls[0].query, checked)
+                for target, given in logits.items():
+                    result["contestants"][target]["agreement"] = agreement(given[: len(checked)], truth)
+                results.append({"shape": name, "layers": layers, "dtype": dtype, "texts": corpus.name, **result})
+            bench.close()
+    return results
+
+
 def _checked(
     bench: CpuBenchmark, checkpoint: RandomCheckpoint, targets: Sequence[TargetProcess], calls: Sequence[BenchmarkCall]
 ) -> dict[str, Any]:
@@ -169,4 +191,5 @@ MEASUREMENTS: dict[str, Callable[[CpuBenchmark], Any]] = {
     "lengths": lengths,
     "memory": memory,
     "flag": flag,
+    "encoders": encoders,
 }

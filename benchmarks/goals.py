@@ -11,7 +11,7 @@ GPU_PEERS = (SENTENCE_TRANSFORMERS, HEAD_ALONE, UNPADDED, CARD)
 
 def cpu_goals(run: Run) -> list[dict[str, str]]:
     """The goals for which the run has results."""
-    return _as_dicts([*_cold(run), *_warm(run), *_callers(run), *_growth(run), *_memory(run)])
+    return _as_dicts([*_cold(run), *_warm(run), *_callers(run), *_growth(run), *_memory(run), *_encoders(run)])
 
 
 def gpu_goals(run: Run) -> list[dict[str, str]]:
@@ -90,6 +90,16 @@ def _memory(run: Run) -> Iterator[tuple[str, str, str]]:
         ours = {each["documents"]: each["beyond_loaded"] / 1e9 for each in parts if each["contestant"] == ONELOGIT}
         each = ", ".join(f"{amount:.2f} ({count})" for count, amount in ours.items())
         yield "memory while scoring, GB (documents)", "bounded", each
+
+
+def _encoders(run: Run) -> Iterator[tuple[str, str, str]]:
+    for part in run["parts"].get("encoders", []):
+        measured, mean = part["contestants"], part["prompt_tokens"] / part["calls"] / part["documents"]
+        rows = f"{part['texts']}, {part['documents']} rows of {mean:.0f} tokens"
+        what = f"{part['shape']}, {part['layers']} layers, {part['dtype']}, {rows}"
+        ratio = _spread(measured[SENTENCE_TRANSFORMERS]["time_over"][ONELOGIT])
+        yield f"{what}: times as fast as {SENTENCE_TRANSFORMERS}", "at least 2.0 (300 tokens)", ratio
+        yield f"{what}: greatest error of a logit", "the peers'", _agreement(measured)
 
 
 def _agreement(measured: dict[str, Any]) -> str:

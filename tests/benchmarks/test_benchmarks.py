@@ -80,6 +80,22 @@ def test_a_run_compares_all_targets_with_the_causal_model(tmp_path: Path):
         assert summary["tokens_computed"] > 0
 
 
+def test_encoders_are_compared_with_transformers(tmp_path: Path):
+    command = [FOLDER / "cpu.py", "--quick", "--shape", "tiny", "--only", "encoders", "--rounds", "1"]
+
+    ran = run([*command, "--out", tmp_path / "run.json"], environment={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads((tmp_path / "run.json").read_text())
+    errors = {"bfloat16": 0.1, "float32": 1e-5}
+    assert [part["dtype"] for part in result["parts"]["encoders"]] == [*errors]
+    for part in result["parts"]["encoders"]:
+        ours, peer = (part["contestants"][name] for name in ("onelogit", "Sentence Transformers"))
+        assert max(each["agreement"]["max_error"] for each in (ours, peer)) < errors[part["dtype"]]
+        assert ours["agreement"]["spread_of_truth"] > 1e-3
+    assert len(result["bars"]) == 4
+
+
 def test_a_plot_is_drawn_from_growth_and_lengths(scripts: None, tmp_path: Path):
     from cpu import draw
 
