@@ -107,6 +107,7 @@ CASES = [
     ("ner", {"config.json": architecture("BertForTokenClassification")}, "has no head that was trained to rank"),
     ("qa", {"config.json": architecture("BertForQuestionAnswering")}, "has no head that was trained to rank"),
     ("rm", {"config.json": architecture("InternLM2ForRewardModel")}, "a reward model"),
+    ("inf", {"config.json": architecture("LlamaForSequenceClassificationWithNormal_Weights")}, "a reward model"),
     ("prm", {"config.json": architecture("Qwen2ForProcessRewardModel")}, "a reward model"),
     (
         "nli",

@@ -37,7 +37,7 @@ class UnsupportedKind:
 ENCODER_DECODER = UnsupportedKind(
     models="castorini/monot5-*, duot5-*, LiT5-*, RankT5, FLAN-T5, KaLM-Embedding/KaLM-Reranker-V1-*",
     scoring="an encoder reads the pair, and a decoder writes the answer: true − false (monoT5), or a list (LiT5)",
-    reason="it is an encoder-decoder, whose answer comes from a decoder that reads only the encoder's states",
+    reason="it is an encoder-decoder, whose answer is written by a decoder of its own",
     instead=f"{_POINTWISE}, or run it with its own code (rerankers or rank_llm for monoT5)",
     architecture=(
         r"^(M?T5|UMT5|LongT5|SwitchTransformers|T5Gemma|M?Bart|BigBirdPegasus|Pegasus|Led(For|Model)|Marian|Blenderbot|"
@@ -93,7 +93,7 @@ REWARD = UnsupportedKind(
     scoring="a head rates the answer at the end of a chat",
     reason="it is a reward model, which rates an answer in a chat and not a document's relevance to a query",
     instead=_POINTWISE,
-    architecture=r"Reward",
+    architecture=r"Reward|WithNormal_Weights$",
 )
 CLASSIFIER = UnsupportedKind(
     models="facebook/bart-large-mnli, cross-encoder/nli-*, cardiffnlp/twitter-roberta-base-sentiment, ...",
@@ -190,7 +190,6 @@ UNSUPPORTED = (
         scoring="listwise or setwise, after reasoning",
         reason=_GENERATOR.format("after reasoning about a list of documents"),
         instead=f"{_POINTWISE}, or run it with its own code",
-        licence="MIT",
         name=r"^ rank-?(k|r1)-|setwise|^ reason-?rank-|^ rearank-|^ re3rank-",
     ),
     UnsupportedKind(

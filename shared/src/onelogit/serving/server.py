@@ -21,9 +21,11 @@ def bound_socket(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the port is in use or not allowed, or the host is unknown or not of this machine.
     """
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port must be from 0 to 65535, not {port}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         raise InputError(f"--host {host!r} is not found: {getattr(error, 'strerror', None) or error}") from None
     family, kind, protocol, _, address = found[0]
     bound = socket.socket(family, kind, protocol)
