@@ -1,6 +1,7 @@
 """`onelogit convert`: the folder it writes, what it prints, and what it refuses."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def test_it_writes_a_folder_and_says_how_to_serve_it(
     printed = output(capsys, "convert", tiny_qwen.folder, "--output", folder)
 
     assert f'CrossEncoder("{folder}")' in printed
+    headings = ["with transformers, for raw logits:", "with Sentence Transformers (5.4 or newer):", "it with vLLM:"]
+    texts = re.split("|".join(map(re.escape, headings)), printed)
+    assert [text.strip().splitlines()[0] for text in texts[1:]] == [
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "from sentence_transformers import CrossEncoder",
+        f"vllm serve {folder} --runner pooling  # before vLLM 0.33 add: --chat-template {folder}/chat_template.jinja",
+    ]
     assert f"vllm serve {folder} --runner pooling" in printed
     assert Reranker.load(folder).logits(QUERY, DOCUMENTS) == pytest.approx(
         Reranker.load(tiny_qwen.folder).logits(QUERY, DOCUMENTS), abs=1e-5

@@ -20,7 +20,7 @@ from onelogit.cli.model_options import (
 from onelogit.cli.output import print_json
 from onelogit.cli.verify import check_requirements
 from onelogit.errors import CheckpointError, InputError, first_line
-from onelogit.export.model_card import usage_examples
+from onelogit.export.model_card import UsageExamples, usage_examples
 from onelogit.io.progress import waiting
 from onelogit.io.tables import console
 from onelogit.model_spec import ModelSpec
@@ -33,6 +33,11 @@ SUMMARY = "write a model as a sequence classifier that transformers, Sentence Tr
 EXAMPLES = (
     "onelogit convert Qwen/Qwen3-Reranker-0.6B --output qwen3-reranker-classifier",
     "onelogit convert Qwen/Qwen3-Reranker-0.6B --output qwen3-reranker-classifier --overwrite --verify",
+)
+_HEADINGS = UsageExamples(
+    transformers="Use it with transformers, for raw logits:",
+    sentence_transformers="Use it with Sentence Transformers (5.4 or newer):",
+    vllm="Serve it with vLLM:",
 )
 
 
@@ -164,6 +169,6 @@ def _report(options: argparse.Namespace, labels: int, parity: "Parity | None") -
     out.print(f"Written to {options.output}{many}.", markup=False)
     if parity is not None:
         out.print(_sentence(parity), markup=False)
-    for name, code in examples._asdict().items():
-        out.print(f"\n[bold]{name}[/]")
+    for heading, code in zip(_HEADINGS, examples, strict=True):
+        out.print(f"\n[bold]{heading}[/]")
         out.print(code, markup=False)
