@@ -14,7 +14,15 @@ from pathlib import Path
 
 import torch
 from shapes import SHAPES, Shape, changed
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from onelogit import DEMO_MODEL, Recipe, Reranker
 from onelogit.recipes.families import FAMILIES
@@ -28,11 +36,11 @@ QUERY_KEY_STD = 0.08
 class RandomCheckpoint:
     """A language model with random weights in a folder, as its family publishes it.
 
-    The family's recipe has its answers as token ids. All targets compute in the named dtype.
+    The family's recipe has its answers as token ids; an encoder has none. All targets compute in the named dtype.
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: Recipe | None
     dtype: str = "bfloat16"
 
     @property
@@ -64,10 +72,39 @@ def write_checkpoint(
     return add_metadata(folder, shape.family)
 
 
-def random_model(config: Qwen3Config, device: str = "cpu") -> Qwen3ForCausalLM:
+def write_encoder(
+    folder: Path, shape: Shape, *, layers: int | None = None, tokenizer: Path | None = None
+) -> RandomCheckpoint:
+    """Write a cross-encoder of one of `ENCODER_SHAPES`, in bfloat16; the arguments are those of `write_checkpoint`."""
+    given = AutoTokenizer.from_pretrained(DEMO_MODEL if tokenizer is None else tokenizer)
+    joining = pair_tokenizer(given)
+    layers = shape.config.num_hidden_layers if layers is None else layers
+    torch.manual_seed(0)
+    config = changed(shape.config, num_hidden_layers=layers, vocab_size=len(joining), pad_token_id=joining.pad_token_id)
+    AutoModelForSequenceClassification.from_config(config).to(torch.bfloat16).save_pretrained(folder)
+    joining.save_pretrained(folder)
+    return RandomCheckpoint(folder=folder, recipe=None)
+
+
+def pair_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer, but joining pairs as XLM-RoBERTa's does: `<s> query </s></s> document </s>`."""
+    backend = tokenizer.backend_tokenizer
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.post_processor = TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[(token, backend.token_to_id(token)) for token in ("<s>", "</s>")],
+    )
+    special = {"pad_token": tokenizer.pad_token or tokenizer.eos_token, "cls_token": "<s>", "sep_token": "</s>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **special
+    )
+
+
+def random_model(config: PretrainedConfig, device: str = "cpu") -> PreTrainedModel:
     """A model with weights from a fixed seed, created on the device; a type of device always gets the same ones."""
     with torch.device("meta"):
-        model = Qwen3ForCausalLM(config)
+        model = AutoModelForCausalLM.from_config(config)
     model.to(torch.bfloat16).to_empty(device=device)
     model = model.eval()
     torch.manual_seed(0)

@@ -111,6 +111,57 @@ def test_a_plot_is_drawn_from_growth_and_lengths(scripts: None, tmp_path: Path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_costs_of_models_are_measured_once(tmp_path: Path):
+    command = [FOLDER / "model_costs.py", "--quick", "--only", "bge-m3", "--out", tmp_path / "costs.json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    first = run(command, environment=environment, timeout_s=500)
+    assert first.returncode == 0, first.stderr
+    found = json.loads((tmp_path / "costs.json").read_text())
+    (measured,) = found["rounds"]
+    assert (measured["model"], measured["texts"]) == ("bge-m3", "examples/data")
+    assert len(measured["seconds"]) == len(measured["reference_seconds"]) == 2
+
+    again = run(command, environment=environment)
+    assert "bge-m3: all rounds are in the file\n" in again.stdout
+    assert json.loads((tmp_path / "costs.json").read_text()) == found
+
+    other = run([*command, "--documents", "3"], environment=environment)
+    assert "has rounds with other settings" in other.stderr
+
+
+def test_the_cost_of_all_layers_follows_from_two_depths(scripts: None):
+    import model_costs
+
+    assert model_costs.whole_time([1.0, 2.5], (2, 5), 20) == pytest.approx(10.0)
+    layers = {
+        name: model_costs.shape_of(name, is_quick=False).config.num_hidden_layers for name in ("bge-m3", "qwen3-0.6b")
+    }
+    assert layers == {"bge-m3": 24, "qwen3-0.6b": 28}
+    measured = model_costs.Round("bge-m3", "texts", 0, [2.0, 5.0], [1.0, 4.0])
+    assert model_costs.relative_cost(measured, (2, 5)) == pytest.approx(24 / 27)
+
+
+def test_the_shapes_have_the_weights_of_their_models(scripts: None):
+    import model_costs
+    from transformers import AutoModel
+
+    billions = {}
+    for name in model_costs.MODELS:
+        with torch.device("meta"):
+            model = AutoModel.from_config(model_costs.shape_of(name, is_quick=False).config)
+        billions[name] = round(sum(weight.numel() for weight in model.parameters()) / 1e9, 1)
+    assert billions == {
+        "bge-m3": 0.6,
+        "mxbai-base": 0.5,
+        "ctxl-1b": 1.0,
+        "mxbai-large": 1.5,
+        "bge-gemma": 2.5,
+        "qwen3-4b": 4.0,
+        "qwen3-8b": 7.6,  # 8.2 with a head that is not tied
+    }
+
+
 def test_the_cost_of_a_client_is_measured_for_each_protocol(tmp_path: Path):
     command = [sys.executable, FOLDER / "client_cost.py", "--rounds", "1", "--documents", "3"]
     command += ["--out", tmp_path / "run.json"]
