@@ -20,7 +20,6 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2MoeConfig,
-    Qwen3_5TextConfig,
     Qwen3Config,
 )
 
@@ -32,12 +31,6 @@ from onelogit.recipes.families import FAMILIES
 from support.classifiers import classifier_of, random_rows, tokens_seen
 from support.tiny import byte_level_tokenizer
 
-LINEAR = {
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 2,
-    "linear_key_head_dim": 32,
-    "linear_value_head_dim": 32,
-}
 WINDOWS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 PREFIX_SHARING = {
     "qwen2": (Qwen2Config, {}),
@@ -201,9 +194,8 @@ def test_a_model_in_use_elsewhere_attends_as_before(qwen: PreTrainedModel):
         (Gemma2Config, {}),
         (Qwen3Config, {"attn_implementation": "eager"}),
         (Qwen2MoeConfig, {"use_sliding_window": True, "sliding_window": 60, "max_window_layers": 0}),
-        (Qwen3_5TextConfig, {"layer_types": ["linear_attention", "full_attention", "full_attention"], **LINEAR}),
     ],
-    ids=["soft-capped scores", "attention chosen by the caller", "windows in masks alone", "linear attention"],
+    ids=["soft-capped scores", "attention chosen by the caller", "windows in masks alone"],
 )
 def test_other_models_compute_padded_rows(config_class: type[PretrainedConfig], fields: dict[str, object]):
     classifier = classifier_of(config_class, **fields)

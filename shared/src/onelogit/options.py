@@ -60,6 +60,8 @@ class ScoringOptions(_PromptOptions, total=False):
         document_cache_bytes: memory on the model's device, allocated at load, that keeps keys and values between
             calls; 0 for none. The prompt's first text, query or document by family, costs nothing when it is repeated.
             A token takes 2 x layers x key-value heads x head width x bytes of the dtype: 57 KB in ctxl-rerank-v2 1b.
+            With recurrent layers (Qwen3.5), the memory is allocated as needed, and each text takes a state more: layers
+            x value heads x key width x value width x 4 bytes, of the recurrent layers.
         document_cache_host_bytes: CPU memory for entries evicted from the device. It is pinned with CUDA, where each
             layer's share is rounded down to a power of two. The keys of a batch must still fit on the device.
         compile: compile the layers, if prefixes are shared: faster calls, up to a minute more to load. On a CPU it

@@ -11,9 +11,12 @@ from transformers import PreTrainedModel
 from onelogit.conversion.head import Float32Head
 from onelogit.engine.attention.backend import LayerKeyValues
 from onelogit.engine.attention.context import AttentionContext, padded_length, use_context
+from onelogit.engine.attention.recurrent import StateContext
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.prefix_tree import Batch, Cursor, next_batch
+from onelogit.engine.prefix_tree import Batch
 from onelogit.prompts.token_rows import TokenRow
+
+_MOST_PADDING = 1.04  # for models with recurrent layers, whose batches are often short and their tokens expensive
 
 
 def has_own_head(classifier: PreTrainedModel) -> bool:
@@ -27,24 +30,18 @@ def context_for(
     batch_tokens: int,
     carried: LayerKeyValues | None = None,
     cached: LayerKeyValues | None = None,
+    states: StateContext | None = None,
 ) -> AttentionContext:
     """The context in which a classifier computes a batch, padded if `batch_tokens` allows it.
 
     `carried` keys and values come from the batch before, `cached` ones from the prefix cache; None if there are none.
+    `states` are for recurrent layers.
     """
     padded = padded_length(len(batch.ids), classifier.device)
     layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
-    length = padded if padded <= batch_tokens else len(batch.ids)
-    return AttentionContext(batch, layer_count, carried or [], cached or [], length)
-
-
-def one_token_key_values(classifier: PreTrainedModel) -> LayerKeyValues:
-    """Keys and values of one token, with the layers' shapes, dtypes and devices."""
-    # Three tokens do not fit in a batch of two, so the keys of the first two are carried to the next batch. With one
-    # token in the batch, compiled layers would be compiled again.
-    context = context_for(next_batch([(0, 0, 0)], Cursor(), 2), classifier, 2)
-    prefix_tree_hidden(classifier, context)
-    return [layer.part(0, 1) for layer in context.carry]
+    most = batch_tokens if states is None else min(batch_tokens, int(len(batch.ids) * _MOST_PADDING))
+    length = padded if padded <= most else len(batch.ids)
+    return AttentionContext(batch, layer_count, carried or [], cached or [], length, states)
 
 
 @torch.inference_mode()

@@ -12,17 +12,14 @@ from typing import TypeVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from onelogit.engine.attention.backend import LayerKeyValues
 from onelogit.engine.attention.context import attends_over_prefix_tree
 from onelogit.engine.attention.packed_rows import attends_over_packed_rows
 from onelogit.engine.attention.visibility import rotates_by_length
 from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.directions import find_is_causal
 from onelogit.engine.forward import (
-    context_for,
     converted_head_logits,
     has_own_head,
-    one_token_key_values,
     own_head_logits,
     padded_hidden,
     prefix_tree_hidden,
@@ -31,7 +28,8 @@ from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, relea
 from onelogit.engine.optimize import prepare
 from onelogit.engine.packed import enable_packing, row_count
 from onelogit.engine.prefix_cache import PrefixCache
-from onelogit.engine.prefix_tree import Cursor, next_batch
+from onelogit.engine.state_cache import StateCache
+from onelogit.engine.tree_progress import TreeProgress, new_prefix_cache
 from onelogit.errors import InputError
 from onelogit.prompts.token_rows import TokenRow
 
@@ -113,14 +111,14 @@ class ModelRunner:
         """Whether the layers compute rows without padding."""
         return self._packing is not None and attends_over_packed_rows(self.classifier)
 
-    def _new_cache(self, max_bytes: int, max_host_bytes: int) -> PrefixCache | None:
+    def _new_cache(self, max_bytes: int, max_host_bytes: int) -> PrefixCache | StateCache | None:
         if not max_bytes:
             return None
         if not self.shares_prefixes:
             logger.warning("%s computes padded rows, so documents are not cached", type(self.classifier).__name__)
             return None
         try:
-            return PrefixCache(one_token_key_values(self.classifier), max_bytes, max_host_bytes)
+            return new_prefix_cache(self.classifier, max_bytes, max_host_bytes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -129,27 +127,14 @@ class ModelRunner:
         raise InputError(f"{options} exceed the free memory of {device} and its host; lower them")
 
     def _compute_prefix_tree(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
-        cache = self.prefix_cache
-        ids = [row.ids for row in rows]
-        lengths = None if cache is None else [row.cacheable_lengths for row in rows]
-        find_cached = None if cache is None else lambda row: cache.find(ids[row], rows[row].cacheable_lengths)
-        cursor, carried = Cursor(), LayerKeyValues()
-        while cursor.row < len(rows):
-            if cache is not None:
-                cache.unpin()  # prefixes of a batch that failed, or was in flight at a fork
-            batch = next_batch(ids, cursor, self.batch_tokens, lengths, find_cached)
-            cached = None if cache is None else cache.layers
-            context = context_for(batch, self.classifier, self.batch_tokens, carried, cached)
-            logits = self._attempt(prefix_tree_hidden, context, len(batch.ids))
-            if cache is not None:
-                cache.unpin()
-            if logits is None:
-                continue
-            if cache is not None and batch.cacheable_prefixes:
-                prefixes = [ids[prefix.row][: prefix.length] for prefix in batch.cacheable_prefixes]
-                _insert(cache, prefixes, context.cacheable_key_values)
-            cursor, carried = batch.after, context.carry
-            yield PendingLogits([indices[row] for row in batch.ends.values()], logits)
+        ids, lengths = [row.ids for row in rows], [row.cacheable_lengths for row in rows]
+        progress = TreeProgress(self.classifier, ids, lengths, self.prefix_cache)
+        while not progress.is_done:
+            context = progress.next_context(self.batch_tokens)
+            logits = self._attempt(prefix_tree_hidden, context, len(context.batch.ids))
+            if logits is not None:
+                progress.advance(context)
+                yield PendingLogits([indices[row] for row in context.batch.ends.values()], logits)
 
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         is_packed = self.packs_rows
@@ -183,13 +168,3 @@ class ModelRunner:
         self.batch_tokens = max(1, self.batch_tokens // 2)
         logger.warning("out of memory with %d tokens; continuing with batch_tokens=%d", token_count, self.batch_tokens)
         return None
-
-
-def _insert(cache: PrefixCache, prefixes: Sequence[tuple[int, ...]], key_values: LayerKeyValues) -> None:
-    """Cache prefixes. If memory does not suffice, continue without them: they are computed again when needed."""
-    try:
-        cache.insert(prefixes, key_values)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        logger.warning("out of memory: %d documents or queries are not cached", len(prefixes))

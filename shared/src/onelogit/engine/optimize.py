@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from onelogit.engine.attention.backend import LayerKeyValues
 from onelogit.engine.attention.context import (
     can_attend_over_prefix_tree,
     disable_prefix_tree_attention,
     enable_prefix_tree_attention,
 )
+from onelogit.engine.attention.delta_rule import disable_states, enable_states, has_recurrent_layers, has_states
 from onelogit.engine.attention.visibility import is_known_to_share_prefixes, may_share_prefixes
 from onelogit.engine.directions import sample_rows, tolerance
-from onelogit.engine.forward import context_for, padded_hidden, prefix_tree_hidden
+from onelogit.engine.forward import padded_hidden, prefix_tree_hidden
 from onelogit.engine.fused_ops import fuse, unfuse
-from onelogit.engine.prefix_tree import Cursor, next_batch
+from onelogit.engine.tree_progress import TreeProgress
 from onelogit.errors import OnelogitError, first_line
 from onelogit.prompts.token_rows import TokenRow
 
@@ -54,12 +54,15 @@ def prepare(classifier: PreTrainedModel, *, is_causal: bool, is_compiled: bool) 
 def _enable_prefix_sharing(classifier: PreTrainedModel) -> bool:
     if not can_attend_over_prefix_tree(classifier) or not may_share_prefixes(classifier):
         return False
+    if has_recurrent_layers(classifier) and not enable_states(classifier):
+        return False
     enable_prefix_tree_attention(classifier)
     if is_known_to_share_prefixes(classifier) or _matches_padded(classifier):
         return True
     slower = "%s computes padded rows on %s, which is slower, because a trial with shared prefixes failed"
     logger.warning(slower, type(classifier).__name__, classifier.device)
     disable_prefix_tree_attention(classifier)
+    disable_states(classifier)
     return False
 
 
@@ -82,8 +85,9 @@ def _compile(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
     layers = getattr(classifier.base_model, "layers", None)
     # Layers that accelerate moves between devices cannot share compiled graphs.
     is_spread = not isinstance(layers, nn.ModuleList) or any(hasattr(part, "_hf_hook") for part in layers.modules())
-    if is_spread or not shares_prefixes:
-        why = "is spread over devices" if shares_prefixes else "computes padded rows"
+    if is_spread or not shares_prefixes or has_states(classifier):
+        reasons = {"computes padded rows": not shares_prefixes, "is spread over devices": is_spread}
+        why = next((reason for reason, holds in reasons.items() if holds), "has recurrent layers")
         logger.warning("%s %s, so it is not compiled", type(classifier).__name__, why)
         return
     expected = _sample_hidden(classifier)
@@ -132,11 +136,9 @@ def _is_same(classifier: PreTrainedModel, hidden: Tensor, expected: Tensor, what
 
 def _sample_hidden(classifier: PreTrainedModel, batch_tokens: int = 1000) -> Tensor:
     """The last hidden states of the sample rows, computed in batches of so many tokens."""
-    rows, cursor, carried = sample_rows(classifier), Cursor(), LayerKeyValues()
-    hidden = []
-    while cursor.row < len(rows):
-        batch = next_batch(rows, cursor, batch_tokens)
-        context = context_for(batch, classifier, batch_tokens, carried)
+    progress, hidden = TreeProgress(classifier, sample_rows(classifier)), []
+    while not progress.is_done:
+        context = progress.next_context(batch_tokens)
         hidden.append(prefix_tree_hidden(classifier, context))
-        cursor, carried = batch.after, context.carry
+        progress.advance(context)
     return torch.cat(hidden)

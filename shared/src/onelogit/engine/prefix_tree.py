@@ -14,6 +14,9 @@ from typing import NamedTuple
 Ids = tuple[int, ...]
 
 MAX_KEYS_PER_TOKEN = 16  # limits the keys that attention gathers if short segments follow long prefixes
+# Recurrent layers limit the states in memory. A state of one layer has the size of the numbers that about 8 tokens need
+# meanwhile, and a cacheable prefix keeps those of all layers.
+_TOKENS_PER_STATE, _TOKENS_PER_CACHEABLE = 8, 128
 
 OWN, CARRIED, CACHED = range(3)
 """The sources of keys: the batch itself, the batch before it, the prefix cache; in the order of `KeySources`."""
@@ -93,6 +96,7 @@ def next_batch(
     batch_tokens: int,
     cacheable_lengths: Sequence[Sequence[int]] | None = None,
     find_cached: Callable[[int], CachedPrefix | None] | None = None,
+    carried: Sequence[int] | None = None,
 ) -> Batch:
     """The batch that begins at the cursor.
 
@@ -106,6 +110,7 @@ def next_batch(
         batch_tokens: maximum number of tokens in a batch.
         cacheable_lengths: for each row, the lengths of its cacheable prefixes, in tokens.
         find_cached: returns the longest cached prefix of a row, by the row's index.
+        carried: for a model with recurrent layers, the positions of the carried states, ascending; otherwise None.
     """
     batch = Batch([], [], [], {}, [], (), Cursor(len(rows)))
     path: KeyPath = (KeySpan(CARRIED, 0, cursor.token),) if cursor.token else ()
@@ -114,10 +119,12 @@ def next_batch(
         ids, start = rows[row], cursor.token
         if row > cursor.row:
             start = shared_length(rows[row - 1], ids)
+            start = start if carried is None else known_length(path, start, carried)
             path = clip(path, start)
         key_count += len(ids)
         room = batch_tokens - len(batch.ids)
         is_full = not room or key_count > MAX_KEYS_PER_TOKEN * batch_tokens
+        is_full |= carried is not None and _state_tokens(batch) > batch_tokens
         cached = None if find_cached is None else find_cached(row)
         if cached is not None and cached.length > start:
             if cached.spans is None:
@@ -149,6 +156,11 @@ def _add_segment(
     return path
 
 
+def _state_tokens(batch: Batch) -> int:
+    """How many tokens take as much memory as the states of recurrent layers that a batch needs, at most."""
+    return _TOKENS_PER_STATE * len(batch.segments) + _TOKENS_PER_CACHEABLE * len(batch.cacheable_prefixes)
+
+
 def clip(path: KeyPath, length: int) -> KeyPath:
     """The first `length` tokens of a path."""
     clipped: list[KeySpan] = []
@@ -158,6 +170,16 @@ def clip(path: KeyPath, length: int) -> KeyPath:
         clipped.append(span._replace(stop=min(span.stop, span.start + length)))
         length -= span.stop - span.start
     return tuple(clipped)
+
+
+def known_length(path: KeyPath, length: int, carried: Sequence[int]) -> int:
+    """The largest number up to `length` of leading tokens of a path after which recurrent layers' states are known."""
+    clipped = clip(path, length)
+    if not clipped or clipped[-1].source == OWN:
+        return length
+    if clipped[-1].source == CARRIED:
+        return max((position for position in carried if position <= length), default=0)
+    return length if clipped[-1] == path[len(clipped) - 1] else 0  # the cache has one state, at a prefix's end
 
 
 def shared_length(one: Ids, other: Ids) -> int:

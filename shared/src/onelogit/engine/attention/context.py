@@ -17,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyValue, LayerKeyValues
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
+from onelogit.engine.attention.recurrent import StateContext
 from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import tensor_on
 from onelogit.engine.prefix_tree import Batch, KeyPath
@@ -47,6 +48,7 @@ class AttentionContext:
         carried: keys and values from the batch before; may be empty.
         cached: keys and values in the prefix cache; may be empty.
         padded_length: the number of tokens that the layers compute: the batch, then padding.
+        states: for recurrent layers; None if the model has none.
 
     Attributes:
         cacheable_key_values: keys and values of `batch.cacheable_prefixes`, one prefix after the other.
@@ -54,9 +56,15 @@ class AttentionContext:
     """
 
     def __init__(
-        self, batch: Batch, layer_count: int, carried: LayerKeyValues, cached: LayerKeyValues, padded_length: int
+        self,
+        batch: Batch,
+        layer_count: int,
+        carried: LayerKeyValues,
+        cached: LayerKeyValues,
+        padded_length: int,
+        states: StateContext | None = None,
     ) -> None:
-        self.batch, self.padded_length = batch, padded_length
+        self.batch, self.padded_length, self.states = batch, padded_length, states
         self.cacheable_key_values: LayerKeyValues = []
         self.carry: LayerKeyValues = []
         self._layer_count, self._carried, self._cached = layer_count, carried, cached
@@ -65,6 +73,7 @@ class AttentionContext:
         self._cacheable_tokens = sum(prefix.length for prefix in batch.cacheable_prefixes)
         self._backend_of: dict[type[AttentionBackend], AttentionBackend] = {}
         self._ends: dict[torch.device, Tensor] = {}
+        self._numbers: dict[int, int] = {}
 
     def ends(self, device: torch.device) -> Tensor:
         """The indices of the rows' last tokens, shape (rows that end in the batch,)."""
@@ -86,7 +95,8 @@ class AttentionContext:
             Shape (tokens, heads, head_dim). In the last layer, zeros for all tokens except the rows' last ones.
         """
         nothing = own.part(0, 0)
-        carried, cached = (layers[layer] if layers else nothing for layers in (self._carried, self._cached))
+        number = self._numbers.setdefault(layer, len(self._numbers))  # recurrent layers have neither keys nor values
+        carried, cached = (layers[number] if layers else nothing for layers in (self._carried, self._cached))
         sources = KeySources(own, carried, cached)
         kind = next(each for each in backends_of(query.device) if each.supports(query))
         backend = self._backend_of.get(kind) or self._backend_of.setdefault(kind, kind(self.batch, self._outgoing))
@@ -111,6 +121,11 @@ def use_context(context: AttentionContext) -> Iterator[None]:
         yield
     finally:
         _active.reset(token)
+
+
+def active_context() -> AttentionContext | None:
+    """The context of the `use_context` block in which this thread is."""
+    return _active.get()
 
 
 def can_attend_over_prefix_tree(model: PreTrainedModel) -> bool:

@@ -68,6 +68,7 @@ Other encoders (XLNet's attn_type, XLM's causal, Longformer's attention_window) 
 
 _TESTED = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma3_text")  # tests compare these with padded rows
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
+_RECURRENT = "linear_attention"
 _SIMILAR_FIELD = re.compile("window|chunk|sparse_att|block_sparse")  # in configurations of a model's own code
 _NOT_SIMILAR = ("max_window_layers", "chunk_size_feed_forward")
 
@@ -106,7 +107,7 @@ def may_share_prefixes(model: PreTrainedModel) -> bool:
     """Whether a causal model can use prefix sharing, judging by its configuration."""
     config = model.config.get_text_config()
     return (
-        _layer_types(model) <= _LAYER_TYPES
+        _layer_types(model) <= {*_LAYER_TYPES, _RECURRENT}
         and (is_tested(model) or not _may_have_windows(model))  # some models pass their windows to the mask only
         and getattr(config, "attn_logit_softcapping", None) is None
         and not rotates_by_length(model)
@@ -139,7 +140,7 @@ def _may_have_windows(model: PreTrainedModel) -> bool:
         name for name in fields if _SIMILAR_FIELD.search(name) and name not in (*_NOT_SIMILAR, *VISIBILITY_FIELDS)
     ]
     known = {*_fields_in_use(model, "window"), *_fields_in_use(model, "padded")}
-    if _layer_types(model) == {"full_attention"}:
+    if _layer_types(model) <= {"full_attention", _RECURRENT}:
         known.discard("layer_types")
     return bool(known) or any(fields[name] for name in similar)
 
