@@ -18,6 +18,7 @@ _DISTRIBUTIONS = {
     "bm25s": "onelogit[evaluate]",
     "ir_measures": "onelogit[evaluate]",
     "matplotlib": "onelogit[plot]",
+    "peft": "onelogit[lora]",
     "prometheus_client": "onelogit[serve]",
     "pyarrow": "onelogit[bulk]",
     "ray": "onelogit[ray]",

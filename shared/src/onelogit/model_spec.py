@@ -121,8 +121,21 @@ class ModelSpec:
         Raises:
             InputError: the model's name begins with an unknown user's home.
         """
-        folder = None if not self.model else self.base_folder / checked_path(self.model)
-        return folder if folder is not None and os.path.isdir(folder) else None  # noqa: PTH112  False for any string
+        return None if not self.model else self._local(self.model)
+
+    @property
+    def base_model_folder(self) -> Path | None:
+        """The local folder of the option `base_model`, as an absolute path; None for a hub id, or if it is not given.
+
+        Raises:
+            InputError: as `folder`.
+        """
+        name = self.options.get("base_model")
+        return None if name is None else self._local(os.fspath(name))
+
+    def _local(self, name: str) -> Path | None:
+        folder = self.base_folder / checked_path(name)
+        return folder if os.path.isdir(folder) else None  # noqa: PTH112  False for any string
 
     @property
     def open_options(self) -> OpenOptions:
@@ -162,6 +175,9 @@ class ModelSpec:
         with suppress(RecipeError, InputError):  # raised when the model is opened
             if (recipe := recipe_of(plain.get("recipe"))) is not None:
                 plain = {**plain, "recipe": recipe_fields(recipe)}
+        with suppress(InputError):
+            if (base_model := self.base_model_folder) is not None:
+                plain = {**plain, "base_model": str(base_model)}
         # `is not False`, because 0 == False, but 0 is a wrong value that must be reported.
         given = {
             name: value

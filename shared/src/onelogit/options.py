@@ -41,6 +41,7 @@ class SourceOptions(TypedDict, total=False):
     """Options of finding a model's files; see `LoadOptions`."""
 
     recipe: Recipe | dict[str, Any] | str | None
+    base_model: str | os.PathLike[str] | None
     revision: str | None
     token: str | bool | None
     cache_dir: str | os.PathLike[str] | None
@@ -88,6 +89,8 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
             "qwen3-reranker", "default_instruction": "..."}`.
         relevant_label: of a classifier with two labels, the one that means relevant, by its name or index; needed if
             their names do not tell.
+        base_model: hub id or folder of the model that a PEFT adapter, such as a LoRA, was trained on; by default the
+            one that its adapter_config.json names. The adapter is merged into it; needs `onelogit[lora]`.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; by default the token of the hub's login.
         cache_dir: folder of downloaded models; by default the hub's own (the environment variable HF_HUB_CACHE).
@@ -133,7 +136,7 @@ class RemoteOptions(_PromptOptions, SourceOptions, total=False):
         instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`. If the server
             writes the prompts, `max_tokens` and `long_documents` need a model, whose tokenizer cuts the documents;
             without either of them, the server decides. "tei" with "cut" and no model lets the server truncate.
-        recipe, revision, token, cache_dir, local_files_only: as in `LoadOptions`.
+        recipe, base_model, revision, token, cache_dir, local_files_only: as in `LoadOptions`.
     """
 
     protocol: Protocol | None
@@ -168,6 +171,7 @@ _VALUES: dict[object, Callable[[object], object]] = {
     bool | None: flag,
     str | bool | None: flag,
 }
+_PATHS = {"cache_dir": "the path of a folder", "base_model": "a hub id or the path of a folder"}
 _TEXTS = ("revision", "served_name", "attn_implementation")
 _ARGUMENTS = {"{name} is an argument of rank, and a parameter of adapters": ("top_n", "score_threshold", "progress")}
 
@@ -217,9 +221,10 @@ def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> 
         _check_number(name, value, known[name])
     if "dtype" in checked:
         checked["dtype"] = dtype_name(checked["dtype"])
-    cache_dir = options.get("cache_dir")
-    if cache_dir is not None and (not isinstance(cache_dir, str | os.PathLike) or not os.fspath(cache_dir)):
-        raise InputError(f"cache_dir must be the path of a folder, not {cache_dir!r}")
+    for name, what in _PATHS.items():
+        path = options.get(name)
+        if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
+            raise InputError(f"{name} must be {what}, not {path!r}")
     for name in _TEXTS:
         if isinstance(text := options.get(name), int | float):  # as YAML reads 1234567
             raise InputError(f"{name} must be a string, not {text!r}; put it in quotes")
@@ -255,14 +260,14 @@ def plain_options(options: OpenOptions) -> OpenOptions:
     """The options that are not None, as data that every framework can serialise; raises as `check_options`."""
     checked = checked_options(options)
     recipe = options.get("recipe")
-    cache_dir, config = options.get("cache_dir"), cast("Any", options.get("quantization_config"))
+    config = cast("Any", options.get("quantization_config"))
     config = config.to_dict() if hasattr(config, "to_dict") else config
     device = options.get("device")
     plain = {
         **checked,
         "device": str(device) if type(device).__name__ == "device" else device,  # torch.device, which is no plain data
         "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
-        "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
+        **{name: os.fspath(cast("str", path)) for name in _PATHS if (path := options.get(name)) is not None},
         "quantization_config": json.loads(json.dumps(config, default=_dtype_name)),
     }
     return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})

@@ -47,7 +47,8 @@ def load_converted_encoder(model: str, options: OpenOptions) -> LoadedEncoder:
     _check_options(options)
     resolved = resolve_model(ModelSpec.of(model, options))
     config = json.loads(resolved.texts["config.json"])
-    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+    is_classifier = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+    if not is_classifier or resolved.adapter is not None:
         raise InputError(f"{model} is not a sequence classifier; convert it with: onelogit convert {model} -o FOLDER")
     return load_encoder(resolved, config.get("max_position_embeddings"))
 

@@ -6,8 +6,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.adapter import ADAPTER_WEIGHTS, find_adapter
+from onelogit.checkpoints.hub import ADAPTER_CONFIG, files_of_tensors
 from onelogit.checkpoints.load_encoder import writes_prompts
+from onelogit.checkpoints.metadata import BASE_CARD
 from onelogit.checkpoints.resolve import fetch_weights, resolve_model
 from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
@@ -15,12 +17,12 @@ from onelogit.options import API_KEY_VARIABLE, OpenOptions, plain_options
 from onelogit.recipes.recipe import recipe_fields
 from onelogit.validation import checked_path
 
-# Options that do not affect the logits, and the recipe, which is resolved before it enters the digest.
+# Options that do not affect the logits, and those whose files are read: the recipe's and the base model's.
 _WITHOUT_EFFECT = {
     *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "compile", "device", "device_map"),
     *("api_key", "token", "headers", "timeout_s", "attempts", "requests_at_once", "pairs_a_request"),
     *("cache_dir", "local_files_only"),
-    "recipe",
+    *("recipe", "base_model"),
 }
 # For calls of a thousand pairs that no user waits for; a server may take a minute to restart.
 _PATIENT = {"timeout_s": 600.0, "attempts": 12}
@@ -34,10 +36,21 @@ def portable_spec(spec: ModelSpec) -> ModelSpec:
         model = str(spec.folder.absolute())
     if "cache_dir" in options:
         options["cache_dir"] = str((spec.base_folder / checked_path(options["cache_dir"])).absolute())
+    if (base_model := _base_folder(spec)) is not None:
+        options["base_model"] = str(base_model.absolute())
     if spec.url is not None:
         api_key = os.environ.get(API_KEY_VARIABLE)
         options = {**_PATIENT, **({} if api_key is None else {"api_key": api_key}), **options}
     return ModelSpec(model, spec.url, options)
+
+
+def _base_folder(spec: ModelSpec) -> Path | None:
+    """The local folder of an adapter's base model; None for a model on the hub, and for a whole model."""
+    try:
+        adapter = None if spec.folder is None else find_adapter(spec.folder, spec)
+        return spec.base_model_folder if adapter is None else adapter.base_spec.folder
+    except CheckpointError:  # raised when the model is opened
+        return None
 
 
 def model_label(spec: ModelSpec) -> str:
@@ -63,10 +76,15 @@ def _facts_of(spec: ModelSpec) -> dict[str, Any]:
     model = resolve_model(spec)
     tensors = {}
     if spec.url is None:
-        folder = fetch_weights(model).folder
-        tensors = {file.name: _size_and_samples(file) for file in {*files_of_tensors(folder).values()}}
-    texts = {name: text for name, text in model.texts.items() if name != "README.md"}
-    vocabulary = model.folder / "tokenizer.json"  # too large to be one of the texts
+        model = fetch_weights(model)
+        files = {*files_of_tensors(model.folder).values()}
+        if model.adapter is not None:
+            files.add(model.adapter.folder / ADAPTER_WEIGHTS)
+        tensors = {file.name: _size_and_samples(file) for file in files}
+    texts = {name: text for name, text in model.texts.items() if name not in ("README.md", BASE_CARD)}
+    if model.adapter is not None:  # the base model's path may differ on each machine
+        texts[ADAPTER_CONFIG] = json.dumps({**model.adapter.settings, "base_model_name_or_path": None})
+    vocabulary = model.tokenizer_folder / "tokenizer.json"  # too large to be one of the texts
     tokenizer = sha256(vocabulary.read_bytes()).hexdigest() if vocabulary.is_file() else None
     return {"recipe": recipe_fields(model.recipe), "tensors": tensors, "texts": texts, "tokenizer": tokenizer}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,11 +32,13 @@ class HeadRows(NamedTuple):
 class WholeHead(NamedTuple):
     """Where the whole head of a language model is stored, of which a reranker keeps only the rows of its answers.
 
-    `is_tied`: whether the input embeddings are the head if the folder contains no head.
+    `is_tied`: whether the input embeddings are the head if the folder contains no head. `merged`: the head's weight
+    and bias, in memory, if an adapter changed it; else None.
     """
 
     folder: Path
     is_tied: bool
+    merged: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -51,17 +53,25 @@ class WholeHead(NamedTuple):
         Raises:
             CheckpointError: the head can no longer be read.
         """
+        if self.merged is not None:
+            weight, merged_bias = self.merged
+            merged_logits = _sliced_logits(weight, len(weight), hidden)
+            return merged_logits if merged_bias is None else merged_logits + merged_bias.float()
         files = files_of_tensors(self.folder)
         key, bias_key = _head_keys(self.folder, files, is_tied=self.is_tied)
         with _refuse_damaged(files[key]), safe_open(files[key], framework="pt") as tensors:
             head = tensors.get_slice(key)
-            starts = range(0, head.get_shape()[0], _ROWS_A_SLICE)
-            logits: torch.Tensor = torch.cat([head[start : start + _ROWS_A_SLICE].float() @ hidden for start in starts])
+            logits = _sliced_logits(head, head.get_shape()[0], hidden)
         if bias_key is None:
             return logits
         with _refuse_damaged(files[bias_key]), safe_open(files[bias_key], framework="pt") as tensors:
             bias: torch.Tensor = tensors.get_tensor(bias_key)
             return logits + bias.float()
+
+
+def _sliced_logits(head: Any, count: int, hidden: torch.Tensor) -> torch.Tensor:
+    starts = range(0, count, _ROWS_A_SLICE)
+    return torch.cat([head[start : start + _ROWS_A_SLICE].float() @ hidden for start in starts])
 
 
 def count_own_rows(folder: Path) -> int:

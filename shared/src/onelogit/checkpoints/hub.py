@@ -39,7 +39,8 @@ _WAYS_OUT = {  # of errors of the hub, the first that fits
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _INDEX = "model.safetensors.index.json"
 _TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
 _NOT_TEXTS = ("tokenizer.json", "vocab.json", _INDEX)
 
 
@@ -138,10 +139,23 @@ def _moved_aside(folder: Path) -> str:
 
 
 def read_texts(folder: Path) -> dict[str, str]:
-    """The text of each small file, by its path in the folder.
+    """The text of each small file of a model, by its path in the folder.
 
     Raises:
         CheckpointError: the folder is not a checkpoint, or contains a PEFT adapter, or a file is not UTF-8.
+    """
+    texts = read_small_files(folder)
+    refuse_adapter(folder)
+    if "config.json" not in texts:
+        raise CheckpointError(why_no_checkpoint(folder))
+    return texts
+
+
+def read_small_files(folder: Path) -> dict[str, str]:
+    """The text of each small file, by its path in the folder, of a model or of an adapter.
+
+    Raises:
+        CheckpointError: the folder cannot be read, or a file is not UTF-8.
     """
     try:
         next(folder.iterdir(), None)
@@ -149,29 +163,24 @@ def read_texts(folder: Path) -> dict[str, str]:
         raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from error
     if reason := why_unreadable(folder / "tokenizer.json"):
         raise CheckpointError(reason)
-    _refuse_adapter(folder)
     files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
-    texts = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
-    if "config.json" not in texts:
-        raise CheckpointError(why_no_checkpoint(folder))
-    return texts
+    return {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
 
 
-def _refuse_adapter(folder: Path) -> None:
-    """Refuse a PEFT adapter, alone or beside a model: transformers applies it to the weights if peft is installed."""
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a PEFT adapter beside a model: transformers applies it to the weights if peft is installed."""
     found = [name for name in _ADAPTER_FILES if (folder / name).is_file()]
     if not found:
         return
-    file = folder / _ADAPTER_FILES[0]
+    file = folder / ADAPTER_CONFIG
     content = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     base = re.search(r'"base_model_name_or_path"\s*:\s*"([^"]+)"', content)
     adapter = f"a PEFT adapter (LoRA){f' of {base.group(1)}' if base else ''}"
-    merging = "merge it into its model with `merge_and_unload()` of peft, save the result with the tokenizer, and use "
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is {adapter}, not a model; {merging}that folder")
+    if not (folder / "config.json").is_file() and not content:
+        raise CheckpointError(f"{folder} has {adapter} without {ADAPTER_CONFIG}; copy it from the training's output")
     raise CheckpointError(
         f"{folder} contains {adapter} beside a model, and no file tells whether the model's weights contain it; "
-        f"if they do, remove {' and '.join(found)}; if not, {merging}that folder"
+        f"if they do, remove {' and '.join(found)}; if not, put them into a folder of their own, and name that one"
     )
 
 
@@ -181,7 +190,7 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
     Raises:
         CheckpointError: weights are missing, damaged, or pickled.
     """
-    _refuse_adapter(folder)
+    refuse_adapter(folder)
     index, file = folder / _INDEX, folder / "model.safetensors"
     if index.is_file():
         return _indexed_files(index)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from onelogit.checkpoints.declaration import read_architecture
-from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_json, read_model_card
+from onelogit.checkpoints.metadata import BASE_CARD, RerankerMetadata, SmallFiles, parse_json, read_model_card
 from onelogit.errors import RecipeError
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.families import FAMILIES
@@ -64,9 +64,12 @@ def family_of_name(model: str) -> KnownFamily | None:
 
 
 def _base_models(texts: SmallFiles) -> Iterator[tuple[str, str]]:
-    bases = read_model_card(texts).get("base_model") or []
-    for base in bases if isinstance(bases, list) else [bases]:
-        yield str(base), f"its base model {base}"
+    if base := parse_json(texts, "adapter_config.json").get("base_model_name_or_path"):
+        yield str(base), f"the adapter's base model {base}"
+    for card in ("README.md", BASE_CARD):
+        bases = read_model_card(texts, card).get("base_model") or []
+        for base in bases if isinstance(bases, list) else [bases]:
+            yield str(base), f"its base model {base}"
     if path := parse_json(texts, "config.json").get("_name_or_path"):
         yield str(path), f"config.json's _name_or_path {path}"
 

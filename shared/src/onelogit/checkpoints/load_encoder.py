@@ -56,7 +56,7 @@ def load_encoder(spec: ModelSpec | ResolvedModel, position_limit: int | None = N
         InputError: an option is out of range.
     """
     model = spec if isinstance(spec, ResolvedModel) else resolve_model(spec)
-    tokenizer = read_tokenizer(model.folder, model.texts)
+    tokenizer = read_tokenizer(model.tokenizer_folder, model.texts)
     encoder = Encoder(model.recipe, tokenizer, model.spec.options, position_limit)
     return LoadedEncoder(model, tokenizer.backend_tokenizer, encoder)
 

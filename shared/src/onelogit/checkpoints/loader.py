@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from onelogit.checkpoints.adapter import Adapter
 from onelogit.checkpoints.bidirectional import PooledHead, read_pooled_head
 from onelogit.checkpoints.device import check_device_map, find_device, find_dtype
 from onelogit.checkpoints.head_weights import (
@@ -24,6 +25,8 @@ from onelogit.checkpoints.head_weights import (
 )
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.labels import LabelChoice, LabelRows
+from onelogit.checkpoints.load_adapted import load_merged_parts
+from onelogit.checkpoints.lora import adapted_config, check_adapter
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
 from onelogit.checkpoints.native_classes import native_config, why_not_native
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
@@ -59,6 +62,7 @@ class Checkpoint:
         tokenizer: the checkpoint's own.
         recipe: with token ids instead of texts.
         pad_token_id: see `pad_token_id`.
+        adapter: that was merged into the model, or None.
     """
 
     model: PreTrainedModel
@@ -71,6 +75,7 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
     pad_token_id: int
+    adapter: Adapter | None = None
 
 
 def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
@@ -92,22 +97,24 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     if is_non_commercial(found.recipe.licence):
         logger.warning("%s is licensed %s: not for commercial use", name, found.recipe.licence)
     config = load_config(found.folder, options)
-    tokenizer = load_tokenizer(found.folder, options)
+    if found.adapter is not None:
+        check_adapter(found.adapter, config, options)
+        found = found._replace(adapter=found.adapter.with_weights())
+        config = adapted_config(config, found.adapter)
+    tokenizer = load_tokenizer(found.tokenizer_folder, options)
     recipe = _with_token_ids(found.recipe, tokenizer)
     labels = LabelChoice(name, config.id2label, config.problem_type, options.get("relevant_label"))
     labels.check(found.texts, has_one=recipe.read_out is not None or chain is not None)
     check_vocabulary(tokenizer, recipe, config, uses_added_tokens=bool(options.get("allow_control_tokens")))
-    folder = fetch_weights(found).folder
+    found = fetch_weights(found)
     # Raises for missing, damaged or unmerged weights, before transformers reads them.
-    wrapped_names(files_of_tensors(folder), folder)
-    head_rows = whole_head = None
-    layers = None if chain is None else read_module_layers(folder, chain)
-    if (recipe.chat_template is not None and chain is None) or pooled is not None:  # a decoder
+    wrapped_names(files_of_tensors(found.folder), found.folder)
+    layers = None if chain is None else read_module_layers(found.modules_folder, chain)
+    is_decoder = (recipe.chat_template is not None and chain is None) or pooled is not None
+    if is_decoder:
         _check_convertible(name, config, recipe.read_out)
-        head_rows = _read_rows(folder, config, recipe.read_out, labels)
-        whole_head = None if recipe.read_out is None else WholeHead(folder, bool(config.tie_word_embeddings))
-    is_backbone = head_rows is not None or chain is not None
-    loaded = load_model(folder, config, options, is_backbone=is_backbone)
+    read_parts = _read_parts if found.adapter is None else _merged_parts
+    loaded, head_rows, whole_head = read_parts(found, config, recipe.read_out, labels, is_decoder=is_decoder)
     return Checkpoint(
         model=loaded,
         head_rows=head_rows,
@@ -119,13 +126,50 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
         tokenizer=tokenizer,
         recipe=recipe,
         pad_token_id=pad_token_id(tokenizer, config),
+        adapter=found.adapter,
     )
+
+
+def _read_parts(
+    found: ResolvedModel, config: PretrainedConfig, read_out: ReadOut | None, labels: LabelChoice, *, is_decoder: bool
+) -> tuple[PreTrainedModel, HeadRows | None, WholeHead | None]:
+    """A decoder's backbone and the rows of its head; or a whole classifier, or the backbone of a module chain."""
+    folder, options, is_chain = found.folder, found.spec.load_options, read_module_chain(found.texts) is not None
+    head_rows = _read_rows(folder, config, read_out, labels) if is_decoder else None
+    has_own_head = head_rows is None or read_out is None
+    whole_head = None if has_own_head else WholeHead(folder, bool(config.tie_word_embeddings))
+    model = load_model(folder, config, options, is_backbone=is_decoder or is_chain)
+    return model, head_rows, whole_head
+
+
+def _merged_parts(
+    found: ResolvedModel, config: PretrainedConfig, read_out: ReadOut | None, labels: LabelChoice, *, is_decoder: bool
+) -> tuple[PreTrainedModel, HeadRows | None, WholeHead | None]:
+    """As `_read_parts`, of a model with an adapter."""
+    is_chain = read_module_chain(found.texts) is not None
+    if read_out is None and found.adapter is not None and found.adapter.settings.get("task_type") == "CAUSAL_LM":
+        message = (
+            "%s was trained as an adapter of a language model, but its base model has a head, which gives the logit"
+        )
+        logger.warning(message, found.name)
+    parts = load_merged_parts(found, found.spec.load_options, config, is_chain=is_chain, is_decoder=is_decoder)
+    if parts.head is None:
+        return parts.model, None, None
+    if read_out is not None:
+        ids = _answer_ids(read_out)
+    else:
+        rows = labels.rows(len(parts.head.weight))
+        ids = [0] if rows is None else [rows.relevant, rows.irrelevant]
+    return parts.model, parts.rows(ids), parts.whole_head
+
+
+def _answer_ids(read_out: ReadOut) -> list[int]:
+    return [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
 
 
 def _read_rows(folder: Path, config: PretrainedConfig, read_out: ReadOut | None, labels: LabelChoice) -> HeadRows:
     if read_out is not None:
-        ids = [id for id in (read_out.true, read_out.false) if isinstance(id, int)]
-        return read_head_rows(folder, ids, is_tied=bool(config.tie_word_embeddings))
+        return read_head_rows(folder, _answer_ids(read_out), is_tied=bool(config.tie_word_embeddings))
     check_label_count(folder, count := count_own_rows(folder))
     rows = labels.rows(count)
     return read_head_rows(folder, [0] if rows is None else [rows.relevant, rows.irrelevant], is_own=True)

@@ -15,6 +15,9 @@ from onelogit.recipes.unsupported import EMBEDDER
 SmallFiles = Mapping[str, str]
 """The text of each small file by its path in the checkpoint, with forward slashes."""
 
+BASE_CARD = "base_model/README.md"
+"""The model card of an adapter's base model, among the texts of both; see `adapter`."""
+
 _READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
 _LAYER_MODULES = {"Dense", "LayerNorm"}  # after a Pooling; see `module_chain`
 _ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
@@ -133,9 +136,9 @@ def vllm_read_out(tokens: Sequence[str | int], method: str | None) -> ReadOut | 
     return ReadOut(true=tokens[0]) if method == "no_post_processing" and len(tokens) == 1 else None
 
 
-def read_model_card(texts: SmallFiles) -> dict[str, Any]:
+def read_model_card(texts: SmallFiles, path: str = "README.md") -> dict[str, Any]:
     """The metadata at the top of README.md; empty if there is none, or it is not valid YAML."""
-    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", texts.get("README.md", ""), re.DOTALL)
+    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", texts.get(path, ""), re.DOTALL)
     if match is None:
         return {}
     try:

@@ -1,12 +1,19 @@
-"""A ModelSpec -> the state of the model's files, which differs once they have changed. Opens no file; no torch."""
+"""A ModelSpec -> the state of the model's files, which differs once they have changed. No torch.
+
+Opens no file, except once the adapter_config.json of an adapter, whose base model's files count as well.
+"""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import try_to_load_from_cache
 
+from onelogit.checkpoints.adapter import find_adapter
+from onelogit.checkpoints.hub import ADAPTER_CONFIG
 from onelogit.checkpoints.load_encoder import writes_prompts
+from onelogit.errors import OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_path
 
@@ -18,10 +25,11 @@ FileState = tuple[str, int, int, int]  # path in the folder, bytes, and the time
 
 
 class ModelState(NamedTuple):
-    """The folder of a model, without symlinks, and its files that are read."""
+    """The folder of a model, without symlinks, and its files that are read; and those of an adapter's base model."""
 
     folder: str
     files: frozenset[FileState]
+    base: "ModelState | None" = None
 
 
 class ModelFiles:
@@ -32,6 +40,9 @@ class ModelFiles:
     """
 
     def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._adapter_config: FileState | None = None
+        self._base: ModelFiles | None = None
         self._is_read = spec.model is not None and writes_prompts(spec)
         self._name, self._revision = spec.name, spec.options.get("revision")
         self._folder = spec.base_folder / checked_path(spec.name)
@@ -50,17 +61,36 @@ class ModelFiles:
             return None
         folder = str(self._folder) if os.path.isdir(self._folder) else self._snapshot()  # noqa: PTH112  False for any string
         try:
-            return None if folder is None else ModelState(os.path.realpath(folder), frozenset(_files(folder)))
+            return None if folder is None else self._with_base(folder)
         except OSError:  # removed in the meantime
+            return None
+
+    def _with_base(self, folder: str) -> ModelState:
+        state = ModelState(os.path.realpath(folder), frozenset(_files(folder)))
+        config = next((file for file in state.files if file[0] == ADAPTER_CONFIG), None)
+        if config is None:
+            return state
+        if config != self._adapter_config:  # read only once it has changed
+            self._base, self._adapter_config = self._base_files(folder), config
+        return state if self._base is None else state._replace(base=self._base.state())
+
+    def _base_files(self, folder: str) -> "ModelFiles | None":
+        try:
+            adapter = find_adapter(Path(folder), self._spec)
+            return None if adapter is None else ModelFiles(adapter.base_spec)
+        except OnelogitError:  # raised when the model is opened
             return None
 
     def _snapshot(self) -> str | None:
         """The folder of a hub's model in the cache."""
-        try:
-            file = try_to_load_from_cache(self._name, "config.json", cache_dir=self._cache, revision=self._revision)
-        except ValueError:  # not a hub id
-            return None
-        return os.path.dirname(file) if isinstance(file, str) else None  # noqa: PTH120  as a string
+        for name in ("config.json", ADAPTER_CONFIG):
+            try:
+                file = try_to_load_from_cache(self._name, name, cache_dir=self._cache, revision=self._revision)
+            except ValueError:  # not a hub id
+                return None
+            if isinstance(file, str):
+                return os.path.dirname(file)  # noqa: PTH120  as a string
+        return None
 
 
 def _files(folder: str, within: str = "", depth: int = 0) -> Iterator[FileState]:

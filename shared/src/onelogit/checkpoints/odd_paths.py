@@ -32,6 +32,10 @@ _OTHER_WEIGHTS = {
     "*.pt": _PICKLED.format(".pt"),
     "*.pth": _PICKLED.format(".pth"),
 }
+PICKLED_ADAPTER = (
+    "pickled weights (adapter_model.bin) are not supported because they can run code; where you trust them, load the "
+    "adapter with peft, and save it with save_pretrained(folder), which writes safetensors"
+)
 _TRAINERS_FILES = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
 
 
@@ -71,7 +75,7 @@ def why_no_weights(folder: Path) -> str | None:
     if reason := next(filter(None, reasons), None) or _why_other_weights(folder):
         return reason
     is_snapshot = len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--")
-    if is_snapshot and not _has_weights(folder):
+    if is_snapshot and not has_weights(folder):
         how = "load it by its hub id with access to the hub (without local_files_only), which downloads the weights"
         return f"{folder} contains only the small files of a model; {how}"
     return None
@@ -87,7 +91,7 @@ def why_no_tokenizer(folder: Path) -> str | None:
         return f"{folder} is a part of a model; name the folder above it, {parent}"
     is_trainers = (folder / "trainer_state.json").is_file() or re.fullmatch(r"checkpoint-\d+", folder.name)
     if is_trainers and (parent / "tokenizer.json").is_file():
-        source = f"{parent}, or name that folder, which has the final model," if _has_weights(parent) else str(parent)
+        source = f"{parent}, or name that folder, which has the final model," if has_weights(parent) else str(parent)
     kind = "is a trainer's checkpoint without a tokenizer" if is_trainers else "has no tokenizer"
     return (
         f"{folder} {kind} (tokenizer.json); copy tokenizer.json, tokenizer_config.json and chat_template.jinja from "
@@ -108,7 +112,8 @@ def why_unreadable(file: Path) -> str | None:
     return f"{file} is only a pointer of Git LFS; {how}" if is_pointer else None
 
 
-def _has_weights(folder: Path) -> bool:
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has a whole model's weights, in safetensors."""
     return any(folder.glob("model*.safetensors"))
 
 
@@ -151,18 +156,22 @@ def _best_checkpoint(checkpoint: Path) -> str | None:
 def _why_other_weights(folder: Path) -> str | None:
     for pattern, what in _OTHER_WEIGHTS.items():
         found = sorted(each for each in folder.glob(pattern) if each.name not in _TRAINERS_FILES)
-        if found and not _has_weights(folder):
+        if found and not has_weights(folder):
             return f"the weights in {folder} ({found[0].relative_to(folder).as_posix()}) are {what}"
     return None
 
 
 def _why_wrong_level(folder: Path) -> str | None:
+    adapters = sorted(each.parent.name for each in folder.glob("*/adapter_config.json"))
+    if adapters:
+        named, first = ", ".join(adapters), folder / adapters[0]
+        return f"{folder} has no config.json, but contains folders of adapters ({named}): name one, {first}"
     inner = sorted(each.parent.name for each in folder.glob("*/config.json") if _names_architecture(each))
     if inner:
         return f"{folder} has no config.json, but contains folders of models: name one, {folder / inner[0]}"
     if (folder.absolute().parent / "config.json").is_file():
         return f"{folder} is a part of a model; name the folder above it, {folder.absolute().parent}"
-    if _has_weights(folder):
+    if has_weights(folder):
         return f"{folder} has weights, but no config.json; copy it and the tokenizer from the model that was trained"
     return None
 

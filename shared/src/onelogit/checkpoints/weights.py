@@ -3,7 +3,7 @@
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,28 +42,56 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         UnsupportedModelError: the classifier has more than two labels.
         InputError: the device or dtype is unknown, or the device map leaves the embeddings on disk.
     """
+    kind = AutoModel if is_backbone else AutoModelForSequenceClassification
+    model = load_model_class(kind, folder, config, options)
+    if not is_backbone:
+        check_label_count(folder, model.config.num_labels)
+    model.eval().requires_grad_(False)
+    if is_quantised(model.config):
+        _unpack_weights(model, folder)
+    return model
+
+
+def load_model_class(
+    model_class: Any,
+    folder: Path,
+    config: PretrainedConfig,
+    options: LoadOptions,
+    *,
+    supplied: Container[str] = (),
+    **changes: object,
+) -> PreTrainedModel:
+    """The model of a class of transformers with all its weights, on its device; see `load_model`.
+
+    Args:
+        model_class: such as `AutoModel`.
+        folder: of the checkpoint.
+        config: of the checkpoint.
+        options: as in `load_model`.
+        supplied: names of weights that the caller will set, and that may be missing.
+        **changes: fields of the configuration that replace the checkpoint's.
+    """
     device = find_device(options.get("device"))
     stored = config.dtype or stored_dtype(folder)
     device_map = find_device_map(options, config, device)
+    if (native := native_config(folder)) is not None:
+        native.update(changes)  # type: ignore[no-untyped-call]
+        changes = {"config": native}
     model = _from_pretrained(
-        AutoModel if is_backbone else AutoModelForSequenceClassification,
+        model_class,
         folder,
         options,
-        config=native_config(folder),
+        supplied,
+        **changes,
         dtype=find_dtype(options.get("dtype"), stored, device, is_kept=is_quantised(config)),
         device_map=device_map,
     )
-    if not is_backbone:
-        check_label_count(folder, model.config.num_labels)
     if options.get("dtype") is None:
         model.config.dtype = stored
     if device_map is None:
         model.to(device)
     if model.device.type == "meta":
         raise InputError(f"device_map={device_map!r} has no device for the embeddings of {folder}; add one")
-    model.eval().requires_grad_(False)
-    if is_quantised(model.config):
-        _unpack_weights(model, folder)
     return model  # type: ignore[no-any-return]
 
 
@@ -76,7 +104,9 @@ def check_label_count(folder: Path, count: int) -> None:
         )
 
 
-def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **further: object) -> Any:
+def _from_pretrained(
+    model_class: Any, folder: Path, options: LoadOptions, supplied: Container[str], **further: object
+) -> Any:
     """The model. Missing weights are an error: transformers fills them with random numbers and only warns."""
     further |= {name: options.get(name) for name in ("trust_remote_code", "attn_implementation", "quantization_config")}
     further["key_mapping"] = wrapped_names(files_of_tensors(folder), folder) or None
@@ -89,6 +119,7 @@ def _from_pretrained(model_class: Any, folder: Path, options: LoadOptions, **fur
             raise CheckpointError(f"the shapes of weights in {folder} differ from its config.json") from error
         raise CheckpointError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
     missing = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    missing = [key for key in missing if key not in supplied]
     if "key_mapping" in given and hasattr(model, "_weight_conversions"):
         del model._weight_conversions  # with which save_pretrained would write the wrappers again
     unread = sorted(report["unexpected_keys"])

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from onelogit.checkpoints.hub import find_folder, read_texts
 from onelogit.checkpoints.metadata import read_activation, vllm_read_out
-from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
+from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, find_texts, resolve_model
 from onelogit.errors import InputError, RecipeError, UnsupportedModelError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
@@ -27,6 +26,8 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def add_hub_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that `hub_options` reads."""
+    help_text = "hub id or folder of the model that an adapter (LoRA) was trained on (default: the one it names)"
+    parser.add_argument("--base-model", metavar="MODEL", help=help_text)
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the hub")
     parser.add_argument("--cache-dir", metavar="FOLDER", help="folder of downloaded models (default: the hub's)")
     parser.add_argument("--local-files-only", action="store_true", help="never ask the hub; use downloaded models only")
@@ -34,7 +35,7 @@ def add_hub_options(parser: argparse._ActionsContainer) -> None:
 
 def hub_options(options: argparse.Namespace) -> dict[str, str | bool]:
     """The given options of finding a model's files."""
-    given = {name: getattr(options, name) for name in ("revision", "cache_dir", "local_files_only")}
+    given = {name: getattr(options, name) for name in ("base_model", "revision", "cache_dir", "local_files_only")}
     return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
@@ -193,7 +194,7 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
                 f"--classifier-from-tokens and --method give only the answers; the prompt is missing: add "
                 f"--chat-template FILE, or --recipe NAME, because no file of {model!r} declares it"
             ) from error
-        activation = read_activation(read_texts(find_folder(model, hub_options(options), with_weights=False)))
+        activation = read_activation(find_texts(ModelSpec(model, options=hub_options(options)))[1])
         if activation is None:  # Sentence Transformers' default for a head, and the plain logit of a language model
             activation = "sigmoid" if read_out is None else "identity"
         return Recipe(

@@ -72,7 +72,7 @@ def _token_texts(model: ResolvedModel) -> dict[int, str]:
     """The texts of the answer tokens that the recipe gives by id; none if the tokenizer cannot be read."""
     ids = [token for token in _answer_tokens(model.recipe.read_out) if isinstance(token, int)]
     try:
-        tokenizer = read_tokenizer(model.folder, model.texts).backend_tokenizer
+        tokenizer = read_tokenizer(model.tokenizer_folder, model.texts).backend_tokenizer
     except CheckpointError:
         return {}
     texts = {id: tokenizer.decode([id], skip_special_tokens=False) for id in ids}

@@ -52,6 +52,7 @@ class ExportContents:
         source: hub id or path of the original model.
         source_folder: its local folder, which is never overwritten; None if it has none.
         max_tokens: maximum length of a prompt.
+        base: hub id or path of the model that the source, an adapter, was merged into; None for a whole model.
         probes: see `Probe`.
         pooling: of the hidden states that the classifier's head reads; None for the last token's.
     """
@@ -64,6 +65,7 @@ class ExportContents:
     max_tokens: int
     probes: Sequence[Probe]
     pooling: Pooling | None = None
+    base: str | None = None
 
 
 def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = False) -> None:
@@ -165,7 +167,7 @@ def _write(contents: ExportContents, folder: Path, name: str) -> None:
     if contents.pooling is not None:
         write_head(contents.classifier, folder)
     _write_json(folder / PROBE_FILE, _probe_file(contents))
-    card = write_model_card(recipe, contents.source, name, labels, contents.pooling)
+    card = write_model_card(recipe, contents.source, name, labels, contents.pooling, contents.base)
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 

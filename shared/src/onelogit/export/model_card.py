@@ -79,7 +79,14 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1, pooling: P
     )
 
 
-def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1, pooling: Pooling | None = None) -> str:
+def write_model_card(
+    recipe: Recipe,
+    source: str,
+    name: str,
+    labels: int = 1,
+    pooling: Pooling | None = None,
+    base: str | None = None,
+) -> str:
     """The model card: a description, the model's origin and licence, and how to use it.
 
     Args:
@@ -88,16 +95,18 @@ def write_model_card(recipe: Recipe, source: str, name: str, labels: int = 1, po
         name: of the folder, for the code in the card.
         labels: number of labels; 1 for a reranker.
         pooling: as in `usage_examples`.
+        base: hub id or path of the model that the original, an adapter, was merged into; None for a whole model.
     """
     model = public_name(source)
-    origin = f"[{model}](https://huggingface.co/{model})" if is_hub_id(source) else f"`{model}`"
+    origin = _linked(source) if base is None else f"{_linked(source)}, an adapter merged into {_linked(base)}"
     used = usage_examples(name, has_prompt=recipe.chat_template is not None, labels=labels, pooling=pooling)
     paths = "`/rerank` and `/score`" if labels == 1 else "`/classify`"
     licence = "see its model card" if recipe.licence is None else recipe.licence
     texts = [_reranker_text(recipe, origin) if labels == 1 else _labels_text(origin, labels)]
-    texts.append(f"Licence and attribution: the original's ({licence}). Credit for the model goes to its authors.")
+    owner = "the original's" if base is None else "those of the base model and of the adapter"
+    texts.append(f"Licence and attribution: {owner} ({licence}). Credit for the model goes to its authors.")
     parts = [
-        f"---\n{_front_matter(recipe, source, labels)}\n---",
+        f"---\n{_front_matter(recipe, source, labels, base)}\n---",
         f"# {model} as a sequence classifier",
         *map(_wrapped, texts),
         "## Use",
@@ -113,11 +122,20 @@ def _wrapped(text: str) -> str:
     return fill(text, width=100, break_long_words=False, break_on_hyphens=False)
 
 
-def _front_matter(recipe: Recipe, source: str, labels: int) -> str:
+def _linked(model: str) -> str:
+    name = public_name(model)
+    return f"[{name}](https://huggingface.co/{name})" if is_hub_id(model) else f"`{name}`"
+
+
+def _front_matter(recipe: Recipe, source: str, labels: int, base: str | None) -> str:
     is_reranker = labels == 1
+    origins = [each for each in (source, base) if each is not None and is_hub_id(each)]
+    licence = {"license": recipe.licence}
+    if base is not None and recipe.licence is not None and ", " in recipe.licence:  # the hub takes only one
+        licence = {"license": "other", "license_name": recipe.licence}
     return ModelCardData(
-        base_model=source if is_hub_id(source) else None,
-        license=recipe.licence,
+        base_model=origins if len(origins) > 1 else origins[0] if origins else None,
+        **licence,
         library_name="sentence-transformers" if is_reranker else "transformers",
         pipeline_tag="text-ranking" if is_reranker else "text-classification",
         tags=[*(["cross-encoder", "reranker"] if is_reranker else []), "text-classification", "onelogit"],

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
+from onelogit.checkpoints.adapter import Adapter
 from onelogit.checkpoints.head_weights import WholeHead
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
@@ -88,6 +89,7 @@ class Reranker(BaseReranker[LocalScorer]):
         self.options = cast("OpenOptions", options)
         scorer = LocalScorer(classifier, tokenizer, recipe, options)
         self._whole_head: WholeHead | None = None
+        self._adapter: Adapter | None = None
         super().__init__(scorer, recipe.activation if activation is None else activation, spec)
 
     @classmethod
@@ -113,7 +115,7 @@ class Reranker(BaseReranker[LocalScorer]):
             classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
         reranker = cls.__new__(cls)
         reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
-        reranker._whole_head = checkpoint.whole_head
+        reranker._whole_head, reranker._adapter = checkpoint.whole_head, checkpoint.adapter
         given = recipe_of(spec.options.get("recipe"))
         if checkpoint.whole_head is not None and given is not None and not is_of_family(given):
             reranker._warn_of_doubtful_prompt()
@@ -236,6 +238,7 @@ class Reranker(BaseReranker[LocalScorer]):
             source=self.name,
             source_folder=None if self._spec is None else self._spec.folder,
             max_tokens=scorer.max_tokens,
+            base=self._adapter and self._adapter.base,
             probes=[Probe(*pair, row.ids, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
         )
 

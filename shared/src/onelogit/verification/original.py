@@ -1,7 +1,8 @@
 """A checkpoint -> the logits of its original model, computed without onelogit's code, one prompt at a time.
 
 transformers renders the prompt, the checkpoint's tokenizer tokenises it as a whole, and the causal model of
-transformers computes the logits of the whole vocabulary. Sentence Transformers runs a module chain.
+transformers computes the logits of the whole vocabulary. Sentence Transformers runs a module chain. An adapter is not
+merged: PEFT runs it.
 """
 
 import inspect
@@ -19,11 +20,14 @@ from transformers import (
 )
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from onelogit.checkpoints.adapter import Adapter
 from onelogit.checkpoints.bidirectional import read_pooled_head
 from onelogit.checkpoints.device import find_device_map, is_quantised
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.labels import find_label_rows
+from onelogit.checkpoints.load_adapted import whole_class
 from onelogit.checkpoints.loader import load_config
+from onelogit.checkpoints.lora import load_unmerged
 from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.native_classes import native_config
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
@@ -88,7 +92,7 @@ class OriginalModel:
         found = resolve_model(ModelSpec(model, options=options))
         options = found.spec.load_options
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            found.folder,
+            found.tokenizer_folder,
             config=native_config(found.folder),
             trust_remote_code=options.get("trust_remote_code", False),
         )
@@ -170,7 +174,10 @@ class OriginalModel:
     def _load(self, device: str) -> Any:
         """The model with its whole head; a `CrossEncoder` if the head is a module chain."""
         options: dict[str, Any] = dict(self.options)
-        folder, trusts_code = fetch_weights(self.found).folder, options.get("trust_remote_code", False)
+        found, trusts_code = fetch_weights(self.found), options.get("trust_remote_code", False)
+        if found.adapter is not None and not self.is_chain:
+            return self._load_unmerged(found, found.adapter, device)
+        folder = found.folder if found.adapter is None else found.modules_folder
         device_map = find_device_map(self.options, load_config(folder, self.options), torch.device(device))
         passed_on = {name: options[name] for name in _TRANSFORMERS_OPTIONS if options.get(name) is not None}
         passed_on |= {"dtype": getattr(torch, options["dtype"]), "device_map": device_map}
@@ -192,6 +199,12 @@ class OriginalModel:
         if device_map is None:
             model.to(device)
         return model.eval()
+
+    def _load_unmerged(self, found: ResolvedModel, adapter: Adapter, device: str) -> Any:
+        """The base model with PEFT's layers of the adapter, which are not merged."""
+        options: Any = {"device": device, **self.options}
+        kind = whole_class(found, is_chain=False)
+        return load_unmerged(found.folder, adapter, load_config(found.folder, options), options, kind)[0]
 
     def _terms(self, logits: torch.Tensor, config: Any) -> list[float]:
         """The logits of the true token and, for a difference, the false token; or those of a native head's labels."""
