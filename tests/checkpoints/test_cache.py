@@ -98,7 +98,7 @@ def test_a_model_that_is_not_in_the_cache_is_an_error_with_the_way_out(
         (None, "it is not like owner/name, the form of a hub id; check the spelling"),
         (
             GatedRepoError,
-            "access is restricted; ask for it at https://huggingface.co/{name}, and log in or pass token=",
+            "it is gated; ask for access at https://huggingface.co/{name}, and log in or pass token=",
         ),
         (RevisionNotFoundError, "it has no revision 'v9'; name a branch, a tag or a commit"),
         (RepositoryNotFoundError, "there is no such model, or it is private; check the spelling, or log in"),

@@ -103,9 +103,10 @@ def test_a_gated_base_is_named_with_its_page(tmp_path: Path, monkeypatch: pytest
         raise GatedRepoError("403 Client Error. (Request ID: x)\n\nCannot access gated repo", response=response)
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
 
     refused(
-        folder, r"'meta-llama/Llama-2-7b-hf' is gated: accept its terms on https://huggingface\.co/meta-llama/Llama"
+        folder, r"adapter of 'meta-llama/Llama-2-7b-hf', which .*: it is gated; ask for access at .*/Llama-2-7b-hf"
     )
 
 

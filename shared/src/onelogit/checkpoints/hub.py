@@ -31,7 +31,7 @@ _OTHER_WEIGHTS = ["consolidated*", "original/*", "onnx/*", "openvino/*"]  # the 
 _NETWORK_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _WAYS_OUT = {  # of errors of the hub, the first that fits
     HFValidationError: "it is not like owner/name, the form of a hub id; check the spelling",
-    GatedRepoError: "access is restricted; ask for it at {page}, and log in or pass token=",
+    GatedRepoError: "it is gated; ask for access at {page}, and log in or pass token=",
     RevisionNotFoundError: "it has no revision {revision!r}; name a branch, a tag or a commit",
     RepositoryNotFoundError: "there is no such model, or it is private; check the spelling, or log in",
     LocalEntryNotFoundError: "the hub cannot be reached; check the network, or download the model beforehand",

@@ -65,7 +65,7 @@ def load_merged_parts(
     adapter = found.adapter
     if adapter is None:
         raise TypeError(f"{found.name!r} has no adapter")
-    model = load_merged(found.folder, adapter, config, options, whole_class(found, is_chain=is_chain))
+    model: Any = load_merged(found.folder, adapter, config, options, whole_class(found, is_chain=is_chain))
     if is_chain:
         return MergedParts(model, None, None)
     is_language_model = found.recipe.read_out is not None
@@ -76,7 +76,7 @@ def load_merged_parts(
     head: Any = model.get_output_embeddings() if is_language_model else getattr(model, "score", None)
     if not isinstance(head, nn.Linear):
         raise UnsupportedModelError(f"{type(model).__name__} of transformers has no linear head that gives the logit")
-    backbone: Any = model.base_model
+    backbone = model.base_model
     if not is_language_model:
         return MergedParts(backbone, head, None)
     whole = WholeHead(found.folder, bool(config.tie_word_embeddings))

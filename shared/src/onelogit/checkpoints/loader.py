@@ -99,8 +99,8 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     config = load_config(found.folder, options)
     if found.adapter is not None:
         check_adapter(found.adapter, config, options)
-        found = found._replace(adapter=found.adapter.with_weights())
-        config = adapted_config(config, found.adapter)
+        adapter = found.adapter.with_weights()
+        found, config = found._replace(adapter=adapter), adapted_config(config, adapter)
     tokenizer = load_tokenizer(found.tokenizer_folder, options)
     recipe = _with_token_ids(found.recipe, tokenizer)
     labels = LabelChoice(name, config.id2label, config.problem_type, options.get("relevant_label"))
@@ -122,7 +122,7 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
         chain=chain,
         layers=layers,
         pooled=pooled,
-        labels=None if is_backbone else labels.rows(int(loaded.config.num_labels or 1)),
+        labels=None if is_decoder or chain is not None else labels.rows(int(loaded.config.num_labels or 1)),
         tokenizer=tokenizer,
         recipe=recipe,
         pad_token_id=pad_token_id(tokenizer, config),
@@ -148,9 +148,7 @@ def _merged_parts(
     """As `_read_parts`, of a model with an adapter."""
     is_chain = read_module_chain(found.texts) is not None
     if read_out is None and found.adapter is not None and found.adapter.settings.get("task_type") == "CAUSAL_LM":
-        message = (
-            "%s was trained as an adapter of a language model, but its base model has a head, which gives the logit"
-        )
+        message = "%s was trained as an adapter of a language model, but its base model's own head gives the logit"
         logger.warning(message, found.name)
     parts = load_merged_parts(found, found.spec.load_options, config, is_chain=is_chain, is_decoder=is_decoder)
     if parts.head is None:

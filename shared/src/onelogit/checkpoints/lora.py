@@ -136,7 +136,7 @@ def load_unmerged(
     kind: Any,
     *,
     has_exact_head: bool = False,
-) -> tuple[PreTrainedModel, Any]:
+) -> tuple[Any, Any]:
     """The base model with the adapter in its layers, and PEFT's model around it.
 
     Args:
@@ -155,7 +155,7 @@ def load_unmerged(
     changes = {}
     if kind is AutoModelForSequenceClassification and (count := tensors.label_count) is not None:
         changes["num_labels"] = count
-    model = load_model_class(kind, folder, config, options, supplied=tensors.shapes.keys(), **changes)
+    model: Any = load_model_class(kind, folder, config, options, supplied=tensors.shapes.keys(), **changes)
     if any(weight.is_meta for weight in model.parameters()):
         raise InputError(f"{adapter.name!r} is an adapter, whose base model needs all its weights on real devices")
     size = _vocabulary(tensors, adapter, model.config)
@@ -195,7 +195,7 @@ def load_merged(
         raise UnsupportedModelError(f"PEFT cannot merge the adapter {adapter.name!r}: {reason}") from error
     model.config.tie_word_embeddings = is_tied  # PEFT changes it, but a classifier has no output embeddings
     model.name_or_path = adapter.name
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def _merge_layer(layer: Any) -> None:
@@ -217,14 +217,14 @@ def _vocabulary(tensors: AdapterTensors, adapter: Adapter, config: PretrainedCon
     return None if needed in (None, size) else needed
 
 
-def _untie(model: PreTrainedModel, tensors: AdapterTensors) -> None:
+def _untie(model: Any, tensors: AdapterTensors) -> None:
     """Give the language-model head weights of its own, because PEFT changes it or the embeddings alone."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if outputs is not None and tensors.touches_embeddings and outputs.weight is inputs.weight:
         outputs.weight = nn.Parameter(outputs.weight.detach().clone(), requires_grad=False)
 
 
-def _widen_head(model: PreTrainedModel, tensors: AdapterTensors) -> None:
+def _widen_head(model: Any, tensors: AdapterTensors) -> None:
     outputs = model.get_output_embeddings()
     if outputs is not None and tensors.touches_embeddings:
         outputs.float()
@@ -233,7 +233,7 @@ def _widen_head(model: PreTrainedModel, tensors: AdapterTensors) -> None:
             module.float()
 
 
-def _target(model: PreTrainedModel, tensors: AdapterTensors, adapter: Adapter) -> PreTrainedModel:
+def _target(model: Any, tensors: AdapterTensors, adapter: Adapter) -> Any:
     """The part of the model that the adapter was trained on: the whole, or its backbone."""
     first = {name.partition(".")[0] for name in tensors.shapes}
     for part in (model, model.base_model):

@@ -43,13 +43,13 @@ def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, 
         InputError: the device or dtype is unknown, or the device map leaves the embeddings on disk.
     """
     kind = AutoModel if is_backbone else AutoModelForSequenceClassification
-    model = load_model_class(kind, folder, config, options)
+    model: Any = load_model_class(kind, folder, config, options)
     if not is_backbone:
         check_label_count(folder, model.config.num_labels)
     model.eval().requires_grad_(False)
     if is_quantised(model.config):
         _unpack_weights(model, folder)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def load_model_class(

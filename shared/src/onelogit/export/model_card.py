@@ -130,12 +130,11 @@ def _linked(model: str) -> str:
 def _front_matter(recipe: Recipe, source: str, labels: int, base: str | None) -> str:
     is_reranker = labels == 1
     origins = [each for each in (source, base) if each is not None and is_hub_id(each)]
-    licence = {"license": recipe.licence}
-    if base is not None and recipe.licence is not None and ", " in recipe.licence:  # the hub takes only one
-        licence = {"license": "other", "license_name": recipe.licence}
+    has_two_licences = base is not None and recipe.licence is not None and ", " in recipe.licence
     return ModelCardData(
         base_model=origins if len(origins) > 1 else origins[0] if origins else None,
-        **licence,
+        license="other" if has_two_licences else recipe.licence,  # the hub takes only one
+        license_name=recipe.licence if has_two_licences else None,
         library_name="sentence-transformers" if is_reranker else "transformers",
         pipeline_tag="text-ranking" if is_reranker else "text-classification",
         tags=[*(["cross-encoder", "reranker"] if is_reranker else []), "text-classification", "onelogit"],
