@@ -105,9 +105,7 @@ def test_a_gated_base_is_named_with_its_page(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
 
-    refused(
-        folder, r"adapter of 'meta-llama/Llama-2-7b-hf', which .*: it is gated; ask for access at .*/Llama-2-7b-hf"
-    )
+    refused(folder, r"adapter of 'meta-llama/Llama-2-7b-hf', which .*: it is gated; ask for access at .*/Llama-2-7b-hf")
 
 
 def test_a_base_in_the_hubs_cache_is_found_with_its_revision(base: Path, tmp_path: Path):

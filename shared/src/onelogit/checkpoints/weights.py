@@ -75,7 +75,7 @@ def load_model_class(
     stored = config.dtype or stored_dtype(folder)
     device_map = find_device_map(options, config, device)
     if (native := native_config(folder)) is not None:
-        native.update(changes)  # type: ignore[no-untyped-call]
+        native.update(changes)
         changes = {"config": native}
     model = _from_pretrained(
         model_class,
