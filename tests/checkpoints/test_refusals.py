@@ -102,10 +102,26 @@ CASES = [
     # Other tasks
     ("vl", {"config.json": architecture("Qwen3VLForConditionalGeneration")}, "a multimodal model"),
     ("vl2", {"config.json": architecture("Gemma3ForConditionalGeneration")}, "a multimodal model"),
-    ("bert-base", {"config.json": architecture("BertForMaskedLM")}, "has no head that was trained to rank"),
-    ("roberta", {"config.json": architecture("RobertaModel")}, "has no head that was trained to rank"),
-    ("ner", {"config.json": architecture("BertForTokenClassification")}, "has no head that was trained to rank"),
-    ("qa", {"config.json": architecture("BertForQuestionAnswering")}, "has no head that was trained to rank"),
+    (
+        "bert-base",
+        {"config.json": architecture("BertForMaskedLM")},
+        "has no head that was trained to rank: it is a base model, an embedding",
+    ),
+    (
+        "roberta",
+        {"config.json": architecture("RobertaModel")},
+        "has no head that was trained to rank: it is a base model, an embedding",
+    ),
+    (
+        "ner",
+        {"config.json": architecture("BertForTokenClassification")},
+        "has no head that was trained to rank: it is a base model, an embedding",
+    ),
+    (
+        "qa",
+        {"config.json": architecture("BertForQuestionAnswering")},
+        "has no head that was trained to rank: it is a base model, an embedding",
+    ),
     ("rm", {"config.json": architecture("InternLM2ForRewardModel")}, "a reward model"),
     ("inf", {"config.json": architecture("LlamaForSequenceClassificationWithNormal_Weights")}, "a reward model"),
     ("prm", {"config.json": architecture("Qwen2ForProcessRewardModel")}, "a reward model"),

@@ -37,7 +37,7 @@ class UnsupportedKind:
 ENCODER_DECODER = UnsupportedKind(
     models="castorini/monot5-*, duot5-*, LiT5-*, RankT5, FLAN-T5, KaLM-Embedding/KaLM-Reranker-V1-*",
     scoring="an encoder reads the pair, and a decoder writes the answer: true − false (monoT5), or a list (LiT5)",
-    reason="it is an encoder-decoder, whose answer is written by a decoder of its own",
+    reason="it is an encoder-decoder: its score comes from a separate decoder, which is not loaded",
     instead=f"{_POINTWISE}, or run it with its own code (rerankers or rank_llm for monoT5)",
     architecture=(
         r"^(M?T5|UMT5|LongT5|SwitchTransformers|T5Gemma|M?Bart|BigBirdPegasus|Pegasus|Led(For|Model)|Marian|Blenderbot|"
@@ -83,7 +83,7 @@ MULTIMODAL = UnsupportedKind(
 NO_HEAD = UnsupportedKind(
     models="google-bert/bert-base-uncased, FacebookAI/xlm-roberta-base, and other models before fine-tuning",
     scoring="not at all: nothing in them was trained to rank",
-    reason="it has no head that was trained to rank: it is a base model, or it was trained for another task",
+    reason="it has no head that was trained to rank: it is a base model, an embedding model, or one for another task",
     instead=f"{_ENCODER}, or fine-tune it first",
     architecture=r"(ForMaskedLM|ForPreTraining|ForTokenClassification|ForQuestionAnswering|ForMultipleChoice|"
     r"ForNextSentencePrediction|(?<!LMHead)Model)$",
