@@ -171,7 +171,8 @@ def _only(values: Sequence[object]) -> object:
     return values[0]
 
 
-_RAW = {"use_activation": False, "raw_scores": True}  # vLLM reads the first, and Infinity the second
+# vLLM reads the first, Infinity the second, and `onelogit serve` both; SGLang neither, which has no such choice.
+_RAW = {"use_activation": False, "raw_scores": True}
 
 
 def _body(**fields: object) -> dict[str, Any]:
@@ -215,7 +216,7 @@ _PROTOCOLS = (
     ProtocolSpec(
         name="sglang",
         path="/v1/rerank",
-        body=lambda request: _rerank_body(request, instruct=request.instruction),
+        body=lambda request: _rerank_body(request, instruct=request.instruction, **(_RAW if request.raw else {})),
         parse=_ranked,
         source="SGLang 0.5.23, /v1/rerank",
     ),
