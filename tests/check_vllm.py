@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
 
 from onelogit import DEMO_MODEL, InputError, RemoteReranker, Reranker, ServerError
+from support.bidirectional import save_bidirectional
 from support.bulk_rows import query_rows, results, write_jsonl
 
 QUERY = "What is the capital of China?"
@@ -150,6 +152,25 @@ def test_long_documents_are_truncated_by_the_client(local: Reranker, export: Pat
         assert remote.logits(QUERY, ["Beijing " * 999]) == pytest.approx(
             local.logits(QUERY, ["Beijing " * 999]), abs=1e-4
         )
+
+
+@pytest.mark.parametrize(
+    ("config_class", "pooling"), [(LlamaConfig, "avg"), (Qwen3Config, "cls"), (MistralConfig, "avg")]
+)
+def test_a_pooled_head_in_both_directions_gives_the_local_logits(
+    config_class: type[PretrainedConfig], pooling: str, tmp_path: Path
+):
+    model_type = f"{config_class.model_type}_bidirec"
+    source = save_bidirectional(
+        tmp_path / "model", config_class, model_type=model_type, pooling=pooling, temperature=0.5
+    )
+    reranker, folder = Reranker.load(source, recipe="llama-nemotron-rerank"), tmp_path / "exported"
+    reranker.save(folder)
+
+    with vllm(folder, "--chat-template", str(folder / "chat_template.jinja")) as url:
+        for options in ({}, SERVER):
+            with RemoteReranker(url, str(folder), **options) as remote:
+                assert remote.logits(QUERY, TEXTS) == pytest.approx(reranker.logits(QUERY, TEXTS), abs=1e-4)
 
 
 def test_errors_are_clear(export: Path, url: str):

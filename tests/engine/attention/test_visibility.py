@@ -197,8 +197,13 @@ def test_a_native_head_whose_padding_matters_is_refused(checkpoint: Callable[...
     with_fields(folder, use_bidirectional_attention=True)
     recipe = Recipe(family="mine", chat_template=None, read_out=None, source="this test")
 
-    with pytest.raises(UnsupportedModelError, match="in a padded batch than alone"):
+    with pytest.raises(UnsupportedModelError, match='in a padded batch than alone.* write "is_causal": false into its'):
         Reranker.load(folder, recipe=recipe)
+
+    with_fields(folder, is_causal=False)
+    reranker = Reranker.load(folder, recipe=recipe)
+    alone = [reranker.logits(QUERY, [text])[0] for text in DOCUMENTS]
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(alone, abs=1e-5)
 
 
 def test_an_encoder_whose_rows_depend_on_earlier_rows_is_refused():

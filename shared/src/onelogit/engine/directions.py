@@ -24,7 +24,7 @@ def find_is_causal(classifier: PreTrainedModel) -> bool:
             or a row's hidden states depend on padding.
     """
     check_visibility(classifier)
-    declared, name = directions_field(classifier), type(classifier).__name__
+    declared, name = directions_field(classifier), _class_name(classifier)
     if is_known_to_be_causal(classifier) or (has_own_head(classifier) and declared is None):
         return True
     rows = sample_rows(classifier)
@@ -40,9 +40,18 @@ def find_is_causal(classifier: PreTrainedModel) -> bool:
         if not all(_is_same(classifier, [one, row[: len(one)]]) for one, row in zip(alone, padded, strict=True)):
             raise UnsupportedModelError(
                 f"{name} of transformers attends in both directions ({declared or 'in its own code'}), but gives other "
-                "hidden states in a padded batch than alone, so no logit is certain"
+                "hidden states in a padded batch than alone, so no logit is certain; if it was trained to attend in "
+                'both directions, write "is_causal": false into its config.json'
             )
     return is_causal
+
+
+def _class_name(classifier: PreTrainedModel) -> str:
+    """The class of transformers: the classifier's own, or that of its backbone if the head is onelogit's."""
+    models = (classifier, classifier.base_model)
+    return next(
+        (type(each).__name__ for each in models if type(each).__module__.startswith("transformers.")), "the code"
+    )
 
 
 def sample_rows(classifier: PreTrainedModel) -> list[tuple[int, ...]]:
