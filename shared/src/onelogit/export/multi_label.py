@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from onelogit.checkpoints.head_weights import read_head_rows
-from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.hub import ADAPTER_CONFIG, find_folder, read_texts
 from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id
 from onelogit.checkpoints.metadata import read_licence
 from onelogit.checkpoints.weights import load_model
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head
+from onelogit.errors import UnsupportedModelError
 from onelogit.export.exporter import ExportContents, export
 from onelogit.options import LoadOptions
 from onelogit.prompts.tokenizer import token_id
@@ -33,6 +34,11 @@ def save_labels(
         UnsupportedModelError: the model is quantised, or transformers has no sequence classifier for its architecture.
     """
     source = find_folder(model, options, with_weights=True)
+    if (source / ADAPTER_CONFIG).is_file() and not (source / "config.json").is_file():
+        raise UnsupportedModelError(
+            f"{model!r} is a PEFT adapter, which is merged only into rerankers; for several labels, merge it with "
+            "`merge_and_unload()` of peft, save the result with the tokenizer, and name that folder"
+        )
     config = load_config(source, options)
     tokenizer = load_tokenizer(source, options)
     backend = tokenizer.backend_tokenizer
