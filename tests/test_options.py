@@ -44,7 +44,7 @@ def test_specs_of_the_same_model_and_options_are_equal(one: ModelSpec, other: Mo
         (ModelSpec("m"), ModelSpec("n")),
         (ModelSpec("m"), ModelSpec("m", "http://a")),
         (ModelSpec("m", options={"max_tokens": 5}), ModelSpec("m", options={"max_tokens": 6})),
-        (ModelSpec("m", options={"batch_tokens": 0}), ModelSpec("m")),
+        (ModelSpec("m", options={"document_cache_bytes": 9}), ModelSpec("m")),
     ],
 )
 def test_specs_of_another_model_or_other_options_differ(one: ModelSpec, other: ModelSpec):

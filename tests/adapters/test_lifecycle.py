@@ -361,10 +361,8 @@ def test_an_option_given_twice_is_refused(framework: Adapter, model: str):
 
 
 def test_a_malformed_recipe_is_a_clear_error(framework: Adapter, model: str):
-    adapter = make(framework, model, options={"recipe": {"family": "qwen3-reranker", "read_out": {True: True}}})
-
     with pytest.raises(ValueError, match="put true, false, yes and no in quotes"):
-        framework.run(adapter, QUERY, framework.documents(TEXTS))
+        make(framework, model, options={"recipe": {"family": "qwen3-reranker", "read_out": {True: True}}})
 
 
 def test_haystacks_device_is_dumped_as_a_string_and_none_stays_none(model: str):

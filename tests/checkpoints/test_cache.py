@@ -20,7 +20,7 @@ from onelogit import CheckpointError, InputError, ModelSpec, RecipeError, Remote
 from onelogit.checkpoints import hub
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
 from onelogit.cli.main import main
-from onelogit.options import plain_options
+from onelogit.option_checks import plain_options
 from support.adapters import ADAPTERS, Adapter
 from support.servers import FakeServer, serving
 from support.tiny import causal_checkpoint

@@ -8,12 +8,12 @@ import torch
 
 from onelogit import InputError, Reranker, open_reranker
 from onelogit.checkpoints.device import find_device, find_dtype
-from onelogit.options import plain_options
+from onelogit.option_checks import plain_options
 from support.tiny import Tiny
 
 
 @pytest.mark.parametrize(
-    "name", ["abacus", "gpu", "auto", "CPU", "Cuda", "", " cpu", "cpu ", "cuda:-1", "cuda:", "cuda:one", "npu", 0, True]
+    "name", ["abacus", "gpu", "auto", "CPU", "Cuda", "", " cpu", "cpu ", "cuda:-1", "cuda:", "cuda:one", "npu", True]
 )
 def test_an_unknown_name_is_refused_with_the_usual_names(name: object):
     with pytest.raises(InputError) as raised:
@@ -22,6 +22,12 @@ def test_an_unknown_name_is_refused_with_the_usual_names(name: object):
     assert (
         str(raised.value) == f"unknown device {name!r}; use cpu, cuda, cuda:1 or mps, or leave it out for the fastest"
     )
+
+
+@pytest.mark.parametrize(("name", "meant"), [(0, "cuda:0"), (1, "cuda:1"), ("0", "cuda:0")])
+def test_a_mere_number_is_refused_with_the_name_that_it_means(name: object, meant: str):
+    with pytest.raises(InputError, match=rf"unknown device {name!r} \(did you mean '{meant}'\?\); use cpu, cuda"):
+        Reranker.load("no-such/model", device=name)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

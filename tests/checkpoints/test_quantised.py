@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3Config
 
 from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
 from onelogit.checkpoints.device import find_device_map
-from onelogit.options import plain_options
+from onelogit.option_checks import plain_options
 from onelogit.recipes.families import FAMILIES
 from onelogit.verification.parity import measure_parity
 from onelogit.verification.sample_pairs import bundled_pairs

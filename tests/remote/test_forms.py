@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from onelogit import InputError, RemoteReranker, ServerError
+from onelogit.endpoint import split_address
 from onelogit.model_spec import ModelSpec
 from onelogit.remote import client as client_module
-from onelogit.remote.endpoint import split_address
 from support.servers import NOT_FOUND, Respond, Response, serving
 
 TEXTS = ["first", "second"]

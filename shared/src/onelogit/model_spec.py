@@ -11,23 +11,21 @@ from types import MappingProxyType
 from typing import Any, Self, cast, get_args
 from urllib.parse import unquote
 
-from onelogit.errors import InputError, RecipeError
+from onelogit.endpoint import checked_endpoint
+from onelogit.errors import InputError
+from onelogit.option_checks import check_cache_sizes, checked_options, plain_options, without_secrets
 from onelogit.options import (
     DEFAULT_PROTOCOL,
     LoadOptions,
     OpenOptions,
-    Protocol,
     RemoteOptions,
     TokenProtocol,
     TruncatingProtocol,
-    checked_options,
     is_url,
-    plain_options,
-    without_secrets,
 )
 from onelogit.recipes.lookup import recipe_of
 from onelogit.recipes.recipe import recipe_fields
-from onelogit.validation import checked_choice, checked_path
+from onelogit.validation import checked_path
 
 _MODEL_PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 _PATH = re.compile(r"/([\w.~!$&'()*+,;=:@%-]+/)*[\w.~!$&'()*+,;=:@%-]*", re.ASCII)
@@ -48,8 +46,9 @@ class ModelSpec:
         base: the folder in which relative paths begin; by default the working directory. Not shown by `repr`.
 
     Raises:
-        InputError: the model is not a string or path and there is no url, or it is a url; or an option is unknown, does
-            not apply, or contradicts another.
+        InputError: the model is not a string or path and there is no url, or it is a url; or an option is unknown, out
+            of range, does not apply, or contradicts another; or the url or a secret cannot be sent.
+        RecipeError: the recipe is of an unknown family, or has a wrong field.
     """
 
     model: str | None
@@ -60,6 +59,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.url is None and not isinstance(self.model, str | os.PathLike):
             raise InputError(f"the model must be a hub id or a path, not a {type(self.model).__name__}")
+        if isinstance(self.model, str) and not self.model.strip():
+            raise InputError(f"the model's name is empty ({self.model!r}); it must be a hub id or a path")
         if self.url is not None and not str(self.url).strip():
             raise InputError(f"the url is empty ({self.url!r}); leave it out, or set it to None, for a local model")
         for name in (self.model, self.url):
@@ -72,14 +73,17 @@ class ModelSpec:
             )
         object.__setattr__(self, "model", None if self.model is None else os.fspath(self.model))
         options = {name: value for name, value in checked_options(self.options).items() if value is not None}
-        kind, place = (
-            (RemoteOptions, "a server")
-            if self.url
-            else (LoadOptions, "a local model: use RemoteReranker or give a url")
+        kind, advice = (
+            (RemoteOptions, "a server: leave it out")
+            if self.url is not None
+            else (LoadOptions, "a local model: leave it out, or give a url of a server, too")
         )
         for name in options.keys() - kind.__annotations__:
-            raise InputError(f"{name!r} is not an option of {place}")
-        if self.url is not None:
+            raise InputError(f"{name!r} is not an option of {advice}")
+        if self.url is None:
+            check_cache_sizes(options)
+        else:
+            checked_endpoint(self.url, options.get("api_key"), options.get("headers"))
             _check_server_options(options, has_model=self.model is not None)
         object.__setattr__(self, "options", MappingProxyType(options))
         if self.base is None:
@@ -172,13 +176,11 @@ class ModelSpec:
 
     def _key_without(self, *names: str) -> tuple[object, ...]:
         plain = plain_options(cast("OpenOptions", self.options))
-        with suppress(RecipeError, InputError):  # raised when the model is opened
-            if (recipe := recipe_of(plain.get("recipe"))) is not None:
-                plain = {**plain, "recipe": recipe_fields(recipe)}
+        if (recipe := recipe_of(plain.get("recipe"))) is not None:
+            plain = {**plain, "recipe": recipe_fields(recipe)}
         with suppress(InputError):
             if (base_model := self.base_model_folder) is not None:
                 plain = {**plain, "base_model": str(base_model)}
-        # `is not False`, because 0 == False, but 0 is a wrong value that must be reported.
         given = {
             name: value
             for name, value in plain.items()
@@ -196,8 +198,8 @@ class ModelSpec:
 
 
 def _check_server_options(options: Mapping[str, Any], *, has_model: bool) -> None:
-    """Raise InputError if a server's options contradict each other, or `path` or `raw_logits` is invalid."""
-    protocol = checked_choice("protocol", options.get("protocol"), Protocol) or DEFAULT_PROTOCOL
+    """Raise InputError if a server's options contradict each other, or `path` is invalid."""
+    protocol = options.get("protocol") or DEFAULT_PROTOCOL
     template = options.get("template")
     sends_tokens = protocol in get_args(TokenProtocol)
     if sends_tokens and template not in (None, "client"):
@@ -214,10 +216,7 @@ def _check_server_options(options: Mapping[str, Any], *, has_model: bool) -> Non
                 f"{name} needs the model's tokenizer, because the server writes the prompts; pass the model's hub id "
                 f"or folder as model, or leave {name} out"
             )
-    raw_logits = options.get("raw_logits")
-    if raw_logits is not None and not isinstance(raw_logits, bool):
-        raise InputError(f"raw_logits must be True, False or None, not {raw_logits!r}")
-    check_single_activation(options.get("activation"), is_raw=raw_logits is not False)
+    check_single_activation(options.get("activation"), is_raw=options.get("raw_logits") is not False)
     _check_path(options.get("path"))
 
 

@@ -4,6 +4,7 @@ A value without a single meaning is returned unchanged; the check of its option 
 """
 
 import math
+import re
 from decimal import Decimal, InvalidOperation
 from numbers import Integral, Real
 
@@ -17,6 +18,14 @@ _DTYPES = {
 }
 _DTYPE_NAMES = {other: name for name, others in _DTYPES.items() for other in (name, *others)}
 _MAX_DIGITS = 30
+USUAL_DEVICES = "use cpu, cuda, cuda:1 or mps, or leave it out for the fastest"
+MAP_DEVICES = (None, "auto", "balanced", "balanced_low_0", "sequential", "disk")
+"""What transformers reads in a device map, besides names of devices and their numbers."""
+# The types that `torch.device` knows, and those that other packages add to it for transformers.
+_DEVICE_TYPES = (
+    *("cpu", "cuda", "fpga", "hip", "hpu", "ideep", "ipu", "lazy", "maia", "meta", "mkldnn", "mps", "mtia", "opencl"),
+    *("opengl", "privateuseone", "ve", "vulkan", "xla", "xpu", "mlu", "musa", "neuron", "npu", "sdaa", "tpu"),
+)
 
 
 def whole_number(value: object) -> object:
@@ -55,6 +64,34 @@ def dtype_name(value: object) -> object:
         return value
     name = str(value).strip().lower().removeprefix("torch.")
     return None if name == "auto" else _DTYPE_NAMES.get(name, value)
+
+
+def checked_dtype(value: object) -> str | None:
+    """The name of a dtype, as `dtype_name` reads it.
+
+    Raises:
+        InputError: it is none of those in which a model can be loaded.
+    """
+    name = dtype_name(value)
+    if name is not None and name not in _DTYPES:
+        raise InputError(f"unknown dtype {name!r}; use one of {', '.join(_DTYPES)}")
+    return name
+
+
+def checked_device(value: object) -> str:
+    """The name of a device, which may be that of another machine; of a `torch.device`, its name.
+
+    Raises:
+        InputError: no device can have this name.
+    """
+    is_torchs = type(value).__name__ == "device" and type(value).__module__.partition(".")[0] == "torch"
+    name = str(value) if is_torchs else value
+    kind = re.fullmatch(r"([a-z]+)(:\d+)?", name) if isinstance(name, str) else None
+    if kind is None or kind[1] not in _DEVICE_TYPES:
+        is_number = type(value) is int or (isinstance(value, str) and value.isdecimal())
+        hint = f" (did you mean 'cuda:{value}'?)" if is_number else ""
+        raise InputError(f"unknown device {value!r}{hint}; {USUAL_DEVICES}")
+    return str(name)
 
 
 def checked_flag(name: str, value: object) -> bool | None:

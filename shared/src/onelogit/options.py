@@ -1,23 +1,19 @@
-"""The options of loading, scoring and servers: their types, and the checks that a `ModelSpec` makes. Loads no torch."""
+"""The options of loading, scoring and servers: their types and meanings. Loads no torch."""
 
-import json
 import os
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from typing_extensions import TypedDict
 
-from onelogit.errors import InputError
-from onelogit.option_names import unknown_option
-from onelogit.option_values import checked_flag, dtype_name, flag, real_number, whole_number
-from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
+from onelogit.recipes.recipe import Activation, Recipe
 
 TokenProtocol = Literal["vllm-tokens"]  # the client writes and tokenises the prompts
 Protocol = Literal[TokenProtocol, "rerank", "tei", "sglang"]
 TruncatingProtocol = Literal["tei"]  # the server can be asked to truncate texts
 DEFAULT_PROTOCOL: Final = "vllm-tokens"
+Template = Literal["client", "server"]
 LongDocuments = Literal["cut", "chunk_max"]
 API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
 TOKEN_VARIABLE: Final = "HF_TOKEN"  # noqa: S105  of the hub's client
@@ -40,7 +36,7 @@ class _PromptOptions(TypedDict, total=False):
 class SourceOptions(TypedDict, total=False):
     """Options of finding a model's files; see `LoadOptions`."""
 
-    recipe: Recipe | dict[str, Any] | str | None
+    recipe: Recipe | dict[str, Any] | str | os.PathLike[str] | None
     base_model: str | os.PathLike[str] | None
     revision: str | None
     token: str | bool | None
@@ -85,8 +81,8 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
         device: "cpu", "cuda", "cuda:1" or "mps"; by default the fastest device of this machine.
         dtype: "bfloat16", "float16" or "float32", of the backbone; by default the checkpoint's, if the device has it.
         recipe: replaces the recipe of the model's files: the name of a family, such as "qwen3-reranker"; a `Recipe`, or
-            the dictionary of `recipe_fields`; or a family's name and what differs, such as `{"family":
-            "qwen3-reranker", "default_instruction": "..."}`.
+            the dictionary of `recipe_fields`; a family's name and what differs, such as `{"family": "qwen3-reranker",
+            "default_instruction": "..."}`; or the path of a JSON file with such a dictionary, which is read at once.
         relevant_label: of a classifier with two labels, the one that means relevant, by its name or index; needed if
             their names do not tell.
         base_model: hub id or folder of the model that a PEFT adapter, such as a LoRA, was trained on; by default the
@@ -141,7 +137,7 @@ class RemoteOptions(_PromptOptions, SourceOptions, total=False):
 
     protocol: Protocol | None
     path: str | None
-    template: Literal["client", "server"] | None
+    template: Template | None
     served_name: str | None
     api_key: str | None
     headers: dict[str, str] | None
@@ -164,18 +160,6 @@ class OpenOptions(LoadOptions, RemoteOptions, total=False):
     model: str | None
 
 
-# By the type of the option in `OpenOptions`.
-_VALUES: dict[object, Callable[[object], object]] = {
-    int | None: whole_number,
-    float | None: real_number,
-    bool | None: flag,
-    str | bool | None: flag,
-}
-_PATHS = {"cache_dir": "the path of a folder", "base_model": "a hub id or the path of a folder"}
-_TEXTS = ("revision", "served_name", "attn_implementation")
-_ARGUMENTS = {"{name} is an argument of rank, and a parameter of adapters": ("top_n", "score_threshold", "progress")}
-
-
 def is_url(name: object) -> bool:
     """Whether this is the url of a server, not a model."""
     return isinstance(name, str) and name.startswith(("http://", "https://"))
@@ -193,93 +177,3 @@ def is_secret_header(name: str, value: object) -> bool:
     """Whether a header may hold a secret, by its name or its value."""
     is_named_so = re.search("auth|key|token|secret|cookie|password|credential", str(name), re.IGNORECASE)
     return bool(is_named_so or re.match("(bearer|basic|digest) ", str(value), re.IGNORECASE))
-
-
-def check_options(options: Mapping[str, object], kind: type = OpenOptions) -> None:
-    """Check options. Raises as `checked_options`."""
-    checked_options(options, kind)
-
-
-def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> dict[str, Any]:
-    """The options; numbers, flags and dtypes that are texts, as in the environment or YAML, become what they mean.
-
-    Args:
-        options: of `kind`.
-        kind: the TypedDict that names them.
-
-    Raises:
-        InputError: an option is unknown, or its value is of a wrong type that nothing else would report.
-    """
-    if not isinstance(options, Mapping):
-        raise InputError(f"options must be a dictionary, not {options!r}")
-    known = kind.__annotations__
-    for name in options.keys() - known:
-        raise unknown_option(name, known, _ARGUMENTS)
-    checked = {name: _VALUES.get(known[name], _same)(value) for name, value in options.items()}
-    checked |= {name: checked_flag(name, value) for name, value in options.items() if known[name] is bool}
-    for name, value in checked.items():
-        _check_number(name, value, known[name])
-    if "dtype" in checked:
-        checked["dtype"] = dtype_name(checked["dtype"])
-    for name, what in _PATHS.items():
-        path = options.get(name)
-        if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
-            raise InputError(f"{name} must be {what}, not {path!r}")
-    for name in _TEXTS:
-        if isinstance(text := options.get(name), int | float):  # as YAML reads 1234567
-            raise InputError(f"{name} must be a string, not {text!r}; put it in quotes")
-        if isinstance(text, str) and not text.strip():
-            raise InputError(f"{name} is empty ({text!r}); leave it out, or set it to None")
-    label = options.get("relevant_label")
-    if label is not None and (isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip()):
-        raise InputError(f"relevant_label must be the name of a label, or its index, 0 or 1, not {label!r}")
-    if not isinstance(options.get("headers") or {}, Mapping):
-        raise InputError(f"headers must be a dictionary of names and values, not a {type(options['headers']).__name__}")
-    config = options.get("quantization_config")
-    if config is not None and not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
-        found = type(config).__name__
-        raise InputError(f"quantization_config must be a configuration of transformers, or its fields, not a {found}")
-    return checked
-
-
-def _check_number(name: str, value: object, kind: object) -> None:
-    """Raise InputError if the value is no number although its option is; its range is checked where it is used."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind == int | None and value is not None and not (is_number and isinstance(value, int)):
-        least = 0 if name.startswith("document_cache") else 1
-        raise InputError(f"{name} must be a whole number from {least} up, not {value!r}")
-    if kind == float | None and value is not None and not is_number:
-        raise InputError(f"{name} must be a number above 0, not {value!r}")
-
-
-def _same(value: object) -> object:
-    return value
-
-
-def plain_options(options: OpenOptions) -> OpenOptions:
-    """The options that are not None, as data that every framework can serialise; raises as `check_options`."""
-    checked = checked_options(options)
-    recipe = options.get("recipe")
-    config = cast("Any", options.get("quantization_config"))
-    config = config.to_dict() if hasattr(config, "to_dict") else config
-    device = options.get("device")
-    plain = {
-        **checked,
-        "device": str(device) if type(device).__name__ == "device" else device,  # torch.device, which is no plain data
-        "recipe": recipe_fields(recipe) if isinstance(recipe, Recipe) else recipe,
-        **{name: os.fspath(cast("str", path)) for name in _PATHS if (path := options.get(name)) is not None},
-        "quantization_config": json.loads(json.dumps(config, default=_dtype_name)),
-    }
-    return cast("OpenOptions", {name: value for name, value in plain.items() if value is not None})
-
-
-def _dtype_name(value: object) -> str:
-    if type(value).__name__ == "dtype":
-        return str(value).removeprefix("torch.")
-    raise InputError(f"quantization_config contains {value!r}: not plain data; pass a configuration of transformers")
-
-
-def without_secrets(options: OpenOptions) -> OpenOptions:
-    """The options that may appear in a dump."""
-    shown = {name: value for name, value in (options.get("headers") or {}).items() if not is_secret_header(name, value)}
-    return plain_options({**options, "token": None, "api_key": None, "headers": shown or None})

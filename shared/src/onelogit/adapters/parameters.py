@@ -3,17 +3,19 @@
 To add a parameter: its name and type here, twice, and a line in the tables of the READMEs.
 """
 
+import os
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from typing_extensions import TypedDict, dataclass_transform
 
 from onelogit.adapters.plain import plain_options
 from onelogit.errors import InputError
+from onelogit.option_checks import without_secrets
 from onelogit.option_names import unknown_option
-from onelogit.options import LongDocuments, OpenOptions, is_secret_header, is_url, without_secrets
-from onelogit.recipes.recipe import Recipe, recipe_fields
+from onelogit.options import LongDocuments, OpenOptions, is_secret_header, is_url
+from onelogit.recipes.recipe import Recipe
 from onelogit.registry import AnyReranker
 
 
@@ -27,7 +29,7 @@ class ModelParameters(TypedDict, total=False):
         document_cache_bytes: memory that keeps keys and values between calls.
         quantization_config: a configuration of transformers, or its fields.
         trust_remote_code: allow the checkpoint's own Python code to run.
-        recipe: the name of a family, a `Recipe`, or its fields.
+        recipe: the name of a family, a `Recipe`, its fields, or a JSON file with them.
         revision: branch, tag or commit of a model on the hub.
     """
 
@@ -37,13 +39,20 @@ class ModelParameters(TypedDict, total=False):
     document_cache_bytes: int | None
     quantization_config: Any
     trust_remote_code: bool | None
-    recipe: Recipe | dict[str, Any] | str | None
+    recipe: Recipe | dict[str, Any] | str | os.PathLike[str] | None
     revision: str | None
 
 
 @dataclass_transform(kw_only_default=True)
 class _Fields:
     """Tells type checkers that a subclass's annotations are arguments of the constructor, as pydantic makes them."""
+
+
+class _Unchanged:
+    """Tells pydantic to keep a field's value: of a dictionary that is checked already, it would make a Recipe."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> Any:
+        return handler.generate_schema(Any)
 
 
 class ModelFields(_Fields):
@@ -55,7 +64,7 @@ class ModelFields(_Fields):
     document_cache_bytes: int | None = None
     quantization_config: Any = None
     trust_remote_code: bool | None = None
-    recipe: Recipe | dict[str, Any] | str | None = None
+    recipe: Annotated[Recipe | dict[str, Any] | str | os.PathLike[str] | None, _Unchanged()] = None
     revision: str | None = None
 
 
@@ -64,15 +73,13 @@ PARAMETERS = ("device", "dtype", "url", "protocol", *ModelParameters.__annotatio
 
 
 def keep_recipe_plain(adapter: Any) -> None:
-    """Turn a Recipe in a pydantic model's fields, which makes one of a dictionary, into plain data that it can dump."""
-    if isinstance(adapter.recipe, Recipe):
-        adapter.recipe = recipe_fields(adapter.recipe)
+    """Turn a Recipe in the options of a pydantic model, which makes one of a dictionary, into data that it can dump."""
     if isinstance(adapter.options.get("recipe"), Recipe):
         adapter.options = plain_options(adapter.options)
 
 
 def adapter_fields(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The arguments of an adapter's constructor, with `ModelParameters` as plain data of their types.
+    """The arguments of an adapter's constructor, with those that are options checked, and plain data of their types.
 
     Args:
         given: the arguments by name.
@@ -80,9 +87,10 @@ def adapter_fields(given: Mapping[str, Any], known: Collection[str]) -> dict[str
 
     Raises:
         InputError: a name is unknown, with what is meant; or an option is malformed, or contains what is no plain data.
+        RecipeError: the recipe is of an unknown family, or has a wrong field.
     """
     check_names(given, known)
-    parameters = {name: given[name] for name in ModelParameters.__annotations__ if given.get(name) is not None}
+    parameters = {name: given[name] for name in PARAMETERS if given.get(name) is not None}
     return {**given, **plain_options(cast("OpenOptions", parameters))}
 
 

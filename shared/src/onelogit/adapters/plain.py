@@ -7,9 +7,11 @@ from typing import Any, cast
 
 from yaml.representer import Representer, SafeRepresenter
 
-from onelogit import options
+from onelogit import option_checks
 from onelogit.errors import InputError
 from onelogit.options import OpenOptions
+
+_OBJECTS = ("recipe", "quantization_config")  # options that may be objects, which their checks turn into plain data
 
 
 def plain(value: Any, name: str = "it") -> Any:
@@ -68,5 +70,7 @@ def plain_options(given: OpenOptions) -> OpenOptions:
     Raises:
         InputError: an option is unknown or malformed, or contains what is no plain data.
     """
-    checked = options.plain_options(given)
+    option_checks.check_names(given)
+    known = {name: value if name in _OBJECTS else plain(value, f"the option {name}") for name, value in given.items()}
+    checked = option_checks.plain_options(cast("OpenOptions", known))
     return cast("OpenOptions", {name: plain(value, f"the option {name}") for name, value in checked.items()})

@@ -1,6 +1,5 @@
 """Names of a device and a dtype -> the device on which a model runs, and the dtype in which it computes."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +7,10 @@ import torch
 from transformers import PretrainedConfig
 
 from onelogit.errors import InputError
+from onelogit.option_values import MAP_DEVICES, USUAL_DEVICES, checked_device, checked_dtype
 from onelogit.options import LoadOptions
 
 _BFLOAT16_CAPABILITY = (8, 0)  # Ampere; AMD's capabilities begin with 9
-_DEVICES = "use cpu, cuda, cuda:1 or mps, or leave it out for the fastest"
-_MAP_VALUES = ("auto", "balanced", "balanced_low_0", "sequential", "disk")  # that transformers reads
-_DEVICE_NAME = r"[a-z]+(:\d+)?"
 _KINDS = {"cuda": "CUDA", "mps": "Apple (mps)", "xpu": "Intel (xpu)", "hpu": "Gaudi (hpu)"}
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -31,18 +28,16 @@ def find_device(name: object) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not isinstance(name, str | torch.device) or not re.fullmatch(_DEVICE_NAME, str(name)):
-        raise InputError(f"unknown device {name!r}; {_DEVICES}")
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"unknown device {str(name)!r}; {_DEVICES}") from error
+        device = torch.device(checked_device(name))
+    except RuntimeError as error:  # of a type that another package adds
+        raise InputError(f"unknown device {str(name)!r}; {USUAL_DEVICES}") from error
     if device.type == "cpu":
         return device
     kind = _KINDS.get(device.type, device.type.upper())
     count = _device_count(device.type)
     if not count:
-        raise InputError(f"device={str(name)!r}, but PyTorch finds no {kind} device here; {_DEVICES}")
+        raise InputError(f"device={str(name)!r}, but PyTorch finds no {kind} device here; {USUAL_DEVICES}")
     if (device.index or 0) >= count:
         last = f"{device.type}:{count - 1}"
         raise InputError(f"device={str(name)!r}, but the last {kind} device here is {last}")
@@ -60,16 +55,13 @@ def _device_count(kind: str) -> int:
 
 
 def check_device_map(device_map: object) -> None:
-    """Check that all devices of a device map are here; None is no map.
+    """Check that all devices of a device map, whose form is checked, are here; None is no map.
 
     Raises:
-        InputError: one is not, or there are none.
+        InputError: one is not.
     """
-    devices = [*device_map.values()] if isinstance(device_map, Mapping) else [device_map]
-    if not devices:
-        raise InputError("device_map is empty; use 'auto', or give each part of the model a device")
-    for device in devices:
-        if device is None or device in _MAP_VALUES:
+    for device in device_map.values() if isinstance(device_map, Mapping) else [device_map]:
+        if device in MAP_DEVICES:
             continue
         try:
             find_device(f"{_accelerator()}:{device}" if isinstance(device, int) else device)
@@ -111,10 +103,8 @@ def find_dtype(name: str | None, stored: object, device: torch.device, *, is_kep
     Raises:
         InputError: there is no such dtype.
     """
-    if name is not None:
-        if name not in _DTYPES:
-            raise InputError(f"unknown dtype {name!r}; use one of {', '.join(_DTYPES)}")
-        return _DTYPES[name]
+    if (known := checked_dtype(name)) is not None:
+        return _DTYPES[known]
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
     is_native = has_bfloat16(device) if dtype == torch.bfloat16 else device.type != "cpu" or dtype != torch.float16
     return dtype if is_native or is_kept else torch.float32

@@ -13,7 +13,8 @@ from onelogit.checkpoints.metadata import BASE_CARD
 from onelogit.checkpoints.resolve import fetch_weights, resolve_model
 from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
-from onelogit.options import API_KEY_VARIABLE, OpenOptions, plain_options
+from onelogit.option_checks import plain_options
+from onelogit.options import API_KEY_VARIABLE, OpenOptions
 from onelogit.recipes.recipe import recipe_fields
 from onelogit.validation import checked_path
 

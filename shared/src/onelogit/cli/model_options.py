@@ -12,7 +12,7 @@ from onelogit.errors import InputError, RecipeError, UnsupportedModelError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, OpenOptions, Protocol, is_url
 from onelogit.prompts.template import takes_instruction
-from onelogit.recipes.lookup import family_recipe, recipe_of
+from onelogit.recipes.lookup import family_recipe, is_recipe_file, recipe_of
 from onelogit.recipes.recipe import Activation, Recipe
 
 METHODS = ("from_2_way_softmax", "no_post_processing")
@@ -221,17 +221,7 @@ def read_recipe(name_or_file: str) -> Recipe:
         InputError: the file cannot be read.
         RecipeError: as `recipe_of`.
     """
-    path = Path(name_or_file)
-    if not (path.suffix == ".json" or path.is_absolute() or path.exists()):
-        return family_recipe(name_or_file)
-    text = _file_text(path, "the recipe")
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"the recipe {path} cannot be read, because it is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"the recipe {name_or_file} must be a JSON object with the fields of a recipe")
-    return cast("Recipe", recipe_of(fields))
+    return cast("Recipe", recipe_of(name_or_file)) if is_recipe_file(name_or_file) else family_recipe(name_or_file)
 
 
 def _file_text(path: Path, kind: str) -> str:

@@ -22,13 +22,14 @@ from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.next_tokens import SAMPLE_DOCUMENT, SAMPLE_QUERY, NextTokens, find_next_tokens
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.model_spec import ModelSpec
-from onelogit.options import LoadOptions, OpenOptions, ScoringOptions, checked_options
+from onelogit.option_checks import check_cache_sizes, checked_options
+from onelogit.options import LoadOptions, OpenOptions, ScoringOptions
 from onelogit.processes import new_lock
 from onelogit.prompts.prompt import Prompt
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.recipes.lookup import is_of_family, recipe_of
-from onelogit.recipes.recipe import Activation, Recipe
-from onelogit.validation import checked_choice, checked_count, checked_pair
+from onelogit.recipes.recipe import Recipe
+from onelogit.validation import checked_count, checked_pair
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -71,6 +72,7 @@ class Reranker(BaseReranker[LocalScorer]):
         **options: Unpack[ScoringOptions],
     ) -> None:
         checked = cast("ScoringOptions", checked_options(options, ScoringOptions))
+        check_cache_sizes(checked)
         self._set_up(classifier, tokenizer, recipe, name, checked, None)
 
     def _set_up(
@@ -83,7 +85,7 @@ class Reranker(BaseReranker[LocalScorer]):
         spec: ModelSpec | None,
     ) -> None:
         """Set all attributes. `load` keeps options that the constructor refuses, so it calls this instead."""
-        activation = checked_choice("activation", options.get("activation"), Activation)
+        activation = options.get("activation")
         self.recipe = recipe
         self.name = name
         self.options = cast("OpenOptions", options)

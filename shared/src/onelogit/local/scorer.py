@@ -13,7 +13,7 @@ from onelogit.base_reranker import PairLogits
 from onelogit.conversion.classifier import position_limit
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Scheduler, ScoringCall
-from onelogit.errors import InputError, OnelogitError
+from onelogit.errors import OnelogitError
 from onelogit.io.progress import RowProgress
 from onelogit.options import ScoringOptions
 from onelogit.prompts.encoder import Encoder
@@ -22,7 +22,6 @@ from onelogit.prompts.token_rows import TokenRow
 from onelogit.prompts.tokenizer import without_limits
 from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
-from onelogit.validation import checked_count
 
 Result = TypeVar("Result")
 
@@ -41,14 +40,14 @@ class LocalScorer:
     def __init__(
         self, classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, options: ScoringOptions
     ) -> None:
-        batch_tokens = checked_count("batch_tokens", options.get("batch_tokens"))
         self.tokenizer = tokenizer
         self._plain_tokenizer = without_limits(tokenizer.backend_tokenizer)
         self._encoder = Encoder(recipe, tokenizer, options, position_limit(classifier))
         self.max_tokens, self.instruction = self._encoder.max_tokens, self._encoder.instruction
         self.device = str(classifier.device)
-        cache_bytes, is_compiled = _cache_bytes(options), bool(options.get("compile"))
-        new_runner = partial(ModelRunner, classifier, batch_tokens, *cache_bytes, is_compiled=is_compiled)
+        cache_bytes = options.get("document_cache_bytes") or 0, options.get("document_cache_host_bytes") or 0
+        sizes, is_compiled = (options.get("batch_tokens"), *cache_bytes), bool(options.get("compile"))
+        new_runner = partial(ModelRunner, classifier, *sizes, is_compiled=is_compiled)
         runner = in_temporary_thread(new_runner)
         max_cost = _MAX_SCHEDULED_BATCHES * runner.batch_tokens
         self._scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=max_cost)
@@ -226,12 +225,3 @@ def in_temporary_thread(work: Callable[[], Result]) -> Result:
     """
     with ThreadPoolExecutor(1, "onelogit-loading") as executor:
         return executor.submit(work).result()
-
-
-def _cache_bytes(options: ScoringOptions) -> tuple[int, int]:
-    """The sizes of the document cache on the model's device and in CPU memory."""
-    names = ("document_cache_bytes", "document_cache_host_bytes")
-    device_bytes, host_bytes = (checked_count(name, options.get(name), least=0) or 0 for name in names)  # type: ignore[arg-type]
-    if host_bytes and not device_bytes:
-        raise InputError("document_cache_host_bytes is for evicted documents, so it needs document_cache_bytes, too")
-    return device_bytes, host_bytes

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from onelogit.errors import InputError, RecipeError
-from onelogit.options import LongDocuments
 from onelogit.processes import new_lock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
@@ -31,7 +30,7 @@ from onelogit.prompts.tokenizer import (
     without_settings,
 )
 from onelogit.recipes.recipe import Recipe
-from onelogit.validation import checked_choice, checked_max_tokens, checked_text
+from onelogit.validation import checked_max_tokens, checked_text
 
 Ids: TypeAlias = "array[int]"
 
@@ -68,8 +67,7 @@ class Encoder:
         self, recipe: Recipe, tokenizer: FastTokenizer, options: Mapping[str, Any], position_limit: int | None = None
     ) -> None:
         self.max_tokens = checked_max_tokens(options.get("max_tokens"), recipe, position_limit)
-        long_documents = checked_choice("long_documents", options.get("long_documents"), LongDocuments)
-        self._has_chunks = long_documents == "chunk_max"
+        self._has_chunks = options.get("long_documents") == "chunk_max"
         self._recipe = recipe
         self._bos = tokenizer.bos_token or ""
         self._has_types = "token_type_ids" in tokenizer.model_input_names

@@ -1,9 +1,14 @@
 """A caller's recipe in any form, such as the name of a family -> a Recipe."""
 
+import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from difflib import get_close_matches
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from onelogit.errors import InputError, RecipeError
 from onelogit.recipes.families import FAMILIES
@@ -28,6 +33,8 @@ def family_recipe(name: str) -> Recipe:
     names = [recipe.family for recipe in FAMILIES]
     near = [each for each in names if wanted and each.startswith(wanted)] or get_close_matches(wanted, names)
     close = f" (did you mean {near[0]!r}?)" if near else ""
+    if not close and re.search(r"[/\\]|\.[a-z]{3,6}$", wanted):
+        close = " (a recipe in a file must be JSON, and its name must end in .json)"
     raise RecipeError(f"no family is called {name!r}{close}; the known families are {', '.join(names)}")
 
 
@@ -36,20 +43,65 @@ def recipe_of(given: object) -> Recipe | None:
 
     Args:
         given: a Recipe; all its fields as a dictionary; the name of a family; a dictionary of a family's name and the
-            fields that differ, such as `{"family": "qwen3-reranker", "default_instruction": "..."}`; or None.
+            fields that differ, such as `{"family": "qwen3-reranker", "default_instruction": "..."}`; the path of a JSON
+            file with such a dictionary; or None.
 
     Raises:
-        InputError: it is of another type.
+        InputError: it is of another type, or a file that cannot be read.
         RecipeError: the family is unknown, or a field is missing, unknown or of the wrong type.
     """
     if given is None or isinstance(given, Recipe):
         return given
+    if is_recipe_file(given):
+        return recipe_of(read_recipe_file(given))
     if isinstance(given, str):
         return _of_a_fine_tune(family_recipe(given))
     if not isinstance(given, Mapping):
         kind = type(given).__name__
-        raise InputError(f"recipe must be a family's name, a Recipe, or its fields as a dictionary, not a {kind}")
-    return recipe_from(_completed(given))
+        raise InputError(
+            f"recipe must be a family's name, a Recipe, or its fields as a dictionary, not a {kind}; a JSON file with "
+            "the fields is given by its path"
+        )
+    text = _json_of(given)
+    return recipe_from(_completed(given)) if text is None else _recipe_of_json(text)
+
+
+def is_recipe_file(given: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether a recipe is given as the path of a file, not as the name of a family."""
+    return isinstance(given, os.PathLike) or (isinstance(given, str) and given.strip().lower().endswith(".json"))
+
+
+def read_recipe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields in a JSON file, as they are written there.
+
+    Raises:
+        InputError: there is no such file, or it contains no JSON object.
+    """
+    try:
+        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"the recipe {os.fspath(path)} cannot be read: {reason}") from error
+    except ValueError as error:
+        raise InputError(f"the recipe {os.fspath(path)} cannot be read: it is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"the recipe {os.fspath(path)} must be a JSON object with the fields of a recipe")
+    return content
+
+
+def _json_of(given: Mapping[str, Any]) -> str | None:
+    """The dictionary as JSON; None if it would not be the same when it is read."""
+    try:
+        text = json.dumps(given)
+    except (TypeError, ValueError):
+        return None
+    return text if json.loads(text) == given else None
+
+
+@lru_cache(maxsize=16)
+def _recipe_of_json(text: str) -> Recipe:
+    """The recipe of a dictionary that is checked in several places, so that a warning about it is given once."""
+    return recipe_from(_completed(json.loads(text)))
 
 
 def _of_a_fine_tune(recipe: Recipe) -> Recipe:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
+from onelogit.endpoint import checked_endpoint
 from onelogit.errors import OnelogitError, ServerError
-from onelogit.remote.endpoint import checked_endpoint
 from onelogit.remote.environment import proxy_of
 from onelogit.remote.event_loop import LoopThread
 from onelogit.remote.http_errors import (

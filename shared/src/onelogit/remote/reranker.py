@@ -7,11 +7,12 @@ from typing_extensions import Unpack
 from onelogit.base_reranker import BaseReranker
 from onelogit.errors import InputError
 from onelogit.model_spec import ModelSpec
-from onelogit.options import OpenOptions, RemoteOptions, without_secrets
+from onelogit.option_checks import without_secrets
+from onelogit.options import OpenOptions, RemoteOptions
 from onelogit.prompts.prompt import Prompt
 from onelogit.recipes.recipe import Activation
 from onelogit.remote.scorer import RemoteScorer
-from onelogit.validation import checked_choice, checked_pair
+from onelogit.validation import checked_pair
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,7 +53,7 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
     ) -> None:
         spec = url if isinstance(url, ModelSpec) else ModelSpec(model, url, options)
         self.url, self.name = str(spec.url), spec.name
-        activation = checked_choice("activation", spec.options.get("activation"), Activation)
+        activation = spec.options.get("activation")
         scorer = RemoteScorer(spec, client)
         self.options = without_secrets(cast("OpenOptions", {**spec.options, "url": spec.url}))
         self.recipe = scorer.recipe

@@ -5,18 +5,18 @@ import logging
 import os
 from contextlib import suppress
 from dataclasses import replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from onelogit.base_reranker import PairLogits, Pairs
 from onelogit.checkpoints.load_encoder import load_encoder, writes_prompts
 from onelogit.checkpoints.recipe_choice import known_recipe
 from onelogit.checkpoints.resolve import resolve_model
+from onelogit.endpoint import split_address
 from onelogit.errors import CheckpointError, InputError, RecipeError, ServerError
 from onelogit.export import probe
 from onelogit.io.progress import RowProgress
 from onelogit.model_spec import ModelSpec, check_single_activation
-from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL, LongDocuments
+from onelogit.options import API_KEY_VARIABLE, DEFAULT_PROTOCOL
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.prompt import Prompt
 from onelogit.ranking import best_logits, to_score
@@ -24,10 +24,9 @@ from onelogit.recipes.lookup import recipe_of
 from onelogit.recipes.recipe import Recipe
 from onelogit.remote.client import Client
 from onelogit.remote.document_cutter import DocumentCutter
-from onelogit.remote.endpoint import split_address
 from onelogit.remote.protocols import PROTOCOLS, VLLM_TOKENS, ScoreRequest
 from onelogit.remote.request_builder import RequestBuilder
-from onelogit.validation import checked_choice, checked_count, checked_path, checked_text
+from onelogit.validation import checked_path, checked_text
 
 if TYPE_CHECKING:
     import httpx2
@@ -66,7 +65,7 @@ class RemoteScorer:
             encoder=None if self._loaded is None else self._loaded.encoder,
             cutter=cutter,
             sends_tokens=self.protocol.sends_tokens,
-            pairs_a_request=checked_count("pairs_a_request", options.get("pairs_a_request")) or _PAIRS_A_REQUEST,
+            pairs_a_request=options.get("pairs_a_request") or _PAIRS_A_REQUEST,
         )
         self._working_instructions: set[str] = set()
         activation = options.get("activation")
@@ -254,7 +253,7 @@ def _served_recipe(spec: ModelSpec) -> Recipe | None:
 
 def _document_cutter(spec: ModelSpec) -> DocumentCutter | None:
     """What cuts the documents for a server that writes the prompts; None if no option asks for it."""
-    long_documents = checked_choice("long_documents", spec.options.get("long_documents"), LongDocuments)
+    long_documents = spec.options.get("long_documents")
     if long_documents is None and spec.options.get("max_tokens") is None:
         return None
     try:
@@ -280,9 +279,4 @@ def _distance(first: list[float], second: list[float]) -> float:
 
 
 def _client_limits(spec: ModelSpec) -> dict[str, Any]:
-    timeout_s = spec.options.get("timeout_s")
-    is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
-    if timeout_s is not None and not (is_number and timeout_s > 0):
-        raise InputError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
-    counts = {name: checked_count(name, spec.options.get(name)) for name in ("attempts", "requests_at_once")}
-    return {name: value for name, value in {"timeout_s": timeout_s, **counts}.items() if value is not None}
+    return {name: spec.options[name] for name in ("timeout_s", "attempts", "requests_at_once") if name in spec.options}

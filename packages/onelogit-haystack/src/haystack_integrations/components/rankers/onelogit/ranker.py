@@ -101,7 +101,7 @@ class OnelogitRanker(ModelFields):
         """
         self.model = plain(model, "model")
         self.device, self.options = _devices(device, plain_options({} if options is None else options))
-        self.dtype = _text("dtype", dtype)
+        self.dtype = plain(dtype, "dtype")
         self.token = _secret("token", token)
         self.top_k = checked_top_n(top_k, "top_k")
         self.score_threshold = checked_score_threshold(score_threshold)
@@ -112,7 +112,7 @@ class OnelogitRanker(ModelFields):
         self.deduplicate = _flag("deduplicate", deduplicate)
         self.on_error = plain(on_error, "on_error")
         self.progress_bar = bool(_flag("progress_bar", progress_bar))
-        self.url = _text("url", url)
+        self.url = plain(url, "url")
         self.protocol = plain(protocol, "protocol")
         self.api_key = _secret("api_key", api_key)
         for name, value in adapter_fields(parameters, _ARGUMENTS).items():
@@ -251,7 +251,7 @@ _ARGUMENTS = [*_OWN_ARGUMENTS, *ModelParameters.__annotations__]
 
 def _devices(device: object, options: OpenOptions) -> tuple[str | None, OpenOptions]:
     if not isinstance(device, ComponentDevice):
-        return _text("device", device), options
+        return plain(device, "device"), options
     if not device.has_multiple_devices:
         return device.to_torch_str(), options
     if "device_map" in options:
