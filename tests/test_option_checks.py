@@ -53,7 +53,7 @@ LOCAL: list[tuple[str, Any, str]] = [
     ("recipe", 5, "recipe must be a family's name, a Recipe, or its fields as a dictionary, not a int"),
     ("recipe", ["qwen3-reranker"], "not a list; a JSON file with the fields is given by its path"),
     ("recipe", "qwen4-reranker", "no family is called 'qwen4-reranker' (did you mean 'qwen3-reranker'?)"),
-    ("recipe", "recipe.yaml", "a recipe in a file must be JSON, and its name must end in .json"),
+    ("recipe", "recipe.yaml", "no family is called 'recipe.yaml' (and there is no such file)"),
     ("recipe", "no-such.json", "the recipe no-such.json cannot be read: No such file or directory"),
     ("recipe", Path("no-such"), "the recipe no-such cannot be read: No such file or directory"),
     ("recipe", {**OWN, "max_tokens": "512"}, "max_tokens cannot be '512'"),
@@ -73,7 +73,7 @@ REMOTE: list[tuple[str, Any, str]] = [
     ("requests_at_once", -1, f"requests_at_once {COUNT} -1"),
     ("pairs_a_request", 0, f"pairs_a_request {COUNT} 0"),
     ("template", "both", "unknown template 'both'; choose one of client, server"),
-    ("raw_logits", 1, "raw_logits must be True or False, not 1"),
+    ("raw_logits", 1, "raw_logits must be True, False or None, not 1"),
     ("headers", {"X Route": "gpu"}, "'X Route' is not a valid header name"),
 ]
 
@@ -162,15 +162,16 @@ def test_a_recipe_is_read_from_a_json_file(framework: Adapter, kind: Any, tiny_q
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("family: qwen3-reranker", "recipe.json cannot be read: it is not JSON (Expecting value"),
+        ("family: qwen3-reranker", "recipe.json cannot be read, because it is not JSON: Expecting value"),
         ("[1]", "recipe.json must be a JSON object with the fields of a recipe"),
         ('{"family": "qwen3-reranker", "colour": 1}', "colour"),
         (None, "recipe.json cannot be read: Is a directory"),
+        ("\u00fc", "recipe.json is not UTF-8; save it as UTF-8"),
     ],
 )
 def test_a_bad_file_of_a_recipe_is_one_sentence(text: str | None, message: str, tmp_path: Path):
     file = tmp_path / "recipe.json"
-    file.mkdir() if text is None else file.write_text(text)
+    file.mkdir() if text is None else file.write_text(text, encoding="latin-1")
 
     with pytest.raises(OnelogitError) as refused:
         ModelSpec("m", options={"recipe": file})

@@ -127,3 +127,17 @@ def test_commands_read_documents_with_one_warning(
     halves = (3, 2) if command == "rank" else (6, 4)
     expected = "%d lone surrogates (halves of characters) in %d of %d documents were replaced by U+FFFD"
     assert warnings == [expected % (*halves, documents)]
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (["\ud83d"], "1 lone surrogate (half of a character) in 1 of 1 document was replaced by U+FFFD"),
+        (["\ud83d", "a"], "1 lone surrogate (half of a character) in 1 of 2 documents was replaced by U+FFFD"),
+        (["\ud83d\ud83d"], "2 lone surrogates (halves of characters) in 1 of 1 document were replaced by U+FFFD"),
+    ],
+)
+def test_a_single_half_is_counted_as_one(documents: list[str], message: str, caplog: pytest.LogCaptureFixture):
+    with_whole_characters(documents)
+
+    assert caplog.messages == [message]

@@ -38,7 +38,11 @@ def test_truncated_documents_are_counted_with_the_logits(kind: str, tiny_qwen: T
         assert truncated_count == 2
         assert not caplog.messages
         assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(logits, abs=1e-5)
-        assert caplog.messages == ["2 of 3 documents were truncated to fit max_tokens=300"]
+        reranker.logits(QUERY, DOCUMENTS[1:2])
+        assert caplog.messages == [
+            "2 of 3 documents were truncated to fit max_tokens=300",
+            "1 of 1 document was truncated to fit max_tokens=300",
+        ]
 
 
 @pytest.mark.parametrize("kind", ["vllm-tokens", "rerank"])

@@ -88,6 +88,15 @@ def test_texts_documents_and_dictionaries_are_read(rerank: OnelogitRerank):
     assert rerank.rerank([], QUERY) == []
 
 
+async def test_arguments_of_cohere_that_change_nothing_are_taken(rerank: OnelogitRerank):
+    expected = rerank.rerank(TEXTS, QUERY)
+
+    for model in (None, rerank.model):
+        same = {"rank_fields": None, "model": model, "top_n": -1, "max_tokens_per_doc": None}
+        assert rerank.rerank(TEXTS, QUERY, **same) == expected
+        assert await rerank.arerank(TEXTS, QUERY, **same) == expected
+
+
 def test_the_number_of_results_is_that_of_the_call_or_of_the_compressor():
     rerank = OnelogitRerank(model=DEMO_MODEL, top_n=2)
 
@@ -110,6 +119,7 @@ def test_metadata_and_threshold_apply_to_relevance():
     [
         (TEXTS, {"top_n": 0}, "top_n must be a whole number from 1 up"),
         (TEXTS, {"top_k": 3}, "unknown option 'top_k': top_k is top_n here"),
+        (TEXTS, {"model": "rerank-v3.5"}, "the compressor has one model, .*; leave model='rerank-v3.5' out, or create"),
         (TEXTS, {"max_tokens_per_doc": 9}, "max_tokens is set when the adapter is created"),
         (TEXTS[0], {}, "documents must be a list of Documents, not a str"),
         ([TEXTS[0], None], {}, "document 1 must be a str, not None"),

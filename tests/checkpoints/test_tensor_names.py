@@ -184,7 +184,7 @@ def test_layers_that_the_configuration_lacks_are_warned_of(tiny_qwen: Tiny, tmp_
         load_model(folder, AutoConfig.from_pretrained(folder), {}, is_backbone=True)
         warnings = [message for message in caplog.messages if "that its config.json does not declare" in message]
         assert len(warnings) == (further is not head)
-    assert "1 weights in its layers" in warnings[0]
+    assert "1 weight in its layers" in warnings[0]
     assert "such as model.layers.2.mlp.up_proj.weight" in warnings[0]
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, Protocol, Self, TypeVar, cast
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, counted_of
+from onelogit.method_names import NamedMethods, unknown_name
 from onelogit.model_spec import ModelSpec
 from onelogit.option_names import unknown_option
 from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, OpenOptions, is_secret_header
@@ -60,7 +61,7 @@ class PairScorer(Protocol):
 AnyScorer = TypeVar("AnyScorer", bound=PairScorer)
 
 
-class BaseReranker(Generic[AnyScorer]):
+class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
     """The methods of a reranker, the same for a local model and for a server.
 
     A pickle contains the spec only, and is opened where it is read: there, the model or server must exist, and the
@@ -218,9 +219,14 @@ class BaseReranker(Generic[AnyScorer]):
         """The logits; logs a warning if documents were truncated."""
         logits, truncated_count = computed
         if truncated_count:
-            message = "%d of %d documents were truncated to fit max_tokens=%d"
-            logger.warning(message, truncated_count, len(logits), self._scorer.max_tokens)
+            truncated = counted_of(truncated_count, len(logits), "document")
+            logger.warning("%s truncated to fit max_tokens=%d", truncated, self._scorer.max_tokens)
         return logits
+
+    if not TYPE_CHECKING:  # type checkers would accept any name
+
+        def __getattr__(self, name: str) -> object:
+            raise unknown_name(type(self), name, f"{type(self).__name__!r} object")
 
     def __enter__(self) -> Self:
         return self
@@ -270,6 +276,8 @@ def _refuse(unknown: Mapping[str, object], known: Sequence[str]) -> None:
 
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
     """The query with each document. The query is checked only if there are documents."""
+    if isinstance(documents, str) and isinstance(query, list | tuple):
+        raise InputError("the query must be a string, and documents a list of strings; pass the query first")
     documents = checked_documents(documents)
     if documents:
         query = checked_text(query, "the query", is_blank_allowed=False)

@@ -63,6 +63,16 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def counted_of(count: int, total: int, noun: str) -> str:
+    """A count of all, with the verb after it: "1 of 1 row was", "1 of 2 rows was", "2 of 3 rows were"."""
+    return f"{count} of {total} {noun}{'' if total == 1 else 's'} {'was' if count == 1 else 'were'}"
+
+
 def check_packages(*packages: str, install: str | None = None) -> None:
     """Check that optional packages, given by their import names, are installed, without importing them.
 

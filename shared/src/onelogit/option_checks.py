@@ -97,10 +97,15 @@ def _token(name: str, value: object) -> object:
     raise InputError(f"{name} must be a string, True or False, not a {type(value).__name__}")
 
 
-def _secret(name: str, value: object) -> object:
-    if isinstance(value, str):
+def _optional_flag(name: str, value: object) -> object:
+    if isinstance(value := flag(value), bool):
         return value
-    raise InputError(f"{name} must be a string, not a {type(value).__name__}")
+    raise InputError(f"{name} must be True, False or None, not {value!r}")
+
+
+def _by_the_spec(_: str, value: object) -> object:
+    """The value of an option that `ModelSpec` checks, together with others."""
+    return value
 
 
 def _instruction(name: str, value: object) -> str:
@@ -174,7 +179,7 @@ _Check = Callable[[str, Any], object]
 
 _BY_NAME: Final[Mapping[str, _Check]] = {
     "activation": partial(_choice, choices=Activation),
-    "api_key": _secret,
+    "api_key": _by_the_spec,
     **{name: partial(_path, what=what) for name, what in _PATHS.items()},
     "device": _device,
     "device_map": _device_map,
@@ -185,17 +190,19 @@ _BY_NAME: Final[Mapping[str, _Check]] = {
     "instruction": _instruction,
     "long_documents": partial(_choice, choices=LongDocuments),
     "model": _model,
+    "path": _by_the_spec,
     "protocol": partial(_choice, choices=Protocol),
     "quantization_config": _configuration,
     "recipe": _recipe,
     "relevant_label": _label,
     "template": partial(_choice, choices=Template),
     "token": _token,
+    "url": _by_the_spec,
 }
 # Of the others, by their type in `OpenOptions`.
 _BY_TYPE: Final[Mapping[object, _Check]] = {
     bool: checked_flag,
-    bool | None: checked_flag,
+    bool | None: _optional_flag,
     int | None: _count,
     float | None: _seconds,
     str | None: _text,

@@ -7,11 +7,19 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, counted
 from onelogit.option_values import real_number, whole_number
 from onelogit.recipes.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+
+_TEXT_NAMES = ("text", "content", "page_content", "document", "passage", "contents", "body")
+# The text of a document in each framework, and the package whose adapter takes such documents.
+_FRAMEWORK_TEXTS = {
+    "page_content": "langchain-onelogit",
+    "get_content()": "llama-index-postprocessor-onelogit-rerank",
+    "content": "onelogit-haystack",
+}
 
 Choice = TypeVar("Choice", bound=str | None)
 
@@ -26,7 +34,7 @@ def checked_documents(documents: Iterable[str]) -> list[str]:
         raise InputError("documents must be a list of strings, not one string; pass [document]")
     checked = _checked_list(documents, "documents", "strings")
     for index, document in enumerate(checked):
-        check_string(document, f"document {index}")
+        _check_document(document, f"document {index}")
     return with_whole_characters(checked)
 
 
@@ -42,7 +50,7 @@ def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
             raise InputError(f"pair {index} must be a tuple of a query and a document, not {pair!r}")
         query, document = pair
         queries.append(checked_text(query, f"the query of pair {index}", is_blank_allowed=False))
-        check_string(document, f"the document of pair {index}")
+        _check_document(document, f"the document of pair {index}")
         documents.append(document)
     return [*zip(queries, with_whole_characters(documents), strict=True)]
 
@@ -54,7 +62,7 @@ def checked_pair(query: str, document: str) -> tuple[str, str]:
         InputError: one of them is not a string, or the query is blank or has half a character.
     """
     query = checked_text(query, "the query", is_blank_allowed=False)
-    check_string(document, "the document")
+    _check_document(document, "the document")
     return query, with_whole_characters([document])[0]
 
 
@@ -79,8 +87,11 @@ def with_whole_characters(documents: Sequence[str], *, is_logging: bool = True) 
             counts.append(text.count("\ufffd") - document.count("\ufffd"))
         whole.append(text)
     if is_logging and any(counts):
-        message = "%d lone surrogates (halves of characters) in %d of %d documents were replaced by U+FFFD"
-        logger.warning(message, sum(counts), sum(map(bool, counts)), len(whole))
+        halves = "(half of a character)" if sum(counts) == 1 else "(halves of characters)"
+        among = f"{sum(map(bool, counts))} of {len(whole)} document{'' if len(whole) == 1 else 's'}"
+        verb = "was" if sum(counts) == 1 else "were"
+        message = "%s %s in %s %s replaced by U+FFFD"
+        logger.warning(message, counted(sum(counts), "lone surrogate"), halves, among, verb)
     return whole
 
 
@@ -92,6 +103,23 @@ def check_string(text: object, name: str) -> None:
     """
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, not {type(text).__name__}")
+
+
+def _check_document(document: object, name: str) -> None:
+    """Check that a document is a string; the error for an object says where its text is."""
+    if isinstance(document, str):
+        return
+    hint = ""
+    if isinstance(document, Mapping):
+        key = next((key for key in _TEXT_NAMES if key in document), None)
+        hint = "" if key is None else f": pass its text, document[{key!r}]"
+    elif isinstance(document, tuple | list):
+        hint = "; for pairs of a query and a document, use predict or pair_logits"
+    for attribute, package in _FRAMEWORK_TEXTS.items():
+        if hasattr(document, attribute.removesuffix("()")):
+            hint = f": pass its text, document.{attribute}, or rank with {package}"
+            break
+    raise InputError(f"{name} must be a string, not {type(document).__name__}{hint}")
 
 
 def checked_text(text: object, name: str, is_blank_allowed: bool = True) -> str:

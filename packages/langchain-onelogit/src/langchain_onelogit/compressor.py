@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Unpack
 
-from langchain_onelogit.relevance import Relevance, relevance_of, text_of
+from langchain_onelogit.relevance import Relevance, check_call, relevance_of, text_of
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
@@ -22,7 +22,6 @@ from onelogit.adapters import (
     RankRequest,
     RerankerHandle,
     adapter_fields,
-    check_names,
     checked_score_threshold,
     checked_top_n,
     document_list,
@@ -142,7 +141,9 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
         query: str,
         *,
         rank_fields: Sequence[str] | None = None,
+        model: str | None = None,
         top_n: int | None = -1,
+        max_tokens_per_doc: int | None = None,
         **unknown: Never,
     ) -> list[Relevance]:
         """The relevance of documents, best first, as `CohereRerank.rerank` returns it. `deduplicate` does not apply.
@@ -151,10 +152,13 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
             documents: texts, documents, or dictionaries, which are read as YAML.
             query: the query.
             rank_fields: keys of the dictionaries to read; None for all.
+            model: None, or the compressor's own: it has only one.
             top_n: return at most this many; None for all, -1 for as many as the compressor's own `top_n`.
+            max_tokens_per_doc: None: `max_tokens` of the compressor limits the whole prompt.
             **unknown: refused, with the name that is meant.
         """
-        ranking = self._handle.rank(self._spec, self._text_request(documents, query, rank_fields, top_n, unknown))
+        check_call(self.model, model, max_tokens_per_doc, unknown)
+        ranking = self._handle.rank(self._spec, self._text_request(documents, query, rank_fields, top_n))
         return [relevance_of(ranked) for ranked in ranking]
 
     async def arerank(
@@ -163,11 +167,14 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
         query: str,
         *,
         rank_fields: Sequence[str] | None = None,
+        model: str | None = None,
         top_n: int | None = -1,
+        max_tokens_per_doc: int | None = None,
         **unknown: Never,
     ) -> list[Relevance]:
         """`rerank` without blocking the event loop."""
-        request = self._text_request(documents, query, rank_fields, top_n, unknown)
+        check_call(self.model, model, max_tokens_per_doc, unknown)
+        request = self._text_request(documents, query, rank_fields, top_n)
         return [relevance_of(ranked) for ranked in await self._handle.arank(self._spec, request)]
 
     def __copy__(self) -> Self:
@@ -235,14 +242,8 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
         )
 
     def _text_request(
-        self,
-        documents: Sequence[Any],
-        query: str,
-        rank_fields: Sequence[str] | None,
-        top_n: int | None,
-        unknown: dict[str, Any],
+        self, documents: Sequence[Any], query: str, rank_fields: Sequence[str] | None, top_n: int | None
     ) -> RankRequest:
-        check_names(unknown, ("documents", "query", "rank_fields", "top_n"), is_call=True)
         options = rank_options(self, {})
         options["top_n"] = self.top_n if top_n == -1 else top_n
         fields, separator = self.metadata_fields, self.metadata_separator

@@ -7,8 +7,8 @@ import yaml
 from langchain_core.documents import Document
 from typing_extensions import TypedDict
 
-from onelogit import Ranked
-from onelogit.adapters import Kept, plain, text_with_metadata
+from onelogit import InputError, Ranked
+from onelogit.adapters import Kept, check_names, plain, text_with_metadata
 
 
 class Relevance(TypedDict):
@@ -26,6 +26,20 @@ class Relevance(TypedDict):
 def relevance_of(ranked: Ranked | Kept) -> Relevance:
     """The relevance of a ranked document."""
     return {"index": ranked.index, "relevance_score": None if isinstance(ranked, Kept) else ranked.score}
+
+
+def check_call(own_model: str, model: str | None, max_tokens_per_doc: int | None, unknown: dict[str, Any]) -> None:
+    """Check the arguments of `rerank` that other compressors have, and that this one cannot follow.
+
+    Raises:
+        InputError: the model is another than the compressor's own, the length is limited, or a name is unknown.
+    """
+    limit = {} if max_tokens_per_doc is None else {"max_tokens_per_doc": max_tokens_per_doc}
+    check_names({**unknown, **limit}, ("documents", "query", "rank_fields", "top_n"), is_call=True)
+    if model is not None and model != own_model:
+        raise InputError(
+            f"the compressor has one model, {own_model!r}; leave model={model!r} out, or create a compressor for it"
+        )
 
 
 def text_of(document: Any, fields: Sequence[str], separator: str, rank_fields: Sequence[str] | None) -> Any:

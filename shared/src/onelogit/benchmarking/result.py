@@ -7,6 +7,7 @@ from onelogit.benchmarking.latency import calls_for
 from onelogit.benchmarking.machine import MemoryUse
 from onelogit.benchmarking.runner import Case, CaseResult
 from onelogit.benchmarking.targets import TargetFacts
+from onelogit.errors import counted
 from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.recipes.recipe import is_non_commercial
 
@@ -131,5 +132,6 @@ def _notes_of_texts(result: Result) -> list[str]:
             else f"{share} have the words of the texts in another order, so that {purpose}."
         )
     if cut := sum(case.cut_documents for case in result.cases):
-        notes.append(f"{cut:,} documents were truncated to fit max_tokens={result.facts.max_tokens}.")
+        cut_documents = f"{counted(cut, 'document')} {'was' if cut == 1 else 'were'}"
+        notes.append(f"{cut_documents} truncated to fit max_tokens={result.facts.max_tokens}.")
     return notes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from onelogit.benchmarking.machine import MemoryUse, peak_memory, processor_name, reset_peak_memory
 from onelogit.benchmarking.worker_process import WorkerProcess
+from onelogit.errors import counted
 from onelogit.io.outputs import versions
 from onelogit.model_spec import ModelSpec
 from onelogit.registry import open_spec
@@ -148,4 +149,4 @@ def _device_name(device: "Device") -> str:
         import torch  # noqa: PLC0415  as above
 
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {os.cpu_count()} cores"
+    return f"{processor_name()}, {counted(os.cpu_count() or 1, 'core')}"

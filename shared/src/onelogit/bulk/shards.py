@@ -14,7 +14,7 @@ from pyarrow import parquet, types
 
 from onelogit.bulk.beir_rows import BeirRows, Candidates, file_checksum
 from onelogit.bulk.input_rows import REQUIRED_COLUMNS
-from onelogit.errors import InputError, first_line
+from onelogit.errors import InputError, counted, first_line
 from onelogit.io.file_forms import TABLE_SUFFIXES, opened, read_rows, suffix_of
 from onelogit.io.lines import line_content, lines_of
 from onelogit.io.text_fields import ROW_NAMES, UnreadFields, document_id_of, listed_documents, query_of, text_name_of
@@ -123,7 +123,9 @@ def _input_files(path: Path) -> list[Path]:
         if beir := next((file.parent for file in found if find_beir_file(file.parent, "corpus.jsonl")), None):
             raise InputError(f"{path} contains a folder in BEIR format, {beir}; name this folder as the input")
         if others := [file.name for file in visible if file not in found]:
-            logger.warning("%s: %d files with other endings are not read, such as %s", path, len(others), others[0])
+            is_one = len(others) == 1
+            unread = "1 file with another ending is" if is_one else f"{len(others):,} files with other endings are"
+            logger.warning("%s: %s not read, such as %s", path, unread, others[0])
         return found
     if not path.is_file():
         raise InputError(f"there is no file or folder {str(path)!r}")
@@ -241,7 +243,9 @@ class ShardReader:
         except _READ_ERRORS as error:
             raise InputError(f"{shard.file} cannot be read: {first_line(error)}") from error
         if len(rows) != shard.rows:
-            raise InputError(f"{shard.file} has changed during the run: {len(rows)} rows instead of {shard.rows}")
+            raise InputError(
+                f"{shard.file} has changed during the run: {counted(len(rows), 'row')} instead of {shard.rows}"
+            )
         return rows
 
     def _whole_file(self, file: str) -> list[object]:

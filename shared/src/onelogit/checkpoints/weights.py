@@ -16,7 +16,7 @@ from onelogit.checkpoints.head_weights import stored_dtype
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.native_classes import native_config
 from onelogit.checkpoints.tensor_names import wrapped_names
-from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, first_line
+from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, counted, first_line
 from onelogit.options import LoadOptions
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,9 @@ def _from_pretrained(
     unread = sorted(report["unexpected_keys"])
     if missing:
         other = f"; its weights have other names, such as {unread[0]}" if unread else ""
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights of its model, such as {missing[0]}{other}")
+        raise CheckpointError(
+            f"{folder} lacks {counted(len(missing), 'weight')} of its model, such as {missing[0]}{other}"
+        )
     _warn_of_unread_layers(model, folder, unread)
     return model
 
@@ -139,8 +141,9 @@ def _warn_of_unread_layers(model: PreTrainedModel, folder: Path, names: list[str
     stacks = {name: _INDEX.split(name)[0] for name in names if _INDEX.search(name) and not _BUFFER.search(name)}
     unread = [name for name, stack in stacks.items() if {stack, stack.partition(".")[2]} & modules - {""}]
     if unread:
-        message = "%s has %d weights in its layers that its config.json does not declare, such as %s; they are not used"
-        logger.warning(message, folder, len(unread), unread[0])
+        message = "%s has %s in its layers that its config.json does not declare, such as %s; %s not used"
+        verb = "it is" if len(unread) == 1 else "they are"
+        logger.warning(message, folder, counted(len(unread), "weight"), unread[0], verb)
 
 
 @torch.inference_mode()

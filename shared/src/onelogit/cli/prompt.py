@@ -13,7 +13,7 @@ from onelogit.checkpoints.metadata import read_position_limit
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.cli.model_options import add_json_option, add_model_options, model_spec, source_of_recipe
 from onelogit.cli.output import mention_demo, print_json, printable, printable_lines
-from onelogit.errors import InputError
+from onelogit.errors import InputError, counted
 from onelogit.io.progress import waiting
 from onelogit.io.tables import FigureTable, console
 from onelogit.prompts.prompt import DOUBTFUL_PROMPT, PartKind, Prompt
@@ -97,7 +97,7 @@ def _shown(prompt: Prompt, out: Console) -> Text:
     for kind, text in prompt.parts:
         shown.append(printable_lines(text), style=_STYLES[kind])
         if kind == "document" and prompt.unread:
-            shown.append(f"[cut here: {len(prompt.unread):,} more characters]", style="reverse")
+            shown.append(f"[cut here: {counted(len(prompt.unread), 'more character')}]", style="reverse")
     end = len(prompt.text) - len(prompt.text.rstrip("\n"))
     shown = shown[: len(shown) - end]
     mark = "\\n" if out.options.ascii_only else "↵"

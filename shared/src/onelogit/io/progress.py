@@ -164,7 +164,9 @@ def _row_lines(total: int) -> ShowCompleted:
             last_line = now
             share, elapsed_s = completed / total, now - started
             left = f", about {elapsed_s / share - elapsed_s:.0f} s left" if 0 < completed < total else ""
-            sys.stderr.write(f"reranking: {share:.0%}, {completed}/{total} rows in {elapsed_s:.1f} s{left}\n")
+            sys.stderr.write(
+                f"reranking: {share:.0%}, {completed}/{total} row{'s' * (total != 1)} in {elapsed_s:.1f} s{left}\n"
+            )
 
     return show
 

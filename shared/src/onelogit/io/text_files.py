@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from onelogit.errors import InputError
+from onelogit.errors import InputError, counted
 from onelogit.io.file_forms import LINES_SUFFIXES, open_content, table_of
 from onelogit.io.lines import TextLine, json_values, lines_of, located, shortened
 from onelogit.io.table_rows import TextTable
@@ -118,7 +118,8 @@ def _plain_documents(lines: Iterator[TextLine], name: str, *, is_named: bool) ->
                 raise InputError("not text, because it contains the character NUL; save the file as UTF-8")
         yield TextDocument(text)
     if is_named:
-        logger.warning("%s is read as plain text: each of its %d lines is a document", name, number)
+        each = "its line" if number == 1 else f"each of its {number} lines"
+        logger.warning("%s is read as plain text: %s is a document", name, each)
 
 
 def _table_documents(table: TextTable, name: str) -> Iterator[TextDocument]:
@@ -128,9 +129,8 @@ def _table_documents(table: TextTable, name: str) -> Iterator[TextDocument]:
             found = _documents_of(row.fields(), _Reading(table.text_name))
         number += len(found)
         yield from found
-    documents = "1 document" if number == 1 else f"{number:,} documents"
     unread = f"; not read: {', '.join(map(repr, table.unread))}" if table.unread else ""
-    logger.warning("%s is read as %s: %s, %s%s", name, table.form, table.columns, documents, unread)
+    logger.warning("%s is read as %s: %s, %s%s", name, table.form, table.columns, counted(number, "document"), unread)
 
 
 def _json_documents(lines: Iterator[TextLine], reading: _Reading) -> Iterator[TextDocument]:

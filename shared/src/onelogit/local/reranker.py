@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
@@ -74,6 +75,19 @@ class Reranker(BaseReranker[LocalScorer]):
         checked = cast("ScoringOptions", checked_options(options, ScoringOptions))
         check_cache_sizes(checked)
         self._set_up(classifier, tokenizer, recipe, name, checked, None)
+
+    if not TYPE_CHECKING:  # which report a path by its type
+
+        @wraps(__init__)
+        def __new__(cls, *given: object, **options: object) -> Self:
+            """Refuse the name of a model, before Python reports the arguments that are missing."""
+            named = given[0] if given else options.get("classifier", options.get("model", options.get("model_name")))
+            if cls.__init__ is Reranker.__init__ and isinstance(named, str | os.PathLike):
+                raise InputError(
+                    f"{cls.__name__}(...) takes a loaded classifier, its tokenizer and a recipe; to load a model, use "
+                    f"{cls.__name__}.load({os.fspath(named)!r})"
+                )
+            return super().__new__(cls)
 
     def _set_up(
         self,

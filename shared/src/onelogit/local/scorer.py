@@ -13,7 +13,7 @@ from onelogit.base_reranker import PairLogits
 from onelogit.conversion.classifier import position_limit
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Scheduler, ScoringCall
-from onelogit.errors import OnelogitError
+from onelogit.errors import InputError, OnelogitError
 from onelogit.io.progress import RowProgress
 from onelogit.options import ScoringOptions
 from onelogit.prompts.encoder import Encoder

@@ -34,7 +34,7 @@ def family_recipe(name: str) -> Recipe:
     near = [each for each in names if wanted and each.startswith(wanted)] or get_close_matches(wanted, names)
     close = f" (did you mean {near[0]!r}?)" if near else ""
     if not close and re.search(r"[/\\]|\.[a-z]{3,6}$", wanted):
-        close = " (a recipe in a file must be JSON, and its name must end in .json)"
+        close = " (and there is no such file)"
     raise RecipeError(f"no family is called {name!r}{close}; the known families are {', '.join(names)}")
 
 
@@ -68,7 +68,10 @@ def recipe_of(given: object) -> Recipe | None:
 
 def is_recipe_file(given: object) -> TypeGuard[str | os.PathLike[str]]:
     """Whether a recipe is given as the path of a file, not as the name of a family."""
-    return isinstance(given, os.PathLike) or (isinstance(given, str) and given.strip().lower().endswith(".json"))
+    if not isinstance(given, str):
+        return isinstance(given, os.PathLike)
+    is_path = os.path.isabs(given) or os.path.isfile(given)  # noqa: PTH113, PTH117  False for any string
+    return is_path or given.lower().endswith(".json")
 
 
 def read_recipe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -77,15 +80,17 @@ def read_recipe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, or it contains no JSON object.
     """
+    name = os.fspath(path)
     try:
         content = json.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"the recipe {os.fspath(path)} cannot be read: {reason}") from error
-    except ValueError as error:
-        raise InputError(f"the recipe {os.fspath(path)} cannot be read: it is not JSON ({error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the recipe {name} is not UTF-8; save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"the recipe {name} cannot be read, because it is not JSON: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # there is no such user, or the name contains NUL
+        raise InputError(f"the recipe {name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"the recipe {os.fspath(path)} must be a JSON object with the fields of a recipe")
+        raise InputError(f"the recipe {name} must be a JSON object with the fields of a recipe")
     return content
 
 

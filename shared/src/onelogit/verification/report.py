@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from onelogit.errors import counted
 from onelogit.io.outputs import PLOT_COLOURS, PLOT_MARKERS, figure_in, style_axes
 from onelogit.io.tables import Cell, FigureTable
 from onelogit.verification.comparison import Comparison
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def parity_table(parity: Parity) -> FigureTable:
     """A table with a row for each measurement, and a numbered column for each model compared with the original."""
     compared = parity.comparisons
-    checked = f"{parity.pair_count} pairs, {parity.family}, {parity.dtype} on {parity.device}"
+    checked = f"{counted(parity.pair_count, 'pair')}, {parity.family}, {parity.dtype} on {parity.device}"
     numbers = [f"({number})" for number in range(1, len(compared) + 1)] if len(compared) > 1 else [compared[0].name]
     names = [f"{number} {comparison.name}" for number, comparison in zip(numbers, compared, strict=True)]
     table = FigureTable(
@@ -101,7 +102,8 @@ def _draw(parity: Parity, figure: "Figure") -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     largest = max(comparison.largest_difference for comparison in parity.comparisons)
     figure.suptitle(
-        f"{_short_name(parity.model)}: {parity.pair_count} logits, largest difference {largest:.1e}", fontsize=13
+        f"{_short_name(parity.model)}: {counted(parity.pair_count, 'logit')}, largest difference {largest:.1e}",
+        fontsize=13,
     )
     low, high = min(parity.original_logits), max(parity.original_logits)
     above.plot([low, high], [low, high], color="#b0b0b0", linewidth=1, zorder=1, label="equal")

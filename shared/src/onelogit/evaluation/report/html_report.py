@@ -99,7 +99,8 @@ def _facts(evaluation: Evaluation) -> Iterator[str]:
     yield query_count(len(evaluation.queries))
     least, greatest = evaluation.candidate_counts
     counts = f"{greatest:,}" if least == greatest else f"{least:,} to {greatest:,}"
-    yield f"{counts} candidates per query, from {evaluation.dataset.first_stage}"
+    noun = "candidate" if greatest == 1 else "candidates"
+    yield f"{counts} {noun} per query, from {evaluation.dataset.first_stage}"
     infos = [result.run.model_info for result in evaluation.system_results if result.run is not None]
     numbers = [f"{info.dtype} on {info.device}" for info in infos if info.dtype is not None]
     if numbers:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from onelogit.errors import counted
 from onelogit.evaluation.evaluation import Evaluation, Group
 from onelogit.options import DEMO_NOTE, is_demo
 from onelogit.recipes.recipe import is_non_commercial
@@ -68,7 +69,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         yield "All metrics use the labels of the first instruction; only p-MRR uses the changed labels."
     for result in evaluation.results:
         if result.truncated_count:
-            yield f"{result.name}: {result.truncated_count:,} documents were truncated to fit."
+            verb = "was" if result.truncated_count == 1 else "were"
+            yield f"{result.name}: {counted(result.truncated_count, 'document')} {verb} truncated to fit."
 
 
 def query_count(count: int) -> str:
