@@ -58,7 +58,7 @@ LOCAL: list[tuple[str, Any, str]] = [
     ("recipe", Path("no-such"), "the recipe no-such cannot be read: No such file or directory"),
     ("recipe", {**OWN, "max_tokens": "512"}, "max_tokens cannot be '512'"),
     ("protocol", "x", "unknown protocol 'x'; choose one of vllm-tokens, rerank, tei, sglang"),
-    ("protocol", "tei", "'protocol' is not an option of a local model: leave it out, or give a url of a server, too"),
+    ("protocol", "tei", "'protocol' is not an option of a local model: use RemoteReranker or give a url"),
     ("timeout_s", 5, "'timeout_s' is not an option of a local model"),
     ("url", "127.0.0.1:8000", "the url must be an http or https url such as http://127.0.0.1:8000"),
     ("url", "http://", "the url must be an http or https url"),

@@ -92,7 +92,7 @@ def test_a_file_that_changed_after_planning_is_an_error(source: Path):
     plan = plan_shards(source, 9)
     source.write_text("{}\n", encoding="utf-8")
 
-    with pytest.raises(InputError, match="has changed during the run: 1 row instead of 5"):
+    with pytest.raises(InputError, match="has changed: 1 row instead of 5"):
         ShardReader().rows(plan.shards[0])
 
 

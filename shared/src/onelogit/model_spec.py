@@ -76,7 +76,7 @@ class ModelSpec:
         kind, advice = (
             (RemoteOptions, "a server: leave it out")
             if self.url is not None
-            else (LoadOptions, "a local model: leave it out, or give a url of a server, too")
+            else (LoadOptions, "a local model: use RemoteReranker or give a url")
         )
         for name in options.keys() - kind.__annotations__:
             raise InputError(f"{name!r} is not an option of {advice}")

@@ -20,7 +20,7 @@ from onelogit.bulk.ranking import grouped_tables, rank_table
 from onelogit.bulk.scoring import score_pairs
 from onelogit.bulk.shards import Shard, ShardPlan, ShardReader, plan_shards
 from onelogit.checkpoints.fingerprint import model_label, portable_spec
-from onelogit.errors import InputError, OnelogitError, counted_of, first_line
+from onelogit.errors import InputError, OnelogitError, first_line
 from onelogit.io.progress import progress_bar, waiting
 from onelogit.io.text_fields import UnreadFields
 from onelogit.model_spec import ModelSpec
@@ -223,7 +223,7 @@ def _rank(plan: ShardPlan, folder: RunFolder, model: str) -> RunSummary:
     parts = [shard_path(folder.scored, shard.number) for shard in plan.shards]
     if missing := [part.name for part in parts if not part.is_file()]:
         raise OnelogitError(
-            f"{counted_of(len(missing), len(parts), 'shard')} not scored, the first is {missing[0]}; "
+            f"{len(missing)} of {len(parts)} shards were not scored, the first is {missing[0]}; "
             "run the same command again"
         )
     pair_count = sum(map(row_count, parts))

@@ -123,9 +123,8 @@ def _input_files(path: Path) -> list[Path]:
         if beir := next((file.parent for file in found if find_beir_file(file.parent, "corpus.jsonl")), None):
             raise InputError(f"{path} contains a folder in BEIR format, {beir}; name this folder as the input")
         if others := [file.name for file in visible if file not in found]:
-            is_one = len(others) == 1
-            unread = "1 file with another ending is" if is_one else f"{len(others):,} files with other endings are"
-            logger.warning("%s: %s not read, such as %s", path, unread, others[0])
+            unread = "file with another ending is" if len(others) == 1 else "files with other endings are"
+            logger.warning("%s: %d %s not read, such as %s", path, len(others), unread, others[0])
         return found
     if not path.is_file():
         raise InputError(f"there is no file or folder {str(path)!r}")
@@ -243,9 +242,7 @@ class ShardReader:
         except _READ_ERRORS as error:
             raise InputError(f"{shard.file} cannot be read: {first_line(error)}") from error
         if len(rows) != shard.rows:
-            raise InputError(
-                f"{shard.file} has changed during the run: {counted(len(rows), 'row')} instead of {shard.rows}"
-            )
+            raise InputError(f"{shard.file} has changed: {counted(len(rows), 'row')} instead of {shard.rows}")
         return rows
 
     def _whole_file(self, file: str) -> list[object]:
