@@ -32,7 +32,8 @@ rank with whatever the server scores. Tables of this page are written by `python
 _ENCODERS = """
 Fine-tunes are known by their files (their chat template, `base_model` in README.md), or named: `recipe="qwen3-reranker"`.
 FollowIR takes an instruction after the query, as its training data did. RankLLaMA's models are LoRA adapters of Llama 2,
-trained on documents of the form `title text`; a folder into which one was merged is named: `recipe="rankllama"`.
+trained on documents of the form `title text`: they load with `"onelogit[lora]"`. A folder into which one was merged, or
+an adapter under another name, is named: `recipe="rankllama"`.
 
 ## Models whose files say everything
 

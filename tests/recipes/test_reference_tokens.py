@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTra
 
 from onelogit import RecipeError, Reranker
 from onelogit.recipes.lookup import family_recipe
+from support.peft_adapters import save_adapter
 from support.reference import prompt_text
 from support.rows import encoder_of, row_ids
 from support.tiny import TEXTS, byte_level_tokenizer, native_checkpoint, starting_with
@@ -120,6 +121,24 @@ def test_a_merged_rankllama_without_a_sign_of_it_is_told_the_name_of_the_recipe(
 
     with pytest.raises(RecipeError, match=re.escape("such as recipe='rankllama'")):
         Reranker.load(named)
+
+
+def test_a_rankllama_adapter_is_known_by_its_id_and_scores_as_in_peft(tmp_path: Path):
+    peft = pytest.importorskip("peft")
+    base = native_checkpoint(tmp_path / "Llama-2-7b-hf", LlamaConfig, byte_level_tokenizer("<s>"), num_labels=1)
+    names = ["q_proj", "v_proj", "o_proj", "down_proj", "up_proj", "gate_proj"]
+    settings = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=names)
+    folder = tmp_path / "models--castorini--rankllama-v1-7b-lora-passage" / "snapshots" / "92cfbfa"
+    model = save_adapter(folder, base, settings, kind=AutoModelForSequenceClassification)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    with torch.inference_mode():
+        batches = [tokenizer(f"query: {QUERY}", f"document: {text}", return_tensors="pt") for text in DOCUMENTS]
+        expected = [float(model(input_ids=batch["input_ids"]).logits[0, 0]) for batch in batches]
+
+    with Reranker.load(folder) as reranker:
+        assert reranker.recipe.family == "rankllama"
+        assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-4)
+    assert expected != pytest.approx(model_cards_logits(base), abs=1e-3)
 
 
 def test_rankllama_is_no_recipe_of_a_model_without_a_head(tiny_qwen, caplog: pytest.LogCaptureFixture):
