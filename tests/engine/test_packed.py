@@ -123,7 +123,8 @@ def test_the_layers_compute_no_padding_and_the_last_one_only_what_the_head_reads
     classifier = own_head(*KINDS["bert"])
     runner = ModelRunner(classifier, 200)
     layers = classifier.bert.encoder.layer
-    inner, last = lengths_in(layers[1].intermediate), lengths_in(layers[2].intermediate.dense)
+    inner, keys = lengths_in(layers[1].intermediate), lengths_in(layers[2].attention.self.key)
+    last = [lengths_in(module) for module in (layers[2].intermediate.dense, layers[2].attention.self.query)]
     given = rows()
     distinct = {row.ids for row in given}
 
@@ -131,7 +132,8 @@ def test_the_layers_compute_no_padding_and_the_last_one_only_what_the_head_reads
 
     assert all(count <= 192 and count % 32 == 0 for count in inner)
     assert sum(map(len, distinct)) <= sum(inner) < sum(map(len, distinct)) + 32 * len(inner)
-    assert sum(last) == len(distinct)
+    assert keys == inner
+    assert [sum(each) for each in last] == [len(distinct)] * 2
 
 
 @pytest.mark.parametrize(("name", "read"), [("bert", 0), ("modernbert", 0), ("modernbert, mean", None), ("qwen3", -1)])

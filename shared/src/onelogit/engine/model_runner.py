@@ -24,6 +24,7 @@ from onelogit.engine.forward import (
     padded_hidden,
     prefix_tree_hidden,
 )
+from onelogit.engine.fused_ops import fuse
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.engine.optimize import prepare
 from onelogit.engine.packed import enable_packing, row_count
@@ -71,6 +72,8 @@ class ModelRunner:
         if self._has_own_head and is_compiled:
             logger.warning("%s has its own head, so it is not compiled", type(classifier).__name__)
         self._is_causal = find_is_causal(classifier)
+        if self._has_own_head:
+            fuse(classifier)
         self.shares_prefixes = not self._has_own_head and prepare(
             classifier, is_causal=self._is_causal, is_compiled=is_compiled
         )

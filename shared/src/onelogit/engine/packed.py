@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -31,6 +32,8 @@ from onelogit.prompts.token_rows import TokenRow
 logger = logging.getLogger(__name__)
 
 _MAX_PADDED = 2  # tokens of the padded rows, at most this many times `batch_tokens`
+
+_QUERY_NAMES = ("query", "q_proj", "q_lin")  # products that make nothing but queries
 
 Compute = Callable[[PreTrainedModel, Sequence[TokenRow]], Tensor]
 """Computes padded rows: `forward.own_head_logits` or `forward.padded_hidden`."""
@@ -96,7 +99,7 @@ def _layers(classifier: PreTrainedModel) -> nn.ModuleList | None:
 
 
 def _add_hooks(layers: nn.ModuleList) -> None:
-    """Pack what enters the layers. In the last one, compute the products after attention only for tokens to be read."""
+    """Pack what enters the layers; in the last one, compute queries, and all after attention, only for what is read."""
     if hasattr(layers, "_packs_rows"):
         return
     layers._packs_rows = True  # type: ignore[assignment]
@@ -104,10 +107,11 @@ def _add_hooks(layers: nn.ModuleList) -> None:
         layer.register_forward_pre_hook(_pack_arguments, with_kwargs=True)
     layers[-1].register_forward_pre_hook(_enter_last_layer)
     layers[-1].register_forward_hook(_leave_last_layer)
-    for module in layers[-1].modules():
+    for name, module in layers[-1].named_modules():
         if isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(_select)
-            module.register_forward_hook(_restore)
+            is_query = name.endswith(_QUERY_NAMES)
+            module.register_forward_pre_hook(partial(_select, is_query=is_query))
+            module.register_forward_hook(partial(_restore, is_query=is_query))
 
 
 def _pack_arguments(
@@ -122,25 +126,25 @@ def _pack_arguments(
 def _enter_last_layer(_: nn.Module, __: tuple[Any, ...]) -> None:
     rows = active.get()
     if rows is not None:
-        rows.is_last_layer, rows.has_attended = True, False
+        rows.enter_last_layer()
 
 
 def _leave_last_layer(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
     rows = active.get()
     if rows is None:
         return output
-    rows.is_last_layer = False
+    rows.leave_last_layer()
     return _replaced(output, rows.unpack(_hidden(output)))
 
 
-def _select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _select(_: nn.Module, args: tuple[Tensor, ...], *, is_query: bool) -> tuple[Tensor, ...]:
     rows = active.get()
-    return args if rows is None else (rows.select(args[0]), *args[1:])
+    return (rows.select(args[0]), *args[1:]) if rows is not None and (is_query or rows.has_attended) else args
 
 
-def _restore(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _restore(_: nn.Module, __: tuple[Tensor, ...], output: Tensor, *, is_query: bool) -> Tensor:
     rows = active.get()
-    return output if rows is None else rows.restore(output)
+    return rows.restore(output) if rows is not None and (is_query or rows.has_attended) else output
 
 
 class _Trial:

@@ -39,13 +39,12 @@ class PackedRows:
         read: the index in each row of the only token whose last hidden state is needed; None for all.
 
     Attributes:
-        is_last_layer: whether the layer that is being computed is the last one.
-        has_attended: whether that layer has computed its attention.
+        has_attended: whether the last layer is being computed, and its attention is done.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device, read: int | None = None) -> None:
         self.lengths, self.read = lengths, read
-        self.is_last_layer = self.has_attended = False
+        self._is_last_layer = self.has_attended = False
         self._shape = (len(lengths), max(lengths))
         self._count = sum(lengths)
         starts = range(0, self._shape[0] * self._shape[1], self._shape[1])
@@ -55,12 +54,19 @@ class PackedRows:
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}
         self._patterns: dict[int, tuple[Tensor, Pattern]] = {}
         self._attention: dict[tuple[int, bool], RowAttention] = {}
-        ends = (
-            []
-            if read is None
-            else [end - length + read % length for end, length in zip(accumulate(lengths), lengths, strict=True)]
+        first = [end - length for end, length in zip(accumulate(lengths), lengths, strict=True)]
+        index = 0 if read is None else read
+        self._read_indices = tensor_on(
+            device, [start + index % length for start, length in zip(first, lengths, strict=True)]
         )
-        self._read_indices = tensor_on(device, ends)
+
+    def enter_last_layer(self) -> None:
+        """From now on, only the tokens that are read need queries, and, once they have attended, anything else."""
+        self._is_last_layer = self.read is not None
+
+    def leave_last_layer(self) -> None:
+        """The opposite of `enter_last_layer`."""
+        self._is_last_layer = self.has_attended = False
 
     def pack(self, value: Any) -> Any:
         """A padded tensor as (1, tokens, ...), or a tuple of such tensors; anything else is returned as it is."""
@@ -95,26 +101,23 @@ class PackedRows:
         """The layer's attention, with the pattern that a mask from `new_mask` stands for."""
         if id(mask) not in self._patterns:
             raise UnsupportedModelError("the model makes its own attention masks, which packed rows cannot have")
-        key = id(mask), self.is_last_layer
+        key = id(mask), self._is_last_layer
         if key not in self._attention:
-            read = self.read if self.is_last_layer else None
+            read = self.read if self._is_last_layer else None
             self._attention[key] = RowAttention(self.lengths, self._patterns[id(mask)][1], read)
-        self.has_attended = True
+        self.has_attended = self._is_last_layer
         return self._attention[key]
 
     def select(self, hidden: Tensor) -> Tensor:
-        """The states of the tokens that are read, shape (1, rows, hidden), if only these are needed now; else all."""
-        return hidden[:, self._read_indices.to(hidden.device)] if self._reads_now() else hidden
+        """In the last layer, the states of the tokens that are read, shape (1, rows, hidden); else all."""
+        return hidden[:, self._read_indices.to(hidden.device)] if self._is_last_layer else hidden
 
     def restore(self, selected: Tensor) -> Tensor:
         """The inverse of `select`, with zeros for all other tokens."""
-        if not self._reads_now():
+        if not self._is_last_layer:
             return selected
         whole = selected.new_zeros((1, len(self._indices), selected.shape[-1]))
         return whole.index_copy_(1, self._read_indices.to(selected.device), selected)
-
-    def _reads_now(self) -> bool:
-        return self.is_last_layer and self.has_attended and self.read is not None
 
 
 active: ContextVar[PackedRows | None] = ContextVar("packed_rows", default=None)

@@ -12,7 +12,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention, attend_to_whole_rows
 from onelogit.engine.attention.sdpa import rounded
 
-_BLOCK = 512  # queries of a row whose scores are in memory at the same time
+_BLOCK = 256  # queries of a row whose scores are in memory at the same time
+_SHORTEST_BLOCK = 64
 
 
 class Pattern(NamedTuple):
@@ -79,12 +80,24 @@ class RowAttention:
         if FlashVarlenAttention.supports(query) and is_dense:
             return attend_to_whole_rows(query, key, value, self._lengths, scaling, self._pattern.reach)
         output = query.new_zeros((query.shape[1], query.shape[0], value.shape[-1]))
-        attend = self._by_products if query.device.type == "cpu" and query.dtype == torch.bfloat16 else self._by_sdpa
+        is_product = query.device.type == "cpu" and query.dtype == torch.bfloat16
+        attend = self._by_products if is_product else self._by_sdpa
         for start, length in zip(self._starts, self._lengths, strict=False):
-            for block in _blocks(length, self._pattern.reach, self._read):
+            for block in self._blocks(length, _BLOCK if is_product else length):
                 attended = attend(query, key, value, scaling, start, block)
                 output[start + block.start : start + block.stop] = attended.transpose(0, 1)
         return output
+
+    def _blocks(self, length: int, longest: int) -> Iterator[_Block]:
+        """The blocks of a row, of at most so many queries; short ones if each attends to few keys."""
+        reach = length if self._pattern.reach is None else self._pattern.reach
+        starts = range(0, length, min(longest, max(_SHORTEST_BLOCK, reach)))
+        stops = [*starts[1:], length]
+        if self._read is not None:
+            starts = range(self._read % length, self._read % length + 1)
+            stops = [starts.stop]
+        for start, stop in zip(starts, stops, strict=True):
+            yield _Block(start, stop, max(0, start - reach), min(length, stop + reach))
 
     def _by_sdpa(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, start: int, block: _Block) -> Tensor:
         keys = slice(start + block.first_key, start + block.last_key)
@@ -132,13 +145,3 @@ class RowAttention:
             is_seen = self._pattern.mask[block.start : block.stop, block.first_key : block.last_key]
             mask[before : before + len(is_seen), own].masked_fill_(~is_seen, float("-inf"))
         return mask[None]
-
-
-def _blocks(length: int, reach: int | None, read: int | None) -> Iterator[_Block]:
-    starts = range(0, length, _BLOCK if reach is None else max(64, reach)) if read is None else [read % length]
-    for start, stop in zip(starts, [*starts[1:], length] if read is None else [starts[0] + 1], strict=True):
-        yield (
-            _Block(start, stop, 0, length)
-            if reach is None
-            else _Block(start, stop, max(0, start - reach), min(length, stop + reach))
-        )
