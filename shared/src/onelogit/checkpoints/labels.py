@@ -77,10 +77,10 @@ class LabelChoice(NamedTuple):
         except InputError as error:
             raise InputError(f"{self.model!r}: {error}") from error
         if not rows.is_named:
-            names = [str(name) for name in (self.id2label or {}).values()]
+            first, second = (str(name) for name in (self.id2label or {}).values())
             raise RecipeError(
-                f"the names of the two labels of {self.model!r}, {' and '.join(map(repr, names))}, do not tell which "
-                f"means relevant; pass it as relevant_label={names[-1]!r}, or its index (for a command: "
+                f"the names of the two labels of {self.model!r}, {first!r} and {second!r}, do not tell which means "
+                f"relevant; pass relevant_label={first!r} or relevant_label={second!r} (for a command: "
                 "--relevant-label)"
             )
         return rows

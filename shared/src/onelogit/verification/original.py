@@ -32,6 +32,7 @@ from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.native_classes import native_config
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.tensor_names import wrapped_names
+from onelogit.checkpoints.weights import without_load_report
 from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
 from onelogit.model_spec import ModelSpec
@@ -188,9 +189,9 @@ class OriginalModel:
         if self.is_chain:
             with optional_import("sentence_transformers"):
                 from sentence_transformers import CrossEncoder  # noqa: PLC0415
-            return CrossEncoder(
-                str(folder), device=device, model_kwargs=passed_on, trust_remote_code=trusts_code
-            ).eval()
+            with without_load_report():
+                model = CrossEncoder(str(folder), device=device, model_kwargs=passed_on, trust_remote_code=trusts_code)
+            return model.eval()
         if pooled := read_pooled_head(self.found.texts):
             model = PooledOriginal.load(folder, pooled, passed_on)
             return (model if device_map is not None else model.to(device)).eval()
