@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, Qwen3_5TextConfig, Qwen3NextConfig
 
 from onelogit.engine.attention.delta_rule import has_states
+from onelogit.engine.memory import bytes_per_token
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Scheduler
 from onelogit.prompts.token_rows import TokenRow
@@ -247,6 +248,15 @@ def test_bfloat16_is_as_close_to_float32_as_in_transformers():
 
     assert runner.shares_prefixes
     assert (ours - exact).norm() <= 1.5 * (theirs - exact).norm()
+
+
+def test_the_estimate_of_memory_counts_what_the_rule_needs(qwen: PreTrainedModel):
+    """As many float32 numbers as one call of the rule holds for a token at its end, which is its peak at least."""
+    wide = classifier_of(Qwen3_5TextConfig, **RULE | {"linear_value_head_dim": 128}, **layers("rra"))
+
+    more = bytes_per_token(wide) - bytes_per_token(qwen)
+
+    assert more >= RULE["linear_num_value_heads"] * (128 - 32) * 4 * 8  # query, key, value, their products, output
 
 
 def test_a_recurrent_model_is_not_compiled(caplog):

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -55,7 +55,17 @@ def bytes_per_token(model: PreTrainedModel) -> int:
     # A CPU gathers the keys and values of one segment at a time, other devices of all segments at once.
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     gathered = 0 if model.device.type == "cpu" else 2 * MAX_KEYS_PER_TOKEN * key_heads * head_dim
-    return (own + gathered) * model.dtype.itemsize + in_float32 * 4
+    return (own + gathered) * model.dtype.itemsize + (in_float32 + _numbers_of_rule(config)) * 4
+
+
+def _numbers_of_rule(config: Any) -> int:
+    """The float32 numbers of one token in a gated delta rule; 0 if the model has none."""
+    if "linear_attention" not in (getattr(config, "layer_types", None) or ()):
+        return 0
+    heads = int(getattr(config, "linear_num_value_heads", 1))
+    width = max(int(getattr(config, f"linear_{kind}_head_dim", 0)) for kind in ("key", "value"))
+    # Vectors such as queries, keys and values with and without factors; and matrices over the 64 tokens of a chunk.
+    return heads * (14 * width + 5 * 64)
 
 
 def free_bytes(device: torch.device) -> int | None:
