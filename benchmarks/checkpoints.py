@@ -80,7 +80,7 @@ def write_encoder(
     joining = pair_tokenizer(given)
     layers = shape.config.num_hidden_layers if layers is None else layers
     torch.manual_seed(0)
-    config = changed(shape.config, num_hidden_layers=layers, vocab_size=len(joining), pad_token_id=joining.pad_token_id)
+    config = changed(shape.config, num_hidden_layers=layers, vocab_size=len(joining))
     AutoModelForSequenceClassification.from_config(config).to(torch.bfloat16).save_pretrained(folder)
     joining.save_pretrained(folder)
     return RandomCheckpoint(folder=folder, recipe=None)

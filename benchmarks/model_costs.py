@@ -26,8 +26,10 @@ from shapes import ENCODER_SHAPES, SHAPES, Shape, changed
 from targets import ONELOGIT
 from texts import Corpus, read_corpus
 from timing import spread
+from transformers import AutoTokenizer
 
 from checkpoints import write_checkpoint, write_encoder
+from onelogit import DEMO_MODEL
 from onelogit.benchmarking.runner import time_round
 from onelogit.benchmarking.targets import TargetProcess
 from onelogit.benchmarking.worker_process import silence_libraries
@@ -131,6 +133,7 @@ class CostBenchmark:
         self._options = options
         self._folder = folder
         self._depths = QUICK_DEPTHS if options.quick else DEPTHS
+        self._vocabulary = len(AutoTokenizer.from_pretrained(options.tokenizer or DEMO_MODEL))
 
     def measure(self, run: CostRun, corpora: Sequence[Corpus]) -> None:
         """Measure all rounds that the run lacks."""
@@ -166,6 +169,7 @@ class CostBenchmark:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
                 write = write_encoder if model in ENCODER_SHAPES else write_checkpoint
                 shape = shape_of(model, is_quick=self._options.quick)
+                shape = shape._replace(config=changed(shape.config, vocab_size=self._vocabulary))
                 checkpoint = write(Path(folder) / model, shape, layers=depth, tokenizer=self._options.tokenizer)
                 name = f"{model}, {depth} layers"
                 target = TargetProcess(name, CpuTarget, ONELOGIT, checkpoint, None)

@@ -50,7 +50,8 @@ def lines_below(result: Result) -> list[str]:
         lines.append(f"Largest difference between the logits of the two: {max(differences):.1e}")
     tokens = [case.prompt_tokens for case in result.cases if case.prompt_tokens is not None]
     if tokens:
-        lines.append(f"Tokens are of whole prompts: on average {min(tokens):,.0f} to {max(tokens):,.0f} per pair")
+        few, many = f"{min(tokens):,.0f}", f"{max(tokens):,.0f}"
+        lines.append(f"Tokens are of whole prompts: on average {few if few == many else f'{few} to {many}'} per pair")
     repeats = "the same documents in each call" if result.is_warm else "no text was scored twice"
     versions = ", ".join(f"{name} {version}" for name, version in result.facts.versions.items())
     licence = result.facts.licence or "see its card"
