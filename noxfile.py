@@ -4,6 +4,7 @@
 tests the core with the oldest version of transformers.
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +20,14 @@ DISTRIBUTIONS = ["shared", *sorted(str(file.parent) for file in Path().glob("pac
 CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools", "benchmarks"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 VLLM = "0.32.0"
+CLIENTS = {
+    "cohere_sdk": ["cohere"],
+    "haystack_rankers": ["cohere-haystack", "huggingface-api-haystack", "jina-haystack"],
+    "langchain_cohere_reranker": ["langchain-cohere"],
+    "litellm_library": ["litellm"],
+    "litellm_proxy": ["litellm[proxy]"],
+    "llama_index_rerankers": ["llama-index-postprocessor-cohere-rerank", "llama-index-postprocessor-tei-rerank"],
+}
 
 ADAPTER_TESTS = ["tests/adapters", "tests/test_readme.py"]
 
@@ -105,6 +114,21 @@ def name_vllm(session: nox.Session) -> None:
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", encoding="utf-8")
     (info / "RECORD").touch()
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Rank with real clients of Cohere, TEI, Jina and LiteLLM against `onelogit serve`. Takes 3 GB and some minutes."""
+    install(session, "test")
+    pythons = {}
+    for script, packages in CLIENTS.items():  # apart, because they require different versions of Cohere's SDK
+        folder = Path(session.create_tmp(), script)
+        session.run("python", "-m", "venv", str(folder))
+        python = str(folder / "bin" / "python")
+        session.run(python, "-m", "pip", "install", "--quiet", *packages, external=True)
+        pythons[script] = python
+    env = {**OFFLINE, "CLIENTS": json.dumps(pythons)}
+    session.run("pytest", "-W", "default", "tests/clients/check_clients.py", *session.posargs, env=env)
 
 
 @nox.session

@@ -1,0 +1,34 @@
+"""The cohere SDK, versions 1 and 2 of its form, and its exceptions."""
+
+import cohere
+from exchange import KEY, MODEL, URL, request, respond
+
+query, documents = request()
+v1, v2 = cohere.Client(KEY, base_url=URL), cohere.ClientV2(KEY, base_url=URL)
+
+
+def scores(answer):
+    return [[each.index, each.relevance_score] for each in answer.results]
+
+
+def raised(client, **changes):
+    try:
+        client.rerank(**{"model": MODEL, "query": query, "documents": documents, **changes})
+    except cohere.core.ApiError as error:
+        return [type(error).__name__, error.status_code, error.body["message"]]
+    return None
+
+
+objects = [{"text": text} for text in documents]
+first = v1.rerank(model=MODEL, query=query, documents=documents, return_documents=True)
+respond(
+    v1=scores(first),
+    v1_objects=scores(v1.rerank(model=MODEL, query=query, documents=objects)),
+    v2=scores(v2.rerank(model=MODEL, query=query, documents=documents)),
+    v2_top=scores(v2.rerank(model=MODEL, query=query, documents=documents, top_n=2)),
+    texts=[[each.index, each.document.text] for each in first.results],
+    wrong_key=raised(cohere.ClientV2("wrong", base_url=URL)),
+    wrong_model=raised(v2, model="absent"),
+    no_documents=raised(v1, documents=[]),
+    too_many=raised(v2, documents=documents * 500),
+)

@@ -1,0 +1,31 @@
+"""LiteLLM's rerank with the providers that speak a form of this server."""
+
+import litellm
+from exchange import KEY, MODEL, URL, request, respond
+
+query, documents = request()
+
+
+def scores(provider, base):
+    answer = litellm.rerank(
+        model=f"{provider}/{MODEL}", query=query, documents=documents, api_base=base, api_key=KEY, top_n=len(documents)
+    )
+    return [[each["index"], each["relevance_score"]] for each in answer.results]
+
+
+def raised(**changes):
+    call = {"model": f"cohere/{MODEL}", "query": query, "documents": documents, "api_base": URL, "api_key": KEY}
+    try:
+        litellm.rerank(**{**call, **changes})
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    return None
+
+
+respond(
+    cohere=scores("cohere", URL),
+    jina_ai=scores("jina_ai", URL),
+    hosted_vllm=scores("hosted_vllm", URL),
+    wrong_key=raised(api_key="wrong"),
+    wrong_model=raised(model="cohere/absent"),
+)
