@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from onelogit import InputError, Reranker, UnsupportedModelError, open_reranker
+from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
 from onelogit.export.multi_label import save_labels
 from onelogit.verification.parity import measure_parity
 from onelogit.verification.sample_pairs import bundled_pairs
@@ -80,3 +80,23 @@ def test_weights_are_not_quantised_before_the_merge(adapter: Path, tmp_path: Pat
 def test_several_labels_of_an_adapter_are_refused(adapter: Path, tmp_path: Path):
     with pytest.raises(UnsupportedModelError, match="is a PEFT adapter, which is merged only into rerankers"):
         save_labels(str(adapter), ["yes", "no"], tmp_path / "labels", {})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"hidden_size": 32}, "size mismatch for .*lora_A"),
+        ({"num_hidden_layers": 1}, r"has no layer for .*layers\.1\."),
+        ({"num_hidden_layers": 3}, r"has no weights for .*layers\.2\."),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused_by_what_does_not_fit(
+    fields: dict[str, int], reason: str, adapter: Path, tmp_path: Path
+):
+    config = AutoConfig.from_pretrained(tmp_path / "base")
+    config.update({**fields, "layer_types": ["full_attention"] * fields.get("num_hidden_layers", 2)})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(tmp_path / "base").save_pretrained(tmp_path / "other")
+
+    with pytest.raises(CheckpointError, match=f"does not fit its base model .*{reason}.*with base_model="):
+        Reranker.load(adapter, base_model=tmp_path / "other", recipe="qwen3-reranker")

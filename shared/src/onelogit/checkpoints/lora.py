@@ -157,7 +157,10 @@ def load_unmerged(
         changes["num_labels"] = count
     model: Any = load_model_class(kind, folder, config, options, supplied=tensors.shapes.keys(), **changes)
     if any(weight.is_meta for weight in model.parameters()):
-        raise InputError(f"{adapter.name!r} is an adapter, whose base model needs all its weights on real devices")
+        raise InputError(
+            f"{adapter.name!r} is an adapter, which cannot be merged into weights that device_map leaves on disk or "
+            "offloads; leave device_map out, or let each part have a device"
+        )
     size = _vocabulary(tensors, adapter, model.config)
     with _quiet():
         if size is not None:
@@ -265,7 +268,7 @@ def _inject(target: PreTrainedModel, adapter: Adapter, tensors: AdapterTensors) 
     except Exception as error:  # PEFT raises errors of many classes for settings and weights that do not fit
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[1] if "size mismatch" in str(error) and len(lines) > 1 else first_line(error)
-        raise CheckpointError(f"{what}: {reason}; {_other_base()}") from error
+        raise CheckpointError(f"{what}: {reason.rstrip('.')}; {_other_base()}") from error
     if report.missing_keys:
         raise CheckpointError(f"{what}: it has no weights for {report.missing_keys[0]}; {_other_base()}")
     if foreign := [name for name in report.unexpected_keys if not _REPEATED.search(name)]:
