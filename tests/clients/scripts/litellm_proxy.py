@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -30,9 +31,10 @@ models = [
     {"model_name": each, "litellm_params": {"model": f"{each}/{MODEL}", "api_base": URL, "api_key": KEY}}
     for each in PROVIDERS
 ]
+master = f"sk-{secrets.token_hex(32)}"
 with tempfile.TemporaryDirectory() as folder:
     config = Path(folder, "config.yaml")
-    config.write_text(json.dumps({"model_list": models}), encoding="utf-8")
+    config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": master}}), encoding="utf-8")
     port = free_port()
     command = [
         Path(sys.executable).with_name("litellm"),
@@ -47,7 +49,9 @@ with tempfile.TemporaryDirectory() as folder:
         offline = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         proxy = subprocess.Popen(command, stdout=log, stderr=log, env=offline)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {master}"}, timeout=30
+        ) as client:
             for _ in range(160):
                 try:
                     client.get("/health/liveliness")
