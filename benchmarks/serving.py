@@ -159,6 +159,7 @@ def summary(log: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
     bodies = requests_of(options)
     with Reranker.load(options.model) as reranker:
         choices = [(body, reranker.logits(body["query"], body["documents"])) for body in bodies]
