@@ -12,7 +12,15 @@ from pathlib import Path
 from onelogit.prompts.template import compile_prompt, takes_instruction
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import Recipe, is_non_commercial
-from onelogit.recipes.unsupported import CLASSIFIER, MULTIMODAL, NO_HEAD, UNSUPPORTED, UnsupportedKind
+from onelogit.recipes.unsupported import (
+    CLASSIFIER,
+    MULTIMODAL,
+    MULTIMODAL_ADAPTER,
+    MULTIMODAL_QUANTISED,
+    NO_HEAD,
+    UNSUPPORTED,
+    UnsupportedKind,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
@@ -65,7 +73,7 @@ GPTQ and other quantised weights that transformers loads are read, but not expor
 def render() -> str:
     """The whole page."""
     columns = "| family | models | logit | score | prompt | licence | loads |\n|---|---|---|---|---|---|---|\n"
-    refused = (*UNSUPPORTED, NO_HEAD, CLASSIFIER)
+    refused = (*UNSUPPORTED, MULTIMODAL_ADAPTER, MULTIMODAL_QUANTISED, NO_HEAD, CLASSIFIER)
     families = "".join(map(_family_row, FAMILIES))
     return f"{_HEAD}{columns}{families}{_ENCODERS}{''.join(map(_refused_row, refused))}{_TAIL}"
 

@@ -111,7 +111,7 @@ def test_a_checkpoint_with_vllm_fields_scores_as_its_causal_model(checkpoint: Ca
         ("Querit/Querit", "QueritModel"),
         ("KaLM-Embedding/KaLM-Reranker-V1-Small", "T5Gemma2ForConditionalGeneration"),
         ("nvidia/llama-nemotron-rerank-vl-1b-v2", "LlamaNemotronVLForSequenceClassification"),
-        ("Qwen/Qwen3-VL-Reranker-2B", "Qwen3VLForConditionalGeneration"),
+        ("me/InternVL-Reranker-2B", "InternVLForConditionalGeneration"),
         ("lightonai/LightOn-rerank-LW-2B", "Qwen3_5ForCausalLM"),
     ],
 )

@@ -30,6 +30,7 @@ EXPECTED_PROMPTS = {
     ("zerank-1", None): (141, "a92fd55a6f47ef1b"),
     ("zerank-2", None): (141, "a92fd55a6f47ef1b"),
     ("pixie-spell-reranker", None): (412, "a534f4970e1db52f"),
+    ("qwen3-vl-reranker", None): (389, "e9972062b4625e3f"),
     ("llama-nemotron-rerank", None): (83, "56e1d1f4d8739242"),
 }
 
@@ -132,6 +133,7 @@ def test_every_family_has_a_source_and_a_licence(any_family: Recipe):
         ("BAAI/bge-reranker-v2-gemma", "bge-reranker-v2-gemma"),
         ("zeroentropy/zerank-1-small", "zerank-1"),
         ("zeroentropy/zerank-2-reranker", "zerank-2"),
+        ("Qwen/Qwen3-VL-Reranker-8B", "qwen3-vl-reranker"),
         ("infgrad/Prism-Qwen3-Reranker-4B-exp", "prism-reranker"),
         ("/models/Prism-Qwen3-Reranker-4B-exp", "prism-reranker"),
         ("telepix/PIXIE-Spell-Reranker-Preview-0.6B", "pixie-spell-reranker"),

@@ -23,15 +23,13 @@ from onelogit.checkpoints.head_weights import (
     read_head_rows,
     read_module_layers,
 )
-from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.labels import LabelChoice, LabelRows
 from onelogit.checkpoints.load_adapted import load_merged_parts
 from onelogit.checkpoints.lora import adapted_config, check_adapter
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
-from onelogit.checkpoints.native_classes import native_config, why_not_native
+from onelogit.checkpoints.native_classes import native_config, native_names, why_not_native
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
-from onelogit.checkpoints.tensor_names import wrapped_names
 from onelogit.checkpoints.vocabulary import check_vocabulary, vocabulary_size
 from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
@@ -108,7 +106,7 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     check_vocabulary(tokenizer, recipe, config, uses_added_tokens=bool(options.get("allow_control_tokens")))
     found = fetch_weights(found)
     # Raises for missing, damaged or unmerged weights, before transformers reads them.
-    wrapped_names(files_of_tensors(found.folder), found.folder)
+    native_names(found.folder)
     layers = None if chain is None else read_module_layers(found.modules_folder, chain)
     is_decoder = (recipe.chat_template is not None and chain is None) or pooled is not None
     if is_decoder:

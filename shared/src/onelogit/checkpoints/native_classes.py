@@ -1,4 +1,4 @@
-"""A config.json that asks for its own Python code -> the configuration of an equal class of transformers.
+"""A config.json that asks for own Python code or images -> the configuration of an equal class of transformers.
 
 Only what was proved to be equal is translated. Of everything else, the own code is needed.
 """
@@ -10,6 +10,9 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from onelogit.checkpoints.bidirectional import native_fields
+from onelogit.checkpoints.hub import files_of_tensors
+from onelogit.checkpoints.tensor_names import wrapped_names
+from onelogit.checkpoints.text_backbone import is_container, text_fields
 
 # Fields of Alibaba-NLP/new-impl, with the only values that transformers' GTE computes.
 _GTE_FIELDS = {
@@ -36,6 +39,8 @@ def native_config(folder: Path) -> PretrainedConfig | None:
         return None
     if (fields := native_fields(config)) is not None:
         return AutoConfig.for_model(**fields)
+    if is_container(config):
+        return AutoConfig.for_model(**text_fields(AutoConfig.from_pretrained(folder)))
     if config.get("model_type") != "new":
         return None
     fields = {name: value for name, value in config.items() if name not in (*_GTE_FIELDS, *_GTE_DROPPED)}
@@ -43,6 +48,12 @@ def native_config(folder: Path) -> PretrainedConfig | None:
     return AutoConfig.for_model(
         **{**fields, "model_type": "gte", "architectures": architectures, "rope_parameters": _gte_rope(config)}
     )
+
+
+def native_names(folder: Path) -> dict[str, str]:
+    """Patterns of the tensors that have another name in the class that is loaded; see `wrapped_names`, which raises."""
+    config, _ = PretrainedConfig.get_config_dict(folder)
+    return wrapped_names(files_of_tensors(folder), folder, is_text_part=is_container(config))
 
 
 def why_not_native(folder: Path) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from onelogit.checkpoints.declaration import has_head, read_architecture
 from onelogit.checkpoints.known_family import KnownFamily, last_part
 from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, parse_json, read_vllm_metadata
+from onelogit.checkpoints.text_backbone import has_text_backbone
 from onelogit.errors import UnsupportedModelError
 from onelogit.recipes.unsupported import (
     CLASSIFIER,
@@ -17,9 +18,12 @@ from onelogit.recipes.unsupported import (
     ENCODER_DECODER,
     LATE_INTERACTION,
     MULTIMODAL,
+    MULTIMODAL_ADAPTER,
+    MULTIMODAL_QUANTISED,
     NO_HEAD,
     SPARSE,
     UNSUPPORTED,
+    UnsupportedKind,
 )
 
 ADVICE = (
@@ -48,6 +52,8 @@ def refuse_architecture(texts: SmallFiles) -> None:
     """Raise UnsupportedModelError, with the reason, if the files are those of a model without a one-logit form."""
     config, architecture = parse_json(texts, "config.json"), read_architecture(texts)
     kind = next((each for each in UNSUPPORTED if _matches(each.architecture, architecture)), None)
+    if kind in (None, MULTIMODAL) and has_text_backbone(texts):
+        kind = _why_not_text(texts)
     if kind in (None, MULTIMODAL) and config.get("is_encoder_decoder"):
         kind = ENCODER_DECODER
     if kind is not None:
@@ -57,6 +63,13 @@ def refuse_architecture(texts: SmallFiles) -> None:
         named = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
         text = str(CLASSIFIER).format(count=len(labels), labels=named, task=_task(labels))
         raise UnsupportedModelError(text)
+
+
+def _why_not_text(texts: SmallFiles) -> UnsupportedKind | None:
+    """Why the known text backbone of a multimodal model is not loaded as a model of its own; None if it is."""
+    if "adapter_config.json" in texts:
+        return MULTIMODAL_ADAPTER
+    return MULTIMODAL_QUANTISED if parse_json(texts, "config.json").get("quantization_config") else None
 
 
 def refuse_declaration(texts: SmallFiles) -> None:

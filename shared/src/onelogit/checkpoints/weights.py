@@ -13,9 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Pretrain
 
 from onelogit.checkpoints.device import find_device, find_device_map, find_dtype, is_quantised
 from onelogit.checkpoints.head_weights import stored_dtype
-from onelogit.checkpoints.hub import files_of_tensors
-from onelogit.checkpoints.native_classes import native_config
-from onelogit.checkpoints.tensor_names import wrapped_names
+from onelogit.checkpoints.native_classes import native_config, native_names
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, counted, first_line
 from onelogit.options import LoadOptions
 
@@ -109,7 +107,7 @@ def _from_pretrained(
 ) -> Any:
     """The model. Missing weights are an error: transformers fills them with random numbers and only warns."""
     further |= {name: options.get(name) for name in ("trust_remote_code", "attn_implementation", "quantization_config")}
-    further["key_mapping"] = wrapped_names(files_of_tensors(folder), folder) or None
+    further["key_mapping"] = native_names(folder) or None
     given = {name: value for name, value in further.items() if value is not None}
     try:
         with without_load_report():

@@ -44,6 +44,18 @@ FAMILIES = (
         source="https://github.com/BM-K/Korean-MTEB-Retrieval-Evaluators/blob/main/evaluate_reranker.py",
     ),
     Recipe(
+        family="qwen3-vl-reranker",
+        chat_template=templates.QWEN3_VL_TEMPLATE,
+        read_out=ReadOut(true="yes", false="no"),
+        activation="sigmoid",
+        default_instruction=templates.QWEN3_VL_INSTRUCTION,
+        licence="apache-2.0",
+        models=("Qwen/Qwen3-VL-Reranker-2B", "Qwen/Qwen3-VL-Reranker-8B"),
+        name_pattern=r"qwen3-vl-reranker",
+        # Texts only: images need the whole model, on a server.
+        source="https://github.com/QwenLM/Qwen3-VL-Embedding/blob/main/src/models/qwen3_vl_reranker.py",
+    ),
+    Recipe(
         family="prism-reranker",
         chat_template=templates.PRISM_TEMPLATE,
         read_out=ReadOut(true="yes", false="no"),

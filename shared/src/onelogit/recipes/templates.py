@@ -39,6 +39,20 @@ Judge whether the Document meets the requirements based on the Query and the Ins
 
 """  # noqa: E501
 
+QWEN3_VL_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
+
+# As the reference code writes it: no line ends before the query, and no space precedes it.
+QWEN3_VL_TEMPLATE = _template(f"""\
+<|im_start|>system
+Judge whether the Document meets the requirements based on the Query and the Instruct provided. \
+Note that the answer can only be "yes" or "no".<|im_end|>
+<|im_start|>user
+<Instruct>: {{{{ instruction or "{QWEN3_VL_INSTRUCTION}" }}}}<Query>:{{{{ query }}}}
+<Document>:{{{{ document }}}}<|im_end|>
+<|im_start|>assistant
+
+""")
+
 PRISM_INSTRUCTION = """\
 Judge if the document is relevant to the query. Reply "yes" or "no".
 On "yes", also emit:

@@ -72,13 +72,24 @@ SPARSE = UnsupportedKind(
     name=r"^ (?!.*rerank).*(splade|neural-sparse)",
 )
 MULTIMODAL = UnsupportedKind(
-    models="Qwen/Qwen3-VL-Reranker-*, lightonai/LightOn-rerank-PW-*, and other vision-language models",
-    scoring="yes − no after a prompt with images",
-    reason="it is a multimodal model, and its text backbone is not converted",
+    models="InternVL, LLaVA, Qwen3-VL-MoE, and other multimodal models than Gemma 3, Qwen2-VL, Qwen2.5-VL, Qwen3-VL "
+    "and Qwen3.5",
+    scoring="in many ways, after a prompt with images",
+    reason="it is a multimodal model whose text backbone is not known to be equal to a language model",
     instead="Run it with sentence_transformers.CrossEncoder, or serve it and name its url",
-    licence="Apache-2.0",
     architecture=r"ForConditionalGeneration|VLFor|ForVision|ImageText",
-    name=r"Qwen3-VL-Reranker|LightOn-rerank-PW",
+)
+MULTIMODAL_ADAPTER = UnsupportedKind(
+    models="LoRA adapters of multimodal models",
+    scoring="as the model that they are merged into",
+    reason="it is an adapter of a multimodal model, whose text backbone has other names for its layers",
+    instead="Use the whole model with the adapter merged into it (merge_and_unload() of PEFT), saved in a folder",
+)
+MULTIMODAL_QUANTISED = UnsupportedKind(
+    models="multimodal models with quantised weights",
+    scoring="as the unquantised model",
+    reason="it is a quantised multimodal model, and its quantisation is declared for the layers of the whole model",
+    instead="Use the unquantised model, or serve this one and name its url",
 )
 NO_HEAD = UnsupportedKind(
     models="google-bert/bert-base-uncased, FacebookAI/xlm-roberta-base, and other models before fine-tuning",
@@ -175,6 +186,14 @@ UNSUPPORTED = (
         name=r"nemotron-3\.5-rerank",
     ),
     MULTIMODAL,
+    UnsupportedKind(
+        models="lightonai/LightOn-rerank-PW-*, without the files that declare their prompt",
+        scoring="yes − no after a prompt that only their files for Sentence Transformers contain",
+        reason="it does not declare its prompt in these files, and the prompt is not known here",
+        instead="Use it with all of its files, modules.json and the templates among them",
+        licence="Apache-2.0",
+        name=r"LightOn-rerank-PW",
+    ),
     LATE_INTERACTION,
     SPARSE,
     REWARD,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedTokenizerFast,
@@ -32,6 +33,7 @@ from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.native_classes import native_config
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.tensor_names import wrapped_names
+from onelogit.checkpoints.text_backbone import has_text_backbone
 from onelogit.checkpoints.weights import without_load_report
 from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
@@ -184,7 +186,8 @@ class OriginalModel:
         passed_on |= {"dtype": getattr(torch, options["dtype"]), "device_map": device_map}
         if wrapped := wrapped_names(files_of_tensors(folder), folder):
             passed_on["key_mapping"] = wrapped
-        if (native := native_config(folder)) is not None:
+        is_multimodal = has_text_backbone(self.found.texts)  # then the whole model computes the original's logits
+        if not is_multimodal and (native := native_config(folder)) is not None:
             passed_on["config"] = native
         if self.is_chain:
             with optional_import("sentence_transformers"):
@@ -195,7 +198,8 @@ class OriginalModel:
         if pooled := read_pooled_head(self.found.texts):
             model = PooledOriginal.load(folder, pooled, passed_on)
             return (model if device_map is not None else model.to(device)).eval()
-        kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else AutoModelForCausalLM
+        language_model = AutoModelForImageTextToText if is_multimodal else AutoModelForCausalLM
+        kind: Any = AutoModelForSequenceClassification if self.recipe.read_out is None else language_model
         model = kind.from_pretrained(folder, trust_remote_code=trusts_code, **passed_on)
         if device_map is None:
             model.to(device)
