@@ -78,7 +78,7 @@ def test_the_models_and_limits_are_listed(client: httpx2.Client):
     assert [each["id"] for each in models["data"]] == ["tiny", "other-name"]
     assert {each["object"] for each in models["data"]} == {"model"}
     assert {each["max_model_len"] for each in models["data"]} == {2048}
-    assert info["model_id"] == "tiny"
+    assert (info["model_id"], info["model_dtype"], info["max_input_length"]) == ("tiny", "float32", 2048)
     assert "reranker" in info["model_type"]
 
 

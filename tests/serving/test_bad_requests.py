@@ -68,6 +68,20 @@ def test_a_wrong_body_is_answered_400(path: str, body: object, said: str, client
     assert sentence(answer).startswith(said)
 
 
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+@pytest.mark.parametrize("fields", [["title"], ["title", "text"], [], "text", ["text"] * 40])
+def test_other_fields_of_documents_than_text_are_refused(path: str, fields: object, client: httpx2.Client):
+    documents = [{"title": "a", "text": "b"}]
+
+    answer = client.post(path, json={"query": "a", "documents": documents, "rank_fields": fields})
+    known = client.post(path, json={"query": "a", "documents": documents, "rank_fields": ["text"]})
+    unused = client.post(path, json={**GOOD, "rank_fields": fields})
+
+    assert answer.status_code == 400
+    assert sentence(answer).startswith("rank_fields must be ['text'], not ")
+    assert known.status_code == unused.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [

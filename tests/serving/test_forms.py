@@ -122,12 +122,14 @@ def test_top_n_and_documents_are_returned_as_asked(client: httpx2.Client):
     plain = client.post("/v1/rerank", json=PAIRS).json()["results"]
     more = client.post("/v1/rerank", json={**PAIRS, "top_n": 99}).json()["results"]
     tei = client.post("/rerank", json={**TEXTS, "return_text": True}).json()
+    tei_some = client.post("/rerank", json={**TEXTS, "return_text": True, "top_n": 2}).json()
 
     assert [each["document"]["text"] for each in some] == [DOCUMENTS[each["index"]] for each in some]
     assert some == [{**each, "document": {"text": DOCUMENTS[each["index"]]}} for each in plain[:2]]
     assert not any("document" in each for each in plain)
     assert more == plain
     assert [each["text"] for each in tei] == [DOCUMENTS[each["index"]] for each in tei]
+    assert tei_some == tei[:2]
 
 
 @pytest.mark.parametrize("field", ["instruction", "instruct"])

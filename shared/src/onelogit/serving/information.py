@@ -24,6 +24,8 @@ def information_routes(
 ) -> list[Route]:
     """The GET routes. `/health`, `/ready`, and the description need no key."""
     served, limits, created = state.served, state.limits, int(time.time())
+    # Of TEI, about what this server has not; clients require the fields.
+    unknown = dict.fromkeys(("max_batch_tokens", "max_batch_requests", "tokenization_workers", "sha", "docker_label"))
     document = openapi_document(forms)
 
     async def models(_: Request) -> Response:
@@ -34,12 +36,15 @@ def information_routes(
         return JSONResponse(
             {
                 "model_id": served.name,
+                "model_sha": None,
+                "model_dtype": served.dtype,
                 "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
                 "max_concurrent_requests": limits.max_waiting,
                 "max_input_length": served.max_tokens,
                 "max_client_batch_size": limits.max_documents,
                 "auto_truncate": True,
                 "version": __version__,
+                **unknown,
             }
         )
 

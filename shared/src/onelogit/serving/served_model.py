@@ -20,6 +20,7 @@ class ServedModel:
         names: that requests may use; the first is in answers.
         activation: from logit to score.
         max_tokens: of a prompt.
+        dtype: of the weights, such as "float32".
 
     Raises:
         InputError: a name is blank.
@@ -33,6 +34,7 @@ class ServedModel:
         self._accepted = {*self.names, own, reranker.name}
         self.activation: Activation = reranker.activation
         self.max_tokens = reranker.max_tokens
+        self.dtype = str(reranker.scorer.classifier.dtype).removeprefix("torch.")
 
     @property
     def name(self) -> str:

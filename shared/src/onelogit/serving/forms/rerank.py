@@ -1,12 +1,24 @@
 """The forms of Cohere (v1 and v2), Jina, vLLM and SGLang for ranking the documents of a query."""
 
-from typing import ClassVar, NotRequired
+from collections.abc import Mapping
+from typing import Any, ClassVar, NotRequired
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
+from onelogit.errors import InputError
 from onelogit.ranking import rank_logits
-from onelogit.serving.forms.body import InstructedBody, Limit, Query, Texts, TextsOrObjects, Usage, usage_of
+from onelogit.serving.forms.body import (
+    InstructedBody,
+    Limit,
+    Query,
+    Texts,
+    TextsOrObjects,
+    Usage,
+    created_now,
+    json_type,
+    usage_of,
+)
 from onelogit.serving.served_model import ServedModel
 from onelogit.serving.work import ScoredWork, ScoringWork
 
@@ -44,6 +56,7 @@ class RerankAnswer(TypedDict):
 
     id: str
     object: str
+    created: int
     model: str
     results: list[RerankResult]
     usage: Usage
@@ -53,7 +66,8 @@ class RerankAnswer(TypedDict):
 class RerankBody(InstructedBody):
     """A query and documents to rank.
 
-    Sources: https://docs.cohere.com/v1/reference/rerank, https://api.jina.ai/redoc, vLLM 0.32 /rerank (recorded).
+    Sources: https://docs.cohere.com/v1/reference/rerank, https://api.jina.ai/redoc, vLLM 0.32 /rerank (recorded);
+    `object` is infinity-client's, which accepts no other.
     """
 
     api_version: ClassVar[str] = "1"
@@ -62,6 +76,19 @@ class RerankBody(InstructedBody):
     documents: TextsOrObjects
     top_n: Limit = Field(None, description="return at most this many documents; by default all")
     return_documents: bool | None = Field(None, description="return the documents' texts, too")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_rank_fields(cls, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Cohere's SDK v1 may name the fields of documents that are objects; how Cohere joins several is not known."""
+        fields, documents = content.get("rank_fields"), content.get("documents")
+        has_objects = isinstance(documents, list) and any(isinstance(each, dict) for each in documents)
+        if has_objects and fields is not None and fields != ["text"]:
+            given = repr(fields)[:100] if isinstance(fields, list) else json_type(fields)
+            raise InputError(
+                f"rank_fields must be ['text'], not {given}; join the fields to be ranked into one text, and send that"
+            )
+        return content
 
     def work(self) -> ScoringWork:
         """Each document with the query."""
@@ -79,7 +106,8 @@ class RerankBody(InstructedBody):
             meta["warnings"] = [f"{count} were truncated to fit the model's {served.max_tokens} tokens"]
         return {
             "id": request_id,
-            "object": "list",
+            "object": "rerank",
+            "created": created_now(),
             "model": served.name,
             "results": [
                 self._result(index, logit, served)

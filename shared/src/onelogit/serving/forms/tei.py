@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from onelogit.ranking import rank_logits
-from onelogit.serving.forms.body import InstructedBody, Query, Texts
+from onelogit.serving.forms.body import InstructedBody, Limit, Query, Texts
 from onelogit.serving.served_model import ServedModel
 from onelogit.serving.work import ScoredWork, ScoringWork
 
@@ -30,6 +30,7 @@ class TeiBody(InstructedBody):
 
     query: Query
     texts: Texts
+    top_n: Limit = Field(None, description="return at most this many texts; not of TEI, but of its clients")
     return_text: bool | None = Field(None, description="return the texts, too")
     truncate: bool | None = Field(None, description="false: refuse the request if a text is too long")
     truncation_direction: Literal["right", "Right"] | None = Field(None, description="only ends are cut")
@@ -46,7 +47,8 @@ class TeiBody(InstructedBody):
     def answer(self, scored: ScoredWork, served: ServedModel, request_id: str) -> list[TeiResult]:
         """The best texts first; equal logits keep the order of the request."""
         del request_id  # this form has no place for it
-        return [self._result(index, logit, served) for index, logit, _ in rank_logits(scored.logits, served.activation)]
+        ranking = rank_logits(scored.logits, served.activation, self.top_n)
+        return [self._result(index, logit, served) for index, logit, _ in ranking]
 
     def _result(self, index: int, logit: float, served: ServedModel) -> TeiResult:
         score = served.score_of(logit, index, is_raw=self.is_raw)
