@@ -28,6 +28,7 @@ from onelogit.engine.fused_ops import fuse
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.engine.optimize import prepare
 from onelogit.engine.packed import enable_packing, row_count
+from onelogit.engine.padding import reads_padding
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.state_cache import StateCache
 from onelogit.engine.tree_progress import TreeProgress, new_prefix_cache
@@ -80,7 +81,10 @@ class ModelRunner:
         self._compute_rows = (
             own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
         )
-        may_pack = (self._has_own_head or not self._is_causal) and not rotates_by_length(classifier)
+        # A row's logit would depend on the other rows if the rotary embedding depends on a batch's longest row, or if
+        # layers read padding.
+        self._is_one_by_one = rotates_by_length(classifier) or (self._has_own_head and reads_padding(classifier))
+        may_pack = (self._has_own_head or not self._is_causal) and not self._is_one_by_one
         self._packing = enable_packing(classifier, self._compute_rows) if may_pack else None
         self.prefix_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
         # Last, because it depends on the memory that is still free.
@@ -142,12 +146,10 @@ class ModelRunner:
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         is_packed = self.packs_rows
         compute = self._packing if self._packing is not None and is_packed else self._compute_rows
-        # If the rotary embedding depends on a batch's longest row, a row's logit would depend on the other rows.
-        is_one_by_one = rotates_by_length(self.classifier)
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # the largest batch first
         while order:
             lengths = [len(rows[row].ids) for row in order]
-            count = 1 if is_one_by_one else row_count(lengths, self.batch_tokens, is_packed=is_packed)
+            count = 1 if self._is_one_by_one else row_count(lengths, self.batch_tokens, is_packed=is_packed)
             batch = order[:count]
             token_count = sum(lengths[:count]) if is_packed else lengths[0] * count
             logits = self._attempt(compute, [rows[row] for row in batch], token_count if count > 1 else 1)

@@ -27,6 +27,7 @@ from onelogit.engine.attention.packed_rows import (
 )
 from onelogit.engine.attention.sdpa import LENGTH_MULTIPLE
 from onelogit.engine.directions import sample_rows, tolerance
+from onelogit.engine.padding import hidden_of, layers_of
 from onelogit.prompts.token_rows import TokenRow
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Packing:
 
 def enable_packing(classifier: PreTrainedModel, compute: Compute) -> Packing | None:
     """Let the layers compute packed rows, in place; returns how, or None if they cannot."""
-    layers = _layers(classifier)
+    layers = layers_of(classifier)
     if layers is None or not can_attend_over_packed_rows(classifier):
         return None
     name = type(classifier).__name__
@@ -88,14 +89,6 @@ def row_count(lengths: Sequence[int], batch_tokens: int, *, is_packed: bool) -> 
     # Embeddings and heads compute padded rows, so a batch of very different lengths would be mostly padding there.
     budget = batch_tokens // LENGTH_MULTIPLE * LENGTH_MULTIPLE  # to which the batch is padded at its end
     return max(1, bisect_right(list(accumulate(lengths[: _MAX_PADDED * padded])), budget))
-
-
-def _layers(classifier: PreTrainedModel) -> nn.ModuleList | None:
-    """The only list of as many modules as the model has layers."""
-    count = getattr(classifier.config.get_text_config(), "num_hidden_layers", None)
-    base: Any = classifier.base_model
-    found = [each for each in base.modules() if isinstance(each, nn.ModuleList) and len(each) == count]
-    return found[0] if len(found) == 1 else None
 
 
 def _add_hooks(layers: nn.ModuleList) -> None:
@@ -134,7 +127,7 @@ def _leave_last_layer(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
     if rows is None:
         return output
     rows.leave_last_layer()
-    return _replaced(output, rows.unpack(_hidden(output)))
+    return _replaced(output, rows.unpack(hidden_of(output)))
 
 
 def _select(_: nn.Module, args: tuple[Tensor, ...], *, is_query: bool) -> tuple[Tensor, ...]:
@@ -164,7 +157,7 @@ class _Trial:
             is_other = ~self._is_token(read)
 
             def spoil(_: nn.Module, __: Any, output: Any, is_other: Tensor = is_other) -> Any:
-                return _replaced(output, _hidden(output).masked_fill(is_other[..., None], float("nan")))
+                return _replaced(output, hidden_of(output).masked_fill(is_other[..., None], float("nan")))
 
             results, _ = self._run(self._compute, spoil)
             if torch.equal(results, self._results):
@@ -180,7 +173,7 @@ class _Trial:
     def _run(self, compute: Compute, hook: Any = None) -> tuple[Tensor, Tensor]:
         """The results, and the last layer's hidden states, shape (rows, longest, hidden)."""
         seen: list[Tensor] = []
-        hooks = [each for each in (hook, lambda _, __, output: seen.append(_hidden(output))) if each is not None]
+        hooks = [each for each in (hook, lambda _, __, output: seen.append(hidden_of(output))) if each is not None]
         handles = [self._last_layer.register_forward_hook(each) for each in hooks]
         try:
             return compute(self._classifier, self._rows), seen[0]
@@ -194,11 +187,6 @@ class _Trial:
         indices = torch.arange(int(lengths.max()))
         is_token = indices < lengths if read is None else indices == read % lengths
         return is_token.to(self._hidden.device)
-
-
-def _hidden(output: Any) -> Tensor:
-    hidden: Tensor = output[0] if isinstance(output, tuple) else output
-    return hidden
 
 
 def _replaced(output: Any, hidden: Tensor) -> Any:
