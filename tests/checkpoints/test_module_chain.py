@@ -109,9 +109,10 @@ def test_a_module_chain_scores_as_in_sentence_transformers_alone_and_in_a_batch(
 
     reranker = Reranker.load(folder)
 
+    # Float32's rounding grows with a logit: Sentence Transformers itself is up to 1.8e-5 off from float64 at -4.2.
     expected = their_logits(folder)
-    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
-    assert [reranker.logits(QUERY, [text])[0] for text in DOCUMENTS] == pytest.approx(expected, abs=1e-5)
+    assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert [reranker.logits(QUERY, [text])[0] for text in DOCUMENTS] == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert len({round(logit, 3) for logit in expected}) == len(DOCUMENTS)
 
 
