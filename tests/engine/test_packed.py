@@ -1,8 +1,12 @@
 """Rows without padding: the same logits as if each row were alone, for encoders and bidirectional decoders."""
 
+import pickle
 import random
+import subprocess
+import sys
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +157,29 @@ def test_token_types_and_padding_ids_inside_a_row_have_their_effect():
     assert ModelRunner(model("roberta")).logits(with_padding) == pytest.approx(alone, abs=1e-5)
 
 
+def test_a_row_without_token_types_may_be_in_a_batch_with_rows_that_have_them():
+    ids = tuple(range(20, 50))
+    given = [TokenRow(ids, 9), TokenRow(ids), TokenRow(ids[:20])]
+    runner = ModelRunner(model("bert"))
+
+    assert runner.logits(given) == pytest.approx([runner.logits([row])[0] for row in given], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama, own head", "bert", "modernbert, mean", "lasttoken, pooled"])
+def test_a_row_may_end_with_the_id_of_padding(name: str):
+    """Heads of transformers read the last token that differs from it, wherever that is."""
+    classifier, chance = model(name), random.Random(1)
+    padding = classifier.config.pad_token_id
+    given = [
+        TokenRow((*(chance.randrange(3, 400) for _ in range(length)), *[padding] * count))
+        for length, count in ((9, 1), (30, 2), (31, 1), (33, 0), (70, 1))
+    ]
+    alone = [padded(classifier).logits([row])[0] for row in given]
+
+    for batch_tokens in (1, 64, 10_000):
+        assert ModelRunner(classifier, batch_tokens).logits(given) == pytest.approx(alone, abs=1e-5)
+
+
 def test_bfloat16_is_as_close_to_float32_as_padded_rows():
     given = rows()
     for name in ("bert", "modernbert", "gte", "qwen3"):
@@ -193,6 +220,33 @@ def test_a_model_whose_tokens_mix_outside_attention_is_detected(caplog: pytest.L
 
     assert not runner.packs_rows
     assert classifier.config._attn_implementation == "sdpa"
+
+
+def test_one_token_that_mixes_with_another_row_is_detected_in_half_precision():
+    classifier = own_head(*KINDS["modernbert, mean"]).to(torch.bfloat16)
+    layer = classifier.model.layers[2]
+    layer.mlp.register_forward_hook(lambda _, __, output: output + 2 * output.roll(1, dims=1))
+
+    assert not ModelRunner(classifier).packs_rows
+
+
+def test_unpickled_models_compute_in_a_process_that_loaded_none(tmp_path: Path):
+    models = [own_head(*KINDS["bert"]), classifier_of(Qwen3Config)]  # packed rows, and a prefix tree
+    for classifier in models:
+        ModelRunner(classifier)
+        classifier.requires_grad_(False)
+    (tmp_path / "models").write_bytes(pickle.dumps(models))
+    script = """
+import pickle, sys, torch
+for model in pickle.load(open(sys.argv[1], "rb")):
+    print(model(torch.tensor([[5, 6, 7]])).logits.item())
+"""
+
+    command = [sys.executable, "-c", script, str(tmp_path / "models")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    expected = [classifier(torch.tensor([[5, 6, 7]])).logits.item() for classifier in models]
+    assert [*map(float, output.split())] == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_attention_set_later_is_used():

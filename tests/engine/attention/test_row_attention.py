@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onelogit.engine.attention import flash_varlen
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
@@ -76,3 +78,17 @@ def test_flash_attention_computes_all_rows_in_one_call(name: str, monkeypatch: p
 
     assert len(calls) == 1
     assert torch.allclose(output, expected(query, key, value, MASKS[name]), atol=1e-5)
+
+
+@given(length=st.integers(1, 9), share=st.floats(0, 1), seed=st.integers(0, 999))
+def test_a_pattern_has_the_greatest_distance_of_its_mask(length: int, share: float, seed: int):
+    indices = torch.arange(length)
+    distances = (indices[:, None] - indices).abs()
+    some = torch.rand(length, length, generator=torch.Generator().manual_seed(seed)) < share
+    for mask in (some, distances <= share * 4, some.tril()):
+        pattern = Pattern.of_mask(mask)
+        if mask.all():
+            assert pattern == Pattern()
+            continue
+        assert pattern.reach == max((distances * mask).flatten().tolist())
+        assert pattern.is_window == torch.equal(mask, distances <= pattern.reach)

@@ -27,7 +27,8 @@ from onelogit.engine.attention.packed_rows import (
 )
 from onelogit.engine.attention.sdpa import LENGTH_MULTIPLE
 from onelogit.engine.directions import sample_rows, tolerance
-from onelogit.engine.padding import hidden_of, layers_of
+from onelogit.engine.forward import has_own_head
+from onelogit.engine.padding import hidden_of, largest_difference, layers_of
 from onelogit.prompts.token_rows import TokenRow
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,14 @@ class Packing:
 
     def __call__(self, classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor:
         """As `compute(classifier, rows)`, with packed rows in the layers."""
-        with use_packed_rows(PackedRows([len(row.ids) for row in rows], classifier.device, self.read)):
+        read = None if self._may_read_another(classifier, rows) else self.read
+        with use_packed_rows(PackedRows([len(row.ids) for row in rows], classifier.device, read)):
             return self.compute(classifier, rows)
+
+    def _may_read_another(self, classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> bool:
+        """Whether a row contains the padding's id: heads of transformers read the last token that differs from it."""
+        padding = classifier.config.get_text_config().pad_token_id
+        return has_own_head(classifier) and any(padding in row.ids for row in rows)
 
 
 def enable_packing(classifier: PreTrainedModel, compute: Compute) -> Packing | None:
@@ -165,10 +172,12 @@ class _Trial:
         return None
 
     def difference(self, packing: Packing) -> float:
-        """How much packing changes results, or hidden states of tokens that are read, relative to their norm."""
+        """How much packing changes results, or the hidden state of any token that is read, relative to their norm."""
         results, hidden = self._run(packing)
         is_read = self._is_token(packing.read)
-        return max(_difference(results, self._results), _difference(hidden[is_read], self._hidden[is_read]))
+        return max(
+            largest_difference(results, self._results), largest_difference(hidden[is_read], self._hidden[is_read])
+        )
 
     def _run(self, compute: Compute, hook: Any = None) -> tuple[Tensor, Tensor]:
         """The results, and the last layer's hidden states, shape (rows, longest, hidden)."""
@@ -191,7 +200,3 @@ class _Trial:
 
 def _replaced(output: Any, hidden: Tensor) -> Any:
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-
-def _difference(some: Tensor, expected: Tensor) -> float:
-    return float((some - expected).float().norm() / expected.float().norm())

@@ -28,7 +28,7 @@ def reads_padding(classifier: PreTrainedModel) -> bool:
         if states is not None and own is not None:
             length = min(len(rows[index].ids), own.shape[1])  # a layer may be given fewer states than there are tokens
             pairs.append((states[index, :length], own[0, :length]))
-    difference = max(_difference(*pair) for pair in pairs)
+    difference = max(largest_difference(*pair) for pair in pairs)
     if difference < tolerance(classifier):
         return False
     name = type(classifier).__name__
@@ -50,6 +50,12 @@ def hidden_of(output: Any) -> Tensor:
     return hidden
 
 
+def largest_difference(some: Tensor, expected: Tensor) -> float:
+    """Of a token's states, or of all logits, relative to its norm; the norm of all states would hide one token's."""
+    norms = expected.float().norm(dim=-1).clamp(min=1e-9)
+    return float(((some - expected).float().norm(dim=-1) / norms).max())
+
+
 def _run(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor | None]:
     """The logits, and the last layer's states, shape (rows, longest, hidden); None if the layers are not found."""
     layers = layers_of(classifier)
@@ -61,9 +67,3 @@ def _run(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> tuple[Tensor,
         return own_head_logits(classifier, rows), seen[0] if seen else None
     finally:
         handle.remove()
-
-
-def _difference(some: Tensor, expected: Tensor) -> float:
-    """The largest difference of a token's states, or of all logits, relative to their norm."""
-    norms = expected.float().norm(dim=-1).clamp(min=1e-9)
-    return float(((some - expected).float().norm(dim=-1) / norms).max())

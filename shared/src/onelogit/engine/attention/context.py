@@ -141,8 +141,6 @@ def attends_over_prefix_tree(model: PreTrainedModel) -> bool:
 
 def enable_prefix_tree_attention(model: PreTrainedModel) -> None:
     """Make a model able to attend over prefix trees. Outside `use_context`, it still attends as with "sdpa"."""
-    AttentionInterface.register(_NAME, _prefix_tree_attention)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
     _set_attention(model, _NAME)
     _compute_ends_only(model.base_model)
 
@@ -203,3 +201,8 @@ def _restore_length(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Ten
 def _computed_indices(context: AttentionContext, device: torch.device) -> Tensor:
     """The indices of the rows' last tokens, or one unused token: bitsandbytes divides by the number of tokens."""
     return context.ends(device) if context.batch.ends else tensor_on(device, [0])
+
+
+# Here, because unpickling a model in another process only imports this module, for the hooks.
+AttentionInterface.register(_NAME, _prefix_tree_attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)

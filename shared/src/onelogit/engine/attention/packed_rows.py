@@ -146,8 +146,6 @@ def attends_over_packed_rows(model: PreTrainedModel) -> bool:
 
 def enable_packed_attention(model: PreTrainedModel) -> None:
     """Make a model able to attend over packed rows. Outside `use_packed_rows`, it still attends as with "sdpa"."""
-    AttentionInterface.register(_NAME, _packed_attention)
-    AttentionMaskInterface.register(_NAME, _packed_mask)
     _set_attention(model, _NAME)
 
 
@@ -180,3 +178,8 @@ def _packed_attention(
     scaling = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return rows.attention(attention_mask).attend(query[0], key[0], value[0], scaling)[None], None
+
+
+# Here, because unpickling a model in another process only imports this module, for the hooks.
+AttentionInterface.register(_NAME, _packed_attention)
+AttentionMaskInterface.register(_NAME, _packed_mask)

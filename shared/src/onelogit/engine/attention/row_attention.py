@@ -35,10 +35,12 @@ class Pattern(NamedTuple):
         """The pattern of a mask of bool, shape (longest, longest)."""
         if bool(mask.all()):
             return cls()
-        indices = torch.arange(len(mask))
-        distances = (indices[:, None] - indices).abs()
-        reach = int((distances * mask).max())
-        return cls(mask, reach, is_window=bool(torch.equal(mask, distances <= reach)))
+        # Without a matrix of distances, which would take eight times the mask's memory.
+        indices, numbers = torch.arange(len(mask)), mask.view(torch.uint8)
+        before = indices - numbers.argmax(dim=1)
+        after = len(mask) - 1 - numbers.flip(1).argmax(dim=1) - indices
+        reach = int(torch.maximum(before, after).where(mask.any(dim=1), 0).max())
+        return cls(mask, reach, is_window=bool(torch.equal(mask, torch.ones_like(mask).tril(reach).triu(-reach))))
 
 
 class _Block(NamedTuple):
