@@ -109,7 +109,7 @@ def test_a_familys_own_single_answer_is_not_doubted(
 
     printed = output(capsys, "prompt", folder, "--weights")
 
-    assert "The answers 'Yes' have a share of" in printed
+    assert "The answer 'Yes' has a share of" in printed
     assert "probably not" not in printed + caplog.text
 
 

@@ -59,6 +59,15 @@ def test_the_recipe_of_a_model_in_the_table_is_shown_without_its_files(
     assert "there is no folder" in failure(capsys, "recipes", tmp_path / "zerank-2", *options)
 
 
+@pytest.mark.parametrize("name", ["mxbai-rerank-v2", "Mxbai_Rerank_V2"])
+def test_the_recipe_of_a_family_is_shown_by_its_name(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    result = json.loads(output(capsys, "recipes", name, "--json", "--cache-dir", tmp_path))
+
+    assert (result["family"], result["read_out"]["true"]) == ("mxbai-rerank-v2", "1")
+    assert result["because"] == "its name, which is a family's and no model's, so no files were read"
+    assert "neither a local folder nor" in failure(capsys, "recipes", "mxbai-rerank-v3", "--cache-dir", tmp_path)
+
+
 @pytest.mark.parametrize("limit", [500, 100_000])
 def test_the_limit_is_that_of_the_loaded_model(
     limit: int, tmp_path: Path, checkpoint: Callable[..., Tiny], capsys: pytest.CaptureFixture[str]

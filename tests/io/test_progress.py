@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from onelogit.io import progress
 from onelogit.io.progress import RowProgress, progress_bar, tracked, waiting
 from support.terminal import in_terminal
 from support.tiny import Tiny
@@ -120,6 +121,17 @@ def test_bars_tell_the_count_and_the_time_left_and_start_where_the_work_stands(c
     assert " 0/2,000" not in frames
     assert re.search(r"1,995/2,000 s +\d+:\d\d:\d\d +left", frames)
     assert max(map(len, re.split(r"[\r\n]+", frames))) <= columns
+
+
+def test_slow_work_tells_the_time_left():
+    clock = [0.0]
+    display = progress._display([])
+    display.get_time = lambda: clock[0]
+    task = display.add_task("verifying", total=48)
+    for clock[0], completed in ((50, 16), (100, 32)):
+        display.update(task, completed=completed)
+
+    assert display.tasks[0].time_remaining == pytest.approx(50)
 
 
 def test_in_a_terminal_the_rows_of_calls_in_several_threads_are_drawn_together_and_removed():

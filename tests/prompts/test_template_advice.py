@@ -17,9 +17,9 @@ BOTH = [f"write {QUERY} where the query belongs and {DOCUMENT} where the documen
 @pytest.mark.parametrize(
     ("template", "parts"),
     [
-        ("Q: {{ query }} D: {{ document }}", ["({{ query }} and {{ document }} is no variable there)", *BOTH]),
-        ("Q: {{query}} D: {{ passage | trim }}", ["({{query}} and {{ passage | trim }} is no", *BOTH]),
-        ("Q: {query} D: {doc}", ["({query} and {doc} is no variable there)", *BOTH]),
+        ("Q: {{ query }} D: {{ document }}", ["({{ query }} and {{ document }} are no variables there)", *BOTH]),
+        ("Q: {{query}} D: {{ passage | trim }}", ["({{query}} and {{ passage | trim }} are no", *BOTH]),
+        ("Q: {query} D: {doc}", ["({query} and {doc} are no variables there)", *BOTH]),
         (f"Q: {{{{ query }}}} D: {DOCUMENT}", ["writes no query ({{ query }}", f"write {QUERY} where the query"]),
         (f"Q: {QUERY} D: {{{{ document }}}}", ["writes no document ({{ document }}", f"write {DOCUMENT} where the"]),
         ("{{ text }}", ["({{ text }} is no variable there)", *BOTH]),

@@ -89,15 +89,17 @@ def test_so_is_one_in_plain_data(read_out: object):
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (Recipe, {"chat_template": b"x"}, "chat_template cannot be b'x'"),
-        (Recipe, {"activation": "Sigmoid"}, "activation cannot be 'Sigmoid'"),
-        (Recipe, {"max_tokens": "512"}, "max_tokens cannot be '512'"),
-        (Recipe, {"models": "a/b"}, "models cannot be 'a/b'"),
-        (Recipe, {"default_instruction": 3}, "default_instruction cannot be 3"),
-        (ReadOut, {"true": ["yes"]}, "true cannot be ['yes']"),
-        (ReadOut, {"true": True}, "true cannot be True"),
+        (Recipe, {"chat_template": b"x"}, "chat_template cannot be b'x': write a text or None"),
+        (Recipe, {"activation": "Sigmoid"}, "activation cannot be 'Sigmoid': write 'sigmoid' or 'identity'"),
+        (Recipe, {"max_tokens": "512"}, "max_tokens cannot be '512': write an integer"),
+        (Recipe, {"models": "a/b"}, "models cannot be 'a/b': write a list of texts"),
+        (Recipe, {"default_instruction": 3}, "default_instruction cannot be 3: write a text or None"),
+        (ReadOut, {"true": ["yes"]}, "true cannot be ['yes']: write an integer or a text"),
+        (ReadOut, {"true": True}, "true cannot be True: write an integer or a text; in YAML, put"),
         (ReadOut, {"true": None}, "true cannot be None"),
-        (ReadOut, {"true": "yes", "scale": "2"}, "scale cannot be '2'"),
+        (ReadOut, {"true": "yes", "scale": "2"}, "scale cannot be '2': write a number"),
+        (ReadOut, {"true": "yes", "scale": 0}, "scale cannot be 0: write a number other than 0"),
+        (ReadOut, {"true": "yes", "scale": float("nan")}, "scale cannot be nan: write a number other than 0"),
     ],
 )
 def test_a_field_of_the_wrong_type_is_named(kind: type, fields: dict, message: str):

@@ -174,6 +174,8 @@ VALID = {"family": "mine", "chat_template": None, "read_out": {"true": "yes"}, "
         (VALID | {"models": "abc"}, "models cannot be 'abc'"),
         (VALID | {"adds_special_tokens": "no"}, "adds_special_tokens cannot be 'no'"),
         ({"family": "mine", "read_out": {True: True}}, "put true, false, yes and no in quotes"),
+        (VALID | {"license": "mit"}, r"unknown fields, 'license' \(did you mean 'licence'\?\)"),
+        (VALID | {"chat_templates": "x"}, r"'chat_templates' \(did you mean 'chat_template'\?\)"),
     ],
 )
 def test_an_invalid_recipe_is_refused_with_the_names_of_the_fields(plain: dict[str, object], message: str):

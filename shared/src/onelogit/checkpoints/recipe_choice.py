@@ -201,7 +201,9 @@ def _check_read_out(model: str, recipe: Recipe, texts: SmallFiles) -> None:
     if has_own_head and recipe.read_out is not None:
         raise RecipeError(f"{model!r} is a {architecture}, which has its own head, so its recipe needs read_out=None")
     if not has_own_head and recipe.read_out is None:
+        named = f"{model!r} ({architecture or 'no architecture named'}) has no classification head"
+        if any(known.family == recipe.family and known.read_out is None for known in FAMILIES):
+            raise RecipeError(f"{named}, which models of the family {recipe.family} have; name another family or model")
         raise RecipeError(
-            f"{model!r} ({architecture or 'no architecture named'}) has no classification head, so its recipe needs a "
-            "read_out (for a command: --classifier-from-tokens and --method)"
+            f"{named}, so its recipe needs a read_out (for a command: --classifier-from-tokens and --method)"
         )

@@ -149,7 +149,8 @@ def _logit(recipe: Recipe, prompt: Prompt) -> str:
 
 def _table_of(found: "NextTokens") -> FigureTable:
     names = " and ".join(repr(answer.text) for answer in found.answers)
-    caption = f"The answers {names} have a share of {found.answer_share:.2g}. This says nothing about relevance."
+    subject = f"The answers {names} have" if len(found.answers) > 1 else f"The answer {names} has"
+    caption = f"{subject} a share of {found.answer_share:.2g}. This says nothing about relevance."
     table = FigureTable(["next token", "id", "probability"], title="Likeliest next tokens", caption=caption)
     for text, id, probability in found.tokens:
         table.add_row(repr(text), str(id), f"{probability:.4f}")

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -14,10 +15,11 @@ from onelogit.checkpoints.recipe_choice import ResolvedRecipe
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
 from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
 from onelogit.cli.output import print_json
-from onelogit.errors import CheckpointError
+from onelogit.errors import CheckpointError, RecipeError
 from onelogit.io.tables import FigureTable, console
 from onelogit.model_spec import ModelSpec
 from onelogit.recipes.families import FAMILIES
+from onelogit.recipes.lookup import family_recipe
 from onelogit.recipes.recipe import ReadOut, Recipe
 from onelogit.validation import checked_max_tokens
 
@@ -31,7 +33,7 @@ _NO_TEMPLATE = "none; the tokenizer joins query and document"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", nargs="?", help="hub id or folder (default: list all families)")
+    parser.add_argument("model", nargs="?", help="hub id, folder, or name of a family (default: list all families)")
     add_json_option(parser)
     add_hub_options(parser)
 
@@ -54,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
 def _find_recipe(spec: ModelSpec) -> tuple[ResolvedRecipe, dict[int, str]]:
     """The recipe of a model, with the limit that it has once it is loaded.
 
-    If the files cannot be read, and the id is in the table, the table's recipe. Also the texts of the answer tokens, by
-    id, if the tokenizer is known.
+    If the files cannot be read, and the id is in the table or a family has this name, the table's recipe. Also the
+    texts of the answer tokens, by id, if the tokenizer is known.
     """
     try:
         found = resolve_model(spec)
@@ -63,9 +65,18 @@ def _find_recipe(spec: ModelSpec) -> tuple[ResolvedRecipe, dict[int, str]]:
         return ResolvedRecipe(replace(found.recipe, max_tokens=max_tokens), found.because), _token_texts(found)
     except CheckpointError as error:
         known = None if "revision" in spec.options else family_of_id(str(spec.model))
-        if known is None:
+        if known is not None:
+            return ResolvedRecipe(known.recipe, f"{known.because}; its files were not read, because {error}"), {}
+        if (family := _family_called(str(spec.model))) is None:
             raise
-        return ResolvedRecipe(known.recipe, f"{known.because}; its files were not read, because {error}"), {}
+        return ResolvedRecipe(family, "its name, which is a family's and no model's, so no files were read"), {}
+
+
+def _family_called(name: str) -> Recipe | None:
+    try:
+        return None if "/" in name or Path(name).exists() else family_recipe(name)
+    except RecipeError:
+        return None
 
 
 def _token_texts(model: ResolvedModel) -> dict[int, str]:

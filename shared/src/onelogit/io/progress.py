@@ -28,6 +28,7 @@ ShowCompleted = Callable[[int], object]  # takes the number of rows completed so
 
 _LINE_INTERVAL_S = 10
 _NARROW = 60  # characters of a terminal
+_SPEED_PERIOD_S = 3600  # rich forgets older updates; with its 30 s, slow work would never tell the time left
 _OTHER_COLUMNS = 50  # characters that a bar leaves for the description, the counts and the time left
 
 
@@ -183,7 +184,14 @@ def _display(
     columns: Sequence[str | ProgressColumn], refreshes_per_s: float = 10, *, is_drawn: bool = True
 ) -> Progress:
     out = console(is_error=True)
-    return Progress(*columns, console=out, transient=True, disable=not is_drawn, refresh_per_second=refreshes_per_s)
+    return Progress(
+        *columns,
+        console=out,
+        transient=True,
+        disable=not is_drawn,
+        refresh_per_second=refreshes_per_s,
+        speed_estimate_period=_SPEED_PERIOD_S,
+    )
 
 
 @contextmanager

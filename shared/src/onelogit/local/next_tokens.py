@@ -51,7 +51,8 @@ class NextTokens:
         """The share and the likeliest tokens, in words."""
         answers = " and ".join(repr(answer.text) for answer in self.answers)
         likeliest = ", ".join(f"{token.text!r} {token.probability:.2f}" for token in self.tokens[:3])
-        return f"{answers} have a share of {self.answer_share:.2g} in the next token; the likeliest are {likeliest}"
+        have = "have" if len(self.answers) > 1 else "has"
+        return f"{answers} {have} a share of {self.answer_share:.2g} in the next token; the likeliest are {likeliest}"
 
     def to_json(self) -> dict[str, Any]:
         """All attributes, as data for JSON; `answers` are in the prompt's."""

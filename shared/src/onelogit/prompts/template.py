@@ -142,7 +142,8 @@ def _unknown_variables(chat_template: str) -> list[str]:
 def _how_to_write(missing: Sequence[str], chat_template: str) -> str:
     """Why a template writes no query or no document, and how it would."""
     wrong = _unknown_variables(chat_template)
-    reason = f" ({' and '.join(wrong)} is no variable there)" if wrong else ""
+    are_none = "are no variables" if len(wrong) > 1 else "is no variable"
+    reason = f" ({' and '.join(wrong)} {are_none} there)" if wrong else ""
     written = " and ".join(f"{_MESSAGE_OF[field]} where the {field} belongs" for field in missing)
     return (
         f"the chat template writes no {' and no '.join(missing)}{reason}, so it is not a template for reranking: it "

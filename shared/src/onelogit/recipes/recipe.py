@@ -1,9 +1,11 @@
 """Recipe: the facts needed to use a model as a reranker. Also converts recipes to plain data and back."""
 
 import logging
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,6 +18,7 @@ logger = logging.getLogger(__name__)
 Activation = Literal["sigmoid", "identity"]
 
 DEFAULT_MAX_TOKENS = 8192
+_IN_YAML = "in YAML, put true, false, yes and no in quotes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +109,7 @@ def recipe_from(plain: Mapping[str, Any]) -> Recipe:
             values["read_out"] = ReadOut(**_checked_types(ReadOut, values["read_out"]))
         return Recipe(**_checked_types(Recipe, values))
     except (TypeError, AttributeError) as error:
-        names = ", ".join(field.name for field in fields(Recipe))
-        raise RecipeError(
-            f"invalid recipe: {error}. The fields of a recipe are {names}; the fields of read_out are true, false and "
-            "scale. In YAML, put true, false, yes and no in quotes"
-        ) from error
+        raise RecipeError(f"invalid recipe: {error}") from error
 
 
 @lru_cache(maxsize=2)
@@ -122,19 +121,31 @@ def _checked_types(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
     _check_names(kind, values)
     for name, hint in _hints(kind).items():
         if name in values and not _fits(values[name], hint):
-            advice = f": {_read_out_form(values[name])}" if name == "read_out" else ""
-            raise TypeError(f"{name} cannot be {values[name]!r}{advice}")
+            form = _read_out_form(values[name]) if name == "read_out" else f"write {_form_of(hint)}"
+            in_yaml = f"; {_IN_YAML}" if isinstance(values[name], bool) else ""
+            raise TypeError(f"{name} cannot be {values[name]!r}: {form}{in_yaml}")
+    if kind is ReadOut and not (math.isfinite(scale := values.get("scale", 1)) and scale):
+        raise TypeError(f"scale cannot be {scale!r}: write a number other than 0; a smaller one lowers all logits")
     return values
 
 
 def _check_names(kind: Any, values: Mapping[str, Any]) -> None:
-    what = "read_out" if kind is ReadOut else "it"
+    what, of = ("read_out", "read_out") if kind is ReadOut else ("it", "a recipe")
     known = {field.name: field.default is MISSING for field in fields(kind)}
-    if unknown := [repr(name) for name in values if name not in known]:
+    all_names = ", ".join(known)
+    if unknown := [_with_closest(name, known) for name in values if name not in known]:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise TypeError(f"{what} has unknown fields, {', '.join(unknown[:3])}{more}")
+        in_yaml = f": {_IN_YAML}" if any(isinstance(name, bool) for name in values) else ""
+        raise TypeError(
+            f"{what} has unknown fields, {', '.join(unknown[:3])}{more}{in_yaml}. The fields of {of} are {all_names}"
+        )
     if missing := [name for name, is_required in known.items() if is_required and name not in values]:
-        raise TypeError(f"{what} lacks {', '.join(missing)}")
+        raise TypeError(f"{what} lacks {', '.join(missing)}. The fields of {of} are {all_names}")
+
+
+def _with_closest(name: object, known: Collection[str]) -> str:
+    close = get_close_matches(str(name), known, n=1, cutoff=0.75)
+    return f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name)
 
 
 def warn_if_swapped(true: object, false: object) -> None:
@@ -153,6 +164,16 @@ def _check_fields(facts: Recipe | ReadOut) -> None:
         _checked_types(type(facts), values)
     except TypeError as error:
         raise RecipeError(f"invalid recipe: {error}") from error
+
+
+def _form_of(hint: Any) -> str:
+    """What a field of a type may be, in words."""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return "a list of texts"
+    words = {str: "a text", int: "an integer", float: "a number", bool: "True or False", type(None): "None"}
+    return " or ".join(words[each] for each in (get_args(hint) or (hint,)))
 
 
 def _read_out_form(given: object) -> str:
