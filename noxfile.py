@@ -20,13 +20,21 @@ DISTRIBUTIONS = ["shared", *sorted(str(file.parent) for file in Path().glob("pac
 CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools", "benchmarks"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 VLLM = "0.32.0"
-CLIENTS = {
+CLIENTS = {  # scripts in tests/clients/scripts, up to the "@"
     "cohere_sdk": ["cohere"],
+    "cohere_sdk@5": ["cohere<6"],  # which LangChain requires
     "haystack_rankers": ["cohere-haystack", "huggingface-api-haystack", "jina-haystack"],
+    "infinity_clients": ["infinity-client", "langchain-community"],
+    "jina_rerankers": [
+        "langchain-community",
+        "llama-index-postprocessor-jinaai-rerank",
+        "llama-index-postprocessor-siliconflow-rerank",
+    ],
     "langchain_cohere_reranker": ["langchain-cohere"],
     "litellm_library": ["litellm"],
     "litellm_proxy": ["litellm[proxy]"],
     "llama_index_rerankers": ["llama-index-postprocessor-cohere-rerank", "llama-index-postprocessor-tei-rerank"],
+    "tei_client_library": ["tei-client"],
 }
 
 ADAPTER_TESTS = ["tests/adapters", "tests/test_readme.py"]
@@ -118,7 +126,7 @@ def name_vllm(session: nox.Session) -> None:
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Rank with real clients of Cohere, TEI, Jina and LiteLLM against `onelogit serve`. Takes 3 GB and some minutes."""
+    """Rank with real clients of Cohere, TEI, Jina, Infinity and LiteLLM against `onelogit serve`. Takes 3 GB and some minutes."""
     install(session, "test")
     pythons = {}
     for script, packages in CLIENTS.items():  # apart, because they require different versions of Cohere's SDK

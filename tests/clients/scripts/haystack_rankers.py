@@ -28,6 +28,7 @@ wrong = Secret.from_token("wrong")
 respond(
     cohere=scores(CohereRanker(model=MODEL, api_key=key, api_base_url=URL)),
     tei=scores(HuggingFaceTEIRanker(url=URL, token=key)),
+    logits=scores(HuggingFaceTEIRanker(url=URL, token=key, raw_scores=True)),
     jina=scores(JinaRanker(model=MODEL, api_key=key, base_url=f"{URL}/v1/rerank")),
     tei_wrong_key=raised(HuggingFaceTEIRanker(url=URL, token=wrong, max_retries=0)),
     jina_wrong_model=raised(JinaRanker(model="absent", api_key=key, base_url=f"{URL}/v1/rerank")),

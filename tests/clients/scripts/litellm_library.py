@@ -6,10 +6,9 @@ from exchange import KEY, MODEL, URL, request, respond
 query, documents = request()
 
 
-def scores(provider, base):
-    answer = litellm.rerank(
-        model=f"{provider}/{MODEL}", query=query, documents=documents, api_base=base, api_key=KEY, top_n=len(documents)
-    )
+def scores(provider, **options):
+    call = {"model": f"{provider}/{MODEL}", "query": query, "documents": documents, "api_base": URL, "api_key": KEY}
+    answer = litellm.rerank(**call, **{"top_n": len(documents), **options})
     return [[each["index"], each["relevance_score"]] for each in answer.results]
 
 
@@ -23,9 +22,12 @@ def raised(**changes):
 
 
 respond(
-    cohere=scores("cohere", URL),
-    jina_ai=scores("jina_ai", URL),
-    hosted_vllm=scores("hosted_vllm", URL),
+    cohere=scores("cohere"),
+    jina_ai=scores("jina_ai"),
+    hosted_vllm=scores("hosted_vllm"),
+    huggingface=scores("huggingface"),
+    v2_top=scores("huggingface", top_n=2),
+    infinity=scores("infinity", return_documents=False),
     wrong_key=raised(api_key="wrong"),
     wrong_model=raised(model="cohere/absent"),
 )

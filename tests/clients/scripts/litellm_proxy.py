@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from exchange import KEY, MODEL, URL, request, respond
 
-PROVIDERS = ("cohere", "jina_ai", "hosted_vllm")
+PROVIDERS = ("cohere", "jina_ai", "hosted_vllm", "huggingface", "infinity")
 query, documents = request()
 
 
@@ -23,7 +23,10 @@ def free_port():
 
 
 def ranked(client, path, provider):
-    answer = client.post(path, json={"model": provider, "query": query, "documents": documents})
+    body = {"model": provider, "query": query, "documents": documents}
+    if provider == "infinity":  # it expects documents of answers in another form
+        body["return_documents"] = False
+    answer = client.post(path, json=body)
     return [[each["index"], each["relevance_score"]] for each in answer.raise_for_status().json()["results"]]
 
 
