@@ -126,7 +126,7 @@ def name_vllm(session: nox.Session) -> None:
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Rank with real clients of Cohere, TEI, Jina, Infinity and LiteLLM against `onelogit serve`. Takes 3 GB and some minutes."""
+    """Rank with the clients of Cohere, TEI, Jina, Infinity and LiteLLM against the server. Takes 5 GB and minutes."""
     install(session, "test")
     pythons = {}
     for script, packages in CLIENTS.items():  # apart, because they require different versions of Cohere's SDK
@@ -151,11 +151,12 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format and the layers of imports."""
+    """Check style, format, the layers of imports, and the Dockerfile."""
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
     session.run("lint-imports", env={"PYTHONPATH": "shared/src"})
+    session.run("hadolint", "examples/serving/Dockerfile")
 
 
 @nox.session

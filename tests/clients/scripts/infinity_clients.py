@@ -49,8 +49,6 @@ respond(
     logits=scores(rerank.sync(client=client, body=asked(raw_scores=True))),
     langchain=compressed(),
     texts=[[each.index, each.document["text"]] for each in with_documents.results],
-    wrong_key=raised(
-        AuthenticatedClient(base_url=URL, token="wrong", raise_on_unexpected_status=True)  # noqa: S106  # not a real key
-    ),
+    wrong_key=raised(AuthenticatedClient(base_url=URL, token="wrong", raise_on_unexpected_status=True)),
     wrong_model=raised(client, model="absent"),
 )
