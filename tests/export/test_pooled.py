@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 from torch import nn
-from transformers import AutoModelForSequenceClassification, LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
+from transformers import (
+    AutoModelForSequenceClassification,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen3Config,
+)
 
 from onelogit import Recipe, Reranker, UnsupportedModelError
 from onelogit.cli.main import main
@@ -123,6 +131,33 @@ def test_commands_convert_and_verify(pooling: str, tmp_path: Path, capsys: pytes
     assert len({round(logit, 3) for logit in result["verification"]["original_logits"]}) > 20
     assert (" --chat-template " in result["vllm"].partition("#")[0]) is (pooling != "last")
     assert ("AutoModel.from_pretrained" in result["transformers"]) is (pooling != "last")
+
+
+@pytest.mark.parametrize(
+    ("config_class", "fields", "is_served"),
+    [
+        (LlamaConfig, {}, True),
+        (LlamaConfig, {"is_causal": True, "architectures": ["LlamaForSequenceClassification"]}, True),
+        (Qwen3Config, {"model_type": "qwen3_bidirec"}, True),
+        (GemmaConfig, {"model_type": "gemma_bidirec"}, False),
+        (Gemma3TextConfig, {"model_type": "gemma3_text", "use_bidirectional_attention": True}, False),
+    ],
+)
+def test_a_command_for_vllm_is_named_only_if_vllm_attends_to_the_same_tokens(
+    config_class: type[PretrainedConfig],
+    fields: dict[str, Any],
+    is_served: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    source, folder = save_bidirectional(tmp_path / "model", config_class, **fields), tmp_path / "exported"
+
+    assert main(["convert", str(source), "-o", str(folder), "--recipe", FAMILY, "--json"]) == 0
+
+    shown, card = json.loads(capsys.readouterr().out)["vllm"], (folder / "README.md").read_text(encoding="utf-8")
+    for text in (shown, card):
+        assert ("vllm serve" in text) is is_served
+        assert ("onelogit serve" in text) is not is_served
 
 
 def test_two_labels_are_exported_as_one_logit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

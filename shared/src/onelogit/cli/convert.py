@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from huggingface_hub import HfApi
 
 from onelogit.checkpoints.hub import find_folder, read_texts
+from onelogit.checkpoints.metadata import parse_json
 from onelogit.checkpoints.module_chain import read_module_chain
 from onelogit.checkpoints.recipe_choice import resolve_recipe
 from onelogit.cli.model_options import (
@@ -20,6 +21,7 @@ from onelogit.cli.model_options import (
 from onelogit.cli.output import print_json
 from onelogit.cli.verify import check_requirements
 from onelogit.errors import CheckpointError, InputError, first_line
+from onelogit.export.metadata import is_served_by_vllm
 from onelogit.export.model_card import UsageExamples, usage_examples
 from onelogit.io.progress import waiting
 from onelogit.io.tables import console
@@ -159,7 +161,13 @@ def _report(options: argparse.Namespace, labels: int, parity: "Parity | None") -
     has_prompt = recipe is not None and recipe.chat_template is not None
     chain = read_module_chain(texts)
     pooling = None if chain is None else chain.pooling
-    examples = usage_examples(str(options.output), has_prompt=has_prompt, labels=labels, pooling=pooling)
+    examples = usage_examples(
+        str(options.output),
+        has_prompt=has_prompt,
+        labels=labels,
+        pooling=pooling,
+        for_vllm=is_served_by_vllm(parse_json(texts, "config.json")),
+    )
     if options.json:
         verified = {} if parity is None else {"verification": parity.to_json()}
         print_json({"folder": str(options.output), "labels": labels, **examples._asdict(), **verified})

@@ -25,6 +25,7 @@ from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, 
 from onelogit.export.metadata import (
     ACTIVATION_CLASSES,
     exported_template,
+    is_served_by_vllm,
     module_chain_files,
     sentence_transformers_files,
 )
@@ -167,7 +168,8 @@ def _write(contents: ExportContents, folder: Path, name: str) -> None:
     if contents.pooling is not None:
         write_head(contents.classifier, folder)
     _write_json(folder / PROBE_FILE, _probe_file(contents))
-    card = write_model_card(recipe, contents.source, name, labels, contents.pooling, contents.base)
+    for_vllm = is_served_by_vllm(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    card = write_model_card(recipe, contents.source, name, labels, contents.pooling, contents.base, for_vllm=for_vllm)
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 

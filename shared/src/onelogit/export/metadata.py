@@ -1,6 +1,7 @@
 """A recipe -> files that declare it to Sentence Transformers and vLLM; `checkpoints.metadata` reads them back."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from onelogit.checkpoints.module_chain import Pooling
@@ -13,6 +14,8 @@ ACTIVATION_CLASSES: dict[Activation, str] = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
     "identity": "torch.nn.modules.linear.Identity",
 }
+
+_BOTH_WAYS_IN_VLLM = ("llama", "mistral", "qwen2", "qwen3")
 
 _VARIABLE_TO_MESSAGE = (
     '{%- if instruction is defined and messages[0].role != "system" -%}'
@@ -117,3 +120,13 @@ def module_chain_files(files: dict[str, Any], pooling: Pooling, size: int) -> di
             "module_output_name": "scores",
         },
     }
+
+
+def is_served_by_vllm(config: Mapping[str, Any]) -> bool:
+    """Whether vLLM attends to the same tokens as transformers, by the fields of an exported config.json.
+
+    Source: vllm 0.32, model_executor/models: only these architectures read `is_causal`, all of them in each layer.
+    Others attend to earlier tokens only (Gemma), or read other fields (Gemma 3).
+    """
+    both_ways = config.get("is_causal") is False or bool(config.get("use_bidirectional_attention"))
+    return not both_ways or (config.get("model_type") in _BOTH_WAYS_IN_VLLM and config.get("is_causal") is False)

@@ -10,6 +10,11 @@ from huggingface_hub import ModelCardData
 from onelogit.checkpoints.module_chain import Pooling
 from onelogit.recipes.recipe import ReadOut, Recipe
 
+_NOT_FOR_VLLM = (
+    "# not for vLLM, whose code of this architecture attends only to earlier tokens and would give other logits;\n"
+    "# `onelogit serve` serves it"
+)
+
 
 class UsageExamples(NamedTuple):
     """Three ways to use an exported folder: code or a command for each library."""
@@ -30,7 +35,9 @@ def is_hub_id(source: str) -> bool:
     return has_form and not Path(source).is_dir()
 
 
-def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1, pooling: Pooling | None = None) -> UsageExamples:
+def usage_examples(
+    folder: str, *, has_prompt: bool, labels: int = 1, pooling: Pooling | None = None, for_vllm: bool = True
+) -> UsageExamples:
     """Code and a command that use the folder.
 
     Args:
@@ -38,6 +45,7 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1, pooling: P
         has_prompt: whether the model reads prompts from a chat template; False if it reads plain pairs.
         labels: number of labels; 1 for a reranker.
         pooling: of the hidden states that the head reads; None for the last token's.
+        for_vllm: whether vLLM serves it; see `is_served_by_vllm`.
     """
     # Converted heads are stored in float32, which transformers would round to the dtype of the other weights.
     dtype = ', dtype="float32"' if has_prompt or labels > 1 else ""
@@ -75,7 +83,7 @@ def usage_examples(folder: str, *, has_prompt: bool, labels: int = 1, pooling: P
             f'model = CrossEncoder("{folder}")\n'
             f"scores = model.predict({predict})"
         ),
-        vllm=f"vllm serve {folder} --runner pooling{older}",
+        vllm=f"vllm serve {folder} --runner pooling{older}" if for_vllm else _NOT_FOR_VLLM,
     )
 
 
@@ -86,6 +94,8 @@ def write_model_card(
     labels: int = 1,
     pooling: Pooling | None = None,
     base: str | None = None,
+    *,
+    for_vllm: bool = True,
 ) -> str:
     """The model card: a description, the model's origin and licence, and how to use it.
 
@@ -96,10 +106,12 @@ def write_model_card(
         labels: number of labels; 1 for a reranker.
         pooling: as in `usage_examples`.
         base: hub id or path of the model that the original, an adapter, was merged into; None for a whole model.
+        for_vllm: as in `usage_examples`.
     """
     model = public_name(source)
     origin = _linked(source) if base is None else f"{_linked(source)}, an adapter merged into {_linked(base)}"
-    used = usage_examples(name, has_prompt=recipe.chat_template is not None, labels=labels, pooling=pooling)
+    has_prompt = recipe.chat_template is not None
+    used = usage_examples(name, has_prompt=has_prompt, labels=labels, pooling=pooling, for_vllm=for_vllm)
     paths = "`/rerank` and `/score`" if labels == 1 else "`/classify`"
     licence = "see its model card" if recipe.licence is None else recipe.licence
     texts = [_reranker_text(recipe, origin) if labels == 1 else _labels_text(origin, labels)]
