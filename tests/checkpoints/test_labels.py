@@ -128,6 +128,17 @@ def test_reversed_labels_give_the_opposite_logit(name: str, tmp_path: Path):
         ({0: "a", 1: "in a"}, 1, False),
         ({0: "relevant", 1: "yes"}, 1, False),
         ({0: "contradiction", 1: "entailment"}, 1, False),
+        ({0: "non-pertinent", 1: "pertinent"}, 1, True),
+        ({0: "RELEVANT", 1: "NOT RELEVANT"}, 0, True),
+        ({0: "unanswerable", 1: "answerable"}, 1, True),
+        # Labels of other tasks: moderation, grammar, style.
+        ({0: "SPAM", 1: "HAM"}, 1, False),
+        ({0: "not_spam", 1: "spam"}, 1, False),
+        ({0: "toxic", 1: "non-toxic"}, 1, False),
+        ({0: "nothate", 1: "hate"}, 1, False),
+        ({0: "safe", 1: "unsafe"}, 1, False),
+        ({0: "unacceptable", 1: "acceptable"}, 1, False),
+        ({0: "informal", 1: "formal"}, 1, False),
     ],
 )
 def test_names_of_labels_tell_which_is_relevant(names: dict | None, relevant: int, is_named: bool):
@@ -148,6 +159,25 @@ def test_labels_whose_names_do_not_tell_need_the_callers_choice(name: str, tmp_p
         RecipeError, match="'contradiction' and 'entailment', do not tell .*relevant_label='entailment'"
     ):
         Reranker.load(folder)
+
+
+@pytest.mark.parametrize("names", [("NEGATIVE", "POSITIVE"), ("pos", "neg")])
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_labels_that_sentiment_analysis_has_too_are_warned_of(
+    name: str, names: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    folder = two_labels(tmp_path / "model", name, id2label=dict(enumerate(names)))
+    relevant = next(each for each in names if each.lower().startswith("pos"))
+
+    with caplog.at_level(logging.WARNING, "onelogit"):
+        Reranker.load(folder)
+
+    warnings = [record.message for record in caplog.records if "sentiment" in record.message]
+    assert len(warnings) == 1
+    assert f"relevant_label={relevant!r}" in warnings[0]
+    caplog.clear()
+    Reranker.load(folder, relevant_label=relevant)
+    assert "sentiment" not in caplog.text
 
 
 @pytest.mark.parametrize(("label", "sign"), [("entailment", 1), ("Contradiction ", -1), (1, 1), (0, -1), ("0", -1)])

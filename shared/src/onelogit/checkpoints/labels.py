@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from onelogit.checkpoints.metadata import SmallFiles, parse_json
 from onelogit.errors import InputError, RecipeError, UnsupportedModelError
-from onelogit.recipes.answer_names import relevant_name
+from onelogit.recipes.answer_names import are_sentiments, relevant_name
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class LabelChoice(NamedTuple):
         """
         if count == 2:
             rows = self._find()
-            logger.info("%s has two labels: %s", self.model, rows.reason)
+            self._log(rows)
             return rows
         if count == 1 and self.relevant_label is not None:
             raise InputError(
@@ -68,6 +68,17 @@ class LabelChoice(NamedTuple):
                 "it out"
             )
         return None
+
+    def _log(self, rows: LabelRows) -> None:
+        names = tuple(map(str, (self.id2label or {}).values()))
+        if self.relevant_label is None and len(names) == 2 and are_sentiments(*names):
+            logger.warning(
+                "%s has two labels, whose names are those of sentiment analysis, too: %s; if it is a reranker, say so "
+                "with relevant_label=%r (for a command: --relevant-label)",
+                *(self.model, rows.reason, names[rows.relevant]),
+            )
+        else:
+            logger.info("%s has two labels: %s", self.model, rows.reason)
 
     def _find(self) -> LabelRows:
         try:

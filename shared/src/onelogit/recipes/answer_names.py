@@ -6,8 +6,14 @@ _RELEVANT = {"relevant", "relevance", "yes", "true", "positive", "pos", "match",
 _RELEVANT |= {"是", "相关", "예", "네", "はい", "ja", "oui", "sí", "да"}
 _IRRELEVANT = {"irrelevant", "notrelevant", "nonrelevant", "no", "false", "negative", "neg", "unrelated", "notrelated"}
 _IRRELEVANT |= {"nomatch", "label0", "0", "否", "不是", "不相关", "아니오", "아니요", "いいえ", "nein", "non", "нет"}
+# Labels of sentiment analysis have these names, too.
+_SENTIMENTS = {"positive", "negative", "pos", "neg"}
 # In front of the other name: not_entailment, non-duplicate, incorrect, irrelevant_passage.
 _NEGATED = "(?:not|non|no|un|in|ir|mis)"
+# What a negated name must be about. Of "toxic" and "not_toxic", for example, neither means relevant.
+_ABOUT_RELEVANCE = re.compile(
+    r"rel(evan|at|$)|pertinent|match|answer|help|useful|correct|entail|duplica|similar|equiv|paraphras|support|contain"
+)
 
 
 def relevant_name(first: str, second: str) -> int | None:
@@ -17,6 +23,11 @@ def relevant_name(first: str, second: str) -> int | None:
         return int(votes[1] > votes[0])
     plain, other = (_plain(name).removeprefix("is") for name in (first, second))
     return 0 if _negates(other, plain) else 1 if _negates(plain, other) else None
+
+
+def are_sentiments(first: str, second: str) -> bool:
+    """Whether two names are also those of labels of sentiment analysis."""
+    return {_plain(first), _plain(second)} <= _SENTIMENTS
 
 
 def are_swapped(true: object, false: object) -> bool:
@@ -31,7 +42,8 @@ def _vote(name: str) -> int:
 
 
 def _negates(name: str, other: str) -> bool:
-    return len(other) > 2 and re.fullmatch(_NEGATED + re.escape(other), name) is not None
+    is_negated = len(other) > 2 and re.fullmatch(_NEGATED + re.escape(other), name) is not None
+    return is_negated and _ABOUT_RELEVANCE.search(other) is not None
 
 
 def _plain(name: str) -> str:
