@@ -191,6 +191,8 @@ def test_the_dump_contains_the_constructors_arguments():
             "instruction": None,
             "scale_score": None,
             "meta_fields_to_embed": [],
+            "read_images": True,
+            "image_meta_fields": [],
             "embedding_separator": "\n",
             "deduplicate": True,
             "on_error": "raise",

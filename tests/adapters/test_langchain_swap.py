@@ -122,7 +122,7 @@ def test_metadata_and_threshold_apply_to_relevance():
         (TEXTS, {"model": "rerank-v3.5"}, "the compressor has one model, .*; leave model='rerank-v3.5' out, or create"),
         (TEXTS, {"max_tokens_per_doc": 9}, "max_tokens is set when the adapter is created"),
         (TEXTS[0], {}, "documents must be a list of Documents, not a str"),
-        ([TEXTS[0], None], {}, "document 1 must be a str, not None"),
+        ([TEXTS[0], None], {}, "document 1 must be a string, not NoneType"),
         ([{"x": object()}], {}, "the document contains a object, which cannot be dumped"),
     ],
 )

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onelogit.contents import ContentDocument
     from onelogit.errors import (
         CheckpointError,
         InputError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "contents": ("ContentDocument",),
     "errors": (
         "CheckpointError",
         "InputError",
@@ -58,6 +60,7 @@ __all__ = [
     "DEMO_MODEL",
     "FAMILIES",
     "CheckpointError",
+    "ContentDocument",
     "InputError",
     "LoadOptions",
     "LogitError",

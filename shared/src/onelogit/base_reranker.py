@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, Protocol, Self, TypeVar, cast
 
+from onelogit.contents import NO_LOCAL_IMAGES, refuse_images
 from onelogit.errors import InputError, counted_of
 from onelogit.method_names import NamedMethods, unknown_name
 from onelogit.model_spec import ModelSpec
@@ -13,6 +14,7 @@ from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, OpenOptions, is_s
 from onelogit.ranking import Ranked, RankedDocument, check_logit, rank_logits, to_score
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import (
+    Document,
     checked_documents,
     checked_pairs,
     checked_score_threshold,
@@ -95,7 +97,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
     def rank(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[Any],
         top_n: int | None = None,
         score_threshold: float | None = None,
         instruction: str | None = None,
@@ -108,7 +110,8 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
 
         Args:
             query: not blank.
-            documents: texts, in any order; `long_documents` in `ScoringOptions` says what happens to long ones.
+            documents: texts, in any order; `long_documents` in `ScoringOptions` says what happens to long ones. For a
+                server that reads images, also content lists; see `ContentDocument`.
             top_n: return at most this many documents; None for all.
             score_threshold: return only documents with at least this score; None for all.
             instruction: what "relevant" means; None for the reranker's default, "" for none.
@@ -134,7 +137,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
     async def arank(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[Any],
         top_n: int | None = None,
         score_threshold: float | None = None,
         instruction: str | None = None,
@@ -147,22 +150,22 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         _refuse(unknown, _ARGUMENTS)
         top_n, score_threshold = checked_top_n(top_n), checked_score_threshold(score_threshold)
         documents = checked_documents(documents) if return_documents else documents
-        computed = await self._scorer.alogits(_pairs(query, documents), instruction, progress=progress)
+        computed = await self._scorer.alogits(self._pairs(query, documents), instruction, progress=progress)
         ranking = rank_logits(self._with_warning(computed), self.activation, top_n, score_threshold)
         return _with_texts(ranking, [*documents]) if return_documents else ranking
 
     def logits(
-        self, query: str, documents: Iterable[str], instruction: str | None = None, *, progress: bool = False
+        self, query: str, documents: Iterable[Any], instruction: str | None = None, *, progress: bool = False
     ) -> list[float]:
         """The raw logit of each document, in the given order: float32, unbounded. Raises as `rank` does."""
-        return self._with_warning(self._scorer.logits(_pairs(query, documents), instruction, progress=progress))
+        return self._with_warning(self._scorer.logits(self._pairs(query, documents), instruction, progress=progress))
 
-    def logits_and_truncation(self, query: str, documents: Iterable[str], instruction: str | None = None) -> PairLogits:
+    def logits_and_truncation(self, query: str, documents: Iterable[Any], instruction: str | None = None) -> PairLogits:
         """`logits`, and the number of truncated documents instead of a warning in the log."""
-        return self._scorer.logits(_pairs(query, documents), instruction)
+        return self._scorer.logits(self._pairs(query, documents), instruction)
 
     def pair_logits(
-        self, pairs: Iterable[tuple[str, str]], instruction: str | None = None, progress: bool = False
+        self, pairs: Iterable[tuple[str, Any]], instruction: str | None = None, progress: bool = False
     ) -> list[float]:
         """The raw logit of each (query, document), in the given order. Raises as `rank` does.
 
@@ -171,11 +174,13 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
             instruction: as in `rank`, for all pairs.
             progress: show a progress bar.
         """
-        return self._with_warning(self._scorer.logits(checked_pairs(pairs), instruction, progress=progress))
+        return self._with_warning(
+            self._scorer.logits(self._readable(checked_pairs(pairs)), instruction, progress=progress)
+        )
 
     def predict(
         self,
-        pairs: Iterable[tuple[str, str]] | tuple[str, str],
+        pairs: Iterable[tuple[str, Any]] | tuple[str, Any],
         instruction: str | None = None,
         *,
         progress: bool = False,
@@ -204,7 +209,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         return cast("np.float64", scores[0]) if is_single else scores
 
     def warm_up(self) -> None:
-        """Score one short pair, so that the first real call is not slower than later ones."""
+        """Score one short pair, so that the first real call is not slower."""
         self.logits("warm up", ["warm up"])
 
     async def awarm_up(self) -> None:
@@ -214,6 +219,26 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
     def close(self) -> None:
         """Release the model or the connections. Closing twice is allowed; scoring afterwards raises OnelogitError."""
         self._scorer.close()
+
+    @property
+    def _why_no_images(self) -> str | None:
+        """Why documents with images cannot be ranked, as the rest of a sentence; None if they can."""
+        return NO_LOCAL_IMAGES
+
+    def _pairs(self, query: str, documents: Iterable[Any]) -> Pairs:
+        """The query with each document. The query is checked only if there are documents."""
+        if isinstance(documents, str) and isinstance(query, list | tuple):
+            raise InputError("the query must be a string, and documents a list of strings; pass the query first")
+        checked = checked_documents(documents)
+        if checked:
+            query = checked_text(query, "the query", is_blank_allowed=False)
+        return self._readable([(query, document) for document in checked])
+
+    def _readable(self, pairs: Sequence[tuple[str, Document]]) -> Pairs:
+        """The pairs; raises InputError if one has images, and the scorer reads none."""
+        if self._why_no_images is not None:
+            refuse_images((document for _, document in pairs), self._why_no_images)
+        return cast("Pairs", pairs)
 
     def _with_warning(self, computed: PairLogits) -> list[float]:
         """The logits; logs a warning if documents were truncated."""
@@ -263,8 +288,9 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         return self._spec
 
 
-def _with_texts(ranking: list[Ranked], documents: Sequence[str]) -> list[Ranked]:
-    return [RankedDocument.of(ranked, documents[ranked.index]) for ranked in ranking]
+def _with_texts(ranking: list[Ranked], documents: Sequence[Document]) -> list[Ranked]:
+    texts = [each if isinstance(each, str) else each.text for each in documents]
+    return [RankedDocument.of(ranked, texts[ranked.index]) for ranked in ranking]
 
 
 def _refuse(unknown: Mapping[str, object], known: Sequence[str]) -> None:
@@ -272,13 +298,3 @@ def _refuse(unknown: Mapping[str, object], known: Sequence[str]) -> None:
     for name in unknown:
         elsewhere = {"{name} is set when the reranker is opened": OpenOptions.__annotations__}
         raise unknown_option(name, known, elsewhere)
-
-
-def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
-    """The query with each document. The query is checked only if there are documents."""
-    if isinstance(documents, str) and isinstance(query, list | tuple):
-        raise InputError("the query must be a string, and documents a list of strings; pass the query first")
-    documents = checked_documents(documents)
-    if documents:
-        query = checked_text(query, "the query", is_blank_allowed=False)
-    return [(query, document) for document in documents]

@@ -131,7 +131,8 @@ class RemoteOptions(_PromptOptions, SourceOptions, total=False):
         pairs_a_request: maximum pairs in one request.
         instruction, max_tokens, long_documents, activation, allow_control_tokens: as in `ScoringOptions`. If the server
             writes the prompts, `max_tokens` and `long_documents` need a model, whose tokenizer cuts the documents;
-            without either of them, the server decides. "tei" with "cut" and no model lets the server truncate.
+            without either of them, the server decides. "tei" with "cut" and no model lets the server truncate. A
+            document with images (`ContentDocument`, for "rerank" with template="server") is sent whole.
         recipe, base_model, revision, token, cache_dir, local_files_only: as in `LoadOptions`.
     """
 

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+from onelogit.contents import ContentDocument, checked_content, is_content
 from onelogit.errors import InputError, counted
 from onelogit.option_values import real_number, whole_number
 from onelogit.recipes.recipe import Recipe
@@ -24,35 +25,41 @@ _FRAMEWORK_TEXTS = {
 Choice = TypeVar("Choice", bound=str | None)
 
 
-def checked_documents(documents: Iterable[str]) -> list[str]:
+Document = str | ContentDocument
+"""A text; or, for a server that reads images, texts and images. A content list with images becomes the latter."""
+
+
+def checked_documents(documents: Iterable[Any]) -> list[Document]:
     """Return the documents as a list, with whole characters.
 
     Raises:
-        InputError: they are one string, a set or a mapping, or one of them is not a string.
+        InputError: they are one string, a set or a mapping, or one of them is neither a string nor a content list.
     """
     if isinstance(documents, str):
         raise InputError("documents must be a list of strings, not one string; pass [document]")
     checked = _checked_list(documents, "documents", "strings")
     for index, document in enumerate(checked):
-        _check_document(document, f"document {index}")
-    return with_whole_characters(checked)
+        if not isinstance(document, str):
+            checked[index] = _checked_content(document, f"document {index}")
+    return _with_whole_characters(checked)
 
 
-def checked_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def checked_pairs(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Document]]:
     """Return the pairs as a list, with whole characters.
 
     Raises:
-        InputError: an item is not a pair of strings, or a query is blank or has half a character.
+        InputError: an item is not a pair of a string and a document, or a query is blank or has half a character.
     """
-    queries, documents = [], []
+    queries: list[str] = []
+    documents: list[Document] = []
     for index, pair in enumerate(_checked_list(pairs, "pairs", "(query, document)")):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"pair {index} must be a tuple of a query and a document, not {pair!r}")
         query, document = pair
         queries.append(checked_text(query, f"the query of pair {index}", is_blank_allowed=False))
-        _check_document(document, f"the document of pair {index}")
-        documents.append(document)
-    return [*zip(queries, with_whole_characters(documents), strict=True)]
+        is_text = isinstance(document, str)
+        documents.append(document if is_text else _checked_content(document, f"the document of pair {index}"))
+    return [*zip(queries, _with_whole_characters(documents), strict=True)]
 
 
 def checked_pair(query: str, document: str) -> tuple[str, str]:
@@ -71,6 +78,19 @@ def _checked_list(values: Iterable[Any], name: str, content: str) -> list[Any]:
     if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
         raise InputError(f"{name} must be a list of {content}, not a {type(values).__name__}")
     return list(values)
+
+
+def _checked_content(document: object, name: str) -> Document:
+    if not is_content(document):
+        _check_document(document, name)
+    return checked_content(document, name)
+
+
+def _with_whole_characters(documents: Sequence[Document]) -> list[Document]:
+    """As `with_whole_characters`, which is given all texts at once, so that it warns once."""
+    texts = [part for each in documents for part in ([each] if isinstance(each, str) else each.texts)]
+    whole = iter(with_whole_characters(texts))
+    return [next(whole) if isinstance(each, str) else each.with_texts(lambda _: next(whole)) for each in documents]
 
 
 def with_whole_characters(documents: Sequence[str], *, is_logging: bool = True) -> list[str]:

@@ -11,11 +11,10 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Unpack
 
-from langchain_onelogit.relevance import Relevance, check_call, relevance_of, text_of
-from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
+from langchain_onelogit.relevance import Relevance, ScoredMetadata, check_call, relevance_of, text_of
+from onelogit import ContentDocument, InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
-    MetadataDict,
     ModelFields,
     OnError,
     RankOptions,
@@ -26,32 +25,17 @@ from onelogit.adapters import (
     checked_top_n,
     document_list,
     fields_of,
+    images_in,
     keep_recipe_plain,
     plain,
     plain_options,
     rank_options,
     text_with_metadata,
+    with_images,
 )
 
 if TYPE_CHECKING:
     from onelogit import RemoteReranker, Reranker
-
-
-class ScoredMetadata(MetadataDict):  # noqa: PLW1641  like any dictionary
-    """Metadata that is equal to the same metadata with other scores, or without.
-
-    Retrievers that merge several queries, such as MultiQueryRetriever, keep one of the documents that are equal.
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, dict) and _without_scores(self) == _without_scores(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-
-def _without_scores(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metadata.items() if name not in ("relevance_score", "relevance_logit")}
 
 
 class RerankInput(RankOptions, total=False):
@@ -77,6 +61,8 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`, for calls that do not set them.
         metadata_fields: names of metadata to put in front of a document's text.
         metadata_separator: between these values, and before the text.
+        image_fields: names of metadata with images for the server, as in `onelogit.adapters.images_in`; a local model
+            refuses them.
         deduplicate: keep only the best of the documents with the same id, or without an id and with the same text.
         on_error: "raise", or "keep_order" to log the error and return the documents unchanged.
         progress: show a progress bar.
@@ -97,6 +83,7 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
     instruction: str | None = None
     metadata_fields: Annotated[Sequence[str], BeforeValidator(plain)] = ()
     metadata_separator: str = "\n"
+    image_fields: Annotated[Sequence[str], BeforeValidator(plain)] = ()
     deduplicate: bool = False
     on_error: OnError = "raise"
     progress: bool = False
@@ -229,26 +216,40 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
         return [_with_relevance(documents[ranked.index], ranked) for ranked in ranking]
 
     def _request(self, documents: Sequence[Document], call: RerankInput) -> RankRequest:
-        fields, separator = self.metadata_fields, self.metadata_separator
         return RankRequest(
             query=call["query"],
             documents=documents,
             kind=Document,
-            text=lambda each: text_with_metadata(each.page_content, each.metadata, fields, separator),
-            key=_key if self.deduplicate else None,
+            text=self._content,
+            key=self._key if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.progress,
             **rank_options(self, call, RerankInput),
         )
+
+    def _content(self, document: Document) -> str | ContentDocument:
+        separator = self.metadata_separator
+        text = text_with_metadata(document.page_content, document.metadata, self.metadata_fields, separator)
+        return with_images(text, images_in([document.metadata.get(field) for field in self.image_fields]))
+
+    def _key(self, document: Document) -> tuple[object, object]:
+        content = (document.page_content, repr([document.metadata.get(field) for field in self.image_fields]))
+        return document.id, document.id is None and content
 
     def _text_request(
         self, documents: Sequence[Any], query: str, rank_fields: Sequence[str] | None, top_n: int | None
     ) -> RankRequest:
         options = rank_options(self, {})
         options["top_n"] = self.top_n if top_n == -1 else top_n
-        fields, separator = self.metadata_fields, self.metadata_separator
-        texts = [text_of(each, fields, separator, rank_fields) for each in document_list(documents, Document)]
-        return RankRequest(query=query, documents=texts, on_error=self.on_error, progress=self.progress, **options)
+        return RankRequest(
+            query=query,
+            documents=document_list(documents, Document),
+            kind=object,
+            text=lambda each: self._content(each) if isinstance(each, Document) else text_of(each, rank_fields),
+            on_error=self.on_error,
+            progress=self.progress,
+            **options,
+        )
 
 
 class RerankRunnable(RunnableSerializable[RerankInput, list[Document]]):
@@ -279,10 +280,6 @@ def _documents(call: RerankInput) -> list[Document]:
     if not isinstance(call, dict) or not call.keys() >= {"query", "documents"}:
         raise InputError("reranking needs a dictionary with query and documents")
     return document_list(call["documents"], Document)
-
-
-def _key(document: Document) -> tuple[object, object]:
-    return document.id, document.id is None and document.page_content
 
 
 def _with_relevance(document: Document, ranked: Ranked | Kept) -> Document:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
-from langchain_core.documents import Document
 from typing_extensions import TypedDict
 
 from onelogit import InputError, Ranked
-from onelogit.adapters import Kept, check_names, plain, text_with_metadata
+from onelogit.adapters import Kept, MetadataDict, check_names, plain
 
 
 class Relevance(TypedDict):
@@ -42,18 +41,31 @@ def check_call(own_model: str, model: str | None, max_tokens_per_doc: int | None
         )
 
 
-def text_of(document: Any, fields: Sequence[str], separator: str, rank_fields: Sequence[str] | None) -> Any:
-    """The text to read of a document; what is neither a document nor a dictionary is returned as it is.
+def text_of(document: Any, rank_fields: Sequence[str] | None) -> Any:
+    """The text to read of a dictionary, as YAML; anything else is returned as it is.
 
     Args:
-        document: a document, or a dictionary, which is read as YAML.
-        fields: names of a document's metadata to put in front of its text.
-        separator: between these values, and before the text.
+        document: a text, or a dictionary.
         rank_fields: keys of a dictionary to read; None for all.
     """
-    if isinstance(document, Document):
-        return text_with_metadata(document.page_content, document.metadata, fields, separator)
     if isinstance(document, dict):
         read = document if rank_fields is None else {key: document[key] for key in rank_fields if key in document}
         return yaml.safe_dump(plain(read, "the document"), sort_keys=False, allow_unicode=True)
     return document
+
+
+class ScoredMetadata(MetadataDict):  # noqa: PLW1641  like any dictionary
+    """Metadata that is equal to the same metadata with other scores, or without.
+
+    Retrievers that merge several queries, such as MultiQueryRetriever, keep one of the documents that are equal.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and _without_scores(self) == _without_scores(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def _without_scores(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if name not in ("relevance_score", "relevance_logit")}

@@ -10,8 +10,9 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 2. Write `_spec(self)` as `self._handle.spec(self, token=..., api_key=...)`, and call it once in the constructor: that
    checks the options. Later calls reuse the spec until a field changes.
 3. In each call, create a `RankRequest` (`rank_options` merges the options of the call with the adapter's own,
-   `document_list` checks the list, `text_with_metadata` puts metadata in front of a text, `key` removes duplicates) and
-   pass it to `self._handle.rank` or `arank`. No model is loaded for an empty list.
+   `document_list` checks the list, `text_with_metadata` puts metadata in front of a text, `with_images` adds a
+   document's images, `key` removes duplicates) and pass it to `self._handle.rank` or `arank`. No model is loaded for an
+   empty list.
 4. For each result, copy the caller's document and add `score` and `logit` as usual in the framework. A `Kept` has
    neither: reranking failed with on_error="keep_order"; return the caller's document as it is.
 5. Forward `warm_up`, `awarm_up` and `close` to the handle; `from_reranker` uses `fields_of`. A copy of the adapter gets
@@ -21,6 +22,7 @@ documents. It never scores, sorts or batches, and never imports torch. To write 
 """
 
 from onelogit.adapters.handle import RerankerHandle
+from onelogit.adapters.images import images_in, with_images
 from onelogit.adapters.parameters import (
     ModelFields,
     ModelParameters,
@@ -40,6 +42,7 @@ from onelogit.adapters.request import (
     rank_options,
     text_with_metadata,
 )
+from onelogit.contents import image_type
 from onelogit.model_spec import ModelSpec
 from onelogit.option_values import checked_flag
 from onelogit.options import OpenOptions
@@ -65,9 +68,12 @@ __all__ = [
     "checked_top_n",
     "document_list",
     "fields_of",
+    "image_type",
+    "images_in",
     "keep_recipe_plain",
     "plain",
     "plain_options",
     "rank_options",
     "text_with_metadata",
+    "with_images",
 ]

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from onelogit.adapters.parameters import PARAMETERS, adapter_options
 from onelogit.adapters.request import Kept, OnError, RankRequest
+from onelogit.contents import ContentDocument
 from onelogit.errors import InputError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.ranking import Ranked
@@ -239,7 +240,7 @@ class RerankerHandle:
         return type(self), (), {"_base": self._current_base}
 
 
-def _rank(request: RankRequest, texts: list[str], rank: Callable[..., Result]) -> Result:
+def _rank(request: RankRequest, texts: list[str | ContentDocument], rank: Callable[..., Result]) -> Result:
     return rank(request.query, texts, instruction=request.instruction, progress=request.progress)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 from typing_extensions import TypedDict
 
 from onelogit.adapters.parameters import check_names
+from onelogit.contents import ContentDocument
 from onelogit.errors import InputError
 from onelogit.ranking import Ranked, select_top, to_score
 from onelogit.recipes.recipe import Activation
@@ -62,7 +63,7 @@ class RankRequest:
         query: the query.
         documents: of a framework, or texts.
         kind: the class of every document.
-        text: reads the text of a document; None if the documents are texts.
+        text: reads the text of a document, and its images if it has some; None if the documents are texts.
         key: of documents with equal keys, only the best is returned. None to return all.
         top_n: return at most this many documents; None for all.
         score_threshold: return only documents with at least this score; None for all.
@@ -78,7 +79,7 @@ class RankRequest:
     query: str
     documents: Sequence[Any]
     kind: type = str
-    text: Callable[[Any], str] | None = None
+    text: Callable[[Any], str | ContentDocument] | None = None
     key: Callable[[Any], Hashable] | None = None
     top_n: int | None = None
     score_threshold: float | None = None
@@ -93,11 +94,11 @@ class RankRequest:
         checked_choice("on_error", str(self.on_error), OnError)
         checked_choice("activation", self.activation, Activation)
 
-    def texts(self) -> list[str]:
-        """The texts of the documents.
+    def texts(self) -> list[str | ContentDocument]:
+        """The texts of the documents, with images for those that have some.
 
         Raises:
-            InputError: the query is blank, or a document is not of the right class.
+            InputError: the query is blank, or a document is not of the right class or has an image that cannot be sent.
         """
         check_text(self.query, "the query", is_blank_allowed=False)
         for index, document in enumerate(self.documents):

@@ -10,6 +10,7 @@ from onelogit.base_reranker import Pairs
 from onelogit.checkpoints.load_encoder import LoadedEncoder
 from onelogit.prompts.chunking import DocumentTokens
 from onelogit.prompts.tokenizer import without_limits
+from onelogit.validation import Document
 
 
 class DocumentPart(NamedTuple):
@@ -17,13 +18,13 @@ class DocumentPart(NamedTuple):
 
     Attributes:
         query: of its pair.
-        text: the document or the part.
+        text: the document or the part; or a whole document with images.
         owner: index of the pair; a document in chunks has several parts.
         is_truncated: whether the rest of the document is not read at all.
     """
 
     query: str
-    text: str
+    text: Document
     owner: int
     is_truncated: bool = False
 

@@ -63,14 +63,17 @@ def hint_for(status: int, protocol: ProtocolSpec, request: ScoreRequest, length_
     Args:
         status: from 300 up, or the code in a body.
         protocol: the form of the request.
-        request: may contain empty documents, or too many.
+        request: may contain images, empty documents, or too many.
         length_hint: what to do if a text is too long for the server.
     """
     if status in (404, 405):
         named = f"; the model is asked for as {request.model!r}, and served_name gives it another name"
         return protocol.path_hint + (named if status == 404 and request.model is not None else "")
     hints = []
-    if status in (400, 413, 422) and any(not text.strip() for text in request.documents):
+    texts = [each for each in request.documents if isinstance(each, str)]
+    if status in (400, 413, 422) and len(texts) < len(request.documents):
+        hints.append("the request has images, which the served model and the server's limits must allow")
+    if status in (400, 413, 422) and any(not text.strip() for text in texts):
         hints.append("the request has an empty document; leave it out if the server accepts none")
     if status == 413 and request.count > 1:
         hints.append("lower pairs_a_request")

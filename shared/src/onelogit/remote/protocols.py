@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from onelogit.contents import ContentDocument
 from onelogit.errors import ServerError
 from onelogit.options import Protocol, TokenProtocol, TruncatingProtocol
 
@@ -25,7 +26,7 @@ class ScoreRequest:
     Attributes:
         rows: token ids, for protocols that send tokens; empty for all others.
         query: "" if the documents are whole prompts.
-        documents: texts.
+        documents: texts, or texts and images for protocols that send images.
         model: the server's name for the model; None if it needs none.
         instruction: for a server that writes the prompts; None for none.
         raw: ask for raw logits, without the server's activation.
@@ -34,7 +35,7 @@ class ScoreRequest:
 
     rows: Sequence[Sequence[int]] = ()
     query: str = ""
-    documents: Sequence[str] = ()
+    documents: Sequence[str | ContentDocument] = ()
     model: str | None = None
     instruction: str | None = None
     raw: bool = True
@@ -57,6 +58,7 @@ class ProtocolSpec:
         parse: a JSON response -> its numbers by index.
         takes_instruction: whether a request to a server that writes the prompts can carry an instruction.
         needs_model_name: whether a request names the model.
+        sends_images: whether a request to a server that writes the prompts can carry images.
         path_hint: what to do if the server does not know the path.
         activated_hosts: servers of this form that have no logits to send, by their documentation.
         source: where the form is documented.
@@ -68,6 +70,7 @@ class ProtocolSpec:
     parse: Callable[[Any], NumberByIndex]
     takes_instruction: bool = True
     needs_model_name: bool = True
+    sends_images: bool = False
     activated_hosts: tuple[str, ...] = ()
     path_hint: str = "the server must serve a reranker at this path; pass another as path, such as '/rerank'"
     source: str
@@ -181,7 +184,8 @@ def _body(**fields: object) -> dict[str, Any]:
 
 def _rerank_body(request: ScoreRequest, **more: object) -> dict[str, Any]:
     """The fields of Cohere's form, which other servers share; servers ignore fields that they do not know."""
-    return _body(model=request.model, query=request.query, documents=request.documents, return_documents=False, **more)
+    documents = [each if isinstance(each, str) else each.content() for each in request.documents]
+    return _body(model=request.model, query=request.query, documents=documents, return_documents=False, **more)
 
 
 VLLM_TOKENS = ProtocolSpec(
@@ -199,6 +203,7 @@ _PROTOCOLS = (
         path="/v1/rerank",
         body=lambda request: _rerank_body(request, instruction=request.instruction, **(_RAW if request.raw else {})),
         parse=_ranked,
+        sends_images=True,
         activated_hosts=("api.cohere.com", "api.cohere.ai", "api.jina.ai", "api.voyageai.com"),
         source="https://docs.cohere.com/reference/rerank and vLLM 0.32 /v1/rerank (recorded)",
     ),

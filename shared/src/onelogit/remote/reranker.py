@@ -95,6 +95,10 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         return self._scorer.describe(*checked_pair(query, document), instruction)
 
     @property
+    def _why_no_images(self) -> str | None:
+        return self._scorer.why_no_images
+
+    @property
     def licence(self) -> str | None:
         """The model's licence, if it is known."""
         return None if self.recipe is None else self.recipe.licence

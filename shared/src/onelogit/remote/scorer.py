@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from onelogit.base_reranker import PairLogits, Pairs
 from onelogit.checkpoints.load_encoder import load_encoder, writes_prompts
@@ -90,6 +91,21 @@ class RemoteScorer:
         """The longest prompt, in tokens; None if only the server limits it."""
         limited = self._builder.encoder or self._builder.cutter
         return None if limited is None else limited.max_tokens
+
+    @property
+    def why_no_images(self) -> str | None:
+        """Why documents with images cannot be sent, as the rest of a sentence; None if they can."""
+        if not self.protocol.sends_images:
+            return (
+                f"which protocol={self.protocol.name!r} cannot send; use protocol='rerank' with template='server', and "
+                "a server that reads images, such as vLLM"
+            )
+        if self._loaded is not None:
+            return "which prompts that are written here cannot contain; pass template='server'"
+        host = urlsplit(self.client.url).hostname or ""
+        if self.protocol.is_always_activated(host):
+            return f"which {host} does not read in this form; use a server that does, such as vLLM"
+        return None
 
     def describe(self, query: str, document: str, instruction: str | None = None) -> Prompt:
         """The prompt of one pair.

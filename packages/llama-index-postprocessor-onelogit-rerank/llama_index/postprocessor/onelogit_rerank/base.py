@@ -16,8 +16,9 @@ from llama_index.core.prompts.mixin import PromptDictType, PromptMixin
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from llama_index.postprocessor.onelogit_rerank.images import images_of
 from llama_index.postprocessor.onelogit_rerank.instruction import filled, instruction_text
-from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
+from onelogit import ContentDocument, InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
     MetadataDict,
@@ -34,6 +35,7 @@ from onelogit.adapters import (
     plain,
     plain_options,
     rank_options,
+    with_images,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`. The instruction can be a prompt
             template; `{query_str}` in it is replaced by the query.
         metadata_mode: which metadata to read with a node's text.
+        read_images: send the image of an `ImageNode`, or of another node with one, to the server; a local model refuses
+            it. False to rank by the texts alone.
         deduplicate: keep only the best of the nodes with the same id.
         on_error: "raise", or "keep_order" to log the error and return the nodes unchanged.
         show_progress: show a progress bar.
@@ -80,6 +84,7 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
     score_threshold: Annotated[float | None, BeforeValidator(checked_score_threshold)] = None
     instruction: Annotated[str | None, BeforeValidator(instruction_text)] = None
     metadata_mode: MetadataMode = MetadataMode.EMBED
+    read_images: bool = True
     deduplicate: bool = False
     on_error: OnError = "raise"
     show_progress: bool = False
@@ -170,12 +175,16 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
             query=query,
             documents=nodes,
             kind=NodeWithScore,
-            text=lambda each: each.node.get_content(self.metadata_mode),
+            text=self._content,
             key=attrgetter("node_id") if self.deduplicate else None,
             on_error=self.on_error,
             progress=self.show_progress,
             **options,
         )
+
+    def _content(self, scored: NodeWithScore) -> str | ContentDocument:
+        images = images_of(scored.node) if self.read_images else []
+        return with_images(scored.node.get_content(self.metadata_mode), images)
 
     @model_validator(mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice, Secret
 from typing_extensions import Unpack
 
+from haystack_integrations.components.rankers.onelogit.contents import content_of
 from onelogit import InputError, ModelSpec, OpenOptions, Protocol, Ranked
 from onelogit.adapters import (
     Kept,
@@ -29,7 +30,6 @@ from onelogit.adapters import (
     fields_of,
     plain,
     plain_options,
-    text_with_metadata,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class OnelogitRanker(ModelFields):
         protocol: Protocol | None = None,
         api_key: Secret | None = Secret.from_env_var("ONELOGIT_API_KEY", strict=False),  # noqa: B008
         options: OpenOptions | None = None,
+        read_images: bool = True,
+        image_meta_fields: Sequence[str] | None = (),
         **parameters: Unpack[ModelParameters],
     ) -> None:
         """A ranker that loads its model in `warm_up`, or in the first run with documents.
@@ -93,6 +95,8 @@ class OnelogitRanker(ModelFields):
             protocol: the form of requests, as in `onelogit.RemoteOptions`.
             api_key: for the server.
             options: the other `onelogit.OpenOptions`.
+            read_images: send a document's image to the server; a local model refuses it. False for texts alone.
+            image_meta_fields: names of meta fields with images, such as `ImageContent`, besides the document's blob.
             **parameters: `max_tokens`, `long_documents`, `batch_tokens`, `document_cache_bytes`, `quantization_config`,
                 `trust_remote_code`, `recipe` and `revision`, as in `onelogit.OpenOptions`.
 
@@ -115,6 +119,8 @@ class OnelogitRanker(ModelFields):
         self.url = plain(url, "url")
         self.protocol = plain(protocol, "protocol")
         self.api_key = _secret("api_key", api_key)
+        self.read_images = _flag("read_images", read_images)
+        self.image_meta_fields = _names("image_meta_fields", image_meta_fields)
         for name, value in adapter_fields(parameters, _ARGUMENTS).items():
             setattr(self, name, value)
         self._handle = RerankerHandle()
@@ -212,11 +218,12 @@ class OnelogitRanker(ModelFields):
         top_k = checked_top_n(self.top_k if top_k is None else top_k, "top_k")
         scale_score = self.scale_score if scale_score is None else _flag("scale_score", scale_score)
         fields, separator = self.meta_fields_to_embed, self.embedding_separator
+        images = self.image_meta_fields if self.read_images else None
         return RankRequest(
             query=query,
             documents=documents,
             kind=Document,
-            text=lambda each: text_with_metadata(each.content or "", each.meta, fields, separator),
+            text=lambda each: content_of(each, fields, separator, images),
             key=attrgetter("id") if self.deduplicate else None,
             top_n=top_k,
             score_threshold=self.score_threshold if score_threshold is None else score_threshold,
@@ -228,8 +235,7 @@ class OnelogitRanker(ModelFields):
 
     def _spec(self, *, with_secrets: bool = True) -> ModelSpec:
         token = self.token.resolve_value() if self.token is not None and with_secrets else None
-        # The key's environment variable is not read without a url: it may be meant for another server.
-        needs_key = self.url is not None and with_secrets
+        needs_key = self.url is not None and with_secrets  # without a url, the key may be meant for another server
         api_key = self.api_key.resolve_value() if self.api_key is not None and needs_key else None
         return self._handle.spec(self, token=token, api_key=api_key)
 
