@@ -42,6 +42,12 @@ def by_index(answer: Answer) -> Scores:
     return [each["relevance_score"] for each in sorted(answer["results"], key=lambda each: each["index"])]
 
 
+def with_units(answer: Answer) -> Scores:
+    """LangChain4j's way, which fails without Cohere's units."""
+    assert answer["meta"]["billed_units"]["search_units"] == 1
+    return by_index(answer)
+
+
 def into_places(answer: Answer) -> Scores:
     """RAGFlow's way: write each score to its index."""
     scores = [0.0] * COUNT
@@ -104,6 +110,8 @@ REQUESTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Answer], Scores]]] =
         {**TEI, "return_text": False, "truncation_direction": "Right", "truncate": True},
         of_list,
     ),
+    # langchain4j/langchain4j langchain4j-cohere/src/main/java/dev/langchain4j/model/cohere/CohereScoringModel.java
+    "langchain4j cohere": ("/v1/rerank", ASKED, with_units),
     # vllm-project/vllm docs/serving/openai_compatible_server.md
     "vllm score": (
         "/v1/score",

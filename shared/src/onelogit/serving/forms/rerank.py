@@ -1,5 +1,6 @@
 """The forms of Cohere (v1 and v2), Jina, vLLM and SGLang for ranking the documents of a query."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NotRequired
 
@@ -21,6 +22,8 @@ from onelogit.serving.forms.body import (
 )
 from onelogit.serving.served_model import ServedModel
 from onelogit.serving.work import ScoredWork, ScoringWork
+
+_DOCUMENTS_A_UNIT = 100
 
 
 class RerankedText(TypedDict):
@@ -44,10 +47,17 @@ class ApiVersion(TypedDict):
     version: str
 
 
+class BilledUnits(TypedDict):
+    """Cohere's unit of price: a query with up to 100 documents."""
+
+    search_units: int
+
+
 class RerankMeta(TypedDict):
-    """What Cohere's SDK reads beside the results."""
+    """What Cohere's SDK reads beside the results. LangChain4j's fails without `billed_units`."""
 
     api_version: ApiVersion
+    billed_units: BilledUnits
     warnings: NotRequired[list[str]]
 
 
@@ -100,7 +110,10 @@ class RerankBody(InstructedBody):
 
     def answer(self, scored: ScoredWork, served: ServedModel, request_id: str) -> RerankAnswer:
         """The best documents first; equal logits keep the order of the request."""
-        meta: RerankMeta = {"api_version": {"version": self.api_version}}
+        meta: RerankMeta = {
+            "api_version": {"version": self.api_version},
+            "billed_units": {"search_units": math.ceil(len(self.documents) / _DOCUMENTS_A_UNIT)},
+        }
         if scored.truncated_count:
             count = f"{scored.truncated_count} of {len(self.documents)} documents"
             meta["warnings"] = [f"{count} were truncated to fit the model's {served.max_tokens} tokens"]
