@@ -117,6 +117,30 @@ def test_the_server_is_ready_only_after_the_warm_up(tiny_reranker: Reranker):
     assert before[1].json()["message"] == "the model is being warmed up"
 
 
+def test_an_application_that_ended_in_its_warm_up_can_be_served_again(tiny_reranker: Reranker):
+    application = app(tiny_reranker)
+    with held(tiny_reranker) as model, served(application):
+        model.wait()
+    with served(application) as url:
+        wait_until(lambda: httpx2.get(f"{url}/ready", trust_env=False).status_code == 200)
+
+
+def test_a_warm_up_that_fails_is_told_without_its_message(
+    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    async def fail() -> None:
+        raise MemoryError("somewhere in /home")
+
+    monkeypatch.setattr(tiny_reranker, "awarm_up", fail)
+    with served(app(tiny_reranker)) as url:
+        wait_until(lambda: "MemoryError" in httpx2.get(f"{url}/ready", trust_env=False).text)
+        answer = httpx2.get(f"{url}/ready", trust_env=False)
+
+    assert answer.status_code == 503
+    assert answer.json()["message"] == "the warm-up failed with MemoryError; the server's log says why"
+    assert "the server is not ready: MemoryError: somewhere in /home" in caplog.text
+
+
 def test_one_connection_serves_many_requests(url: str):
     with httpx2.Client(base_url=url, trust_env=False) as client:
         streams = set()

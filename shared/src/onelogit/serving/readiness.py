@@ -4,8 +4,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from onelogit.errors import OnelogitError
-
 if TYPE_CHECKING:
     from onelogit.local.reranker import Reranker
 
@@ -20,8 +18,11 @@ class Readiness:
         self._warming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the warm-up, unless it has been started; nobody tells a mounted application of the server's start."""
-        if self._warming is None:
+        """Start the warm-up, unless it has been started; nobody tells a mounted application of the server's start.
+
+        One that was cancelled, because the server ended in the meantime, is started again.
+        """
+        if self._warming is None or self._warming.cancelled():
             self._warming = asyncio.create_task(self._warm_up())
 
     @property
@@ -33,11 +34,14 @@ class Readiness:
             return "the model is being warmed up"
         if self._warming.cancelled():
             return "the warm-up was cancelled"
-        return None if (error := self._warming.exception()) is None else f"the warm-up failed: {error}"
+        if (error := self._warming.exception()) is None:
+            return None
+        return f"the warm-up failed with {type(error).__name__}; the server's log says why"
 
     async def _warm_up(self) -> None:
         try:
             await self._reranker.awarm_up()
-        except OnelogitError as error:
-            logger.error("the warm-up failed, so the server is not ready: %s", error)
+        except Exception as error:
+            # There is no text of a request in it.
+            logger.error("the warm-up failed, so the server is not ready: %s: %s", type(error).__name__, error)
             raise
