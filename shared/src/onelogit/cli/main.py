@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         say(str(error))
         return 2
+    except KeyboardInterrupt:
+        return 130
     options.arguments = [*arguments]
     if not sys.stderr.isatty():
         disable_progress_bars()  # of the hub; transformers follows the hub's setting
