@@ -149,3 +149,28 @@ def test_unusable_keys_are_refused_without_being_shown(
         with pytest.raises(InputError, match="API key 1 is empty, or has white space or non-ASCII") as raised:
             app(tiny_reranker, api_keys=[key])
         assert not key or key not in str(raised.value)
+
+
+def test_the_description_has_all_names_of_a_field(client: httpx2.Client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    queries, documents = ("text_1", "queries", "data_1"), ("text_2", "documents", "items", "data_2")
+
+    assert {*queries, *documents, "instruction", "instruct"} <= {*schemas["ScoreBody"]["properties"]}
+    assert schemas["ScoreBody"]["required"] == []
+    one_of_each = [{"anyOf": [{"required": [name]} for name in names]} for names in (queries, documents)]
+    assert schemas["ScoreBody"]["allOf"] == one_of_each
+    assert schemas["RerankBody"]["required"] == ["query", "documents"]
+    assert len(schemas["ClassifyBody"]["properties"]["input"]["anyOf"]) == 2  # rows, or one row
+
+
+@pytest.mark.parametrize(
+    "origin", ["example.org", "https://example.org/", "https://example.org/page", "", "//example.org"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str, tiny_reranker: Reranker):
+    with pytest.raises(InputError, match="an allowed origin is a scheme and a host, such as https://example.org, not"):
+        app(tiny_reranker, allowed_origins=[origin])
+
+
+@pytest.mark.parametrize("origin", ["*", "http://localhost:3000", "chrome-extension://abcdef"])
+def test_other_origins_are_allowed(origin: str, tiny_reranker: Reranker):
+    app(tiny_reranker, allowed_origins=[origin])

@@ -266,7 +266,7 @@ def test_an_unexpected_error_is_answered_500_and_logged_without_its_message(
         after = httpx2.post(f"{url}/rerank", json=GOOD, trust_env=False)
 
     assert answer.status_code == 500
-    assert sentence(answer) == "the server failed with a RuntimeError; its log says where"
+    assert sentence(answer) == "the server failed with RuntimeError; its log says where"
     assert "SECRET" not in caplog.text
     assert "RuntimeError in" in caplog.text
     assert after.status_code == 200
@@ -287,16 +287,28 @@ def test_texts_are_never_logged(url: str, caplog: pytest.LogCaptureFixture):
     assert not [record for record in ours if "SECRET" in record.getMessage()]
 
 
+@pytest.mark.parametrize("value", ["SECRET" * 5000, "9" * 5000, ["SECRET"] * 5000, -(10**4000)])
+def test_a_long_value_is_not_quoted_whole(value: object, client: httpx2.Client):
+    answer = client.post("/rerank", json={**GOOD, "top_n": value})
+
+    assert answer.status_code == 400
+    assert sentence(answer).startswith("top_n must be a whole number from 1 up")
+    assert len(sentence(answer)) < 700
+
+
 def test_a_mounted_application_works_and_warms_up_when_asked(tiny_reranker: Reranker):
     with served(Starlette(routes=[Mount("/reranking", app(tiny_reranker))])) as url:
         with httpx2.Client(base_url=f"{url}/reranking", trust_env=False) as client:
             wait_until(lambda: client.get("/ready").status_code == 200)
             answers = [client.post(path, json=GOOD).status_code for path in RERANK]
             unknown = client.get("/nope")
+            description, page = client.get("/openapi.json").json(), client.get("/docs").text
 
     assert answers == [200, 200, 200]
     assert unknown.status_code == 404
-    assert sentence(unknown)
+    assert sentence(unknown) == "there is no GET /reranking/nope; see /reranking/openapi.json"
+    assert description["servers"] == [{"url": "/reranking"}]
+    assert "href='/reranking/openapi.json'" in page
 
 
 def test_only_a_local_reranker_can_be_served(tiny_qwen: Tiny):

@@ -187,3 +187,17 @@ def test_a_request_id_comes_back(client: httpx2.Client):
     assert ids[0] == "mine-1"
     assert len({*ids}) == 4
     assert all(each.startswith("score-") for each in ids[1:])
+
+
+def test_a_field_that_is_null_chooses_no_form(client: httpx2.Client):
+    tei = client.post("/rerank", json={**TEXTS, "documents": None})
+    cohere = client.post("/rerank", json={**PAIRS, "texts": None})
+
+    assert [each["index"] for each in tei.json()] == [each["index"] for each in cohere.json()["results"]]
+
+
+@pytest.mark.parametrize("path", [*FORMS_OF_PATHS])
+def test_a_slash_at_the_end_of_a_path_changes_nothing(path: str, client: httpx2.Client):
+    assert client.post(f"{path}/", json={}).status_code == 400
+    assert client.get(f"{path}/").status_code == 405
+    assert client.get("/health/").status_code == client.get("/docs/").status_code == 200

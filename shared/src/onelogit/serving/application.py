@@ -1,5 +1,6 @@
 """A reranker -> an ASGI application with all routes, for uvicorn or to mount in another application."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ from onelogit.serving.server_metrics import ServerMetrics
 if TYPE_CHECKING:
     from onelogit.local.reranker import Reranker
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+
 # The forms of each path: the first whose own field the body has; else the last.
 FORMS: Mapping[str, Sequence[type[ScoringBody]]] = {
     "/rerank": (TeiBody, RerankBody),
@@ -59,8 +62,11 @@ def app(
         limits: by default those of `ServingLimits`.
 
     Raises:
-        InputError: the reranker is not a local one, or a name or key is blank.
+        InputError: the reranker is not a local one, a name or key is blank, or an origin has a path or no scheme.
     """
+    for origin in allowed_origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise InputError(f"an allowed origin is a scheme and a host, such as https://example.org, not {origin!r}")
     if not hasattr(reranker, "scorer"):
         raise InputError(f"only a local Reranker can be served, not a {type(reranker).__name__}")
     limits = ServingLimits() if limits is None else limits
@@ -82,23 +88,28 @@ def app(
     scoring = [
         Route(path, ScoringEndpoint(path, _chooser(forms), state), methods=["POST"]) for path, forms in FORMS.items()
     ]
+    routes = [*scoring, *information_routes(state, readiness, FORMS)]
+    # Starlette would redirect a path with a slash at its end to plain http, and clients would send their key there.
+    routes += [Route(f"{route.path}/", route.endpoint, methods=[*(route.methods or ())]) for route in routes]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[*allowed_origins],
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
     )
-    return Starlette(
-        routes=[*scoring, *information_routes(state, readiness, FORMS)],
+    application = Starlette(
+        routes=routes,
         middleware=[cors] if allowed_origins else [],
         exception_handlers={HTTPException: _no_such_path},
         lifespan=lifespan,
     )
+    application.router.redirect_slashes = False
+    return application
 
 
 def _chooser(forms: Sequence[type[ScoringBody]]) -> Callable[[Mapping[str, Any]], type[ScoringBody]]:
     def choose(body: Mapping[str, Any]) -> type[ScoringBody]:
-        return forms[0] if "texts" in body and "documents" not in body else forms[-1]
+        return forms[0] if body.get("texts") is not None and body.get("documents") is None else forms[-1]
 
     return choose
 
@@ -107,5 +118,6 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(getattr(error, "headers", None) or {})
     allowed = f"; it takes {headers['Allow']}" if "Allow" in headers else ""
-    message = f"there is no {request.method} {request.url.path[:200]}{allowed}; see /openapi.json"
+    description = f"{request.scope.get('root_path', '')}/openapi.json"
+    message = f"there is no {request.method} {request.url.path[:200]}{allowed}; see {description}"
     return JSONResponse(refusal_body(RefusalError(status, message)), status, headers)

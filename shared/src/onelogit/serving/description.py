@@ -74,9 +74,15 @@ def openapi_document(forms: Mapping[str, Sequence[type[ScoringBody]]]) -> dict[s
     }
 
 
-def description_page(document: Mapping[str, Any]) -> str:
-    """A page with each path, its fields and its answers."""
-    parts = [f"<h1>onelogit {html.escape(__version__)}</h1><p>As data: <a href='openapi.json'>openapi.json</a>.</p>"]
+def description_page(document: Mapping[str, Any], address: str) -> str:
+    """A page with each path, its fields and its answers.
+
+    Args:
+        document: of `openapi_document`.
+        address: of the document.
+    """
+    link = f"<a href='{html.escape(address)}'>openapi.json</a>"
+    parts = [f"<h1>onelogit {html.escape(__version__)}</h1><p>As data: {link}.</p>"]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             parts.append(f"<h2>{method.upper()} {path}</h2><p>{html.escape(operation['summary'])}</p>")

@@ -60,11 +60,12 @@ def information_routes(
     async def metrics(_: Request) -> Response:
         return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    async def openapi(_: Request) -> Response:
-        return JSONResponse(document)
+    async def openapi(request: Request) -> Response:
+        root = request.scope.get("root_path")  # where the application is mounted
+        return JSONResponse({**document, "servers": [{"url": root}]} if root else document)
 
-    async def docs(_: Request) -> Response:
-        return HTMLResponse(description_page(document))
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(description_page(document, f"{request.scope.get('root_path', '')}/openapi.json"))
 
     guarded = {"/v1/models": models, "/info": info, "/metrics": metrics}
     open_to_all = {"/health": health, "/ready": ready, "/openapi.json": openapi, "/docs": docs}

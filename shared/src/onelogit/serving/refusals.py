@@ -16,6 +16,7 @@ _TYPES = {
     503: "ServiceUnavailableError",
     504: "TimeoutError",
 }
+_MAX_MESSAGE = 600  # characters
 _TEI_TYPES = {400: "Validation", 413: "Validation", 429: "Overloaded", 503: "Unhealthy"}
 
 
@@ -44,6 +45,8 @@ def refusal_body(error: RefusalError, *, is_tei: bool = False) -> dict[str, Any]
     Text Embeddings Inference has `error` and `error_type`.
     """
     message = str(error).encode("utf-8", "replace").decode()
+    if len(message) > _MAX_MESSAGE:  # it quotes a long value
+        message = f"{message[: _MAX_MESSAGE // 2]} ... {message[-_MAX_MESSAGE // 2 :]}"
     if is_tei:
         return {"error": message, "error_type": _TEI_TYPES.get(error.status, "Backend")}
     type_name = _TYPES.get(error.status, "InternalServerError")

@@ -92,7 +92,7 @@ class ScoringEndpoint:
         except Exception as raised:
             # The message of an unexpected error may quote a text, which must not be logged.
             logger.error("%s in\n%s", type(raised).__name__, "".join(traceback.format_tb(raised.__traceback__)))
-            error = RefusalError(500, f"the server failed with a {type(raised).__name__}; its log says where")
+            error = RefusalError(500, f"the server failed with {type(raised).__name__}; its log says where")
         await _discard_rest(request, limits.max_body_bytes)
         is_tei = bool(form) and form[0].has_plain_errors
         return JSONResponse(refusal_body(error, is_tei=is_tei), error.status, error.headers)

@@ -5,8 +5,18 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core.core_schema import CoreSchema, ValidationInfo
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
@@ -106,6 +116,21 @@ class ScoringBody(BaseModel):
     raw_logits: bool | None = Field(None, description="true: the score is the raw logit, without the activation")
     use_activation: bool | None = Field(None, description="vLLM's name: false is raw_logits: true")
     raw_scores: bool | None = Field(None, description="the name in TEI and Infinity of raw_logits")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema with all names of each field; pydantic's own has only the first."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for field in cls.model_fields.values():
+            if not isinstance(field.validation_alias, AliasChoices):
+                continue
+            first, *others = map(str, field.validation_alias.choices)
+            about = {key: value for key, value in schema["properties"][first].items() if key != "title"}
+            schema["properties"] |= {other: {**about, "description": f"the same as {first}"} for other in others}
+            if field.is_required():
+                schema["required"] = [name for name in schema["required"] if name != first]
+                schema.setdefault("allOf", []).append({"anyOf": [{"required": [name]} for name in (first, *others)]})
+        return schema
 
     @property
     def is_raw(self) -> bool:

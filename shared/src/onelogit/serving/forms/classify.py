@@ -26,10 +26,12 @@ def _checked_rows(value: object) -> list[list[int]]:
     return rows
 
 
+_ROW_SCHEMA = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
+
 Rows = Annotated[
     list[list[int]],
     PlainValidator(_checked_rows),
-    WithJsonSchema({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1}),
+    WithJsonSchema({"anyOf": [_ROW_SCHEMA, {"type": "array", "items": _ROW_SCHEMA, "minItems": 1}]}),
 ]
 
 
