@@ -121,6 +121,23 @@ def test_other_names_of_the_tensors_are_known(renamed: str, tmp_path: Path):
     assert_equal(tiny.folder, logits_of_whole(tiny))
 
 
+@pytest.mark.parametrize("architectures", ["Qwen3VLForConditionalGeneration", None])
+def test_the_class_may_be_named_otherwise_or_not_at_all(architectures: str | None, tmp_path: Path):
+    tiny = multimodal_checkpoint(tmp_path / "model", files=CARD)
+    config = json.loads((tiny.folder / "config.json").read_text())
+    (tiny.folder / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+
+    assert_equal(tiny.folder, logits_of_whole(tiny))
+
+
+def test_weights_without_the_vision_tower_are_enough(tmp_path: Path):
+    tiny = multimodal_checkpoint(tmp_path / "model", files=CARD)
+    file = tiny.folder / "model.safetensors"
+    save_file({name: each for name, each in load_file(file).items() if "visual" not in name}, file, {"format": "pt"})
+
+    assert_equal(tiny.folder, logits_of_whole(tiny))
+
+
 def test_a_configuration_without_a_part_for_the_text_is_read(tmp_path: Path):
     tiny = multimodal_checkpoint(tmp_path / "model", "qwen2_5_vl", files=CARD)
     config = json.loads((tiny.folder / "config.json").read_text())

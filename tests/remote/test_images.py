@@ -53,6 +53,8 @@ def test_documents_with_and_without_images_are_scored_together(local: Reranker):
             ranking = remote.rank(QUERY, documents, return_documents=True)
             assert asyncio.run(remote.arank(QUERY, iter(documents))) == ranking
 
+            assert remote.predict((QUERY, documents[2])) == pytest.approx(expected[2], abs=1e-5)
+
     best = max(range(len(expected)), key=expected.__getitem__)
     assert (ranking[0].index, ranking[0]["text"]) == (best, texts[best])
     sent = [each for body in server.requests.bodies for each in body["documents"] if isinstance(each, dict)]

@@ -1,8 +1,9 @@
 """RemoteReranker in each of its protocols against the server: the logits and rankings of the local reranker."""
 
+import httpx2
 import pytest
 
-from onelogit import InputError, RemoteReranker, Reranker, ServerError
+from onelogit import ContentDocument, InputError, RemoteReranker, Reranker, ServerError
 from onelogit.options import Protocol
 from onelogit.serving import app
 from support.served import served
@@ -86,3 +87,12 @@ def test_refusals_reach_the_caller(url: str, tiny_qwen: Tiny, tiny_reranker: Rer
 def test_several_names_are_listed_and_one_is_asked_for(url: str, tiny_qwen: Tiny):
     with RemoteReranker(url, str(tiny_qwen.folder)) as remote, pytest.raises(InputError, match="serves several models"):
         remote.rank("a", ["b"])
+
+
+def test_a_server_of_texts_refuses_images_by_name_and_reads_content_lists_of_texts(url: str, tiny_reranker: Reranker):
+    with RemoteReranker(url, protocol="rerank", template="server", served_name="tiny") as remote:
+        with pytest.raises(ServerError, match=r"documents\[1\] has an image, which this server does not read"):
+            remote.rank("a", ["b", ContentDocument.of("c", b"\x89PNG\r\n\x1a\n")])
+    body = {"query": "a", "documents": [{"content": [{"type": "text", "text": "b"}]}], "raw_logits": True}
+    answer = httpx2.post(f"{url}/v1/rerank", json=body, trust_env=False).json()
+    assert answer["results"][0]["logit"] == pytest.approx(tiny_reranker.logits("a", ["b"])[0], abs=1e-5)

@@ -201,7 +201,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
 
         _refuse(unknown, ("pairs", "instruction", "progress"))
         given = pairs.tolist() if isinstance(pairs, np.ndarray) else pairs
-        is_single = isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(each, str) for each in given)
+        is_single = isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str)
         logits = self.pair_logits(cast("Any", [given] if is_single else given), instruction, progress)
         for index, logit in enumerate(logits):
             check_logit(logit, index)

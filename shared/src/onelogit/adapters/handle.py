@@ -3,6 +3,7 @@
 Loads torch only when a local model is opened. Knows no framework.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from copy import deepcopy
@@ -133,7 +134,7 @@ class RerankerHandle:
         if not request.documents:
             return []
         try:
-            texts = request.texts()
+            texts = await asyncio.to_thread(request.texts)  # it may read images from files
             spec = get_spec()
             reranker = await self._aopen(spec)
             try:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from onelogit.checkpoints.declaration import read_architecture
 from onelogit.checkpoints.metadata import SmallFiles, parse_json
 
 # The type of a multimodal model -> the type of a model that computes the same for texts: tests compare their logits.
@@ -29,9 +30,7 @@ _KEPT = ("quantization_config", "tie_word_embeddings", "dtype", "pad_token_id", 
 
 def has_text_backbone(texts: SmallFiles) -> bool:
     """Whether the files are those of a multimodal model whose text backbone is known."""
-    config = parse_json(texts, "config.json")
-    named = config.get("architectures") or [""]
-    return is_container(config) and _CLASS.search(str(named[0])) is not None
+    return is_container(parse_json(texts, "config.json")) and _CLASS.search(read_architecture(texts)) is not None
 
 
 def is_container(config: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core.core_schema import CoreSchema, ValidationInfo
 from typing_extensions import TypedDict
 
+from onelogit.contents import ContentDocument, checked_content, is_content
 from onelogit.errors import InputError
 from onelogit.serving.served_model import ServedModel
 from onelogit.serving.work import ScoredWork, ScoringWork
@@ -60,12 +61,22 @@ def checked_texts(value: object, name: str, *, allows_objects: bool = False) -> 
         raise InputError(f"{name} must be a list of strings, not {json_type(value)}")
     if not value:
         raise InputError(f"{name} is empty; it must have at least one text")
-    texts: list[Any] = [each.get("text") if allows_objects and isinstance(each, dict) else each for each in value]
+    texts = [_text_in(each, f"{name}[{index}]") if allows_objects else each for index, each in enumerate(value)]
     for index, (text, given) in enumerate(zip(texts, value, strict=True)):
         if not isinstance(text, str):
             kind = "an object without a text" if allows_objects and isinstance(given, dict) else json_type(given)
             raise InputError(f"{name}[{index}] must be a string, not {kind}")
     return with_whole_characters(texts, is_logging=False)
+
+
+def _text_in(value: Any, name: str) -> Any:
+    """The text of an object or a content list, as OpenAI and vLLM have it; anything else is returned as it is."""
+    if not isinstance(value, dict):
+        return value
+    content = checked_content(value, name) if "text" not in value and is_content(value) else value.get("text")
+    if isinstance(content, ContentDocument):
+        raise InputError(f"{name} has an image, which this server does not read; serve the model with vLLM")
+    return content
 
 
 def _checked_list(value: object, info: ValidationInfo) -> list[str]:
