@@ -80,6 +80,7 @@ def test_rank_names_the_columns_that_it_leaves_out(monkeypatch: pytest.MonkeyPat
 
         assert len(re.findall(r" [+-]\d\.\d{3} ", printed)) == 2
         assert ("Left out" in printed) == (left_out is not None)
+        assert ("Bars show" in printed) == ("█" in printed or "#" in printed) == (width > 40)
         assert left_out is None or f"Left out at this width: {left_out}" in " ".join(printed.split())
 
 

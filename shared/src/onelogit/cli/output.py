@@ -71,11 +71,12 @@ def ranking_table(
     return table
 
 
-def ranking_caption(reranker: "AnyReranker") -> str:
-    """The model, its licence, and what the bars and scores mean."""
+def ranking_caption(reranker: "AnyReranker", console: Console) -> str:
+    """The model, its licence, and what the scores mean, and the bars if the console is wide enough for them."""
     licence = reranker.licence or "see the model's card"
     licence = f"{licence}, not for commercial use" if is_non_commercial(licence) else licence
-    legend = "Bars show the logit, from the lowest to the highest. Scores are for ordering; they are not probabilities."
+    bars = "Bars show the logit, from the lowest to the highest. " if console.width >= _COLUMNS[""] else ""
+    legend = f"{bars}Scores are for ordering; they are not probabilities."
     return f"{printable(reranker.name)}; licence of the model: {printable(licence)}\n{legend}"
 
 

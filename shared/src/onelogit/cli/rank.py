@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         out = console()
         out.print(ranking_table(options.query, ranking, documents, out, options.top_n))
-        out.print(ranking_caption(reranker), style="dim", markup=False)
+        out.print(ranking_caption(reranker, out), style="dim", markup=False)
     mention_demo(reranker.name)
     return 0
 
