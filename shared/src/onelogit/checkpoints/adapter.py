@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from onelogit.checkpoints.declaration import reranking_template
 from onelogit.checkpoints.hub import ADAPTER_CONFIG, find_folder, read_small_files, read_texts, refuse_adapter
 from onelogit.checkpoints.metadata import BASE_CARD, SmallFiles, parse_json, read_licence, read_tokenizer_template
 from onelogit.checkpoints.odd_paths import PICKLED_ADAPTER, has_weights, why_unreadable
@@ -18,6 +19,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _TEMPLATE_FILES = re.compile(r"^(chat_template\.(jinja|json)|additional_chat_templates/.*)$")
+_MORE_TEMPLATES = "additional_chat_templates/"
 _MODULE_FILES = re.compile(r"^(modules|config_sentence_transformers|sentence_bert_config)\.json$|^\d+_\w+/")
 _HEADS = ("score", "classifier")
 _HEAD_SUFFIX = "ForSequenceClassification"
@@ -173,12 +175,13 @@ def join_texts(base: SmallFiles, own: SmallFiles, adapter: Adapter) -> SmallFile
     taken = {ADAPTER_CONFIG: json.dumps({**adapter.settings, "base_model_name_or_path": adapter.base})}
     texts = dict(base)
     if adapter.has_tokenizer:
-        own_template = read_tokenizer_template(own)
-        template = read_tokenizer_template(base) if own_template is None else None
+        brings_template = _brings_template(base, own)
+        template = None if brings_template else read_tokenizer_template(base)
         texts = {name: text for name, text in texts.items() if name not in _TOKENIZER_FILES}
-        if own_template is not None:
+        taken |= {name: text for name, text in own.items() if name in _TOKENIZER_FILES}
+        if brings_template:
             texts = {name: text for name, text in texts.items() if not _TEMPLATE_FILES.match(name)}
-        taken |= {name: text for name, text in own.items() if name in _TOKENIZER_FILES or _TEMPLATE_FILES.match(name)}
+            taken |= {name: text for name, text in own.items() if _TEMPLATE_FILES.match(name)}
         taken |= {} if template is None else {"chat_template.jinja": template}
     if adapter.has_modules or brings_head:
         texts = {name: text for name, text in texts.items() if not _MODULE_FILES.match(name)}
@@ -188,6 +191,12 @@ def join_texts(base: SmallFiles, own: SmallFiles, adapter: Adapter) -> SmallFile
     if brings_head:
         texts["config.json"] = _with_head(base)
     return {**texts, **taken}
+
+
+def _brings_template(base: SmallFiles, own: SmallFiles) -> bool:
+    """Whether the adapter's chat template is used: a language model's does not replace a reranker's."""
+    is_reranker = reranking_template(base) is not None or any(name.startswith(_MORE_TEMPLATES) for name in base)
+    return read_tokenizer_template(own) is not None and (reranking_template(own) is not None or not is_reranker)
 
 
 def _brings_head(own: SmallFiles, adapter: Adapter) -> bool:

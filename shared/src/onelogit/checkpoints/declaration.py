@@ -46,7 +46,7 @@ def read_declaration(texts: SmallFiles) -> RerankerMetadata | None:
     """
     metadata = read_sentence_transformers_metadata(texts) or read_vllm_metadata(texts)
     is_pair_model, is_classifier = is_encoder(texts), has_head(texts)
-    template = None if is_pair_model else _reranking_template(texts)
+    template = None if is_pair_model else reranking_template(texts)
     if metadata is None and (is_classifier or template is not None):
         files = f"config.json: {read_architecture(texts)}" if is_classifier else "its chat template"
         metadata = _metadata(texts, files, template)
@@ -111,7 +111,7 @@ def _uses_separator(texts: SmallFiles) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _reranking_template(texts: SmallFiles) -> str | None:
+def reranking_template(texts: SmallFiles) -> str | None:
     """The tokenizer's chat template if it is a reranker's: it names the roles, which a language model's does not."""
     template = read_tokenizer_template(texts)
     if template is None or not all(re.search(rf"""['"]{role}['"]""", template) for role in ("query", "document")):
