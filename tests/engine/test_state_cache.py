@@ -112,6 +112,25 @@ def test_out_of_memory_while_caching_costs_only_the_cache(
     assert runner.logits(rows) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("stage", ["layers", "states", "find"])
+def test_out_of_memory_while_cached_prefixes_are_read_loses_nothing(
+    stage: str, classifier: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    runner, rows = ModelRunner(classifier, 40, 60_000, 60_000), document_first(range(2), range(6))
+    expected = runner.logits(rows)
+
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(StateCache, stage, fails if stage == "find" else property(fails))
+        assert runner.logits(rows) == pytest.approx(expected, abs=1e-5)
+
+    assert "cached documents or queries of one batch are computed again" in caplog.text
+    assert runner.logits(rows) == pytest.approx(expected, abs=1e-5)
+    assert runner.prefix_cache.held_bytes <= 120_000
+
+
 def cache_of(most: int, host: int = 0) -> StateCache:
     """A cache for so many prefixes of one token on the device and on the host."""
     token, state = [KeyValue(*torch.zeros(2, 1, 2, 4))], [State(torch.zeros(1, 3, 5), torch.zeros(1, 2, 4, 4))]

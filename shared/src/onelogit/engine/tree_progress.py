@@ -11,7 +11,7 @@ from onelogit.engine.attention.context import AttentionContext
 from onelogit.engine.attention.delta_rule import has_states
 from onelogit.engine.attention.recurrent import LayerStates, State, StateContext
 from onelogit.engine.forward import context_for, prefix_tree_hidden
-from onelogit.engine.memory import is_out_of_memory
+from onelogit.engine.memory import is_out_of_memory, release_cached
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.prefix_tree import Batch, CachedPrefix, Cursor, Ids, next_batch, shared_length
 from onelogit.engine.state_cache import CachedStates, StateCache
@@ -58,13 +58,27 @@ class TreeProgress:
 
     def next_context(self, batch_tokens: int) -> AttentionContext:
         """The next batch and what it needs; again, if it failed or was not computed."""
-        if self._cache is not None:
-            self._cache.unpin()  # prefixes of a batch that failed, or was in flight at a fork
+        if self._cache is None:
+            return self._new_context(batch_tokens, None)
+        self._cache.unpin()  # prefixes of a batch that failed, or was in flight at a fork
+        try:
+            return self._new_context(batch_tokens, self._cache)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the except block, where what was read is freed.
+        self._cache.unpin()
+        release_cached(self._classifier.device)
+        logger.warning("out of memory: cached documents or queries of one batch are computed again")
+        return self._new_context(batch_tokens, None)
+
+    def _new_context(self, batch_tokens: int, cache: PrefixCache | StateCache | None) -> AttentionContext:
+        """The next batch, with prefixes from a cache if one is given."""
         positions = self._positions if self._has_states else None
-        find = None if self._cache is None else self._find
+        find = None if cache is None else self._find
         batch = next_batch(self._rows, self._cursor, batch_tokens, self._cacheable_lengths, find, positions)
-        states = self._state_context(batch) if self._has_states else None
-        cached = None if self._cache is None else self._cache.layers
+        states = self._state_context(batch, cache) if self._has_states else None
+        cached = None if cache is None else cache.layers
         return context_for(batch, self._classifier, batch_tokens, self._carried, cached, states)
 
     def advance(self, context: AttentionContext) -> None:
@@ -94,8 +108,8 @@ class TreeProgress:
             return None
         return self._cache.find(self._rows[row], self._cacheable_lengths[row])
 
-    def _state_context(self, batch: Batch) -> StateContext:
-        cached = self._cache.states if isinstance(self._cache, StateCache) else CachedStates([], {})
+    def _state_context(self, batch: Batch, cache: PrefixCache | StateCache | None) -> StateContext:
+        cached = cache.states if isinstance(cache, StateCache) else CachedStates([], {})
         self._next_positions = carried_positions(batch, self._shared, self._positions)
         plan = state_plan(batch, self._positions, self._next_positions, cached.indices)
         return StateContext(plan, self._states, cached.layers)
