@@ -17,6 +17,7 @@ from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Scheduler
 from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, random_rows, tokens_seen
+from support.exact import exact_logits
 
 RULE = {
     "linear_num_key_heads": 2,
@@ -40,6 +41,7 @@ MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, object]]] = {
     "qwen3.5": (Qwen3_5TextConfig, {**RULE, **layers("rra")}),
     "qwen3.5, recurrent at last": (Qwen3_5TextConfig, {**RULE, **layers("rar")}),
     "qwen3.5, wide kernel": (Qwen3_5TextConfig, {**RULE, **layers("rra"), "linear_conv_kernel_dim": 7}),
+    "qwen3.5, narrow kernel": (Qwen3_5TextConfig, {**RULE, **layers("rra"), "linear_conv_kernel_dim": 2}),
     "qwen3-next": (Qwen3NextConfig, {**RULE, **EXPERTS, **layers("rra")}),
 }
 
@@ -90,6 +92,21 @@ def test_a_row_in_a_prefix_tree_has_the_logit_of_the_row_alone(name: str, batch_
     assert runner.shares_prefixes
     assert logits == pytest.approx(alone(rows, name), abs=1e-5)
     assert max(logits) - min(logits) > 0.1
+
+
+@pytest.mark.parametrize("name", ["qwen3.5, recurrent at last", "qwen3.5, narrow kernel"])
+def test_states_copied_many_times_are_as_exact_as_rows_alone(name: str):
+    """Both are compared with float64: rows alone are off by up to 1e-5, so the two may differ by twice that."""
+    runner, ours, theirs = ModelRunner(new(name), 2), list[Tensor](), list[Tensor]()
+    for seed in range(5):
+        rows = random_rows(12, seed)
+        exact = exact_logits(untouched(name), rows)
+        ours.append(torch.tensor(runner.logits(rows)) - exact)
+        theirs.append(torch.tensor(alone(rows, name)) - exact)
+
+    errors = torch.cat(ours)
+    assert errors.norm() <= 1.5 * torch.cat(theirs).norm()
+    assert errors.abs().max() <= 2e-5
 
 
 @pytest.mark.parametrize("batch_tokens", [100, 10_000])
