@@ -175,7 +175,7 @@ def test_a_task_of_classification_without_a_head_is_refused(tied: Tiny, tmp_path
     save_adapter(tmp_path / "adapter", tied.folder, lora())
     change(tmp_path / "adapter", task_type="SEQ_CLS")
 
-    with pytest.raises(CheckpointError, match=r"lacks 1 weights of its model, such as score\.weight"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 weight of its model, such as score\.weight"):
         Reranker.load(tmp_path / "adapter")
 
 
