@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3_5TextConfig
 
-from onelogit.engine import tree_progress
+from onelogit.engine import state_progress
 from onelogit.engine.attention.backend import KeyValue
 from onelogit.engine.attention.recurrent import State
 from onelogit.engine.model_runner import ModelRunner
@@ -105,7 +105,7 @@ def test_out_of_memory_while_caching_costs_only_the_cache(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as broken:
-        broken.setattr(tree_progress.StateCache, "insert", fails)
+        broken.setattr(state_progress.StateCache, "insert", fails)
         assert runner.logits(rows) == pytest.approx(expected, abs=1e-5)
 
     assert "out of memory: 4 documents or queries are not cached" in caplog.text

@@ -1,5 +1,6 @@
-"""One batch of rows -> its hidden states or logits, in one pass through a model, on the model's device."""
+"""Rows -> batches of their prefix tree, and one batch -> its hidden states or logits, in one pass through a model."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ from onelogit.engine.attention.backend import LayerKeyValues
 from onelogit.engine.attention.context import AttentionContext, padded_length, use_context
 from onelogit.engine.attention.recurrent import StateContext
 from onelogit.engine.device_transfer import tensor_on
-from onelogit.engine.prefix_tree import Batch
+from onelogit.engine.memory import is_out_of_memory, release_cached
+from onelogit.engine.prefix_cache import PrefixCache
+from onelogit.engine.prefix_tree import Batch, CachedPrefix, Cursor, Ids, next_batch
+from onelogit.engine.state_cache import StateCache
 from onelogit.prompts.token_rows import TokenRow
 
-_MOST_PADDING = 1.04  # for models with recurrent layers, whose batches are often short and their tokens expensive
+logger = logging.getLogger(__name__)
 
 
 def has_own_head(classifier: PreTrainedModel) -> bool:
@@ -24,24 +28,98 @@ def has_own_head(classifier: PreTrainedModel) -> bool:
     return not isinstance(getattr(classifier, "score", None), Float32Head)
 
 
-def context_for(
-    batch: Batch,
-    classifier: PreTrainedModel,
-    batch_tokens: int,
-    carried: LayerKeyValues | None = None,
-    cached: LayerKeyValues | None = None,
-    states: StateContext | None = None,
-) -> AttentionContext:
-    """The context in which a classifier computes a batch, padded if `batch_tokens` allows it.
+class TreeProgress:
+    """How far some rows are computed in their prefix tree, and what the next batch needs.
 
-    `carried` keys and values come from the batch before, `cached` ones from the prefix cache; None if there are none.
-    `states` are for recurrent layers.
+    Args:
+        classifier: shares prefixes.
+        rows: distinct, sorted, none empty.
+        cacheable_lengths: for each row, the lengths of its cacheable prefixes, in tokens.
+        cache: keys and values kept between calls; None for none.
     """
-    padded = padded_length(len(batch.ids), classifier.device)
-    layer_count = int(getattr(classifier.config.get_text_config(), "num_hidden_layers", 0))
-    most = batch_tokens if states is None else min(batch_tokens, int(len(batch.ids) * _MOST_PADDING))
-    length = padded if padded <= most else len(batch.ids)
-    return AttentionContext(batch, layer_count, carried or [], cached or [], length, states)
+
+    def __init__(
+        self,
+        classifier: PreTrainedModel,
+        rows: Sequence[Ids],
+        cacheable_lengths: Sequence[Sequence[int]] | None = None,
+        cache: PrefixCache | StateCache | None = None,
+    ) -> None:
+        self._classifier, self._rows, self._cache = classifier, rows, cache
+        self._cacheable_lengths = None if cache is None else cacheable_lengths
+        self._cursor = Cursor()
+        self._carried = LayerKeyValues()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all rows are computed."""
+        return self._cursor.row == len(self._rows)
+
+    def next_context(self, batch_tokens: int) -> AttentionContext:
+        """The next batch and what it needs; again, if it failed or was not computed."""
+        if self._cache is None:
+            return self._new_context(batch_tokens, None)
+        self._cache.unpin()  # prefixes of a batch that failed, or was in flight at a fork
+        try:
+            return self._new_context(batch_tokens, self._cache)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the except block, where what was read is freed.
+        self._cache.unpin()
+        release_cached(self._classifier.device)
+        logger.warning("out of memory: cached documents or queries of one batch are computed again")
+        return self._new_context(batch_tokens, None)
+
+    def advance(self, context: AttentionContext) -> None:
+        """Begin the next batch after one that is computed, and cache the latter's cacheable prefixes."""
+        self._cursor, self._carried = context.batch.after, context.carry
+        if self._cache is None:
+            return
+        self._cache.unpin()
+        prefixes = [self._rows[prefix.row][: prefix.length] for prefix in context.batch.cacheable_prefixes]
+        if not prefixes:
+            return
+        try:
+            self._insert(prefixes, context)
+        except (RuntimeError, MemoryError) as error:  # they are computed again when needed
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("out of memory: %d documents or queries are not cached", len(prefixes))
+
+    def _new_context(self, batch_tokens: int, cache: PrefixCache | StateCache | None) -> AttentionContext:
+        """The next batch, with prefixes from a cache if one is given."""
+        batch = self._next_batch(batch_tokens, cache)
+        return self._context_of(batch, batch_tokens, cache)
+
+    def _next_batch(
+        self, batch_tokens: int, cache: PrefixCache | StateCache | None, carried: Sequence[int] | None = None
+    ) -> Batch:
+        lengths = self._cacheable_lengths
+
+        def find_cached(row: int) -> CachedPrefix | None:
+            return None if cache is None or lengths is None else cache.find(self._rows[row], lengths[row])
+
+        find = None if cache is None else find_cached
+        return next_batch(self._rows, self._cursor, batch_tokens, lengths, find, carried)
+
+    def _context_of(
+        self,
+        batch: Batch,
+        most_tokens: int,
+        cache: PrefixCache | StateCache | None,
+        states: StateContext | None = None,
+    ) -> AttentionContext:
+        """The context of a batch, padded if that is at most `most_tokens`."""
+        padded = padded_length(len(batch.ids), self._classifier.device)
+        layer_count = int(getattr(self._classifier.config.get_text_config(), "num_hidden_layers", 0))
+        length = padded if padded <= most_tokens else len(batch.ids)
+        cached = [] if cache is None else cache.layers
+        return AttentionContext(batch, layer_count, self._carried, cached, length, states)
+
+    def _insert(self, prefixes: Sequence[Ids], context: AttentionContext) -> None:
+        if isinstance(self._cache, PrefixCache):
+            self._cache.insert(prefixes, context.cacheable_key_values)
 
 
 @torch.inference_mode()

@@ -31,7 +31,7 @@ from onelogit.engine.packed import enable_packing, row_count
 from onelogit.engine.padding import reads_padding
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.state_cache import StateCache
-from onelogit.engine.tree_progress import TreeProgress, new_prefix_cache
+from onelogit.engine.state_progress import new_prefix_cache, progress_kind
 from onelogit.errors import InputError
 from onelogit.prompts.token_rows import TokenRow
 
@@ -78,6 +78,7 @@ class ModelRunner:
         self.shares_prefixes = not self._has_own_head and prepare(
             classifier, is_causal=self._is_causal, is_compiled=is_compiled
         )
+        self._progress_kind = progress_kind(classifier)
         self._compute_rows = (
             own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
         )
@@ -135,7 +136,7 @@ class ModelRunner:
 
     def _compute_prefix_tree(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         ids, lengths = [row.ids for row in rows], [row.cacheable_lengths for row in rows]
-        progress = TreeProgress(self.classifier, ids, lengths, self.prefix_cache)
+        progress = self._progress_kind(self.classifier, ids, lengths, self.prefix_cache)
         while not progress.is_done:
             context = progress.next_context(self.batch_tokens)
             logits = self._attempt(prefix_tree_hidden, context, len(context.batch.ids))

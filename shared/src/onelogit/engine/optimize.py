@@ -21,7 +21,7 @@ from onelogit.engine.attention.visibility import is_known_to_share_prefixes, may
 from onelogit.engine.directions import sample_rows, tolerance
 from onelogit.engine.forward import padded_hidden, prefix_tree_hidden
 from onelogit.engine.fused_ops import fuse, unfuse
-from onelogit.engine.tree_progress import TreeProgress
+from onelogit.engine.state_progress import progress_kind
 from onelogit.errors import OnelogitError, first_line
 from onelogit.prompts.token_rows import TokenRow
 
@@ -136,7 +136,7 @@ def _is_same(classifier: PreTrainedModel, hidden: Tensor, expected: Tensor, what
 
 def _sample_hidden(classifier: PreTrainedModel, batch_tokens: int = 1000) -> Tensor:
     """The last hidden states of the sample rows, computed in batches of so many tokens."""
-    progress, hidden = TreeProgress(classifier, sample_rows(classifier)), []
+    progress, hidden = progress_kind(classifier)(classifier, sample_rows(classifier)), []
     while not progress.is_done:
         context = progress.next_context(batch_tokens)
         hidden.append(prefix_tree_hidden(classifier, context))
