@@ -236,7 +236,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
 
     def _readable(self, pairs: Sequence[tuple[str, Document]]) -> Pairs:
         """The pairs; raises InputError if one has images, and the scorer reads none."""
-        if self._why_no_images is not None:
+        if self._why_no_images is not None and any(not isinstance(document, str) for _, document in pairs):
             refuse_images((document for _, document in pairs), self._why_no_images)
         return cast("Pairs", pairs)
 

@@ -230,7 +230,8 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
     def _content(self, document: Document) -> str | ContentDocument:
         separator = self.metadata_separator
         text = text_with_metadata(document.page_content, document.metadata, self.metadata_fields, separator)
-        return with_images(text, images_in([document.metadata.get(field) for field in self.image_fields]))
+        given = [document.metadata[field] for field in self.image_fields if field in document.metadata]
+        return with_images(text, images_in(given)) if given else text
 
     def _key(self, document: Document) -> tuple[object, object]:
         content = (document.page_content, repr([document.metadata.get(field) for field in self.image_fields]))
