@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, Protocol, Self, TypeVar, cast
 
-from onelogit.contents import NO_LOCAL_IMAGES, refuse_images
+from onelogit.contents import NO_LOCAL_IMAGES, is_document, refuse_images
 from onelogit.errors import InputError, counted_of
 from onelogit.method_names import NamedMethods, unknown_name
 from onelogit.model_spec import ModelSpec
@@ -201,7 +201,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
 
         _refuse(unknown, ("pairs", "instruction", "progress"))
         given = pairs.tolist() if isinstance(pairs, np.ndarray) else pairs
-        is_single = isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str)
+        is_single = isinstance(given, tuple | list) and len(given) == 2 and all(map(is_document, given))
         logits = self.pair_logits(cast("Any", [given] if is_single else given), instruction, progress)
         for index, logit in enumerate(logits):
             check_logit(logit, index)

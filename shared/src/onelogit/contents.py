@@ -115,6 +115,11 @@ def refuse_images(documents: Iterable[object], why: str) -> None:
             )
 
 
+def is_document(value: object) -> bool:
+    """Whether a value is a text or meant as a content list."""
+    return isinstance(value, str) or is_content(value)
+
+
 def is_content(document: object) -> bool:
     """Whether a document is meant as a content list."""
     if isinstance(document, ContentDocument):
