@@ -4,9 +4,10 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import httpx2
 import pytest
 
 from onelogit import RemoteReranker, Reranker
+from onelogit.cli.main import main
+from onelogit.serving.server import allow_many_connections
 from support.commands import failure
 from support.prepared import Process
 from support.served import wait_until
@@ -67,6 +70,57 @@ def test_a_signal_lets_accepted_requests_finish(number: int, tiny_qwen: Tiny, tm
     assert said.splitlines()[-1].startswith("onelogit: serving ")
     with pytest.raises(httpx2.TransportError):
         httpx2.get(f"{running.url}/health", trust_env=False)
+
+
+def test_a_second_ctrl_c_ends_the_server_at_once_without_tracebacks(tiny_qwen: Tiny, tmp_path: Path):
+    words = " ".join(f"{n}" for n in range(300))
+    large = {"query": "which?", "documents": [f"{n} {words}" for n in range(100)]}
+    with command(tmp_path, tiny_qwen.folder) as running, ThreadPoolExecutor(5) as threads:
+        answers = [
+            threads.submit(httpx2.post, f"{running.url}/rerank", json=large, trust_env=False, timeout=60)
+            for _ in range(5)
+        ]
+        wait_until(lambda: waiting(running.url) == 5)
+        os.kill(running.process.pid, signal.SIGINT)
+        with suppress(httpx2.TransportError):
+            wait_until(lambda: httpx2.get(f"{running.url}/health", trust_env=False) is None)
+        code = running.stop(signal.SIGINT)
+        said = running.messages.read_text(encoding="utf-8")
+        for answer in answers:
+            answer.exception()
+
+    assert code == 0
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_before_the_server_runs_ends_the_command(
+    number: int, expected: int, tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def warm_up(_: Reranker) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(Reranker, "warm_up", warm_up)
+    before = signal.getsignal(signal.SIGTERM)
+
+    assert main(["serve", str(tiny_qwen.folder), "--port", "0"]) == expected
+    assert "Traceback" not in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files")
+def test_a_server_may_have_as_many_connections_as_the_system_lets():
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        allow_many_connections()
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert raised == (65536 if hard == resource.RLIM_INFINITY else min(65536, hard), hard)
 
 
 def test_an_idle_connection_does_not_delay_the_end(tiny_qwen: Tiny, tmp_path: Path):

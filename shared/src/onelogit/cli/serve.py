@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     check_packages("starlette", "uvicorn", "prometheus_client", "pydantic")
     from onelogit.serving import ServingLimits, app  # noqa: PLC0415  an optional package
     from onelogit.serving.keys import ApiKeys, check_exposure, read_keys  # noqa: PLC0415
-    from onelogit.serving.server import bound_socket, run_until_stopped  # noqa: PLC0415
+    from onelogit.serving.server import bound_socket, ended_by_sigterm, run_until_stopped  # noqa: PLC0415
 
     limits = ServingLimits(
         max_waiting=options.max_waiting,
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     spec = model_spec(options, options.model)
     if spec.url is not None:
         raise InputError(f"{spec.url} is a server already; name the model that is to be served")
-    with bound_socket(options.host, options.port) as bound:
+    with ended_by_sigterm(), bound_socket(options.host, options.port) as bound:
         found = fetch(spec)
         from onelogit.local.reranker import Reranker  # noqa: PLC0415  loads torch
 

@@ -1,9 +1,13 @@
 """An ASGI application and a bound socket -> a server that runs until SIGTERM or Ctrl-C, and then ends gracefully."""
 
+import asyncio
 import errno
+import logging
 import math
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -13,6 +17,22 @@ from onelogit.errors import InputError
 from onelogit.serving.limits import ServingLimits
 
 _KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they never use one that is being closed
+_OPEN_FILES = 65536
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within the block, SIGTERM raises SystemExit(0); by default, the first process of a container ignores it."""
+
+    def end(signal_number: int, frame: FrameType | None) -> None:
+        del signal_number, frame
+        raise SystemExit(0)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -44,6 +64,27 @@ def _unusable(host: str, port: int, error: OSError) -> InputError:
     return InputError(f"cannot serve at port {port} of {host}: {error.strerror}; give another --port or --host")
 
 
+def allow_many_connections() -> None:
+    """Raise the limit of open files; asyncio logs thousands of errors each second if a connection gets none."""
+    try:
+        import resource  # noqa: PLC0415  Windows has neither this module nor the limit
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS has a lower limit, which it does not name
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    raised = record.exc_info[1] if record.exc_info else None
+    # Starlette passes the traceback of its lifespan as a text.
+    return not isinstance(raised, asyncio.CancelledError) and not record.getMessage().rstrip().endswith(
+        "CancelledError"
+    )
+
+
 def run_until_stopped(application: Starlette, bound: socket.socket, limits: ServingLimits) -> None:
     """Serve until SIGTERM or SIGINT: then accept no more requests, and end once the accepted ones are answered.
 
@@ -55,6 +96,10 @@ def run_until_stopped(application: Starlette, bound: socket.socket, limits: Serv
         bound.listen()
     except OSError as error:
         raise _unusable(host, port, error) from None
+    allow_many_connections()
+    logging.getLogger("uvicorn.error").addFilter(
+        _is_no_cancellation
+    )  # one traceback for each request at the 2nd Ctrl-C
     config = uvicorn.Config(
         application,
         log_config=None,
