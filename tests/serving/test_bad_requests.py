@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -225,6 +226,16 @@ def test_a_body_that_is_too_large_is_answered_413(size: int, is_announced: bool,
             assert answer.status_code == 413
             assert "larger than the 1000 bytes" in sentence(answer)
         assert client.post("/rerank", json=GOOD).status_code == 200
+
+
+def test_a_client_that_asks_before_it_sends_its_body_is_answered_at_once(small_url: str):
+    host, port = small_url.removeprefix("http://").split(":")
+    head = "POST /rerank HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=4) as connection:
+        connection.sendall(head.encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_nan_is_answered_500_and_costs_no_other_request_anything(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):

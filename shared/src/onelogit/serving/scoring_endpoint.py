@@ -93,7 +93,10 @@ class ScoringEndpoint:
             # The message of an unexpected error may quote a text, which must not be logged.
             logger.error("%s in\n%s", type(raised).__name__, "".join(traceback.format_tb(raised.__traceback__)))
             error = RefusalError(500, f"the server failed with {type(raised).__name__}; its log says where")
-        await _discard_rest(request, limits.max_body_bytes)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            error.headers["Connection"] = "close"  # the client reads the answer before it sends a body, and need not
+        else:
+            await _discard_rest(request, limits.max_body_bytes)
         is_tei = bool(form) and form[0].has_plain_errors
         return JSONResponse(refusal_body(error, is_tei=is_tei), error.status, error.headers)
 
