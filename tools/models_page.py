@@ -43,6 +43,10 @@ FollowIR takes an instruction after the query, as its training data did. RankLLa
 trained on documents of the form `title text`: they load with `"onelogit[lora]"`. A folder into which one was merged, or
 an adapter under another name, is named: `recipe="rankllama"`.
 
+Less certain than the rest, because no model card says it: PIXIE's prompt and its limit of 8192 tokens are those of its
+authors' evaluation script, and Prism-Qwen3-Reranker-4B-exp is taken to have the prompt and the limit (10,240 tokens) of
+the Prism models that share its card. A `Recipe` of your own replaces either.
+
 ## Models whose files say everything
 
 No entry is needed for a model with one logit, or with two labels of which one means relevant.
@@ -53,6 +57,9 @@ No entry is needed for a model with one logit, or with two labels of which one m
 | Alibaba-NLP/gte-reranker-modernbert-base | head of an encoder | the tokenizer's pair | Apache-2.0 | native |
 | Alibaba-NLP/gte-multilingual-reranker-base | head of an encoder | the tokenizer's pair | Apache-2.0 | native: as transformers' GTE, without its own code (transformers 5.23 or newer) |
 | cross-encoder/ettin-reranker-* | modules: Pooling, Dense, LayerNorm, Dense | the tokenizer's pair | Apache-2.0 | native |
+| cross-encoders of NVIDIA NeMo Automodel (`LlamaBidirectionalForSequenceClassification` and its like) | own head after a pooled state (mean, first or last token), divided by a temperature | that of `llama-nemotron-rerank`, or a template in its files | see its card | native |
+| any classifier with two labels whose names tell which means relevant (irrelevant/relevant, no/yes, LABEL_0/LABEL_1); for others, pass `relevant_label` | the relevant label's logit − the other's | the tokenizer's pair for encoders; for decoders as declared, or named with `recipe=` | see its card | native |
+| PEFT adapters (LoRA, DoRA, ...) of any model on this page that loads | as their base model, or a head of their own | of their base model, or a reranker's template of their own | see both cards | as their base model, merged; needs `"onelogit[lora]"` |
 | tomaarsen/Qwen3-Reranker-*-seq-cls, and other conversions to one label | own head | of the original: declared, or named with `recipe=` | Apache-2.0 | native |
 | any model in the Sentence Transformers reranker format (`LogitScore` and a chat template) | as declared | as declared | see its card | converted |
 | any model with `classifier_from_token` and `method` in config.json, and a chat template | as declared | as declared | see its card | converted |
