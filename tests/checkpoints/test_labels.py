@@ -161,6 +161,26 @@ def test_labels_whose_names_do_not_tell_need_the_callers_choice(name: str, tmp_p
         Reranker.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("names", "choices"),
+    [
+        ({"1": "b", "0": "a"}, ("'a'", "'b'")),
+        ({"0": "x", "1": "x"}, ("0", "1")),
+        ({"1": "x", "2": "y"}, ("'x'", "'y'")),
+    ],
+)
+def test_the_choices_that_an_error_names_are_accepted(names: dict, choices: tuple[str, str], tmp_path: Path):
+    folder = two_labels(tmp_path / "model", "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": names, "label2id": {}}))
+
+    with pytest.raises(RecipeError, match=f"pass relevant_label={choices[0]} or relevant_label={choices[1]} "):
+        Reranker.load(folder)
+
+    for row, choice in enumerate(choices):
+        assert find_label_rows(names, relevant_label=json.loads(choice.replace("'", '"'))).relevant == row
+
+
 @pytest.mark.parametrize("names", [("NEGATIVE", "POSITIVE"), ("pos", "neg")])
 @pytest.mark.parametrize("name", ["bert", "qwen3"])
 def test_labels_that_sentiment_analysis_has_too_are_warned_of(

@@ -70,8 +70,8 @@ class LabelChoice(NamedTuple):
         return None
 
     def _log(self, rows: LabelRows) -> None:
-        names = tuple(map(str, (self.id2label or {}).values()))
-        if self.relevant_label is None and len(names) == 2 and are_sentiments(*names):
+        names = _label_names(self.id2label)
+        if self.relevant_label is None and are_sentiments(*names):
             logger.warning(
                 "%s has two labels, whose names are those of sentiment analysis, too: %s; if it is a reranker, say so "
                 "with relevant_label=%r (for a command: --relevant-label)",
@@ -88,10 +88,11 @@ class LabelChoice(NamedTuple):
         except InputError as error:
             raise InputError(f"{self.model!r}: {error}") from error
         if not rows.is_named:
-            first, second = (str(name) for name in (self.id2label or {}).values())
+            first, second = _label_names(self.id2label)
+            choices = (first, second) if first != second else (0, 1)
             raise RecipeError(
                 f"the names of the two labels of {self.model!r}, {first!r} and {second!r}, do not tell which means "
-                f"relevant; pass relevant_label={first!r} or relevant_label={second!r} (for a command: "
+                f"relevant; pass relevant_label={choices[0]!r} or relevant_label={choices[1]!r} (for a command: "
                 "--relevant-label)"
             )
         return rows
@@ -114,8 +115,7 @@ def find_label_rows(
     """
     if problem_type not in (None, "single_label_classification"):
         raise UnsupportedModelError(f"its two labels are of the kind {problem_type!r}, so they are not one logit")
-    names = {int(index): str(name) for index, name in (id2label or {}).items()}
-    first, second = (names.get(index, f"LABEL_{index}") for index in (0, 1))
+    first, second = _label_names(id2label)
     relevant = relevant_name(first, second) if relevant_label is None else _chosen((first, second), relevant_label)
     reason = "by their names" if relevant_label is None else f"because of relevant_label={relevant_label!r}"
     reason = reason if relevant is not None else "by convention, because the names do not tell"
@@ -124,6 +124,13 @@ def find_label_rows(
     return LabelRows(
         row, 1 - row, f"the logit is that of {chosen!r} minus that of {other!r}, {reason}", relevant is not None
     )
+
+
+def _label_names(id2label: Mapping[Any, Any] | None) -> tuple[str, str]:
+    """The names of two labels, in the order of their rows; indices that begin at 1 count as if they began at 0."""
+    names = {int(index): str(name) for index, name in (id2label or {}).items()}
+    first = 1 if sorted(names) == [1, 2] else 0
+    return names.get(first, "LABEL_0"), names.get(first + 1, "LABEL_1")
 
 
 def _chosen(names: tuple[str, str], label: str | int) -> int:
