@@ -57,7 +57,7 @@ def test_health_needs_no_key(locked_url: str):
 
 
 def test_only_allowed_pages_may_read_answers(locked_url: str, url: str):
-    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-client-name"}
     allowed, other, none = (
         httpx2.options(f"{server}/rerank", headers={"Origin": origin, **ask}, trust_env=False)
         for server, origin in (
@@ -67,6 +67,7 @@ def test_only_allowed_pages_may_read_answers(locked_url: str, url: str):
         )
     )
 
+    assert allowed.status_code == 200
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://example.org"
     assert "Access-Control-Allow-Origin" not in other.headers
     assert "Access-Control-Allow-Origin" not in none.headers

@@ -95,7 +95,8 @@ def app(
         CORSMiddleware,
         allow_origins=[*allowed_origins],
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+        allow_headers=["*"],  # clients' SDKs send headers of their own, such as X-Client-Name
+        expose_headers=["Retry-After"],
     )
     application = Starlette(
         routes=routes,
