@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedModel, Qwen3Config
+from transformers import PretrainedConfig, PreTrainedModel, Qwen3_5TextConfig, Qwen3Config
 
 from onelogit.engine import model_runner
 from onelogit.engine.attention.backend import KeyValue, LayerKeyValues
@@ -94,6 +94,19 @@ def test_the_same_row_again_costs_one_token(classifier: PreTrainedModel):
         assert runner.logits([row]) == pytest.approx(first, abs=1e-6)
 
     assert sum(seen) == 1
+
+
+@pytest.mark.parametrize("config_class", [Qwen3Config, Qwen3_5TextConfig])
+def test_a_model_that_is_cast_later_begins_with_an_empty_cache(config_class: type[PretrainedConfig]):
+    classifier, rows = classifier_of(config_class), query_first(range(2), range(5))
+    runner = ModelRunner(classifier, 1000, 10**7)
+    exact = runner.logits(rows)
+
+    classifier.base_model.to(torch.bfloat16)
+
+    for _ in range(2):
+        assert runner.logits(rows) == pytest.approx(exact, abs=0.3)
+    assert runner.prefix_cache.held_bytes > 0
 
 
 def token() -> LayerKeyValues:

@@ -87,7 +87,9 @@ class ModelRunner:
         self._is_one_by_one = rotates_by_length(classifier) or (self._has_own_head and reads_padding(classifier))
         may_pack = (self._has_own_head or not self._is_causal) and not self._is_one_by_one
         self._packing = enable_packing(classifier, self._compute_rows) if may_pack else None
-        self.prefix_cache = self._new_cache(document_cache_bytes, document_cache_host_bytes)
+        self._cache_bytes = document_cache_bytes, document_cache_host_bytes
+        self._cached_as = classifier.dtype, classifier.device
+        self.prefix_cache = self._new_cache(*self._cache_bytes)
         # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
 
@@ -134,7 +136,15 @@ class ModelRunner:
         device = self.classifier.device
         raise InputError(f"{options} exceed the free memory of {device} and its host; lower them")
 
+    def _renew_cache(self) -> None:
+        """Empty the prefix cache if other code has cast or moved the model since."""
+        now = self.classifier.dtype, self.classifier.device
+        if self.prefix_cache is not None and now != self._cached_as:
+            self.prefix_cache = None  # first, so that its memory is free
+            self.prefix_cache, self._cached_as = self._new_cache(*self._cache_bytes), now
+
     def _compute_prefix_tree(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
+        self._renew_cache()
         ids, lengths = [row.ids for row in rows], [row.cacheable_lengths for row in rows]
         progress = self._progress_kind(self.classifier, ids, lengths, self.prefix_cache)
         while not progress.is_done:
