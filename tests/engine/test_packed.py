@@ -249,6 +249,23 @@ for model in pickle.load(open(sys.argv[1], "rb")):
     assert [*map(float, output.split())] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_a_model_in_training_has_no_dropout_here_and_is_in_training_afterwards(name: str):
+    classifier, given = deepcopy(model(name)), rows()
+    for module in classifier.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    classifier.train()
+    classifier.base_model.get_submodule("encoder" if name == "bert" else "norm").eval()
+    before = [module.training for module in classifier.modules()]
+
+    runner = ModelRunner(classifier)
+
+    assert runner.packs_rows
+    assert runner.logits(given) == pytest.approx(logits_alone(name), abs=1e-5)
+    assert [module.training for module in classifier.modules()] == before
+
+
 def test_an_attention_set_later_is_used():
     classifier = own_head(*KINDS["bert"])
     runner = ModelRunner(classifier)

@@ -1,7 +1,8 @@
 """Rows -> batches of their prefix tree, and one batch -> its hidden states or logits, in one pass through a model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -120,6 +121,19 @@ class TreeProgress:
     def _insert(self, prefixes: Sequence[Ids], context: AttentionContext) -> None:
         if isinstance(self._cache, PrefixCache):
             self._cache.insert(prefixes, context.cacheable_key_values)
+
+
+@contextmanager
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """No dropout inside the block, also while other code trains the model; afterwards each module is as before."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 @torch.inference_mode()

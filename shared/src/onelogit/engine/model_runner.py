@@ -19,6 +19,7 @@ from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.directions import find_is_causal
 from onelogit.engine.forward import (
     converted_head_logits,
+    evaluation_mode,
     has_own_head,
     own_head_logits,
     padded_hidden,
@@ -72,24 +73,11 @@ class ModelRunner:
         self._has_own_head = has_own_head(classifier)
         if self._has_own_head and is_compiled:
             logger.warning("%s has its own head, so it is not compiled", type(classifier).__name__)
-        self._is_causal = find_is_causal(classifier)
-        if self._has_own_head:
-            fuse(classifier)
-        self.shares_prefixes = not self._has_own_head and prepare(
-            classifier, is_causal=self._is_causal, is_compiled=is_compiled
-        )
-        self._progress_kind = progress_kind(classifier)
-        self._compute_rows = (
-            own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
-        )
-        # A row's logit would depend on the other rows if the rotary embedding depends on a batch's longest row, or if
-        # layers read padding.
-        self._is_one_by_one = rotates_by_length(classifier) or (self._has_own_head and reads_padding(classifier))
-        may_pack = (self._has_own_head or not self._is_causal) and not self._is_one_by_one
-        self._packing = enable_packing(classifier, self._compute_rows) if may_pack else None
         self._cache_bytes = document_cache_bytes, document_cache_host_bytes
         self._cached_as = classifier.dtype, classifier.device
-        self.prefix_cache = self._new_cache(*self._cache_bytes)
+        with evaluation_mode(classifier):
+            self._prepare(is_compiled=is_compiled)
+            self.prefix_cache = self._new_cache(*self._cache_bytes)
         # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
 
@@ -120,6 +108,25 @@ class ModelRunner:
     def packs_rows(self) -> bool:
         """Whether the layers compute rows without padding."""
         return self._packing is not None and attends_over_packed_rows(self.classifier)
+
+    def _prepare(self, *, is_compiled: bool) -> None:
+        """Make the classifier as fast as its layers allow, judged by trials."""
+        classifier = self.classifier
+        self._is_causal = find_is_causal(classifier)
+        if self._has_own_head:
+            fuse(classifier)
+        self.shares_prefixes = not self._has_own_head and prepare(
+            classifier, is_causal=self._is_causal, is_compiled=is_compiled
+        )
+        self._progress_kind = progress_kind(classifier)
+        self._compute_rows = (
+            own_head_logits if self._has_own_head else partial(padded_hidden, is_causal=self._is_causal)
+        )
+        # A row's logit would depend on the other rows if the rotary embedding depends on a batch's longest row, or if
+        # layers read padding.
+        self._is_one_by_one = rotates_by_length(classifier) or (self._has_own_head and reads_padding(classifier))
+        may_pack = (self._has_own_head or not self._is_causal) and not self._is_one_by_one
+        self._packing = enable_packing(classifier, self._compute_rows) if may_pack else None
 
     def _new_cache(self, max_bytes: int, max_host_bytes: int) -> PrefixCache | StateCache | None:
         if not max_bytes:
@@ -174,9 +181,10 @@ class ModelRunner:
         `compute` returns logits if the classifier has its own head, otherwise last hidden states.
         """
         try:
-            if self._has_own_head:
-                return compute(self.classifier, batch)
-            return converted_head_logits(self.classifier, compute(self.classifier, batch))
+            with evaluation_mode(self.classifier):
+                if self._has_own_head:
+                    return compute(self.classifier, batch)
+                return converted_head_logits(self.classifier, compute(self.classifier, batch))
         except (RuntimeError, MemoryError) as error:
             if token_count <= 1 or not is_out_of_memory(error):
                 raise
