@@ -29,6 +29,8 @@ def reranker() -> Reranker:
     [
         ("max_length", "max_length is max_tokens here"),
         ("batch_size", "batch_size is batch_tokens here, and counts tokens"),
+        ("batchSize", "batchSize is batch_tokens here"),
+        ("maxTokens", "maxTokens is max_tokens here"),
         ("model_name", "model_name is model here"),
         ("model_name_or_path", "model_name_or_path is model here"),
         ("torch_dtype", "torch_dtype is dtype here"),
@@ -122,6 +124,9 @@ def test_an_option_of_the_constructor_is_not_one_of_a_call(framework: Adapter):
         ("torch_dtype", "torch_dtype is dtype here"),
         ("activation_fn", "activation_fn is activation here"),
         ("devise", r"did you mean 'device'\?"),
+        ("max-length", "max-length is max_tokens here"),
+        ("modelkwargs", "pass what is in it by name"),
+        ("topN", "topN is top_n here, and top_n is an argument of rank"),
     ],
 )
 def test_the_core_names_what_is_meant(name: str, meant: str):

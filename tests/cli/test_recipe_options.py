@@ -88,7 +88,7 @@ def test_answers_the_wrong_way_round_are_questioned_once(
         (b'{"family": }', "mine.json cannot be read, because it is not JSON: Expecting value: line 1 column 12"),
         (b"[]", "mine.json must be a JSON object with the fields of a recipe"),
         (b"\xff\xfe{", "mine.json is not UTF-8; save it as UTF-8"),
-        (b'{"architectures": ["X"], "dtype": 1}', "it has unknown fields, 'architectures', 'dtype'. The fields of a"),
+        (b'{"model_type": "x", "dtype": 1}', "it has unknown fields, 'model_type', 'dtype'. The fields of a"),
     ],
 )
 def test_a_recipe_file_that_cannot_be_used_is_one_sentence(

@@ -145,8 +145,8 @@ def unknown_option(
             the names of these options.
     """
     given = str(name)
-    key = given.lower()
-    meant = _known_name(_MEANINGS.get(key, given), known)
+    key = _usual_spelling(given, {each for names in elsewhere.values() for each in names})
+    meant = _known_name(_MEANINGS.get(key, key), known)
     start = f"unknown option {given!r}"
     renamed = f"{given} is {meant}{_VALUES.get(key, '')} here{_NOTES.get(key, '')}"
     if key in _CONTAINERS:
@@ -170,6 +170,13 @@ def _why_needless(key: str, known: Collection[str]) -> str | None:
     return next(
         (reason for name, reason in _KEPT_SCORE.items() if name in known), "texts have no score before they are ranked"
     )
+
+
+def _usual_spelling(name: str, elsewhere: Collection[str]) -> str:
+    """The name of another library, or of an option elsewhere, without regard to case and dashes: top_k for topK."""
+    plain = name.lower().replace("-", "").replace("_", "")
+    others = (*elsewhere, *_MEANINGS, *_CONTAINERS, *_NEEDLESS)
+    return next((each for each in others if each.replace("_", "") == plain), name)
 
 
 def meant_option(name: str, known: Collection[str]) -> str | None:
