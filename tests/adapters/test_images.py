@@ -226,3 +226,15 @@ def test_an_image_of_a_web_address_is_fetched_by_the_server_only(server: Server)
 
     (document,) = server.requests.bodies[-1]["documents"]
     assert document == {"content": [{"type": "image_url", "image_url": {"url": "https://example.invalid/a.png"}}]}
+
+
+@pytest.mark.parametrize("framework", ["llama_index", "haystack"])
+def test_a_local_model_reads_the_caption_beside_an_image(framework: str, tiny_qwen: Tiny, reranker: Reranker):
+    if framework == "llama_index":
+        node = NodeWithScore(node=ImageNode(text="a", image=base64_of(3)))
+        (result,) = LlamaIndexRerank(model=str(tiny_qwen.folder)).postprocess_nodes([node], query_str=QUERY)
+    else:
+        document = HaystackDocument(content="a", blob=ByteStream(image(3), mime_type="image/png"))
+        (result,) = OnelogitRanker(str(tiny_qwen.folder)).run(QUERY, [document])["documents"]
+
+    assert result.score == pytest.approx(reranker.rank(QUERY, ["a"])[0].score, abs=1e-5)

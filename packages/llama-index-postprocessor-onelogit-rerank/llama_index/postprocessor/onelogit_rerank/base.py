@@ -61,8 +61,8 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`. The instruction can be a prompt
             template; `{query_str}` in it is replaced by the query.
         metadata_mode: which metadata to read with a node's text.
-        read_images: send the image of an `ImageNode`, or of another node with one, to the server; a local model refuses
-            it. False to rank by the texts alone.
+        read_images: send the image of an `ImageNode`, or of another node with one, to the server; a local model reads
+            its text, and refuses it without one. False to rank by the texts alone.
         deduplicate: keep only the best of the nodes with the same id.
         on_error: "raise", or "keep_order" to log the error and return the nodes unchanged.
         show_progress: show a progress bar.
@@ -183,8 +183,9 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
         )
 
     def _content(self, scored: NodeWithScore) -> str | ContentDocument:
-        images = images_of(scored.node) if self.read_images else []
-        return with_images(scored.node.get_content(self.metadata_mode), images)
+        text = scored.node.get_content(self.metadata_mode)
+        is_caption_enough = bool(text.strip()) and self.url is None and not self.model.startswith(("http:", "https:"))
+        return text if is_caption_enough or not self.read_images else with_images(text, images_of(scored.node))
 
     @model_validator(mode="before")
     @classmethod

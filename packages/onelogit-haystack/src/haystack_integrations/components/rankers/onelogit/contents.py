@@ -10,7 +10,7 @@ from onelogit.adapters import image_type, images_in, text_with_metadata, with_im
 
 
 def content_of(
-    document: Document, fields: Sequence[str], separator: str, image_fields: Sequence[str] | None
+    document: Document, fields: Sequence[str], separator: str, image_fields: Sequence[str] | None, *, is_local: bool
 ) -> str | ContentDocument:
     """What the model reads of a document.
 
@@ -20,12 +20,14 @@ def content_of(
         separator: between these values, and before the text.
         image_fields: names of meta fields with images: `ImageContent`, `ByteStream`, or as in
             `onelogit.adapters.images_in`. None to leave out all images.
+        is_local: leave out the images of a document that has a text.
 
     Raises:
         InputError: an image cannot be sent.
     """
     text = text_with_metadata(document.content or "", document.meta, fields, separator)
-    return text if image_fields is None else with_images(text, _images(document, image_fields))
+    is_text_enough = is_local and bool(text.strip())
+    return text if image_fields is None or is_text_enough else with_images(text, _images(document, image_fields))
 
 
 def _images(document: Document, fields: Sequence[str]) -> Iterator[object]:

@@ -95,7 +95,7 @@ class OnelogitRanker(ModelFields):
             protocol: the form of requests, as in `onelogit.RemoteOptions`.
             api_key: for the server.
             options: the other `onelogit.OpenOptions`.
-            read_images: send a document's image to the server; a local model refuses it. False for texts alone.
+            read_images: send images to the server; a local model reads the text beside them. False for texts alone.
             image_meta_fields: names of meta fields with images, such as `ImageContent`, besides the document's blob.
             **parameters: `max_tokens`, `long_documents`, `batch_tokens`, `document_cache_bytes`, `quantization_config`,
                 `trust_remote_code`, `recipe` and `revision`, as in `onelogit.OpenOptions`.
@@ -219,11 +219,12 @@ class OnelogitRanker(ModelFields):
         scale_score = self.scale_score if scale_score is None else _flag("scale_score", scale_score)
         fields, separator = self.meta_fields_to_embed, self.embedding_separator
         images = self.image_meta_fields if self.read_images else None
+        is_local = self.url is None and not self.model.startswith(("http:", "https:"))
         return RankRequest(
             query=query,
             documents=documents,
             kind=Document,
-            text=lambda each: content_of(each, fields, separator, images),
+            text=lambda each: content_of(each, fields, separator, images, is_local=is_local),
             key=attrgetter("id") if self.deduplicate else None,
             top_n=top_k,
             score_threshold=self.score_threshold if score_threshold is None else score_threshold,
