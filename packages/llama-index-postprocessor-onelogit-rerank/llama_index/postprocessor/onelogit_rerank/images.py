@@ -19,5 +19,5 @@ def images_of(node: BaseNode) -> list[object]:
             return []
         image = None if resource.data is None else resource.data.decode("ascii", "replace")
         path, url = resource.path, None if resource.url is None else str(resource.url)
-    found = (image or None, Path(path) if path else None, url or None)
+    found: tuple[object, ...] = (image or None, Path(path) if path else None, url or None)
     return [each for each in found if each is not None][:1]
