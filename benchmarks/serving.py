@@ -27,7 +27,8 @@ import httpx2
 
 from onelogit import DEMO_MODEL, Reranker
 
-_TOLERANCE = 1e-4  # of a logit: rows are computed in other batches than alone
+# Of a logit, because rows are computed in other batches than alone; half precision rounds more.
+_TOLERANCE, _HALF_TOLERANCE = 1e-4, 0.05
 _WORDS = re.findall(r"\w+", "China Beijing capital Paris France banana yellow river old king price of the is in what")
 _START_S = 600
 
@@ -35,6 +36,7 @@ _START_S = 600
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEMO_MODEL, help="hub id or folder (default: the demo model)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--documents", type=int, default=8, help="of a request (default: 8)")
@@ -58,12 +60,12 @@ def requests_of(options: argparse.Namespace, count: int = 64) -> list[dict[str, 
 
 
 @contextmanager
-def server(model: str) -> Iterator[tuple[str, int]]:
+def server(model: str, dtype: str) -> Iterator[tuple[str, int]]:
     """The url and process id of a running command; it must end with exit code 0."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with tempfile.TemporaryFile() as messages:
-        command = [sys.executable, "-m", "onelogit", "serve", model, "--port", str(port)]
+        command = [sys.executable, "-m", "onelogit", "serve", model, "--dtype", dtype, "--port", str(port)]
         process = subprocess.Popen(command, stdout=messages, stderr=messages)
         try:
             url, end = f"http://127.0.0.1:{port}", time.monotonic() + _START_S
@@ -94,15 +96,16 @@ def resident_mb(pid: int) -> float:
 
 
 async def run_client(
-    http: httpx2.AsyncClient, number: int, choices: list[Any], end: float, leaving: float, log: Any
+    http: httpx2.AsyncClient, number: int, choices: list[Any], end: float, options: argparse.Namespace, log: Any
 ) -> None:
     """One client, which sends one request after the other, and sometimes goes away."""
     chooser = random.Random(number)
+    tolerance = _TOLERANCE if options.dtype == "float32" else _HALF_TOLERANCE
     while time.monotonic() < end:
         body, expected = chooser.choice(choices)
         started = time.perf_counter()
         sending = asyncio.ensure_future(http.post("/v1/rerank", json=body))
-        if chooser.random() < leaving:
+        if chooser.random() < options.leaving:
             await asyncio.sleep(chooser.random() * 0.2)
             sending.cancel()
             log["counts"]["left"] += 1
@@ -116,7 +119,7 @@ async def run_client(
         logits = {each["index"]: each["logit"] for each in answer.json()["results"]}
         distance = max(abs(logits[index] - logit) for index, logit in enumerate(expected))
         log["difference"] = max(log["difference"], distance)
-        log["counts"]["wrong"] += distance > _TOLERANCE or len(logits) != len(expected)
+        log["counts"]["wrong"] += distance > tolerance or len(logits) != len(expected)
 
 
 async def watch_memory(pid: int, end: float, log: Any) -> None:
@@ -132,7 +135,7 @@ async def load(url: str, pid: int, choices: list[Any], options: argparse.Namespa
     async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=300, limits=limits) as http:
         await asyncio.gather(
             watch_memory(pid, end, log),
-            *(run_client(http, n, choices, end, options.leaving, log) for n in range(options.clients)),
+            *(run_client(http, n, choices, end, options, log) for n in range(options.clients)),
         )
     return log
 
@@ -142,6 +145,7 @@ def summary(log: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     tenth = max(1, len(memory) // 10)
     return {
         "model": "demo" if options.model == DEMO_MODEL else options.model,
+        "dtype": options.dtype,
         "clients": options.clients,
         "minutes": options.minutes,
         "documents": options.documents,
@@ -161,9 +165,9 @@ def main() -> int:
     options = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
     bodies = requests_of(options)
-    with Reranker.load(options.model) as reranker:
+    with Reranker.load(options.model, dtype=options.dtype) as reranker:
         choices = [(body, reranker.logits(body["query"], body["documents"])) for body in bodies]
-    with server(options.model) as (url, pid):
+    with server(options.model, options.dtype) as (url, pid):
         log = asyncio.run(load(url, pid, choices, options))
     result = summary(log, options)
     print(json.dumps(result, indent=2))
