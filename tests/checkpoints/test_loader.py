@@ -170,7 +170,8 @@ def test_logits_changed_after_the_head_are_refused(field: str, checkpoint: Calla
         ({"batch_tokens": -5}, "batch_tokens must be"),
         ({"activation": "softmax"}, "unknown activation 'softmax'"),
         ({"instruction": 3}, "the instruction must be a string"),
-        ({"topn": 5}, "unknown option 'topn'; the options are .*device"),
+        ({"topn": 5}, "unknown option 'topn': topn is top_n here, and top_n is an argument of rank"),
+        ({"depth": 5}, "unknown option 'depth'; the options are .*device"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options: dict, complaint: str, tiny_qwen: Tiny):

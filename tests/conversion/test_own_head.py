@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, ModernBertConfig, Qwen3Config, RobertaConfig
 
-from onelogit import CheckpointError, ReadOut, Recipe, Reranker
+from onelogit import CheckpointError, ReadOut, Recipe, RecipeError, Reranker
 from onelogit.recipes.templates import QWEN3_TEMPLATE
 from support.tiny import Tiny, byte_level_tokenizer, native_checkpoint, pair_tokenizer
 
@@ -66,10 +66,10 @@ def test_tied_embeddings_that_are_equal_are_refused(checkpoint: Callable[..., Ti
 
 
 def test_a_scale_of_zero_is_refused(checkpoint: Callable[..., Tiny]):
-    read_out = ReadOut(true="yes", scale=0.0)
-    recipe = Recipe(family="mine", chat_template=QWEN3_TEMPLATE, read_out=read_out, source="this test")
+    read_out = {"true": "yes", "scale": 0.0}
+    recipe = {"family": "mine", "chat_template": QWEN3_TEMPLATE, "read_out": read_out, "source": "this test"}
 
-    with pytest.raises(CheckpointError, match=ZERO):
+    with pytest.raises(RecipeError, match="scale cannot be 0.0: write a number other than 0"):
         Reranker.load(checkpoint(NAME).folder, recipe=recipe)
 
 

@@ -102,8 +102,14 @@ def test_a_signal_before_the_server_runs_ends_the_command(
 
     monkeypatch.setattr(Reranker, "warm_up", warm_up)
     before = signal.getsignal(signal.SIGTERM)
+    # A job in the background ignores SIGINT, and so would its tests.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = main(["serve", str(tiny_qwen.folder), "--port", "0"])
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
 
-    assert main(["serve", str(tiny_qwen.folder), "--port", "0"]) == expected
+    assert code == expected
     assert "Traceback" not in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
