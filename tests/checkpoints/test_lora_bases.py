@@ -95,6 +95,12 @@ def test_a_base_that_is_not_in_the_cache_is_named(tmp_path: Path):
     refused(folder, r"adapter of 'nobody/none', which it needs: .*nor in the cache", local_files_only=True)
 
 
+def test_a_base_whose_path_cannot_be_read_is_named(tmp_path: Path):
+    folder = write_adapter(tmp_path / "adapter", "x" * 3000)
+
+    refused(folder, r"which it needs: .*cannot be read: File name too long; if it is elsewhere, name .* base_model=")
+
+
 def test_a_gated_base_is_named_with_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = write_adapter(tmp_path / "adapter", "meta-llama/Llama-2-7b-hf")
     response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))

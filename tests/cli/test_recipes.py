@@ -68,6 +68,10 @@ def test_the_recipe_of_a_family_is_shown_by_its_name(name: str, capsys: pytest.C
     assert "neither a local folder nor" in failure(capsys, "recipes", "mxbai-rerank-v3", "--cache-dir", tmp_path)
 
 
+def test_a_name_that_is_too_long_for_a_path_is_an_error(capsys: pytest.CaptureFixture[str]):
+    assert "cannot be read: File name too long" in failure(capsys, "recipes", "x" * 3000)
+
+
 @pytest.mark.parametrize("limit", [500, 100_000])
 def test_the_limit_is_that_of_the_loaded_model(
     limit: int, tmp_path: Path, checkpoint: Callable[..., Tiny], capsys: pytest.CaptureFixture[str]

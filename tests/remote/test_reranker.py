@@ -156,6 +156,11 @@ def test_garbage_collection_ends_the_thread(local: Reranker, model: str):
     assert not thread.is_alive()
 
 
+def test_a_servers_model_may_have_a_name_that_is_no_path_here():
+    with RemoteReranker("http://127.0.0.1:1", "x" * 3000, protocol="rerank", template="server") as remote:
+        assert remote.activation == "identity"
+
+
 def test_the_prompt_is_the_local_rerankers_if_this_side_writes_it(tiny_qwen: Tiny):
     with Reranker.load(tiny_qwen.folder, max_tokens=300) as local:
         expected = local.prompt("What?", "Beijing " * 90, "Find it.")

@@ -147,18 +147,22 @@ def _base_of(folder: Path, spec: ModelSpec, settings: Mapping[str, Any]) -> tupl
     if not isinstance(base, str) or not base.strip():
         raise CheckpointError(f"{folder} is a PEFT adapter whose {ADAPTER_CONFIG} names no base model; {_WAY_OUT}")
     root, local = spec.base_folder, checked_path(base)
-    if given is None and not (root / local).is_dir() and spec.folder is not None and (folder / local).is_dir():
+    if given is None and not _is_folder(root / local) and spec.folder is not None and _is_folder(folder / local):
         root = folder
     options = {name: spec.options[name] for name in ("token", "cache_dir", "local_files_only") if name in spec.options}
     if "cache_dir" in options:  # it begins in the working directory, even if the base model's path does not
         options["cache_dir"] = spec.base_folder / checked_path(options["cache_dir"])
-    if not (root / local).is_dir() and base == named and settings.get("revision"):
+    if not _is_folder(root / local) and base == named and settings.get("revision"):
         options["revision"] = settings["revision"]
     return base, options, root
 
 
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  False for a path that may not be read, which `find_base` reports
+
+
 def read_adapted_texts(adapter: Adapter) -> tuple[Path, SmallFiles, Adapter | None]:
-    """The base model's folder, the small files of base and adapter as those of one model, and the licences.
+    """The base model's folder, the small files of both as those of one model, and the adapter with both licences.
 
     Raises:
         CheckpointError: the base model is not found, or its files are damaged.

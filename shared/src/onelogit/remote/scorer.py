@@ -27,7 +27,7 @@ from onelogit.remote.client import Client
 from onelogit.remote.document_cutter import DocumentCutter
 from onelogit.remote.protocols import PROTOCOLS, VLLM_TOKENS, ScoreRequest
 from onelogit.remote.request_builder import RequestBuilder
-from onelogit.validation import checked_path, checked_text
+from onelogit.validation import checked_text
 
 if TYPE_CHECKING:
     import httpx2
@@ -260,7 +260,7 @@ def _served_recipe(spec: ModelSpec) -> Recipe | None:
     given = recipe_of(spec.options.get("recipe"))
     if given is not None or spec.model is None:
         return given
-    if checked_path(spec.model).is_dir():
+    if spec.folder is not None:
         with suppress(CheckpointError, RecipeError):  # it may be a name that a folder happens to have
             return resolve_model(spec).recipe
     known = known_recipe(spec.model)
