@@ -84,6 +84,21 @@ def test_an_export_gives_the_same_logits_in_every_library(name: str, pooling: st
     assert load_file(folder / "model.safetensors")["score.weight"].dtype == torch.float32
 
 
+def test_the_code_of_a_card_reads_the_state_that_the_chain_reads(tmp_path: Path):
+    """Of a module chain that reads the last token of a decoder without a causal mask."""
+    source = tmp_path / "chain"
+    Reranker.load(save_bidirectional(tmp_path / "model"), recipe=FAMILY).save(source)
+    pooling = source / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "pooling_mode": "lasttoken"}))
+    reranker, folder = Reranker.load(source), tmp_path / "exported"
+
+    reranker.save(folder)
+
+    expected = pytest.approx(reranker.logits(QUERY, DOCUMENTS), abs=1e-5, rel=1e-5)
+    assert by_the_code_of_its_card(folder) == expected
+    assert "gives other logits" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_an_export_in_half_precision_keeps_its_head_in_float32(tmp_path: Path):
     source = save_bidirectional(tmp_path / "model", dtype=torch.bfloat16, temperature=0.7)
     exact, folder = Reranker.load(source, dtype="float32").logits(QUERY, DOCUMENTS), tmp_path / "exported"

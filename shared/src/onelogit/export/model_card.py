@@ -14,6 +14,7 @@ _NOT_FOR_VLLM = (
     "# not for vLLM, whose code of this architecture attends only to earlier tokens and would give other logits;\n"
     "# `onelogit serve` serves it"
 )
+_POOLED_STATES: dict[Pooling, str] = {"mean": "states.mean(dim=0)", "cls": "states[0]", "lasttoken": "states[-1]"}
 
 
 class UsageExamples(NamedTuple):
@@ -70,7 +71,7 @@ def usage_examples(
         logit = [
             f'head = load_file("{folder}/2_Dense/model.safetensors")["linear.weight"][0]',
             "states = model(**inputs).last_hidden_state[0]",
-            f"logit = {'states.mean(dim=0)' if pooling == 'mean' else 'states[0]'} @ head",
+            f"logit = {_POOLED_STATES[pooling]} @ head",
         ]
     template = f"--chat-template {folder}/chat_template.jinja"
     older = f"  # before vLLM 0.33 add: {template}" if has_prompt else ""
@@ -185,7 +186,7 @@ def _scores_texts(recipe: Recipe, source: str, name: str, pooling: Pooling | Non
         "`reranker_probe.json` contains three prompts with their token ids and logits, for checking a server. "
         f"`onelogit verify {public_name(source)} --against {name}` compares this folder with the original.",
     ]
-    if pooling is not None:
+    if pooling in ("mean", "cls"):
         texts.append(
             "The head reads a pooled state, which the code above computes. `AutoModelForSequenceClassification` of "
             "transformers reads the last token instead, and gives other logits."
