@@ -1,7 +1,8 @@
 """A model's id or folder -> its files, its recipe, and its weights and tokenizer.
 
-device, tensor_names -> head_weights -> weights;  labels, vocabulary, native_classes (of the loader)
-odd_paths -> hub;  metadata, module_chain -> declaration, known_family;  declaration -> bidirectional -> native_classes
-declaration -> adapter;  declaration, known_family -> refusals -> recipe_choice
-hub, recipe_choice -> resolve -> load_encoder, fingerprint (both without weights), loader (with weights)
+odd_paths -> hub;  metadata -> module_chain -> declaration -> known_family, text_backbone, bidirectional
+hub, declaration -> adapter;  known_family, text_backbone -> refusals -> recipe_choice
+adapter, recipe_choice -> resolve -> load_encoder -> fingerprint, model_state (all without weights)
+tensor_names, text_backbone, bidirectional -> native_classes;  device, labels, vocabulary
+native_classes, head_weights -> weights -> lora -> load_adapted -> loader (with weights)
 """
