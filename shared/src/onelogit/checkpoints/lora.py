@@ -32,6 +32,7 @@ _HEAD = re.compile(r"^(score|classifier)\.(\w+\.)?(weight|bias)$")
 _EMBEDDINGS = re.compile(r"(?:^|\.)(embed_tokens|wte|embed_in|word_embeddings|lm_head)\.(?:base_layer\.)?weight$")
 _REPEATED = re.compile(r"\.(modules_to_save|original_module)\.")  # resized embeddings that PEFT stores a second time
 _TIED = re.compile(r"(?:^|\.)(embed_tokens|wte|embed_in|word_embeddings|lm_head)\.")
+_OTHER_BASE = "name the model that it was trained on with base_model= (for a command: --base-model)"
 
 
 class AdapterTensors(NamedTuple):
@@ -118,7 +119,10 @@ def check_adapter(adapter: Adapter, config: PretrainedConfig, options: LoadOptio
 
 
 def adapted_config(config: PretrainedConfig, adapter: Adapter) -> PretrainedConfig:
-    """The base model's configuration, changed in place to the vocabulary and the labels of the adapter."""
+    """The base model's configuration, changed in place to the vocabulary and the labels of the adapter.
+
+    Raises CheckpointError for an adapter whose file is damaged, or is not PEFT's.
+    """
     tensors = AdapterTensors.read(adapter)
     size = _vocabulary(tensors, adapter, config)
     if size is not None:
@@ -245,12 +249,8 @@ def _target(model: Any, tensors: AdapterTensors, adapter: Adapter) -> Any:
     strange = next(name for name in tensors.shapes if not hasattr(model, name.partition(".")[0]))
     raise CheckpointError(
         f"the adapter {adapter.name!r} does not fit its base model {adapter.base!r} ({type(model).__name__}), which "
-        f"has no layer for {strange!r}; {_other_base()}"
+        f"has no layer for {strange!r}; {_OTHER_BASE}"
     )
-
-
-def _other_base() -> str:
-    return "name the model that it was trained on with base_model= (for a command: --base-model)"
 
 
 def _inject(target: PreTrainedModel, adapter: Adapter, tensors: AdapterTensors) -> Any:
@@ -268,11 +268,11 @@ def _inject(target: PreTrainedModel, adapter: Adapter, tensors: AdapterTensors) 
     except Exception as error:  # PEFT raises errors of many classes for settings and weights that do not fit
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[1] if "size mismatch" in str(error) and len(lines) > 1 else first_line(error)
-        raise CheckpointError(f"{what}: {reason.rstrip('.')}; {_other_base()}") from error
+        raise CheckpointError(f"{what}: {reason.rstrip('.')}; {_OTHER_BASE}") from error
     if report.missing_keys:
-        raise CheckpointError(f"{what}: it has no weights for {report.missing_keys[0]}; {_other_base()}")
+        raise CheckpointError(f"{what}: it has no weights for {report.missing_keys[0]}; {_OTHER_BASE}")
     if foreign := [name for name in report.unexpected_keys if not _REPEATED.search(name)]:
-        raise CheckpointError(f"{what}, which has no layer for {foreign[0]}; {_other_base()}")
+        raise CheckpointError(f"{what}, which has no layer for {foreign[0]}; {_OTHER_BASE}")
     return wrapped
 
 

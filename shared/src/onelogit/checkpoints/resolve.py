@@ -56,7 +56,8 @@ def resolve_model(spec: ModelSpec) -> ResolvedModel:
     Raises:
         CheckpointError: the model is not found, or its files are damaged.
         RecipeError: as `resolve_recipe`.
-        InputError: the recipe in the options is invalid, a local folder is given a revision, or a whole model a base.
+        InputError: the recipe in the options is invalid, a local folder is given a revision, or a whole model is
+            given a base model.
     """
     given = recipe_of(spec.options.get("recipe"))
     folder, texts, adapter = find_texts(spec)

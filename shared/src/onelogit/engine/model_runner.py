@@ -58,6 +58,8 @@ class ModelRunner:
 
     Raises:
         UnsupportedModelError: a row's logit would depend on the other rows of its batch.
+        InputError: a cache is too small for one token, or exceeds the free memory.
+        OnelogitError: the layers cannot be compiled on this machine.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def prepare(classifier: PreTrainedModel, *, is_causal: bool, is_compiled: bool) 
 
     Args:
         classifier: with a converted head.
-        is_causal: see `directions.is_causal`.
+        is_causal: see `directions.find_is_causal`.
         is_compiled: compile the layers, if prefixes are shared.
 
     Returns:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def reads_padding(classifier: PreTrainedModel) -> bool:
-    """Whether a row's hidden states or logit are others in a padded batch than alone."""
+    """Whether a row's hidden states or logit in a padded batch differ from those of the row alone."""
     rows = [TokenRow(row) for row in sample_rows(classifier)]
     logits, states = _run(classifier, rows)
     alone = [_run(classifier, [row]) for row in rows]
@@ -37,7 +37,7 @@ def reads_padding(classifier: PreTrainedModel) -> bool:
 
 
 def layers_of(classifier: PreTrainedModel) -> nn.ModuleList | None:
-    """The only list of as many modules as the model has layers."""
+    """The only list of as many modules as the model has layers; None if there is none, or several."""
     count = getattr(classifier.config.get_text_config(), "num_hidden_layers", None)
     base: Any = classifier.base_model
     found = [each for each in base.modules() if isinstance(each, nn.ModuleList) and len(each) == count]
@@ -51,7 +51,10 @@ def hidden_of(output: Any) -> Tensor:
 
 
 def largest_difference(some: Tensor, expected: Tensor) -> float:
-    """Of a token's states, or of all logits, relative to its norm; the norm of all states would hide one token's."""
+    """Of a token's states, or of all logits: the norm of the difference, relative to the norm of what is expected.
+
+    Tokens are compared one by one: relative to the norm of all states, the difference of one token would be lost.
+    """
     norms = expected.float().norm(dim=-1).clamp(min=1e-9)
     return float(((some - expected).float().norm(dim=-1) / norms).max())
 

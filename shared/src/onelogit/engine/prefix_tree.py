@@ -14,8 +14,8 @@ from typing import NamedTuple
 Ids = tuple[int, ...]
 
 MAX_KEYS_PER_TOKEN = 16  # limits the keys that attention gathers if short segments follow long prefixes
-# Recurrent layers limit the states in memory. A state of one layer has the size of the numbers that about 8 tokens need
-# meanwhile, and a cacheable prefix keeps those of all layers.
+# These limit the memory of recurrent layers' states: the state of one layer takes as much as the computation of about 8
+# tokens, and a cacheable prefix keeps the states of all layers.
 _TOKENS_PER_STATE, _TOKENS_PER_CACHEABLE = 8, 128
 
 OWN, CARRIED, CACHED = range(3)

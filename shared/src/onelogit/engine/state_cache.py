@@ -120,7 +120,7 @@ class StateCache:
         self._device.remove(evicted)
         return True
 
-    def _to_host(self, entries: "Entries") -> None:
+    def _to_host(self, entries: "_Entries") -> None:
         fitting = _last_that_fit(entries, self._host.max_bytes)
         self._host.remove(fitting)
         self._host.remove(self._host.least_recent(sum(entry.byte_count for entry in fitting.values())) or ())
@@ -151,7 +151,7 @@ class _Entry(NamedTuple):
         )
 
 
-Entries = Mapping[Ids, _Entry]
+_Entries = Mapping[Ids, _Entry]
 
 
 class _Tier:
@@ -169,7 +169,7 @@ class _Tier:
             self.entries.move_to_end(ids)
         return is_cached
 
-    def add(self, entries: Entries) -> None:
+    def add(self, entries: _Entries) -> None:
         """Add prefixes, which must fit and be new."""
         self.entries.update(entries)
         self.held_bytes += sum(entry.byte_count for entry in entries.values())
@@ -179,7 +179,7 @@ class _Tier:
         removed = [self.entries.pop(ids) for ids in prefixes if ids in self.entries]
         self.held_bytes -= sum(entry.byte_count for entry in removed)
 
-    def least_recent(self, byte_count: int, pinned: Collection[Ids] = ()) -> Entries | None:
+    def least_recent(self, byte_count: int, pinned: Collection[Ids] = ()) -> _Entries | None:
         """The prefixes to remove so that some bytes fit; None if pinned prefixes leave too little room."""
         found: dict[Ids, _Entry] = {}
         missing = self.held_bytes + byte_count - self.max_bytes
@@ -192,7 +192,7 @@ class _Tier:
         return found if missing <= 0 else None
 
 
-def _last_that_fit(entries: Entries, room: int) -> Entries:
+def _last_that_fit(entries: _Entries, room: int) -> _Entries:
     """The last prefixes that fit into some bytes, in their order."""
     fitting: dict[Ids, _Entry] = {}
     for ids in reversed([*entries]):

@@ -41,7 +41,8 @@ class StatePlan(NamedTuple):
 
     Attributes:
         runs: in order; together they contain all tokens.
-        levels: the indices of the runs; those of one level need no states but of the levels before.
+        levels: the indices of the runs, level by level: of the batch's own states, a run needs only those
+            of earlier levels.
         outgoing: of each cacheable prefix, then of each carried position.
         sources: the state after each token, by the source and the slot after the token, where one is known.
     """

@@ -1,7 +1,8 @@
 """A classifier, its tokenizer and its recipe -> a folder that other libraries and servers load without flags.
 
 The folder is the same for transformers (a sequence classifier), Sentence Transformers (one Transformer module with a
-chat template) and vLLM from 0.33 on, which reads Sentence Transformers' files.
+chat template; for a pooled head, a module chain: see `pooled`) and vLLM from 0.33 on, which reads Sentence
+Transformers' files.
 """
 
 import copy
@@ -81,7 +82,7 @@ def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = Fal
         InputError: as `check_target`.
         CheckpointError: the folder cannot be written; an earlier export is unchanged.
         UnsupportedModelError: the classifier is quantised, no class of transformers computes its head, the head has a
-            bias, or prompts end in the padding token.
+            bias or pools plain pairs, or prompts end in the padding token.
     """
     if isinstance(contents.classifier, PooledClassifier) and not is_quantised(contents.classifier.config):
         pooled = contents.classifier

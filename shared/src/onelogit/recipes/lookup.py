@@ -21,7 +21,7 @@ def family_recipe(name: str) -> Recipe:
     """The recipe of a family.
 
     Args:
-        name: such as "qwen3-reranker"; upper and lower case, spaces and underscores make no difference.
+        name: such as "qwen3-reranker", or the hub id of a known model; case, spaces and underscores make no difference.
 
     Raises:
         RecipeError: no family has this name; the message names the closest and lists all of them.

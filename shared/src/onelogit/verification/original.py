@@ -69,6 +69,7 @@ class OriginalModel:
 
     Attributes:
         found: the model, with its small files.
+        tokenizer: as transformers loads it.
         instruction: for all pairs; None or "" for none.
         options: for loading the weights; they contain a `dtype`.
         is_chain: whether its head is a module chain.
@@ -115,6 +116,7 @@ class OriginalModel:
 
     @property
     def recipe(self) -> Recipe:
+        """The model's recipe."""
         return self.found.recipe
 
     def text(self, pair: SamplePair) -> str | None:

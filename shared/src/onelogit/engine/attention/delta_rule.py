@@ -23,7 +23,7 @@ _LAYER_TYPE = "linear_attention"
 
 
 def has_recurrent_layers(model: PreTrainedModel) -> bool:
-    """Whether a configuration declares layers with linear attention."""
+    """Whether a model's configuration declares layers with linear attention."""
     return _LAYER_TYPE in (getattr(model.config.get_text_config(), "layer_types", None) or ())
 
 

@@ -1,7 +1,7 @@
 """Padded rows -> the same rows one after the other, without padding, and back; each attends to itself alone.
 
 A model's embeddings and its head read padded rows. In between, where almost all work is, its layers compute the packed
-rows in use. An attention function and a mask function, registered with transformers under their own name, use them.
+rows in use. An attention function and a mask function, registered with transformers under their own name, read them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -121,6 +121,7 @@ class PackedRows:
 
 
 active: ContextVar[PackedRows | None] = ContextVar("packed_rows", default=None)
+"""The rows of the `use_packed_rows` block in which this thread is; None outside."""
 
 
 @contextmanager

@@ -224,7 +224,7 @@ def _group(plan: StatePlan, runs: list[int], length: int, needed: set[int], devi
 
 
 def _length(plan: StatePlan, index: int) -> int:
-    """The length of a run, rounded up so that few different ones occur, by a quarter at most from 64 tokens on."""
+    """The length of a run, rounded up so that few different ones occur, by a quarter at most from 256 tokens on."""
     count = plan.runs[index].stop - plan.runs[index].start
     if count <= _CHUNK:
         return max(_SHORTEST_CHUNK, 1 << (count - 1).bit_length())
