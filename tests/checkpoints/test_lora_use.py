@@ -47,6 +47,15 @@ def test_convert_writes_a_whole_model_and_names_base_adapter_and_licences(adapte
     assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
+def test_convert_verifies_a_model_whose_base_is_named(adapter: Path, tmp_path: Path, capsys):
+    pytest.importorskip("scipy")
+    moved, folder = (tmp_path / "base").rename(tmp_path / "moved"), tmp_path / "out"
+
+    output(capsys, "convert", str(adapter), "-o", str(folder), "--base-model", str(moved), "--verify")
+
+    assert "Compared with the original on 48 pairs" in (folder / "README.md").read_text()
+
+
 def test_the_command_takes_the_base(adapter: Path, tmp_path: Path, capsys):
     moved = (tmp_path / "base").rename(tmp_path / "moved")
 

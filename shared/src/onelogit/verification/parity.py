@@ -177,6 +177,7 @@ def _other_logits(
     options = options.copy()
     options.pop("recipe", None)
     options.pop("relevant_label", None)  # a converted model has one
+    options.pop("base_model", None)  # and is a whole model
     options.pop("revision", None)
     ours, theirs = (f"{Path(against).absolute().name} by {library}" for library in ("onelogit", "transformers"))
     _free_memory(options)
