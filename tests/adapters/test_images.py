@@ -27,7 +27,7 @@ from llama_index.core.schema import (
 from haystack_integrations.components.rankers.onelogit import OnelogitRanker
 from langchain_onelogit import OnelogitRerank as LangChainRerank
 from llama_index.postprocessor.onelogit_rerank import OnelogitRerank as LlamaIndexRerank
-from onelogit import InputError, Reranker
+from onelogit import InputError, RemoteReranker, Reranker
 from support.image_server import ImageServer, image
 from support.servers import FakeServer, Server, serving
 from support.tiny import Tiny
@@ -238,3 +238,21 @@ def test_a_local_model_reads_the_caption_beside_an_image(framework: str, tiny_qw
         (result,) = OnelogitRanker(str(tiny_qwen.folder)).run(QUERY, [document])["documents"]
 
     assert result.score == pytest.approx(reranker.rank(QUERY, ["a"])[0].score, abs=1e-5)
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("adapter", [LlamaIndexRerank, OnelogitRanker])
+def test_a_server_gets_the_image_beside_a_caption_wherever_it_is_named(adapter: Any, is_given: bool, server: Server):
+    if is_given:
+        rerank = adapter.from_reranker(RemoteReranker(server.url, "tiny", protocol="rerank", template="server"))
+    else:
+        rerank = adapter(model="tiny", protocol="rerank", options={"template": "server", "url": server.url})
+
+    if adapter is LlamaIndexRerank:
+        node = NodeWithScore(node=ImageNode(text="a", image=base64_of(3)))
+        rerank.postprocess_nodes([node], query_str=QUERY)
+    else:
+        rerank.run(QUERY, [HaystackDocument(content="a", blob=ByteStream(image(3), mime_type="image/png"))])
+
+    (document,) = server.requests.bodies[-1]["documents"]
+    assert [part["type"] for part in document["content"]] == ["image_url", "text"]

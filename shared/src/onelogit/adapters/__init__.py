@@ -31,6 +31,7 @@ from onelogit.adapters.parameters import (
     check_names,
     fields_of,
     keep_recipe_plain,
+    uses_server,
 )
 from onelogit.adapters.plain import MetadataDict, plain, plain_options
 from onelogit.adapters.request import (
@@ -75,5 +76,6 @@ __all__ = [
     "plain_options",
     "rank_options",
     "text_with_metadata",
+    "uses_server",
     "with_images",
 ]

@@ -145,6 +145,11 @@ def adapter_options(adapter: Any, *, token: str | None = None, api_key: str | No
     return cast("OpenOptions", {**options, **given})
 
 
+def uses_server(adapter: Any) -> bool:
+    """Whether an adapter's fields name a server, in any of the places that `ModelSpec.of` accepts."""
+    return is_url(adapter.model) or adapter.url is not None or adapter.options.get("url") is not None
+
+
 def fields_of(reranker: AnyReranker, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an adapter that uses an existing reranker.
 

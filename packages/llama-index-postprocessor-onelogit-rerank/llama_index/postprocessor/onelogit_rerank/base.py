@@ -35,6 +35,7 @@ from onelogit.adapters import (
     plain,
     plain_options,
     rank_options,
+    uses_server,
     with_images,
 )
 
@@ -184,7 +185,7 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
 
     def _content(self, scored: NodeWithScore) -> str | ContentDocument:
         text = scored.node.get_content(self.metadata_mode)
-        is_caption_enough = bool(text.strip()) and self.url is None and not self.model.startswith(("http:", "https:"))
+        is_caption_enough = bool(text.strip()) and not uses_server(self)
         return text if is_caption_enough or not self.read_images else with_images(text, images_of(scored.node))
 
     @model_validator(mode="before")

@@ -30,6 +30,7 @@ from onelogit.adapters import (
     fields_of,
     plain,
     plain_options,
+    uses_server,
 )
 
 if TYPE_CHECKING:
@@ -219,12 +220,11 @@ class OnelogitRanker(ModelFields):
         scale_score = self.scale_score if scale_score is None else _flag("scale_score", scale_score)
         fields, separator = self.meta_fields_to_embed, self.embedding_separator
         images = self.image_meta_fields if self.read_images else None
-        is_local = self.url is None and not self.model.startswith(("http:", "https:"))
         return RankRequest(
             query=query,
             documents=documents,
             kind=Document,
-            text=lambda each: content_of(each, fields, separator, images, is_local=is_local),
+            text=lambda each: content_of(each, fields, separator, images, is_local=not uses_server(self)),
             key=attrgetter("id") if self.deduplicate else None,
             top_n=top_k,
             score_threshold=self.score_threshold if score_threshold is None else score_threshold,
