@@ -200,6 +200,15 @@ def test_a_wrong_option_is_told_in_one_sentence(
     assert failure(capsys, "serve", tiny_qwen.folder, *arguments).startswith(f"onelogit: {said}")
 
 
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "prometheus_client", "pydantic"])
+def test_a_missing_package_is_named_with_how_to_install_it(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None if name == package else object())
+
+    assert failure(capsys, "serve", "m") == f"onelogit: this needs {package}: pip install 'onelogit[serve]'\n"
+
+
 def test_a_server_cannot_be_served(capsys: pytest.CaptureFixture[str]):
     assert "is a server already" in failure(capsys, "serve", "http://127.0.0.1:1")
 

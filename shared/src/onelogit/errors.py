@@ -21,6 +21,7 @@ _DISTRIBUTIONS = {
     "peft": "onelogit[lora]",
     "prometheus_client": "onelogit[serve]",
     "pyarrow": "onelogit[bulk]",
+    "pydantic": "onelogit[serve]",
     "ray": "onelogit[ray]",
     "scipy": "onelogit[measure]",
     "sentence_transformers": "sentence-transformers>=5.4",
