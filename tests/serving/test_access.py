@@ -144,6 +144,8 @@ def test_unusable_keys_are_refused_without_being_shown(
         read_keys(tmp_path / "absent")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_keys(tmp_path)
+    with pytest.raises(InputError, match="no such user"):
+        read_keys(Path("~nobody-of-that-name/keys"))
     with pytest.raises(InputError, match="ONELOGIT_API_KEY is empty"):
         read_keys(None)
     for key in ("two words", "schlüssel", ""):

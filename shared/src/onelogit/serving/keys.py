@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from onelogit.errors import InputError
 from onelogit.options import API_KEY_VARIABLE
 from onelogit.serving.refusals import RefusalError
+from onelogit.validation import checked_path
 
 
 class ApiKeys:
@@ -57,8 +58,8 @@ def read_keys(file: Path | None) -> list[str]:
     """
     if file is not None:
         try:
-            lines = file.expanduser().read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError, RuntimeError) as error:
+            lines = checked_path(file).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise InputError(f"the API keys in {file} cannot be read: {reason}") from None
         keys = [line.strip() for line in lines if line.strip()]
