@@ -134,6 +134,12 @@ def test_what_is_not_json_is_answered_400(content: bytes, client: httpx2.Client)
     assert client.post("/rerank", content=content).status_code == 400
 
 
+def test_the_place_where_json_ends_is_counted_in_characters(client: httpx2.Client):
+    answer = client.post("/rerank", content='{"query": "서울" }}'.encode())
+
+    assert sentence(answer) == "the body is not JSON at character 17; send a JSON object"
+
+
 def test_a_type_that_browsers_send_unasked_is_answered_415(client: httpx2.Client):
     answer = client.post("/rerank", content=json.dumps(GOOD), headers={"Content-Type": "text/plain"})
 

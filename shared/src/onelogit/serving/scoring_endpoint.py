@@ -150,7 +150,7 @@ def _parsed(raw: bytes) -> object:
     except RecursionError:
         raise InputError("the body is nested too deeply") from None
     except ValueError as error:
-        position = f" at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         raise InputError(f"the body is not JSON{position}; send a JSON object") from None
 
 
