@@ -27,7 +27,7 @@ def unknown_name(kind: type, name: str, subject: str) -> AttributeError:
     Args:
         kind: the class of the reranker.
         name: not found.
-        subject: how Python calls what lacks it.
+        subject: the owner of the name, as in Python's own messages: "'Reranker' object".
     """
     meant = _MEANINGS.get(name, "")
     method = meant.removeprefix("await ").partition("(")[0]
@@ -40,7 +40,7 @@ def unknown_name(kind: type, name: str, subject: str) -> AttributeError:
 
 
 class NamedMethods(ABCMeta):
-    """The class of classes that name the method that is meant by another; a subclass of ABCMeta, to mix with ABCs."""
+    """A metaclass: the error for a missing name says which method is meant. An ABCMeta, to mix with ABCs."""
 
     if not TYPE_CHECKING:  # type checkers would accept any name
 

@@ -57,10 +57,10 @@ def checked_options(options: Mapping[str, object], kind: type = OpenOptions) -> 
 
 
 def check_cache_sizes(options: Mapping[str, object]) -> None:
-    """Check that documents are not to be evicted from a cache that the options lack.
+    """Check that a cache in CPU memory, which keeps what the device evicts, comes with a cache on the device.
 
     Raises:
-        InputError: they are.
+        InputError: it does not.
     """
     if options.get("document_cache_host_bytes") and not options.get("document_cache_bytes"):
         raise InputError("document_cache_host_bytes is for evicted documents, so it needs document_cache_bytes, too")

@@ -18,17 +18,8 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.option_names import meant_option
 
 _EXAMPLES = "examples:"
-_COMMANDS = (
-    "rank",
-    "recipes",
-    "prompt",
-    "convert",
-    "verify",
-    "bench",
-    "evaluate",
-    "bulk",
-    "serve",
-)  # modules of this package
+# Modules of this package.
+_COMMANDS = ("rank", "recipes", "prompt", "convert", "verify", "bench", "evaluate", "bulk", "serve")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -127,11 +127,9 @@ def fetch(spec: ModelSpec) -> ResolvedModel:
 
 def options_without_recipe(options: argparse.Namespace) -> LoadOptions:
     """The given options of `Reranker.load`, except the recipe."""
-    names = (
-        *("device", "dtype", "max_tokens", "instruction", "compile", "activation", "relevant_label"),
-        "trust_remote_code",
-    )
-    given = {name: getattr(options, name) for name in names}
+    of_loading = ("device", "dtype", "compile", "relevant_label", "trust_remote_code")
+    of_scoring = ("max_tokens", "instruction", "activation")
+    given = {name: getattr(options, name) for name in (*of_loading, *of_scoring)}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     return cast("LoadOptions", {**hub_options(options), **given})
 
@@ -182,7 +180,7 @@ def _given_recipe(options: argparse.Namespace, model: str) -> Recipe | None:
             f"{options.method} of {len(tokens)} tokens does not give a single logit: from_2_way_softmax takes two, the "
             "false one first, and no_post_processing takes one"
         )
-    template = None if options.chat_template is None else _file_text(options.chat_template, "the chat template")
+    template = None if options.chat_template is None else _read_template(options.chat_template)
     try:
         given = None if options.recipe is None else read_recipe(options.recipe)
         known = resolve_model(ModelSpec(model, options={**hub_options(options), "recipe": given})).recipe
@@ -224,10 +222,11 @@ def read_recipe(name_or_file: str) -> Recipe:
     return cast("Recipe", recipe_of(name_or_file)) if is_recipe_file(name_or_file) else family_recipe(name_or_file)
 
 
-def _file_text(path: Path, kind: str) -> str:
+def _read_template(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # a byte order mark is not part of the prompt
     except UnicodeDecodeError as error:
-        raise InputError(f"{kind} {path} is not UTF-8; save it as UTF-8") from error
+        raise InputError(f"the chat template {path} is not UTF-8; save it as UTF-8") from error
     except (OSError, ValueError) as error:  # ValueError: a name with NUL
-        raise InputError(f"{kind} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"the chat template {path} cannot be read: {reason}") from error

@@ -27,14 +27,8 @@ LABEL_NAMES = ("label", "labels", "relevance", "rel")  # of a row with one docum
 CHANGED_LABEL_NAMES = ("changed_label", "changed_labels")
 
 _QUERY_OBJECT_NAMES = ("text", "query", "contents", "content")
-_QUIET_NAMES = {
-    "title",
-    "metadata",
-    "query",
-    *LABEL_NAMES,
-    *CHANGED_LABEL_NAMES,
-    *QUERY_ID_NAMES,
-}  # BEIR has `metadata`
+# Not named as unread: BEIR has `metadata`, and the others are read by some commands.
+_QUIET_NAMES = {"title", "metadata", "query", *LABEL_NAMES, *CHANGED_LABEL_NAMES, *QUERY_ID_NAMES}
 ROW_NAMES = frozenset({"query", "title", *QUERY_ID_NAMES, *LIST_NAMES, *POSITIVE_NAMES, *NEGATIVE_NAMES})
 ROW_NAMES |= {*TEXT_NAMES, *DOCUMENT_ID_NAMES, *LABEL_NAMES, *CHANGED_LABEL_NAMES}
 

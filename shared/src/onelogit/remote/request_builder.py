@@ -15,7 +15,6 @@ from onelogit.remote.protocols import ScoreRequest
 
 Item = TypeVar("Item")
 
-
 _IMAGE_CHARACTERS = 32 * 2**20  # of the images in a request with several documents
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
-# The forms of each path: the first whose own field the body has; else the last.
+# The forms of each path. Where there are two, a body with `texts` has the first, and any other body the last.
 FORMS: Mapping[str, Sequence[type[ScoringBody]]] = {
     "/rerank": (TeiBody, RerankBody),
     "/v1/rerank": (TeiBody, RerankBody),

@@ -24,7 +24,7 @@ def information_routes(
 ) -> list[Route]:
     """The GET routes. `/health`, `/ready`, and the description need no key."""
     served, limits, created = state.served, state.limits, int(time.time())
-    # Of TEI, about what this server has not; clients require the fields.
+    # Fields of TEI for what this server does not have; clients require them.
     unknown = dict.fromkeys(("max_batch_tokens", "max_batch_requests", "tokenization_workers", "sha", "docker_label"))
     document = openapi_document(forms)
 

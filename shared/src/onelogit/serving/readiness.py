@@ -18,9 +18,9 @@ class Readiness:
         self._warming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the warm-up, unless it has been started; nobody tells a mounted application of the server's start.
+        """Start the warm-up, unless it is running or done. A warm-up that was cancelled with its server starts again.
 
-        One that was cancelled, because the server ended in the meantime, is started again.
+        `/ready` calls this, too, because a mounted application gets no event when the server starts.
         """
         if self._warming is None or self._warming.cancelled():
             self._warming = asyncio.create_task(self._warm_up())

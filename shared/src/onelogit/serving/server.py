@@ -97,9 +97,8 @@ def run_until_stopped(application: Starlette, bound: socket.socket, limits: Serv
     except OSError as error:
         raise _unusable(host, port, error) from None
     allow_many_connections()
-    logging.getLogger("uvicorn.error").addFilter(
-        _is_no_cancellation
-    )  # one traceback for each request at the 2nd Ctrl-C
+    # A second Ctrl-C cancels all requests, and uvicorn would log a traceback for each.
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     config = uvicorn.Config(
         application,
         log_config=None,
