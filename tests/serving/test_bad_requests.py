@@ -69,6 +69,14 @@ def test_a_wrong_body_is_answered_400(path: str, body: object, said: str, client
     assert sentence(answer).startswith(said)
 
 
+@pytest.mark.parametrize("field", ["image", "image_url"])
+def test_an_image_beside_a_text_is_refused(field: str, client: httpx2.Client):
+    answer = client.post("/v1/rerank", json={**GOOD, "documents": [{"text": "a", field: "https://example.org/a.png"}]})
+
+    assert answer.status_code == 400
+    assert sentence(answer).startswith("documents[0] has an image, which this server does not read")
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
 @pytest.mark.parametrize("fields", [["title"], ["title", "text"], [], "text", ["text"] * 40])
 def test_other_fields_of_documents_than_text_are_refused(path: str, fields: object, client: httpx2.Client):

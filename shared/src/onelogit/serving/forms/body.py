@@ -74,7 +74,7 @@ def _text_in(value: Any, name: str) -> Any:
     if not isinstance(value, dict):
         return value
     content = checked_content(value, name) if "text" not in value and is_content(value) else value.get("text")
-    if isinstance(content, ContentDocument):
+    if isinstance(content, ContentDocument) or any(value.get(field) is not None for field in ("image", "image_url")):
         raise InputError(f"{name} has an image, which this server does not read; serve the model with vLLM")
     return content
 
