@@ -173,6 +173,27 @@ def usage_of(scored: ScoredWork) -> Usage:
     return {"prompt_tokens": scored.prompt_tokens, "total_tokens": scored.prompt_tokens}
 
 
+class ListFields(TypedDict):
+    """What vLLM's answers in the order of the request have beside their data."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    usage: Usage
+
+
+def list_fields(scored: ScoredWork, served: ServedModel, request_id: str) -> ListFields:
+    """The fields beside the data of an answer in the order of the request."""
+    return {
+        "id": request_id,
+        "object": "list",
+        "created": created_now(),
+        "model": served.name,
+        "usage": usage_of(scored),
+    }
+
+
 def created_now() -> int:
     """The time of an answer, in seconds since 1970."""
     return int(time.time())

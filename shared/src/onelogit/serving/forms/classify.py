@@ -6,7 +6,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
-from onelogit.serving.forms.body import ScoringBody, Usage, created_now, json_type, usage_of
+from onelogit.serving.forms.body import ListFields, ScoringBody, json_type, list_fields
 from onelogit.serving.served_model import ServedModel
 from onelogit.serving.work import ScoredWork, ScoringWork
 
@@ -45,15 +45,10 @@ class Classification(TypedDict):
     logit: float
 
 
-class ClassifyAnswer(TypedDict):
+class ClassifyAnswer(ListFields):
     """The scores, in the order of the request."""
 
-    id: str
-    object: str
-    created: int
-    model: str
     data: list[Classification]
-    usage: Usage
 
 
 class ClassifyBody(ScoringBody):
@@ -80,11 +75,4 @@ class ClassifyBody(ScoringBody):
             }
             for index, logit in enumerate(scored.logits)
         ]
-        return {
-            "id": request_id,
-            "object": "list",
-            "created": created_now(),
-            "model": served.name,
-            "data": data,
-            "usage": usage_of(scored),
-        }
+        return {**list_fields(scored, served, request_id), "data": data}

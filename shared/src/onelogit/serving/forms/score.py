@@ -7,7 +7,7 @@ from pydantic_core.core_schema import ValidationInfo
 from typing_extensions import TypedDict
 
 from onelogit.errors import InputError
-from onelogit.serving.forms.body import InstructedBody, Usage, checked_texts, created_now, usage_of
+from onelogit.serving.forms.body import InstructedBody, ListFields, checked_texts, list_fields
 from onelogit.serving.served_model import ServedModel
 from onelogit.serving.work import ScoredWork, ScoringWork
 from onelogit.validation import checked_text
@@ -34,15 +34,10 @@ class PairScore(TypedDict):
     logit: float
 
 
-class ScoreAnswer(TypedDict):
+class ScoreAnswer(ListFields):
     """The scores, in the order of the request."""
 
-    id: str
-    object: str
-    created: int
-    model: str
     data: list[PairScore]
-    usage: Usage
 
 
 class ScoreBody(InstructedBody):
@@ -88,11 +83,4 @@ class ScoreBody(InstructedBody):
             }
             for index, logit in enumerate(scored.logits)
         ]
-        return {
-            "id": request_id,
-            "object": "list",
-            "created": created_now(),
-            "model": served.name,
-            "data": data,
-            "usage": usage_of(scored),
-        }
+        return {**list_fields(scored, served, request_id), "data": data}
