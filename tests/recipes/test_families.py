@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -14,7 +13,6 @@ from support.reference import prompt_text
 QUERY = "What is the capital of China?"
 DOCUMENT = "The capital of China is Beijing."
 INSTRUCTION = "Prefer official sources."
-README = Path(__file__).parents[2] / "README.md"
 
 # Length in bytes and the first digits of the sha256, from the families' reference code and model cards.
 EXPECTED_PROMPTS = {
@@ -49,10 +47,6 @@ def test_the_prompt_is_byte_exact(family: str, instruction: str | None):
 def test_every_family_has_an_expected_prompt(any_family: Recipe):
     written_out = ("prism-reranker", "followir", "rankllama")
     assert (any_family.family, None) in EXPECTED_PROMPTS or any_family.family in written_out
-
-
-def test_every_family_is_in_the_table_of_the_readme(any_family: Recipe):
-    assert f"`{any_family.family}`" in README.read_text(encoding="utf-8")
 
 
 def test_the_prompt_of_prism_is_byte_exact():
