@@ -1,4 +1,4 @@
-"""The sessions of development and CI, each in its own environment: `nox -s tests`, `lint`, `types`, `demo`.
+"""The sessions of development and CI, each in its own environment: `nox -s tests`, `lint`, `types`, `docs`, `demo`.
 
 `minimums` and `frameworks` test the adapters with the oldest and the newest versions of their frameworks, and `oldest`
 tests the core with the oldest version of transformers.
@@ -37,7 +37,7 @@ CLIENTS = {  # scripts in tests/clients/scripts, up to the "@"
     "tei_client_library": ["tei-client"],
 }
 
-ADAPTER_TESTS = ["tests/adapters", "tests/test_readme.py"]
+ADAPTER_TESTS = ["tests/adapters", "tests/test_pages.py"]
 
 
 def install(session: nox.Session, group: str, *, editable: bool = True) -> None:
@@ -165,6 +165,13 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     sources = [f"{path}/src" if Path(path, "src").is_dir() else path for path in DISTRIBUTIONS]
     session.run("mypy", *sources, env={"MYPYPATH": os.pathsep.join(sources)})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation in build/site, strictly; `nox -s docs -- serve` shows it while you write."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "docs"))
+    session.run("mkdocs", *(session.posargs or ["build"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -55,8 +55,8 @@ class OnelogitRerank(ModelFields, Serializable, BaseDocumentCompressor):
         model: hub id or path of a folder; loaded by `warm_up`, or by the first call with documents.
         device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
         url, protocol, api_key: of a server to use instead of a local model; dumps never contain the key.
-        max_tokens, long_documents, batch_tokens, document_cache_bytes, quantization_config, trust_remote_code, recipe,
-            revision: as in `onelogit.OpenOptions`.
+        max_tokens, long_documents, batch_tokens, document_cache_bytes: as in `onelogit.OpenOptions`.
+        recipe, revision, quantization_config, trust_remote_code: as in `onelogit.OpenOptions`.
         options: the other `onelogit.OpenOptions`, and these.
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`, for calls that do not set them.
         metadata_fields: names of metadata to put in front of a document's text.
