@@ -1,4 +1,4 @@
-"""Every code block of README, the packages' READMEs and docs/ runs, page by page, or says why not; links lead somewhere."""
+"""Every code block of the READMEs and of docs/ runs, page by page, or says why not; all links lead somewhere."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -40,7 +40,9 @@ def render() -> str:
     """The whole page."""
     commands = _parsers()
     shared = _shared_groups(commands)
-    overview = "".join(f"| [`{name}`](#onelogit-{name}) | {parser.description} |\n" for name, parser in commands.items())
+    overview = "".join(
+        f"| [`{name}`](#onelogit-{name}) | {parser.description} |\n" for name, parser in commands.items()
+    )
     sections = "".join(_section(name, parser, shared) for name, parser in commands.items())
     tables = "".join(f"\n### {_TITLES[title]}\n\n{_table(rows)}" for title, rows in shared.items())
     return f"{_HEAD}| command | |\n|---|---|\n{overview}{sections}\n## {_SHARED}\n{tables}"
@@ -71,11 +73,10 @@ def _section(name: str, parser: argparse.ArgumentParser, shared: dict[str, Rows]
     own, also = {}, []
     for title, rows in _groups(parser):
         others = shared.get(title, {})
-        if common := {flag for flag in rows if rows[flag] == others.get(flag)}:
-            left_out = others.keys() - rows.keys()
-            also.append(_link(title, left_out))
-            rows = {flag: text for flag, text in rows.items() if flag not in common}
-        own |= rows
+        common = {flag for flag in rows if rows[flag] == others.get(flag)}
+        if common:
+            also.append(_link(title, others.keys() - rows.keys()))
+        own |= {flag: text for flag, text in rows.items() if flag not in common}
     return text + _table(own) + (f"\nAlso: {', '.join(also)}.\n" if also else "")
 
 
@@ -98,7 +99,8 @@ def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str,
     value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
     if not action.option_strings:
         name = str(action.metavar or action.dest)
-        shown = f"`{name if action.nargs in (None, '+') else f'[{name}]'}{' ...' if action.nargs in ('*', '+') else ''}`"
+        forms = {None: name, "+": f"{name} ...", "?": f"[{name}]", "*": f"[{name} ...]"}
+        shown = f"`{forms[action.nargs]}`"
     elif action.choices is not None:
         shown = ", ".join(f"`{flag}`" for flag in action.option_strings)
     else:

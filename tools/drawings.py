@@ -89,7 +89,7 @@ def conversion(say: Callable[[str], str]) -> Drawing:
     d.arrow((298, 178), (326, 178))
     d.box("constant", 328, 128, 22, 100)
     d.text(339, 183, "h", "bold")
-    d.text(339, 118, say("last hidden state"), "faint")
+    d.text(310, 118, say("last hidden state"), "faint")
     d.arrow((350, 160), (378, 160), (378, 118), (406, 118))
     d.box("plain", 408, 48, 104, 140)
     d.box("document", 408, 74, 104, 14, radius=0)
@@ -107,7 +107,7 @@ def conversion(say: Callable[[str], str]) -> Drawing:
     d.box("logit", 614, 96, 126, 44, "z_yes − z_no")
     d.arrow((350, 196), (378, 196), (378, 262), (406, 262))
     d.box("logit", 408, 253, 104, 18, radius=2)
-    d.text(460, 244, "w = w_yes − w_no", "")
+    d.text(460, 244, "w = w_yes − w_no")
     d.text(460, 290, say("one row"), "faint")
     d.arrow((512, 262), (612, 262))
     d.box("logit", 614, 240, 126, 44, "w · h")
@@ -138,23 +138,23 @@ def prompts(say: Callable[[str], str]) -> Drawing:
         centres.setdefault(kind, []).append(x + width / 2)
         x += width
     for centre in centres["constant"]:
-        d.arrow((380, 70), (centre, 127))
+        d.arrow((380, 70), (380, 98), (centre, 98), (centre, 127))
     for kind in ("instruction", "query", "document"):
-        d.arrow((380, 232), (centres[kind][0], 183))
+        d.arrow((380, 232), (380, 208), (centres[kind][0], 208), (centres[kind][0], 183))
     d.box("plain", 230, 232, 300, 48, f"{say('the texts of the caller,')}\n{say('without control tokens')}")
     end = x
-    d.arrow((end - 108, 200), (end - 108, 110), has_tip=False)
-    d.text(end - 116, 104, say("a long document is cut here"), "faint")
+    d.arrow((end - 108, 194), (end - 108, 118), has_tip=False)
+    d.text(end - 104, 210, say("a long document is cut here"), "faint")
     d.box("logit", end - 14, 130, 14, 50, radius=0)
-    d.arrow((end - 7, 183), (end - 7, 216))
-    d.text(end - 62, 236, say("the logit is read"), "faint")
-    d.text(end - 62, 253, say("after the last token"), "faint")
+    d.arrow((end - 7, 183), (end - 7, 234))
+    d.text(end - 62, 253, say("the logit is read"), "faint")
+    d.text(end - 62, 271, say("after the last token"), "faint")
     return d
 
 
 def prefixes(say: Callable[[str], str]) -> Drawing:
     """The prompts of one call, one by one with padding, and as a prefix tree."""
-    shared, documents, end, scale = (40, 60), (58, 92, 36), 16, 1.5
+    shared, documents, end, scale = (40, 60), (58, 92, 36), 16, 1.45
     longest = sum(shared) + max(documents) + end
     padded, distinct = longest * len(documents), sum(shared) + sum(documents) + end * len(documents)
     d = Drawing(say("Prompts of one call share their beginning, which is computed once"), 760, 320)
@@ -215,7 +215,7 @@ def scheduler(say: Callable[[str], str]) -> Drawing:
 
 def caches(say: Callable[[str], str]) -> Drawing:
     """What is kept between calls: keys and values of the text that the prompt writes first."""
-    d = Drawing(say("Keys and values of cached texts are not computed again"), 760, 330)
+    d = Drawing(say("Keys and values of cached texts are not computed again"), 760, 336)
     for number, (query, kind) in enumerate((("query 1", "document"), ("query 2", "padding"))):
         y = 44 + 84 * number
         d.text(24, y + 26, say(f"call {number + 1}"), "left bold")
@@ -225,9 +225,9 @@ def caches(say: Callable[[str], str]) -> Drawing:
         d.box("constant", 502, y, 60, 40, radius=0)
         d.text(660, y + 25, say("all is computed") if number == 0 else say("the rest is computed"), "faint")
     d.box("plain", 60, 216, 230, 84)
-    d.text(175, 208, say("device: document_cache_bytes"), "")
+    d.text(175, 319, say("device: document_cache_bytes"))
     d.box("plain", 420, 216, 180, 84)
-    d.text(510, 208, say("CPU: document_cache_host_bytes"), "")
+    d.text(510, 319, say("CPU: document_cache_host_bytes"))
     for number, name in enumerate("ABC"):
         d.box("document", 78 + 68 * number, 236, 56, 44, name)
     for number, name in enumerate("DE"):
@@ -238,7 +238,7 @@ def caches(say: Callable[[str], str]) -> Drawing:
     d.text(355, 292, say("needed again"), "faint")
     d.arrow((600, 258), (668, 258))
     d.text(704, 263, say("forgotten"), "faint")
-    d.arrow((267, 168), (267, 214))
+    d.arrow((175, 216), (175, 192), (267, 192), (267, 170))
     return d
 
 

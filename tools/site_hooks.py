@@ -22,7 +22,8 @@ PAGES = {  # files outside docs/ -> pages of the site
 }
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 _FENCE = re.compile(r"^( *)(```+).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
-_ESCAPED_BAR = re.compile(r"(?<!\\)\\\|")
+_TABLE_ROW = re.compile(r"^\|.*$", re.MULTILINE)
+_CODE = re.compile(r"`[^`\n]+`")
 _LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
 
@@ -50,7 +51,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         uri = posixpath.relpath(_site_uri(here, match["path"]), posixpath.dirname(here) or ".")
         return uri + (match["anchor"] or "")
 
-    return _LINK.sub(relink, markdown)
+    return _TABLE_ROW.sub(_without_escapes, _LINK.sub(relink, markdown))
+
+
+def _without_escapes(row: re.Match[str]) -> str:
+    """A row of a table with plain bars in its code, which code hosts want escaped, and Python-Markdown does not."""
+    return _CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0])
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001

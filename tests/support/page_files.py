@@ -13,13 +13,13 @@ _DATA = ROOT / "examples" / "data"
 
 
 def write_files(folder: Path) -> None:
-    """Write a decoder `my-model`, passages, labelled questions, queries with documents, and pairs; link the examples."""
+    """Write a decoder, passages, labelled questions, queries with documents, and pairs; link the examples."""
     causal_checkpoint(folder / "my-model")
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "passages.jsonl").write_bytes((_DATA / "passages.jsonl").read_bytes())
     (folder / "questions.jsonl").write_bytes((_DATA / "ko-en" / "questions.jsonl").read_bytes())
     questions = [json.loads(line) for line in (_DATA / "ko-en" / "questions.jsonl").read_text("utf-8").splitlines()]
-    rows = [{"query_id": each["query_id"], "query": each["query"], "documents": each["documents"]} for each in questions]
+    rows = [{name: each[name] for name in ("query_id", "query", "documents")} for each in questions]
     pairs = [{"query": each["query"], "document": text} for each in questions for text in each["documents"][:2]]
     parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "queries.parquet")
     for name, lines in {"queries.jsonl": rows, "pairs.jsonl": pairs}.items():

@@ -1,9 +1,8 @@
 """The code blocks of a page -> run in order, in one folder and one namespace, with the demo model for every hub id.
 
 The folder has what a page may take for granted: `my-model` (a decoder), `passages.jsonl`, `questions.jsonl`,
-`queries.parquet`, `pairs.jsonl`, and `examples`; the namespace has a LangChain `retriever` and a LlamaIndex `index`. A server
-answers at http://127.0.0.1:8000. What stands in a page under its own title, or was written by an earlier command, is
-there, too.
+`queries.jsonl`, `queries.parquet`, `pairs.jsonl` and `examples`. The namespace has a LangChain `retriever` and a
+LlamaIndex `index`. A server answers at http://127.0.0.1:8000. A block with a title, and a command, may add files.
 """
 
 import ast
@@ -15,12 +14,12 @@ import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from haystack import Document as HaystackDocument
 from haystack import Pipeline
@@ -202,11 +201,12 @@ def check_command(words: list[str]) -> None:
 
 
 def _check_install(words: list[str]) -> None:
-    options = dict(zip(words, words[1:], strict=False))
-    files = [options[name] for name in ("-c", "-r", "-e") if name in options]
-    assert all((ROOT / each.partition("[")[0]).exists() for each in files)
-    values = {value for name, value in options.items() if name in ("-c", "-r", "-e", "--index-url", "--extra-index-url")}
-    for requirement in [Requirement(each) for each in words if not each.startswith("-") and each not in values]:
+    values = [(name, value) for name, value in pairwise(words) if name in ("-c", "-r", "-e", "--index-url")]
+    assert all((ROOT / value.partition("[")[0]).exists() for name, value in values if name != "--index-url")
+    for word in words:
+        if word.startswith("-") or word in [value for _, value in values]:
+            continue
+        requirement = Requirement(word)
         if requirement.name in _extras():
             assert requirement.extras <= _extras()[requirement.name], requirement
 

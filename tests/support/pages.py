@@ -15,7 +15,8 @@ READMES = [ROOT / "README.md", ROOT / "shared" / "README.md", *sorted((ROOT / "p
 PAGES = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w*)(?P<attributes>[^`\n]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL
+    r"^(?P<indent> *)```(?P<language>\w*)(?P<attributes>[^`\n]*)\n(?P<code>.*?)^(?P=indent)``` *$",
+    re.MULTILINE | re.DOTALL,
 )
 _REASON = re.compile(r"<!-- not run: (?P<reason>(?:(?!-->).)+?) -->\s*\Z", re.DOTALL)
 _TITLE = re.compile(r'title="(?P<title>[^"]+)"')
