@@ -45,6 +45,7 @@ KOREAN_TEXTS = [
 BEST = {TEXTS[2], KOREAN_TEXTS[1]}  # of the queries that the pages send to `retriever`, `index` and a pipeline
 ILLUSTRATIONS = {"", "text"}  # neither code nor data
 ELSEWHERE = {  # commands that the pages name, and why they are not run here; those of onelogit are parsed
+    ".": "the tests run in an environment of their own",
     "cd": "the tests run in a folder of their own",
     "export": "the tests set their own environment",
     "git": "the tests run in a clone",
@@ -186,10 +187,12 @@ def check_output(shown: list[str], printed: str) -> None:
 
 def check_command(words: list[str]) -> None:
     """A command of another program than onelogit names what this repository has."""
-    if words[:3] == ["python", "-m", "pip"]:
+    if words[0] in ("python", "python3") and words[1:2] == ["-m"]:
         words = words[2:]
     if words[0] == "pip":
         _check_install(words[2:])
+    elif words[0] == "venv":
+        pass  # of Python
     elif words[0] == "nox":
         sessions = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)
         named = words[words.index("-s") + 1 :]
@@ -201,22 +204,37 @@ def check_command(words: list[str]) -> None:
 
 
 def _check_install(words: list[str]) -> None:
-    values = [(name, value) for name, value in pairwise(words) if name in ("-c", "-r", "-e", "--index-url")]
-    assert all((ROOT / value.partition("[")[0]).exists() for name, value in values if name != "--index-url")
+    flags_values = [value for flag, value in pairwise(words) if flag in ("-c", "-r")]
+    addresses = [value for flag, value in pairwise(words) if flag in ("--index-url", "--extra-index-url")]
+    assert all((ROOT / file).is_file() for file in flags_values)
     for word in words:
-        if word.startswith("-") or word in [value for _, value in values]:
+        if word.startswith("-") or word in flags_values or word in addresses:
             continue
-        requirement = Requirement(word)
-        if requirement.name in _extras():
-            assert requirement.extras <= _extras()[requirement.name], requirement
+        name, extras = re.fullmatch(r"([\w./-]+)(?:\[(.*)\])?.*", word).groups()  # type: ignore[union-attr]
+        if (folder := ROOT / name).is_dir():
+            known = _extras_of(folder)
+        elif name in _distributions():
+            known = _extras_of(_distributions()[name])
+        else:
+            Requirement(word)
+            continue
+        assert {*(extras or "").split(",")} <= {"", *known}, word
 
 
 @cache
-def _extras() -> dict[str, set[str]]:
-    """The names of this repository's distributions, and their extras."""
-    files = [ROOT / "shared" / "pyproject.toml", *(ROOT / "packages").glob("*/pyproject.toml")]
-    projects = [tomllib.loads(file.read_text(encoding="utf-8"))["project"] for file in files]
-    return {each["name"]: {*each.get("optional-dependencies", ())} for each in projects}
+def _distributions() -> dict[str, Path]:
+    """The names of this repository's distributions, and their folders."""
+    folders = [ROOT / "shared", *(file.parent for file in (ROOT / "packages").glob("*/pyproject.toml"))]
+    return {_project(folder)["name"]: folder for folder in folders}
+
+
+def _extras_of(folder: Path) -> set[str]:
+    return {*_project(folder).get("optional-dependencies", ())}
+
+
+def _project(folder: Path) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
 
 
 def _run_curl(words: list[str], shown: list[str]) -> None:
