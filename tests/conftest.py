@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from support.tiny import Tiny
 
 # Slowest first: the other cores would wait for a slow file that starts last.
-LONGEST = ("test_ray.py", "test_compile.py", "test_benchmarks.py", "test_bench.py", "test_export.py")
+LONGEST = ("test_ray.py", "test_pages.py", "test_compile.py", "test_benchmarks.py", "test_bench.py", "test_export.py")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

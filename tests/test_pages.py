@@ -82,3 +82,9 @@ def test_the_links_of_the_page_lead_somewhere(page: Path):
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_has_its_place_on_the_site():
+    listed = {*re.findall(r"^ +- .*?: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)}
+
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page not in READMES} <= listed
