@@ -85,7 +85,7 @@ class Encoder:
         if recipe.chat_template is not None:
             warn_of_lost_text(recipe.chat_template)
         if not allows_control_tokens:
-            check_control_tokens(self._span_tokenizer, self._control_ids)
+            check_control_tokens(self._backend, self._span_tokenizer, self._control_ids)
 
     @property
     def takes_instruction(self) -> bool:

@@ -5,10 +5,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from onelogit.errors import RecipeError
 from onelogit.processes import run_in_forked_children
+from onelogit.prompts.spellings import without_spellings
+
+_SPACES = " ▁Ġ"  # as vocabularies write the space before a word
 
 
 class FastTokenizer(Protocol):
@@ -48,15 +51,23 @@ def control_ids(backend: Tokenizer) -> dict[str, int]:
     }
 
 
-def without_settings(backend: Tokenizer, removed: Iterable[str]) -> Tokenizer:
-    """A copy of the tokenizer without the tokens `removed`, which adds no tokens and does not truncate or pad."""
+def without_settings(backend: Tokenizer, removed: Iterable[str], *, keeps_spellings: bool = False) -> Tokenizer:
+    """A copy of the tokenizer without the tokens `removed`, which adds no tokens and does not truncate or pad.
+
+    No text gives the ids of these tokens, whatever its normalizer and its pre-tokenizer make of the text. Only the
+    unknown token's id remains that of characters outside the vocabulary; and `check_control_tokens` tells of the rest.
+
+    Args:
+        backend: the tokenizer.
+        removed: texts of added tokens.
+        keeps_spellings: leave the tokens in the model's vocabulary, where a text may reach them.
+    """
     content = json.loads(backend.to_str())
     unknown = set(removed)
+    ids = {token["id"] for token in content["added_tokens"] if token["content"] in unknown}
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in unknown]
-    if content["model"]["type"] == "Unigram":
-        # Its vocabulary contains control tokens as plain text; with such a low score, they are never chosen.
-        vocabulary = content["model"]["vocab"]
-        content["model"]["vocab"] = [[token, -1e6 if token in unknown else score] for token, score in vocabulary]
+    if not keeps_spellings:
+        content["model"] = without_spellings(content["model"], ids)
     return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))
 
 
@@ -67,18 +78,41 @@ def added_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
     return encoding.ids[: inside[0]], encoding.ids[inside[-1] + 1 :]
 
 
-def check_control_tokens(tokenizer: Tokenizer, control_ids: Mapping[str, int]) -> None:
-    """Check that a tokenizer from `without_settings` reads the text of each control token as plain text.
+def check_control_tokens(backend: Tokenizer, tokenizer: Tokenizer, control_ids: Mapping[str, int]) -> None:
+    """Check that a copy of a tokenizer from `without_settings` reads the text of each control token as plain text.
+
+    A control token that is an ordinary word, or any in a tokenizer that knows only whole words, is refused if a text
+    spells it: without it, the words around it would have other ids.
+
+    Args:
+        backend: the tokenizer.
+        tokenizer: the copy.
+        control_ids: as from `control_ids`.
 
     Raises:
         RecipeError: it does not.
     """
+    is_of_words = isinstance(backend.model, models.WordLevel)
+    ordinary = {text for text in control_ids if is_of_words or text.strip(_SPACES).isalnum()}
+    spelling = without_settings(backend, control_ids, keeps_spellings=True) if ordinary else tokenizer
+    unknown = unknown_id(backend)
     for text, id in control_ids.items():
-        if id in tokenizer.encode(text, add_special_tokens=False).ids:
+        reader = spelling if text in ordinary else tokenizer
+        read = {each for spelt in (text, f"a{text}a") for each in reader.encode(spelt, add_special_tokens=False).ids}
+        if id in read and id != unknown:
             raise RecipeError(
                 f"this tokenizer reads the plain text {text!r} as the control token {id}; to accept this, set "
                 "allow_control_tokens=True"
             )
+
+
+def unknown_id(backend: Tokenizer) -> int | None:
+    """The id that the tokenizer gives characters outside its vocabulary; None if it drops or refuses them."""
+    model = backend.model
+    if isinstance(model, models.Unigram):
+        return json.loads(model.__getstate__())["unk_id"]  # type: ignore[no-any-return]
+    unknown = getattr(model, "unk_token", None)
+    return None if unknown is None else backend.token_to_id(unknown)
 
 
 def token_id(token: int | str, backend: Tokenizer, unknown: str | None = None) -> int:
