@@ -4,21 +4,17 @@ The template is rendered only once, with placeholders. Each prompt is then writt
 caller's characters are known, and cannot act as template code.
 """
 
-import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache
 from itertools import product
-from typing import NoReturn
-
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from onelogit.errors import RecipeError
+from onelogit.prompts.bounded_template import BoundedTemplate, names_in, parse_template
 from onelogit.prompts.layout import FIELDS, SEAM, Field, Part, Span, Values, fill
+from onelogit.prompts.template_limits import TemplateLimitError
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.recipe import Recipe
 
@@ -39,7 +35,6 @@ _VARIABLE = re.compile(
 _SAMPLES = ("a b", " a\n", "{{ query }} {% if %} <|x|>", "word " * 3000)
 
 
-@lru_cache(maxsize=64)
 def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
     """The whole prompt that a chat template writes, with or without an instruction.
 
@@ -53,8 +48,25 @@ def compile_prompt(chat_template: str, has_instruction: bool) -> Span:
     Raises:
         RecipeError: the template is not valid jinja, omits the query or the document, writes the document twice, or
             changes the caller's texts (only stripping is supported).
+        TemplateLimitError: rendering it takes too much time or memory.
     """
-    template = _parse(chat_template)
+    prompt = _compiled(chat_template, has_instruction)
+    if isinstance(prompt, RecipeError):
+        raise type(prompt)(*prompt.args)
+    return prompt
+
+
+@lru_cache(maxsize=64)
+def _compiled(chat_template: str, has_instruction: bool) -> Span | RecipeError:
+    """The prompt, or the error: a template that takes too long is rendered only once."""
+    try:
+        return _compile(chat_template, has_instruction)
+    except RecipeError as error:
+        return error.with_traceback(None)
+
+
+def _compile(chat_template: str, has_instruction: bool) -> Span:
+    template = parse_template(chat_template)
     rendered = _render(template, _PLACEHOLDERS, has_instruction, seam=_SEAM_MARK)
     spaced = _render(template, {name: f" {text} " for name, text in _PLACEHOLDERS.items()}, has_instruction)
     stripped = {field for field in FIELDS if f" {_PLACEHOLDERS[field]} " not in spaced}
@@ -77,6 +89,8 @@ def takes_instruction(chat_template: str) -> bool:
     """
     try:
         return any(part.field == "instruction" for part in compile_prompt(chat_template, True))
+    except TemplateLimitError:
+        raise
     except RecipeError:
         compile_prompt(chat_template, False)
         return False
@@ -121,7 +135,8 @@ def warn_of_lost_text(chat_template: str) -> None:
         return
     has_instruction, texts = takes_instruction(chat_template), {field: f"<{field}>" for field in FIELDS}
     rendered, whole = (
-        _render(_parse(chat_template, keeps_last_newline=keeps), texts, has_instruction) for keeps in (False, True)
+        _render(parse_template(chat_template, keeps_last_newline=keeps), texts, has_instruction)
+        for keeps in (False, True)
     )
     if rendered != whole:
         logger.warning(
@@ -133,7 +148,7 @@ def warn_of_lost_text(chat_template: str) -> None:
 
 def _unknown_variables(chat_template: str) -> list[str]:
     """The places where a template writes a text as another library's variable, or as Python's `format` does."""
-    names = [*_environment().parse(chat_template).find_all(jinja2.nodes.Name)]
+    names = names_in(chat_template)
     assigned = {name.name for name in names if name.ctx == "store"}
     found = _VARIABLE.finditer(chat_template)
     return [*dict.fromkeys(match[0] for match in found if match[1] not in assigned)]
@@ -156,48 +171,22 @@ def _part(text: str, stripped: set[Field]) -> Part:
     return SEAM if text == _SEAM_MARK else Part("" if field else text, field, field in stripped)
 
 
-def _verify(prompt: Span, template: jinja2.Template, has_instruction: bool) -> None:
+def _verify(prompt: Span, template: BoundedTemplate, has_instruction: bool) -> None:
     for query, document, instruction in product(_SAMPLES, (*_SAMPLES, ""), _SAMPLES[: 2 if has_instruction else 1]):
         values: Values = {"query": query, "document": document, "instruction": instruction}
         if fill(prompt, values) != _render(template, values, has_instruction):
             raise RecipeError("the chat template changes a query, document or instruction; it may only strip it")
 
 
-def _render(template: jinja2.Template, values: Values, has_instruction: bool, seam: str = "") -> str:
+def _render(template: BoundedTemplate, values: Values, has_instruction: bool, seam: str = "") -> str:
     messages = [{"role": "system", "content": values["instruction"]}] if has_instruction else []
     messages += [{"role": role, "content": values[role]} for role in ("query", "document")]
     try:
         return template.render(messages=messages, seam=seam, add_generation_prompt=False)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+    except TemplateLimitError:
+        raise
+    except RecipeError as error:
         raise RecipeError(
             f"the chat template refuses the roles query and document: {error}. It gets one message with each of them: "
             "{{ messages[-2].content }} is the query, and {{ messages[-1].content }} the document"
         ) from error
-
-
-def _parse(chat_template: str, *, keeps_last_newline: bool = False) -> jinja2.Template:
-    try:
-        return _environment(keeps_last_newline=keeps_last_newline).from_string(chat_template)
-    except jinja2.TemplateError as error:
-        raise RecipeError(f"the chat template is not valid jinja: {error}") from error
-
-
-def _environment(*, keeps_last_newline: bool = False) -> ImmutableSandboxedEnvironment:
-    """An environment with the settings, filters and functions that transformers provides.
-
-    Source: transformers 5.23, utils/chat_template_utils.py.
-    """
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=keeps_last_newline,
-        extensions=["jinja2.ext.loopcontrols"],
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
