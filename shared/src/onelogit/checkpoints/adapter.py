@@ -125,6 +125,8 @@ def find_adapter(folder: Path, spec: ModelSpec) -> Adapter | None:
     settings = parse_json(texts, ADAPTER_CONFIG)
     if not settings.get("peft_type"):
         raise CheckpointError(f"{folder / ADAPTER_CONFIG} names no peft_type, so it is not an adapter's of PEFT")
+    if settings.get("megatron_config"):  # then PEFT imports whatever Python module the file names
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG} has a megatron_config, which makes PEFT import other code")
     if folder == spec.folder:
         _check_weights(folder)
     base, options, root = _base_of(folder, spec, settings)

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from onelogit.checkpoints.odd_paths import why_no_checkpoint, why_no_folder, why_no_weights, why_unreadable
+from onelogit.checkpoints.untrusted_files import check_readable, check_texts, is_plain_path, why_outside
 from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.io.lines import shortened
 from onelogit.validation import checked_path
@@ -138,6 +139,11 @@ def _moved_aside(folder: Path) -> str:
     return f"; an interrupted export left the earlier one at {found[-1].parent}" if found else ""
 
 
+def commit_of(folder: Path) -> str | None:
+    """The commit of a model in the hub's cache, by its folder there; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--") else None
+
+
 def read_texts(folder: Path) -> dict[str, str]:
     """The text of each small file of a model, by its path in the folder.
 
@@ -155,7 +161,7 @@ def read_small_files(folder: Path) -> dict[str, str]:
     """The text of each small file, by its path in the folder, of a model or of an adapter.
 
     Raises:
-        CheckpointError: the folder cannot be read, or a file is not UTF-8.
+        CheckpointError: the folder cannot be read, a file is not UTF-8, or as `check_texts`.
     """
     try:
         next(folder.iterdir(), None)
@@ -164,7 +170,10 @@ def read_small_files(folder: Path) -> dict[str, str]:
     if reason := why_unreadable(folder / "tokenizer.json"):
         raise CheckpointError(reason)
     files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
-    return {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
+    read = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
+    texts = {path: text for path, text in read.items() if text is not None}
+    check_texts(folder, texts)
+    return texts
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -214,11 +223,23 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
         raise CheckpointError(f"{file} is damaged or incomplete: {error}") from error
 
 
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by its name. Raises as `files_of_tensors`, or if a file is damaged."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted({*files_of_tensors(folder).values()}):
+        try:
+            with safe_open(file, framework="np") as tensors:
+                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is damaged or incomplete: {error}") from error
+    return shapes
+
+
 def _indexed_files(index: Path) -> dict[str, Path]:
     try:
-        weight_map: dict[str, str] = json.loads(_read_text(index))["weight_map"]
-        is_outside = any(Path(file).name != file for file in weight_map.values())
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        weight_map: dict[str, str] = json.loads(_read_text(index) or "")["weight_map"]
+        is_outside = any(Path(file).name != file or not is_plain_path(file) for file in weight_map.values())
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged: {error!r}") from error
     if is_outside:
         raise CheckpointError(f"{index} names files outside the folder")
@@ -226,16 +247,17 @@ def _indexed_files(index: Path) -> dict[str, Path]:
     if missing:
         raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, which {_INDEX} names")
     for file in sorted({*weight_map.values()}):
-        if reason := why_unreadable(index.parent / file):
+        if reason := why_unreadable(index.parent / file) or why_outside(index.parent / file, index.parent):
             raise CheckpointError(reason)
     return {key: index.parent / file for key, file in weight_map.items()}
 
 
-def _read_text(file: Path) -> str:
+def _read_text(file: Path) -> str | None:
+    """The text of a file; None if it is too large, and the model can do without it."""
     if reason := why_unreadable(file):
         raise CheckpointError(reason)
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8") if check_readable(file) else None
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file} is not UTF-8: {error}") from error
     except OSError as error:

@@ -23,13 +23,16 @@ from onelogit.checkpoints.head_weights import (
     read_head_rows,
     read_module_layers,
 )
+from onelogit.checkpoints.hub import commit_of, tensor_shapes
 from onelogit.checkpoints.labels import LabelChoice, LabelRows
 from onelogit.checkpoints.load_adapted import load_merged_parts
 from onelogit.checkpoints.lora import adapted_config, check_adapter
+from onelogit.checkpoints.metadata import parse_json
 from onelogit.checkpoints.module_chain import ModuleChain, read_module_chain
 from onelogit.checkpoints.native_classes import native_config, native_names, why_not_native
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
+from onelogit.checkpoints.untrusted_files import check_tensors
 from onelogit.checkpoints.vocabulary import check_vocabulary, vocabulary_size
 from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
@@ -61,6 +64,8 @@ class Checkpoint:
         recipe: with token ids instead of texts.
         pad_token_id: see `pad_token_id`.
         adapter: that was merged into the model, or None.
+        commit: of the model on the hub, or of the adapter; None if it was loaded from any other folder.
+        base_commit: of the adapter's base model, likewise.
     """
 
     model: PreTrainedModel
@@ -74,6 +79,8 @@ class Checkpoint:
     recipe: Recipe
     pad_token_id: int
     adapter: Adapter | None = None
+    commit: str | None = None
+    base_commit: str | None = None
 
 
 def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
@@ -105,8 +112,9 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     labels.check(found.texts, has_one=recipe.read_out is not None or chain is not None)
     check_vocabulary(tokenizer, recipe, config, uses_added_tokens=bool(options.get("allow_control_tokens")))
     found = fetch_weights(found)
-    # Raises for missing, damaged or unmerged weights, before transformers reads them.
+    # Raise for missing, damaged, unmerged or other weights, before transformers reads them.
     native_names(found.folder)
+    check_tensors(parse_json(found.texts, "config.json"), tensor_shapes(found.folder), found.folder)
     layers = None if chain is None else read_module_layers(found.modules_folder, chain)
     is_decoder = (recipe.chat_template is not None and chain is None) or pooled is not None
     if is_decoder:
@@ -125,6 +133,8 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
         recipe=recipe,
         pad_token_id=pad_token_id(tokenizer, config),
         adapter=found.adapter,
+        commit=commit_of(found.folder if found.adapter is None else found.adapter.folder),
+        base_commit=None if found.adapter is None else commit_of(found.folder),
     )
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import yaml
@@ -18,6 +19,8 @@ SmallFiles = Mapping[str, str]
 BASE_CARD = "base_model/README.md"
 """The model card of an adapter's base model, among the texts of both; see `adapter`."""
 
+_MAX_CARD = 2**20  # characters of the metadata in a model card; benchmarks' results take some 200,000
+_MAX_DEPTH = 50  # of brackets in it; the time to read YAML grows with the square
 _READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
 _LAYER_MODULES = {"Dense", "LayerNorm"}  # after a Pooling; see `module_chain`
 _ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
@@ -138,14 +141,21 @@ def vllm_read_out(tokens: Sequence[str | int], method: str | None) -> ReadOut | 
 
 def read_model_card(texts: SmallFiles, path: str = "README.md") -> dict[str, Any]:
     """The metadata at the top of README.md; empty if there is none, or it is not valid YAML."""
-    match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", texts.get(path, ""), re.DOTALL)
-    if match is None:
+    match = re.match(r"---[^\S\n]*\n(.*?)\n---[^\S\n]*(\n|$)", texts.get(path, ""), re.DOTALL)
+    if match is None or len(match[1]) > _MAX_CARD or _depth(match[1]) > _MAX_DEPTH:
         return {}
     try:
-        fields = yaml.safe_load(match.group(1))
-    except yaml.YAMLError:
+        if "*" in match[1] and any(isinstance(each, yaml.AliasEvent) for each in yaml.parse(match[1], yaml.SafeLoader)):
+            return {}  # a few lines of aliases may stand for gigabytes
+        fields = yaml.safe_load(match[1])
+    except Exception:  # of dates and numbers that do not exist, too
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at most."""
+    return max(accumulate((each in "[{") - (each in "]}") for each in text if each in "[]{}"), default=0)
 
 
 def read_licence(texts: SmallFiles) -> str | None:
@@ -198,7 +208,7 @@ def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
         raise CheckpointError(f"{path} begins with a byte order mark (BOM); save it as UTF-8 without one")
     try:
         content = json.loads(texts[path])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # too large numbers, and values in too many others
         what = "is empty" if not texts[path].strip() else f"is not JSON: {error}"
         raise CheckpointError(f"{path} {what}; copy it again from the original") from error
     if not isinstance(content, kind):
@@ -242,9 +252,16 @@ def _chat_template(texts: SmallFiles, folder: str) -> str | None:
     for token in ("bos_token", "eos_token", "pad_token"):
         value = tokenizer_settings.get(token)
         variables.setdefault(token, value.get("content") if isinstance(value, dict) else value)
-    used = {key: value for key, value in variables.items() if value is not None and re.search(rf"\b{key}\b", template)}
+    used = {key: value for key, value in variables.items() if value is not None and _uses(template, key)}
     setting = "".join(f"{{%- set {key} = {json.dumps(value, ensure_ascii=False)} +%}}" for key, value in used.items())
     return f"{setting}{_STRUCTURING if forms['message'].get('format') == 'structured' else ''}{template}"
+
+
+def _uses(template: str, name: str) -> bool:
+    """Whether a template may use a variable; raises RecipeError if that is not the name of one."""
+    if not name.isidentifier():
+        raise RecipeError(f"sentence_bert_config.json gives the chat template a variable {name!r}, which is not a name")
+    return re.search(rf"\b{name}\b", template) is not None
 
 
 def _reads_pairs(texts: SmallFiles, folder: str) -> bool:

@@ -103,6 +103,8 @@ def why_unreadable(file: Path) -> str | None:
     """Why a file has no content: it is a broken link, or a pointer of Git LFS; None otherwise."""
     if file.is_symlink() and not file.exists():
         return f"{file} is a link to {file.readlink()}, which does not exist; download the model again"
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        return f"{file} is not a regular file; copy it again from the original"  # a pipe would be read forever
     try:
         with file.open("rb") as stream:
             is_pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER
@@ -149,7 +151,7 @@ def _best_checkpoint(checkpoint: Path) -> str | None:
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         return Path(state["best_model_checkpoint"]).name
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

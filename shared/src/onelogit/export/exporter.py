@@ -57,6 +57,8 @@ class ExportContents:
         base: hub id or path of the model that the source, an adapter, was merged into; None for a whole model.
         probes: see `Probe`.
         pooling: of the hidden states that the classifier's head reads; None for the last token's.
+        commit: of the source on the hub; None if it was loaded from a folder.
+        base_commit: of the base on the hub, likewise.
     """
 
     classifier: PreTrainedModel
@@ -68,6 +70,8 @@ class ExportContents:
     probes: Sequence[Probe]
     pooling: Pooling | None = None
     base: str | None = None
+    commit: str | None = None
+    base_commit: str | None = None
 
 
 def export(contents: ExportContents, folder: Path, *, is_overwriting: bool = False) -> None:
@@ -170,7 +174,16 @@ def _write(contents: ExportContents, folder: Path, name: str) -> None:
         write_head(contents.classifier, folder)
     _write_json(folder / PROBE_FILE, _probe_file(contents))
     for_vllm = is_served_by_vllm(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    card = write_model_card(recipe, contents.source, name, labels, contents.pooling, contents.base, for_vllm=for_vllm)
+    card = write_model_card(
+        recipe,
+        contents.source,
+        name,
+        labels,
+        contents.pooling,
+        contents.base,
+        for_vllm=for_vllm,
+        commits=(contents.commit, contents.base_commit),
+    )
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 
@@ -244,6 +257,10 @@ def _probe_file(contents: ExportContents) -> dict[str, Any]:
     dtype = str(_saved_dtype(contents.classifier)).removeprefix("torch.")
     return {
         "source": public_name(contents.source),
+        "revision": contents.commit,
+        **(
+            {} if contents.base is None else {"base": public_name(contents.base), "base_revision": contents.base_commit}
+        ),
         "family": contents.recipe.family,
         "activation": contents.recipe.activation,
         "instruction": contents.recipe.default_instruction,
@@ -252,6 +269,11 @@ def _probe_file(contents: ExportContents) -> dict[str, Any]:
         "tolerance": 1e-3 if dtype == "float32" else 0.25,
         "prompts": [probe._asdict() for probe in contents.probes],
     }
+
+
+def _base_fields(contents: ExportContents) -> dict[str, Any]:
+    base = contents.base
+    return {} if base is None else {"base": public_name(base), "base_revision": contents.base_commit}
 
 
 def _update_json(path: Path, fields: dict[str, Any]) -> None:

@@ -97,6 +97,7 @@ def write_model_card(
     base: str | None = None,
     *,
     for_vllm: bool = True,
+    commits: tuple[str | None, str | None] = (None, None),
 ) -> str:
     """The model card: a description, the model's origin and licence, and how to use it.
 
@@ -108,9 +109,12 @@ def write_model_card(
         pooling: as in `usage_examples`.
         base: hub id or path of the model that the original, an adapter, was merged into; None for a whole model.
         for_vllm: as in `usage_examples`.
+        commits: of the original and of the base on the hub, to which the card links; None if unknown.
     """
     model = public_name(source)
-    origin = _linked(source) if base is None else f"{_linked(source)}, an adapter merged into {_linked(base)}"
+    origin = _linked(source, commits[0])
+    if base is not None:
+        origin = f"{origin}, an adapter merged into {_linked(base, commits[1])}"
     has_prompt = recipe.chat_template is not None
     used = usage_examples(name, has_prompt=has_prompt, labels=labels, pooling=pooling, for_vllm=for_vllm)
     paths = "`/rerank` and `/score`" if labels == 1 else "`/classify`"
@@ -135,9 +139,9 @@ def _wrapped(text: str) -> str:
     return fill(text, width=100, break_long_words=False, break_on_hyphens=False)
 
 
-def _linked(model: str) -> str:
-    name = public_name(model)
-    return f"[{name}](https://huggingface.co/{name})" if is_hub_id(model) else f"`{name}`"
+def _linked(model: str, commit: str | None) -> str:
+    name, tree = public_name(model), "" if commit is None else f"/tree/{commit}"
+    return f"[{name}](https://huggingface.co/{name}{tree})" if is_hub_id(model) else f"`{name}`"
 
 
 def _front_matter(recipe: Recipe, source: str, labels: int, base: str | None) -> str:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from onelogit.checkpoints.head_weights import read_head_rows
-from onelogit.checkpoints.hub import ADAPTER_CONFIG, find_folder, read_texts
+from onelogit.checkpoints.hub import ADAPTER_CONFIG, commit_of, find_folder, read_texts, tensor_shapes
 from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id
-from onelogit.checkpoints.metadata import read_licence
+from onelogit.checkpoints.metadata import parse_json, read_licence
+from onelogit.checkpoints.untrusted_files import check_tensors
 from onelogit.checkpoints.weights import load_model
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head
@@ -39,6 +40,8 @@ def save_labels(
             f"{model!r} is a PEFT adapter, which is merged only into rerankers; for several labels, merge it with "
             "`merge_and_unload()` of peft, save the result with the tokenizer, and name that folder"
         )
+    texts = read_texts(source)
+    check_tensors(parse_json(texts, "config.json"), tensor_shapes(source), source)
     config = load_config(source, options)
     tokenizer = load_tokenizer(source, options)
     backend = tokenizer.backend_tokenizer
@@ -53,7 +56,7 @@ def save_labels(
         family="several labels",
         chat_template=None,
         read_out=None,
-        licence=read_licence(read_texts(source)),
+        licence=read_licence(texts),
         source="tokens named by the caller",
     )
     limit = getattr(config, "max_position_embeddings", DEFAULT_MAX_TOKENS)
@@ -65,5 +68,6 @@ def save_labels(
         source_folder=source,
         max_tokens=limit,
         probes=[],
+        commit=commit_of(source),
     )
     export(contents, folder, is_overwriting=is_overwriting)

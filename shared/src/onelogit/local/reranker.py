@@ -106,6 +106,7 @@ class Reranker(BaseReranker[LocalScorer]):
         scorer = LocalScorer(classifier, tokenizer, recipe, options)
         self._whole_head: WholeHead | None = None
         self._adapter: Adapter | None = None
+        self._commits: tuple[str | None, str | None] = None, None
         super().__init__(scorer, recipe.activation if activation is None else activation, spec)
 
     @classmethod
@@ -132,6 +133,7 @@ class Reranker(BaseReranker[LocalScorer]):
         reranker = cls.__new__(cls)
         reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
         reranker._whole_head, reranker._adapter = checkpoint.whole_head, checkpoint.adapter
+        reranker._commits = checkpoint.commit, checkpoint.base_commit
         given = recipe_of(spec.options.get("recipe"))
         if checkpoint.whole_head is not None and given is not None and not is_of_family(given):
             reranker._warn_of_doubtful_prompt()
@@ -255,6 +257,8 @@ class Reranker(BaseReranker[LocalScorer]):
             source_folder=None if self._spec is None else self._spec.folder,
             max_tokens=scorer.max_tokens,
             base=self._adapter and self._adapter.base,
+            commit=self._commits[0],
+            base_commit=self._commits[1],
             probes=[Probe(*pair, row.ids, logit) for pair, row, logit in zip(PROBE_PAIRS, rows, logits, strict=True)],
         )
 
