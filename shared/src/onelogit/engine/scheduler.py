@@ -173,13 +173,14 @@ class Scheduler(Generic[Item]):
         return self._workers.get(os.getpid()) or self._workers.setdefault(os.getpid(), _Worker())
 
     def _run(self, worker: "_Worker[Item]") -> None:
-        worker.thread_id = threading.get_ident()
-        while (batch := worker.take(self._max_batch_cost)) or worker.unread:
-            if batch is None:
-                time.sleep(_POLL_S)  # then check for new requests, which are launched while the device computes
-            else:
-                self._launch(worker, batch)
-            self._receive(worker, waits=False)
+        with worker.is_running:  # Ctrl-C in the executor may leave a thread that it does not know, and let it start two
+            worker.thread_id = threading.get_ident()
+            while (batch := worker.take(self._max_batch_cost)) or worker.unread:
+                if batch is None:
+                    time.sleep(_POLL_S)  # then check for new requests, which are launched while the device computes
+                else:
+                    self._launch(worker, batch)
+                self._receive(worker, waits=False)
 
     def _launch(self, worker: "_Worker[Item]", batch: RequestBatch[Item]) -> None:
         """Launch a batch in parts that fit on the device; read all parts but the last, which is read if it is ready."""
@@ -225,9 +226,7 @@ class Scheduler(Generic[Item]):
             request.settle(OnelogitError(_CLOSED if self.is_closed else lost))
 
     def _computed(self, items: Sequence[Item]) -> Generator["PendingLogits", None, None]:
-        compute = self._compute
-        if compute is not None:
-            yield from compute(items)
+        yield from () if (compute := self._compute) is None else compute(items)
 
 
 class ScoringCall(Generic[Item]):
@@ -282,6 +281,7 @@ class _Worker(Generic[Item]):
     retries: deque[Request[Item]] = field(default_factory=deque)
     requests: deque[Request[Item]] = field(default_factory=deque)
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "onelogit"))
+    is_running: threading.Lock = field(default_factory=threading.Lock)
     thread_id: int | None = None
     unread: "tuple[RequestBatch[Item], PendingLogits] | None" = None
 
