@@ -99,12 +99,20 @@ def _opening_of(spec: ModelSpec) -> Future[AnyReranker]:
         if reranker is not None:
             future.set_result(reranker)
             return future
-        _opening[key] = future
-    threading.Thread(target=_open, args=(spec, key, future), name="onelogit-opening", daemon=True).start()
+        thread = threading.Thread(target=_open, args=(spec, key, future), name="onelogit-opening", daemon=True)
+        try:
+            _opening[key] = future
+            thread.start()
+        except BaseException:  # Ctrl-C, or the system has no more threads: later callers must not wait for it
+            if future.cancel():
+                _opening.pop(key, None)
+            raise
     return future
 
 
 def _open(spec: ModelSpec, key: Hashable, future: Future[AnyReranker]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         reranker, state = _load_unchanged(spec)
     except BaseException as error:
