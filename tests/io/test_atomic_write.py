@@ -1,5 +1,6 @@
 """Files and folders that appear only once they are complete."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,19 @@ def test_a_folder_replaces_the_earlier_one_and_its_parents_are_created(tmp_path:
 
     assert names(tmp_path / "parent") == ["folder"]
     assert names(tmp_path / "parent" / "folder") == ["new"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has these modes")
+def test_the_umask_decides_who_may_enter_a_subfolder(tmp_path: Path):
+    mask = os.umask(0o027)
+    try:
+        with atomic_folder(tmp_path / "folder", CheckpointError) as temporary:
+            (temporary / "1_Dense").mkdir(mode=0o700)
+            (temporary / "1_Dense" / "weights").touch(mode=0o600)
+            (temporary / "weights").touch(mode=0o600)
+    finally:
+        os.umask(mask)
+
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "folder").rglob("*")}
+    assert modes == {"1_Dense": 0o750, "weights": 0o640}
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750

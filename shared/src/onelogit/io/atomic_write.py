@@ -51,7 +51,8 @@ def atomic_folder(path: Path, error_class: type[OnelogitError], *library_errors:
     """
     with _failures_as(error_class, path, library_errors):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        temporary = path.with_name(f".{path.name}-{uuid4().hex[:12]}")
+        temporary.mkdir()
         try:
             yield temporary
             _reset_modes(temporary)
@@ -73,11 +74,10 @@ def _failures_as(
 
 
 def _reset_modes(folder: Path) -> None:
-    """Apply the umask: temporary folders, and files written by safetensors, are readable only by their owner."""
-    os.umask(mask := os.umask(0))
-    folder.chmod(0o777 & ~mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
+    """Apply the umask, as it was applied to the new folder: files written by safetensors are only their owner's."""
+    mode = folder.stat().st_mode & 0o777
+    for file in folder.rglob("*"):
+        file.chmod(mode if file.is_dir() else mode & 0o666)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

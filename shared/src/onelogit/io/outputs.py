@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock, SoftFileLock, Timeout, UnixFileLock
 
 from onelogit.errors import InputError, check_packages, optional_import
+from onelogit.io.atomic_write import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,8 +117,10 @@ def figure_in(path: str | os.PathLike[str], width: float, height: float) -> Iter
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         try:
-            figure.savefig(path, dpi=150, facecolor="white")
-        except (OSError, ValueError) as error:
+            form = Path(path).suffix.removeprefix(".") or None
+            with atomic_file(Path(path), InputError) as temporary:
+                figure.savefig(temporary, dpi=150, facecolor="white", format=form)
+        except (InputError, ValueError) as error:
             raise InputError(f"the plot cannot be written to {os.fspath(path)}: {error}") from error
 
 
