@@ -1,6 +1,7 @@
 """The command `onelogit`: arguments -> tables or JSON on stdout, or a one-line error on stderr with exit code 2."""
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from onelogit.errors import InputError, OnelogitError
 from onelogit.option_names import meant_option
 
 _EXAMPLES = "examples:"
+_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO") if hasattr(errno, name)}
 # Modules of this package.
 _COMMANDS = ("rank", "recipes", "prompt", "convert", "verify", "bench", "evaluate", "bulk", "serve")
 
@@ -56,8 +58,14 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.flush()  # inside the try block, so that a closed pipe is handled below
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails
+        _discard_output()
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _discard_output()
+        say(f"the output cannot be written: {error.strerror}")
+        return 2
     except SystemExit:  # Rich exits if the pipe is closed, after replacing stdout by the null device
         return 0
     except OnelogitError as error:
@@ -65,6 +73,10 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails
 
 
 class _HelpFormatter(argparse.HelpFormatter):
