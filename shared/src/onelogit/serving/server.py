@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -49,7 +50,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
         raise InputError(f"--host {host!r} is not found: {getattr(error, 'strerror', None) or error}") from None
     family, kind, protocol, _, address = found[0]
     bound = socket.socket(family, kind, protocol)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # on Windows, it would let a second server take the port of a running one
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
     except OSError as error:
