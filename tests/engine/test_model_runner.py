@@ -23,7 +23,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from onelogit import Reranker
+from onelogit import DeviceMemoryError, Reranker
 from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.prompts.token_rows import TokenRow
@@ -254,7 +254,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(qwen: PreTrainedModel
 
 def test_the_error_is_raised_if_not_even_the_smallest_batch_fits(qwen: PreTrainedModel):
     for runner in (ModelRunner(qwen, 100), padded(qwen, 100)):
-        with memory_for(qwen, 0), pytest.raises(torch.OutOfMemoryError):
+        with memory_for(qwen, 0), pytest.raises(DeviceMemoryError, match="not even the smallest batch fits"):
             runner.logits(random_rows(5))
 
 

@@ -125,6 +125,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         Raises:
             InputError: an argument is invalid, or the query is too long for `max_tokens`.
             LogitError: a logit is NaN or infinite.
+            OverloadError, DeviceMemoryError: too many calls wait, or a prompt does not fit into the memory.
             ServerError: the server cannot be reached, or gives an unexpected response.
         """
         _refuse(unknown, _ARGUMENTS)
@@ -262,7 +263,6 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         self.close()
 
     def __copy__(self) -> Self:
-        """As `__deepcopy__`."""
         return self
 
     def __deepcopy__(self, memo: object) -> Self:

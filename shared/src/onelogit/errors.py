@@ -5,7 +5,9 @@ OnelogitError
 ├── RecipeError                 no recipe for a model, or one that does not fit it; also a ValueError
 │   └── UnsupportedModelError   a model that cannot be expressed as a one-logit classifier
 ├── CheckpointError             files that are missing, damaged, or in an unsupported format
+├── DeviceMemoryError           a model, or a single prompt, that does not fit into memory; also a MemoryError
 ├── LogitError                  a logit that is not a finite number
+├── OverloadError               a call beyond `max_waiting`
 └── ServerError                 a server that cannot be reached, or gives an unexpected response
 """
 
@@ -51,8 +53,16 @@ class CheckpointError(OnelogitError):
     """A checkpoint does not exist, lacks weights, is damaged, or has an unsupported format."""
 
 
+class DeviceMemoryError(OnelogitError, MemoryError):
+    """The memory of the device is too small for the model, or for a single prompt."""
+
+
 class LogitError(OnelogitError):
     """A logit is NaN or infinite; the cause is the model, not the caller."""
+
+
+class OverloadError(OnelogitError):
+    """As many calls wait already as `max_waiting` allows; the call was not started."""
 
 
 class ServerError(OnelogitError):

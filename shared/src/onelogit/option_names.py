@@ -41,6 +41,7 @@ _MEANT = {
         *("max_tokens_per_doc", "truncate_prompt_tokens", "query_max_length", "passage_max_length", "query_max_len"),
         *("passage_max_len", "max_query_length", "max_passage_length", "context_size"),
     ),
+    "max_waiting": ("max_queue_size", "max_queue", "queue_size", "max_pending", "max_waiting_requests"),
     "metadata_fields": ("rank_fields", "meta_fields", "metadata_keys", "meta_fields_to_embed"),
     "metadata_separator": ("embedding_separator", "separator"),
     "model": (

@@ -61,6 +61,8 @@ class ScoringOptions(_PromptOptions, total=False):
             x value heads x key width x value width x 4 bytes, of the recurrent layers.
         document_cache_host_bytes: CPU memory for entries evicted from the device. It is pinned with CUDA, where each
             layer's share is rounded down to a power of two. The keys of a batch must still fit on the device.
+        max_waiting: calls that wait or are computed at the same time, of all threads and event loops together; one more
+            raises `OverloadError` at once, so that no call waits longer than these take. By default all calls wait.
         compile: compile the layers, if prefixes are shared: faster calls, up to a minute more to load. On a CPU it
             needs a C++ compiler.
         activation: "sigmoid" or "identity", from logit to score, instead of the recipe's activation.
@@ -71,6 +73,7 @@ class ScoringOptions(_PromptOptions, total=False):
     batch_tokens: int | None
     document_cache_bytes: int | None
     document_cache_host_bytes: int | None
+    max_waiting: int | None
     compile: bool
 
 

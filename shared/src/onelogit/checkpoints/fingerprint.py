@@ -20,7 +20,8 @@ from onelogit.validation import checked_path
 
 # Options that do not affect the logits, and those whose files are read: the recipe's and the base model's.
 _WITHOUT_EFFECT = {
-    *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "compile", "device", "device_map"),
+    *("batch_tokens", "document_cache_bytes", "document_cache_host_bytes", "max_waiting"),
+    *("compile", "device", "device_map"),
     *("api_key", "token", "headers", "timeout_s", "attempts", "requests_at_once", "pairs_a_request"),
     *("cache_dir", "local_files_only"),
     *("recipe", "base_model"),

@@ -1,6 +1,8 @@
 """A model on its device -> how many tokens a forward pass may have, and which errors mean that it had too many."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from onelogit.engine.prefix_tree import MAX_KEYS_PER_TOKEN
+from onelogit.errors import DeviceMemoryError, first_line
 
 # Larger batches are not faster; on a CPU, they do not fit into its caches.
 _MAX_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
@@ -109,6 +112,20 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     message = str(error).lower()
     return isinstance(error, RuntimeError) and any(word in message for word in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def memory_errors_named(message: str) -> Iterator[None]:
+    """Raise DeviceMemoryError, with the message and the system's words, if the block runs out of memory."""
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, DeviceMemoryError) or not is_out_of_memory(error):
+            raise
+        reason = first_line(error) or type(error).__name__
+    # Outside the except block, where the memory of the frames that failed is freed.
+    raise DeviceMemoryError(f"{message} ({reason})")
 
 
 def release_cached(device: torch.device) -> None:

@@ -12,12 +12,13 @@ from typing import TypeVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from onelogit.engine.attention.context import attends_over_prefix_tree
+from onelogit.engine.attention.context import AttentionContext, attends_over_prefix_tree
 from onelogit.engine.attention.packed_rows import attends_over_packed_rows
 from onelogit.engine.attention.visibility import rotates_by_length
 from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.directions import find_is_causal
 from onelogit.engine.forward import (
+    TreeProgress,
     converted_head_logits,
     evaluation_mode,
     has_own_head,
@@ -28,12 +29,12 @@ from onelogit.engine.forward import (
 from onelogit.engine.fused_ops import fuse
 from onelogit.engine.memory import default_batch_tokens, is_out_of_memory, release_cached
 from onelogit.engine.optimize import prepare
-from onelogit.engine.packed import enable_packing, row_count
+from onelogit.engine.packed import Compute, enable_packing, row_count
 from onelogit.engine.padding import reads_padding
 from onelogit.engine.prefix_cache import PrefixCache
 from onelogit.engine.state_cache import StateCache
 from onelogit.engine.state_progress import new_prefix_cache, progress_kind
-from onelogit.errors import InputError
+from onelogit.errors import DeviceMemoryError, InputError, first_line
 from onelogit.prompts.token_rows import TokenRow
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class ModelRunner:
             self.prefix_cache = self._new_cache(*self._cache_bytes)
         # Last, because it depends on the memory that is still free.
         self.batch_tokens = default_batch_tokens(classifier) if batch_tokens is None else batch_tokens
+        self._first_batch_tokens = self.batch_tokens
 
     def logits(self, rows: Sequence[TokenRow]) -> list[float]:
         """The logit of each row, in the order of the rows. Raises as `compute`."""
@@ -92,7 +94,7 @@ class ModelRunner:
         """The logit of each row, from the converted head at its last token or from the classifier's own head.
 
         Identical rows are computed once. A batch that does not fit in memory is computed again in smaller batches;
-        if a single row does not fit, its RuntimeError or MemoryError is raised.
+        if a single row does not fit, DeviceMemoryError is raised.
 
         Yields:
             The float32 logits of some rows, once their batch is launched on the device; each row once, in any order.
@@ -157,11 +159,18 @@ class ModelRunner:
         ids, lengths = [row.ids for row in rows], [row.cacheable_lengths for row in rows]
         progress = self._progress_kind(self.classifier, ids, lengths, self.prefix_cache)
         while not progress.is_done:
-            context = progress.next_context(self.batch_tokens)
-            logits = self._attempt(prefix_tree_hidden, context, len(context.batch.ids))
-            if logits is not None:
+            computed = self._attempt(partial(self._tree_batch, progress, indices), self.batch_tokens)
+            if computed is not None:
+                context, pending = computed
                 progress.advance(context)
-                yield PendingLogits([indices[row] for row in context.batch.ends.values()], logits)
+                yield pending
+
+    def _tree_batch(
+        self, progress: TreeProgress, indices: Sequence[list[int]]
+    ) -> tuple[AttentionContext, PendingLogits]:
+        context = progress.next_context(self.batch_tokens)
+        logits = self._head_logits(prefix_tree_hidden, context)
+        return context, PendingLogits([indices[row] for row in context.batch.ends.values()], logits)
 
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         is_packed = self.packs_rows
@@ -172,25 +181,44 @@ class ModelRunner:
             count = 1 if self._is_one_by_one else row_count(lengths, self.batch_tokens, is_packed=is_packed)
             batch = order[:count]
             token_count = sum(lengths[:count]) if is_packed else lengths[0] * count
-            logits = self._attempt(compute, [rows[row] for row in batch], token_count if count > 1 else 1)
-            if logits is not None:
+            work = partial(self._rows_batch, compute, rows, batch, indices)
+            pending = self._attempt(work, token_count if count > 1 else 1)
+            if pending is not None:
                 order = order[count:]
-                yield PendingLogits([indices[row] for row in batch], logits)
+                yield pending
 
-    def _attempt(self, compute: Callable[[PreTrainedModel, T], Tensor], batch: T, token_count: int) -> Tensor | None:
-        """The logits of a batch; if it does not fit in memory, halves `batch_tokens` and returns None.
+    def _rows_batch(
+        self, compute: Compute, rows: Sequence[TokenRow], batch: Sequence[int], indices: Sequence[list[int]]
+    ) -> PendingLogits:
+        logits = self._head_logits(compute, [rows[row] for row in batch])
+        return PendingLogits([indices[row] for row in batch], logits)
 
-        `compute` returns logits if the classifier has its own head, otherwise last hidden states.
+    def _head_logits(self, compute: Callable[[PreTrainedModel, T], Tensor], batch: T) -> Tensor:
+        """The logits of a batch: `compute` returns them if the classifier has its own head, else last hidden states."""
+        with evaluation_mode(self.classifier):
+            computed = compute(self.classifier, batch)
+            return computed if self._has_own_head else converted_head_logits(self.classifier, computed)
+
+    def _attempt(self, work: Callable[[], T], token_count: int) -> T | None:
+        """What some work for a batch returns; if it does not fit in memory, halves `batch_tokens` and returns None.
+
+        The smallest batch is tried twice, because other programs also take memory and give it back.
         """
-        try:
-            with evaluation_mode(self.classifier):
-                if self._has_own_head:
-                    return compute(self.classifier, batch)
-                return converted_head_logits(self.classifier, compute(self.classifier, batch))
-        except (RuntimeError, MemoryError) as error:
-            if token_count <= 1 or not is_out_of_memory(error):
-                raise
-        release_cached(self.classifier.device)  # outside the except block, where the failed batch is freed
-        self.batch_tokens = max(1, self.batch_tokens // 2)
-        logger.warning("out of memory with %d tokens; continuing with batch_tokens=%d", token_count, self.batch_tokens)
-        return None
+        for _ in range(2):
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = first_line(error) or type(error).__name__
+            release_cached(self.classifier.device)  # outside the except block, where the failed batch is freed
+            if token_count > 1:
+                self.batch_tokens = max(1, self.batch_tokens // 2)
+                message = "out of memory with %d tokens; continuing with batch_tokens=%d"
+                logger.warning(message, token_count, self.batch_tokens)
+                return None
+        self.batch_tokens = self._first_batch_tokens  # smaller ones did not help, and would slow later calls down
+        raise DeviceMemoryError(
+            f"not even the smallest batch fits into the free memory of {self.classifier.device}; lower max_tokens, "
+            f"free memory, or use another device or dtype ({reason})"
+        )

@@ -17,6 +17,7 @@ from onelogit.checkpoints.head_weights import WholeHead
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.conversion.classifier import build_classifier
+from onelogit.engine.memory import memory_errors_named
 from onelogit.errors import InputError, RecipeError
 from onelogit.export.exporter import ExportContents, export, open_cross_encoder
 from onelogit.export.probe import PROBE_PAIRS, Probe
@@ -119,6 +120,7 @@ class Reranker(BaseReranker[LocalScorer]):
 
         Raises:
             CheckpointError: the model is not found, or damaged.
+            DeviceMemoryError: it does not fit into the device's memory.
             RecipeError: no recipe is known for the model, or it cannot be converted.
             InputError: an option is unknown or out of range.
         """
@@ -127,11 +129,13 @@ class Reranker(BaseReranker[LocalScorer]):
         elif options:
             raise InputError(f"a spec already contains its options; put {', '.join(options)} into the spec")
         spec = model.spec if isinstance(model, ResolvedModel) else model
-        with _load_lock:
-            checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
-            classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
-        reranker = cls.__new__(cls)
-        reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
+        too_large = f"{spec.name} does not fit into the free memory; use a smaller dtype or model, or another device"
+        with memory_errors_named(too_large):
+            with _load_lock:
+                checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
+                classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
+            reranker = cls.__new__(cls)
+            reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
         reranker._whole_head, reranker._adapter = checkpoint.whole_head, checkpoint.adapter
         reranker._commits = checkpoint.commit, checkpoint.base_commit
         given = recipe_of(spec.options.get("recipe"))

@@ -1,9 +1,10 @@
 """Pairs of texts -> logits. The caller's thread tokenises the texts; the model's thread computes the rows."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -15,6 +16,7 @@ from onelogit.engine.model_runner import ModelRunner
 from onelogit.engine.scheduler import Scheduler, ScoringCall
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.progress import RowProgress
+from onelogit.local.call_limit import CallLimit
 from onelogit.options import ScoringOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.prompt import Prompt
@@ -51,6 +53,7 @@ class LocalScorer:
         runner = in_temporary_thread(new_runner)
         max_cost = _MAX_SCHEDULED_BATCHES * runner.batch_tokens
         self._scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=max_cost)
+        self._limit, self._process = CallLimit(options.get("max_waiting")), os.getpid()
         # On a CPU, tokenising would compete with computing for the cores; MPS waits for each batch anyway.
         self._portion_tokens = runner.batch_tokens if classifier.device.type == "cuda" else None
         self._classifier: PreTrainedModel | None = classifier
@@ -96,9 +99,12 @@ class LocalScorer:
         Raises:
             InputError: as `rows`.
             LogitError: a logit is NaN or infinite.
+            DeviceMemoryError: a single prompt does not fit into the device's memory.
+            OverloadError: as many calls wait already as `max_waiting` allows.
+            OnelogitError: the scorer is closed, or the model is on a GPU and was loaded before a fork.
         """
         rows_done = RowProgress(is_shown=True) if progress else None
-        with ScoringCall(self._scheduler, rows_done) as call:
+        with self._call(rows_done) as call:
             owners, truncated_count = self._submit(call, pairs, instruction)
             with nullcontext() if rows_done is None else rows_done.shown(len(owners)):
                 return PairLogits(best_logits(call.logits(), owners), truncated_count)
@@ -108,7 +114,7 @@ class LocalScorer:
     ) -> PairLogits:
         """`logits`, without blocking the event loop."""
         rows_done = RowProgress(is_shown=True) if progress else None
-        with ScoringCall(self._scheduler, rows_done) as call:
+        with self._call(rows_done) as call:
             owners, truncated_count = await asyncio.to_thread(self._submit, call, pairs, instruction)
             with nullcontext() if rows_done is None else rows_done.shown(len(owners)):
                 return PairLogits(best_logits(await call.alogits(), owners), truncated_count)
@@ -120,9 +126,9 @@ class LocalScorer:
             rows: from `rows`, or checked by `checked_rows`; an owner with several rows gets its best logit.
 
         Raises:
-            LogitError: a logit is NaN or infinite.
+            LogitError, DeviceMemoryError, OverloadError, OnelogitError: as `logits`.
         """
-        with ScoringCall(self._scheduler) as call:
+        with self._call() as call:
             call.add(rows)
             return best_logits(await call.alogits(), [row.owner for row in rows])
 
@@ -152,6 +158,17 @@ class LocalScorer:
             document if len(encoding.ids) <= count else document[: encoding.offsets[count][0]]
             for document, encoding in zip(documents, encodings, strict=True)
         ]
+
+    @contextmanager
+    def _call(self, on_progress: RowProgress | None = None) -> Iterator[ScoringCall[TokenRow]]:
+        """A call that has one of the places of `max_waiting`."""
+        if self._process != os.getpid() and not self.device.startswith("cpu"):
+            raise OnelogitError(
+                f"the model on {self.device} was loaded before this process was forked, and GPUs cannot be used across "
+                "a fork; load it in each process, or start processes with the method spawn"
+            )
+        with self._limit.place(), ScoringCall(self._scheduler, on_progress) as call:
+            yield call
 
     def _submit(
         self, call: ScoringCall[TokenRow], pairs: Sequence[tuple[str, str]], instruction: str | None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from onelogit.errors import InputError, LogitError, OnelogitError
+from onelogit.errors import InputError, LogitError, OnelogitError, OverloadError
 
 _TYPES = {
     400: "BadRequestError",
@@ -30,11 +30,13 @@ class RefusalError(OnelogitError):
 
 
 def refused(error: OnelogitError) -> RefusalError:
-    """The refusal of a request that raised an error: 400 for an argument, 500 for the model, 503 once it is closed."""
+    """The refusal of a request that raised an error: 400 for an argument, 429, 500 for the model, 503 once closed."""
     if isinstance(error, RefusalError):
         return error
     if isinstance(error, InputError):
         return RefusalError(400, str(error))
+    if isinstance(error, OverloadError):  # of a reranker with its own `max_waiting`
+        return RefusalError(429, str(error), {"Retry-After": "1"})
     return RefusalError(500 if isinstance(error, LogitError) else 503, str(error))
 
 
