@@ -140,6 +140,13 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Try many moments of each fault: Ctrl-C, kill -9, full disks, no memory. Takes some twenty minutes."""
+    install(session, "test")
+    session.run("pytest", "-n", "0", "tests/faults", *session.posargs, env={**OFFLINE, "FAULTS_MOMENTS": "many"})
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Test the HTML report of `onelogit evaluate` in Chromium: $CHROMIUM, the system's, or playwright's."""
     install(session, "test")
