@@ -7,6 +7,7 @@ tests the core with the oldest version of transformers.
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -38,6 +39,11 @@ CLIENTS = {  # scripts in tests/clients/scripts, up to the "@"
 }
 
 ADAPTER_TESTS = ["tests/adapters", "tests/test_pages.py"]
+# A framework reports a deprecation at its caller, or where it gives the warning: in its own code.
+DEPRECATIONS = [
+    f"error::{kind}:(onelogit|langchain|langgraph|llama_index|haystack|tests)"
+    for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
+]
 
 
 def install(session: nox.Session, group: str, *, editable: bool = True) -> None:
@@ -65,8 +71,8 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """Run the adapters' tests with the newest available versions of the frameworks."""
-    test_unpinned(session, [], ADAPTER_TESTS)
+    """Run the adapters' tests with the newest available versions of the frameworks. Their deprecations are errors."""
+    test_unpinned(session, [], ADAPTER_TESTS, ["default", *DEPRECATIONS])
 
 
 @nox.session
@@ -92,15 +98,19 @@ def pinned(name: str) -> str:
     return next(line for line in lines if line.startswith(f"{name}=="))
 
 
-def test_unpinned(session: nox.Session, pins: list[str], tests: list[str]) -> None:
-    """Run the given tests, or all, with `pins` and the pinned torch, and the newest versions of everything else."""
+def test_unpinned(session: nox.Session, pins: list[str], tests: list[str], warnings: Sequence[str] = ()) -> None:
+    """Run the given tests, or all, with `pins` and the pinned torch, and the newest versions of everything else.
+
+    `warnings` are filters as in pytest's settings; by default, no warning is an error.
+    """
     torch = pinned("torch")
     session.install(torch)
     editable = [part for path in DISTRIBUTIONS for part in ("-e", path)]
     session.install(torch, *pins, *nox.project.dependency_groups(PYPROJECT, "test"), *editable)
     session.run("python", "-m", "pip", "list")
     # Old versions of one library warn about new versions of another.
-    session.run("pytest", "-W", "default", *tests, *session.posargs, env=OFFLINE)
+    filters = "\n".join(warnings or ["default"])
+    session.run("pytest", "-o", f"filterwarnings={filters}", *tests, *session.posargs, env=OFFLINE)
 
 
 @nox.session
@@ -154,6 +164,37 @@ def browser(session: nox.Session) -> None:
     if not os.environ.get("CHROMIUM") and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         session.run("playwright", "install", "--with-deps", "chromium")
     session.run("pytest", "-m", "browser", *session.posargs, env=OFFLINE)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheels and sdists, check them, and try each in an environment of its own. `-- --release` for a release.
+
+    Takes 4 GB and some minutes.
+    """
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "build"))
+    session.run("python", "tools/build_distributions.py", *session.posargs)
+    built = sorted(Path("dist").iterdir())
+    session.run("twine", "check", "--strict", *map(str, built))
+    for path in DISTRIBUTIONS:
+        name = nox.project.load_toml(f"{path}/pyproject.toml")["project"]["name"]
+        files = [file for file in built if file.name.startswith((f"{name.replace('-', '_')}-", "onelogit-"))]
+        try_distribution(session, name, files)
+
+
+def try_distribution(session: nox.Session, name: str, files: list[Path]) -> None:
+    """Install a wheel, with the core's, in a fresh environment, and use it; and then the sdists in their place."""
+    folder = Path(session.create_tmp(), name)
+    session.run("python", "-m", "venv", "--clear", str(folder))
+    python = str(folder / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt"]
+    session.run(*pip, pinned("torch"), external=True)
+    for kind in (".whl", ".gz"):
+        again = [] if kind == ".whl" else ["--no-deps", "--force-reinstall"]
+        session.run(*pip, *again, *(str(file) for file in files if file.suffix == kind), external=True)
+        session.run(python, "-m", "pip", "check", external=True)
+        session.run(python, "-I", "tools/try_distribution.py", name, external=True, env=OFFLINE)
+    shutil.rmtree(folder)
 
 
 @nox.session
