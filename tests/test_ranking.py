@@ -1,13 +1,18 @@
 """Logits -> a ranking."""
 
+import copy
+import json
 import math
+import pickle
+import re
+from html import unescape
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelogit import InputError, LogitError
-from onelogit.ranking import best_logits, rank_logits, to_score
+from onelogit import InputError, LogitError, Ranked, RankedDocument
+from onelogit.ranking import Ranking, best_logits, rank_logits, to_score, with_texts
 from onelogit.validation import check_score_threshold, check_top_n
 
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32))
@@ -72,3 +77,62 @@ def test_the_logit_of_a_document_is_the_highest_of_its_rows(chunks: list[list[fl
 def test_a_row_that_is_not_finite_is_an_error_that_names_the_document(order: int):
     with pytest.raises(LogitError, match="document 1 is nan"):
         best_logits([0.0, *[math.nan, 1.0][::order]], [0, 1, 1])
+
+
+def test_a_ranking_is_a_list():
+    ranking = rank_logits([1.0, 3.0, 2.0], "identity")
+    plain = [Ranked(1, 3.0, 3.0), Ranked(2, 2.0, 2.0), Ranked(0, 1.0, 1.0)]
+
+    assert isinstance(ranking, list)
+    assert ranking == plain
+    assert plain == ranking
+    assert (ranking[0], ranking[-1], ranking[1:], ranking[::-1]) == (plain[0], plain[-1], plain[1:], plain[::-1])
+    assert isinstance(ranking[:2], Ranking)
+    assert json.dumps(ranking) == json.dumps(plain)
+    assert [*ranking, *plain] == ranking + plain == plain + ranking
+    for copied in (pickle.loads(pickle.dumps(ranking)), copy.copy(ranking), copy.deepcopy(ranking)):
+        assert copied == plain
+        assert type(copied) is Ranking
+
+
+def test_a_ranking_prints_one_document_a_line():
+    ranking = rank_logits([-0.30000001192092896, 18.03125], "sigmoid")
+
+    assert repr(ranking).splitlines() == [
+        "[Ranked(index=1, logit=18.0312, score=1),",
+        " Ranked(index=0, logit=-0.3, score=0.425557)]",
+    ]
+    assert repr(rank_logits([], "sigmoid")) == "[]"
+    assert repr(Ranked(0, 1, None)) == "Ranked(index=0, logit=1, score=None)"  # type: ignore[arg-type]
+
+
+def test_a_long_ranking_says_how_much_of_it_is_not_printed():
+    ranking = with_texts(rank_logits([float(index) for index in range(1000)], "identity"), ["word " * 1000] * 1000)
+
+    lines = repr(ranking).splitlines()
+
+    assert len(lines) == 21
+    assert lines[-1] == " ... 980 more]"
+    assert max(map(len, lines)) < 150
+    assert "and 900 more" in ranking._repr_html_()
+    assert len(ranking._repr_html_()) < 70_000
+
+
+def test_a_ranking_is_a_table_in_a_notebook():
+    html = with_texts(rank_logits([0.0, 3.0], "sigmoid"), ["a", "b"])._repr_html_()
+
+    rows = [re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row) for row in html.split("</tr>")]
+    assert rows[0] == ["rank", "index", "score", "logit", "text"]
+    assert rows[1:3] == [["1", "1", "0.952574", "3", "b"], ["2", "0", "0.5", "0", "a"]]
+    assert "text" not in rank_logits([0.0], "sigmoid")._repr_html_().replace("text-align", "")
+
+
+@given(text=st.text(max_size=400))
+def test_no_text_of_a_ranking_becomes_markup(text: str):
+    (cell,) = re.findall(
+        r"left\">(.*?)</td>", with_texts(rank_logits([0.0], "identity"), [text])._repr_html_(), re.DOTALL
+    )
+
+    assert not set(cell) & set("<>\"'")
+    assert unescape(cell) == (text if len(text) <= 300 else text[:297] + "...")
+    assert repr(RankedDocument.of(Ranked(0, 0.0, 0.0), text)).isprintable()

@@ -157,7 +157,10 @@ def test_the_activation_can_be_chosen(tiny_qwen: Tiny):
 
 
 def test_a_reranker_describes_itself(reranker: Reranker):
-    assert repr(reranker) == "Reranker(family='qwen3-reranker', device='cpu', max_tokens=2048)"
+    assert repr(reranker) == (
+        f"Reranker(model={reranker.name!r}, family='qwen3-reranker', device='cpu', dtype='float32', max_tokens=2048, "
+        f"batch_tokens={reranker.scorer.batch_tokens}, licence='apache-2.0')"
+    )
     assert (reranker.device, reranker.max_tokens, reranker.licence) == ("cpu", 2048, "apache-2.0")
 
 
@@ -167,6 +170,7 @@ def test_a_closed_reranker_says_so(tiny_qwen: Tiny):
     reranker.close()
 
     assert reranker.is_closed
+    assert "is_closed=True" in repr(reranker)
     with pytest.raises(OnelogitError, match="is closed"):
         reranker.rank(QUERY, DOCUMENTS)
 

@@ -175,6 +175,18 @@ def test_a_header_without_a_secret_stays_in_the_options():
         assert remote.options["headers"] == {"X-Route": "gpu"}
 
 
+def test_a_reranker_on_a_server_describes_itself_without_its_key():
+    with RemoteReranker("http://127.0.0.1:9", DEMO_MODEL, api_key=SECRET, headers={"X-Api-Key": SECRET}) as remote:
+        assert repr(remote) == (
+            f"RemoteReranker(url='http://127.0.0.1:9', model={DEMO_MODEL!r}, protocol='vllm-tokens', "
+            f"max_tokens={remote._scorer.max_tokens}, licence='cc-by-sa-4.0')"
+        )
+    options = {"protocol": "rerank", "template": "server", "api_key": SECRET}
+    with RemoteReranker("https://api.example", **options) as remote:
+        assert repr(remote) == "RemoteReranker(url='https://api.example', protocol='rerank')"
+    assert repr(remote).endswith("is_closed=True)")
+
+
 def test_the_key_appears_only_in_the_request_header(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
     unauthorized = Response(code=401, content={"error": f"no such key: {SECRET}"})

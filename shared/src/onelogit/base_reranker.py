@@ -11,7 +11,7 @@ from onelogit.method_names import NamedMethods, unknown_name
 from onelogit.model_spec import ModelSpec
 from onelogit.option_names import unknown_option
 from onelogit.options import API_KEY_VARIABLE, TOKEN_VARIABLE, OpenOptions, is_secret_header
-from onelogit.ranking import Ranked, RankedDocument, check_logit, rank_logits, to_score
+from onelogit.ranking import Ranked, check_logit, rank_logits, to_score, with_texts
 from onelogit.recipes.recipe import Activation
 from onelogit.validation import (
     Document,
@@ -133,7 +133,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         documents = checked_documents(documents) if return_documents else documents
         logits = self.logits(query, documents, instruction, progress=progress)
         ranking = rank_logits(logits, self.activation, top_n, score_threshold)
-        return _with_texts(ranking, [*documents]) if return_documents else ranking
+        return with_texts(ranking, [*documents]) if return_documents else ranking
 
     async def arank(
         self,
@@ -153,7 +153,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         documents = checked_documents(documents) if return_documents else documents
         computed = await self._scorer.alogits(self._pairs(query, documents), instruction, progress=progress)
         ranking = rank_logits(self._with_warning(computed), self.activation, top_n, score_threshold)
-        return _with_texts(ranking, [*documents]) if return_documents else ranking
+        return with_texts(ranking, [*documents]) if return_documents else ranking
 
     def logits(
         self, query: str, documents: Iterable[Any], instruction: str | None = None, *, progress: bool = False
@@ -254,6 +254,12 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         def __getattr__(self, name: str) -> object:
             raise unknown_name(type(self), name, f"{type(self).__name__!r} object")
 
+    def _described(self, **shown: object) -> str:
+        """A line for people: the class with the properties that are known, and whether it is closed."""
+        all_shown = {**shown, "is_closed": self.is_closed or None}
+        known = ", ".join(f"{name}={value!r}" for name, value in all_shown.items() if value is not None)
+        return f"{type(self).__name__}({known})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -288,13 +294,7 @@ class BaseReranker(Generic[AnyScorer], metaclass=NamedMethods):
         return self._spec
 
 
-def _with_texts(ranking: list[Ranked], documents: Sequence[Document]) -> list[Ranked]:
-    texts = [each if isinstance(each, str) else each.text for each in documents]
-    return [RankedDocument.of(ranked, texts[ranked.index]) for ranked in ranking]
-
-
 def _refuse(unknown: Mapping[str, object], known: Sequence[str]) -> None:
     """Raise InputError for an argument that a method lacks; Python would not say what is meant."""
     for name in unknown:
-        elsewhere = {"{name} is set when the reranker is opened": OpenOptions.__annotations__}
-        raise unknown_option(name, known, elsewhere)
+        raise unknown_option(name, known, {"{name} is set when the reranker is opened": OpenOptions.__annotations__})

@@ -2,11 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from html import escape
 from operator import itemgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, SupportsIndex, overload
 
+from onelogit.contents import ContentDocument
 from onelogit.errors import LogitError, optional_import
 from onelogit.recipes.recipe import Activation
+
+_MAX_LINES = 20  # of a ranking in a terminal
+_MAX_ROWS = 100  # of its table in a notebook
+_MAX_CHARACTERS = 80  # of a text in a terminal
+_MAX_CELL_CHARACTERS = 300
+_LINE_BREAK = ",\n "
 
 
 class Ranked(NamedTuple):
@@ -32,6 +40,10 @@ class Ranked(NamedTuple):
             advice = "; pass return_documents=True" if name == "text" else ""
             raise KeyError(f"a {type(self).__name__} has no {key!r}, but {', '.join(self._names())}{advice}")
         return getattr(self, name)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={_number(value)}" for name, value in zip(self._fields, self, strict=True))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def _names(self) -> tuple[str, ...]:
         return self._fields
@@ -60,12 +72,50 @@ class RankedDocument(Ranked):
         return (*self._fields, "text")
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, text={self.text!r})"
+        return f"{super().__repr__()[:-1]}, text={_abbreviated(self.text, _MAX_CHARACTERS)!r})"
+
+
+class Ranking(list[Ranked]):
+    """A ranking, best first: a list that a notebook shows as a table, and that prints one document a line."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Ranked: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> "Ranking": ...
+
+    def __getitem__(self, key: SupportsIndex | slice) -> "Ranked | Ranking":
+        """A document, or a part of the ranking, which is shown as the whole is."""
+        return Ranking(super().__getitem__(key)) if isinstance(key, slice) else super().__getitem__(key)
+
+    def __repr__(self) -> str:
+        lines = [repr(ranked) for ranked in self[:_MAX_LINES]]
+        rest = len(self) - len(lines)
+        more = [f"... {rest} more"] if rest else []
+        return f"[{_LINE_BREAK.join([*lines, *more])}]"
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows; all texts are escaped."""
+        has_texts = any(isinstance(ranked, RankedDocument) for ranked in self)
+        columns = ["rank", "index", "score", "logit", *(["text"] if has_texts else [])]
+        rows = [_row(place, ranked, has_text=has_texts) for place, ranked in enumerate(self[:_MAX_ROWS], start=1)]
+        rest = len(self) - len(rows)
+        more = f"<p>and {rest} more</p>" if rest else ""
+        head = "".join(f"<th>{column}</th>" for column in columns)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
+
+
+def with_texts(ranking: Sequence[Ranked], documents: Sequence[str | ContentDocument]) -> Ranking:
+    """The same ranking with the texts of its documents, which are given in the caller's order."""
+    texts = [each if isinstance(each, str) else each.text for each in documents]
+    return Ranking(RankedDocument.of(ranked, texts[ranked.index]) for ranked in ranking)
 
 
 def rank_logits(
     logits: Sequence[float], activation: Activation, top_n: int | None = None, score_threshold: float | None = None
-) -> list[Ranked]:
+) -> Ranking:
     """The documents from best to worst; equal logits keep the caller's order.
 
     Args:
@@ -84,11 +134,11 @@ def rank_logits(
     return select_top(ranking, top_n, score_threshold)
 
 
-def select_top(ranking: Sequence[Ranked], top_n: int | None, score_threshold: float | None) -> list[Ranked]:
+def select_top(ranking: Sequence[Ranked], top_n: int | None, score_threshold: float | None) -> Ranking:
     """The first `top_n` documents with at least `score_threshold`, in the given order; None for no limit."""
     if score_threshold is not None:
         ranking = [ranked for ranked in ranking if ranked.score >= score_threshold]
-    return [*ranking[:top_n]]
+    return Ranking(ranking[:top_n])
 
 
 def best_logits(logits: Sequence[float], owners: Sequence[int]) -> list[float]:
@@ -140,3 +190,22 @@ def kendall_tau(before: Sequence[float], after: Sequence[float]) -> float | None
     with optional_import("scipy"):
         from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: PLC0415
     return float(kendalltau(before, after).statistic)
+
+
+def _row(place: int, ranked: Ranked, *, has_text: bool) -> str:
+    """A row of a ranking's table in HTML."""
+    cells = [str(place), *map(_number, (ranked.index, ranked.score, ranked.logit))]
+    if has_text:
+        cells.append(_abbreviated(getattr(ranked, "text", ""), _MAX_CELL_CHARACTERS))
+    align = ["right"] * 4 + ["left"]
+    shown = (f'<td style="text-align: {side}">{escape(cell)}</td>' for side, cell in zip(align, cells, strict=False))
+    return f"<tr>{''.join(shown)}</tr>"
+
+
+def _number(value: object) -> str:
+    """A number for people to read, which is not exact: six digits tell logits apart that differ by more than noise."""
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _abbreviated(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

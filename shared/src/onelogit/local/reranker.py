@@ -237,7 +237,15 @@ class Reranker(BaseReranker[LocalScorer]):
         return _load, (type(self), self._spec_to_pickle()), {"activation": self.activation}
 
     def __repr__(self) -> str:
-        return f"Reranker(family={self.recipe.family!r}, device={self.device!r}, max_tokens={self.max_tokens})"
+        return self._described(
+            model=self.name,
+            family=self.recipe.family,
+            device=self.device,
+            dtype=self._scorer.dtype,
+            max_tokens=self.max_tokens,
+            batch_tokens=self._scorer.batch_tokens,
+            licence=self.licence,
+        )
 
     def _warn_of_doubtful_prompt(self) -> None:
         """Log a warning if the model would hardly give one of its answers to a sample prompt."""

@@ -47,10 +47,12 @@ class LocalScorer:
         self._encoder = Encoder(recipe, tokenizer, options, position_limit(classifier))
         self.max_tokens, self.instruction = self._encoder.max_tokens, self._encoder.instruction
         self.device = str(classifier.device)
+        self.dtype = str(classifier.dtype).removeprefix("torch.")
         cache_bytes = options.get("document_cache_bytes") or 0, options.get("document_cache_host_bytes") or 0
         sizes, is_compiled = (options.get("batch_tokens"), *cache_bytes), bool(options.get("compile"))
         new_runner = partial(ModelRunner, classifier, *sizes, is_compiled=is_compiled)
         runner = in_temporary_thread(new_runner)
+        self.batch_tokens = runner.batch_tokens
         max_cost = _MAX_SCHEDULED_BATCHES * runner.batch_tokens
         self._scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=max_cost)
         self._limit, self._process = CallLimit(options.get("max_waiting")), os.getpid()

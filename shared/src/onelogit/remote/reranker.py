@@ -109,4 +109,11 @@ class RemoteReranker(BaseReranker[RemoteScorer]):
         return type(self), (self._spec_to_pickle(),), {"activation": self.activation}
 
     def __repr__(self) -> str:
-        return f"RemoteReranker(url={self.url!r}, model={self.name!r}, protocol={self._scorer.protocol.name!r})"
+        model = None if self._spec is None else self._spec.model
+        return self._described(
+            url=self.url,
+            model=model,
+            protocol=self._scorer.protocol.name,
+            max_tokens=self._scorer.max_tokens,
+            licence=self.licence,
+        )
