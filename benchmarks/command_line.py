@@ -43,6 +43,8 @@ def print_goals(goals: Sequence[dict[str, str]], heading: str = "goal") -> None:
 
 
 def write_json(result: dict[str, Any], path: Path | None) -> None:
-    """Write the results if a file is named."""
+    """Write the results if a file is named; a file that is there is replaced as a whole."""
     if path is not None:
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new = path.with_name(f"{path.name}.new")
+        new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(path)

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from onelogit.benchmarking.machine import processor_name
 from onelogit.benchmarking.worker_process import silence_libraries
 from onelogit.errors import first_line
 from onelogit.io.outputs import versions
+
+Keep = Callable[[dict[str, Any]], None]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -68,9 +71,17 @@ def heading(about: dict[str, Any]) -> str:
     return f"{about['card']}, driver {about['driver']}, CUDA {about['cuda']}, torch {torch.__version__}{note}"
 
 
-def run(bench: GpuBenchmark, names: list[str]) -> dict[str, Any]:
-    """The measurements in order, and the skipped measurements with the reasons."""
+def run(bench: GpuBenchmark, names: list[str], keep: Keep = lambda _: None) -> dict[str, Any]:
+    """The measurements in order, and the skipped measurements with the reasons.
+
+    `keep` gets what is known after each measurement, so that a run that is cut short leaves its results.
+    """
     parts: dict[str, Any] = {}
+
+    def state() -> dict[str, Any]:
+        skipped = [{"part": name, "reason": reason} for name, reason in reasons.items()]
+        return {"parts": parts, "not_measured": skipped}
+
     reasons = dict.fromkeys(names, "the time was over before it started")
     name = ""
     try:
@@ -80,9 +91,10 @@ def run(bench: GpuBenchmark, names: list[str]) -> dict[str, Any]:
                 if measured is not None:
                     parts[name] = measured
                     del reasons[name]
+                keep(state())
     except OutOfTime:
         reasons[name] = "the time was over before it finished"
-    return {"parts": parts, "not_measured": [{"part": name, "reason": reason} for name, reason in reasons.items()]}
+    return state()
 
 
 def _measure(bench: GpuBenchmark, name: str) -> tuple[Any, str]:
@@ -175,7 +187,7 @@ def main() -> None:
     print(heading(about), flush=True)
     bench = open_bench(options, limit)
     names = [name for name in MEASUREMENTS if options.only is None or name in options.only]
-    result = {
+    facts = {
         "heading": heading(about),
         "is_gpu": about["card"] is not None,
         "machine": about,
@@ -183,13 +195,20 @@ def main() -> None:
         "options": {name: getattr(options, name) for name in ("dtype", "minutes", "quick", "peer_batch", "compile")},
         "tokenizer": bench.tokenizer.name_or_path,
         "sources": {name: SHAPES[name].source for name in (SMALL, LARGE, DOCUMENT_FIRST)},
-        **run(bench, names),
-        "without": bench.without,
-        "ways": bench.attention,
-        "entered_s": bench.loading_s,
-        "took_s": limit.spent_s,
     }
-    result["bars"] = gpu_goals(result)
+
+    def complete(measured: dict[str, Any]) -> dict[str, Any]:
+        result = {
+            **facts,
+            **measured,
+            "without": bench.without,
+            "ways": bench.attention,
+            "entered_s": bench.loading_s,
+            "took_s": limit.spent_s,
+        }
+        return {**result, "bars": gpu_goals(result)}
+
+    result = complete(run(bench, names, lambda measured: write_json(complete(measured), options.out)))
     report(result)
     write_json(result, options.out)
     sys.stdout.flush()

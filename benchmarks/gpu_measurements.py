@@ -1,9 +1,9 @@
-"""The measurements of a run on a GPU, the most important ones first."""
+"""The measurements of a run on a GPU: first whether the results are right, then the most important times."""
 
 import math
 import statistics
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import count, pairwise
@@ -12,18 +12,32 @@ from typing import Any, NamedTuple
 import torch
 from ceiling import QUICK_AMOUNTS, measure_device
 from gpu_benchmark import DOCUMENT_FIRST, LARGE, QUERY_TOKENS, SMALL, GpuBenchmark
+from gpu_profile import profile
+from gpu_targets import attention_of, padded_logits
 from targets import CACHED, CARD, COMPILED, HEAD_ALONE, ONELOGIT, SENTENCE_TRANSFORMERS, UNPADDED, reference_logits
 from texts import RandomTexts
-from timing import Compute, largest_difference, ratios, spread, take_turns, time_call
-from torch._C._profiler import _ExperimentalConfig
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity
+from timing import largest_difference, ratios, spread, take_turns
 from workload import counted_tokens
 
 TOP = 10
-MAX_KERNELS = 15
+CALLERS = 16
 FASTEST = (ONELOGIT, COMPILED, SENTENCE_TRANSFORMERS)
 ALL = (*FASTEST, HEAD_ALONE, UNPADDED, CARD)
+
+
+def ways(bench: GpuBenchmark) -> dict[str, Any]:
+    """How onelogit computes on this device, and how far its logits are from padded rows in the same dtype."""
+    query, documents = _random_inputs(bench, 1, bench.sizes.short)[1]
+    shared, targets = bench.model(SMALL), bench.targets(SMALL, (ONELOGIT, COMPILED))
+    if ONELOGIT not in targets:
+        raise RuntimeError(bench.without[f"{SMALL}: {ONELOGIT}"])
+    padded = padded_logits(targets[ONELOGIT].model, shared.rows(query, documents))
+    logits = {name: target.tokenize(query, documents)() for name, target in targets.items()}
+    return {
+        "spread": statistics.pstdev(padded),
+        "from_padded": {name: largest_difference([each], [padded]) for name, each in logits.items()},
+        "attention": {name: attention_of(shared, target) for name, target in targets.items()},
+    }
 
 
 def ceiling(bench: GpuBenchmark) -> dict[str, Any]:
@@ -159,6 +173,42 @@ def cached(bench: GpuBenchmark) -> dict[str, Any]:
     }
 
 
+def callers(bench: GpuBenchmark) -> dict[str, Any]:
+    """Sixteen callers with a few documents each: at once, as threads on one model, and one after the other."""
+    per_caller = max(2, bench.sizes.documents // 20)
+    texts = RandomTexts(bench.tokenizer, seed=3)
+    reranker, rounds = bench.model(SMALL).reranker(), bench.sizes.rounds
+    inputs = [
+        [(texts.text(QUERY_TOKENS), texts.texts(per_caller, bench.sizes.medium)) for _ in range(CALLERS)]
+        for _ in range(rounds + 1)
+    ]
+    with ThreadPoolExecutor(CALLERS) as threads:
+
+        def at_once(calls: list[tuple[str, list[str]]]) -> list[float]:
+            return [logit for each in threads.map(lambda call: reranker.logits(*call), calls) for logit in each]
+
+        def in_turn(calls: list[tuple[str, list[str]]]) -> list[float]:
+            return [logit for call in calls for logit in reranker.logits(*call)]
+
+        ways = {"at once": at_once, "one after the other": in_turn}
+        timed = take_turns(
+            bench.device,
+            bench.limit,
+            {name: [partial(way, calls) for calls in inputs] for name, way in ways.items()},
+            max_s=30,
+        )
+    reranker.close()
+    wall_s = {name: [call.wall_s for call in each] for name, each in timed.items()}
+    return {
+        "callers": CALLERS,
+        "documents": per_caller,
+        "document_tokens": bench.sizes.medium,
+        "entrants": {name: {"wall_s": spread(each)} for name, each in wall_s.items()},
+        "gain": ratios(wall_s["one after the other"], wall_s["at once"]),
+        "max_difference": largest_difference(*([call.logits for call in each] for each in timed.values())),
+    }
+
+
 def texts(bench: GpuBenchmark) -> list[dict[str, Any]]:
     """Real texts with their own lengths."""
     if not bench.corpora:
@@ -179,57 +229,6 @@ def profiles(bench: GpuBenchmark) -> dict[str, Any]:
     return {name: profile(bench.device, each.tokenize(query, documents)) for name, each in targets.items()}
 
 
-def profile(device: torch.device, compute: Compute) -> dict[str, Any]:
-    """Profile one warm call. On a CPU, operators are counted instead of kernels, without the operators that they call.
-
-    Returns:
-        `launches`, including copies; `busy_s`, the sum of their times; `call_s` without a profiler; `waits`, how often
-        the host had to wait for a CUDA device, None for other devices; `kernels`, those with the longest times.
-    """
-    compute()
-    call_s = time_call(device, compute).wall_s
-    waits = _waits(compute) if device.type == "cuda" else None
-    kernels = _kernels(device, compute)
-    return {
-        "launches": sum(kernel["launches"] for kernel in kernels),
-        "busy_s": sum(kernel["seconds"] for kernel in kernels),
-        "call_s": call_s,
-        "waits": waits,
-        "kernels": kernels[:MAX_KERNELS],
-    }
-
-
-def _kernels(device: torch.device, compute: Compute) -> list[dict[str, Any]]:
-    is_cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
-    config = _ExperimentalConfig(profile_all_threads=True)  # onelogit computes in a thread of its own
-    with torch.profiler.profile(activities=activities, experimental_config=config) as profiled:
-        compute()
-    kind = DeviceType.CUDA if is_cuda else DeviceType.CPU
-    kernels = [
-        {
-            "name": event.key,
-            "launches": event.count,
-            "seconds": (event.self_device_time_total if is_cuda else event.self_cpu_time_total) / 1e6,
-        }
-        for event in profiled.key_averages()
-        if event.device_type == kind and not getattr(event, "is_user_annotation", False)  # spans around kernels
-    ]
-    return sorted(kernels, key=lambda kernel: -kernel["seconds"])
-
-
-def _waits(compute: Compute) -> int:
-    """The waits that PyTorch warns of; it does not see those in calls of other libraries."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            compute()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)
-
-
 class NotMeasured(Exception):  # noqa: N818  not an error, because nothing was requested
     """A measurement does not apply; the message says why."""
 
@@ -242,14 +241,16 @@ class Measurement(NamedTuple):
 
 
 MEASUREMENTS = {
+    "ways": Measurement(ways, 30),
+    "equality": Measurement(equality, 40),
     "ceiling": Measurement(ceiling, 20),
     "cold": Measurement(partial(compare, length="medium"), 30),
     "cold-short": Measurement(partial(compare, length="short"), 20),  # kernel launches matter most
     "end-to-end": Measurement(end_to_end, 20),
-    "equality": Measurement(equality, 40),
     "share-small": Measurement(partial(compare, length="long"), 30),
     "cached": Measurement(cached, 20),
     "share-large": Measurement(share_large, 40),
+    "callers": Measurement(callers, 20),
     "texts": Measurement(texts, 20),
     "profile": Measurement(profiles, 20),
     "ceiling-after": Measurement(ceiling, 20),

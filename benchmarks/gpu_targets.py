@@ -23,6 +23,7 @@ from onelogit import Recipe, Reranker
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head, one_logit_head
 from onelogit.engine.attention.context import attends_over_prefix_tree, backends_of
+from onelogit.engine.forward import converted_head_logits, padded_hidden
 from onelogit.engine.scheduler import ScoringCall
 from onelogit.prompts.token_rows import TokenRow
 
@@ -111,6 +112,12 @@ def attention_of(shared: SharedModel, target: GpuTarget) -> str:
         return "padded rows: prefix trees gave other logits when the model was loaded"
     query = torch.empty(1, 1, shared.config.head_dim, device=shared.device, dtype=shared.dtype)
     return f"prefix trees, {next(backend.__name__ for backend in backends_of(query.device) if backend.supports(query))}"
+
+
+def padded_logits(classifier: nn.Module, rows: Sequence[Sequence[int]]) -> list[float]:
+    """The logits of a converted classifier, computed as padded rows."""
+    hidden = padded_hidden(classifier, [TokenRow(tuple(row)) for row in rows])
+    return converted_head_logits(classifier, hidden).tolist()
 
 
 def onelogit_target(shared: SharedModel, **options: Any) -> GpuTarget:

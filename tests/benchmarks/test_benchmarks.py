@@ -29,8 +29,8 @@ CONFIG = Qwen3Config(
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12)
 
 
-MEASUREMENTS = ["ceiling", "cold", "cold-short", "end-to-end", "equality", "share-small", "cached", "share-large"]
-MEASUREMENTS += ["texts", "profile", "ceiling-after"]
+MEASUREMENTS = ["ways", "equality", "ceiling", "cold", "cold-short", "end-to-end", "share-small", "cached"]
+MEASUREMENTS += ["share-large", "callers", "texts", "profile", "ceiling-after"]
 
 
 @pytest.fixture(scope="module")
