@@ -23,8 +23,8 @@ from transformers import (
 from onelogit import InputError, ModelSpec, Recipe, RecipeError, Reranker, UnsupportedModelError
 from onelogit.checkpoints.labels import find_label_rows
 from onelogit.cli.main import main
+from onelogit.io.sample_pairs import bundled_pairs
 from onelogit.verification.parity import measure_parity
-from onelogit.verification.sample_pairs import bundled_pairs
 from support.tiny import Tiny, byte_level_tokenizer, native_checkpoint, pair_tokenizer
 
 QUERY, DOCUMENTS = "What is the capital of China?", ["The capital of China is Beijing.", "서울", "Bananas. " * 9, ""]

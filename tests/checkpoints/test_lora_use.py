@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
 from onelogit.export.multi_label import save_labels
+from onelogit.io.sample_pairs import bundled_pairs
 from onelogit.verification.parity import measure_parity
-from onelogit.verification.sample_pairs import bundled_pairs
 from support.commands import output
 from support.peft_adapters import DOCUMENTS, QUERY, save_adapter
 from support.tiny import causal_checkpoint

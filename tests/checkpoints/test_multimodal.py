@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from onelogit import FAMILIES, Recipe, Reranker, UnsupportedModelError
+from onelogit.io.sample_pairs import bundled_pairs
 from onelogit.verification.parity import measure_parity
-from onelogit.verification.sample_pairs import bundled_pairs
 from support.multimodal import CONTAINERS, multimodal_checkpoint
 from support.reference import causal_logit, prompt_ids
 from support.tiny import Tiny

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder
 
 from onelogit import CheckpointError, Reranker
+from onelogit.io.sample_pairs import bundled_pairs
 from onelogit.verification.parity import measure_parity
-from onelogit.verification.sample_pairs import bundled_pairs
 from support.gte_new import CONFIG, gte_checkpoint, published_logit
 from support.tiny import pair_tokenizer
 

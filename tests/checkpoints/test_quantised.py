@@ -19,10 +19,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen3Config
 
 from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
 from onelogit.checkpoints.device import find_device_map
+from onelogit.io.sample_pairs import bundled_pairs
 from onelogit.option_checks import plain_options
 from onelogit.recipes.families import FAMILIES
 from onelogit.verification.parity import measure_parity
-from onelogit.verification.sample_pairs import bundled_pairs
 from support.reference import causal_logit, prompt_ids
 from support.tiny import Tiny
 

@@ -16,8 +16,8 @@ from onelogit import CheckpointError, Reranker
 from onelogit.checkpoints.tensor_names import without_wrappers
 from onelogit.checkpoints.weights import load_model
 from onelogit.export.multi_label import save_labels
+from onelogit.io.sample_pairs import bundled_pairs
 from onelogit.verification.parity import measure_parity
-from onelogit.verification.sample_pairs import bundled_pairs
 from support.tiny import Tiny, native_checkpoint, pair_tokenizer
 
 NAME = "Qwen3-Reranker-tiny"

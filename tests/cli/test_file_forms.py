@@ -16,7 +16,7 @@ from onelogit.bulk.shards import ShardReader, plan_shards
 from onelogit.evaluation.data.dataset import Dataset
 from onelogit.evaluation.data.query_rows import read_query_rows
 from onelogit.io.bad_lines import BadLines
-from onelogit.verification.sample_pairs import read_pairs
+from onelogit.io.sample_pairs import read_pairs
 from support.commands import output
 
 COLUMNS = ("query_id", "query", "document_id", "title", "text", "label", "language")

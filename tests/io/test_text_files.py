@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from onelogit.errors import InputError
 from onelogit.io.file_forms import read_lines, read_rows
+from onelogit.io.sample_pairs import read_pairs
 from onelogit.io.text_files import read_text_collection
-from onelogit.verification.sample_pairs import read_pairs
 from support.text_files import texts_in
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1), max_size=8)

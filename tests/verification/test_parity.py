@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, PreTrainedModel
 
 from onelogit import DEMO_MODEL, InputError, LoadOptions, Recipe, Reranker
+from onelogit.io.sample_pairs import SamplePair, bundled_pairs, read_pairs
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.comparison import compare, top_overlap
@@ -20,7 +21,6 @@ from onelogit.verification.converted import _pad_difference, truncates_document_
 from onelogit.verification.original import OriginalModel
 from onelogit.verification.parity import Parity, measure_parity, rounding_tolerance
 from onelogit.verification.report import parity_table, plot_parity
-from onelogit.verification.sample_pairs import SamplePair, bundled_pairs, read_pairs
 from support.metadata_files import logit_score_files
 from support.tiny import Tiny, native_checkpoint, pair_tokenizer, tiny_parts
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from onelogit import LoadOptions, Reranker, ServerError
+from onelogit.io.sample_pairs import SamplePair
 from onelogit.verification.parity import measure_parity, server_logits
-from onelogit.verification.sample_pairs import SamplePair
 from support.servers import FakeServer, Response, serving
 from support.tiny import Tiny
 

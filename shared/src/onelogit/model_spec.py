@@ -13,11 +13,18 @@ from urllib.parse import unquote
 
 from onelogit.endpoint import checked_endpoint
 from onelogit.errors import InputError
-from onelogit.option_checks import check_cache_sizes, checked_options, plain_options, without_secrets
+from onelogit.option_checks import (
+    check_cache_sizes,
+    check_quantization,
+    checked_options,
+    plain_options,
+    without_secrets,
+)
 from onelogit.options import (
     DEFAULT_PROTOCOL,
     LoadOptions,
     OpenOptions,
+    Quantization,
     RemoteOptions,
     TokenProtocol,
     TruncatingProtocol,
@@ -82,6 +89,7 @@ class ModelSpec:
             raise InputError(f"{name!r} is not an option of {advice}")
         if self.url is None:
             check_cache_sizes(options)
+            check_quantization(options)
         else:
             checked_endpoint(self.url, options.get("api_key"), options.get("headers"))
             _check_server_options(options, has_model=self.model is not None)
@@ -146,6 +154,11 @@ class ModelSpec:
         """The options to pass to `open_reranker` together with `name`."""
         url = {} if self.model is None or self.url is None else {"url": self.url}
         return cast("OpenOptions", {**self.options, **url})
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """Of the option `quantization`; None for exact weights, and for a server."""
+        return cast("Quantization | None", self.options.get("quantization"))
 
     @property
     def load_options(self) -> LoadOptions:

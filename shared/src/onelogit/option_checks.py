@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 from onelogit.errors import InputError
 from onelogit.option_names import unknown_option
@@ -17,7 +17,7 @@ from onelogit.option_values import (
     real_number,
     whole_number,
 )
-from onelogit.options import LongDocuments, OpenOptions, Protocol, Template, is_secret_header
+from onelogit.options import LongDocuments, OpenOptions, Protocol, Quantization, Template, is_secret_header
 from onelogit.recipes.lookup import is_recipe_file, read_recipe_file, recipe_of
 from onelogit.recipes.recipe import Activation, Recipe, recipe_fields
 from onelogit.validation import checked_choice, checked_count, checked_text
@@ -64,6 +64,25 @@ def check_cache_sizes(options: Mapping[str, object]) -> None:
     """
     if options.get("document_cache_host_bytes") and not options.get("document_cache_bytes"):
         raise InputError("document_cache_host_bytes is for evicted documents, so it needs document_cache_bytes, too")
+
+
+def check_quantization(options: Mapping[str, object]) -> None:
+    """Check that a quantisation by onelogit, which is for CPUs, is not combined with what it excludes.
+
+    Raises:
+        InputError: there is a quantization_config, a device_map, or a device other than a CPU.
+    """
+    wanted, device = options.get("quantization"), options.get("device")
+    if wanted is None:
+        return
+    for other in ("quantization_config", "device_map"):
+        if options.get(other) is not None:
+            raise InputError(f"quantization={wanted!r} and {other} exclude each other; leave one out")
+    if device is not None and str(device).partition(":")[0] != "cpu":
+        raise InputError(
+            f"quantization={wanted!r} computes on a CPU, not on device={str(device)!r}; pass device='cpu', or leave "
+            "quantization out"
+        )
 
 
 def _checked(name: str, value: object, kind: object) -> object:
@@ -175,6 +194,16 @@ def _configuration(name: str, value: object) -> object:
     return value
 
 
+def _quantization(name: str, value: object) -> object:
+    if value not in get_args(Quantization):
+        found = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise InputError(
+            f"{name} must be {' or '.join(map(repr, get_args(Quantization)))}, not {found}; for another method, pass a "
+            "configuration of transformers as quantization_config"
+        )
+    return value
+
+
 _Check = Callable[[str, Any], object]
 
 _BY_NAME: Final[Mapping[str, _Check]] = {
@@ -192,6 +221,7 @@ _BY_NAME: Final[Mapping[str, _Check]] = {
     "model": _model,
     "path": _by_the_spec,
     "protocol": partial(_choice, choices=Protocol),
+    "quantization": _quantization,
     "quantization_config": _configuration,
     "recipe": _recipe,
     "relevant_label": _label,

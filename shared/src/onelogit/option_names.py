@@ -50,7 +50,8 @@ _MEANT = {
     ),
     "on_error": ("raise_on_failure", "raise_on_error", "fail_silently"),
     "progress": ("show_progress", "show_progress_bar", "progress_bar"),
-    "quantization_config": ("load_in_4bit", "load_in_8bit", "quantization", "bnb_config"),
+    "quantization": ("quantize", "quantise", "quantisation", "quantized", "int8", "use_int8"),
+    "quantization_config": ("load_in_4bit", "load_in_8bit", "bnb_config"),
     "recipe": (
         "chat_template",
         "prompt_template",
@@ -116,6 +117,7 @@ _NOTES = {
     "model_type": ", such as recipe='qwen3-reranker', and is needed only if the model's files do not say it",
     "model_class": ", such as recipe='qwen3-reranker', and is needed only if the model's files do not say it",
     "llm": ", the name of a reranker",
+    "load_in_8bit": ", or quantization='int8' on a CPU",
 }
 _VALUES = {
     **dict.fromkeys(("use_fp16", "fp16", "half"), "='float16'"),
@@ -127,6 +129,7 @@ _VALUES = {
     **dict.fromkeys(("raise_on_failure", "raise_on_error", "fail_silently"), "='raise' or 'keep_order'"),
     **dict.fromkeys(("chat_template", "prompt_template"), "=Recipe(chat_template=..., ...)"),
     **dict.fromkeys(("read_out", "true_token", "false_token"), "=Recipe(read_out=ReadOut(...), ...)"),
+    **dict.fromkeys(("quantize", "quantise", "quantisation", "quantized", "int8", "use_int8"), "='int8'"),
     "load_in_4bit": "={'load_in_4bit': True}",
     "load_in_8bit": "={'load_in_8bit': True}",
     "raw_scores": "='identity'",

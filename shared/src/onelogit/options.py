@@ -15,6 +15,7 @@ TruncatingProtocol = Literal["tei"]  # the server can be asked to truncate texts
 DEFAULT_PROTOCOL: Final = "vllm-tokens"
 Template = Literal["client", "server"]
 LongDocuments = Literal["cut", "chunk_max"]
+Quantization = Literal["int8"]
 API_KEY_VARIABLE: Final = "ONELOGIT_API_KEY"
 TOKEN_VARIABLE: Final = "HF_TOKEN"  # noqa: S105  of the hub's client
 DEMO_MODEL: Final = str(Path(__file__).parent / "demo")
@@ -99,6 +100,9 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
         quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or its
             fields. Needs accelerate. It quantises the backbone and an encoder's head, never a decoder's head. With
             some methods, such as bitsandbytes' 8 bits, a document's logit depends on the others in its batch.
+        quantization: "int8", on an x86 CPU with VNNI or AMX: approximate, but faster, and in about half the memory. The
+            linear layers multiply 8-bit integers; weights have a scale for each output, and inputs one for each token.
+            Head, norms, embeddings and attention stay exact. `Reranker.quantization_report` says how far logits move.
         trust_remote_code: allow the checkpoint's own Python code to run.
     """
 
@@ -108,6 +112,7 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
     device_map: str | dict[str, int | str] | None
     attn_implementation: str | None
     quantization_config: Any
+    quantization: Quantization | None
     trust_remote_code: bool
 
 

@@ -14,7 +14,7 @@ from onelogit.adapters.plain import plain_options
 from onelogit.errors import InputError
 from onelogit.option_checks import without_secrets
 from onelogit.option_names import unknown_option
-from onelogit.options import LongDocuments, OpenOptions, is_secret_header, is_url
+from onelogit.options import LongDocuments, OpenOptions, Quantization, is_secret_header, is_url
 from onelogit.recipes.recipe import Recipe
 from onelogit.registry import AnyReranker
 
@@ -27,6 +27,7 @@ class ModelParameters(TypedDict, total=False):
         long_documents: "cut" or "chunk_max": what to read of a document that does not fit.
         batch_tokens: maximum tokens in one forward pass.
         document_cache_bytes: memory that keeps keys and values between calls.
+        quantization: "int8": approximate but faster, on a CPU.
         quantization_config: a configuration of transformers, or its fields.
         trust_remote_code: allow the checkpoint's own Python code to run.
         recipe: the name of a family, a `Recipe`, its fields, or a JSON file with them.
@@ -37,6 +38,7 @@ class ModelParameters(TypedDict, total=False):
     long_documents: LongDocuments | None
     batch_tokens: int | None
     document_cache_bytes: int | None
+    quantization: Quantization | None
     quantization_config: Any
     trust_remote_code: bool | None
     recipe: Recipe | dict[str, Any] | str | os.PathLike[str] | None
@@ -62,6 +64,7 @@ class ModelFields(_Fields):
     long_documents: LongDocuments | None = None
     batch_tokens: int | None = None
     document_cache_bytes: int | None = None
+    quantization: Quantization | None = None
     quantization_config: Any = None
     trust_remote_code: bool | None = None
     recipe: Annotated[Recipe | dict[str, Any] | str | os.PathLike[str] | None, _Unchanged()] = None

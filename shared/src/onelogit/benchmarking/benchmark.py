@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from onelogit.benchmarking.machine import load_per_core
 from onelogit.benchmarking.result import Result
@@ -20,6 +21,7 @@ from onelogit.model_spec import ModelSpec
 
 ONELOGIT = "onelogit"
 SENTENCE_TRANSFORMERS = "Sentence Transformers"
+Peer = Literal["sentence-transformers", "int8"]
 _REFRESHES_PER_S = 2  # drawing the bar slows down the measured calls
 
 
@@ -34,7 +36,8 @@ class BenchmarkSpec:
         texts_name: shown in reports.
         budget: of time and calls.
         is_warm: use the same documents in each call of a case.
-        is_compared: also measure Sentence Transformers, on an export of the model in a temporary folder.
+        peer: also measure Sentence Transformers, on an export of the model in a temporary folder, or the same model
+            with that quantisation; None for the model alone.
     """
 
     model: ModelSpec
@@ -43,7 +46,7 @@ class BenchmarkSpec:
     texts_name: str
     budget: Budget
     is_warm: bool = False
-    is_compared: bool = False
+    peer: Peer | None = None
 
 
 def run_benchmark(spec: BenchmarkSpec) -> Result:
@@ -90,13 +93,20 @@ def run_benchmark(spec: BenchmarkSpec) -> Result:
 def _open_targets(spec: BenchmarkSpec, stack: ExitStack) -> list[TargetProcess]:
     """The targets, loaded and warm; closing the stack ends their processes."""
     export = None
-    if spec.is_compared:
+    if spec.peer == "sentence-transformers":
         export = str(Path(stack.enter_context(TemporaryDirectory(prefix="onelogit-bench-"))) / "model")
     with waiting(f"loading {spec.model.name}"):
         ours = TargetProcess(ONELOGIT, OnelogitTarget, spec.model, export)
         stack.callback(ours.close)
-    if export is None:
+    if spec.peer is None:
         return [ours]
+    if export is None:
+        quantised = ModelSpec(spec.model.model, None, {**spec.model.options, "quantization": spec.peer})
+        name = f"{ONELOGIT}, {spec.peer}"
+        with waiting(f"loading it with {spec.peer}"):
+            peer = TargetProcess(name, OnelogitTarget, quantised)
+            stack.callback(peer.close)
+        return [ours, peer]
     facts: TargetFacts = ours.call("facts")
     with waiting(f"loading it in {SENTENCE_TRANSFORMERS}"):
         peer = TargetProcess(SENTENCE_TRANSFORMERS, SentenceTransformersTarget, export, facts.device, facts.dtype)

@@ -15,7 +15,7 @@ from transformers import (
 
 from onelogit.checkpoints.adapter import Adapter
 from onelogit.checkpoints.bidirectional import PooledHead, read_pooled_head
-from onelogit.checkpoints.device import check_device_map, find_device, find_dtype
+from onelogit.checkpoints.device import check_device_map, find_device, find_dtype, is_quantised
 from onelogit.checkpoints.head_weights import (
     HeadRows,
     WholeHead,
@@ -35,10 +35,11 @@ from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_m
 from onelogit.checkpoints.untrusted_files import check_tensors
 from onelogit.checkpoints.vocabulary import check_vocabulary, vocabulary_size
 from onelogit.checkpoints.weights import check_label_count, load_model
-from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError, first_line
+from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError, first_line
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
 from onelogit.prompts.tokenizer import token_id, token_text
+from onelogit.quantization.processor import check_processor
 from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial, warn_if_swapped
 
 logger = logging.getLogger(__name__)
@@ -91,17 +92,21 @@ def load_checkpoint(model: ModelSpec | ResolvedModel) -> Checkpoint:
     Raises:
         CheckpointError: the model is not found, lacks weights, or is damaged.
         RecipeError: no recipe is known, or it does not fit the tokenizer.
-        InputError: the device, dtype or device map cannot be used.
+        InputError: the device, dtype, device map or quantisation cannot be used.
     """
     spec = model.spec if isinstance(model, ResolvedModel) else model
     options = spec.load_options
     find_dtype(options.get("dtype"), None, find_device(options.get("device")))  # raises before anything is read
     check_device_map(options.get("device_map"))
+    if spec.quantization is not None:
+        check_processor(find_device(options.get("device")))
     found = model if isinstance(model, ResolvedModel) else resolve_model(model)
     name, chain, pooled = found.name, read_module_chain(found.texts), _read_pooled_head(found)
     if is_non_commercial(found.recipe.licence):
         logger.warning("%s is licensed %s: not for commercial use", name, found.recipe.licence)
     config = load_config(found.folder, options)
+    if spec.quantization is not None and is_quantised(config):
+        raise InputError(f"the weights of {name!r} are quantised already; leave quantization out")
     if found.adapter is not None:
         check_adapter(found.adapter, config, options)
         adapter = found.adapter.with_weights()

@@ -26,7 +26,7 @@ EXAMPLES = (
     "onelogit bench Qwen/Qwen3-Reranker-0.6B --candidates 1,10,100 --seconds 30",
     "onelogit bench Qwen/Qwen3-Reranker-0.6B --texts texts.jsonl --lengths 64,256 --plot latency.png",
 )
-PEERS = ("sentence-transformers",)
+PEERS = ("sentence-transformers", "int8")
 SAMPLE = "the included sample (48 pairs; CC BY-SA and Apache-2.0, see PAIRS-LICENCE.md)"
 _MAX_TEXTS = 100_000  # enough for any benchmark; a corpus may have millions
 
@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--texts", metavar="FILE|FOLDER", help="plain lines, JSONL, - for stdin, or BEIR (default: a small sample)")
     add("--warm", action="store_true", help="send the same documents in each call, with a new query")
     add("--document-cache-bytes", type=int, metavar="N", help="cache documents between calls, for --warm")
-    add("--compare", choices=PEERS, help="also measure this library with the same weights, call by call")
+    help_text = "also measure this library with the same weights, or the weights quantised to int8, call by call"
+    add("--compare", choices=PEERS, help=help_text)
     add("--seconds", type=float, metavar="N", default=60, help="time for all calls together (default: %(default)s)")
     add("--repeats", type=int, metavar="N", default=100, help="maximum number of calls per size (default: %(default)s)")
     add("--plot", type=Path, metavar="FILE", help="write a plot of latency and throughput")
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             texts_name=texts_name,
             budget=Budget(options.seconds, options.repeats),
             is_warm=options.warm,
-            is_compared=options.compare is not None,
+            peer=options.compare,
         )
     )
     if options.json:
@@ -90,15 +91,17 @@ def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
         raise InputError(f"--seconds must be a number above 0, not {options.seconds}")
     if options.compare is not None and spec.url is not None:
         raise InputError("--compare runs both models on this machine; name a model instead of a server")
-    if options.compare is not None:
+    if options.compare == "sentence-transformers":
         check_packages("sentence_transformers")
+    elif options.compare is not None and spec.options.get("quantization") is not None:
+        raise InputError(f"--compare {options.compare} compares with exact weights; leave --quantization out")
     if options.plot is not None:
         check_plot(options.plot)
 
 
 def _texts(path: str | None) -> tuple[TextCollection, str]:
     """The given texts or the sample, and their name; the sample's queries if the texts have none."""
-    from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  not for --help
+    from onelogit.io.sample_pairs import bundled_pairs  # noqa: PLC0415  not for --help
 
     sample = bundled_pairs()
     queries = list(dict.fromkeys(pair.query for pair in sample))

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push-to-hub", metavar="ID", help="also upload the export to the hub")
     parser.add_argument("--private", action="store_true", help="upload the export as a private model")
     add_json_option(parser)
-    add_model_options(parser)
+    add_model_options(parser, may_quantise=False)  # an export has the original weights
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,8 +116,8 @@ def _verify(model: str, options: argparse.Namespace) -> "Parity":
     Raises:
         CheckpointError: they differ; the folder is kept for inspection.
     """
+    from onelogit.io.sample_pairs import bundled_pairs  # noqa: PLC0415  loads torch
     from onelogit.verification.parity import measure_parity  # noqa: PLC0415
-    from onelogit.verification.sample_pairs import bundled_pairs  # noqa: PLC0415  loads torch
 
     parity = measure_parity(
         model, bundled_pairs(), model_spec(options, model).load_options, against=str(options.output)

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich.text import Text
 
@@ -13,7 +13,7 @@ from onelogit.cli.output import print_json, say
 from onelogit.errors import InputError
 from onelogit.io.tables import console
 from onelogit.model_spec import ModelSpec
-from onelogit.options import LoadOptions, OpenOptions, RemoteOptions, is_url
+from onelogit.options import LoadOptions, OpenOptions, Quantization, RemoteOptions, is_url
 
 if TYPE_CHECKING:
     from onelogit.evaluation.job import EvaluationSpec
@@ -53,9 +53,11 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add("--instruction", action="append", default=[], metavar="TEXT", help=help_text)
     help_text = "Jinja template with the roles query and document; may be repeated"
     add("--chat-template", action="append", type=Path, default=[], metavar="FILE", help=help_text)
+    help_text = "none: exact; int8: approximate but faster, on an x86 CPU; may be repeated to compare them"
+    add("--quantization", action="append", choices=("none", *get_args(Quantization)), default=[], help=help_text)
     add("-k", metavar="N,N", default="10", help="cutoffs of nDCG, MRR and recall (default: %(default)s)")
     add("--slice", metavar="NAME", help="also report results by a field of the queries, or by length")
-    help_text = "compare a model's rankings under different instructions or templates"
+    help_text = "compare a model's rankings under different instructions, templates or quantisations"
     add("--pairwise", action="store_true", help=help_text)
     add("--changed-qrels", type=Path, metavar="FILE", help="judgements under the second instruction, for p-MRR")
     add("--seed", type=int, metavar="N", default=0, help="for random order and the bootstrap (default: %(default)s)")
@@ -107,6 +109,7 @@ def _spec(options: argparse.Namespace) -> "EvaluationSpec":
         output=options.output,
         instructions=options.instruction,
         templates=options.chat_template,
+        quantizations=options.quantization,
         run=options.run,
         split=options.split,
         changed_qrels=options.changed_qrels,
@@ -130,7 +133,7 @@ def _model_spec(options: argparse.Namespace, model: str, template: Path | None) 
 
     If local models and servers are compared, each gets only the options that apply to it.
     """
-    given = {**vars(options), "instruction": None, "activation": None, "chat_template": template}
+    given = {**vars(options), "instruction": None, "activation": None, "chat_template": template, "quantization": None}
     if len({is_url(each) for each in options.models}) > 1:
         own = (RemoteOptions if is_url(model) else LoadOptions).__annotations__
         given |= dict.fromkeys(OpenOptions.__annotations__.keys() - own)

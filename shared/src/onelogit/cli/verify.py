@@ -42,9 +42,9 @@ def check_requirements(plot: Path | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare the logits, print the result, and write the plot."""
+    from onelogit.io.sample_pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch
     from onelogit.verification.parity import measure_parity  # noqa: PLC0415
     from onelogit.verification.report import parity_table, plot_parity  # noqa: PLC0415
-    from onelogit.verification.sample_pairs import bundled_pairs, read_pairs  # noqa: PLC0415  loads torch
 
     check_requirements(options.plot)
     pairs = bundled_pairs() if options.pairs is None else read_pairs(options.pairs)

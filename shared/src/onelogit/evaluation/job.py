@@ -37,7 +37,7 @@ class EvaluationSpec:
         data: a folder in BEIR format, or a file of queries with their documents and labels.
         spec_of: returns the spec for a model and a template.
         output: folder for run files and results.
-        instructions, templates: see `build_systems`.
+        instructions, templates, quantizations: see `build_systems`.
         run: run file of a first stage, in TREC format.
         split: which judgements of a BEIR folder to use.
         changed_qrels: file of judgements under another instruction.
@@ -59,6 +59,7 @@ class EvaluationSpec:
     output: Path
     instructions: Sequence[str] = ()
     templates: Sequence[Path] = ()
+    quantizations: Sequence[str] = ()
     run: Path | None = None
     split: str | None = None
     changed_qrels: Path | None = None
@@ -87,7 +88,7 @@ def run_evaluation(spec: EvaluationSpec) -> Evaluation:
     metrics = metrics_at(spec.cutoffs)
     bad_lines = BadLines(is_skipping=spec.is_skipping)
     dataset = with_candidates(_limited(_read_dataset(spec, bad_lines), spec.max_queries), spec.max_candidates)
-    systems = build_systems(spec.models, spec.instructions, spec.templates, spec.spec_of)
+    systems = build_systems(spec.models, spec.instructions, spec.templates, spec.spec_of, spec.quantizations)
     check_instruction_fields(systems, dataset)
     if spec.group_column is not None:
         group_queries(dataset.queries, dataset.documents, spec.group_column)

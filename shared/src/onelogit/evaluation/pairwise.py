@@ -58,7 +58,9 @@ def check_pairs(systems: Sequence[System], queries: Sequence[LabelledQuery]) -> 
         InputError: no two systems share a model, or no query has two candidates.
     """
     if all(before.spec.name != after.spec.name for before, after in combinations(systems, 2)):
-        raise InputError("--pairwise compares instructions or templates of one model; name at least two of them")
+        raise InputError(
+            "--pairwise compares instructions, templates or quantisations of one model; name at least two of them"
+        )
     if all(len(query.candidates or ()) < 2 for query in queries):
         raise InputError("--pairwise needs a query with at least two candidates")
 

@@ -14,6 +14,7 @@ from onelogit.io.lines import shortened
 from onelogit.model_spec import ModelSpec
 
 DEFAULT_INSTRUCTION = "default"
+UNQUANTISED = "none"
 FIRST_STAGE, RANDOM_ORDER = "first stage", "random order"  # also rows of the tables; no system gets these names
 _FIELD = "@"
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+(?=@)")
@@ -36,6 +37,11 @@ class System:
     spec: ModelSpec
     instruction: str | None = None
     template: Path | None = None
+
+    @property
+    def quantization(self) -> str | None:
+        """Of a local model; None if its weights are as stored."""
+        return self.spec.quantization
 
     def instruction_for(self, query: LabelledQuery) -> str | None:
         """The instruction to pass with a query; None for the model's default."""
@@ -65,8 +71,9 @@ def build_systems(
     instructions: Sequence[str],
     templates: Sequence[Path],
     spec_of: Callable[[str, Path | None], ModelSpec],
+    quantizations: Sequence[str] = (),
 ) -> list[System]:
-    """Each model with each template and each instruction, in this order.
+    """Each model with each template, quantisation and instruction, in this order.
 
     Args:
         models: at least one.
@@ -74,22 +81,33 @@ def build_systems(
             each model uses its default.
         templates: Jinja files. If empty, each model uses its own.
         spec_of: returns the spec for a model and a template.
+        quantizations: of local models; "none" for exact. If empty, as in the specs.
 
     Raises:
-        InputError: two systems are equal.
+        InputError: two systems are equal, or a model cannot be quantised.
     """
     systems: list[System] = []
     wanted: Sequence[Path | None] = templates or [None]
     for model, template in product(models, wanted):
-        spec = spec_of(model, template)
-        for instruction in instructions or [DEFAULT_INSTRUCTION]:
+        specs = _quantised(spec_of(model, template), quantizations)
+        for spec, instruction in product(specs, instructions or [DEFAULT_INSTRUCTION]):
             given = None if instruction == DEFAULT_INSTRUCTION else instruction
             systems.append(System(name="", spec=spec, instruction=given, template=template))
+    if quantizations and all(system.spec.url is not None for system in systems):
+        raise InputError("--quantization is for models on this machine, and all that are named are on servers")
     for system in systems:
         if systems.count(system) > 1:
             model = redact_credentials(system.spec.name)
-            raise InputError(f"{model} is given twice with the same template and instruction; remove one")
+            raise InputError(f"{model} is given twice with the same template, quantisation and instruction; remove one")
     return [replace(system, name=name) for system, name in zip(systems, _names(systems), strict=True)]
+
+
+def _quantised(spec: ModelSpec, quantizations: Sequence[str]) -> list[ModelSpec]:
+    """The spec with each quantisation; a server's spec as it is."""
+    if spec.url is not None or not quantizations:
+        return [spec]
+    chosen = [None if name == UNQUANTISED else name for name in quantizations]
+    return [ModelSpec(spec.model, None, {**spec.options, "quantization": name}, base=spec.base) for name in chosen]
 
 
 def check_instruction_fields(systems: Sequence[System], dataset: Dataset) -> None:
@@ -113,7 +131,8 @@ def redact_credentials(text: str) -> str:
 def _names(systems: Sequence[System]) -> Iterator[str]:
     """For each system, the parts that differ between the systems; the model if none differs."""
     models = [system.spec.name for system in systems]
-    differs = {part: len({getattr(system, part) for system in systems}) > 1 for part in ("template", "instruction")}
+    parts_of_systems = ("template", "quantization", "instruction")
+    differs = {part: len({getattr(system, part) for system in systems}) > 1 for part in parts_of_systems}
     differs["model"] = len(set(models)) > 1
     taken = {FIRST_STAGE, RANDOM_ORDER}
     for system in systems:
@@ -122,6 +141,8 @@ def _names(systems: Sequence[System]) -> Iterator[str]:
             parts.append(_model_name(system.spec.name, models))
         if differs["template"]:
             parts.append("default template" if system.template is None else system.template.stem)
+        if differs["quantization"]:
+            parts.append(system.quantization or "unquantised")
         if differs["instruction"]:
             parts.append(_instruction_name(system.instruction))
         plain = " · ".join(parts)

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -19,9 +20,10 @@ from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.conversion.classifier import build_classifier
 from onelogit.engine.memory import memory_errors_named
 from onelogit.errors import InputError, RecipeError
-from onelogit.export.exporter import ExportContents, export, open_cross_encoder
+from onelogit.export.exporter import ExportContents, check_target, export, open_cross_encoder
 from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.next_tokens import SAMPLE_DOCUMENT, SAMPLE_QUERY, NextTokens, find_next_tokens
+from onelogit.local.quantising import QuantizationReport, quantise
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.model_spec import ModelSpec
 from onelogit.option_checks import check_cache_sizes, checked_options
@@ -31,7 +33,7 @@ from onelogit.prompts.prompt import Prompt
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.recipes.lookup import is_of_family, recipe_of
 from onelogit.recipes.recipe import Recipe
-from onelogit.validation import checked_count, checked_pair
+from onelogit.validation import checked_count, checked_pair, checked_path
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -58,6 +60,7 @@ class Reranker(BaseReranker[LocalScorer]):
 
     Attributes:
         recipe, name, options: as given.
+        quantization_report: how far `quantization` moves the logits of sample pairs; None if the weights are exact.
 
     Raises:
         InputError: an option is unknown or out of range, or the family takes no instruction.
@@ -108,6 +111,7 @@ class Reranker(BaseReranker[LocalScorer]):
         self._whole_head: WholeHead | None = None
         self._adapter: Adapter | None = None
         self._commits: tuple[str | None, str | None] = None, None
+        self.quantization_report: QuantizationReport | None = None
         super().__init__(scorer, recipe.activation if activation is None else activation, spec)
 
     @classmethod
@@ -134,10 +138,12 @@ class Reranker(BaseReranker[LocalScorer]):
             with _load_lock:
                 checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
                 classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
+            report = in_temporary_thread(lambda: quantise(classifier, checkpoint, spec)) if spec.quantization else None
             reranker = cls.__new__(cls)
             reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
         reranker._whole_head, reranker._adapter = checkpoint.whole_head, checkpoint.adapter
         reranker._commits = checkpoint.commit, checkpoint.base_commit
+        reranker.quantization_report = report
         given = recipe_of(spec.options.get("recipe"))
         if checkpoint.whole_head is not None and given is not None and not is_of_family(given):
             reranker._warn_of_doubtful_prompt()
@@ -211,6 +217,8 @@ class Reranker(BaseReranker[LocalScorer]):
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
 
+        The weights are the checkpoint's own, also if they are quantised in memory: they are then read again.
+
         Args:
             path: the folder; it appears only once it is complete.
             force: replace an existing folder.
@@ -218,9 +226,12 @@ class Reranker(BaseReranker[LocalScorer]):
         Raises:
             InputError: the folder exists.
             CheckpointError: it cannot be written; an existing folder is unchanged.
-            UnsupportedModelError: the model is quantised, or transformers has no class for its head.
+            UnsupportedModelError: the checkpoint is quantised, or transformers has no class for its head.
         """
-        export(self._export_contents(), Path(path), is_overwriting=force)
+        if self._is_quantised:
+            check_target(checked_path(path).absolute(), self._spec and self._spec.folder, is_overwriting=force)
+        with self._exact() as exact:
+            export(exact._export_contents(), Path(path), is_overwriting=force)
 
     def as_cross_encoder(self) -> "CrossEncoder":
         """The same model as a `sentence_transformers.CrossEncoder`.
@@ -231,7 +242,8 @@ class Reranker(BaseReranker[LocalScorer]):
             InputError: Sentence Transformers is not installed.
             UnsupportedModelError: as `save`.
         """
-        return open_cross_encoder(self._export_contents())
+        with self._exact() as exact:
+            return open_cross_encoder(exact._export_contents())
 
     def __reduce__(self) -> tuple[Callable[..., "Reranker"], tuple[type[Self], ModelSpec], dict[str, object]]:
         return _load, (type(self), self._spec_to_pickle()), {"activation": self.activation}
@@ -246,6 +258,22 @@ class Reranker(BaseReranker[LocalScorer]):
             batch_tokens=self._scorer.batch_tokens,
             licence=self.licence,
         )
+
+    @property
+    def _is_quantised(self) -> bool:
+        return self._spec is not None and self._spec.quantization is not None
+
+    @contextmanager
+    def _exact(self) -> Iterator["Reranker"]:
+        """This reranker; if it is quantised, another one with the exact weights, for the duration of the block."""
+        if self._spec is None or not self._is_quantised:
+            yield self
+            return
+        self._scorer.classifier  # noqa: B018  raises if it is closed
+        options = {**self._spec.options, "quantization": None}
+        with Reranker.load(ModelSpec(self._spec.model, None, options, base=self._spec.base)) as exact:
+            exact.activation = self.activation
+            yield exact
 
     def _warn_of_doubtful_prompt(self) -> None:
         """Log a warning if the model would hardly give one of its answers to a sample prompt."""

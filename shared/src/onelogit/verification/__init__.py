@@ -1,4 +1,4 @@
 """A conversion and its original -> whether both give the same prompts, token ids and logits.
 
-sample_pairs -> original, converted -> comparison -> parity -> report
+pairs -> original, converted -> comparison -> parity -> report
 """

@@ -8,13 +8,13 @@ from typing import NamedTuple
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.io.progress import progress_bar, waiting
+from onelogit.io.sample_pairs import SamplePair
 from onelogit.local.reranker import Reranker
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.verification.original import OriginalModel
-from onelogit.verification.sample_pairs import SamplePair
 
 _PAIRS_A_CHUNK = 16
 _PADDED_ROWS = 8

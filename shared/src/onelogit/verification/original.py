@@ -37,11 +37,11 @@ from onelogit.checkpoints.text_backbone import has_text_backbone
 from onelogit.checkpoints.weights import without_load_report
 from onelogit.errors import RecipeError, optional_import
 from onelogit.io.progress import tracked, waiting
+from onelogit.io.sample_pairs import SamplePair
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
 from onelogit.recipes.recipe import Recipe
 from onelogit.verification.pooled_original import PooledOriginal
-from onelogit.verification.sample_pairs import SamplePair
 
 ModelInputs = dict[str, list[int]]  # by name: input_ids and, for some models, token_type_ids
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from onelogit.errors import InputError, ServerError
+from onelogit.io.sample_pairs import SamplePair
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions, is_url
 from onelogit.prompts.layout import fill
@@ -21,7 +22,6 @@ from onelogit.remote.protocols import VLLM_TOKENS, ScoreRequest
 from onelogit.verification.comparison import Comparison, compare
 from onelogit.verification.converted import ConversionResult, loaded_reranker, measure_conversion, score_pairs
 from onelogit.verification.original import ModelInputs, OriginalModel
-from onelogit.verification.sample_pairs import SamplePair
 
 _SERVER_TIMEOUT_S = 600.0
 _ROWS_A_REQUEST = 16
@@ -36,11 +36,13 @@ class Parity:
         family: of the recipe.
         device: the device that computed the logits.
         dtype: of the backbones.
+        quantization: of the conversion, as in `LoadOptions`; None if it has the original's exact weights.
         original_logits: from `OriginalModel.logits`; float32.
         converted: the logits of `Reranker.load`, compared with the original's.
         against: the logits of the second folder, computed by onelogit and by transformers, or of the server; empty
             if neither was given.
-        tolerance: the largest difference of two logits that rounding explains; see `rounding_tolerance`.
+        tolerance: the largest difference of two logits that rounding explains; see `rounding_tolerance`. It does not
+            apply to a quantised conversion, whose differences are larger, and only told.
         prompts_equal: the number of prompts that are equal to transformers' rendering, byte for byte; None if the
             tokenizer joins query and document.
         rows_equal: the number of rows whose token ids equal the ids from the original's tokenizer for the whole prompt.
@@ -63,6 +65,7 @@ class Parity:
     truncated_count: int
     pad_difference: float
     is_frame_kept: bool
+    quantization: str | None = None
 
     @property
     def pair_count(self) -> int:
@@ -75,12 +78,14 @@ class Parity:
 
     @property
     def agrees(self) -> bool:
-        """Whether all prompts and rows are equal, all logits are within the tolerance, and all checks passed."""
-        differences = [self.pad_difference, *(comparison.largest_difference for comparison in self.comparisons)]
+        """Whether all prompts and rows are equal, all exact logits are within the tolerance, and all checks passed."""
+        differences = [comparison.largest_difference for comparison in self.against]
+        if self.quantization is None:
+            differences += [self.pad_difference, self.converted.largest_difference]
         return (
             self.prompts_equal in (None, self.pair_count)
             and self.rows_equal + self.truncated_count == self.pair_count
-            and max(differences) <= self.tolerance
+            and all(difference <= self.tolerance for difference in differences)
             and self.is_frame_kept
         )
 
@@ -145,6 +150,7 @@ def _compare_with_original(
         truncated_count=len(truncated),
         pad_difference=converted.pad_difference,
         is_frame_kept=converted.is_frame_kept,
+        quantization=original.options.get("quantization"),
     )
 
 
@@ -179,6 +185,7 @@ def _other_logits(
     options.pop("relevant_label", None)  # a converted model has one
     options.pop("base_model", None)  # and is a whole model
     options.pop("revision", None)
+    options.pop("quantization", None)  # it is compared as it is
     ours, theirs = (f"{Path(against).absolute().name} by {library}" for library in ("onelogit", "transformers"))
     _free_memory(options)
     with loaded_reranker(ModelSpec(against, options=options)) as reranker:

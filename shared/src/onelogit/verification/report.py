@@ -49,6 +49,13 @@ def plot_parity(parity: Parity, path: str | os.PathLike[str]) -> None:
 def _title(parity: Parity) -> Text:
     """What agrees with, or differs from, what: the other folder or server if there is one, otherwise the conversion."""
     model, others = _short_name(parity.model), parity.against
+    if parity.quantization is not None and not others:
+        verdict, style = ("reads the prompts of", "green") if parity.agrees else ("differs from", "red")
+        return Text.assemble(
+            f"{model}, quantised to {parity.quantization}, ",
+            (verdict, style),
+            " the original; its logits are approximate",
+        )
     subject, original = (_other_name(others[0]), model) if others else (f"{model}, converted,", "the original")
     verdict, style = ("agrees with", "green") if parity.agrees else ("differs from", "red")
     return Text.assemble(subject, " ", (verdict, style), " ", original)
@@ -75,16 +82,23 @@ def _comparison_rows(parity: Parity) -> list[tuple[Cell, ...]]:
 def _check_rows(parity: Parity) -> list[tuple[str, str, bool]]:
     count, prompts, complete = parity.pair_count, parity.prompts_equal, parity.pair_count - parity.truncated_count
     padding, limit = parity.pad_difference, parity.tolerance
+    is_judged, most = parity.quantization is None, f" (at most {limit:.1e})"
     return [
         ("prompts equal, byte for byte", "-" if prompts is None else f"{prompts} of {count}", prompts in (None, count)),
         ("rows of token ids equal", f"{parity.rows_equal} of {complete}", parity.rows_equal == complete),
         ("documents truncated", str(parity.truncated_count), True),
-        (f"difference caused by padding (at most {limit:.1e})", f"{padding:.1e}", padding <= limit),
+        (
+            f"difference caused by padding{most if is_judged else ''}",
+            f"{padding:.1e}",
+            padding <= limit or not is_judged,
+        ),
         ("truncation keeps the rest of the prompt", "yes" if parity.is_frame_kept else "no", parity.is_frame_kept),
     ]
 
 
 def _largest(comparison: Comparison, parity: Parity) -> Text:
+    if comparison is parity.converted and parity.quantization is not None:
+        return Text(f"{comparison.largest_difference:.1e} ({parity.quantization}: no limit)")
     colour = "green" if comparison.largest_difference <= parity.tolerance else "red"
     return Text(f"{comparison.largest_difference:.1e}", style=colour)
 

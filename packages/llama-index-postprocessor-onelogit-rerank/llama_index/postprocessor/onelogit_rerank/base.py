@@ -57,7 +57,7 @@ class OnelogitRerank(ModelFields, BaseNodePostprocessor, PromptMixin):
         device, dtype, token: as in `onelogit.OpenOptions`; dumps never contain the token.
         url, protocol, api_key: of a server to use instead of a local model; dumps never contain the key.
         max_tokens, long_documents, batch_tokens, document_cache_bytes: as in `onelogit.OpenOptions`.
-        recipe, revision, quantization_config, trust_remote_code: as in `onelogit.OpenOptions`.
+        recipe, revision, quantization, quantization_config, trust_remote_code: as in `onelogit.OpenOptions`.
         options: the other `onelogit.OpenOptions`, and these.
         top_n, score_threshold, instruction: as in `onelogit.adapters.RankOptions`. The instruction can be a prompt
             template; `{query_str}` in it is replaced by the query.

@@ -98,8 +98,8 @@ class OnelogitRanker(ModelFields):
             options: the other `onelogit.OpenOptions`.
             read_images: send images to the server; a local model reads the text beside them. False for texts alone.
             image_meta_fields: names of meta fields with images, such as `ImageContent`, besides the document's blob.
-            **parameters: `max_tokens`, `long_documents`, `batch_tokens`, `document_cache_bytes`, `quantization_config`,
-                `trust_remote_code`, `recipe` and `revision`, as in `onelogit.OpenOptions`.
+            **parameters: `max_tokens`, `long_documents`, `batch_tokens`, `document_cache_bytes`, `quantization`,
+                `quantization_config`, `trust_remote_code`, `recipe` and `revision`, as in `onelogit.OpenOptions`.
 
         Raises:
             InputError: an option is unknown, given twice, or out of range, or contains what cannot be dumped.
