@@ -114,7 +114,7 @@ def test_empty_documents_and_a_single_query_are_ranked(tmp_path: Path, capsys: p
             "no query has the field 'tongue'; the fields are ask, lang",
         ),
         (["--data", "data", "--instruction", "@tongue"], "the query 'q1' has no field 'tongue'"),
-        (["--data", "data", "--pairwise"], "--pairwise compares instructions or templates of one model"),
+        (["--data", "data", "--pairwise"], "--pairwise compares instructions, templates or quantisations of one model"),
         (
             ["--data", "data", "--instruction", "a", "--instruction", "a"],
             "is given twice with the same template",

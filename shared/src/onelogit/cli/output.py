@@ -43,6 +43,13 @@ def mention_demo(model: str | None) -> None:
         say(DEMO_NOTE)
 
 
+def mention_quantization(reranker: "AnyReranker") -> None:
+    """Print how far the model's quantisation moves its logits, if it is quantised."""
+    report = getattr(reranker, "quantization_report", None)  # a remote reranker has none
+    if report is not None:
+        say(str(report))
+
+
 def ranking_table(
     query: str, ranking: Sequence[Ranked], documents: Sequence[str], console: Console, top_n: int | None = None
 ) -> Table:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onelogit.cli.model_options import add_json_option, add_model_options, add_server_options, fetch, model_spec
-from onelogit.cli.output import mention_demo, print_json, ranking_caption, ranking_table, say
+from onelogit.cli.output import mention_demo, mention_quantization, print_json, ranking_caption, ranking_table, say
 from onelogit.errors import InputError
 from onelogit.io.file_forms import STDIN
 from onelogit.io.progress import is_shown, waiting
@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
         out.print(ranking_table(options.query, ranking, documents, out, options.top_n))
         out.print(ranking_caption(reranker, out), style="dim", markup=False)
     mention_demo(reranker.name)
+    mention_quantization(reranker)
     return 0
 
 

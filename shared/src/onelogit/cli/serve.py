@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from onelogit.cli.model_options import add_model_options, fetch, model_spec
-from onelogit.cli.output import mention_demo, say
+from onelogit.cli.output import mention_demo, mention_quantization, say
 from onelogit.errors import InputError, check_packages
 from onelogit.io.progress import waiting
 from onelogit.options import API_KEY_VARIABLE
@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
         with waiting(f"loading {spec.name}"):
             reranker = Reranker.load(found)
             reranker.warm_up()
+        mention_quantization(reranker)
         with reranker:
             application = app(
                 reranker,

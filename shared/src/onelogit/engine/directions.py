@@ -8,6 +8,7 @@ from onelogit.engine.attention.visibility import check_visibility, directions_fi
 from onelogit.engine.forward import has_own_head, padded_hidden_of_all
 from onelogit.engine.memory import is_out_of_memory
 from onelogit.errors import UnsupportedModelError, first_line
+from onelogit.quantization.quantise import has_int8_layers
 
 _PREFIX = range(100, 112)
 _SAMPLE_ENDINGS = ((7, 8, 9), range(200, 220), (*range(200, 210), *range(300, 330)))
@@ -62,7 +63,8 @@ def sample_rows(classifier: PreTrainedModel) -> list[tuple[int, ...]]:
 
 def tolerance(classifier: PreTrainedModel) -> float:
     """The largest difference of hidden states by rounding, relative to their norm."""
-    return _TOLERANCE if classifier.dtype.itemsize >= 4 else _HALF_TOLERANCE
+    is_exact = classifier.dtype.itemsize >= 4 and not has_int8_layers(classifier)
+    return _TOLERANCE if is_exact else _HALF_TOLERANCE
 
 
 def _hidden(classifier: PreTrainedModel, rows: list[tuple[int, ...]], *, is_causal: bool) -> Tensor:

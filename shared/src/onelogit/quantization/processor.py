@@ -8,7 +8,7 @@ import torch
 from onelogit.errors import InputError
 from onelogit.quantization.int8_linear import Int8Linear, SharedInput
 
-_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
+INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def check_processor(device: torch.device) -> None:
@@ -28,7 +28,7 @@ def check_processor(device: torch.device) -> None:
 
 @cache
 def _why_unsupported() -> str | None:
-    if not any(capabilities().get(name) for name in _INSTRUCTIONS):
+    if not any(capabilities().get(name) for name in INSTRUCTIONS):
         return "it needs an x86 processor with VNNI or AMX (Intel from Cascade Lake, AMD from Zen 4 on)"
     try:
         is_exact = _is_exact()
