@@ -107,7 +107,7 @@ def test_a_recipe_becomes_its_fields(framework: Adapter):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_option_given_in_both_places_is_refused(framework: Adapter, name: str):
-    texts = {"long_documents": "cut", "recipe": "qwen3-reranker", "revision": "main"}
+    texts = {"long_documents": "cut", "quantization": "int8", "recipe": "qwen3-reranker", "revision": "main"}
     value = {"quantization_config": {"load_in_8bit": True}, "trust_remote_code": True, **texts}.get(name, 300)
     with pytest.raises(ValueError, match=f"{name} is given twice, as a parameter and in the options; leave one out"):
         framework.kind(model=DEMO_MODEL, **{name: value}, options={name: value})

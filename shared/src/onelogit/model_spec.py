@@ -160,6 +160,10 @@ class ModelSpec:
         """Of the option `quantization`; None for exact weights, and for a server."""
         return cast("Quantization | None", self.options.get("quantization"))
 
+    def with_quantization(self, quantization: str | None) -> "ModelSpec":
+        """The spec of the same local model with another quantisation; raises InputError as the constructor."""
+        return ModelSpec(self.model, None, {**self.options, "quantization": quantization}, base=self.base)
+
     @property
     def load_options(self) -> LoadOptions:
         return cast("LoadOptions", dict(self.options))

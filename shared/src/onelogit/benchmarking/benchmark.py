@@ -101,10 +101,9 @@ def _open_targets(spec: BenchmarkSpec, stack: ExitStack) -> list[TargetProcess]:
     if spec.peer is None:
         return [ours]
     if export is None:
-        quantised = ModelSpec(spec.model.model, None, {**spec.model.options, "quantization": spec.peer})
-        name = f"{ONELOGIT}, {spec.peer}"
         with waiting(f"loading it with {spec.peer}"):
-            peer = TargetProcess(name, OnelogitTarget, quantised)
+            quantised = spec.model.with_quantization(spec.peer)
+            peer = TargetProcess(f"{ONELOGIT}, {spec.peer}", OnelogitTarget, quantised)
             stack.callback(peer.close)
         return [ours, peer]
     facts: TargetFacts = ours.call("facts")

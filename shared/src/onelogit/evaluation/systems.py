@@ -106,8 +106,7 @@ def _quantised(spec: ModelSpec, quantizations: Sequence[str]) -> list[ModelSpec]
     """The spec with each quantisation; a server's spec as it is."""
     if spec.url is not None or not quantizations:
         return [spec]
-    chosen = [None if name == UNQUANTISED else name for name in quantizations]
-    return [ModelSpec(spec.model, None, {**spec.options, "quantization": name}, base=spec.base) for name in chosen]
+    return [spec.with_quantization(None if name == UNQUANTISED else name) for name in quantizations]
 
 
 def check_instruction_fields(systems: Sequence[System], dataset: Dataset) -> None:

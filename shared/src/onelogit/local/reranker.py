@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -217,10 +217,9 @@ class Reranker(BaseReranker[LocalScorer]):
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
 
-        The weights are the checkpoint's own, also if they are quantised in memory: they are then read again.
-
         Args:
-            path: the folder; it appears only once it is complete.
+            path: the folder; it appears only once it is complete. Weights are the original ones: after `quantization`,
+                they are read again.
             force: replace an existing folder.
 
         Raises:
@@ -228,8 +227,7 @@ class Reranker(BaseReranker[LocalScorer]):
             CheckpointError: it cannot be written; an existing folder is unchanged.
             UnsupportedModelError: the checkpoint is quantised, or transformers has no class for its head.
         """
-        if self._is_quantised:
-            check_target(checked_path(path).absolute(), self._spec and self._spec.folder, is_overwriting=force)
+        check_target(checked_path(path).absolute(), self._spec and self._spec.folder, is_overwriting=force)
         with self._exact() as exact:
             export(exact._export_contents(), Path(path), is_overwriting=force)
 
@@ -254,26 +252,20 @@ class Reranker(BaseReranker[LocalScorer]):
             family=self.recipe.family,
             device=self.device,
             dtype=self._scorer.dtype,
+            quantization=self._spec and self._spec.quantization,
             max_tokens=self.max_tokens,
             batch_tokens=self._scorer.batch_tokens,
             licence=self.licence,
         )
 
-    @property
-    def _is_quantised(self) -> bool:
-        return self._spec is not None and self._spec.quantization is not None
-
-    @contextmanager
-    def _exact(self) -> Iterator["Reranker"]:
-        """This reranker; if it is quantised, another one with the exact weights, for the duration of the block."""
-        if self._spec is None or not self._is_quantised:
-            yield self
-            return
+    def _exact(self) -> AbstractContextManager["Reranker"]:
+        """This reranker; if it is quantised, another one with the exact weights, which the context closes."""
         self._scorer.classifier  # noqa: B018  raises if it is closed
-        options = {**self._spec.options, "quantization": None}
-        with Reranker.load(ModelSpec(self._spec.model, None, options, base=self._spec.base)) as exact:
-            exact.activation = self.activation
-            yield exact
+        if self._spec is None or self._spec.quantization is None:
+            return nullcontext(self)
+        exact = Reranker.load(self._spec.with_quantization(None))
+        exact.activation = self.activation
+        return exact
 
     def _warn_of_doubtful_prompt(self) -> None:
         """Log a warning if the model would hardly give one of its answers to a sample prompt."""
