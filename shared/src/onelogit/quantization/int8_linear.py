@@ -112,7 +112,7 @@ class Int8Linear(nn.Linear):
         values, scales = self._shared.quantised(known)
         rows = values.view(-1, self.in_features)
         arguments: Any = (rows, 1.0, _ZERO_POINT, self._packed, self._scales, self._zero_points, None, 1.0, 0)
-        product = torch.ops.onednn.qlinear_pointwise(*arguments, scales.dtype, "none", [], "")
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(*arguments, scales.dtype, "none", [], "")
         product = product.view(*hidden.shape[:-1], self.out_features).mul_(scales)
         return (product if self.bias is None else product.add_(self.bias)).to(hidden.dtype)
 
@@ -128,7 +128,7 @@ class Int8Linear(nn.Linear):
         return {**vars(self), "_packed": self._packed.to_dense().t().contiguous()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_packed": _packed(state["_packed"])})
+        super().__setstate__({**state, "_packed": _packed(state["_packed"])})  # type: ignore[no-untyped-call]
 
     def _apply(self, *_: Any, **__: Any) -> Self:
         return self
