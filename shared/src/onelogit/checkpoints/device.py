@@ -114,4 +114,6 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions that multiply bfloat16 matrices."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _BFLOAT16_CAPABILITY
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention, attend_to_whole_rows
-from onelogit.engine.attention.sdpa import rounded
+from onelogit.engine.attention.sdpa import needs_mask, rounded
 
 _BLOCK = 256  # queries of a row whose scores are in memory at the same time
 _SHORTEST_BLOCK = 64
@@ -106,6 +106,9 @@ class RowAttention:
         mask = self._pattern.mask
         if mask is not None:
             mask = mask[block.start : block.stop, block.first_key : block.last_key].to(query.device)
+        if needs_mask(query.device):
+            added = query.new_zeros((block.stop - block.start, block.last_key - block.first_key))
+            mask = added if mask is None else added.masked_fill_(~mask, float("-inf"))
         return scaled_dot_product_attention(
             query[None, :, start + block.start : start + block.stop],
             key[None, :, keys],

@@ -85,11 +85,19 @@ class SdpaAttention:
     def _mask(self, block: _Block, window: int | None, query: Tensor) -> Tensor | None:
         """The mask to add to the scores, shape (queries, keys); None if `is_causal` or no mask has the same effect."""
         window = window if window is not None and window < block.visible else None
-        is_single = block.queries == 1 and block.keys == block.visible
+        is_single = block.queries == 1 and block.keys == block.visible and not needs_mask(query.device)
         is_root = block.before == 0 and block.own == block.visible and block.queries == block.keys
         if window is None and (is_single or is_root):
             return None
         return self._cached_mask(block, window, query.dtype, query.device)
+
+
+def needs_mask(device: torch.device) -> bool:
+    """Whether queries without a mask of numbers could reach kernels that are wrong for some lengths and strides.
+
+    On MPS up to PyTorch 2.11: https://github.com/pytorch/pytorch/issues/174861, issues/163597.
+    """
+    return device.type == "mps"
 
 
 def rounded(count: int) -> int:
