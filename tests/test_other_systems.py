@@ -1,5 +1,6 @@
 """What works on Windows and macOS, tried on Linux without what they lack; and errors while onelogit is imported."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 from onelogit import DEMO_MODEL, Reranker
 from support.everything_once import DOCUMENTS, QUERY
 
-SUPPORT = Path(__file__).parent / "support"
+ROOT = Path(__file__).parents[1]
+SUPPORT = ROOT / "tests" / "support"
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -28,10 +30,29 @@ def test_everything_works_on_another_system(system: str, has_peak: str, tmp_path
     assert result["logits"] == pytest.approx(expected, abs=1e-5)
     assert result["exported"] == pytest.approx(expected, abs=1e-5)
     assert result["codes"] == [0] * 5
+    files = [file for folder in ("shared/src", "packages") for file in (ROOT / folder).rglob("*.py")]
+    assert len(result["modules"]) == len(files) - 2  # `__main__`, and the engine that needs vLLM
+    best_first = [DOCUMENTS[index] for index in sorted(range(len(DOCUMENTS)), key=lambda index: -expected[index])]
+    ways = ["LangChain", "LlamaIndex", "Haystack", *(["served"] if system == "darwin" else [])]
+    assert result["ranked"] == dict.fromkeys(ways, best_first)
     assert has_peak in ran.stdout[end:]
     Reranker.load(DEMO_MODEL).save(tmp_path / "here")
     for file in ("chat_template.jinja", "modules.json", "reranker_probe.json"):
         assert (tmp_path / "exported" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+
+
+@pytest.mark.parametrize("folder", ["shared/src", "packages"])
+def test_texts_are_read_and_written_in_a_named_encoding(folder: str):
+    """Otherwise, Windows would use that of the user's language."""
+    for file in (ROOT / folder).rglob("*.py"):
+        for call in (node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "attr", getattr(call.func, "id", None))
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            constants = [each.value for each in (*call.args, *given.values()) if isinstance(each, ast.Constant)]
+            modes = [each for each in constants if isinstance(each, str) and set(each) <= set("rwaxbt+")]
+            is_text = name in ("read_text", "write_text") or (name in ("open", "fdopen") and "b" not in "".join(modes))
+            is_other = getattr(getattr(call.func, "value", None), "id", None) in ("os", "self", "gzip", "safetensors")
+            assert not is_text or is_other or "encoding" in given or not modes, f"{file}, line {call.lineno}"
 
 
 BROKEN = {

@@ -28,6 +28,12 @@ _LIBRARIES = (
     *("httpx2", "huggingface_hub", "jinja2", "matplotlib.figure", "pyarrow.dataset", "pyarrow.parquet", "rich.console"),
     *("ir_measures", "bm25s", "scipy.stats", "safetensors", "tokenizers", "tqdm", "sentence_transformers"),
 )
+_FRAMEWORKS = (
+    *("langchain_core.documents.compressor", "langchain_core.retrievers", "langchain_core.load", "haystack"),
+    *("llama_index.core.postprocessor.types", "llama_index.core.schema", "llama_index.core.instrumentation"),
+    *("uvicorn", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "starlette.applications", "starlette.routing"),
+    *("prometheus_client", "pydantic", "ray", "ray.data", "ray.util.state"),
+)
 _MODULES = {
     "win32": ("fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"),
     "darwin": (),
@@ -52,7 +58,7 @@ _real_open = io.open
 
 def become(system: str) -> None:
     """Remove what the system lacks."""
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *_FRAMEWORKS):
         import_module(name)
     for name in [*sys.modules]:
         if name.partition(".")[0] in ("onelogit", "filelock"):  # filelock chooses its lock when it is imported
