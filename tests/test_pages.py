@@ -14,11 +14,11 @@ from onelogit import DEMO_MODEL, Reranker
 from onelogit.serving import app
 from support.page_files import write_files
 from support.page_runner import KOREAN_TEXTS, TEXTS, AllDocuments, PageRunner, check_not_run
-from support.pages import PAGES, READMES, ROOT, blocks_of, page_name
+from support.pages import LISTINGS, PAGES, READMES, ROOT, blocks_of, page_name
 from support.served import served
 
 SERVED_NAMES = ["Qwen/Qwen3-Reranker-0.6B", "qwen3-reranker-classifier", DEMO_MODEL]
-WITH_CODE = [page for page in PAGES if any(block.reason is None for block in blocks_of(page))]
+WITH_CODE = [page for page in [*PAGES, *LISTINGS] if any(block.reason is None for block in blocks_of(page))]
 OTHER_PAGES = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 NOT_RUN = [block for page in PAGES for block in blocks_of(page) if block.reason is not None]
 

@@ -126,6 +126,10 @@ class PageRunner:
             for part in command.line.split(" && "):
                 self._run_command(Command(part, command.shown))
 
+    def _run_bash(self, code: str) -> None:  # as pages of others write commands, without a prompt
+        for line in filter(str.strip, code.splitlines()):
+            self._run_command(Command(line, []))
+
     def _run_command(self, command: Command) -> None:
         words = shlex.split(command.line.partition(" | ")[0], comments=True)
         program = " ".join(words[: 2 if words[0] == "onelogit" else 1])

@@ -12,6 +12,7 @@ from textwrap import dedent
 
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", ROOT / "shared" / "README.md", *sorted((ROOT / "packages").glob("*/README.md"))]
+LISTINGS = sorted(file for file in (ROOT / "listings").glob("*/*") if file.suffix in (".md", ".mdx"))
 PAGES = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
