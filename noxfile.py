@@ -62,6 +62,20 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Run all tests, and report the lines and branches of the core that none of them takes. Takes half an hour."""
+    install(session, "test")
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "coverage"))
+    folder = Path(session.create_tmp()).resolve()
+    env = {**OFFLINE, "COVERAGE_FILE": str(folder / "measured")}
+    session.run("coverage", "erase", env=env)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "json", "--quiet", "-o", str(folder / "coverage.json"), env=env)
+    session.run("python", "tools/coverage_report.py", str(folder / "coverage.json"))
+
+
+@nox.session
 def minimums(session: nox.Session) -> None:
     """Run the adapters' tests with the oldest allowed versions of the frameworks."""
     frameworks = [Requirement(each) for path in DISTRIBUTIONS[1:] for each in dependencies(path)]
