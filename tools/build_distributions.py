@@ -49,6 +49,7 @@ def build_from_copy(projects: Sequence[Project], output: Path, epoch: str) -> No
     before = os.umask(0o077)
     try:
         with TemporaryDirectory() as folder:
+            shutil.copyfile(ROOT / ".gitignore", Path(folder, ".gitignore"))
             for project in projects:
                 copy = Path(folder, project.folder.relative_to(ROOT))
                 for name in project.tracked:

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 PLACEHOLDER = "ADDRESS-OF-THIS-REPOSITORY"
 URLS = {"Source", "Documentation", "Issues", "Changelog"}
 ADDED_TO_SDIST = {"PKG-INFO"}
+COPIED_TO_SDIST = {".gitignore"}  # by hatchling, from the root of the repository
 
 
 class Project:
@@ -152,7 +153,7 @@ def _wheel_problems(contents: Mapping[str, bytes], info: str, project: Project) 
 
 
 def _sdist_problems(contents: Mapping[str, bytes], info: str, project: Project) -> Iterator[str]:
-    found = {name.removeprefix(f"{info}/") for name in contents}
+    found = {name.removeprefix(f"{info}/") for name in contents} - COPIED_TO_SDIST
     yield from _difference(found, {*map(str, project.tracked), *ADDED_TO_SDIST})
 
 

@@ -18,7 +18,9 @@ def outputs(notebook: nbformat.NotebookNode) -> list[str]:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             assert output.get("name") != "stderr", output
-            shown += [output.text] if output.output_type == "stream" else output.data.values()
+            shown += (
+                [output.text] if output.output_type == "stream" else [output.data[kind] for kind in sorted(output.data)]
+            )
     return shown
 
 
