@@ -48,7 +48,7 @@ def why_outside(file: Path, folder: Path) -> str | None:
 
 def is_plain_path(path: object) -> bool:
     """Whether a path that a file names stays in the folder, by its text: relative, without `..` and without drives."""
-    if not isinstance(path, str) or "\\" in path or ":" in path or "\0" in path:
+    if not isinstance(path, str) or re.search(r"[\\:\0\ud800-\udfff]", path):
         return False
     return not path.startswith(("/", "~")) and ".." not in path.split("/")
 

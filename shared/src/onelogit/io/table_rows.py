@@ -97,12 +97,12 @@ def separated_table(text: str, name: str, text_name: str | None = None, *, is_ts
     separator = "\t" if is_tsv else None
     if match := _EXCELS_FIRST_LINE.match(text):
         separator, text = match[1], text[match.end() :]
-    if not text.strip():
-        return TextTable("an empty table", "text", has_titles=False, unread=[], rows=iter(()))
     separator = separator or _separator_of(text, text_name)
     form = "TSV" if separator == "\t" else "CSV"
     rows = _rows(text, name, separator)
-    names = [cell.strip() for cell in next(rows).cells]
+    if (header := next(rows, None)) is None:
+        return TextTable("an empty table", "text", has_titles=False, unread=[], rows=iter(()))
+    names = [cell.strip() for cell in header.cells]
     keys = [each.casefold() if each.casefold() in ROW_NAMES else each for each in names]
     if is_tsv and len(names) == 2 and text_name is None and {*keys}.isdisjoint(ROW_NAMES):
         form, names, keys = "TSV without a header", ["id", "text"], ["id", "text"]
@@ -173,7 +173,7 @@ def _separator_of(text: str, text_name: str | None) -> str:
 
     def quality(separator: str) -> tuple[bool, int]:
         try:
-            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
+            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True), [])
         except csv.Error:
             return False, 0
         return not wanted.isdisjoint(cell.strip().casefold() for cell in cells), len(cells)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -108,13 +109,18 @@ def error_in_body(url: str, body: object, redact: Callable[[object], str], hint_
         return None
     inner = body[name] if name is not None and isinstance(body[name], dict) else body
     codes = [part.get(each) for part in (inner, body) for each in _CODES]
-    code = next((int(each) if str(each).isdecimal() else each for each in codes if each is not None), None)
+    code = next((_number_in(each) for each in codes if each is not None), None)
     if name in _MESSAGES and code in (0, 200):
         return None
     message = f"{url} answered 200 with an error: {redact(_message_in(body))}"
     if code is not None and str(code) not in message:
         message = f"{message} ({redact(code)})"
     return _error(code if type(code) is int else 200, message, 0.0, hint_of)
+
+
+def _number_in(code: object) -> object:
+    """A code as a number, if it is the text of one that is not too long for Python; else as it is."""
+    return int(code) if isinstance(code, str) and re.fullmatch("[0-9]{1,9}", code) else code
 
 
 def _error(status: int, message: str, wait_s: float, hint_of: HintOf) -> ServerError:
