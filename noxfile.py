@@ -212,6 +212,40 @@ def try_distribution(session: nox.Session, name: str, files: list[Path]) -> None
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Try a million generated cases on templates, tokenizers, files and HTTP: `nox -s fuzz -- --cases 9000 --seed 7`.
+
+    Only one kind of case: `--target encoder`.
+    """
+    install(session, "test")
+    session.run("python", "tests/fuzz/run.py", *session.posargs, env=OFFLINE)
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write a CycloneDX list of what an installation of all distributions depends on: sbom.json, or the path given."""
+    session.install("-c", "constraints.txt", "torch")
+    distributions = [f"./{path}" for path in DISTRIBUTIONS]
+    session.install("-c", "constraints.txt", *distributions)
+    session.run("python", "-m", "pip", "uninstall", "--yes", "pip", "setuptools")  # they are no dependencies
+    output = str(Path(*session.posargs[:1] or ["sbom.json"]).absolute())
+    tool = Path(session.create_tmp(), "cyclonedx")
+    session.run("python", "-m", "venv", str(tool), external=True)
+    python = str(tool / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", "cyclonedx-bom>=7", external=True)
+    environment = str(session.virtualenv.location)
+    command = [python, "-m", "cyclonedx_py", "environment", environment, "--output-format", "JSON", "-o", output]
+    session.run(*command, external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the advisory database of PyPI about the pinned versions of all dependencies. Needs access to it."""
+    session.install("pip-audit>=2.9")
+    session.run("pip-audit", "--requirement", "constraints.txt", "--no-deps", "--disable-pip", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, the layers of imports, and the Dockerfile."""
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint"))
