@@ -95,6 +95,8 @@ def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
         check_packages("sentence_transformers")
     elif options.compare is not None and spec.options.get("quantization") is not None:
         raise InputError(f"--compare {options.compare} compares with exact weights; leave --quantization out")
+    elif options.compare is not None:
+        spec.with_quantization(options.compare)  # raises before anything is loaded
     if options.plot is not None:
         check_plot(options.plot)
 

@@ -69,7 +69,7 @@ def _other_name(comparison: Comparison) -> str:
 def _comparison_rows(parity: Parity) -> list[tuple[Cell, ...]]:
     compared = parity.comparisons
     return [
-        (f"largest difference (at most {parity.tolerance:.1e})", *(_largest(one, parity) for one in compared)),
+        (f"largest difference{_limit(parity)}", *(_largest(one, parity) for one in compared)),
         ("mean difference", *(f"{one.mean_difference:.1e}" for one in compared)),
         ("Kendall's tau of the ranking", *(_share(one.kendall_tau) for one in compared)),
         ("best 5 documents in common", *(_share(one.top_5_overlap) for one in compared)),
@@ -77,6 +77,11 @@ def _comparison_rows(parity: Parity) -> list[tuple[Cell, ...]]:
         ("logits tied with another", *(str(one.ties_in_float32) for one in compared)),
         ("the same, rounded to bfloat16", *(str(one.ties_in_bfloat16) for one in compared)),
     ]
+
+
+def _limit(parity: Parity) -> str:
+    """The limit of the differences, if any model is held to it."""
+    return f" (at most {parity.tolerance:.1e})" if parity.quantization is None or parity.against else ""
 
 
 def _check_rows(parity: Parity) -> list[tuple[str, str, bool]]:
