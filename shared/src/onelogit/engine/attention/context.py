@@ -17,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyValue, LayerKeyValues
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
+from onelogit.engine.attention.products import ProductAttention
 from onelogit.engine.attention.recurrent import StateContext
 from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import tensor_on
@@ -25,7 +26,10 @@ from onelogit.engine.prefix_tree import Batch, KeyPath
 _NAME = "onelogit_prefix_tree"
 _TOKEN_BY_TOKEN = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
-BACKENDS: Mapping[str, Sequence[type[AttentionBackend]]] = {"cuda": [FlashVarlenAttention]}
+BACKENDS: Mapping[str, Sequence[type[AttentionBackend]]] = {
+    "cuda": [FlashVarlenAttention],
+    "cpu": [ProductAttention],
+}
 """The backends for each type of device. A layer uses the first one that supports its query, or SdpaAttention."""
 
 

@@ -17,7 +17,7 @@ from onelogit.engine.prefix_tree import Batch, KeyPath
 LENGTH_MULTIPLE = 32
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """One matrix product of attention: its lengths, in tokens.
 
     Attributes:
@@ -60,29 +60,35 @@ class SdpaAttention:
             block = _block(span, token_count)
             first = span.start - block.before
             parts = _parts(span.path, sources, block.keys - block.visible)
-            seen = parts[0] if len(parts) == 1 else _joined(parts)
-            keys, values = (tensor.transpose(0, 1)[None] for tensor in seen)
-            mask = self._mask(block, window, query)
-            if query.is_cuda:
-                # For fewer key heads than query heads, with a mask or on old GPUs, PyTorch up to 2.13 runs ten small
-                # kernels in float32: https://github.com/pytorch/pytorch/pull/191085
-                keys, values = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (keys, values))
-            attended = scaled_dot_product_attention(
-                query[None, :, first : first + block.queries],
-                keys,
-                values,
-                attn_mask=mask,
-                is_causal=mask is None and block.queries > 1,
-                scale=scaling,
-                enable_gqa=heads != keys.shape[1],
-            )[0]
+            seen = KeyValue(*(_heads_first(tensors) for tensors in zip(*parts, strict=True)))
+            attended = self._attend_segment(query[:, first : first + block.queries], seen, block, scaling, window)
             output[span.start : span.stop] = attended[:, block.before : block.before + block.own].transpose(0, 1)
         return output
+
+    def _attend_segment(
+        self, query: Tensor, seen: KeyValue, block: Block, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """The output of a segment, padding included, shape (heads, queries, head_dim); `seen` has heads first, too."""
+        heads, (keys, values) = len(query), (tensor[None] for tensor in seen)
+        mask = self._mask(block, window, query)
+        if query.is_cuda:
+            # For fewer key heads than query heads, with a mask or on old GPUs, PyTorch up to 2.13 runs ten small
+            # kernels in float32: https://github.com/pytorch/pytorch/pull/191085
+            keys, values = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (keys, values))
+        return scaled_dot_product_attention(
+            query[None],
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None and block.queries > 1,
+            scale=scaling,
+            enable_gqa=heads != keys.shape[1],
+        )[0]
 
     def copy_outgoing(self, sources: KeySources) -> KeyValue:
         return _joined(_parts(self._outgoing, sources))
 
-    def _mask(self, block: _Block, window: int | None, query: Tensor) -> Tensor | None:
+    def _mask(self, block: Block, window: int | None, query: Tensor) -> Tensor | None:
         """The mask to add to the scores, shape (queries, keys); None if `is_causal` or no mask has the same effect."""
         window = window if window is not None and window < block.visible else None
         is_single = block.queries == 1 and block.keys == block.visible and not needs_mask(query.device)
@@ -105,11 +111,11 @@ def rounded(count: int) -> int:
     return -(-count // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
-def _block(span: QuerySpan, token_count: int) -> _Block:
+def _block(span: QuerySpan, token_count: int) -> Block:
     own, visible = span.stop - span.start, path_length(span.path)
     queries = own if own == 1 or rounded(own) > token_count else rounded(own)
     before = max(0, span.start + queries - token_count)  # padding that does not fit after the last token comes first
-    return _Block(queries, before, own, visible, rounded(visible))
+    return Block(queries, before, own, visible, rounded(visible))
 
 
 def _parts(path: KeyPath, sources: KeySources, padding: int = 0) -> list[KeyValue]:
@@ -124,7 +130,13 @@ def _joined(parts: list[KeyValue]) -> KeyValue:
     return KeyValue(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _new_mask(block: _Block, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _heads_first(tensors: tuple[Tensor, ...]) -> Tensor:
+    """Tensors of shape (tokens, heads, head_dim), joined, as one of shape (heads, tokens, head_dim)."""
+    first, *others = (tensor.transpose(0, 1) for tensor in tensors)
+    return torch.cat([first, *others], dim=1) if others else first
+
+
+def _new_mask(block: Block, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     queries = torch.arange(block.queries, device=device) + (block.visible - block.own - block.before)
     last = queries.clamp(0, block.visible - 1)[:, None]  # padding attends to a key, too: a row without keys gives NaN
     keys = torch.arange(block.keys, device=device)
