@@ -88,8 +88,9 @@ def quantise(classifier: PreTrainedModel, checkpoint: Checkpoint, spec: ModelSpe
         UnsupportedModelError: there are no linear layers, or the model's code reads their weights itself.
     """
     start, batch_tokens = time.perf_counter(), spec.options.get("batch_tokens")
-    exact = _exact_logits(ModelRunner(_copy(classifier), batch_tokens), _sample_rows(classifier, checkpoint))
-    layer_count = quantise_layers(classifier)
+    samples = _sample_rows(classifier, checkpoint)
+    exact = _exact_logits(ModelRunner(_copy(classifier), batch_tokens), samples)
+    layer_count = quantise_layers(classifier, [rows[0].ids for rows in samples[::2]])
     try:
         runner = ModelRunner(_copy(classifier), batch_tokens)
         quantised = [logit for rows, _ in exact for logit in runner.logits(rows)]

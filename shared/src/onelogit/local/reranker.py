@@ -218,8 +218,7 @@ class Reranker(BaseReranker[LocalScorer]):
         """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
 
         Args:
-            path: the folder; it appears only once it is complete. Weights are the original ones: after `quantization`,
-                they are read again.
+            path: the folder; it appears only once it is complete. It gets the exact weights, also after `quantization`.
             force: replace an existing folder.
 
         Raises:
@@ -227,7 +226,8 @@ class Reranker(BaseReranker[LocalScorer]):
             CheckpointError: it cannot be written; an existing folder is unchanged.
             UnsupportedModelError: the checkpoint is quantised, or transformers has no class for its head.
         """
-        check_target(checked_path(path).absolute(), self._spec and self._spec.folder, is_overwriting=force)
+        source = None if self._spec is None else self._spec.folder
+        check_target(checked_path(path).absolute(), source, is_overwriting=force)
         with self._exact() as exact:
             export(exact._export_contents(), Path(path), is_overwriting=force)
 
@@ -252,7 +252,7 @@ class Reranker(BaseReranker[LocalScorer]):
             family=self.recipe.family,
             device=self.device,
             dtype=self._scorer.dtype,
-            quantization=self._spec and self._spec.quantization,
+            quantization=None if self._spec is None else self._spec.quantization,
             max_tokens=self.max_tokens,
             batch_tokens=self._scorer.batch_tokens,
             licence=self.licence,

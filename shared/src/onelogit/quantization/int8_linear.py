@@ -60,19 +60,26 @@ def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SharedInput:
-    """The last quantised input of a module's linear layers: query, key and value read the same states.
+    """The last quantised input of some of a module's linear layers: query, key and value read the same states.
 
     It is emptied before and after the module runs, because other code may write new states into the same tensor.
+
+    Args:
+        factors: that the channels are divided by before they are quantised, float32, shape (inputs,); see `smoothing`.
+            None for 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, factors: Tensor | None = None) -> None:
+        self.factors = factors
+        self._inverse = None if factors is None else factors.reciprocal()
         self._last: tuple[Tensor, QuantisedTokens] | None = None
 
     def quantised(self, hidden: Tensor) -> QuantisedTokens:
         """The input in 8 bits, from the layer before if that had the same input."""
         last = self._last
         if last is None or last[0] is not hidden:
-            last = self._last = hidden, quantise_tokens(hidden)
+            smooth = hidden if self._inverse is None else hidden * self._inverse.to(hidden.dtype)
+            last = self._last = hidden, quantise_tokens(smooth)
         return last[1]
 
     def clear(self, *_: object) -> None:
@@ -93,13 +100,14 @@ class Int8Linear(nn.Linear):
 
     Args:
         linear: the exact layer, on a CPU; it is not changed.
-        shared: of all layers with the same parent.
+        shared: of all layers that read the same input.
     """
 
     def __init__(self, linear: nn.Linear, shared: SharedInput) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        values, self._scales = quantise_weight(linear.weight)
+        weight = linear.weight.detach().float()
+        values, self._scales = quantise_weight(weight if shared.factors is None else weight * shared.factors)
         self._packed = _packed(values)
         self._zero_points = torch.zeros(self.out_features, dtype=torch.int64)
         self.bias = linear.bias
@@ -119,7 +127,8 @@ class Int8Linear(nn.Linear):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with hooks of its own, and with the same weights in memory, which nothing changes."""
         copied = memo[id(self)] = type(self).__new__(type(self))
-        memo |= {id(kept): kept for kept in (self._packed, self._scales, self._zero_points)}
+        kept = (self._packed, self._scales, self._zero_points, self._shared.factors, self._shared._inverse)
+        memo |= {id(each): each for each in kept}
         vars(copied).update(deepcopy(vars(self), memo))
         return copied
 
