@@ -7,7 +7,7 @@ import griffe
 
 _GROUP = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+): (?P<text>.*\n?(?:(?P=indent) +.*\n?)*)", re.MULTILINE)
 _ALSO = {"BaseReranker": "onelogit.base_reranker.BaseReranker", "ScoringOptions": "onelogit.options.ScoringOptions"}
-_CODE = re.compile(r"`(?:onelogit\.(?:adapters\.)?)?(?P<name>[A-Za-z_]\w+)`")
+_CODE = re.compile(r"(?<!\[)`(?:onelogit\.(?:adapters\.)?)?(?P<name>[A-Za-z_]\w+)`")
 
 
 class DocstringLinks(griffe.Extension):
