@@ -19,7 +19,7 @@ from support.served import served
 
 SERVED_NAMES = ["Qwen/Qwen3-Reranker-0.6B", "qwen3-reranker-classifier", DEMO_MODEL]
 WITH_CODE = [page for page in [*PAGES, *LISTINGS] if any(block.reason is None for block in blocks_of(page))]
-OTHER_PAGES = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+OTHER_PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")} - {*PAGES})
 NOT_RUN = [block for page in PAGES for block in blocks_of(page) if block.reason is not None]
 
 
