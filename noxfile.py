@@ -69,7 +69,8 @@ def coverage(session: nox.Session) -> None:
     folder = Path(session.create_tmp()).resolve()
     env = {**OFFLINE, "COVERAGE_FILE": str(folder / "measured")}
     session.run("coverage", "erase", env=env)
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    # Tests with a time limit may fail, because measuring is slow; `tests` says whether they pass without it.
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env, success_codes=[0, 1])
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "json", "--quiet", "-o", str(folder / "coverage.json"), env=env)
     session.run("python", "tools/coverage_report.py", str(folder / "coverage.json"))
