@@ -166,3 +166,23 @@ def test_a_limit_below_one_character_is_an_error():
 
     with pytest.raises(InputError, match="no room for the character '漢' of a document.*2 tokens too many"):
         sent(encoder_of(tokenizer, QWEN3_TEMPLATE, limit), "漢字漢字")
+
+
+def test_a_chunk_does_not_take_a_letter_of_the_prompt_with_it_where_a_token_joins_both():
+    characters = sorted({*PLAIN, *QUERY, *"=;", *"wxyzd "})
+    vocabulary = {token: id for id, token in enumerate([*characters, "=w", "d;"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("=", "w"), ("d", ";")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    template = "Document={{ messages[1].content }}; Query={{ messages[0].content }}"
+    document = f"w{'xyz ' * 30}d"
+    encoder = encoder_of(tokenizer, template, 80, long_documents="chunk_max")
+
+    tokens = [[backend.id_to_token(id) for id in row] for row in row_ids(encoder, [(QUERY, document)])]
+
+    assert [row[8] for row in tokens] == ["=w"] + ["="] * (len(tokens) - 1)
+    assert ["d;" in row for row in tokens] == [False] * (len(tokens) - 1) + [True]
+    assert len(tokens) > 2
+    for row in tokens:
+        assert "".join(row).startswith("Document=")
+        assert "".join(row).endswith(f"; Query={QUERY}")
+        assert len(row) <= 80
