@@ -3,7 +3,9 @@
 The logits of the bundled pairs are computed before and after, so that two copies of the weights are never in memory.
 """
 
+import ctypes
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from copy import deepcopy
@@ -101,12 +103,21 @@ def quantise(classifier: PreTrainedModel, checkpoint: Checkpoint, spec: ModelSpe
             f"{type(classifier).__name__} of transformers cannot compute with quantization={spec.quantization!r} "
             f"({type(error).__name__}: {first_line(error)}); leave it out"
         ) from error
+    del runner
+    _return_freed_memory()
     if not exact:
         return None
     seconds = time.perf_counter() - start
     report = _compared([logit for _, logits in exact for logit in logits], quantised, layer_count, seconds)
     logger.info("%s: %s", spec.name, report)
     return report
+
+
+def _return_freed_memory() -> None:
+    """Return freed memory to the system: glibc would keep what the exact weights and their trial took."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _sample_rows(classifier: PreTrainedModel, checkpoint: Checkpoint) -> list[list[TokenRow]]:
