@@ -4,6 +4,7 @@ The logits of the bundled pairs are computed before and after, so that two copie
 """
 
 import ctypes
+import gc
 import logging
 import sys
 import time
@@ -114,7 +115,8 @@ def quantise(classifier: PreTrainedModel, checkpoint: Checkpoint, spec: ModelSpe
 
 
 def _return_freed_memory() -> None:
-    """Return freed memory to the system: glibc would keep what the exact weights and their trial took."""
+    """Return to the system what the exact weights and their trial took: cycles keep it, and then glibc."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
