@@ -1,6 +1,7 @@
 """Where spans are cut: as close to the caller's texts as possible, and never where ids would change."""
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 
 import pytest
 from hypothesis import given
@@ -22,8 +23,8 @@ QUERY, DOCUMENT = Part(field="query"), Part(field="document")
 
 
 def span_tokenizer() -> Tokenizer:
-    """A copy of the tokenizer without control tokens, as an encoder uses it."""
-    backend = TOKENIZER.backend_tokenizer
+    """A copy of the tokenizer without control tokens, as an encoder uses it, but with a model of its own."""
+    backend = deepcopy(TOKENIZER.backend_tokenizer)
     return without_settings(backend, control_ids(backend))
 
 

@@ -1,6 +1,8 @@
 """The tokens that tokenizers add around a text: as in the reference code, only once, and in exports too."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,13 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralConfig, PreTrainedTokenizerFast
 
 from onelogit import RecipeError, Reranker, UnsupportedModelError
+from onelogit.prompts.tokenizer import without_limits, without_settings
 from onelogit.recipes.families import FAMILIES
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE
 from support.metadata_files import logit_score_files
 from support.reference import causal_logit, prompt_ids
 from support.rows import encoder_of, row_ids
-from support.tiny import Tiny
+from support.tiny import Tiny, byte_level_tokenizer, gemma_tokenizer
 
 QUERY = "What is the capital of China?"
 DOCUMENTS = ["The capital of China is Beijing.", "서울", "A longer document. " * 9]
@@ -114,3 +117,45 @@ def test_prompts_that_end_in_the_padding_token_are_not_exported(checkpoint: Call
 
     with pytest.raises(UnsupportedModelError, match="end in the padding token"):
         Reranker.load(tiny.folder).save(tmp_path / "converted")
+
+
+def written_copy(backend: Tokenizer, removed: Collection[str]) -> Tokenizer:
+    """A copy that shares nothing, by way of its JSON."""
+    content = json.loads(backend.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in removed]
+    return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))
+
+
+@pytest.mark.parametrize("removed", [[], ["<|im_end|>"], ["<|im_start|>", "<|im_end|>", "<odd>"]])
+@pytest.mark.parametrize("build", [byte_level_tokenizer, gemma_tokenizer])
+def test_a_copy_of_a_tokenizer_gives_the_ids_of_one_that_shares_nothing(
+    build: Callable[[], PreTrainedTokenizerFast], removed: list[str]
+):
+    backend = deepcopy(build().backend_tokenizer)
+    backend.add_tokens([AddedToken("<odd>", lstrip=True, normalized=False), AddedToken("word", single_word=True)])
+    backend.add_special_tokens([AddedToken("<more>", special=True)])
+    backend.enable_truncation(3)
+    backend.enable_padding(length=9)
+    before = backend.to_str()
+
+    copy, expected = without_settings(backend, removed), written_copy(backend, removed)
+
+    for text in ["a <odd>b", "words word.", "<|im_start|>x<|im_end|> <more>", "서울 <odd> word <|im_end|>\n", ""]:
+        for adds_special_tokens in (False, True):
+            ids = copy.encode(text, add_special_tokens=adds_special_tokens).ids
+            assert ids == expected.encode(text, add_special_tokens=adds_special_tokens).ids
+            assert copy.decode(ids) == expected.decode(ids)
+    assert backend.to_str() == before
+
+
+def test_a_copy_without_limits_keeps_the_tokens_that_are_added_around_a_text():
+    backend = deepcopy(byte_level_tokenizer("<s>").backend_tokenizer)
+    long, expected = "a b c " * 50, backend.encode("a b c " * 50).ids
+    backend.enable_truncation(3)
+    backend.enable_padding(length=9)
+
+    copy = without_limits(backend)
+
+    assert len(expected) > len(backend.encode(long).ids) == 9
+    assert copy.encode(long).ids == expected
+    assert copy.encode("a").ids == backend.encode("a").ids[: len(copy.encode("a").ids)]

@@ -12,6 +12,8 @@ are in `onelogit.adapters`.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from onelogit.processes import paused_collection
+
 if TYPE_CHECKING:
     from onelogit.contents import ContentDocument
     from onelogit.errors import (
@@ -95,7 +97,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = f"{__name__}.{_MODULE_OF[name]}"
     try:
-        value = getattr(import_module(module), name)
+        with paused_collection():
+            value = getattr(import_module(module), name)
     except AttributeError as error:  # `from onelogit import name` would hide it: Python takes it for a missing name
         raise ImportError(f"{module} cannot be imported: {error}", name=module) from error
     globals()[name] = value

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from onelogit.errors import CheckpointError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
-from onelogit.processes import new_lock, run_in_forked_children
+from onelogit.processes import new_lock, paused_collection, run_in_forked_children
 
 if TYPE_CHECKING:
     from onelogit.checkpoints.model_state import ModelFiles
@@ -150,8 +150,8 @@ def _load(spec: ModelSpec) -> AnyReranker:
         from onelogit.remote.reranker import RemoteReranker  # noqa: PLC0415  loads an HTTP client
 
         return RemoteReranker(spec)
-    from onelogit.local.reranker import Reranker  # noqa: PLC0415  loads torch
-
+    with paused_collection():
+        from onelogit.local.reranker import Reranker  # noqa: PLC0415  loads torch
     return Reranker.load(spec)
 
 
