@@ -12,6 +12,7 @@ from onelogit.prompts.layout import Layout, Values, fill
 from onelogit.prompts.token_rows import TokenRow
 
 _OVERLAP = 8  # a chunk repeats 1/8 of the chunk before, so that a passage cut by one of them is whole in the other
+_DOCUMENTS_AT_A_TIME = 16  # enough for all cores
 _NEIGHBOURS = ("a", " a", "1", ".", "\n", "漢")  # no tokenizer joins constant text with all of them
 
 
@@ -156,8 +157,10 @@ class DocumentTokens:
 
 def tokens_of_documents(
     tokenizer: Tokenizer, layout: Layout, values: Sequence[Values], rows: Sequence[TokenRow]
-) -> dict[int, DocumentTokens]:
-    """The tokens of the documents of some whole rows, by the index of the row's pair.
+) -> Iterator[tuple[int, DocumentTokens]]:
+    """The tokens of the documents of some whole rows, one by one, each with the index of the row's pair.
+
+    Only a few are in memory at a time: with its position in the text, a token takes 200 bytes.
 
     Args:
         tokenizer: of spans.
@@ -165,12 +168,13 @@ def tokens_of_documents(
         values: the texts of each pair.
         rows: without a limit.
     """
-    texts = [fill(layout.document_span, values[row.owner]) for row in rows]
-    encodings = tokenizer.encode_batch(texts, add_special_tokens=False) if rows else []
-    return {
-        row.owner: DocumentTokens(tokenizer, text, encoding, layout.document_offsets(values[row.owner]), len(row.ids))
-        for row, text, encoding in zip(rows, texts, encodings, strict=True)
-    }
+    for start in range(0, len(rows), _DOCUMENTS_AT_A_TIME):
+        some = rows[start : start + _DOCUMENTS_AT_A_TIME]
+        texts = [fill(layout.document_span, values[row.owner]) for row in some]
+        encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+        for row, text, encoding in zip(some, texts, encodings, strict=True):
+            offsets = layout.document_offsets(values[row.owner])
+            yield row.owner, DocumentTokens(tokenizer, text, encoding, offsets, len(row.ids))
 
 
 def _check_room(room: int, max_tokens: int) -> None:

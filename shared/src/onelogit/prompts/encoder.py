@@ -6,20 +6,18 @@ spans are tokenised by a copy of the tokenizer without control tokens. Its trunc
 threads share these settings, so threads with different settings would corrupt each other's rows.
 """
 
-import sys
 from array import array
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from onelogit.errors import InputError, RecipeError
-from onelogit.processes import new_lock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair
 from onelogit.prompts.prompt import Prompt, adds_tokens_to, describe_prompt, items_of_pair, prompt_items
 from onelogit.prompts.template import compile_prompt, no_place, takes_instruction, usable_default, warn_of_lost_text
+from onelogit.prompts.token_cache import Ids, TokenCache
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
@@ -32,8 +30,7 @@ from onelogit.prompts.tokenizer import (
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_max_tokens, checked_text
 
-Ids: TypeAlias = "array[int]"
-
+_CHARACTERS_AT_A_TIME = 1_000_000
 _CACHE_BYTES = 8 * 2**20  # about 5,000 documents of 150 tokens
 
 # Their tokens depend on the text around them.
@@ -134,15 +131,16 @@ class Encoder:
         long = [row for row in rows if len(row.ids) > self.max_tokens]
         if not long:
             return rows
-        documents, index = tokens_of_documents(self._span_tokenizer, layout, values, long), layout.document_span_index
-        fitting = []
-        for owner, (row, ids) in enumerate(zip(rows, span_ids, strict=True)):
-            parts = [
-                layout.row([*ids[:index], documents[owner].span_ids(window), *ids[index + 1 :]], owner)
-                for window in (self._windows(documents[owner]) if owner in documents else ())
+        index, parts = layout.document_span_index, {}
+        for owner, document in tokens_of_documents(self._span_tokenizer, layout, values, long):
+            before, after = span_ids[owner][:index], span_ids[owner][index + 1 :]
+            parts[owner] = [
+                layout.row([*before, document.span_ids(window), *after], owner)._replace(
+                    is_truncated=not self._has_chunks
+                )
+                for window in self._windows(document)
             ]
-            fitting += [part._replace(is_truncated=not self._has_chunks) for part in parts] or [row]
-        return fitting
+        return [part for row in rows for part in parts.get(row.owner, [row])]
 
     def prompts(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> list[PromptText]:
         """Like `rows`, but as text, for a server that tokenises and treats `<|im_end|>` in a text as a control token.
@@ -163,19 +161,21 @@ class Encoder:
         encodings = self._backend.encode_batch_fast([texts[row.owner] for row in long])
         lengths = [max(len(row.ids), len(each.ids)) for row, each in zip(long, encodings, strict=True)]
         cut = [row for row, length in zip(long, lengths, strict=True) if length > self.max_tokens]
-        documents = tokens_of_documents(self._span_tokenizer, layout, values, cut)
-        prompts = []
-        for owner, (value, text) in enumerate(zip(values, texts, strict=True)):
-            parts = self._cut_texts(prompt, value, documents[owner]) if owner in documents else ()
-            prompts += [PromptText(part, owner, is_truncated=not self._has_chunks) for part in parts]
-            prompts += [] if parts else [PromptText(text, owner, is_truncated=False)]
-        return prompts
+        parts = {
+            owner: [
+                PromptText(part, owner, is_truncated=not self._has_chunks)
+                for part in self._cut_texts(prompt, values[owner], document)
+            ]
+            for owner, document in tokens_of_documents(self._span_tokenizer, layout, values, cut)
+        }
+        whole = (PromptText(text, owner, is_truncated=False) for owner, text in enumerate(texts))
+        return [part for each in whole for part in parts.get(each.owner, [each])]
 
     def describe(self, query: str, document: str, instruction: str | None) -> Prompt:
         """The prompt of one pair, for people to look at. Raises as `rows`."""
         layout, values = self._layout(bool(instruction)), _values([(query, document)], instruction)
         rows, (whole,) = self.rows([(query, document)], instruction), self._whole_rows(layout, values)[0]
-        tokens = tokens_of_documents(self._span_tokenizer, layout, values, [whole])[0]
+        ((_, tokens),) = tokens_of_documents(self._span_tokenizer, layout, values, [whole])
         template = self._recipe.chat_template
         items = items_of_pair(layout) if template is None else self._items(compile_prompt(template, bool(instruction)))
         return describe_prompt(self._recipe, self._backend, items, values[0], tokens, rows, whole, self.max_tokens)
@@ -224,9 +224,9 @@ class Encoder:
         texts = [layout.texts(value) for value in values]
         unique = dict.fromkeys(text for row in texts for text in row)
         ids_of = self._token_cache.find(unique)
-        if unseen := [text for text in unique if text not in ids_of]:
-            encodings = self._span_tokenizer.encode_batch_fast(unseen, add_special_tokens=False)
-            new = {text: array("I", encoding.ids) for text, encoding in zip(unseen, encodings, strict=True)}
+        for some in _divided([text for text in unique if text not in ids_of]):
+            encodings = self._span_tokenizer.encode_batch_fast(some, add_special_tokens=False)
+            new = {text: array("I", encoding.ids) for text, encoding in zip(some, encodings, strict=True)}
             self._token_cache.add(new)
             ids_of |= new
         span_ids = [[ids_of[text] for text in row] for row in texts]
@@ -254,45 +254,19 @@ class Encoder:
             raise RecipeError(f"{message}{[*row.ids]}, not {whole}")
 
 
+def _divided(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of about a million characters: an encoding takes 80 bytes for each token."""
+    some: list[str] = []
+    length = 0
+    for text in texts:
+        some.append(text)
+        length += len(text)
+        if length >= _CHARACTERS_AT_A_TIME:
+            yield some
+            some, length = [], 0
+    if some:
+        yield some
+
+
 def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[Values]:
     return [{"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs]
-
-
-class TokenCache:
-    """Token ids by text; the least recently used are evicted first. Safe to share between threads.
-
-    Texts and ids together take at most `max_bytes`, without the overhead of the dictionary.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._used_bytes = 0
-        self._ids_of: OrderedDict[str, Ids] = OrderedDict()
-        self._lock = new_lock()
-
-    def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
-        return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
-
-    def find(self, texts: Iterable[str]) -> dict[str, Ids]:
-        """The ids of the texts that are cached. Do not change them: they belong to the cache."""
-        found = {}
-        with self._lock:
-            for text in texts:
-                if text in self._ids_of:
-                    self._ids_of.move_to_end(text)
-                    found[text] = self._ids_of[text]
-        return found
-
-    def add(self, ids_of: Mapping[str, Ids]) -> None:
-        """Cache the ids of some texts."""
-        with self._lock:
-            for text, ids in ids_of.items():
-                if text not in self._ids_of and _byte_count(text, ids) <= self._max_bytes:
-                    self._ids_of[text] = ids
-                    self._used_bytes += _byte_count(text, ids)
-            while self._used_bytes > self._max_bytes:
-                self._used_bytes -= _byte_count(*self._ids_of.popitem(last=False))
-
-
-def _byte_count(text: str, ids: Ids) -> int:
-    return sys.getsizeof(text) + sys.getsizeof(ids)
