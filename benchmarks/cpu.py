@@ -10,9 +10,12 @@ README.md in this folder describes what is measured and how, and has results.
 import argparse
 import os
 import platform
+import signal
+import sys
 import tempfile
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from cpu_measurements import MEASUREMENTS
 from encoders import ENCODERS
 from goals import add_ceiling_shares, cpu_goals
 from shapes import SHAPES
-from targets import CARD, COMPILED, CONVERTED, SENTENCE_TRANSFORMERS, VLLM
+from targets import CARD, COMPILED, CONVERTED, INT8, LLAMA, LLAMA_Q8, SENTENCE_TRANSFORMERS, VLLM
 from texts import read_corpus
 from transformers import AutoConfig
 
@@ -37,10 +40,13 @@ from onelogit.io.outputs import PLOT_COLOURS, figure_in, versions
 
 PEERS = {
     "compiled": COMPILED,
+    "int8": INT8,
     "sentence-transformers": SENTENCE_TRANSFORMERS,
     "converted": CONVERTED,
     "card": CARD,
     "vllm": VLLM,
+    "llama.cpp": LLAMA,
+    "llama.cpp-q8": LLAMA_Q8,
 }
 ALL = [*MEASUREMENTS, "ceiling"]
 PANELS = {"growth": ("documents", "documents per call"), "lengths": ("document_tokens", "tokens per document")}
@@ -72,8 +78,13 @@ def run(bench: CpuBenchmark, names: list[str]) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> None:
-    """Print the ceiling and the goals."""
-    if (load := result["machine"]["load_before"]) > BUSY_LOAD:
+    """Print what was measured with, the ceiling and the goals."""
+    machine = result["machine"]
+    print(f"\n{result['date']}, {machine['processor']}, {machine['cores']} cores, {machine['capability']}")
+    print(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
+    for name, allowed in result["allowed"].items():
+        print(f"{name}: {', '.join(f'{each} {value}' for each, value in allowed.items())}")
+    if (load := machine["load_before"]) > BUSY_LOAD:
         print(f"{load:.1f} programs were running before the benchmark, so times are not reliable")
     for when, each in result.get("ceiling", {}).items():
         print(f"ceiling {when}: {each['best'] / 1e12:.3f} TFLOP/s at best, {each['weighted'] / 1e12:.3f} of all layers")
@@ -123,6 +134,7 @@ def open_bench(options: argparse.Namespace, folder: Path) -> CpuBenchmark:
         ),
         peers=[PEERS[name] for name in options.peers],
         vllm_url=options.vllm_url,
+        vllm_python=options.vllm_python,
         encoders=options.encoders,
         encoder_layers=options.encoder_layers,
         tokenizer_folder=options.tokenizer,
@@ -134,7 +146,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b", help="of the model (default: %(default)s)")
     parser.add_argument("--layers", type=int, help="fewer than the shape has, for a shorter run")
     parser.add_argument("--peers", type=names_in, default=list(PEERS), help=f"some of {','.join(PEERS)} (default: all)")
-    parser.add_argument("--vllm-url", help="of a server that you started")
+    served = parser.add_mutually_exclusive_group()
+    served.add_argument("--vllm-python", type=Path, help="of the environment of install_vllm.py, to start a server")
+    served.add_argument("--vllm-url", help="of a server that you started")
     parser.add_argument("--folder", type=Path, help="keep checkpoints here for the next run and for vLLM")
     parser.add_argument("--documents", type=int, help="per call")
     parser.add_argument("--rounds", type=int, help="calls of each kind")
@@ -158,6 +172,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     silence_libraries()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers end, too
     before = machine()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if options.folder is None else options.folder.absolute()
@@ -171,8 +186,11 @@ def main() -> None:
         finally:
             bench.close()
         result = {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "machine": before,
             "versions": versions(LIBRARIES),
+            "allowed": bench.allowed,
+            "without": bench.without,
             "options": {name: getattr(options, name) for name in ("shape", "layers", "dtype", "quick")},
             "source": SHAPES[options.shape].source,
             **measured,

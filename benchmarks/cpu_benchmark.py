@@ -1,5 +1,6 @@
 """The parts that all measurements on a CPU share: the checkpoint, the texts, the loaded targets, and the sizes."""
 
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -8,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from cpu_targets import BenchmarkCall, CountedCall, CpuTarget, missing
-from targets import ONELOGIT
+from peer_server import PeerServer
+from targets import ONELOGIT, VLLM
 from texts import Corpus
 from timing import ratios, spread
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from vllm_target import ARGUMENTS, SETTINGS, start_vllm
 from workload import count_work, prompt_rows
 
 from checkpoints import RandomCheckpoint
+from onelogit import OnelogitError
 from onelogit.benchmarking.latency import is_noisy
 from onelogit.benchmarking.targets import TargetProcess
 from onelogit.prompts.encoder import Encoder
@@ -37,6 +41,8 @@ class CpuSizes:
         peer_documents: most documents in a call of `growth` that peers are measured with, too.
         lengths: of documents, in tokens.
         length_documents: documents in each call of `lengths`.
+        long_documents: documents in the calls of `long`, from few to many.
+        long_tokens: of each of them.
         encoder_documents: documents in each call of `encoders`; None for 32 short or 16 long ones.
     """
 
@@ -49,6 +55,8 @@ class CpuSizes:
     peer_documents: int = 100
     lengths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     length_documents: int = 16
+    long_documents: tuple[int, ...] = (1, 4)
+    long_tokens: int = 8192
     encoder_documents: int | None = None
 
 
@@ -62,6 +70,8 @@ QUICK = CpuSizes(
     peer_documents=8,
     lengths=(16, 64),
     length_documents=3,
+    long_documents=(1, 3),
+    long_tokens=1500,
     encoder_documents=3,
 )
 
@@ -75,10 +85,13 @@ class CpuBenchmark:
         corpora: `cold` measures each; the largest one is used for everything else.
         sizes: of the measurements.
         peers: names of the targets besides onelogit.
-        vllm_url: of a server.
+        vllm_url: of a server that somebody else started.
+        vllm_python: of an environment with vLLM, to start a server with.
         encoders: names of the shapes that `encoders` measures.
         encoder_layers: fewer than the shapes have; None for all.
         tokenizer_folder: None for onelogit's small one.
+        allowed: by target, what it was allowed to use, and its settings.
+        without: by target, the reason why it is not measured.
     """
 
     checkpoint: RandomCheckpoint
@@ -86,10 +99,14 @@ class CpuBenchmark:
     sizes: CpuSizes
     peers: Sequence[str]
     vllm_url: str | None = None
+    vllm_python: Path | None = None
     encoders: Sequence[str] = ()
     encoder_layers: int | None = None
     tokenizer_folder: Path | None = None
+    allowed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    without: dict[str, str] = field(default_factory=dict)
     _processes: dict[tuple[str, str, str], TargetProcess] = field(default_factory=dict)
+    _servers: list[PeerServer] = field(default_factory=list)
 
     @property
     def largest(self) -> Corpus:
@@ -97,28 +114,58 @@ class CpuBenchmark:
         return max(self.corpora, key=lambda each: len(each.all_documents))
 
     def available(self, checkpoint: RandomCheckpoint, names: Sequence[str]) -> list[str]:
-        """The available targets; prints why the others are not available."""
-        reasons = {name: missing(name, checkpoint, self.vllm_url) for name in names}
-        for name, reason in reasons.items():
-            if reason is not None:
-                print(f"  without {name}: {reason}")
-        return [name for name, reason in reasons.items() if reason is None]
+        """The available targets; prints once why the others are not available."""
+        for name in names:
+            reason = self._missing(name, checkpoint)
+            if reason is not None and name not in self.without:
+                self._leave_out(name, reason)
+        return [name for name in names if name not in self.without]
 
     def targets(self, checkpoint: RandomCheckpoint, names: Sequence[str]) -> list[TargetProcess]:
-        """The available ones, loaded and warm; each is loaded once in a run."""
+        """The available ones, loaded and warm; each is loaded once in a run, and left out if that fails."""
         targets = []
         for name in self.available(checkpoint, names):
             key = (str(checkpoint.folder), checkpoint.dtype, name)
             if key not in self._processes:
-                self._processes[key] = self.new_process(name, checkpoint)
-                for documents in (8, 1):
-                    self._processes[key].time("warm up", self.largest.documents(WARM_UP_START, documents))
+                try:
+                    self._processes[key] = self._warm_process(name, checkpoint)
+                except OnelogitError as error:
+                    if name == ONELOGIT:
+                        raise
+                    self._leave_out(name, str(error))
+                    continue
             targets.append(self._processes[key])
         return targets
 
     def new_process(self, name: str, checkpoint: RandomCheckpoint) -> TargetProcess:
         """A target in a process that the caller closes."""
-        return TargetProcess(name, CpuTarget, name, checkpoint, self.vllm_url)
+        url = self._served_url(checkpoint) if name == VLLM else None
+        return TargetProcess(name, CpuTarget, name, checkpoint, url)
+
+    def _warm_process(self, name: str, checkpoint: RandomCheckpoint) -> TargetProcess:
+        process = self.new_process(name, checkpoint)
+        for documents in (8, 1):
+            process.time("warm up", self.largest.documents(WARM_UP_START, documents))
+        self.allowed.setdefault(name, {}).update(process.call("allowed"))
+        return process
+
+    def _missing(self, name: str, checkpoint: RandomCheckpoint) -> str | None:
+        if name == VLLM and self.vllm_url is None and self.vllm_python is None:
+            return "neither --vllm-python nor --vllm-url"
+        return missing(name, checkpoint)
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        print(f"  without {name}: {reason}")
+        self.without[name] = reason
+
+    def _served_url(self, checkpoint: RandomCheckpoint) -> str:
+        """The url of a server of the checkpoint's classifier, which is started unless its url was given."""
+        if self.vllm_url is not None or self.vllm_python is None:
+            return str(self.vllm_url).rstrip("/")
+        self.allowed[VLLM] = {"cores": os.cpu_count(), "arguments": ARGUMENTS, "settings": SETTINGS}
+        url, server = start_vllm(self.vllm_python, checkpoint)
+        self._servers.append(server)
+        return url
 
     def all_targets(self) -> list[TargetProcess]:
         """Onelogit and its peers."""
@@ -141,9 +188,11 @@ class CpuBenchmark:
         ]
 
     def close(self) -> None:
-        """End the targets' processes."""
+        """End the targets' processes and servers."""
         while self._processes:
             self._processes.popitem()[1].close()
+        while self._servers:
+            self._servers.pop().close()
 
 
 def summarize_calls(timed: dict[str, list[CountedCall]], calls: Sequence[BenchmarkCall]) -> dict[str, Any]:

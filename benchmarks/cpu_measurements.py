@@ -1,4 +1,4 @@
-"""The measurements of a run on a CPU: cold, warm, callers, growth, lengths, memory, flag, encoders."""
+"""The measurements of a run on a CPU: cold, warm, callers, growth, lengths, memory, flag, encoders; `long` is apart."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -8,6 +8,7 @@ import torch
 from cpu_benchmark import CpuBenchmark, agreement, encoding_time, summarize_calls
 from cpu_targets import BenchmarkCall
 from encoders import DTYPES, ENCODERS, encoder_calls, encoder_reference, open_encoder
+from long_documents import long
 from targets import CACHED, COMPILED, FLAG, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, reference_logits
 from timing import largest_difference, ratios, spread
 from transformers import AutoModelForCausalLM
@@ -63,9 +64,9 @@ def callers(bench: CpuBenchmark) -> dict[str, Any]:
     count, documents = bench.sizes.callers, bench.sizes.documents_per_caller
     print(f"callers: {count} with {documents} documents each")
     calls = bench.calls(bench.checkpoint, bench.corpora[0], documents, count)
-    compiled = [COMPILED] if COMPILED in bench.peers else []
+    peers = [name for name in (COMPILED, SENTENCE_TRANSFORMERS) if name in bench.peers]
     results = {}
-    for target in bench.targets(bench.checkpoint, [ONELOGIT, *compiled, SENTENCE_TRANSFORMERS]):
+    for target in bench.targets(bench.checkpoint, [ONELOGIT, *peers]):
         seconds: dict[str, list[float]] = {"time_at_once": [], "time_one_by_one": []}
         differences = []
         for number in range(bench.sizes.rounds):
@@ -190,6 +191,7 @@ MEASUREMENTS: dict[str, Callable[[CpuBenchmark], Any]] = {
     "growth": growth,
     "lengths": lengths,
     "memory": memory,
+    "long": long,
     "flag": flag,
     "encoders": encoders,
 }

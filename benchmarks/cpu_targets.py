@@ -1,30 +1,44 @@
 """A checkpoint's folder -> targets on a CPU: onelogit, and its peers as their documentation shows them."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from functools import partial
 from importlib import import_module
 from io import StringIO
-from typing import NamedTuple
-from urllib.error import URLError
-from urllib.request import Request, urlopen
-from uuid import uuid4
+from typing import Any, NamedTuple
 
 import torch
-from targets import CACHED, CARD, CARDS, COMPILED, CONVERTED, FLAG, ONELOGIT, SENTENCE_TRANSFORMERS, VLLM, Score
+from llama_cpp_target import load_llama_cpp
+from targets import (
+    CACHED,
+    CARD,
+    CARDS,
+    CHUNK_OPTIONS,
+    CHUNKS,
+    COMPILED,
+    CONVERTED,
+    FLAG,
+    INT8,
+    LLAMA,
+    LLAMA_Q8,
+    ONELOGIT,
+    SENTENCE_TRANSFORMERS,
+    Loaded,
+)
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from workload import CallWork, counted_tokens, messages_of, prompt_rows
+from vllm_target import load_vllm
+from workload import CallWork, counted_tokens, messages_of
 
 from checkpoints import RandomCheckpoint
-from onelogit import OnelogitError, Reranker
+from onelogit import LoadOptions, Reranker
 from onelogit.benchmarking.machine import MemoryUse, reset_peak_memory
 from onelogit.benchmarking.targets import Target
 
 DOCUMENT_CACHE_BYTES = 4_000_000_000
+ST_BATCH = 32  # the default
 CARD_BATCH = 8  # the card scores all prompts at once, whose logits over the vocabulary would fill gigabytes
 
 
@@ -51,10 +65,15 @@ class CpuTarget(Target):
     """A target that loads a checkpoint, for a `TargetProcess`; its name is one without a reason in `missing`."""
 
     def __init__(self, name: str, checkpoint: RandomCheckpoint, vllm_url: str | None) -> None:
-        score, model = _LOADERS[name](checkpoint, vllm_url)
-        modules = () if model is None else model.modules()
+        loaded = load_vllm(checkpoint, vllm_url) if vllm_url is not None else _LOADERS[name](checkpoint)
+        modules = () if loaded.model is None else loaded.model.modules()
         self._embeddings = next((each for each in modules if isinstance(each, nn.Embedding)), None)
-        super().__init__(score, torch.device("cpu"))
+        self._allowed = loaded.allowed
+        super().__init__(loaded.score, torch.device("cpu"))
+
+    def allowed(self) -> dict[str, Any]:
+        """What the target may use, and its settings."""
+        return self._allowed
 
     def time(self, query: str, documents: Sequence[str]) -> CountedCall:
         """Time one call, and count its tokens."""
@@ -83,29 +102,41 @@ class CpuTarget(Target):
         return self.memory()
 
 
-def missing(name: str, checkpoint: RandomCheckpoint, vllm_url: str | None) -> str | None:
-    """The reason why a target is not available; None if it is."""
-    if name == VLLM and vllm_url is None:
-        return f"no --vllm-url; serve {checkpoint.converted} as README.md shows"
+def missing(name: str, checkpoint: RandomCheckpoint) -> str | None:
+    """The reason why a target is not available; None if it is, or if only loading it can tell."""
+    if name == INT8 and "quantization" not in LoadOptions.__annotations__:
+        return "this version of onelogit has no option quantization"
     if name == CARD and checkpoint.recipe.family not in CARDS:
         return f"the loop of {checkpoint.recipe.family}'s card is not implemented here"
-    if name == FLAG:
+    if name in (LLAMA, LLAMA_Q8) and checkpoint.recipe.family != "qwen3-reranker":
+        return "its GGUF file is written for shapes of Qwen3-Reranker only"
+    packages = _PACKAGES.get(name, {})
+    for module in packages:
         try:
-            import_module("FlagEmbedding")
+            import_module(module)
         except ImportError as error:
-            return f"it cannot be imported ({error}): pip install FlagEmbedding"
+            return f"it cannot be imported ({error}): pip install {' '.join(packages.values())}"
     return None
 
 
-def _onelogit(checkpoint: RandomCheckpoint, _: str | None, **options: object) -> tuple[Score, nn.Module]:
+_PACKAGES = {
+    FLAG: {"FlagEmbedding": "FlagEmbedding"},
+    LLAMA: {"llama_cpp": "llama-cpp-python", "gguf": "gguf"},
+    LLAMA_Q8: {"llama_cpp": "llama-cpp-python", "gguf": "gguf"},
+}
+
+
+def _onelogit(checkpoint: RandomCheckpoint, **options: object) -> Loaded:
     given = {"device": "cpu", "dtype": checkpoint.dtype, "recipe": checkpoint.recipe}
     reranker = Reranker.load(checkpoint.folder, **given, **options)
-    return reranker.logits, reranker.classifier
+    return Loaded(reranker.logits, reranker.classifier, {**_threads(), **options})
 
 
-def _sentence_transformers(
-    checkpoint: RandomCheckpoint, _: str | None, *, is_converted: bool = False
-) -> tuple[Score, nn.Module]:
+def _threads() -> dict[str, int]:
+    return {"threads": torch.get_num_threads()}
+
+
+def _sentence_transformers(checkpoint: RandomCheckpoint, *, is_converted: bool = False) -> Loaded:
     from sentence_transformers import CrossEncoder  # noqa: PLC0415  slow, and not needed for other targets
 
     folder = checkpoint.converted if is_converted else checkpoint.folder
@@ -113,12 +144,13 @@ def _sentence_transformers(
 
     def score(query: str, documents: Sequence[str]) -> list[float]:
         pairs = [(query, document) for document in documents]
-        return model.predict(pairs, show_progress_bar=False, activation_fn=nn.Identity()).tolist()
+        options = {"batch_size": ST_BATCH, "show_progress_bar": False, "activation_fn": nn.Identity()}
+        return model.predict(pairs, **options).tolist()
 
-    return score, model
+    return Loaded(score, model, {**_threads(), "prompts at a time": ST_BATCH})
 
 
-def _card(checkpoint: RandomCheckpoint, _: str | None) -> tuple[Score, nn.Module]:
+def _card(checkpoint: RandomCheckpoint) -> Loaded:
     """The model card's loop: left padding, and the last token's logits, computed for all tokens and the vocabulary."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, padding_side="left")
@@ -137,37 +169,10 @@ def _card(checkpoint: RandomCheckpoint, _: str | None) -> tuple[Score, nn.Module
             logits += read(model(**inputs).logits[:, -1, :])
         return logits
 
-    return score, model
+    return Loaded(score, model, {**_threads(), "prompts at a time": CARD_BATCH})
 
 
-def _vllm(checkpoint: RandomCheckpoint, vllm_url: str | None) -> tuple[Score, None]:
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
-    url = str(vllm_url).rstrip("/")
-    name = _request(f"{url}/v1/models", None)["data"][0]["id"]
-    salt = uuid4().hex  # otherwise the server could answer from the cache of an earlier run
-
-    def score(query: str, documents: Sequence[str]) -> list[float]:
-        rows = prompt_rows(tokenizer, checkpoint.recipe, query, documents)
-        body = {"model": name, "input": rows, "use_activation": False, "cache_salt": salt}
-        response = _request(f"{url}/classify", body)
-        return [each["probs"][0] for each in sorted(response["data"], key=lambda each: each["index"])]
-
-    return score, None
-
-
-def _request(url: str, body: object) -> dict[str, list[dict[str, object]]]:
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with urlopen(Request(url, data=data, headers={"Content-Type": "application/json"}), timeout=600) as response:
-            return json.load(response)
-    except URLError as error:
-        details = ""
-        with suppress(AttributeError):
-            details = error.read(500).decode()
-        raise OnelogitError(f"the request to {url} failed: {error} {details}") from error
-
-
-def _flag_embedding(checkpoint: RandomCheckpoint, _: str | None) -> tuple[Score, nn.Module]:
+def _flag_embedding(checkpoint: RandomCheckpoint) -> Loaded:
     from FlagEmbedding import FlagLLMReranker  # noqa: PLC0415  optional
 
     is_half = checkpoint.dtype == "bfloat16"
@@ -177,16 +182,19 @@ def _flag_embedding(checkpoint: RandomCheckpoint, _: str | None) -> tuple[Score,
         with redirect_stderr(StringIO()):  # hides a progress bar for each call
             return reranker.compute_score([(query, document) for document in documents])
 
-    return score, reranker.model
+    return Loaded(score, reranker.model, _threads())
 
 
-_LOADERS: dict[str, Callable[[RandomCheckpoint, str | None], tuple[Score, nn.Module | None]]] = {
+_LOADERS: dict[str, Callable[[RandomCheckpoint], Loaded]] = {
     ONELOGIT: _onelogit,
     COMPILED: partial(_onelogit, compile=True),
+    INT8: partial(_onelogit, quantization="int8"),
+    CHUNKS: partial(_onelogit, **CHUNK_OPTIONS),
     CACHED: partial(_onelogit, document_cache_bytes=DOCUMENT_CACHE_BYTES),
     SENTENCE_TRANSFORMERS: _sentence_transformers,
     CONVERTED: partial(_sentence_transformers, is_converted=True),
     CARD: _card,
-    VLLM: _vllm,
+    LLAMA: partial(load_llama_cpp, kind="BF16"),
+    LLAMA_Q8: partial(load_llama_cpp, kind="Q8_0"),
     FLAG: _flag_embedding,
 }

@@ -1,25 +1,45 @@
 """The parts that targets on CPUs and GPUs share: names, how model cards read logits, and the reference logits."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from onelogit import ReadOut
 
 ONELOGIT = "onelogit"
 COMPILED = "onelogit, compiled"
+INT8 = "onelogit, int8"
 CACHED = "onelogit, documents kept"
+CHUNKS = "onelogit, in chunks"
 SENTENCE_TRANSFORMERS = "Sentence Transformers"
 CONVERTED = "Sentence Transformers, converted"
 HEAD_ALONE = "Sentence Transformers, head alone"
 UNPADDED = "Sentence Transformers, unpadded"
 CARD = "model card's loop"
 VLLM = "vLLM"
+LLAMA = "llama.cpp, BF16"
+LLAMA_Q8 = "llama.cpp, Q8_0"
 FLAG = "FlagEmbedding"
-OURS = (ONELOGIT, COMPILED)
+OURS = (ONELOGIT, COMPILED, INT8)
+CHUNK_OPTIONS = {"long_documents": "chunk_max", "max_tokens": 512}
 
 Score = Callable[[str, Sequence[str]], list[float]]
+
+
+class Loaded(NamedTuple):
+    """A target that is ready.
+
+    Attributes:
+        score: query, documents -> logits.
+        model: whose tokens are counted; None if it is in another process, or not PyTorch's.
+        allowed: what it may use, and its settings, for the results.
+    """
+
+    score: Score
+    model: nn.Module | None
+    allowed: dict[str, Any]
 
 
 @torch.inference_mode()
