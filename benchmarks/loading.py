@@ -75,9 +75,8 @@ step("second rank")
 def measure(way: str, folder: Path) -> dict[str, float]:
     """The seconds of one fresh process: of each step, and from its start to the end of its first ranking, `total`."""
     arguments = json.dumps([str(folder), QUERY, DOCUMENTS])
-    # As with installed packages, modules are compiled once; sources of a checkout may not be written to.
+    # As in an installation, the modules of a checkout are compiled once.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(folder.with_name("bytecode"))
     start = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", f"{_STEPS}{PROGRAMS[way]}{_END}", arguments],
