@@ -70,7 +70,7 @@ QUICK = CpuSizes(
     peer_documents=8,
     lengths=(16, 64),
     length_documents=3,
-    long_documents=(1, 3),
+    long_documents=(2,),
     long_tokens=1500,
     encoder_documents=3,
 )

@@ -73,7 +73,7 @@ def test_a_run_leaves_out_a_peer_that_does_not_start(tmp_path: Path):
     command = [FOLDER / "cpu.py", "--quick", "--shape", "tiny", "--only", "cold,long", "--rounds", "1"]
     command += ["--peers", "vllm", "--vllm-python", tmp_path / "none" / "python", "--out", tmp_path / "run.json"]
 
-    ran = run(command, environment=ENVIRONMENT)
+    ran = run(command, environment=ENVIRONMENT, timeout_s=400)
 
     assert ran.returncode == 0, ran.stderr
     result = json.loads((tmp_path / "run.json").read_text())
