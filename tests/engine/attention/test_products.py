@@ -6,8 +6,7 @@ import torch
 from onelogit.engine.attention import context
 from onelogit.engine.attention.backend import KeyValue
 from onelogit.engine.attention.context import AttentionContext, backends_of
-from onelogit.engine.attention.products import ProductAttention
-from onelogit.engine.attention.sdpa import SdpaAttention
+from onelogit.engine.attention.sdpa import ProductAttention, SdpaAttention
 from onelogit.engine.prefix_tree import Cursor, next_batch
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 64

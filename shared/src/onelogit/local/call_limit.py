@@ -14,12 +14,12 @@ class _Place:
 
 
 class CallLimit:
-    """The places of one reranker's calls, of all threads and event loops together; None for any number.
+    """The places of one reranker's calls, of all threads and event loops together.
 
     A forked child has none of its parent's calls, and all places are free.
     """
 
-    def __init__(self, max_waiting: int | None) -> None:
+    def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
         self._lock = new_lock()
         self._taken: dict[int, WeakSet[_Place]] = {}  # by process
@@ -31,9 +31,6 @@ class CallLimit:
         Raises:
             OverloadError: all places are taken.
         """
-        if self._max_waiting is None:
-            yield
-            return
         place, taken = _Place(), self._taken.setdefault(os.getpid(), WeakSet())
         with self._lock:
             if len(taken) >= self._max_waiting:

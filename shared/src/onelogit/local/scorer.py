@@ -55,7 +55,8 @@ class LocalScorer:
         self.batch_tokens = runner.batch_tokens
         max_cost = _MAX_SCHEDULED_BATCHES * runner.batch_tokens
         self._scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=max_cost)
-        self._limit, self._process = CallLimit(options.get("max_waiting")), os.getpid()
+        max_waiting = options.get("max_waiting")
+        self._limit, self._process = None if max_waiting is None else CallLimit(max_waiting), os.getpid()
         # On a CPU, tokenising would compete with computing for the cores; MPS waits for each batch anyway.
         self._portion_tokens = runner.batch_tokens if classifier.device.type == "cuda" else None
         self._classifier: PreTrainedModel | None = classifier
@@ -169,7 +170,8 @@ class LocalScorer:
                 f"the model on {self.device} was loaded before this process was forked, and GPUs cannot be used across "
                 "a fork; load it in each process, or start processes with the method spawn"
             )
-        with self._limit.place(), ScoringCall(self._scheduler, on_progress) as call:
+        place = nullcontext() if self._limit is None else self._limit.place()
+        with place, ScoringCall(self._scheduler, on_progress) as call:
             yield call
 
     def _submit(

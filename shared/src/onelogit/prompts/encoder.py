@@ -6,18 +6,21 @@ spans are tokenised by a copy of the tokenizer without control tokens. Its trunc
 threads share these settings, so threads with different settings would corrupt each other's rows.
 """
 
+import sys
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from onelogit.errors import InputError, RecipeError
+from onelogit.processes import new_lock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
-from onelogit.prompts.layout import SEAM, Layout, Span, Values, fill, lay_out, lay_out_pair
-from onelogit.prompts.prompt import Prompt, adds_tokens_to, describe_prompt, items_of_pair, prompt_items
+from onelogit.prompts.layout import Layout, Span, Values, fill, lay_out, lay_out_pair
+from onelogit.prompts.prompt import Prompt, describe_prompt, items_of_pair, prompt_items
+from onelogit.prompts.span_check import SAMPLES, check_spans
 from onelogit.prompts.template import compile_prompt, no_place, takes_instruction, usable_default, warn_of_lost_text
-from onelogit.prompts.token_cache import Ids, TokenCache
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
@@ -30,16 +33,46 @@ from onelogit.prompts.tokenizer import (
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_max_tokens, checked_text
 
+Ids: TypeAlias = "array[int]"
+
 _CHARACTERS_AT_A_TIME = 1_000_000
 _CACHE_BYTES = 8 * 2**20  # about 5,000 documents of 150 tokens
 
-# Their tokens depend on the text around them.
-_SAMPLES: tuple[Values, ...] = (
-    {"query": "What is it?", "document": "It is 1.\n\nTwo.", "instruction": "Say."},
-    {"query": " \n", "document": "\n ", "instruction": "\r\n"},
-    {"query": "\u0301'", "document": "\u0338s\u0301", "instruction": "\u0301e"},
-    {"query": "", "document": "", "instruction": ""},
-)
+
+class TokenCache:
+    """Token ids by text; the least recently used are evicted first. Safe to share between threads.
+
+    Texts and ids together take at most `max_bytes`, without the overhead of the dictionary.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._used_bytes = 0
+        self._ids_of: OrderedDict[str, Ids] = OrderedDict()
+        self._lock = new_lock()
+
+    def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
+        return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
+
+    def find(self, texts: Iterable[str]) -> dict[str, Ids]:
+        """The ids of the texts that are cached. Do not change them: they belong to the cache."""
+        found = {}
+        with self._lock:
+            for text in texts:
+                if text in self._ids_of:
+                    self._ids_of.move_to_end(text)
+                    found[text] = self._ids_of[text]
+        return found
+
+    def add(self, ids_of: Mapping[str, Ids]) -> None:
+        """Cache the ids of some texts."""
+        with self._lock:
+            for text, ids in ids_of.items():
+                if text not in self._ids_of and _byte_count(text, ids) <= self._max_bytes:
+                    self._ids_of[text] = ids
+                    self._used_bytes += _byte_count(text, ids)
+            while self._used_bytes > self._max_bytes:
+                self._used_bytes -= _byte_count(*self._ids_of.popitem(last=False))
 
 
 class Encoder:
@@ -78,7 +111,8 @@ class Encoder:
         instruction = options.get("instruction")
         self.instruction: str | None = None
         self.instruction = self.checked_instruction(usable_default(recipe) if instruction is None else instruction)
-        self._check_spans()
+        layout = self._layout(self.takes_instruction)
+        check_spans(recipe, self._backend, self._bos, lambda values: self._whole_rows(layout, [values])[0][0].ids)
         if recipe.chat_template is not None:
             warn_of_lost_text(recipe.chat_template)
         if not allows_control_tokens:
@@ -210,7 +244,7 @@ class Encoder:
         for item in items:
             short_items += [item] if isinstance(item, int) else cut_at_boundaries(item, self._span_tokenizer)
         whole, short = lay_out(items, self._span_tokenizer), lay_out(short_items, self._span_tokenizer)
-        whole_ids, short_ids = ([row.ids for row in self._whole_rows(each, _SAMPLES)[0]] for each in (whole, short))
+        whole_ids, short_ids = ([row.ids for row in self._whole_rows(each, SAMPLES)[0]] for each in (whole, short))
         return short if whole_ids == short_ids else whole
 
     def _items(self, prompt: Span) -> list[int | Span]:
@@ -237,22 +271,6 @@ class Encoder:
         windows = document.windows(self.max_tokens)
         return [*windows] if self._has_chunks else [next(windows)]
 
-    def _check_spans(self) -> None:
-        """Check for one prompt that its spans give the ids of the whole prompt."""
-        values = _SAMPLES[0]
-        if self._recipe.chat_template is None:
-            whole = self._backend.encode(values["query"], values["document"]).ids
-        else:
-            prompt = compile_prompt(self._recipe.chat_template, self.takes_instruction)
-            if SEAM in prompt:
-                return  # the reference code does not tokenise a prompt with seams as a whole either
-            text = fill(prompt, values)
-            whole = self._backend.encode(text, add_special_tokens=adds_tokens_to(text, self._recipe, self._bos)).ids
-        (row,), _ = self._whole_rows(self._layout(self.takes_instruction), [values])
-        if [*row.ids] != whole:
-            message = "this tokenizer gives other ids for a prompt that is cut at its control tokens: "
-            raise RecipeError(f"{message}{[*row.ids]}, not {whole}")
-
 
 def _divided(texts: Iterable[str]) -> Iterator[list[str]]:
     """The texts in lists of about a million characters: an encoding takes 80 bytes for each token."""
@@ -270,3 +288,7 @@ def _divided(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[Values]:
     return [{"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs]
+
+
+def _byte_count(text: str, ids: Ids) -> int:
+    return sys.getsizeof(text) + sys.getsizeof(ids)

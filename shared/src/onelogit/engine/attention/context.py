@@ -17,9 +17,8 @@ from transformers.masking_utils import sdpa_mask
 
 from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyValue, LayerKeyValues
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
-from onelogit.engine.attention.products import ProductAttention
 from onelogit.engine.attention.recurrent import StateContext
-from onelogit.engine.attention.sdpa import SdpaAttention
+from onelogit.engine.attention.sdpa import ProductAttention, SdpaAttention
 from onelogit.engine.device_transfer import tensor_on
 from onelogit.engine.prefix_tree import Batch, KeyPath
 
