@@ -4,7 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,15 @@ class CpuBenchmark:
         """A target in a process that the caller closes."""
         url = self._served_url(checkpoint) if name == VLLM else None
         return TargetProcess(name, CpuTarget, name, checkpoint, url)
+
+    def memory_of_call(self, name: str, checkpoint: RandomCheckpoint, documents: Sequence[str]) -> dict[str, int]:
+        """The bytes that a target holds after loading, and at the peak of its first call, in a new process."""
+        process = self.new_process(name, checkpoint)
+        try:
+            used = process.call("memory_of_call", self.largest.query(0), documents)
+        finally:
+            process.close()
+        return {**asdict(used), "beyond_loaded": used.peak - used.loaded}
 
     def _warm_process(self, name: str, checkpoint: RandomCheckpoint) -> TargetProcess:
         process = self.new_process(name, checkpoint)

@@ -1,7 +1,7 @@
 """The measurements of a run on a CPU: cold, warm, callers, growth, lengths, memory, flag, encoders; `long` is apart."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -120,14 +120,10 @@ def memory(bench: CpuBenchmark) -> list[dict[str, Any]]:
     for count in sorted({min(bench.sizes.growth), bench.sizes.documents, max(bench.sizes.growth)}):
         documents = bench.largest.documents(0, count)
         for name in names if count == bench.sizes.documents else [ONELOGIT]:
-            process = bench.new_process(name, bench.checkpoint)
-            try:
-                used = process.call("memory_of_call", bench.largest.query(0), documents)
-            finally:
-                process.close()
-            beyond = used.peak - used.loaded
-            print(f"memory: {name:34}{count:5} documents: {used.loaded / 1e9:.2f} GB + {beyond / 1e9:.2f} GB")
-            results.append({"contestant": name, "documents": count, **asdict(used), "beyond_loaded": beyond})
+            used = bench.memory_of_call(name, bench.checkpoint, documents)
+            gigabytes = f"{used['loaded'] / 1e9:.2f} GB + {used['beyond_loaded'] / 1e9:.2f} GB"
+            print(f"memory: {name:34}{count:5} documents: {gigabytes}")
+            results.append({"contestant": name, "documents": count, **used})
     return results
 
 

@@ -1,6 +1,5 @@
 """Long documents: what onelogit computes of them in chunks, and the memory that whole ones take."""
 
-from dataclasses import asdict
 from typing import Any
 
 from cpu_benchmark import CpuBenchmark
@@ -51,12 +50,8 @@ def whole(bench: CpuBenchmark) -> list[dict[str, Any]]:
     tokenizer, tokens = bench.tokenizer(bench.checkpoint), bench.sizes.long_tokens
     for count in bench.sizes.long_documents:
         documents = bench.largest.of_length(0, count, tokens, tokenizer)
-        process = bench.new_process(ONELOGIT, bench.checkpoint)
-        try:
-            used = process.call("memory_of_call", bench.largest.query(0), documents)
-        finally:
-            process.close()
-        beyond = used.peak - used.loaded
-        print(f"long: {count} whole documents of {tokens} tokens: {used.loaded / 1e9:.2f} GB + {beyond / 1e9:.2f} GB")
-        results.append({"documents": count, "document_tokens": tokens, **asdict(used), "beyond_loaded": beyond})
+        used = bench.memory_of_call(ONELOGIT, bench.checkpoint, documents)
+        gigabytes = f"{used['loaded'] / 1e9:.2f} GB + {used['beyond_loaded'] / 1e9:.2f} GB"
+        print(f"long: {count} whole documents of {tokens} tokens: {gigabytes}")
+        results.append({"documents": count, "document_tokens": tokens, **used})
     return results

@@ -22,7 +22,7 @@ class DocstringLinks(griffe.Extension):
     def _change(self, each: griffe.Object, public: dict[str, str]) -> None:
         if each.docstring is not None:
             text = _GROUP.sub(_entries, each.docstring.value)
-            own = each.name if each.parent is None else {each.name, each.parent.name}
+            own = {each.name} if each.parent is None else {each.name, each.parent.name}
             each.docstring.value = _CODE.sub(lambda code: _link(code, public, own), text)
         for member in each.members.values():
             if not member.is_alias:
@@ -41,6 +41,6 @@ def _entries(group: re.Match[str]) -> str:
     return "".join(f"{group['indent']}{name}: {text}" for name in group["names"].split(", "))
 
 
-def _link(code: re.Match[str], public: dict[str, str], own: Any) -> str:
+def _link(code: re.Match[str], public: dict[str, str], own: set[str]) -> str:
     name = code["name"]
     return code[0] if name in own or name not in public else f"[`{name}`][{public[name]}]"

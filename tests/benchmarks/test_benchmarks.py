@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -31,13 +30,6 @@ ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1,
 
 MEASUREMENTS = ["ways", "equality", "ceiling", "cold", "cold-short", "end-to-end", "share-small", "cached"]
 MEASUREMENTS += ["share-large", "callers", "texts", "profile", "ceiling-after"]
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,8 @@ def test_the_kit_has_the_tokenizer_the_first_texts_their_licence_and_one_script(
     assert "exists" in make(out, texts).stderr
 
 
-def test_the_script_runs_only_measurements_that_exist(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(FOLDER)
+@pytest.mark.usefixtures("scripts")
+def test_the_script_runs_only_measurements_that_exist():
     import gpu_kit
     import gpu_measurements
 
@@ -57,8 +57,8 @@ def test_the_script_runs_only_measurements_that_exist(texts: Path, tmp_path: Pat
     assert set(named) | {"ceiling-after"} == set(gpu_measurements.MEASUREMENTS)
 
 
-def test_a_kit_that_is_too_large_names_its_largest_files(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(FOLDER)
+@pytest.mark.usefixtures("scripts")
+def test_a_kit_that_is_too_large_names_its_largest_files(texts: Path, monkeypatch: pytest.MonkeyPatch):
     import gpu_kit
 
     monkeypatch.setattr(gpu_kit, "LIMIT_BYTES", 10)

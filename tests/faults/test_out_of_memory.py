@@ -7,24 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import ModernBertConfig, PreTrainedModel, Qwen3_5TextConfig, Qwen3Config
+from transformers import ModernBertConfig, PreTrainedModel, Qwen3Config
 
 from onelogit import CheckpointError, DeviceMemoryError, Reranker
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.local import reranker as local_reranker
 from onelogit.local import scorer as local_scorer
 from onelogit.prompts.token_rows import TokenRow
-from support.classifiers import FIELDS, classifier_of, random_rows
+from support.classifiers import classifier_of, encoder_of, random_rows, recurrent_classifier
 from support.faults import DOCUMENTS, QUERY, MemoryRunsOut, chosen
 from support.tiny import Tiny
 
-RULE = {
-    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 2,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-}
 START, QUERY_START = (5, 6, 7), (8, 9)
 
 
@@ -39,12 +32,7 @@ def document_first() -> list[TokenRow]:
 
 @cache
 def encoder() -> PreTrainedModel:
-    from transformers import AutoModelForSequenceClassification
-
-    torch.manual_seed(3)
-    shape = {key: value for key, value in FIELDS.items() if "head" not in key} | {"num_attention_heads": 4}
-    config = ModernBertConfig(num_labels=1, local_attention=16, **shape)
-    return AutoModelForSequenceClassification.from_config(config).eval()
+    return encoder_of(ModernBertConfig, local_attention=16)
 
 
 def padded(runner: ModelRunner) -> ModelRunner:
@@ -56,23 +44,30 @@ RUNNERS: dict[str, tuple[Callable[[], ModelRunner], Callable[[], list[TokenRow]]
     "prefix tree": (lambda: ModelRunner(classifier_of(Qwen3Config), 200), lambda: random_rows(14)),
     "prefix tree, cached": (lambda: ModelRunner(classifier_of(Qwen3Config), 200, 10**6, 10**6), document_first),
     "prefix tree, overflowing": (lambda: ModelRunner(classifier_of(Qwen3Config), 100, 100_000, 10**5), document_first),
-    "recurrent": (lambda: ModelRunner(classifier_of(Qwen3_5TextConfig, **RULE), 200), lambda: random_rows(14)),
-    "recurrent, cached": (lambda: ModelRunner(classifier_of(Qwen3_5TextConfig, **RULE), 200, 10**7), document_first),
+    "recurrent": (lambda: ModelRunner(recurrent_classifier(), 200), lambda: random_rows(14)),
+    "recurrent, cached": (lambda: ModelRunner(recurrent_classifier(), 200, 10**7), document_first),
     "padded": (lambda: padded(ModelRunner(classifier_of(Qwen3Config), 400)), lambda: random_rows(14)),
     "packed": (lambda: ModelRunner(encoder(), 400), lambda: random_rows(14)),
 }
 
 
+def measured(name: str) -> tuple[ModelRunner, list[TokenRow], list[float], int]:
+    """A runner, rows, their logits from another runner, and how many operations computing them takes."""
+    make, rows_of = RUNNERS[name]
+    runner, rows = make(), rows_of()
+    expected = make().logits(rows)
+    with MemoryRunsOut() as counted:
+        runner.logits(rows)
+    return runner, rows, expected, counted.count
+
+
 @pytest.mark.parametrize("name", RUNNERS)
 def test_memory_that_runs_out_once_loses_nothing(name: str):
     """At every kind of operation: of a batch, of the head, of reading a cache and of writing to it."""
-    make, rows_of = RUNNERS[name]
-    runner, rows = make(), rows_of()
-    expected, batch_tokens = make().logits(rows), runner.batch_tokens
-    with MemoryRunsOut() as counted:
-        runner.logits(rows)
+    runner, rows, expected, operations = measured(name)
+    batch_tokens = runner.batch_tokens
 
-    for at in chosen(counted.count, few=5, many=400):
+    for at in chosen(operations, few=5, many=400):
         runner.batch_tokens = batch_tokens
         with MemoryRunsOut(at):
             logits = runner.logits(rows)
@@ -82,14 +77,11 @@ def test_memory_that_runs_out_once_loses_nothing(name: str):
 
 @pytest.mark.parametrize("name", RUNNERS)
 def test_memory_that_stays_short_is_one_clear_error_and_the_next_call_works(name: str):
-    make, rows_of = RUNNERS[name]
-    runner, rows = make(), rows_of()
-    expected, batch_tokens = make().logits(rows), runner.batch_tokens
-    with MemoryRunsOut() as counted:
-        runner.logits(rows)
+    runner, rows, expected, operations = measured(name)
+    batch_tokens = runner.batch_tokens
 
     refused = 0
-    for at in chosen(counted.count, few=2, many=60, seed=1):
+    for at in chosen(operations, few=2, many=60, seed=1):
         try:
             with MemoryRunsOut(at, lasts=True):
                 logits = runner.logits(rows)

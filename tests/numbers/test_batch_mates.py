@@ -12,36 +12,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import (
-    AutoModelForSequenceClassification,
-    DebertaV2Config,
-    ModernBertConfig,
-    PreTrainedModel,
-    Qwen3_5TextConfig,
-    Qwen3Config,
-)
+from transformers import DebertaV2Config, ModernBertConfig, PreTrainedModel, Qwen3Config
 
 from onelogit import Reranker
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.prompts.token_rows import TokenRow
-from support.classifiers import FIELDS, classifier_of
+from support.classifiers import classifier_of, encoder_of, recurrent_classifier
 from support.faults import DOCUMENTS, QUERY
 from support.tiny import Tiny
 
 BOUNDS = {torch.float32: 2e-5, torch.bfloat16: 0.1, torch.float16: 0.02}
-RULE = {
-    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 2,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-}
-
-
-def encoder(config_class: type, **fields: object) -> PreTrainedModel:
-    torch.manual_seed(3)
-    shape = {key: value for key, value in FIELDS.items() if "head" not in key} | {"num_attention_heads": 4}
-    return AutoModelForSequenceClassification.from_config(config_class(num_labels=1, **{**shape, **fields})).eval()
 
 
 def without_sharing(runner: ModelRunner) -> ModelRunner:
@@ -57,11 +37,11 @@ def converted(classifier: PreTrainedModel, dtype: torch.dtype) -> PreTrainedMode
 BACKENDS: dict[str, Callable[[torch.dtype], ModelRunner]] = {
     "prefix tree": lambda dtype: ModelRunner(converted(classifier_of(Qwen3Config), dtype), 200),
     "prefix tree, cached": lambda dtype: ModelRunner(converted(classifier_of(Qwen3Config), dtype), 200, 10**6, 10**6),
-    "recurrent": lambda dtype: ModelRunner(converted(classifier_of(Qwen3_5TextConfig, **RULE), dtype), 200),
+    "recurrent": lambda dtype: ModelRunner(converted(recurrent_classifier(), dtype), 200),
     "padded decoder": lambda dtype: without_sharing(ModelRunner(converted(classifier_of(Qwen3Config), dtype), 200)),
     "packed decoder": lambda dtype: ModelRunner(converted(classifier_of(Qwen3Config, is_causal=False), dtype), 200),
-    "packed encoder": lambda dtype: ModelRunner(encoder(ModernBertConfig, local_attention=16).to(dtype), 200),
-    "padded encoder": lambda dtype: ModelRunner(encoder(DebertaV2Config, relative_attention=True).to(dtype), 200),
+    "packed encoder": lambda dtype: ModelRunner(encoder_of(ModernBertConfig, local_attention=16).to(dtype), 200),
+    "padded encoder": lambda dtype: ModelRunner(encoder_of(DebertaV2Config, relative_attention=True).to(dtype), 200),
 }
 CASES = [(name, dtype) for name in BACKENDS for dtype in BOUNDS]
 

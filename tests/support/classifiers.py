@@ -6,7 +6,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3_5TextConfig,
+)
 
 from onelogit.conversion.classifier import sequence_classifier
 from onelogit.conversion.head import Float32Head
@@ -33,6 +39,21 @@ def classifier_of(config_class: type[PretrainedConfig], **fields: object) -> Pre
     torch.manual_seed(3)
     backbone = AutoModel.from_config(config_class(**{**FIELDS, **fields})).eval()
     return sequence_classifier(backbone, Float32Head(torch.randn(1, 64) / 8), 0)
+
+
+def recurrent_classifier() -> PreTrainedModel:
+    """Qwen3.5, with one layer of three that attends."""
+    sizes = {f"linear_num_{kind}_heads": 2 for kind in ("key", "value")}
+    sizes |= {f"linear_{kind}_head_dim": 16 for kind in ("key", "value")}
+    layer_types = ["linear_attention", "full_attention", "linear_attention"]
+    return classifier_of(Qwen3_5TextConfig, layer_types=layer_types, **sizes)
+
+
+def encoder_of(config_class: type[PretrainedConfig], **fields: object) -> PreTrainedModel:
+    """An encoder with its own head."""
+    torch.manual_seed(3)
+    shape = {key: value for key, value in FIELDS.items() if "head" not in key} | {"num_attention_heads": 4}
+    return AutoModelForSequenceClassification.from_config(config_class(num_labels=1, **{**shape, **fields})).eval()
 
 
 def random_rows(count: int, seed: int = 1) -> list[TokenRow]:

@@ -93,7 +93,7 @@ def _check(options: argparse.Namespace, spec: ModelSpec) -> None:
         raise InputError("--compare runs both models on this machine; name a model instead of a server")
     if options.compare == "sentence-transformers":
         check_packages("sentence_transformers")
-    elif options.compare is not None and spec.options.get("quantization") is not None:
+    elif options.compare is not None and spec.quantization is not None:
         raise InputError(f"--compare {options.compare} compares with exact weights; leave --quantization out")
     elif options.compare is not None:
         spec.with_quantization(options.compare)  # raises before anything is loaded

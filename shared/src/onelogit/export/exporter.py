@@ -258,9 +258,7 @@ def _probe_file(contents: ExportContents) -> dict[str, Any]:
     return {
         "source": public_name(contents.source),
         "revision": contents.commit,
-        **(
-            {} if contents.base is None else {"base": public_name(contents.base), "base_revision": contents.base_commit}
-        ),
+        **_base_fields(contents),
         "family": contents.recipe.family,
         "activation": contents.recipe.activation,
         "instruction": contents.recipe.default_instruction,

@@ -61,7 +61,7 @@ class BoundedTemplate(NamedTuple):
         except RecipeError:
             raise
         except Exception as error:  # a template may raise errors of any class
-            raise RecipeError(f"{first_line(error) or type(error).__name__}") from error
+            raise RecipeError(first_line(error) or type(error).__name__) from error
         finally:
             self.environment.stop()
 

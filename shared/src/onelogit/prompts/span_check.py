@@ -40,6 +40,8 @@ def check_spans(recipe: Recipe, backend: Tokenizer, bos: str, ids_of: Callable[[
             return  # the reference code does not tokenise a prompt with seams as a whole either
         text = fill(prompt, values)
         whole = backend.encode(text, add_special_tokens=adds_tokens_to(text, recipe, bos)).ids
-    if [*ids_of(values)] != whole:
-        message = "this tokenizer gives other ids for a prompt that is cut at its control tokens: "
-        raise RecipeError(f"{message}{[*ids_of(values)]}, not {whole}")
+    ids = [*ids_of(values)]
+    if ids != whole:
+        raise RecipeError(
+            f"this tokenizer gives other ids for a prompt that is cut at its control tokens: {ids}, not {whole}"
+        )
