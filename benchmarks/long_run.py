@@ -16,9 +16,6 @@ import asyncio
 import json
 import os
 import random
-import re
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from own_server import served
 from texts import read_corpus
 
 from onelogit import DEMO_MODEL, OverloadError, RemoteReranker, Reranker
@@ -237,22 +235,6 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
         counts.legend(loc="center right", fontsize="small")
 
 
-def start_server(model: str, log: Path) -> tuple["subprocess.Popen[bytes]", str]:
-    """`onelogit serve` in another process, and its url."""
-    with log.open("wb") as stream:
-        options = ["--port", "0", "--max-waiting", "5000", "--device", "cpu", "--dtype", "float32"]
-        command = [sys.executable, "-m", "onelogit", "serve", model, *options]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-    for _ in range(600):
-        found = re.search(r"http://\S+:\d+", log.read_text(encoding="utf-8"))
-        if found:
-            return process, found[0]
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise SystemExit(f"onelogit serve did not start: {log.read_text(encoding='utf-8')}")
-
-
 def read_options() -> argparse.Namespace:
     """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -273,16 +255,13 @@ def main() -> int:
     samples_file, report = options.output / "samples.jsonl", dict[str, Any]()
     if not options.only_plot:
         torch.set_num_threads(1)  # the models of three rerankers and the server share the cores
-        process, url = start_server(options.model, options.output / "server.txt")
-        try:
+        server_options = ("--max-waiting", "5000", "--device", "cpu", "--dtype", "float32")
+        with served(options.model, *server_options) as (url, _):
             plain = Reranker.load(options.model, device="cpu", dtype="float32")
             cached = Reranker.load(options.model, device="cpu", dtype="float32", document_cache_bytes=CACHE_BYTES)
-            served = RemoteReranker(url, options.model, timeout_s=600)
-            with plain, cached, served:
-                report = run_load(options, {"plain": plain, "cached": cached, "served": served}, samples_file)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            client = RemoteReranker(url, options.model, timeout_s=600)
+            with plain, cached, client:
+                report = run_load(options, {"plain": plain, "cached": cached, "served": client}, samples_file)
         report["overload"] = run_overload(options.model)
     samples = [json.loads(line) for line in samples_file.read_text(encoding="utf-8").splitlines()]
     report |= {"minutes": samples[-1]["seconds"] / 60, "held": growth(samples), "processor": processor_name()}

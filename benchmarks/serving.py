@@ -12,25 +12,20 @@ import os
 import random
 import re
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from own_server import served
 
 from onelogit import DEMO_MODEL, Reranker
 
 # Of a logit, because rows are computed in other batches than alone; half precision rounds more.
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 0.05
 _WORDS = re.findall(r"\w+", "China Beijing capital Paris France banana yellow river old king price of the is in what")
-_START_S = 600
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -57,37 +52,6 @@ def requests_of(options: argparse.Namespace, count: int = 64) -> list[dict[str, 
         {"query": text(6), "documents": [text(chooser.randint(1, options.words)) for _ in range(options.documents)]}
         for _ in range(count)
     ]
-
-
-@contextmanager
-def server(model: str, dtype: str) -> Iterator[tuple[str, int]]:
-    """The url and process id of a running command; it must end with exit code 0."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryFile() as messages:
-        command = [sys.executable, "-m", "onelogit", "serve", model, "--dtype", dtype, "--port", str(port)]
-        process = subprocess.Popen(command, stdout=messages, stderr=messages)
-        try:
-            url, end = f"http://127.0.0.1:{port}", time.monotonic() + _START_S
-            while not is_ready(url):
-                if process.poll() is not None or time.monotonic() > end:
-                    messages.seek(0)
-                    sys.exit(messages.read().decode())
-                time.sleep(0.2)
-            yield url, process.pid
-            process.send_signal(signal.SIGTERM)
-            if (code := process.wait(60)) != 0:
-                sys.exit(f"the server ended with exit code {code}")
-        finally:
-            process.kill()
-            process.wait()
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/ready", trust_env=False).status_code == 200
-    except httpx2.TransportError:
-        return False
 
 
 def resident_mb(pid: int) -> float:
@@ -167,7 +131,7 @@ def main() -> int:
     bodies = requests_of(options)
     with Reranker.load(options.model, dtype=options.dtype) as reranker:
         choices = [(body, reranker.logits(body["query"], body["documents"])) for body in bodies]
-    with server(options.model, options.dtype) as (url, pid):
+    with served(options.model, "--dtype", options.dtype) as (url, pid):
         log = asyncio.run(load(url, pid, choices, options))
     result = summary(log, options)
     print(json.dumps(result, indent=2))

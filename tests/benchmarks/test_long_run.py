@@ -1,21 +1,15 @@
 """The long run notices wrong and lost answers, and what grows."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def long_run() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        import long_run
+def long_run(scripts: None) -> ModuleType:
+    import long_run
 
-        yield long_run
+    return long_run
 
 
 def test_a_wrong_and_a_short_answer_are_counted(long_run: ModuleType):
