@@ -19,6 +19,7 @@ _LEAST_SCALE = 1e-30  # of a token of zeros
 _ZERO_POINT = 128  # oneDNN's fast product takes unsigned inputs
 # Added to a small float32, this rounds it to an integer, and leaves that, plus the zero point, in its lowest byte.
 _ROUNDING = 1.5 * 2**23 + _ZERO_POINT
+_BLOCK = 2**18  # numbers whose intermediate results fit into the caches of one or two cores
 _BITS: dict[torch.dtype, tuple[torch.dtype, int]] = {
     torch.bfloat16: (torch.int16, 0x7FFF),
     torch.float32: (torch.int32, 0x7FFFFFFF),
@@ -37,18 +38,31 @@ class QuantisedTokens(NamedTuple):
     scales: Tensor
 
 
-def quantise_tokens(hidden: Tensor) -> QuantisedTokens:
+def quantise_tokens(hidden: Tensor, divisors: Tensor | None = None) -> QuantisedTokens:
     """Quantise each token with its own scale, which is NaN or infinite if the token contains that.
 
     Args:
         hidden: bfloat16 or float32, shape (..., tokens, width).
+        divisors: of the channels, before they are quantised; shape (width,), None for 1.
     """
-    integers, without_sign = _BITS[hidden.dtype]
+    inverse = None if divisors is None else divisors.reciprocal().to(hidden.dtype)
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    values, scales = torch.empty_like(rows, dtype=torch.uint8), rows.new_empty((len(rows), 1))
+    step = max(1, _BLOCK // rows.shape[1])
+    for start in range(0, len(rows), step):
+        block = slice(start, start + step)
+        _quantise_block(rows[block] if inverse is None else rows[block] * inverse, values[block], scales[block])
+    return QuantisedTokens(values.view(hidden.shape), scales.view(*hidden.shape[:-1], 1))
+
+
+def _quantise_block(rows: Tensor, values: Tensor, scales: Tensor) -> None:
+    """Quantise a few tokens, shape (tokens, width), into `values` and `scales`."""
+    integers, without_sign = _BITS[rows.dtype]
     # Absolute values sort as their bits do; PyTorch's reductions of bfloat16 are many times slower.
-    largest = (hidden.view(integers) & without_sign).amax(-1, keepdim=True).view(hidden.dtype)
-    scales = largest.div_(_MOST_OF_TOKEN).clamp_(min=_LEAST_SCALE)
-    scaled = torch.mul(hidden.float(), scales.float().reciprocal()).add_(_ROUNDING)
-    return QuantisedTokens(scaled.view(torch.int32).to(torch.uint8), scales)
+    largest = (rows.view(integers) & without_sign).amax(-1, keepdim=True).view(rows.dtype)
+    torch.div(largest, _MOST_OF_TOKEN, out=scales).clamp_(min=_LEAST_SCALE)
+    scaled = torch.mul(rows.float(), scales.float().reciprocal()).add_(_ROUNDING)
+    values.copy_(scaled.view(torch.int32))
 
 
 def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,15 +85,13 @@ class SharedInput:
 
     def __init__(self, factors: Tensor | None = None) -> None:
         self.factors = factors
-        self._inverse = None if factors is None else factors.reciprocal()
         self._last: tuple[Tensor, QuantisedTokens] | None = None
 
     def quantised(self, hidden: Tensor) -> QuantisedTokens:
         """The input in 8 bits, from the layer before if that had the same input."""
         last = self._last
         if last is None or last[0] is not hidden:
-            smooth = hidden if self._inverse is None else hidden * self._inverse.to(hidden.dtype)
-            last = self._last = hidden, quantise_tokens(smooth)
+            last = self._last = hidden, quantise_tokens(hidden, self.factors)
         return last[1]
 
     def clear(self, *_: object) -> None:
@@ -127,7 +139,7 @@ class Int8Linear(nn.Linear):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with hooks of its own, and with the same weights in memory, which nothing changes."""
         copied = memo[id(self)] = type(self).__new__(type(self))
-        kept = (self._packed, self._scales, self._zero_points, self._shared.factors, self._shared._inverse)
+        kept = (self._packed, self._scales, self._zero_points, self._shared.factors)
         memo |= {id(each): each for each in kept}
         vars(copied).update(deepcopy(vars(self), memo))
         return copied
