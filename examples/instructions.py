@@ -5,7 +5,7 @@
 
 The Korean instruction asks for answers in any language, the English one for answers in English only. The demo model was
 not trained on either: its results are meaningless, and only show how the comparison works.
-Needs `pip install "onelogit[evaluate]"`.
+Needs the extra `evaluate`: run `pip install "./shared[evaluate]"` in the folder of your clone.
 """
 
 import sys

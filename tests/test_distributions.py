@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from onelogit.errors import _EXTRAS
+
 ROOT = Path(__file__).parents[1]
 PROJECTS = [ROOT / "shared", *sorted((ROOT / "packages").iterdir())]
 NAME = "langchain-onelogit"
@@ -109,12 +111,13 @@ def test_a_release_needs_a_real_address(checks, tmp_path: Path):
     )
 
 
-def test_the_extras_of_the_core_are_documented():
-    settings = tomllib.loads((ROOT / "shared" / "pyproject.toml").read_text("utf-8"))["project"]
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    text = "\n".join(page.read_text("utf-8") for page in pages)
+def test_the_extras_of_the_core_are_documented_and_installed_for_the_packages_that_errors_name():
+    extras = tomllib.loads((ROOT / "shared" / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    table = (ROOT / "docs" / "install.md").read_text("utf-8").partition("## Extras")[2].partition("\n## ")[0]
 
-    assert [name for name in settings["optional-dependencies"] if f"onelogit[{name}" not in text] == []
+    assert [name for name in extras if f"`{name}`" not in table] == []
+    for package, extra in _EXTRAS.items():
+        assert any(each.startswith(package.replace("_", "-")) for each in extras[extra]), package
 
 
 def test_the_listings_name_what_the_packages_have():

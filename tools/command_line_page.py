@@ -25,8 +25,8 @@ accept.
 - **Exit codes**: 0; 1 if `verify` finds a difference, or `bulk` has pairs with errors; 2 after an error, which is one
   line on stderr; 130 after Ctrl-C.
 - **Secrets** are read from the environment: `ONELOGIT_API_KEY` for a server, `HF_TOKEN` for the hub.
-- **Packages**: `rank`, `recipes`, `prompt`, `convert` and `bench` need only the core; an error names what another
-  command lacks, such as `pip install "onelogit[evaluate]"`.
+- **Packages**: `rank`, `recipes`, `prompt`, `convert` and `bench` need only the core, and the other commands an
+  [extra](install.md#extras). If it is missing, the error says what to install.
 
 """
 _NOT_RUN = "<!-- not run: the parser checks them; the commands of other pages run -->\n"

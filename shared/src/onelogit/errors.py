@@ -11,26 +11,26 @@ OnelogitError
 └── ServerError                 a server that cannot be reached, or gives an unexpected response
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from shlex import quote
+from shlex import join
 
-_DISTRIBUTIONS = {
-    "bm25s": "onelogit[evaluate]",
-    "ir_measures": "onelogit[evaluate]",
-    "matplotlib": "onelogit[plot]",
-    "peft": "onelogit[lora]",
-    "prometheus_client": "onelogit[serve]",
-    "pyarrow": "onelogit[bulk]",
-    "pydantic": "onelogit[serve]",
-    "ray": "onelogit[ray]",
-    "scipy": "onelogit[measure]",
-    "sentence_transformers": "sentence-transformers>=5.4",
-    "starlette": "onelogit[serve]",
-    "uvicorn": "onelogit[serve]",
-    "vllm": "ray[llm]",
+_EXTRAS = {  # of onelogit, by the import name of a package
+    "bm25s": "evaluate",
+    "ir_measures": "evaluate",
+    "matplotlib": "plot",
+    "peft": "lora",
+    "prometheus_client": "serve",
+    "pyarrow": "bulk",
+    "pydantic": "serve",
+    "ray": "ray",
+    "scipy": "measure",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
+_OF_NO_EXTRA = {"sentence_transformers": "sentence-transformers>=5.4", "vllm": "ray[llm]"}
 
 
 class OnelogitError(Exception):
@@ -84,15 +84,19 @@ def counted_of(count: int, total: int, noun: str) -> str:
     return f"{count} of {total} {noun}{'' if total == 1 else 's'} {'was' if count == 1 else 'were'}"
 
 
-def check_packages(*packages: str, install: str | None = None) -> None:
-    """Check that optional packages, given by their import names, are installed, without importing them.
+def check_packages(*packages: str, extra: str | None = None) -> None:
+    """Check that optional packages are installed, without importing them.
+
+    Args:
+        *packages: their import names.
+        extra: the extra to install if one is missing; by default the one of that package alone.
 
     Raises:
-        InputError: a package is missing; the message says how to install it, or `install` instead of its distribution.
+        InputError: a package is missing; the message says how to install it.
     """
     for package in packages:
         if find_spec(package) is None:
-            raise _missing(package, install)
+            raise _missing(package, extra)
 
 
 @contextmanager
@@ -107,6 +111,22 @@ def optional_import(package: str, *, alternative: str | None = None) -> Iterator
         raise _missing(package, alternative=alternative) from error
 
 
-def _missing(package: str, install: str | None = None, alternative: str | None = None) -> InputError:
-    command = f"pip install {quote(install or _DISTRIBUTIONS[package])}"
-    return InputError(f"this needs {package}: {command}{f', or {alternative}' if alternative else ''}")
+def _missing(package: str, extra: str | None = None, alternative: str | None = None) -> InputError:
+    extra = extra or _EXTRAS.get(package)
+    needed = [_OF_NO_EXTRA[package]] if extra is None else _requirements_of(extra)
+    named = "" if extra is None else f" (the extra {extra!r})"
+    command = join(["pip", "install", *needed])
+    return InputError(f"this needs {package}{named}: {command}{f', or {alternative}' if alternative else ''}")
+
+
+def _requirements_of(extra: str) -> list[str]:
+    """The packages that an extra of the installed onelogit consists of, so that pip need not find onelogit itself."""
+    from importlib.metadata import PackageNotFoundError, requires  # noqa: PLC0415  slow, and only for errors
+
+    try:
+        declared = requires("onelogit") or []
+    except PackageNotFoundError:  # run from a folder, without having been installed
+        declared = []
+    parts = [each.partition(";") for each in declared]
+    found = [package.strip() for package, _, marker in parts if re.search(rf"extra == ['\"]{extra}['\"]", marker)]
+    return found or [f"onelogit[{extra}]"]

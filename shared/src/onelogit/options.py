@@ -90,7 +90,7 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
         relevant_label: of a classifier with two labels, the one that means relevant, by its name or index; needed if
             their names do not tell.
         base_model: hub id or folder of the model that a PEFT adapter, such as a LoRA, was trained on; by default the
-            one that its adapter_config.json names. The adapter is merged into it; needs `onelogit[lora]`.
+            one that its adapter_config.json names. The adapter is merged into it; needs the extra `lora`.
         revision: branch, tag or commit of a model on the hub.
         token: for a private or gated model on the hub; by default the token of the hub's login.
         cache_dir: folder of downloaded models; by default the hub's own (the environment variable HF_HUB_CACHE).

@@ -145,7 +145,7 @@ def _limited(dataset: Dataset, max_queries: int | None) -> Dataset:
 
 def _check(spec: EvaluationSpec) -> None:
     """Find errors immediately that would otherwise appear after hours of scoring."""
-    check_packages("ir_measures", "scipy", install="onelogit[evaluate]")
+    check_packages("ir_measures", "scipy", extra="evaluate")
     checked_count("--candidates", spec.max_candidates)
     if spec.max_queries is not None:
         checked_count("--limit", spec.max_queries)

@@ -5,7 +5,7 @@
 
     application = app(Reranker.load("Qwen/Qwen3-Reranker-0.6B"))  # for uvicorn, or to mount in an application
 
-Needs `pip install "onelogit[serve]"`. Loads no torch.
+Needs the extra `serve`. Loads no torch.
 """
 
 from onelogit.errors import check_packages
