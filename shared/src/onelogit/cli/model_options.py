@@ -55,10 +55,7 @@ def add_model_options(
     parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own", *, may_quantise: bool = True
 ) -> None:
     """Add all options that `model_spec` reads, except those of a server, and --quantization if it applies."""
-    add_loading_options(parser, default_dtype)
-    if may_quantise:
-        help_text = "int8: approximate but faster, on an x86 CPU with VNNI or AMX (default: exact)"
-        parser.add_argument("--quantization", choices=get_args(Quantization), help=help_text)
+    add_loading_options(parser, default_dtype, may_quantise=may_quantise)
     group = parser.add_argument_group("prompt and score")
     group.add_argument("--instruction", metavar="TEXT", help="instruction in the prompt (default: the model's default)")
     group.add_argument("--activation", choices=get_args(Activation), help="how to compute the score from the logit")
@@ -66,14 +63,19 @@ def add_model_options(
     group.add_argument("--chat-template", type=Path, metavar="FILE", help=help_text)
 
 
-def add_loading_options(parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own") -> None:
-    """Add the options of loading a model and of its answer tokens."""
+def add_loading_options(
+    parser: argparse.ArgumentParser, default_dtype: str = "the checkpoint's own", *, may_quantise: bool = False
+) -> None:
+    """Add the options of loading a model and of its answer tokens, and --quantization if it applies."""
     group = parser.add_argument_group("loading the model")
     add_hub_options(group)
     group.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the fastest available)")
     group.add_argument("--dtype", help=f"bfloat16, float16 or float32 (default: {default_dtype})")
     group.add_argument("--max-tokens", type=int, metavar="N", help="maximum length of a prompt (default: the model's)")
     group.add_argument("--compile", action="store_true", help="compile the layers with PyTorch")
+    if may_quantise:
+        help_text = "int8: approximate but faster, on an x86 CPU with VNNI or AMX (default: exact)"
+        group.add_argument("--quantization", choices=get_args(Quantization), help=help_text)
     help_text = "of a classifier with two labels, the one that means relevant, by its name or index"
     group.add_argument("--relevant-label", metavar="LABEL", help=help_text)
     group.add_argument("--trust-remote-code", action="store_true", help="allow the checkpoint's own Python code to run")
