@@ -1,6 +1,6 @@
 """Shared code of the three before-and-after examples: data, a stand-in for an embedding model, measures and a table.
 
-The examples need `pip install ir-measures`, their framework, and its adapter.
+The examples need their framework, its adapter, and the extra `evaluate`; that of LangChain needs langchain-classic, too.
 """
 
 import argparse
@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from zlib import crc32
 
-import ir_measures
-from ir_measures import RR, P, nDCG
 from rich.console import Console
 from rich.table import Table
 
 from onelogit import DEMO_MODEL
 
 DATA = Path(__file__).parent / "data"
-MEASURES = {"nDCG@5": nDCG @ 5, "MRR@5": RR @ 5, "answer on top": P @ 1}
+MEASURES = {"nDCG@5": "nDCG@5", "MRR@5": "RR@5", "answer on top": "P@1"}  # by the names of ir_measures
 WIDTH = 512
 DEMO_NOTE = "This is the demo model: its ranking means nothing, nor do these results. Use a real model with --model."
 
@@ -57,11 +55,14 @@ def compare(framework: str, model: str, before: Search, after: Search) -> None:
 
 def evaluate(search: Search) -> dict[str, float]:
     """The mean of each measure over all questions."""
+    import ir_measures  # noqa: PLC0415  the notebooks do not need it
+
     questions = _read_lines("questions.jsonl")
     answers = {line["question"]: {line["answer"]: 1} for line in questions}
     run = {question: _descending(search(question)) for question in answers}
-    found = ir_measures.calc_aggregate([*MEASURES.values()], answers, run)
-    return {name: found[measure] for name, measure in MEASURES.items()}
+    measures = {name: ir_measures.parse_measure(measure) for name, measure in MEASURES.items()}
+    found = ir_measures.calc_aggregate([*measures.values()], answers, run)
+    return {name: found[measure] for name, measure in measures.items()}
 
 
 def table(framework: str, results: Mapping[str, Mapping[str, float]]) -> Table:
