@@ -19,7 +19,8 @@ from support.served import served
 
 SERVED_NAMES = ["Qwen/Qwen3-Reranker-0.6B", "qwen3-reranker-classifier", DEMO_MODEL]
 WITH_CODE = [page for page in [*PAGES, *LISTINGS] if any(block.reason is None for block in blocks_of(page))]
-OTHER_PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")} - {*PAGES})
+_FOLDERS = (ROOT, ROOT / "benchmarks", ROOT / "examples")
+OTHER_PAGES = sorted({page for folder in _FOLDERS for page in folder.glob("*.md")} - {*PAGES})
 NOT_RUN = [block for page in PAGES for block in blocks_of(page) if block.reason is not None]
 
 
