@@ -25,31 +25,33 @@ from onelogit.recipes.unsupported import (
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
 _HEAD = """\
-# Models, and what becomes of them
+# Supported models
 
-Every family of rerankers that we know of, and the models that are often taken for rerankers. `onelogit recipes MODEL`
-says for one model which recipe it gets, and why; a refused model's error says the same as this page.
+All families of rerankers that we know of, and models that are often mistaken for rerankers. `onelogit recipes MODEL`
+shows which recipe a model gets, and why. The error for a refused model says the same as this page.
 
-**Loads** says how: *converted* is a language model whose head becomes one logit; *native* is a classifier with a head of
-its own; *refused* is an error with the reason. A model on a server needs no entry here: `RemoteReranker` and `--url`
-rank with whatever the server scores. Tables of this page are written by `python tools/models_page.py`.
+The last column of the first two tables says how a model is loaded: *converted* if it is a language model whose head is
+reduced to one logit, *native* if it is a classifier with a head of its own. A model on a server needs no entry here:
+`RemoteReranker` and `--url` rank with whatever the server scores. The tables of this page are written by
+`python tools/models_page.py`.
 
 ## Decoders with a recipe
 
 """
 _ENCODERS = """
-Fine-tunes are known by their files (their chat template, `base_model` in README.md), or named: `recipe="qwen3-reranker"`.
-FollowIR takes an instruction after the query, as its training data did. RankLLaMA's models are LoRA adapters of Llama 2,
-trained on documents of the form `title text`: they load with `"onelogit[lora]"`. A folder into which one was merged, or
-an adapter under another name, is named: `recipe="rankllama"`.
+Fine-tunes are recognised by their files (their chat template, or `base_model` in README.md). For others, pass the
+family's name: `recipe="qwen3-reranker"`. FollowIR takes an instruction after the query, as its training data did.
+RankLLaMA's models are LoRA adapters of Llama 2, trained on documents of the form `title text`; they need the
+[extra](install.md#extras) `lora`. For a folder into which one was merged, or an adapter under another name, pass
+`recipe="rankllama"`.
 
-Less certain than the rest, because no model card says it: PIXIE's prompt and its limit of 8192 tokens are those of its
-authors' evaluation script, and Prism-Qwen3-Reranker-4B-exp is taken to have the prompt and the limit (10,240 tokens) of
-the Prism models that share its card. A `Recipe` of your own replaces either.
+Two entries are less certain than the rest, because no model card confirms them: PIXIE's prompt and its limit of 8,192
+tokens are those of its authors' evaluation script, and Prism-Qwen3-Reranker-4B-exp is assumed to have the prompt and
+the limit (10,240 tokens) of the Prism models that share its card. A `Recipe` of your own replaces either.
 
 ## Models whose files say everything
 
-No entry is needed for a model with one logit, or with two labels of which one means relevant.
+These models need no entry in the table above.
 
 | models | score | prompt | licence | loads |
 |---|---|---|---|---|
@@ -59,7 +61,7 @@ No entry is needed for a model with one logit, or with two labels of which one m
 | cross-encoder/ettin-reranker-* | modules: Pooling, Dense, LayerNorm, Dense | the tokenizer's pair | Apache-2.0 | native |
 | cross-encoders of NVIDIA NeMo Automodel (`LlamaBidirectionalForSequenceClassification` and its like) | own head after a pooled state (mean, first or last token), divided by a temperature | that of `llama-nemotron-rerank`, or a template in its files | see its card | native |
 | any classifier with two labels whose names tell which means relevant (irrelevant/relevant, no/yes, LABEL_0/LABEL_1); for others, pass `relevant_label` | the relevant label's logit − the other's | the tokenizer's pair for encoders; for decoders as declared, or named with `recipe=` | see its card | native |
-| PEFT adapters (LoRA, DoRA, ...) of any model on this page that loads | as their base model, or a head of their own | of their base model, or a reranker's template of their own | see both cards | as their base model, merged; needs `"onelogit[lora]"` |
+| PEFT adapters (LoRA, DoRA, ...) of any model on this page that loads | as their base model, or a head of their own | of their base model, or a reranker's template of their own | see both cards | as their base model, merged; needs the extra `lora` |
 | tomaarsen/Qwen3-Reranker-*-seq-cls, and other conversions to one label | own head | of the original: declared, or named with `recipe=` | Apache-2.0 | native |
 | any model in the Sentence Transformers reranker format (`LogitScore` and a chat template) | as declared | as declared | see its card | converted |
 | any model with `classifier_from_token` and `method` in config.json, and a chat template | as declared | as declared | see its card | converted |
@@ -72,8 +74,8 @@ No entry is needed for a model with one logit, or with two labels of which one m
 |---|---|---|---|---|
 """
 _TAIL = """
-Weights in GGUF, ONNX, OpenVINO, MLX or pickled files are not read: the error names the version to take. Models with AWQ,
-GPTQ and other quantised weights that transformers loads are read, but not exported.
+Weights in GGUF, ONNX, OpenVINO, MLX or pickled files are not read: the error names the version to use instead. Models
+with AWQ, GPTQ and other quantised weights that transformers loads are read, but not exported.
 """
 
 
