@@ -7,12 +7,13 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import yaml
 
-from onelogit.errors import _EXTRAS
+from onelogit.errors import _EXTRAS, InputError, check_packages
 
 ROOT = Path(__file__).parents[1]
 PROJECTS = [ROOT / "shared", *sorted((ROOT / "packages").iterdir())]
@@ -118,6 +119,17 @@ def test_the_extras_of_the_core_are_documented_and_installed_for_the_packages_th
     assert [name for name in extras if f"`{name}`" not in table] == []
     for package, extra in _EXTRAS.items():
         assert any(each.startswith(package.replace("_", "-")) for each in extras[extra]), package
+
+
+def test_an_error_names_the_extra_if_onelogit_has_no_metadata(monkeypatch: pytest.MonkeyPatch):
+    def requires(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", requires)
+    monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None)
+
+    with pytest.raises(InputError, match=r"^this needs peft \(the extra 'lora'\): pip install 'onelogit\[lora\]'$"):
+        check_packages("peft")
 
 
 def test_the_listings_name_what_the_packages_have():

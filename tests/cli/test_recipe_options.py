@@ -62,7 +62,7 @@ def test_the_help_says_which_answer_comes_first(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main(["rank", "--help"])
 
-    assert 'of two the false one first: \'["no", "yes"]\'' in capsys.readouterr().out
+    assert 'of two, the false one first: \'["no", "yes"]\'' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("tokens", "count"), [('["yes", "no"]', 1), ('["no", "yes"]', 0)])

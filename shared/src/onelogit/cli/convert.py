@@ -31,7 +31,7 @@ from onelogit.validation import checked_path
 if TYPE_CHECKING:
     from onelogit.verification.parity import Parity
 
-SUMMARY = "write a model as a sequence classifier that transformers, Sentence Transformers and vLLM serve"
+SUMMARY = "write a model as a sequence classifier that transformers, Sentence Transformers and vLLM load"
 EXAMPLES = (
     "onelogit convert Qwen/Qwen3-Reranker-0.6B --output qwen3-reranker-classifier",
     "onelogit convert Qwen/Qwen3-Reranker-0.6B --output qwen3-reranker-classifier --overwrite --verify",

@@ -85,9 +85,9 @@ def add_loading_options(
         "--classifier-from-tokens",
         "--classifier_from_tokens",
         metavar="JSON",
-        help="""answer tokens, as texts or ids, of two the false one first: '["no", "yes"]', '["Yes"]', '[0]'""",
+        help="""answer tokens, as texts or ids; of two, the false one first: '["no", "yes"]', '["Yes"]', '[0]'""",
     )
-    help_text = "how to combine the answer tokens: the second less the first, or the only one"
+    help_text = "how the answer tokens give the logit: the second minus the first, or the only one"
     group.add_argument("--method", choices=METHODS, help=help_text)
 
 

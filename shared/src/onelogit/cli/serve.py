@@ -27,15 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--served-model-name", action="append", default=[], metavar="NAME", help=help_text)
     help_text = f"file with the API keys, one on each line (default: the environment variable {API_KEY_VARIABLE})"
     add("--api-key-file", type=Path, metavar="FILE", help=help_text)
-    add("--no-api-key", action="store_true", help="need no key, although other machines can reach the server")
+    add("--no-api-key", action="store_true", help="serve without a key, even if other machines can reach the server")
     help_text = "web page that may send requests, such as https://example.org (CORS); may be repeated (default: none)"
     add("--allow-origin", action="append", default=[], metavar="ORIGIN", help=help_text)
-    help_text = "requests that wait or are computed; more are answered 429 (default: 256)"
+    help_text = "maximum requests that wait or are computed; others are answered with 429 (default: 256)"
     add("--max-waiting", type=int, default=256, metavar="N", help=help_text)
-    help_text = "documents of one request; more are answered 413 (default: 1000)"
+    help_text = "maximum documents per request; a request with more is answered with 413 (default: 1000)"
     add("--max-documents", type=int, default=1000, metavar="N", help=help_text)
-    add("--max-body-mb", type=int, default=16, metavar="N", help="size of one request, in MiB (default: 16)")
-    add("--timeout-s", type=float, default=300.0, metavar="SECONDS", help="time of one request (default: 300)")
+    add("--max-body-mb", type=int, default=16, metavar="N", help="maximum size of a request, in MiB (default: 16)")
+    add("--timeout-s", type=float, default=300.0, metavar="SECONDS", help="maximum time of a request (default: 300)")
     add_model_options(parser)
 
 

@@ -215,7 +215,7 @@ class Reranker(BaseReranker[LocalScorer]):
         return in_temporary_thread(lambda: find_next_tokens(classifier, head, backend, row, answers, count))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the converted model to a folder that transformers, Sentence Transformers and vLLM serve without flags.
+        """Write the converted model to a folder that transformers, Sentence Transformers and vLLM load without flags.
 
         Args:
             path: the folder; it appears only once it is complete. It gets the exact weights, also after `quantization`.

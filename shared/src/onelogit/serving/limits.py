@@ -17,9 +17,9 @@ class ServingLimits:
     """What a server accepts.
 
     Attributes:
-        max_waiting: requests that wait or are computed at the same time; more are answered 429, with Retry-After.
-        max_documents: of one request, or its pairs or rows; more are answered 413.
-        max_body_bytes: of one request; more are answered 413.
+        max_waiting: requests that wait or are computed at the same time; others are answered with 429 and Retry-After.
+        max_documents: of one request, or its pairs or rows; a request with more is answered with 413.
+        max_body_bytes: of one request; a larger one is answered with 413.
         timeout_s: from a request's arrival to its answer; then it is answered 504, and leaves the queue.
 
     Raises:
