@@ -1,6 +1,6 @@
 """Shared code of the three before-and-after examples: data, a stand-in for an embedding model, measures and a table.
 
-The examples need their framework, its adapter, and the extra `evaluate`; that of LangChain needs langchain-classic, too.
+The examples need their framework, its adapter, and the extra `evaluate` (LangChain also langchain-classic).
 """
 
 import argparse
