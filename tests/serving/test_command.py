@@ -206,8 +206,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(
 ):
     monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None if name == package else object())
 
-    start = f"onelogit: this needs {package} (the extra 'serve'): pip install 'prometheus-client>=0.20' 'pydantic"
-    assert failure(capsys, "serve", "m").startswith(start)
+    assert failure(capsys, "serve", "m").startswith(f"onelogit: this needs {package} (the extra 'serve'): pip install ")
 
 
 def test_a_server_cannot_be_served(capsys: pytest.CaptureFixture[str]):
