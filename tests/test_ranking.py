@@ -136,3 +136,41 @@ def test_no_text_of_a_ranking_becomes_markup(text: str):
     assert not set(cell) & set("<>\"'")
     assert unescape(cell) == (text if len(text) <= 300 else text[:297] + "...")
     assert repr(RankedDocument.of(Ranked(0, 0.0, 0.0), text)).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It costs $5 to $10.",
+        "\\(x\\)",
+        "\\href{javascript:alert(1)}{x}",
+        "a\nb\r\nc\td",
+        "\x1b[31m\x00\x9b",
+        "\u202eabc\u202c",
+        "مرحبا",
+    ],
+    ids=ascii,
+)
+def test_a_text_changes_nothing_but_its_own_cell(text: str):
+    ranking = with_texts(rank_logits([3.0, 0.0], "sigmoid"), [text, "plain"])
+
+    html = ranking._repr_html_()
+    table, cells = re.findall(r"<(table|td) ([^>]*)>", html)[0], re.findall(r"<td ([^>]*)>([^<]*)</td>", html)
+
+    assert table == ("table", 'class="tex2jax_ignore mathjax_ignore"')  # MathJax 2 and 3 leave it alone
+    assert unescape(cells[4][1]) == unescape(text)
+    assert ['dir="auto"' in style for style, _ in cells] == [False] * 4 + [True] + [False] * 4 + [True]
+    assert repr(ranking).count("\n") == 1
+    assert repr(ranking).replace("\n", "").isprintable()
+
+
+def test_an_empty_ranking_says_so_in_a_notebook():
+    assert "no documents" in rank_logits([], "sigmoid")._repr_html_()
+    assert "no documents" not in rank_logits([0.0], "sigmoid")._repr_html_()
+
+
+def test_a_ranked_document_keeps_its_text_when_it_is_replaced():
+    document = RankedDocument.of(Ranked(0, 2.0, 0.9), "a text")
+
+    for replaced in (document._replace(score=0.5), document.__replace__(score=0.5)):  # the latter is copy.replace
+        assert (replaced, replaced.text) == (Ranked(0, 2.0, 0.5), "a text")

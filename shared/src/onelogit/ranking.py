@@ -15,6 +15,7 @@ _MAX_ROWS = 100  # of its table in a notebook
 _MAX_CHARACTERS = 80  # of a text in a terminal
 _MAX_CELL_CHARACTERS = 300
 _LINE_BREAK = ",\n "
+_NO_FORMULAS = "tex2jax_ignore mathjax_ignore"  # classes that keep MathJax from typesetting "$5 to $10"
 
 
 class Ranked(NamedTuple):
@@ -68,6 +69,8 @@ class RankedDocument(Ranked):
     def _replace(self, **changes: Any) -> Self:
         return self.of(super()._replace(**changes), self.text)
 
+    __replace__ = _replace  # of copy.replace, since Python 3.13
+
     def _names(self) -> tuple[str, ...]:
         return (*self._fields, "text")
 
@@ -97,14 +100,15 @@ class Ranking(list[Ranked]):
         return f"[{_LINE_BREAK.join([*lines, *more])}]"
 
     def _repr_html_(self) -> str:
-        """The table that a notebook shows; all texts are escaped."""
+        """The table that a notebook shows; all texts are escaped, and no part of them becomes a formula."""
         has_texts = any(isinstance(ranked, RankedDocument) for ranked in self)
         columns = ["rank", "index", "score", "logit", *(["text"] if has_texts else [])]
         rows = [_row(place, ranked, has_text=has_texts) for place, ranked in enumerate(self[:_MAX_ROWS], start=1)]
         rest = len(self) - len(rows)
         more = f"<p>and {rest} more</p>" if rest else ""
         head = "".join(f"<th>{column}</th>" for column in columns)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
+        table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        return f'<table class="{_NO_FORMULAS}">{table}</table>{more if rows else "<p>no documents</p>"}'
 
 
 def with_texts(ranking: Sequence[Ranked], documents: Sequence[str | ContentDocument]) -> Ranking:
@@ -197,8 +201,9 @@ def _row(place: int, ranked: Ranked, *, has_text: bool) -> str:
     cells = [str(place), *map(_number, (ranked.index, ranked.score, ranked.logit))]
     if has_text:
         cells.append(_abbreviated(getattr(ranked, "text", ""), _MAX_CELL_CHARACTERS))
-    align = ["right"] * 4 + ["left"]
-    shown = (f'<td style="text-align: {side}">{escape(cell)}</td>' for side, cell in zip(align, cells, strict=False))
+    # A text is read in its own direction, as Arabic is, which does not reach beyond its cell.
+    styles = ['style="text-align: right"'] * 4 + ['dir="auto" style="text-align: left"']
+    shown = (f"<td {style}>{escape(cell)}</td>" for style, cell in zip(styles, cells, strict=False))
     return f"<tr>{''.join(shown)}</tr>"
 
 
