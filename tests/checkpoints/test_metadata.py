@@ -209,6 +209,9 @@ def test_a_recipe_that_does_not_fit_the_architecture_is_refused(architecture: st
     [
         ("---\nlicense: cc-by-nc-4.0\n---\n", "cc-by-nc-4.0"),
         ("---\nlicense: other\nlicense_name: gemma\n---\n", "gemma"),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", "mit, apache-2.0"),
+        ('---\nlicense: "a\\n \\e[31mb\\u202e\\0"\n---\n', "a [31mb"),  # one line, without what affects a terminal
+        (f"---\nlicense: {'x' * 9000}\n---\n", "x" * 199 + "…"),
         ("---\ntags: [a]\n---\n# Model", None),
         ("no front matter", None),
         ("---\n: broken: [\n---\n", None),

@@ -1,6 +1,7 @@
 """`onelogit recipes`: the known families, and the recipe of one model."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -89,3 +90,18 @@ def test_the_limit_is_that_of_the_loaded_model(
         with Reranker.load(folder) as reranker:
             assert shown["max_tokens"] == reranker.max_tokens
             assert shown["default_instruction"] == reranker.recipe.default_instruction
+
+
+def test_a_models_texts_cannot_affect_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    hostile = "\x1b]0;title\x07\x1b[31m\u202e"
+    folder = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, folder)
+    (folder / "README.md").write_text(f"---\nlicense: {json.dumps('mine' + hostile)}\n---\n")
+    (folder / "chat_template.jinja").write_text(QWEN3_TEMPLATE.replace("Judge whether", f"Judge{hostile}whether"))
+
+    shown = output(capsys, "recipes", folder)
+
+    assert not {"\x1b", "\x07", "\u202e"} & {*shown}
+    joined = re.sub(r"[│\s]", "", shown)
+    assert "mine]0;title[31m" in joined
+    assert r"Judge\x1b]0;title\x07\x1b[31m\u202ewhether" in joined

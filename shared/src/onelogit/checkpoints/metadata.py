@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
+from onelogit.io.lines import shortened
 from onelogit.recipes.recipe import Activation, ReadOut
 from onelogit.recipes.unsupported import EMBEDDER
 
@@ -159,13 +160,13 @@ def _depth(text: str) -> int:
 
 
 def read_licence(texts: SmallFiles) -> str | None:
-    """The licence that the model card names, or None."""
+    """The licence that the model card names, as one short line that is safe to print, or None."""
     card = read_model_card(texts)
     licence = card.get("license_name") if card.get("license") == "other" else None
     licence = card.get("license") if licence is None else licence
     if isinstance(licence, list):
-        return ", ".join(map(str, licence))
-    return None if licence is None else str(licence)
+        licence = ", ".join(map(str, licence))
+    return None if licence is None else "".join(filter(str.isprintable, shortened(str(licence), 200)))
 
 
 def read_activation(texts: SmallFiles) -> Activation | None:

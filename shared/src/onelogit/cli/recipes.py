@@ -14,7 +14,7 @@ from onelogit.checkpoints.metadata import read_position_limit
 from onelogit.checkpoints.recipe_choice import ResolvedRecipe
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
 from onelogit.cli.model_options import add_hub_options, add_json_option, hub_options
-from onelogit.cli.output import print_json
+from onelogit.cli.output import print_json, printable_lines
 from onelogit.errors import CheckpointError, RecipeError
 from onelogit.io.tables import FigureTable, console
 from onelogit.model_spec import ModelSpec
@@ -118,7 +118,7 @@ def _table_of_recipe(recipe: Recipe, because: str, token_texts: Mapping[int, str
         "chat template": _NO_TEMPLATE if recipe.chat_template is None else recipe.chat_template,
     }
     for name, value in rows.items():
-        table.add_row(name, Text(value))
+        table.add_row(name, Text(printable_lines(value)))
     return table
 
 
