@@ -31,7 +31,7 @@ class KnownFamily(NamedTuple):
 
 def family_of_id(model: str) -> KnownFamily | None:
     """The family of a hub id in the table, also if the model is given as its folder in the hub's cache."""
-    id = _cached_id(model)
+    id = cached_id(model)
     if id is None and os.path.isdir(checked_path(model)):  # noqa: PTH112  False for any string
         return None
     return _family_with_model(model if id is None else id, "its id")
@@ -94,7 +94,7 @@ def _family_with_name(model: str, because: str) -> KnownFamily | None:
     return None
 
 
-def _cached_id(model: str) -> str | None:
+def cached_id(model: str) -> str | None:
     """The hub id of a folder in the hub's cache (models--owner--name/snapshots/commit), or None."""
     cached = next((part for part in _parts(model) if part.startswith("models--")), None)
     return None if cached is None else cached.removeprefix("models--").replace("--", "/", 1)
@@ -102,7 +102,7 @@ def _cached_id(model: str) -> str | None:
 
 def last_part(model: str) -> str:
     """The model's name without its owner, from an id, a path, or the hub's cache."""
-    cached = _cached_id(model)
+    cached = cached_id(model)
     return _parts(model if cached is None else cached)[-1]
 
 

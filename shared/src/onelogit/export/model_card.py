@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from huggingface_hub import ModelCardData
 
+from onelogit.checkpoints.hub import commit_of
+from onelogit.checkpoints.known_family import cached_id
 from onelogit.checkpoints.module_chain import Pooling
 from onelogit.recipes.recipe import ReadOut, Recipe
 
@@ -26,8 +28,12 @@ class UsageExamples(NamedTuple):
 
 
 def public_name(source: str) -> str:
-    """A hub id, or the last part of a path, so that an export does not reveal where the original was stored."""
-    return source if is_hub_id(source) else Path(source).name
+    """A hub id, also of a folder in the hub's cache; or the last part of a path, which does not reveal where it was."""
+    if is_hub_id(source):
+        return source
+    folder = Path(source)
+    cached = None if commit_of(folder) is None else cached_id(folder.parents[1].name)
+    return cached or folder.name
 
 
 def is_hub_id(source: str) -> bool:
@@ -141,12 +147,13 @@ def _wrapped(text: str) -> str:
 
 def _linked(model: str, commit: str | None) -> str:
     name, tree = public_name(model), "" if commit is None else f"/tree/{commit}"
-    return f"[{name}](https://huggingface.co/{name}{tree})" if is_hub_id(model) else f"`{name}`"
+    return f"[{name}](https://huggingface.co/{name}{tree})" if is_hub_id(name) else f"`{name}`"
 
 
 def _front_matter(recipe: Recipe, source: str, labels: int, base: str | None) -> str:
     is_reranker = labels == 1
-    origins = [each for each in (source, base) if each is not None and is_hub_id(each)]
+    names = [public_name(each) for each in (source, base) if each is not None]
+    origins = [name for name in names if is_hub_id(name)]
     has_two_licences = base is not None and recipe.licence is not None and ", " in recipe.licence
     return ModelCardData(
         base_model=origins if len(origins) > 1 else origins[0] if origins else None,
