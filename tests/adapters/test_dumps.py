@@ -17,7 +17,7 @@ from transformers import BitsAndBytesConfig
 
 from haystack_integrations.components.rankers.onelogit import OnelogitRanker
 from langchain_onelogit import OnelogitRerank as LangChainRerank
-from onelogit import DEMO_MODEL, InputError, RemoteReranker
+from onelogit import DEMO_MODEL, InputError, OpenOptions, RemoteReranker
 from onelogit.recipes.families import FAMILIES
 from support.adapters import ADAPTERS, Adapter, make, renamed
 
@@ -60,6 +60,65 @@ def test_what_is_accepted_is_dumped_as_plain_data_and_loaded_again(framework: Ad
     assert framework.run(read, QUERY, framework.documents(TEXTS)) == expected
     for copied in (deepcopy(adapter), pickle.loads(pickle.dumps(adapter))):
         assert framework.dumped(copied) == text
+
+
+SECRETS = {"token", "api_key"}
+LOCAL: dict[str, Any] = {
+    "activation": "identity",
+    "allow_control_tokens": True,
+    "attn_implementation": "eager",
+    "base_model": "owner/base",
+    "batch_tokens": 2000,
+    "cache_dir": "cache",
+    "compile": True,
+    "device": "cpu",
+    "device_map": {"": "cpu", "layers.1": 0},
+    "document_cache_bytes": 10**6,
+    "document_cache_host_bytes": 0,
+    "dtype": "float32",
+    "instruction": "",
+    "local_files_only": True,
+    "long_documents": "chunk_max",
+    "max_tokens": 300,
+    "max_waiting": 4,
+    "quantization": "int8",
+    "quantization_config": {"load_in_4bit": True, "llm_int8_skip_modules": ["score"]},
+    "recipe": {"family": "qwen3-reranker", "default_instruction": "거짓말을 찾으시오.\n"},
+    "relevant_label": 1,
+    "revision": "0123456",  # in YAML, a number if it had no quotes
+    "trust_remote_code": True,
+}
+REMOTE: dict[str, Any] = {
+    "attempts": 2,
+    "headers": {"X-Route": "gpu"},
+    "model": DEMO_MODEL,
+    "pairs_a_request": 5,
+    "path": "/rerank",
+    "protocol": "rerank",
+    "raw_logits": False,
+    "requests_at_once": 3,
+    "served_name": "mine",
+    "template": "client",
+    "timeout_s": 2.5,
+    "url": "http://127.0.0.1:9",
+}
+TEXTS_TO_A_SERVER = {"url": REMOTE["url"], "protocol": "rerank", "template": "client"}
+NEEDED: dict[str, dict[str, Any]] = {
+    **{name: {"url": REMOTE["url"]} for name in REMOTE},
+    **dict.fromkeys(("path", "protocol", "raw_logits", "template"), TEXTS_TO_A_SERVER),
+}
+
+
+@pytest.mark.parametrize("name", [each for each in OpenOptions.__annotations__ if each not in SECRETS])
+def test_every_option_survives_dumps_and_copies(framework: Adapter, name: str):
+    options = {**NEEDED.get(name, {}), name: {**LOCAL, **REMOTE}[name]}
+    adapter = make(framework, DEMO_MODEL, options=options)
+    text = framework.dumped(adapter)
+
+    for read in (framework.loaded(text), deepcopy(adapter), pickle.loads(pickle.dumps(adapter))):
+        assert read.options == adapter.options == options
+        assert read._spec() == adapter._spec()
+        assert framework.dumped(read) == text
 
 
 def test_a_quantization_config_is_dumped_as_its_fields(framework: Adapter):

@@ -1,6 +1,9 @@
 """Names and methods of other LangChain rerankers work, so that this one can take their place; and dumps of chains."""
 
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from langchain_core.documents import Document
@@ -86,6 +89,13 @@ def test_texts_documents_and_dictionaries_are_read(rerank: OnelogitRerank):
     assert rerank.rerank(mixed, QUERY, rank_fields=["title", "id"]) == expected
     assert rerank.rerank(mixed, QUERY) != expected
     assert rerank.rerank([], QUERY) == []
+
+
+def test_a_row_of_a_database_is_read(rerank: OnelogitRerank):
+    row = {"day": date(2026, 11, 29), "at": datetime(2026, 11, 29, 12), "price": Decimal("9.50"), "id": UUID(int=7)}
+    text = f"day: 2026-11-29\nat: 2026-11-29 12:00:00\nprice: '9.50'\nid: {UUID(int=7)}\nrow:\n- 2026-11-29\n"
+
+    assert rerank.rerank([{**row, "row": (row["day"],)}], QUERY) == rerank.rerank([text], QUERY)
 
 
 async def test_arguments_of_cohere_that_change_nothing_are_taken(rerank: OnelogitRerank):

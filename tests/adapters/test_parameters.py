@@ -40,6 +40,7 @@ GIVEN: list[dict[str, Any]] = [
     {"recipe": recipe_fields(OWN)},
     {"recipe": {"family": "qwen3-reranker", "default_instruction": "Find lies."}},
     {"revision": "main"},
+    {"quantization": "int8"},
 ]
 
 

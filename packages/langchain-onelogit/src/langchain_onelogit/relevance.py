@@ -1,7 +1,10 @@
 """What `rerank` takes and returns, as other LangChain compressors do: texts, documents or dictionaries -> relevance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import yaml
 from typing_extensions import TypedDict
@@ -50,8 +53,19 @@ def text_of(document: Any, rank_fields: Sequence[str] | None) -> Any:
     """
     if isinstance(document, dict):
         read = document if rank_fields is None else {key: document[key] for key in rank_fields if key in document}
-        return yaml.safe_dump(plain(read, "the document"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(_readable(read), sort_keys=False, allow_unicode=True)
     return document
+
+
+def _readable(value: Any) -> Any:
+    """A dictionary, as of a row of a database, as YAML can write it."""
+    if isinstance(value, Mapping):
+        return {_readable(key): _readable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(inner) for inner in value]
+    if type(value) in (date, datetime):
+        return value.replace()  # another object, because YAML writes the same one only once, and then refers to it
+    return str(value) if isinstance(value, date | Decimal | UUID) else plain(value, "the document")
 
 
 class ScoredMetadata(MetadataDict):  # noqa: PLW1641  like any dictionary
