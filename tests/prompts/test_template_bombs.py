@@ -12,6 +12,8 @@ from onelogit.recipes.families import FAMILIES
 
 BOTH = "{{ messages[-2].content }} {{ messages[-1].content }}"
 DOUBLING = "{% set x = 'aaaaaaaaaaaaaaaa' %}"
+LIST = "{% set x = range(99999) | list %}"
+LIST_TOO = "{% set y = range(99999) | list %}"
 NESTED = "{% for i in range(99999) %}" * 6 + "{% endfor %}" * 6
 MAX_S = 1.0
 MAX_BYTES = 400 * 2**20
@@ -89,25 +91,54 @@ BOMBS = {
     "a cycle": "{% set c = cycler('a' * 99999) %}{% for i in range(99999) %}{{ c.next() }}{% endfor %}",
     "much text": "{% for i in range(99999) %}" + "a" * 9999 + "{% endfor %}",
     "a long template": "a" * (MAX_TEMPLATE + 1),
-    "many tags": "{{a}}" * 3_001,
+    "many tags": "{{a}}" * 1_501,
+    "many values": "{{ [" + "a[b], " * 9_000 + "] }}",
+    "many numbers compared": "{{ 1" + "<1" * 29_000 + " }}",
     "nested brackets": "{{ " + "(" * 9999 + ")" * 9999 + " }}",
     "nested lists": "{{ " + "[" * 9999 + "]" * 9999 + " }}",
-    "many operators": "{{ 1" + " + 1" * 40_000 + " }}",
-    "many attributes": "{{ a" + ".a" * 60_000 + " }}",
-    "nested conditions": "{% if a %}" * 9_000 + "{% endif %}" * 9_000,
+    "many operators": "{{ 1" + " + 1" * 14_000 + " }}",
+    "many attributes": "{{ a" + ".a" * 29_000 + " }}",
+    "nested conditions": "{% if a %}" * 700 + "{% endif %}" * 700,
     "deep loops": "{% for a in messages %}" * 90 + "{% endfor %}" * 90,
     "division by zero": "{{ 1 / 0 }}",
     "a large float": "{{ 10.0 ** 999 }}",
     "a number of many digits": "{{ ('9' * 4000) | int }}",
+    "many slices": LIST + "{% set y = x[1:] %}" * 1_200,
+    "slices in a condition": LIST + "{% for a in range(99999) if not x[1:] %}{% endfor %}",
+    "tests in a condition": LIST + LIST_TOO + "{% for a in range(99999) if x is ne y %}{% endfor %}",
+    "a list of tests": LIST + LIST_TOO + "{{ [" + "x is eq y, " * 1_400 + "] }}",
+    "a chain of comparisons": LIST + LIST_TOO + "{{ x" + " == y == x" * 1_200 + " }}",
+    "a search for each item": "{{ range(31000) | list | select('in', range(31000, 62000) | list) | list }}",
+    "a search from the end": "{{ ('a' * 46000 ~ 'b').rfind('ab' ~ 'a' * 21000) }}",
+    "many values joined": LIST + "{{ x" + " ~ x" * 5_000 + " }}",
+    "many arguments of a method": LIST + "{{ ''.join(" + "x, " * 5_000 + ") }}",
+    "many arguments of a filter": LIST + "{{ 'a' | default(" + "x, " * 5_000 + ") }}",
+    "a number as bytes": "{{ (1).to_bytes(10 ** 10, 'big') }}",
+    "numbers with one hash": "{{ dict(range(0, (2 ** 61 - 1) * 99990, 2 ** 61 - 1) | batch(2)) }}",
+    "numbers with one hash in a namespace": "{{ namespace(range(0, (2 ** 61 - 1) * 99990, 2 ** 61 - 1) | batch(2)) }}",
+    "keys less others": "{{ {1: 1}.keys() - range(9) }}",
+    "keys that others lack": "{{ {1: 1}.keys().isdisjoint(range(9)) }}",
+    "a tuple as a key": "{% set t = (1,) * 99999 %}{% set d = {} %}{{ [" + "d[t], " * 1_500 + "] }}",
+    "nested JSON": "{% set x = range(4000) | list %}" + "{% set x = [x] %}" * 400 + "{{ x | tojson(indent=4000) }}",
+    "nested JSON with a text": "{% set x = [[1]] %}{{ x | tojson(indent='a' * 99) }}",
+    "tags of markup": "{{ (('<a>' * 60000) | safe).striptags() }}",
+    "a long date": "{{ strftime_now('%d' * 99) }}",
+    "loops in loops": "{% for a in messages %}" * 17 + "{% endfor %}" * 17,
+    "many places in loops": "{% for a in messages %}" * 15 + "{{ a }}b" * 1_400 + "{% endfor %}" * 15,
+    "a large number": "{% set x = 0x" + "f" * 40_000 + " %}{{ [" + "x is divisibleby 7, " * 900 + "] }}",
+    "rounding an integer": "{{ 1 | round(-1000000000) }}",
+    "an attribute of many parts": "{{ range(1000) | list | sort(attribute='a,' * 49999) }}",
+    "an item of many parts": "{{ (['a'] * 1000) | unique(attribute='0.' * 49999 ~ '0') | list }}",
+    "long numbers": "".join(f"{{% set x{i} = range(2 ** 4000, 2 ** 4000 + 99999) | list %}}" for i in range(40)),
 }
 
 
 LARGE = {
-    "many variables": "{{a}}" * 2_990,
+    "many variables": "{{a}}" * 1_490,
     "variables in many scopes": (
-        "".join(f"{{% set a{i} = 1 %}}" for i in range(1200)) + "{% for b in x %}{{ b }}{% endfor %}" * 590
+        "".join(f"{{% set a{i} = 1 %}}" for i in range(600)) + "{% for b in x %}{{ b }}{% endfor %}" * 290
     ),
-    "many macros": "{% macro m() %}{{ a }}{% endmacro %}" * 990,
+    "many macros": "{% macro m() %}{{ a }}{% endmacro %}" * 490,
 }
 
 

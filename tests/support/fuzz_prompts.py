@@ -39,6 +39,16 @@ _VALUES = [
         "{'a': x}",
         "1",
     ),
+    *(
+        "x[1:]",
+        "x is eq x",
+        "x == x == x",
+        "(1).to_bytes(9, 'big')",
+        "dict([[1, x]])",
+        "loop",
+        "{x: 1}[x]",
+        "x is in x",
+    ),
     *("'{:99999}'", "'%99999s'", "seam", "m('a')", "m(x)", "x[::-1]", "x | length", "none", "(x, x)", "2 ** 4000"),
 ]
 _OPERATORS = ["+", "*", "~", "**", "%", "-", "//", "==", "in", "and", "or"]
@@ -46,6 +56,7 @@ _FILTERS = [
     *("trim", "upper", "length", "list", "join('ab')", "center(9999)", "indent(99)", "replace('a', x)", "tojson"),
     *("string", "first", "last", "reverse", "sort", "map('upper')", "format('a')", "default('a', true)", "int", "abs"),
     *("batch(3)", "slice(3)", "round(99)", "sum", "select", "unique", "e", "title", "tojson(indent=99)", "items"),
+    *("round(-99999)", "sort(attribute='a.b')", "select('in', x)", "map(attribute='0.0')", "groupby(0)", "reject"),
 ]
 _METHODS = [".strip()", ".split()", ".join([x, x])", ".replace('a', 'aa')", ".format(x, x)", ".ljust(9999)", ".upper()"]
 _EXPRESSIONS = st.recursive(

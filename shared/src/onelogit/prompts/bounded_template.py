@@ -6,26 +6,30 @@ and what could multiply the size of a value is checked before it is computed.
 """
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from datetime import datetime
 from functools import wraps
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import pass_context
-from jinja2.visitor import NodeTransformer
+from jinja2.utils import Namespace, pass_context
 
 from onelogit.errors import RecipeError, first_line
 from onelogit.prompts.template_limits import (
     MAX_BITS,
     MAX_COMPARED,
+    MAX_DATE,
     MAX_GROWTH,
+    MAX_INDENT,
     MAX_NUMBER,
+    MAX_PAIRS,
+    MAX_PARTS,
     MAX_RENDERED,
     MAX_SECONDS,
     MAX_TAGS,
@@ -36,10 +40,15 @@ from onelogit.prompts.template_limits import (
     excess,
     size_of,
 )
+from onelogit.prompts.template_tree import BoundedTree
 
 _GROWING = {"batch", "center", "format", "indent", "join", "ljust", "replace", "rjust", "slice", "tojson", "zfill"}
+# The place of the name of an attribute among the arguments; it is looked up for each item.
+_ATTRIBUTES = {"groupby": 0, "join": 1, "map": 99, "max": 1, "min": 1, "rejectattr": 0, "selectattr": 0, "sort": 2}
+_ATTRIBUTES |= {"sum": 0, "unique": 1}
 _UNUSED_FILTERS = ("pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr")  # slow or not reproducible
-_UNUSED_METHODS = {"encode", "expandtabs", "format_map", "maketrans", "translate"}
+_UNUSED_METHODS = {"encode", "expandtabs", "format_map", "maketrans", "striptags", "translate"}
+_UNUSED_OWNERS = (int, float, complex, bytes, type, Set)  # of methods that may allocate or compare without a bound
 
 
 class BoundedTemplate(NamedTuple):
@@ -87,7 +96,7 @@ def parse_template(chat_template: str, *, keeps_last_newline: bool = False) -> B
     environment = BoundedEnvironment(keeps_last_newline=keeps_last_newline)
     try:
         tree = environment.parse(chat_template)
-        _Bounding().visit(tree)
+        BoundedTree().visit(tree)
         tree.set_environment(environment)
         return BoundedTemplate(environment.from_string(tree), environment)
     except RecipeError:
@@ -117,11 +126,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._seconds = MAX_SECONDS
         self.globals = {name: value for name, value in self.globals.items() if name != "lipsum"}
         self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self.globals["strftime_now"] = _strftime_now
         filters = {**self.filters, "tojson": _to_json}
         self.filters = {
-            name: _guarded(self, name, each) for name, each in filters.items() if name not in _UNUSED_FILTERS
+            name: _guarded_filter(self, name, each) for name, each in filters.items() if name not in _UNUSED_FILTERS
         }
+        self.tests = {name: _guarded_test(self, cast("Any", each)) for name, each in self.tests.items()}
 
     def start(self) -> None:
         """Begin a rendering, which may use the processor for what the renderings before it left over."""
@@ -154,23 +164,30 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def joined(self, *values: Any) -> str:
         """The texts of some values, one after the other: jinja's operator `~`."""
-        self.spend(sum(map(size_of, values)))
-        return "".join(map(str, values))
+        return "".join(str(self.bounded(each)) for each in values)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Call a function, a macro or a method: of a text, only if the size of its result is bounded."""
+        """Call a function, a macro or a method, only if the size of its result is bounded."""
         if __obj in (__self.spend, __self.bounded, __self.iterated, __self.joined):
             return __obj(*args)
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
-        if isinstance(owner, str | bytes):
+        if isinstance(owner, _UNUSED_OWNERS):
+            raise SecurityError(f"the method {name!r} of {type(owner).__name__} is unsafe")
+        if isinstance(owner, str):
             if name in _UNUSED_METHODS:
                 raise SecurityError(f"the method {name!r} of a text is unsafe")
-            args = tuple(__self._listed(each) for each in args)
+            args = tuple(__self.listed(each) for each in args)
             __self.check_growth(name, owner, args, kwargs)
+        elif __obj in (dict, Namespace):
+            args = tuple(__self.listed(each) for each in args)
+            if any(not isinstance(each, Mapping) and size_of(each) > MAX_PAIRS for each in args):
+                raise excess(f"makes an object of a list of more than {MAX_PAIRS:,} items")
         return __self.bounded(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute an operator, if the size of its result is bounded."""
+        if isinstance(left, Set) or isinstance(right, Set):
+            raise SecurityError(f"the operator {operator!r} between sets is unsafe")
         sizes = size_of(left), size_of(right)
         numbers = isinstance(left, int) and isinstance(right, int)
         if operator == "**" and numbers and left.bit_length() * max(right, 0) > MAX_BITS:
@@ -199,14 +216,17 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def check_growth(self, name: str, value: Any, args: Iterable[Any], options: Mapping[str, Any]) -> None:
         """Check the arguments of a filter or method, before it is computed. Raises TemplateLimitError."""
         size, limit = size_of(value), MAX_GROWTH if name in _GROWING else MAX_COMPARED
-        for each in (*args, *options.values()):
+        given = [*args, *options.values()]
+        size_of(given)  # of all together, because each of many takes time
+        for each in given:
             is_number = isinstance(each, int)
-            if is_number and each > MAX_NUMBER:
-                raise excess(f"passes {each:.3g} to {name!r}, of at most {MAX_NUMBER:,},")
+            if is_number and abs(each) > MAX_NUMBER:
+                raise excess(f"passes a number above {MAX_NUMBER:,} to {name!r}")
             if (size + 1) * (max(each, 0) if is_number else size_of(each)) > limit:
                 raise excess(f"passes a value to {name!r} that may give one of more than {limit:,} characters")
 
-    def _listed(self, value: Any) -> Any:
+    def listed(self, value: Any) -> Any:
+        """The value; of an iterator, a list of its values, which are spent."""
         return self.bounded([*self._read(value)]) if isinstance(value, Iterator) else value
 
     def _read(self, values: Iterator[Any]) -> Iterator[Any]:
@@ -215,64 +235,35 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             yield value
 
 
-class _Bounding(NodeTransformer):
-    """Changes a template's tree, so that all that repeats or builds a value calls the environment."""
-
-    def visit_For(self, node: nodes.For) -> Any:  # noqa: N802
-        """Spend each round of a loop, and the length of what it goes through."""
-        self.generic_visit(node)
-        node.iter = _call("iterated", node.iter)
-        return self._counted(node)
-
-    def visit_Macro(self, node: Any) -> Any:  # noqa: N802
-        """Spend each call of a macro, or of a block."""
-        self.generic_visit(node)
-        return self._counted(node)
-
-    visit_CallBlock = visit_Macro  # noqa: N815
-
-    def visit_Concat(self, node: nodes.Concat) -> Any:  # noqa: N802
-        """Join texts only if their sizes are in the budget."""
-        self.generic_visit(node)
-        return _call("joined", *node.nodes)
-
-    def visit_List(self, node: nodes.Expr) -> Any:  # noqa: N802
-        """Limit lists and objects, which may contain each other many times; and count comparisons."""
-        self.generic_visit(node)
-        return _call("bounded", node)
-
-    visit_Dict = visit_Compare = visit_List  # noqa: N815
-
-    def visit_Tuple(self, node: nodes.Tuple) -> Any:  # noqa: N802
-        """Limit tuples, as lists, unless variables are assigned."""
-        self.generic_visit(node)
-        return node if node.ctx == "store" else _call("bounded", node)
-
-    @staticmethod
-    def _counted(node: Any) -> Any:
-        constant = sum(len(each.data) for part in node.body for each in part.find_all(nodes.TemplateData))
-        node.body = [nodes.ExprStmt(_call("spend", nodes.Const(constant)), lineno=node.lineno), *node.body]
-        return node
-
-
-def _call(name: str, *arguments: Any) -> Any:
-    return nodes.Call(nodes.EnvironmentAttribute(name), [*arguments], [], None, None).set_lineno(arguments[0].lineno)
-
-
-def _guarded(environment: BoundedEnvironment, name: str, filter: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_filter(environment: BoundedEnvironment, name: str, filter: Callable[..., Any]) -> Callable[..., Any]:
     """A filter whose arguments and result are bounded."""
     first = 1 if hasattr(filter, "jinja_pass_arg") else 0
 
     @wraps(filter)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        values = [environment._listed(each) for each in args[first:]]
+        values = [environment.listed(each) for each in args[first:]]
         value, *others = values or [None]
         environment.check_growth(name, value, others, kwargs)
         if name == "format":
             check_format(str(value), "%", size_of([*others, *kwargs.values()]))
+        attribute = kwargs.get("attribute", (others[_ATTRIBUTES.get(name, 0) :] or [None])[0])
+        if name in _ATTRIBUTES and isinstance(attribute, str) and len(re.findall("[.,]", attribute)) > MAX_PARTS:
+            raise excess(f"names an attribute of more than {MAX_PARTS} parts")
         if name == "sum" and not isinstance(kwargs.get("start", (others[1:] or [0])[0]), int | float):
             raise excess("adds up values that are not numbers")
         return environment.bounded(filter(*args[:first], *values, **kwargs))
+
+    return guarded
+
+
+def _guarded_test(environment: BoundedEnvironment, test: Callable[..., bool]) -> Callable[..., bool]:
+    """A test that spends the sizes of what it compares."""
+    first = 1 if hasattr(test, "jinja_pass_arg") else 0
+
+    @wraps(test)
+    def guarded(*args: Any, **kwargs: Any) -> bool:
+        environment.bounded([*args[first:], *kwargs.values()])
+        return test(*args, **kwargs)
 
     return guarded
 
@@ -284,7 +275,16 @@ def _finalized(context: Context, value: Any) -> Any:
 
 
 def _to_json(value: Any, **options: Any) -> str:
+    indent = options.get("indent")
+    if indent is not None and (indent if isinstance(indent, int) else size_of(indent)) > MAX_INDENT:
+        raise excess(f"indents JSON by more than {MAX_INDENT} characters, which nested values multiply,")
     return json.dumps(value, ensure_ascii=False, **options)
+
+
+def _strftime_now(form: str) -> str:
+    if len(form) > MAX_DATE:
+        raise excess(f"writes a date of more than {MAX_DATE} characters")
+    return datetime.now().strftime(form)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -1,20 +1,25 @@
 """A value of a chat template -> its size; an error if it, or what is to be computed with it, exceeds a limit."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jinja2.utils import Namespace
 
 from onelogit.errors import RecipeError
 
-MAX_TEMPLATE, MAX_TAGS = 100_000, 3_000  # characters, and places where one calculates; far above published ones
+# Characters, tags, and parts of what tags calculate. The largest published template, a language model's, has
+# 17,000, 340 and 1,300; those of rerankers have some 50 parts.
+MAX_TEMPLATE, MAX_TAGS, MAX_NODES = 60_000, 1_500, 6_000
 MAX_SECONDS = 0.3  # of processor time for all renderings of one template, which take some 10 ms
 MAX_VALUE = 200_000  # characters, items and digits of one value, with all that it contains
 MAX_RENDERED = 4_000_000  # of all values of one rendering
 MAX_NUMBER = 100_000  # as an argument, as in jinja's own range
 MAX_BITS = 4096
-MAX_GROWTH, MAX_COMPARED = 20_000_000, 1_000_000_000  # size of a text times size of an argument
+MAX_GROWTH, MAX_COMPARED = 10_000_000, 100_000_000  # size of a text times size of an argument
+MAX_LOOPS = 16  # and macros in each other
+MAX_PAIRS, MAX_INDENT, MAX_DATE = 1_000, 16, 100  # of an object from a list, of JSON, of the form of a date
+MAX_PARTS = 16  # of the name of an attribute, separated by dots and commas
 _WIDE = re.compile(r"\d{5,}|%[-+ #\d.]*\*|\{[^{}]*\{(?!\{)")  # a width that is long, or that an argument gives
 
 
@@ -37,15 +42,18 @@ def size_of(value: Any) -> int:
         size += 1
         if isinstance(each, str | bytes):
             size += len(each)
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
         elif isinstance(each, int):
             if each.bit_length() > MAX_BITS:
                 raise excess("computes a number that is too large")
+            size += each.bit_length() >> 5
         elif isinstance(each, Mapping):
             waiting += [*each.keys(), *each.values()]
         elif isinstance(each, Namespace):
             waiting += [*object.__getattribute__(each, "_Namespace__attrs").values()]
-        elif hasattr(each, "__len__") and not isinstance(each, range):
-            waiting.extend(each)  # not `+=`, which would ask the operators of an undefined value
+        elif isinstance(each, Collection) and not isinstance(each, range):  # not a loop, which reading would end
+            waiting.extend(each)
         if size + len(waiting) > MAX_VALUE:
             raise excess(f"builds a value of more than {MAX_VALUE:,} characters or items")
     return size
