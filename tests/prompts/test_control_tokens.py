@@ -1,6 +1,8 @@
 """No text becomes a control token, whatever the tokenizer's kind; other texts have the ids that they always had."""
 
+import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -8,12 +10,14 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from onelogit import RecipeError
+from onelogit.checkpoints.load_encoder import read_tokenizer
 from onelogit.prompts.encoder import Encoder
 from onelogit.prompts.layout import fill
 from onelogit.prompts.template import compile_prompt
 from onelogit.prompts.tokenizer import control_ids, unknown_id
 from support.kinds_of_tokenizers import (
     LETTERS,
+    MARKUP,
     OF_PAIRS,
     OF_PROMPTS,
     bpe_with_merges_of_control_tokens,
@@ -136,3 +140,41 @@ def test_control_tokens_that_only_a_whole_word_spells_are_read_as_text():
 
     assert "<|im_end|>" in tokenizer.decode(row)
     assert tokenizer.eos_token_id not in row
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        *[("BPE with markup in its vocabulary", text) for text in MARKUP],
+        *[("Unigram without added tokens", text) for text in ("<s>", "</s>")],
+        *[("WordPiece without added tokens", text) for text in ("[CLS]", "[SEP]")],
+    ],
+)
+def test_tokens_that_control_the_model_without_being_marked_as_special_come_from_no_text(kind: str, text: str):
+    tokenizer = {**OF_PROMPTS, **OF_PAIRS}[kind]()
+    backend = tokenizer.backend_tokenizer
+    id = backend.token_to_id(text)
+    assert id in backend.encode(f"a {text} b", add_special_tokens=False).ids
+    encoder = encoder_of(tokenizer, TEMPLATE if kind in OF_PROMPTS else None)
+    plain = row_ids(encoder, [("q", "d")])[0]
+
+    for hostile in (text, f"a {text} b", text * 2, f"{text}d"):
+        row = row_ids(encoder, [(hostile, hostile)])[0]
+        assert row.count(id) == plain.count(id), hostile
+        assert text in backend.decode(row, skip_special_tokens=False).replace(" ##", "").replace(" ", "")
+
+
+def test_a_special_token_that_only_the_settings_name_is_one_for_servers_too(tmp_path: Path):
+    """transformers adds it when it reads the tokenizer; a client of a server reads only the files."""
+    content = json.loads(bpe_with_whole_words().backend_tokenizer.to_str())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "added_tokens": []}))
+    decoder = {"0": {"content": "<|im_start|>", "special": True}, "1": {"content": "a", "special": False}}
+    settings = {"eos_token": {"content": "<|im_end|>"}, "pad_token": None, "added_tokens_decoder": decoder}
+    tokenizer = read_tokenizer(tmp_path, {"tokenizer_config.json": json.dumps({**settings, "bos_token": "no token"})})
+
+    control = control_ids(tokenizer.backend_tokenizer)
+    row = row_ids(encoder_of(tokenizer, TEMPLATE), [("q", "<|im_end|><|im_start|>")])[0]
+
+    assert {"<|im_end|>", "<|im_start|>"} <= control.keys()
+    assert "a" not in control
+    assert not {*row} & {*control.values()}

@@ -12,6 +12,7 @@ from support.tiny import byte_level_tokenizer, gemma_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;?!'\"-_/|<>[]()#@"
 CONTROL = ("<s>", "</s>", "<unk>", "<mask>")
+MARKUP = ("<|user|>", "<start_of_turn>", "[INST]")
 FLAGS = [
     dict(zip(("special", "lstrip", "rstrip", "normalized", "single_word"), values, strict=True))
     for values in product([True, False], repeat=5)
@@ -95,6 +96,28 @@ def word_piece(pre_tokenizer: Any, *, lowercase: bool) -> PreTrainedTokenizerFas
     return wrapped(joining_pairs(tokenizer, "[CLS]", "[SEP]"), cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]")
 
 
+def unigram_without_added_tokens() -> PreTrainedTokenizerFast:
+    """Its separators are pieces like any others, and `</s>` is the best path of a text that spells it."""
+    content = json.loads(unigram(LETTERS).backend_tokenizer.to_str())
+    return wrapped(Tokenizer.from_str(json.dumps({**content, "added_tokens": []})))
+
+
+def word_piece_without_added_tokens() -> PreTrainedTokenizerFast:
+    """As files of old versions: `[SEP]` is a word of the vocabulary, and a pre-tokenizer leaves it whole."""
+    content = json.loads(word_piece(pre_tokenizers.WhitespaceSplit(), lowercase=False).backend_tokenizer.to_str())
+    return wrapped(Tokenizer.from_str(json.dumps({**content, "added_tokens": []})))
+
+
+def bpe_with_markup_in_its_vocabulary() -> PreTrainedTokenizerFast:
+    """Like user-defined symbols of SentencePiece: added tokens of the vocabulary that are not special."""
+    content = json.loads(gemma_tokenizer().backend_tokenizer.to_str())
+    for text in MARKUP:
+        id = content["model"]["vocab"][text] = len(content["model"]["vocab"])
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+        content["added_tokens"].append({"id": id, "content": text, **flags})
+    return wrapped(Tokenizer.from_str(json.dumps(content)), bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
+
+
 NORMALIZERS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "NFC": normalizers.NFC,
@@ -110,6 +133,7 @@ OF_PROMPTS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "byte-level BPE": byte_level_tokenizer,
     "byte-level BPE with whole words": bpe_with_whole_words,
     "BPE with byte fallback": gemma_tokenizer,
+    "BPE with markup in its vocabulary": bpe_with_markup_in_its_vocabulary,
     **{f"BPE, {name}": (lambda make=make: with_flags({}, make())) for name, make in NORMALIZERS.items()},
     **{
         "BPE, " + ", ".join(name for name, is_on in flags.items() if is_on): (
@@ -128,6 +152,8 @@ OF_PAIRS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "WordPiece": lambda: word_piece(pre_tokenizers.BertPreTokenizer(), lowercase=False),
     "WordPiece, lower case": lambda: word_piece(pre_tokenizers.BertPreTokenizer(), lowercase=True),
     "WordPiece of whole words": lambda: word_piece(pre_tokenizers.WhitespaceSplit(), lowercase=False),
+    "Unigram without added tokens": unigram_without_added_tokens,
+    "WordPiece without added tokens": word_piece_without_added_tokens,
 }
 
 

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from tokenizers import Tokenizer
 
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
+from onelogit.checkpoints.untrusted_tokenizer import check_growth
 from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import TokenProtocol
@@ -72,8 +73,30 @@ def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
         raise CheckpointError(why_no_tokenizer(folder) or f"{folder} has no tokenizer.json")
     try:
         backend = Tokenizer.from_file(str(file))
-        token = json.loads(texts.get("tokenizer_config.json", "{}")).get("bos_token")
-        bos_token = token["content"] if isinstance(token, dict) else token
+        settings = json.loads(texts.get("tokenizer_config.json", "{}"))
+        bos_token = _content(settings.get("bos_token"))
+        known = {token.content for token in backend.get_added_tokens_decoder().values()}
+        # As transformers, which adds the special tokens that only tokenizer_config.json names.
+        named = {_content(token) for token in _special_tokens(settings)} - known - {None, ""}
+        backend.add_special_tokens([token for token in named if backend.token_to_id(token) is not None])
     except Exception as error:  # tokenizers raises only Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
+    check_growth(backend, folder)
     return FileTokenizer(backend, bos_token)
+
+
+def _special_tokens(settings: Mapping[str, Any]) -> list[Any]:
+    """The special tokens that tokenizer_config.json names, as texts or objects."""
+    lists = [settings.get(f"{kind}_special_tokens") for kind in ("additional", "extra")]
+    decoder = settings.get("added_tokens_decoder")
+    return [
+        *(value for name, value in settings.items() if name.endswith("_token")),
+        *(token for each in lists if isinstance(each, list) for token in each),
+        *(token for token in (decoder.values() if isinstance(decoder, dict) else ()) if token.get("special")),
+    ]
+
+
+def _content(token: object) -> Any:
+    """The text of a special token; None if it is not one."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None

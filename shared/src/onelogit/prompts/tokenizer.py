@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from onelogit.processes import run_in_forked_children
 from onelogit.prompts.spellings import without_spellings
 
 _SPACES = " ▁Ġ"  # as vocabularies write the space before a word
+# What chat templates write as a control token, even if a vocabulary has it as a piece that is not special.
+_MARKUP = re.compile(r"<\|.*\|>|<｜.*｜>|<(start|end)_of_\w+>|\[/?[A-Z_]{2,}\]|</?s>")
 
 
 class FastTokenizer(Protocol):
@@ -42,17 +45,25 @@ def without_limits(backend: Tokenizer) -> Tokenizer:
 
 
 def control_ids(backend: Tokenizer) -> dict[str, int]:
-    """The ids of all added tokens that control the model: special tokens, and tokens outside the vocabulary.
+    """The ids of all tokens that control the model: special ones, those outside the vocabulary, markup, and separators.
 
     `<think>` and `<tool_call>` of Qwen3 are not marked as special, but should not come from a text. The newline
-    sequences that Gemma adds are in its vocabulary, and remain text.
+    sequences that Gemma adds are in its vocabulary, and remain text. The tokens that the tokenizer puts around texts
+    control the model even if it has them only in its vocabulary.
     """
     model = backend.model
-    return {
+    added = {
         token.content: id
         for id, token in backend.get_added_tokens_decoder().items()
-        if token.special or model.token_to_id(token.content) is None
+        if token.special or model.token_to_id(token.content) is None or _MARKUP.fullmatch(token.content)
     }
+    return {str(backend.id_to_token(id)): id for id in _ids_around_texts(backend)} | added
+
+
+def _ids_around_texts(backend: Tokenizer) -> set[int]:
+    """The ids that the tokenizer adds to a text, and to a pair."""
+    encodings = backend.encode("a"), backend.encode("a", "a")
+    return {id for each in encodings for id, place in zip(each.ids, each.sequence_ids, strict=True) if place is None}
 
 
 def without_settings(backend: Tokenizer, removed: Iterable[str], *, keeps_spellings: bool = False) -> Tokenizer:
@@ -63,14 +74,14 @@ def without_settings(backend: Tokenizer, removed: Iterable[str], *, keeps_spelli
 
     Args:
         backend: the tokenizer.
-        removed: texts of added tokens.
+        removed: texts of tokens, added or only in the vocabulary.
         keeps_spellings: leave the tokens in the model's vocabulary, where a text may reach them.
     """
     unknown = set(removed)
     if (copy := _with_same_model(backend, unknown)) is not None:
         return copy
     content = json.loads(backend.to_str())
-    ids = {token["id"] for token in content["added_tokens"] if token["content"] in unknown}
+    ids = {id for text in unknown if (id := backend.token_to_id(text)) is not None}
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in unknown]
     if not keeps_spellings:
         content["model"] = without_spellings(content["model"], ids)
