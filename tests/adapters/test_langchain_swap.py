@@ -180,3 +180,12 @@ async def test_a_step_has_the_ways_of_a_runnable(rerank: OnelogitRerank):
     assert step.get_name() == "OnelogitRerank"
     assert step.with_config(run_name="mine").invoke(given) == step.invoke(given)
     assert step.get_input_jsonschema()["$defs"]["RerankInput"]["properties"].keys() >= {"query", "documents", "top_n"}
+
+
+def test_a_dictionary_that_is_nested_too_deeply_is_refused():
+    document: dict[str, object] = {}
+    for _ in range(2_000):
+        document = {"a": document}
+
+    with pytest.raises(InputError, match="the document is nested more than 100 levels deep"):
+        OnelogitRerank(model=DEMO_MODEL).rerank([document], QUERY)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from onelogit.errors import InputError
 from onelogit.io.file_forms import read_lines, read_rows
 from onelogit.io.sample_pairs import read_pairs
-from onelogit.io.text_files import read_text_collection
+from onelogit.io.text_files import read_documents, read_text_collection
 from support.text_files import texts_in
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1), max_size=8)
@@ -216,3 +217,20 @@ def test_pairs_are_read_by_the_names_of_other_formats(tmp_path: Path, caplog: py
         ("s", "e", None),
     ]
     assert [message.partition("texts: ")[2] for message in caplog.messages] == ['"url" (1)']
+
+
+@pytest.mark.parametrize("depth", [99, 101, 500, 900, 950, 970, 980, 985, 990, 995, 100_000])
+@pytest.mark.parametrize(
+    ("start", "inner", "end"),
+    [('{"text": ', '"a"', "}"), ('{"x": ', '"a"', "}"), ("[", '"a"', "]"), ('[{"text": ', '"a"', "}]")],
+)
+def test_json_nested_to_any_depth_is_read_or_an_error_of_ours(
+    start: str, inner: str, end: str, depth: int, tmp_path: Path
+):
+    """Python's limit is on all functions that wait, so that a value may be parsed that cannot be copied or printed."""
+    file = tmp_path / "texts.jsonl"
+    file.write_text(start * depth + inner + end * depth)
+
+    for read in (lambda: read_documents(file), lambda: [row.fields() for row in read_rows(file)]):
+        with suppress(InputError):
+            read()

@@ -1,5 +1,6 @@
 """The forms in which rerank servers answer, the errors that they send with status 200, and the paths of requests."""
 
+import gzip
 from typing import Any
 
 import pytest
@@ -204,3 +205,25 @@ def test_a_path_that_leaves_the_server_is_refused(path: Any):
 def test_a_missing_template_is_refused_before_the_first_call(protocol: Any):
     with pytest.raises(InputError, match="template must be 'client' to send whole prompts, or 'server'"):
         ModelSpec("a/model", "http://a", {"protocol": protocol})
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,deflate", "br", "zstd", "unknown"])
+def test_a_response_that_few_bytes_can_blow_up_at_once_is_not_read(encoding: str):
+    raw = gzip.compress(gzip.compress(b"{}"))
+    with serving(lambda path, body: Response(raw=raw, headers={"Content-Encoding": encoding})) as server:
+        with RemoteReranker(server.url, protocol="rerank", template="server", attempts=1) as reranker:
+            with pytest.raises(ServerError, match="is compressed in another way than gzip or deflate"):
+                reranker.logits("a query", TEXTS)
+
+
+@pytest.mark.parametrize("depth", [150, 900, 940, 960, 970, 980, 990])
+@pytest.mark.parametrize(
+    "form", ["%s", '{"error": %s}', '{"data": %s}', '{"detail": [{"msg": %s}]}', '{"results": [%s]}']
+)
+def test_an_answer_nested_to_any_depth_is_an_error_of_ours(form: str, depth: int):
+    raw = (form % ("[" * depth + "]" * depth)).encode()
+    for code in (200, 400):
+        with serving(lambda path, body, code=code: Response(raw=raw, code=code)) as server:
+            with RemoteReranker(server.url, protocol="rerank", template="server", attempts=1) as reranker:
+                with pytest.raises(ServerError):
+                    reranker.logits("a query", TEXTS)

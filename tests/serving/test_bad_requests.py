@@ -131,7 +131,10 @@ def test_tei_has_errors_of_its_own_form(client: httpx2.Client):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"nonsense", b'{"query": "\xff"}', b"[" * 100_000, b'{"query": "a", "documents": ["b"]'],
+    [
+        *(b"", b"{", b"nonsense", b'{"query": "\xff"}', b"[" * 100_000, b'{"query": "a", "documents": ["b"]'),
+        *(b'{"documents": [{"text": "b"}], "rank_fields": ' + b"[" * n + b"]" * n + b"}" for n in (150, 900, 940, 980)),
+    ],
     ids=len,
 )
 def test_what_is_not_json_is_answered_400(content: bytes, client: httpx2.Client):

@@ -32,13 +32,15 @@ def images_in(value: object) -> Iterator[object]:
     Raises:
         InputError: a block is neither an image nor a text.
     """
-    if isinstance(value, Mapping):
-        yield from _image_in_block(value)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from images_in(each)
-    elif value is not None:
-        yield value
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            yield from _image_in_block(each)
+        elif isinstance(each, list | tuple):
+            waiting += reversed(each)
+        elif each is not None:
+            yield each
 
 
 def _image_in_block(block: Mapping[Any, Any]) -> Iterator[object]:

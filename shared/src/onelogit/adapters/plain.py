@@ -9,6 +9,7 @@ from yaml.representer import Representer, SafeRepresenter
 
 from onelogit import option_checks
 from onelogit.errors import InputError
+from onelogit.io.nested_json import MAX_DEPTH, NestingError, check_depth
 from onelogit.options import OpenOptions
 
 _OBJECTS = ("recipe", "quantization_config")  # options that may be objects, which their checks turn into plain data
@@ -24,12 +25,22 @@ def plain(value: Any, name: str = "it") -> Any:
         name: of the field, for the error.
 
     Raises:
-        InputError: the value, or one inside it, is of another type; the message does not contain it.
+        InputError: the value, or one inside it, is of another type, or in too many others; the message does not
+            contain it.
     """
+    try:
+        data = _plain(value, name)
+        check_depth(data)
+    except (NestingError, RecursionError):
+        raise InputError(f"{name} is nested more than {MAX_DEPTH} levels deep, which cannot be dumped") from None
+    return data
+
+
+def _plain(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
-        return {plain(key, name): plain(inner, name) for key, inner in value.items()}
+        return {_plain(key, name): _plain(inner, name) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner, name) for inner in value]
+        return [_plain(inner, name) for inner in value]
     value = _python_value(value)
     for kind in (bool, int, float, str):
         if isinstance(value, kind):

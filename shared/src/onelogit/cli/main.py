@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from onelogit import __version__
 from onelogit.cli.number_lists import joined_lists
-from onelogit.cli.output import say
+from onelogit.cli.output import SafeFormatter, say
 from onelogit.errors import InputError, OnelogitError
 from onelogit.option_names import meant_option
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # for characters that the terminal's encoding lacks
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(SafeFormatter())
     try:
         options = _parse_arguments(arguments)
     except InputError as error:

@@ -1,6 +1,7 @@
 """The results of a command -> JSON and tables on stdout, and messages on stderr."""
 
 import json
+import logging
 import unicodedata
 from collections.abc import Sequence
 from itertools import compress
@@ -32,9 +33,17 @@ def print_json(content: object) -> None:
     print("".join(json.dumps(c)[1:-1] if unicodedata.category(c) in control else c for c in text))  # noqa: T201
 
 
+class SafeFormatter(logging.Formatter):
+    """Formats messages of loggers so that no control character in them affects a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, safe to print."""
+        return printable_lines(super().format(record))
+
+
 def say(text: str) -> None:
-    """Print a message on stderr."""
-    console(is_error=True, soft_wrap=True).print(f"onelogit: {text}", markup=False)
+    """Print a message on stderr; names in it may be those of a stranger's files."""
+    console(is_error=True, soft_wrap=True).print(f"onelogit: {printable_lines(text)}", markup=False)
 
 
 def mention_demo(model: str | None) -> None:

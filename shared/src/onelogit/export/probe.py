@@ -1,11 +1,11 @@
 """A server's logits for the sample prompts of an export -> the most likely mistake in its setup, if they are wrong."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from onelogit.errors import CheckpointError, InputError, ServerError
+from onelogit.io.nested_json import parsed_json
 from onelogit.prompts.encoder import Encoder
 from onelogit.ranking import to_score
 
@@ -62,15 +62,28 @@ def read_probe(texts: Mapping[str, str], folder: object) -> ProbeFile:
             f"{folder} has no {PROBE_FILE}; name the folder that `onelogit convert` wrote and that the server serves"
         )
     try:
-        content = json.loads(texts[PROBE_FILE])
+        content = parsed_json(texts[PROBE_FILE])
         probes = [Probe(*(each[name] for name in Probe._fields)) for each in content["prompts"]]
-        return ProbeFile(
-            content["instruction"],
-            float(content["tolerance"]),
-            [probe._replace(logit=float(probe.logit)) for probe in probes],
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        instruction, tolerance = content["instruction"], float(content["tolerance"])
+        read = ProbeFile(instruction, tolerance, [each._replace(logit=float(each.logit)) for each in probes])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{PROBE_FILE} in {folder} is damaged: {error!r}") from error
+    if not _is_complete(read):
+        raise CheckpointError(f"{PROBE_FILE} in {folder} is damaged; convert the model again")
+    return read
+
+
+def _is_complete(probe: ProbeFile) -> bool:
+    """Whether there are prompts, and all values are of their types and finite."""
+    texts = [text for each in probe.probes for text in (each.query, each.document)]
+    rows = [each.token_ids for each in probe.probes]
+    return (
+        bool(probe.probes)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(probe.instruction, str | None)
+        and all(isinstance(ids, list) and ids and all(type(id) is int for id in ids) for ids in rows)
+        and all(math.isfinite(number) for number in (probe.tolerance, *probe.logits))
+    )
 
 
 def without_truncated(probe: ProbeFile, max_tokens: int) -> ProbeFile:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from onelogit.errors import InputError
+from onelogit.io.nested_json import check_depth, parsed_json
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -46,12 +47,12 @@ class TextLine(NamedTuple):
             InputError: it is not JSON.
         """
         try:
-            return json.loads(self.text())
+            return parsed_json(self.text())
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg} at character {error.colno}") from error
         except InputError:
             raise
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"JSON that cannot be read: {error}") from error
 
 
@@ -120,7 +121,9 @@ def _spread_values(lines: list[TextLine]) -> Iterator[tuple[str, Any]]:
         position = len(text) - len(rest)
         place = lines[text.count("\n", 0, position)].place
         try:
-            value, position = decoder.raw_decode(text, position)
+            value, end = decoder.raw_decode(text, position)
+            check_depth(value)
+            position = end
         except json.JSONDecodeError as error:
             place = lines[error.lineno - 1].place
             raise InputError(f"{place}: not JSON: {error.msg} at character {error.colno}") from error

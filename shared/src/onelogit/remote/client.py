@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from onelogit.endpoint import checked_endpoint
 from onelogit.errors import OnelogitError, ServerError
+from onelogit.io.nested_json import parsed_json
 from onelogit.remote.environment import proxy_of
 from onelogit.remote.event_loop import LoopThread
 from onelogit.remote.http_errors import (
@@ -44,6 +45,7 @@ Work = Callable[[], Coroutine[Any, Any, Result]]
 
 _FIRST_WAIT_S = 0.2
 _MAX_RESPONSE_BYTES = 64 * 2**20  # uncompressed; the logits of a request take a ten-thousandth of this
+_ENCODINGS = ("", "identity", "gzip", "deflate")  # others, and several, can make a few bytes gigabytes at once
 
 
 class Client:
@@ -203,7 +205,8 @@ class Client:
 
     async def _send(self, thread: LoopThread, method: str, path: str, body: object, hint_of: HintOf) -> Any:
         url = self.url + path
-        options = {"headers": self._endpoint.headers, "follow_redirects": False, "timeout": thread.timeout}
+        headers = {"Accept-Encoding": "gzip, deflate", **self._endpoint.headers}
+        options = {"headers": headers, "follow_redirects": False, "timeout": thread.timeout}
         try:
             async with thread.semaphore, thread.http.stream(method, url, json=body, **options) as response:
                 content = await _read(response, url)
@@ -217,8 +220,8 @@ class Client:
         if response.status_code >= 300:
             raise error_from_response(url, response, content, self.redact, hint_of)
         try:
-            answer = json.loads(content)
-        except (ValueError, RecursionError):
+            answer = parsed_json(content)
+        except ValueError:
             text = self.redact(content.decode("utf-8", "replace"))
             raise ServerError(f"the response of {url} is not JSON: {text!r}") from None
         if reported := error_in_body(url, answer, self.redact, hint_of):
@@ -247,6 +250,8 @@ class Client:
 
 
 async def _read(response: Any, url: str) -> bytes:
+    if response.headers.get("Content-Encoding", "").strip().lower() not in _ENCODINGS:
+        raise ServerError(f"the response of {url} is compressed in another way than gzip or deflate, so it is not read")
     content = bytearray()
     async for part in response.aiter_bytes():
         content += part

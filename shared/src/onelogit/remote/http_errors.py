@@ -1,12 +1,12 @@
 """An HTTP response that reports an error -> a ServerError with advice, and whether to retry the request."""
 
-import json
 import math
 import re
 from collections.abc import Callable
 from typing import Any
 
 from onelogit.errors import ServerError
+from onelogit.io.nested_json import parsed_json
 from onelogit.remote.protocols import RESULT_NAMES, ProtocolSpec, ScoreRequest
 
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
@@ -133,8 +133,8 @@ def _error(status: int, message: str, wait_s: float, hint_of: HintOf) -> ServerE
 def _text_of(content: bytes) -> str:
     """The server's error message, from any of the usual JSON forms; the text itself if it is not JSON."""
     try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
+        body = parsed_json(content)
+    except ValueError:
         return content.decode("utf-8", "replace")
     return _message_in(body)
 

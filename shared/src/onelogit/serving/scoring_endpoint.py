@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from onelogit.errors import InputError, OnelogitError
+from onelogit.io.nested_json import NestingError, parsed_json
 from onelogit.serving.forms.body import ScoringBody, validated
 from onelogit.serving.keys import ApiKeys
 from onelogit.serving.limits import ServingLimits, WaitingRoom
@@ -146,8 +147,8 @@ async def _discard_rest(request: Request, max_bytes: int) -> None:
 
 def _parsed(raw: bytes) -> object:
     try:
-        return json.loads(raw)
-    except RecursionError:
+        return parsed_json(raw)
+    except NestingError:
         raise InputError("the body is nested too deeply") from None
     except ValueError as error:
         position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
