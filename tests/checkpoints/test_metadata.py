@@ -9,7 +9,7 @@ from sentence_transformers import CrossEncoder
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from onelogit import FAMILIES, ReadOut, Recipe, RecipeError, Reranker, UnsupportedModelError
-from onelogit.checkpoints.metadata import read_licence
+from onelogit.checkpoints.card import read_licence
 from onelogit.checkpoints.recipe_choice import resolve_recipe
 from onelogit.prompts.layout import fill
 from onelogit.prompts.template import compile_prompt

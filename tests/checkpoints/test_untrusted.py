@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from onelogit import CheckpointError, OnelogitError, Reranker
-from onelogit.checkpoints.metadata import read_licence, read_model_card
+from onelogit.checkpoints.card import read_licence, read_model_card
 from onelogit.checkpoints.untrusted_files import MAX_TEXT_BYTES
 from support.metadata_files import logit_score_files
 from support.tiny import Tiny

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from onelogit.checkpoints.card import read_licence
 from onelogit.checkpoints.declaration import reranking_template
 from onelogit.checkpoints.hub import ADAPTER_CONFIG, find_folder, read_small_files, read_texts, refuse_adapter
-from onelogit.checkpoints.metadata import BASE_CARD, SmallFiles, parse_json, read_licence, read_tokenizer_template
+from onelogit.checkpoints.metadata import BASE_CARD, SmallFiles, parse_json, read_tokenizer_template
 from onelogit.checkpoints.odd_paths import PICKLED_ADAPTER, has_weights, why_unreadable
+from onelogit.checkpoints.untrusted_files import is_plain_path
 from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
 from onelogit.validation import checked_path
@@ -149,6 +151,11 @@ def _base_of(folder: Path, spec: ModelSpec, settings: Mapping[str, Any]) -> tupl
     if not isinstance(base, str) or not base.strip():
         raise CheckpointError(f"{folder} is a PEFT adapter whose {ADAPTER_CONFIG} names no base model; {_WAY_OUT}")
     root, local = spec.base_folder, checked_path(base)
+    if given is None and spec.folder is None and not is_plain_path(base) and _is_folder(root / local):
+        raise CheckpointError(
+            f"{spec.name!r} is a PEFT adapter from the hub that names a folder of this machine, {base!r}, as its base "
+            f"model, which it must not choose; {_WAY_OUT}"
+        )
     if given is None and not _is_folder(root / local) and spec.folder is not None and _is_folder(folder / local):
         root = folder
     options = {name: spec.options[name] for name in ("token", "cache_dir", "local_files_only") if name in spec.options}

@@ -29,6 +29,7 @@ _WITHOUT_EFFECT = {
 # For calls of a thousand pairs that no user waits for; a server may take a minute to restart.
 _PATIENT = {"timeout_s": 600.0, "attempts": 12}
 _SAMPLE_BYTES = 4096
+_MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
 
 
 def portable_spec(spec: ModelSpec) -> ModelSpec:
@@ -96,7 +97,10 @@ def _size_and_samples(file: Path) -> tuple[int, str]:
     digest = sha256()
     try:
         with file.open("rb") as stream:
-            header = stream.read(int.from_bytes(stream.read(8), "little"))
+            length = int.from_bytes(stream.read(8), "little")
+            if length > _MAX_HEADER_BYTES:
+                raise ValueError(f"its header has {length:,} bytes")
+            header = stream.read(length)
             digest.update(header)
             start = stream.tell()
             for name, tensor in sorted(json.loads(header).items()):

@@ -12,6 +12,7 @@ from torch import nn
 
 from onelogit.checkpoints.hub import files_of_tensors
 from onelogit.checkpoints.module_chain import DenseLayer, ModuleChain, NormLayer
+from onelogit.checkpoints.untrusted_files import why_outside
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -137,6 +138,8 @@ def read_module_layers(folder: Path, chain: ModuleChain) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for layer in chain.layers:
+        if reason := why_outside(folder / layer.folder / "model.safetensors", folder):
+            raise CheckpointError(reason)
         layers.append(_read_layer(folder / layer.folder, layer))
         if isinstance(layer, DenseLayer) and layer.activation != "Identity":
             layers.append(getattr(nn, layer.activation)())
@@ -187,5 +190,5 @@ def _read_layer(folder: Path, declared: DenseLayer | NormLayer) -> nn.Module:
 def _refuse_damaged(file: Path) -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, IndexError) as error:  # the last of a tensor without rows
         raise CheckpointError(f"{file} is damaged or incomplete: {error}") from error

@@ -21,7 +21,15 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from onelogit.checkpoints.odd_paths import why_no_checkpoint, why_no_folder, why_no_weights, why_unreadable
-from onelogit.checkpoints.untrusted_files import check_readable, check_texts, is_plain_path, why_outside
+from onelogit.checkpoints.untrusted_files import (
+    MAX_TEXTS_BYTES,
+    check_readable,
+    check_texts,
+    check_vocabularies,
+    is_plain_path,
+    is_required,
+    why_outside,
+)
 from onelogit.errors import CheckpointError, InputError, first_line
 from onelogit.io.lines import shortened
 from onelogit.validation import checked_path
@@ -39,6 +47,8 @@ _WAYS_OUT = {  # of errors of the hub, the first that fits
 }
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _INDEX = "model.safetensors.index.json"
+_DISTRIBUTED = "shard-?????-model-?????-of-?????.safetensors"
+_MAX_SHARDS = 10_000  # the largest published models have some 200
 _TEXT_PATTERNS = ("*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*/*.jinja", "README.md")
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
@@ -169,9 +179,13 @@ def read_small_files(folder: Path) -> dict[str, str]:
         raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from error
     if reason := why_unreadable(folder / "tokenizer.json"):
         raise CheckpointError(reason)
-    files = (file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS)
-    read = {file.relative_to(folder).as_posix(): _read_text(file) for file in files}
-    texts = {path: text for path, text in read.items() if text is not None}
+    check_vocabularies(folder)
+    found = {file for pattern in _TEXT_PATTERNS for file in folder.glob(pattern) if file.name not in _NOT_TEXTS}
+    texts, left = {}, MAX_TEXTS_BYTES
+    for file in sorted(found, key=lambda each: (not is_required(each.name), len(each.parts), each)):
+        if (text := _read_text(file, left)) is not None:
+            texts[file.relative_to(folder).as_posix()] = text
+            left -= len(text)
     check_texts(folder, texts)
     return texts
 
@@ -201,8 +215,19 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
     """
     refuse_adapter(folder)
     index, file = folder / _INDEX, folder / "model.safetensors"
+    if part := next(folder.glob(_DISTRIBUTED), None):  # transformers would read it in place of the other files
+        raise CheckpointError(
+            f"{folder} has a part of a distributed checkpoint, {part.name}; load it where it was written, and save the "
+            "model with model.save_pretrained(folder)"
+        )
     if index.is_file():
-        return _indexed_files(index)
+        files = _indexed_files(index)
+        if file.exists() and {*files.values()} != {file}:  # transformers would read the single file
+            raise CheckpointError(
+                f"{folder} has both model.safetensors and {_INDEX}, which names other files; remove the one that is "
+                "not the model's"
+            )
+        return files
     if not file.is_file():
         if reason := why_no_weights(folder):
             raise CheckpointError(reason)
@@ -229,35 +254,44 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     for file in sorted({*files_of_tensors(folder).values()}):
         try:
             with safe_open(file, framework="np") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is damaged or incomplete: {error}") from error
+        if twice := next(iter(shapes.keys() & found.keys()), None):
+            raise CheckpointError(f"{file} has a tensor {twice!r} that another file of the model has, too; remove one")
+        shapes |= found
     return shapes
 
 
 def _indexed_files(index: Path) -> dict[str, Path]:
     try:
         weight_map: dict[str, str] = json.loads(_read_text(index) or "")["weight_map"]
-        is_outside = any(Path(file).name != file or not is_plain_path(file) for file in weight_map.values())
+        names = {*weight_map.values()}
+        is_outside = any(Path(file).name != file or not is_plain_path(file) for file in names)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged: {error!r}") from error
     if is_outside:
         raise CheckpointError(f"{index} names files outside the folder")
-    missing = sorted({file for file in weight_map.values() if not (index.parent / file).is_file()})
+    if pickled := next((file for file in names if not file.endswith(".safetensors")), None):
+        raise CheckpointError(f"{index} names {pickled!r}, which is not a safetensors file, so it is not read")
+    if len(names) > _MAX_SHARDS:
+        raise CheckpointError(f"{index} names {len(names):,} files, of at most {_MAX_SHARDS:,}, so it is damaged")
+    missing = sorted(file for file in names if not (index.parent / file).is_file())
     if missing:
-        raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, which {_INDEX} names")
-    for file in sorted({*weight_map.values()}):
+        more = f" and {len(missing) - 3:,} more files" if len(missing) > 3 else ""
+        raise CheckpointError(f"{index.parent} lacks {', '.join(missing[:3])}{more}, which {_INDEX} names")
+    for file in sorted(names):
         if reason := why_unreadable(index.parent / file) or why_outside(index.parent / file, index.parent):
             raise CheckpointError(reason)
     return {key: index.parent / file for key, file in weight_map.items()}
 
 
-def _read_text(file: Path) -> str | None:
+def _read_text(file: Path, left: int = MAX_TEXTS_BYTES) -> str | None:
     """The text of a file; None if it is too large, and the model can do without it."""
     if reason := why_unreadable(file):
         raise CheckpointError(reason)
     try:
-        return file.read_text(encoding="utf-8") if check_readable(file) else None
+        return file.read_text(encoding="utf-8") if check_readable(file, left) else None
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file} is not UTF-8: {error}") from error
     except OSError as error:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from onelogit.checkpoints.card import read_model_card
 from onelogit.checkpoints.declaration import read_architecture
-from onelogit.checkpoints.metadata import BASE_CARD, RerankerMetadata, SmallFiles, parse_json, read_model_card
+from onelogit.checkpoints.metadata import BASE_CARD, RerankerMetadata, SmallFiles, parse_json
 from onelogit.errors import RecipeError
 from onelogit.prompts.template import compile_prompt
 from onelogit.recipes.families import FAMILIES

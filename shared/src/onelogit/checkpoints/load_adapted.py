@@ -11,8 +11,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from onelogit.checkpoints.adapter_tensors import AdapterTensors
 from onelogit.checkpoints.head_weights import HeadRows, WholeHead
-from onelogit.checkpoints.lora import AdapterTensors, load_merged
+from onelogit.checkpoints.lora import load_merged
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.checkpoints.weights import check_label_count
 from onelogit.errors import UnsupportedModelError

@@ -34,6 +34,7 @@ from onelogit.checkpoints.native_classes import native_config, native_names, why
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.untrusted_files import check_tensors
+from onelogit.checkpoints.untrusted_tokenizer import check_growth
 from onelogit.checkpoints.vocabulary import check_vocabulary, vocabulary_size
 from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError, first_line
@@ -205,6 +206,8 @@ def load_config(folder: Path, options: LoadOptions) -> PretrainedConfig:
         config: PretrainedConfig = native_config(folder) or AutoConfig.from_pretrained(
             folder, trust_remote_code=options.get("trust_remote_code", False)
         )
+        if not isinstance(config.get_text_config(), PretrainedConfig):
+            raise TypeError("the part for texts (text_config) is none of a model")
     except Exception as error:  # transformers' configuration checks raise errors of many classes
         reason = f"transformers cannot read {folder / 'config.json'}: {first_line(error)}"
         raise CheckpointError(_why_untrusted(folder, error) or reason) from error
@@ -246,6 +249,7 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
         raise CheckpointError(why_no_tokenizer(folder) or f"{folder} has no tokenizer (tokenizer.json)")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{type(tokenizer).__name__} is a slow tokenizer; onelogit needs a tokenizer.json")
+    check_growth(tokenizer.backend_tokenizer, folder)
     return tokenizer
 
 

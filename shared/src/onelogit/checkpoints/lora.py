@@ -6,16 +6,16 @@ float32, and stays in it. Weights are changed in place, one layer at a time, so 
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
-from onelogit.checkpoints.adapter import ADAPTER_WEIGHTS, Adapter
+from onelogit.checkpoints.adapter import Adapter
+from onelogit.checkpoints.adapter_tensors import AdapterTensors, needed_vocabulary
 from onelogit.checkpoints.device import is_quantised
 from onelogit.checkpoints.weights import load_model_class
 from onelogit.errors import (
@@ -27,59 +27,8 @@ from onelogit.errors import (
 )
 from onelogit.options import LoadOptions
 
-_PREFIX = "base_model.model."
-_HEAD = re.compile(r"^(score|classifier)\.(\w+\.)?(weight|bias)$")
-_EMBEDDINGS = re.compile(r"(?:^|\.)(embed_tokens|wte|embed_in|word_embeddings|lm_head)\.(?:base_layer\.)?weight$")
 _REPEATED = re.compile(r"\.(modules_to_save|original_module)\.")  # resized embeddings that PEFT stores a second time
-_TIED = re.compile(r"(?:^|\.)(embed_tokens|wte|embed_in|word_embeddings|lm_head)\.")
 _OTHER_BASE = "name the model that it was trained on with base_model= (for a command: --base-model)"
-
-
-class AdapterTensors(NamedTuple):
-    """The tensors in an adapter's file: the shape of each, by its name in the base model."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-
-    @classmethod
-    def read(cls, adapter: Adapter) -> "AdapterTensors":
-        """The names and shapes, without the values.
-
-        Raises:
-            CheckpointError: the file is damaged, or is not PEFT's.
-        """
-        file = adapter.folder / ADAPTER_WEIGHTS
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is damaged or incomplete: {error}") from error
-        if foreign := next((name for name in shapes if not name.startswith("base_model.")), None):
-            raise CheckpointError(f"{file} was not written by PEFT: it has a tensor of the name {foreign!r}")
-        if not shapes:
-            raise CheckpointError(f"{file} is empty; copy it again from the training's output")
-        of_layers = {name: shape for name, shape in shapes.items() if name.startswith(_PREFIX)}
-        return cls({name.removeprefix(_PREFIX): shape for name, shape in of_layers.items()})
-
-    @property
-    def head(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the classification head that the adapter brings; empty if it brings none."""
-        return {name: shape for name, shape in self.shapes.items() if _HEAD.match(name)}
-
-    @property
-    def label_count(self) -> int | None:
-        """The number of labels of the head that the adapter brings, or None."""
-        weights = [shape[0] for name, shape in self.head.items() if name.endswith("weight")]
-        return weights[-1] if weights else None
-
-    @property
-    def vocabulary(self) -> int | None:
-        """The number of embeddings in the file; None if it contains no whole embeddings."""
-        return max((shape[0] for name, shape in self.shapes.items() if _EMBEDDINGS.search(name)), default=None)
-
-    @property
-    def touches_embeddings(self) -> bool:
-        """Whether the adapter changes the embeddings or the language-model head."""
-        return any(_TIED.search(name) for name in self.shapes)
 
 
 def check_adapter(adapter: Adapter, config: PretrainedConfig, options: LoadOptions) -> None:
@@ -124,7 +73,7 @@ def adapted_config(config: PretrainedConfig, adapter: Adapter) -> PretrainedConf
     Raises CheckpointError for an adapter whose file is damaged, or is not PEFT's.
     """
     tensors = AdapterTensors.read(adapter)
-    size = _vocabulary(tensors, adapter, config)
+    size = needed_vocabulary(tensors, adapter, config.get_text_config().vocab_size)
     if size is not None:
         config.get_text_config().vocab_size = size
     if (count := tensors.label_count) is not None and count != config.num_labels:
@@ -165,7 +114,7 @@ def load_unmerged(
             f"{adapter.name!r} is an adapter, which cannot be merged into weights that device_map leaves on disk or "
             "offloads; leave device_map out, or let each part have a device"
         )
-    size = _vocabulary(tensors, adapter, model.config)
+    size = needed_vocabulary(tensors, adapter, model.config.get_text_config().vocab_size)
     with _quiet():
         if size is not None:
             model.resize_token_embeddings(size, mean_resizing=False)
@@ -211,17 +160,6 @@ def _merge_layer(layer: Any) -> None:
     layer.get_base_layer().float()
     layer.merge()
     layer.get_base_layer().to(dtype)
-
-
-def _vocabulary(tensors: AdapterTensors, adapter: Adapter, config: PretrainedConfig) -> int | None:
-    """The number of embeddings that the base model needs for the adapter; None if it has that many."""
-    size = config.get_text_config().vocab_size
-    needed = tensors.vocabulary
-    indices = adapter.settings.get("trainable_token_indices") or adapter.settings.get("token_indices") or []
-    trained = [each for part in (indices.values() if isinstance(indices, dict) else [indices]) for each in part]
-    if needed is None and trained and max(trained) >= size:
-        needed = max(trained) + 1
-    return None if needed in (None, size) else needed
 
 
 def _untie(model: Any, tensors: AdapterTensors) -> None:

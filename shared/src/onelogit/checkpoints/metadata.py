@@ -4,13 +4,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
-import yaml
-
 from onelogit.errors import CheckpointError, RecipeError, UnsupportedModelError
-from onelogit.io.lines import shortened
+from onelogit.io.nested_json import parsed_json
 from onelogit.recipes.recipe import Activation, ReadOut
 from onelogit.recipes.unsupported import EMBEDDER
 
@@ -20,8 +17,6 @@ SmallFiles = Mapping[str, str]
 BASE_CARD = "base_model/README.md"
 """The model card of an adapter's base model, among the texts of both; see `adapter`."""
 
-_MAX_CARD = 2**20  # characters of the metadata in a model card; benchmarks' results take some 200,000
-_MAX_DEPTH = 50  # of brackets in it; the time to read YAML grows with the square
 _READ_OUT_MODULES = {"LogitScore", "CausalScoreHead"}
 _LAYER_MODULES = {"Dense", "LayerNorm"}  # after a Pooling; see `module_chain`
 _ACTIVATIONS: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
@@ -140,35 +135,6 @@ def vllm_read_out(tokens: Sequence[str | int], method: str | None) -> ReadOut | 
     return ReadOut(true=tokens[0]) if method == "no_post_processing" and len(tokens) == 1 else None
 
 
-def read_model_card(texts: SmallFiles, path: str = "README.md") -> dict[str, Any]:
-    """The metadata at the top of README.md; empty if there is none, or it is not valid YAML."""
-    match = re.match(r"---[^\S\n]*\n(.*?)\n---[^\S\n]*(\n|$)", texts.get(path, ""), re.DOTALL)
-    if match is None or len(match[1]) > _MAX_CARD or _depth(match[1]) > _MAX_DEPTH:
-        return {}
-    try:
-        if "*" in match[1] and any(isinstance(each, yaml.AliasEvent) for each in yaml.parse(match[1], yaml.SafeLoader)):
-            return {}  # a few lines of aliases may stand for gigabytes
-        fields = yaml.safe_load(match[1])
-    except Exception:  # of dates and numbers that do not exist, too
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-def _depth(text: str) -> int:
-    """How many brackets are open at most."""
-    return max(accumulate((each in "[{") - (each in "]}") for each in text if each in "[]{}"), default=0)
-
-
-def read_licence(texts: SmallFiles) -> str | None:
-    """The licence that the model card names, as one short line that is safe to print, or None."""
-    card = read_model_card(texts)
-    licence = card.get("license_name") if card.get("license") == "other" else None
-    licence = card.get("license") if licence is None else licence
-    if isinstance(licence, list):
-        licence = ", ".join(map(str, licence))
-    return None if licence is None else "".join(filter(str.isprintable, shortened(str(licence), 200)))
-
-
 def read_activation(texts: SmallFiles) -> Activation | None:
     """The activation that the files name for Sentence Transformers, or None; fields of newer versions take precedence.
 
@@ -208,8 +174,8 @@ def parse_json(texts: SmallFiles, path: str, kind: type = dict) -> Any:
     if texts[path].startswith("\ufeff"):
         raise CheckpointError(f"{path} begins with a byte order mark (BOM); save it as UTF-8 without one")
     try:
-        content = json.loads(texts[path])
-    except (ValueError, RecursionError) as error:  # too large numbers, and values in too many others
+        content = parsed_json(texts[path])
+    except ValueError as error:  # too large numbers, and values in too many others, too
         what = "is empty" if not texts[path].strip() else f"is not JSON: {error}"
         raise CheckpointError(f"{path} {what}; copy it again from the original") from error
     if not isinstance(content, kind):

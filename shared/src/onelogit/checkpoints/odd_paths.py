@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 _LFS_POINTER = b"version https://git-lfs"
+_MAX_BYTES = 16 * 2**20  # of a file that is read only for a better message
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.*")
 
 _GGUF = "GGUF, for llama.cpp: serve it with llama-server and name its url, or use the model that it was made from"
@@ -126,7 +127,7 @@ def _why_cache(folder: Path) -> str | None:
         if not found:
             return f"{folder} is a model's folder in the hub's cache, but has no snapshot; download the model again"
         main = snapshots.parent / "refs" / "main"
-        commit = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+        commit = _text_of(main).strip() if main.is_file() else ""
         best = next((each for each in found if each.name == commit), found[-1])
         further = f" (there are {len(found)} snapshots)" if len(found) > 1 else ""
         return f"{folder} is a model's folder in the hub's cache; name its snapshot, {best}{further}, or the hub id"
@@ -149,7 +150,7 @@ def _why_trainers_folder(folder: Path, names: list[str]) -> str | None:
 
 def _best_checkpoint(checkpoint: Path) -> str | None:
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        state = json.loads(_text_of(checkpoint / "trainer_state.json"))
         return Path(state["best_model_checkpoint"]).name
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -180,6 +181,11 @@ def _why_wrong_level(folder: Path) -> str | None:
 
 def _names_architecture(config: Path) -> bool:
     try:
-        return '"architectures"' in config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return '"architectures"' in _text_of(config)
+    except OSError:
         return False
+
+
+def _text_of(file: Path) -> str:
+    """The text of a file; "" if it is too large."""
+    return "" if file.stat().st_size > _MAX_BYTES else file.read_text(encoding="utf-8", errors="replace")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
+from onelogit.checkpoints.card import read_licence
 from onelogit.checkpoints.declaration import has_head, read_architecture, read_declaration
 from onelogit.checkpoints.known_family import (
     KnownFamily,
@@ -14,7 +15,7 @@ from onelogit.checkpoints.known_family import (
     has_own_instruction,
     writes_prompt_of,
 )
-from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, read_licence, read_vllm_metadata
+from onelogit.checkpoints.metadata import RerankerMetadata, SmallFiles, read_vllm_metadata
 from onelogit.checkpoints.refusals import (
     ADVICE,
     refuse_architecture,

@@ -1,6 +1,8 @@
 """A checkpoint's folder -> its model with all weights, as transformers loads it."""
 
+import copy
 import logging
+import math
 import re
 import threading
 from collections.abc import Container, Iterator
@@ -13,6 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Pretrain
 
 from onelogit.checkpoints.device import find_device, find_device_map, find_dtype, is_quantised
 from onelogit.checkpoints.head_weights import stored_dtype
+from onelogit.checkpoints.hub import tensor_shapes
 from onelogit.checkpoints.native_classes import native_config, native_names
 from onelogit.errors import CheckpointError, InputError, UnsupportedModelError, counted, first_line
 from onelogit.options import LoadOptions
@@ -21,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _INDEX = re.compile(r"\.\d+\.")
 _BUFFER = re.compile(r"inv_freq$|masked_bias$|attn\.bias$|position_ids$")
+_SMALL_MODEL = 10_000_000  # numbers that may be missing in any case
+_ENLARGED, _PACKED = 3, 32  # times as many numbers as are stored: of tied weights and buffers, of quantised weights
 
 
 def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
@@ -75,6 +80,8 @@ def load_model_class(
     if (native := native_config(folder)) is not None:
         native.update(changes)
         changes = {"config": native}
+    if not options.get("trust_remote_code"):
+        _check_sizes(model_class, folder, native or config)
     model = _from_pretrained(
         model_class,
         folder,
@@ -93,6 +100,22 @@ def load_model_class(
     return model  # type: ignore[no-any-return]
 
 
+def _check_sizes(model_class: Any, folder: Path, config: PretrainedConfig) -> None:
+    """Refuse a model much larger than its stored weights: transformers would allocate the difference, and then fail."""
+    stored = sum(math.prod(shape) for shape in tensor_shapes(folder).values())
+    try:
+        with torch.device("meta"):
+            model = model_class.from_config(copy.deepcopy(config))
+    except Exception:
+        return
+    declared = sum(each.numel() for each in (*model.parameters(), *model.buffers()))
+    if declared > _SMALL_MODEL + stored * (_PACKED if is_quantised(config) else _ENLARGED):
+        raise CheckpointError(
+            f"config.json in {folder} declares a model of {declared:,} numbers, which does not fit its weights: they "
+            f"have {stored:,}; copy config.json from the original"
+        )
+
+
 def check_label_count(folder: Path, count: int) -> None:
     """Raise UnsupportedModelError unless there are one or two labels."""
     if count not in (1, 2):
@@ -106,7 +129,8 @@ def _from_pretrained(
     model_class: Any, folder: Path, options: LoadOptions, supplied: Container[str], **further: object
 ) -> Any:
     """The model. Missing weights are an error: transformers fills them with random numbers and only warns."""
-    further |= {name: options.get(name) for name in ("trust_remote_code", "attn_implementation", "quantization_config")}
+    further |= {name: options.get(name) for name in ("attn_implementation", "quantization_config")}
+    further["trust_remote_code"] = options.get("trust_remote_code", False)  # None would make transformers ask on stdin
     further["key_mapping"] = native_names(folder) or None
     given = {name: value for name, value in further.items() if value is not None}
     try:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from onelogit.checkpoints.card import read_licence
 from onelogit.checkpoints.head_weights import read_head_rows
 from onelogit.checkpoints.hub import ADAPTER_CONFIG, commit_of, find_folder, read_texts, tensor_shapes
 from onelogit.checkpoints.loader import load_config, load_tokenizer, pad_token_id
-from onelogit.checkpoints.metadata import parse_json, read_licence
+from onelogit.checkpoints.metadata import parse_json
 from onelogit.checkpoints.untrusted_files import check_tensors
 from onelogit.checkpoints.weights import load_model
 from onelogit.conversion.classifier import sequence_classifier
