@@ -14,7 +14,6 @@ Samples are appended to samples.jsonl as they are taken, so that an interrupted 
 import argparse
 import asyncio
 import json
-import os
 import random
 import sys
 import threading
@@ -25,11 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from held import held
 from own_server import served
 from texts import read_corpus
 
 from onelogit import DEMO_MODEL, OverloadError, RemoteReranker, Reranker
-from onelogit.benchmarking.machine import processor_name, resident_bytes
+from onelogit.benchmarking.machine import processor_name
 from onelogit.io.outputs import figure_in, versions
 
 TOLERANCE = 1e-4  # in logits of float32: rows that are computed in another batch
@@ -38,6 +38,7 @@ CACHE_BYTES = 64 * 2**20
 SAMPLE_S = 5.0
 WARM_UP_S = 60.0
 CANCELLED_SHARE = 0.02
+HELD = ("resident_bytes", "allocated_bytes", "python_blocks", "threads", "system_threads", "files", "sockets")
 OVERLOAD_CALLERS, OVERLOAD_S = 32, 10.0
 
 AnyReranker = Reranker | RemoteReranker
@@ -139,22 +140,8 @@ class Load:
 
 
 def sample(started: float, outcomes: Outcomes) -> dict[str, Any]:
-    """What this process holds now."""
-    links = []
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208  names only
-        try:
-            links.append(os.readlink(f"/proc/self/fd/{number}"))  # noqa: PTH115
-        except OSError:
-            continue
-    return {
-        "seconds": round(time.monotonic() - started, 1),
-        "resident_bytes": resident_bytes("VmRSS"),
-        "threads": threading.active_count(),
-        "system_threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
-        "files": sum(not link.startswith("socket:") for link in links),
-        "sockets": sum(link.startswith("socket:") for link in links),
-        **outcomes.counts,
-    }
+    """What this process holds now, and what became of all calls until now."""
+    return {"seconds": round(time.monotonic() - started, 1), **held(), **outcomes.counts}
 
 
 def run_load(options: argparse.Namespace, rerankers: dict[str, AnyReranker], samples: Path) -> dict[str, Any]:
@@ -171,7 +158,8 @@ def run_load(options: argparse.Namespace, rerankers: dict[str, AnyReranker], sam
                 time.sleep(min(SAMPLE_S, left))
                 found = sample(started, outcomes)
                 print(json.dumps(found), file=stream, flush=True)
-                print({name: found[name] for name in ("seconds", "resident_bytes", "threads", "started")}, flush=True)
+                shown = ("seconds", "resident_bytes", "allocated_bytes", "threads", "started")
+                print({name: found[name] for name in shown}, flush=True)
         finally:
             load.is_over.set()
             for call in calls:
@@ -184,8 +172,10 @@ def growth(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """How much was held after the first minute, at the end, and at most."""
     later = [each for each in samples if each["seconds"] >= min(WARM_UP_S, samples[-1]["seconds"] / 2)]
     found = {}
-    for name in ("resident_bytes", "threads", "system_threads", "files", "sockets"):
-        values = [each[name] for each in later]
+    for name in HELD:
+        values = [each[name] for each in later if each.get(name) is not None]
+        if not values:
+            continue
         part = max(1, len(values) // 4)
         first, last = sorted(values[:part])[part // 2], sorted(values[-part:])[part // 2]
         found[name] = {"first_quarter": first, "last_quarter": last, "most": max(values), "growth": last - first}
@@ -227,8 +217,11 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
     minutes = [each["seconds"] / 60 for each in samples]
     with figure_in(path, 9, 5) as figure:
         memory, counts = figure.subplots(2, 1, sharex=True)
-        memory.plot(minutes, [each["resident_bytes"] / 2**20 for each in samples])
-        memory.set(ylabel="resident memory (MiB)", ylim=(0, None))
+        for name, label in (("resident_bytes", "resident"), ("allocated_bytes", "allocated by malloc")):
+            if samples[0].get(name) is not None:
+                memory.plot(minutes, [each[name] / 2**20 for each in samples], label=label)
+        memory.set(ylabel="memory (MiB)", ylim=(0, None))
+        memory.legend(loc="center right", fontsize="small")
         for name in ("system_threads", "threads", "files", "sockets"):
             counts.plot(minutes, [each[name] for each in samples], label=name.replace("_", " "))
         counts.set(xlabel="minutes", ylabel="count", ylim=(0, None))

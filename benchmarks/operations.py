@@ -118,25 +118,37 @@ def seconds_by_kind(model: nn.Module, call: Callable[[], object]) -> dict[str, f
 def print_table(columns: dict[str, dict[str, float]]) -> None:
     """A Markdown table of seconds and shares."""
     print("| kind of operation | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
-    for kind in KINDS:
+    for kind in next(iter(columns.values())):
         cells = [f"{times[kind]:.3f} s, {times[kind] / sum(times.values()):.1%}" for times in columns.values()]
         print(f"| {kind} | " + " | ".join(cells) + " |")
     print("| together | " + " | ".join(f"{sum(times.values()):.2f} s" for times in columns.values()) + " |")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_workload(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which prompts of which model are profiled."""
     parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b")
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--tokenizer", type=Path, help="folder with a real tokenizer")
     parser.add_argument("--data", type=Path, nargs="+", default=[None], help="folders in BEIR format")
     parser.add_argument("--documents", type=names_in, default=["48"], help="how many, for each --data; such as 48,32")
-    parser.add_argument("--compile", action="store_true", help="with compiled layers, whose modules are not told apart")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
+
+
+def workloads(options: argparse.Namespace) -> Iterator[tuple[str, str, list[str]]]:
+    """The name, query and documents of each table column."""
+    counts = [int(count) for count in options.documents] * (len(options.data) if len(options.documents) == 1 else 1)
+    for data, count in zip(options.data, counts, strict=True):
+        corpus = read_corpus(data)
+        yield f"{corpus.name}, {count} documents", corpus.query(0), corpus.documents(0, count)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_workload(parser)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--compile", action="store_true", help="with compiled layers, whose modules are not told apart")
     options = parser.parse_args(arguments)
     shape = SHAPES[options.shape]
-    counts = [int(count) for count in options.documents] * (len(options.data) if len(options.documents) == 1 else 1)
     columns: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(Path(folder), shape, layers=options.layers, tokenizer=options.tokenizer)
@@ -144,13 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = {"device": "cpu", "dtype": options.dtype, "recipe": checkpoint.recipe}
         with Reranker.load(checkpoint.folder, **given) as reranker:
             runner = ModelRunner(reranker.classifier, is_compiled=options.compile)
-            for data, count in zip(options.data, counts, strict=True):
-                corpus = read_corpus(data)
-                ids = prompt_rows(tokenizer, checkpoint.recipe, corpus.query(0), corpus.documents(0, count))
+            for name, query, documents in workloads(options):
+                ids = prompt_rows(tokenizer, checkpoint.recipe, query, documents)
                 compute = partial(runner.logits, [TokenRow(tuple(row)) for row in ids])
                 for _ in range(3):
                     compute()
-                columns[f"{corpus.name}, {count} documents"] = seconds_by_kind(reranker.classifier, compute)
+                columns[name] = seconds_by_kind(reranker.classifier, compute)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print_table(columns)
     write_json(columns, options.out)

@@ -28,12 +28,13 @@ SETTINGS = {
 ARGUMENTS = ("--runner", "pooling", "--max-model-len", "4096", "--no-enable-prefix-caching")
 
 
-def start_vllm(python: Path, checkpoint: RandomCheckpoint) -> tuple[str, PeerServer]:
+def start_vllm(python: Path, checkpoint: RandomCheckpoint, *further: str) -> tuple[str, PeerServer]:
     """A server of the checkpoint's classifier, in its dtype, and its url.
 
     Args:
         python: of an environment from `install_vllm.py`.
         checkpoint: its converted folder is served.
+        further: arguments of `vllm serve`.
 
     Raises:
         OnelogitError: as `PeerServer`.
@@ -41,7 +42,7 @@ def start_vllm(python: Path, checkpoint: RandomCheckpoint) -> tuple[str, PeerSer
     folder, port = checkpoint.converted.absolute(), free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(python.with_name("vllm")), "serve", str(folder), *ARGUMENTS, "--dtype", checkpoint.dtype]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--port", str(port), *further]
     return url, PeerServer("vLLM", command, SETTINGS, f"{url}/health", folder.with_name(f"{folder.name}-vllm.log"))
 
 

@@ -142,3 +142,23 @@ def test_loading_is_measured_in_fresh_processes(scripts: None, tmp_path: Path):
     assert set(result["seconds"][loading.ONELOGIT]) == {"import", "load", "first rank", "second rank", "total"}
     assert result["onelogit_over"][loading.LEAST]["median"] > 0
     assert [goal["bar"] for goal in result["bars"]] == ["at most 1.3"]
+
+
+def test_a_trace_is_summed_without_what_an_event_calls(scripts: None):
+    import vllm_operations
+
+    def event(name: str, start: float, duration: float, thread: int = 1) -> dict[str, object]:
+        return {"ph": "X", "cat": "cpu_op", "name": name, "ts": start, "dur": duration, "tid": thread}
+
+    events = [
+        event("## Call CompiledFxGraph None ##", 0, 1e6),
+        event("_C::onednn_mm", 1e5, 6e5),
+        event("aten::empty", 2e5, 1e5),
+        event("_C::cpu_attention_with_kv_cache", 0, 5e5, thread=2),
+        {"ph": "M", "name": "process_name"},
+    ]
+
+    kinds = vllm_operations.by_kind(vllm_operations.self_seconds(events))
+
+    expected = {vllm_operations.PRODUCTS: 0.5, vllm_operations.ELEMENT_WISE: 0.4, vllm_operations.ATTENTION: 0.5}
+    assert kinds == pytest.approx({vllm_operations.OTHER: 0.1, vllm_operations.CACHE: 0, **expected})
