@@ -118,19 +118,15 @@ def test_an_error_of_the_command_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("package", "message"),
-    [
-        ("pyarrow", "this needs pyarrow (the extra 'bulk'): pip install 'pyarrow>=18'"),
-        ("ray", "this needs ray (the extra 'ray'): pip install 'pyarrow>=18' 'ray[data]>=2.50'"),
-    ],
+    ("package", "workers", "extra"), [("pyarrow", 0, "bulk"), ("pyarrow", 1, "ray"), ("ray", 1, "ray")]
 )
 def test_a_missing_package_is_named_with_how_to_install_it(
-    package: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    package: str, workers: int, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("onelogit.errors.find_spec", lambda name: None if name == package else object())
 
-    assert bulk_command("in", "out", "--model", "m", "--workers", 1) == 2
-    assert message in capsys.readouterr().err
+    assert bulk_command("in", "out", "--model", "m", "--workers", workers) == 2
+    assert f"this needs {package} (the extra '{extra}'): pip install 'pyarrow>=18'" in capsys.readouterr().err
     with pytest.raises(InputError, match=package):
         check_packages("pyarrow", "ray")
 

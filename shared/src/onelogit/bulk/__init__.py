@@ -44,7 +44,7 @@ def rerank(
         InputError: Ray is not installed, or an option is unknown.
         OnelogitError: as `open_reranker`.
     """
-    check_packages("ray", "pyarrow")
+    check_packages("ray", "pyarrow", extra="ray")
     from onelogit.bulk.ray_engine import WorkerPool, rerank_dataset  # noqa: PLC0415  loads Ray
 
     return rerank_dataset(dataset, model, options, WorkerPool(workers, cpus_per_worker, gpus_per_worker))

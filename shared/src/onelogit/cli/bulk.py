@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("name a model or a server: --model, --url, or both")
     spec = model_spec(options, options.model)
     _check(options, spec)
-    check_packages("pyarrow", *(["ray"] if options.workers or options.engine == "vllm" else []))
+    needs_ray = options.workers or options.engine == "vllm"
+    check_packages("pyarrow", *(["ray"] if needs_ray else []), extra="ray" if needs_ray else "bulk")
     from onelogit.bulk.job import run as run_job  # noqa: PLC0415  loads pyarrow
 
     try:
