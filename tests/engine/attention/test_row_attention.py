@@ -92,3 +92,38 @@ def test_a_pattern_has_the_greatest_distance_of_its_mask(length: int, share: flo
             continue
         assert pattern.reach == max((distances * mask).flatten().tolist())
         assert pattern.is_window == torch.equal(mask, distances <= pattern.reach)
+
+
+@pytest.mark.parametrize("offset", [30, -30, 1e3, -1e3])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_large_scores_are_about_as_exact_in_bfloat16_as_by_pytorchs_kernel(mask: torch.Tensor, offset: float):
+    query, key, value = tensors(4, 2, 13, torch.float32)
+    direction = torch.linspace(-1, 1, 16) / torch.linspace(-1, 1, 16).norm()
+    size = (abs(offset) / 0.3) ** 0.5
+    query, key = query + size * direction, key + (size if offset > 0 else -size) * direction
+    query, key, value = (each.bfloat16() for each in (query, key, value))
+    attention, count = RowAttention(LENGTHS, Pattern.of_mask(mask)), sum(LENGTHS)
+    truth = expected(*(each[:, :count] for each in (query, key, value)), mask)
+
+    errors = []
+    for attend in (attention._by_products, attention._by_sdpa):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(attention, "_by_products", attend)
+            errors.append(float((attention.attend(query, key, value, 0.3)[:count].float() - truth).norm()))
+
+    assert 0 < errors[0] < 1.7 * errors[1]
+
+
+def test_a_row_that_is_not_a_number_spoils_no_neighbour():
+    query, key, value = tensors(4, 2, 13, torch.bfloat16)
+    attention = RowAttention(LENGTHS, Pattern())
+    plain = attention.attend(query, key, value, 0.3)
+    ends = torch.tensor(LENGTHS).cumsum(0).tolist()
+    for each in (query, key, value):
+        each[:, ends[1] : ends[2]] = float("nan")
+
+    output = attention.attend(query, key, value, 0.3)
+
+    assert output[ends[1] : ends[2]].isnan().all()
+    others = [*range(ends[1]), *range(ends[2], sum(LENGTHS))]
+    assert torch.allclose(output[others].float(), plain[others].float(), atol=0.02)

@@ -1,12 +1,13 @@
 """The interface of attention backends, and the types and functions that they share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from onelogit.engine.prefix_tree import OWN, Batch, KeyPath, KeySpan
+from onelogit.errors import UnsupportedModelError
 
 
 class KeyValue(NamedTuple):
@@ -82,3 +83,14 @@ def query_spans(batch: Batch, *, ends_only: bool) -> Iterator[QuerySpan]:
 def path_length(path: KeyPath) -> int:
     """The number of tokens on a path."""
     return sum(span.stop - span.start for span in path)
+
+
+def check_plain_scores(options: Mapping[str, object]) -> None:
+    """Check the options of a call of transformers' attention: no backend changes scores once they are scaled.
+
+    Raises:
+        UnsupportedModelError: the layer has a position bias, soft-capped scores, or attention sinks.
+    """
+    for name in ("position_bias", "softcap", "s_aux"):
+        if options.get(name) is not None:
+            raise UnsupportedModelError(f"rows that are computed without padding cannot have attention with {name}")

@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyValue, LayerKeyValues
+from onelogit.engine.attention.backend import AttentionBackend, KeySources, KeyValue, LayerKeyValues, check_plain_scores
 from onelogit.engine.attention.flash_varlen import FlashVarlenAttention
 from onelogit.engine.attention.recurrent import StateContext
 from onelogit.engine.attention.sdpa import ProductAttention, SdpaAttention
@@ -166,6 +166,7 @@ def _prefix_tree_attention(
     context = _active.get()
     if context is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    check_plain_scores(options)
     attended = context.attend(
         query[0],
         KeyValue(key[0].transpose(0, 1), value[0].transpose(0, 1)),

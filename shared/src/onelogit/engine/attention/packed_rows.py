@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from onelogit.engine.attention.backend import check_plain_scores
 from onelogit.engine.attention.row_attention import Pattern, RowAttention
 from onelogit.engine.attention.sdpa import SdpaAttention
 from onelogit.engine.device_transfer import indices_of, tensor_on, to_device
@@ -174,8 +175,7 @@ def _packed_attention(
     rows = active.get()
     if rows is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    if options.get("position_bias") is not None or options.get("softcap") is not None:
-        raise UnsupportedModelError("packed rows cannot have a position bias or soft-capped scores")
+    check_plain_scores(options)
     scaling = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return rows.attention(attention_mask).attend(query[0], key[0], value[0], scaling)[None], None

@@ -14,6 +14,8 @@ from onelogit.engine.attention.sdpa import needs_mask, rounded
 
 _BLOCK = 256  # queries of a row whose scores are in memory at the same time
 _SHORTEST_BLOCK = 64
+_FAR, _MOST = 16.0, 0x4180  # a score, and the bits of it as a bfloat16
+_SAMPLED = 4
 
 
 class Pattern(NamedTuple):
@@ -136,6 +138,8 @@ class RowAttention:
         seen = slice(first_key, first_key + keys)
         mask = mask if group == 1 or mask.shape[1] == 1 else mask.repeat(1, group, 1)
         scores = torch.baddbmm(mask, folded, key[:, seen].transpose(1, 2), alpha=scaling)
+        if _are_coarse(scores.view(len(key), group, queries, keys)[:, :, before : before + count]):
+            return self._by_sdpa(query, key, value, scaling, start, block)
         attended = torch.bmm(scores.softmax(-1), value[:, seen])
         return attended.view(heads, queries, -1)[:, before : before + count]
 
@@ -150,3 +154,13 @@ class RowAttention:
             is_seen = self._pattern.mask[block.start : block.stop, block.first_key : block.last_key]
             mask[before : before + len(is_seen), own].masked_fill_(~is_seen, float("-inf"))
         return mask[None]
+
+
+def _are_coarse(scores: Tensor) -> bool:
+    """Whether the greatest score of a query may be so far from 0 that bfloat16 rounds it by more than 3 %.
+
+    Looks for a score that is not far below 0 in a sample of the keys only.
+    """
+    if int(scores.view(torch.int16).amax()) > _MOST:  # positive numbers sort as their bits do
+        return True
+    return not bool((scores[..., ::_SAMPLED].float().amax(-1) >= -_FAR).all())

@@ -18,6 +18,8 @@ from onelogit.engine.prefix_tree import Batch, KeyPath
 LENGTH_MULTIPLE = 32
 _QUERY_BLOCK = 256  # queries whose scores are in memory at the same time; a block skips the keys after its last query
 _SAMPLED = 4  # one key of so many; divides LENGTH_MULTIPLE
+_MARGIN = 2**-7  # of the greatest score of a sample: more than its rounding
+_MOST_ABOVE = 0x4100  # 8, as the bits of a bfloat16; a score above it is rounded by up to 3 %, one below it by 1.6 %
 
 
 class Block(NamedTuple):
@@ -112,9 +114,7 @@ def needs_mask(device: torch.device) -> bool:
 class ProductAttention(SdpaAttention):
     """Two products for each block of a segment in each layer; see `AttentionBackend`.
 
-    Query heads with the same key head are folded into rows. A product rounds its scores to bfloat16, which PyTorch's
-    kernel does not. What matters are the largest ones of a query: they are rounded after the greatest score of a sample
-    of the keys is subtracted, so they are close to 0, where bfloat16 is fine.
+    If they would round its scores too much, PyTorch's kernel computes the segment.
     """
 
     @staticmethod
@@ -133,22 +133,56 @@ class ProductAttention(SdpaAttention):
             return super()._attend_segment(query, seen, block, scaling, window)
         keys, values = seen
         mask = self._cached_mask(block, None, query.dtype, query.device)
-        sample, scale = keys[:, ::_SAMPLED], width**-0.5 if scaling is None else scaling
+        scale = width**-0.5 if scaling is None else scaling
         attended = query.new_empty((heads, rows, values.shape[-1]))
         step = rounded(-(-rows // -(-rows // _QUERY_BLOCK)))
         for start in range(0, rows, step):
             stop = min(rows, start + step)
             end = min(block.keys, rounded(max(1, block.visible - block.own - block.before + stop)))
-            hidden = mask[start:stop, :end]
-            folded = query[:, start:stop].reshape(len(keys), -1, width)
-            sampled = torch.bmm(folded, sample[:, : end // _SAMPLED].transpose(1, 2))
-            sampled = sampled.view(len(keys), -1, *hidden[:, ::_SAMPLED].shape)
-            greatest = torch.add(hidden[:, ::_SAMPLED], sampled, alpha=scale).amax(-1, keepdim=True)
-            scores = torch.sub(hidden, greatest).view(*folded.shape[:2], end)
-            torch.baddbmm(scores, folded, keys[:, :end].transpose(1, 2), alpha=scale, out=scores)
-            products = torch.bmm(scores.softmax(-1), values[:, :end])
-            attended[:, start:stop] = products.view(heads, stop - start, -1)
+            own = slice(max(0, block.before - start), min(stop, block.before + block.own) - start)
+            if own.start >= own.stop:
+                continue  # only padding
+            products = attend_by_products(
+                query[:, start:stop], keys[:, :end], values[:, :end], mask[start:stop, :end], scale, own
+            )
+            if products is None:
+                return super()._attend_segment(query, seen, block, scaling, window)
+            attended[:, start:stop] = products
         return attended
+
+
+def attend_by_products(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, own: slice
+) -> Tensor | None:
+    """Attention by two matrix products, in bfloat16.
+
+    Query heads with the same key head are folded into rows. A product rounds its scores to bfloat16, which PyTorch's
+    kernel does not. What matters are the largest ones of a query: they are rounded after the greatest score of a sample
+    of the keys is subtracted, so that they are close to 0, where bfloat16 is fine.
+
+    Args:
+        query: shape (heads, queries, head_dim).
+        keys: shape (key-value heads, keys, head_dim).
+        values: the same.
+        mask: to add to the scores, shape (queries, keys) or (1, keys).
+        scale: factor of the scores.
+        own: the queries whose output is needed.
+
+    Returns:
+        Shape (heads, queries, head_dim). None if the largest scores of one of these queries are not close to 0: a key
+        outside the sample has a much greater one, or all are in the thousands.
+    """
+    heads, count, width = query.shape
+    folded = query.reshape(len(keys), -1, width)
+    sampled = torch.bmm(folded, keys[:, ::_SAMPLED].transpose(1, 2))
+    sampled = sampled.view(len(keys), -1, count, sampled.shape[-1])
+    greatest = torch.add(mask[:, ::_SAMPLED], sampled, alpha=scale).float().amax(-1, keepdim=True)  # float is faster
+    scores = torch.sub(mask, greatest.sub_(greatest.abs(), alpha=_MARGIN).to(mask.dtype))
+    flat = scores.flatten(1, 2)
+    torch.baddbmm(flat, folded, keys.transpose(1, 2), alpha=scale, out=flat)
+    if int(scores[:, :, own].view(torch.int16).amax()) > _MOST_ABOVE:  # positive numbers sort as their bits do
+        return None
+    return torch.bmm(flat.softmax(-1), values).view(heads, count, -1)
 
 
 def rounded(count: int) -> int:
