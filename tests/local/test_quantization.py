@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
     GemmaConfig,
     GPT2Config,
+    JetMoeConfig,
     LlamaConfig,
     MistralConfig,
     ModernBertConfig,
@@ -20,11 +22,21 @@ from transformers import (
     Qwen3Config,
 )
 
-from onelogit import CheckpointError, InputError, OnelogitError, Reranker, UnsupportedModelError, open_reranker
+from onelogit import (
+    CheckpointError,
+    DeviceMemoryError,
+    InputError,
+    ModelSpec,
+    OnelogitError,
+    Reranker,
+    UnsupportedModelError,
+    open_reranker,
+)
 from onelogit.checkpoints import device
 from onelogit.checkpoints.fingerprint import model_label
 from onelogit.engine.model_runner import ModelRunner
-from onelogit.local.quantising import QuantizationReport
+from onelogit.local import quantising
+from onelogit.local.quantising import QuantizationReport, exact_spec
 from onelogit.quantization import processor
 from onelogit.quantization.int8_linear import Int8Linear
 from onelogit.quantization.quantise import has_int8_layers, quantise_layers
@@ -242,3 +254,48 @@ def test_a_closed_reranker_is_not_saved(tiny_qwen: Tiny, tmp_path: Path):
 
     with pytest.raises(OnelogitError, match="closed"):
         reranker.save(tmp_path / "out")
+
+
+def test_8_bit_layers_are_not_compiled(tiny_qwen: Tiny, int8: Reranker, caplog: pytest.LogCaptureFixture):
+    with quantised(tiny_qwen.folder, compile=True) as reranker:
+        assert "has 8-bit layers, so it is not compiled" in caplog.text
+        assert reranker.logits(QUERY, DOCUMENTS) == int8.logits(QUERY, DOCUMENTS)
+
+
+def test_a_model_that_has_changed_is_not_saved_as_the_original(checkpoint: Callable[..., Tiny], tmp_path: Path):
+    tiny = checkpoint("Qwen3-Reranker-0.6B")
+    reranker = quantised(tiny.folder)
+    weights = load_file(tiny.folder / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"] *= 2
+    save_file(weights, tiny.folder / "model.safetensors", {"format": "pt"})
+
+    with pytest.raises(CheckpointError, match="have changed since they were loaded; load the model again"):
+        reranker.save(tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_exact_weights_are_loaded_without_what_only_many_calls_need():
+    options = {"quantization": "int8", "compile": True, "document_cache_bytes": 10**6, "max_tokens": 99}
+
+    assert exact_spec(ModelSpec("some/model", options=options)).options == {"max_tokens": 99}
+
+
+def test_memory_that_runs_out_while_weights_are_quantised_is_named(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+    def run_out(*_: object) -> int:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(quantising, "quantise_layers", run_out)
+
+    with pytest.raises(DeviceMemoryError, match="does not fit into the free memory"):
+        quantised(tiny_qwen.folder)
+
+
+def test_the_choice_of_experts_stays_exact():
+    classifier = classifier_of(JetMoeConfig, num_local_experts=64, kv_channels=16)
+
+    quantise_layers(classifier)
+
+    routers = [part for name, part in classifier.named_modules() if name.endswith("router.layer")]
+    assert routers
+    assert not any(isinstance(part, Int8Linear) for part in routers)

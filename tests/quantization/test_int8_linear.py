@@ -1,7 +1,10 @@
 """A linear layer in 8 bits: close to the exact one, token by token, and nothing else of it is kept or saved."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -135,3 +138,36 @@ def test_casting_leaves_the_layer_as_it_is_and_saving_is_refused():
     assert torch.equal(layer(hidden), expected)
     with pytest.raises(UnsupportedModelError, match=r"8-bit weights of layer cannot be saved; Reranker\.save writes"):
         model.state_dict()
+
+
+@pytest.mark.parametrize("inputs", [65, 127, 201])
+@pytest.mark.parametrize("outputs", [65, 100])
+@pytest.mark.parametrize("tokens", [1, 2, 17])
+def test_no_width_need_be_a_multiple_of_anything(inputs: int, outputs: int, tokens: int):
+    layer, hidden = exact_layer(inputs, outputs), torch.randn(tokens, inputs).bfloat16()
+
+    assert relative_error(Int8Linear(layer, SharedInput())(hidden), layer(hidden)) < 0.02
+
+
+def test_an_input_may_have_any_strides():
+    layer, hidden = exact_layer(), torch.randn(200, 3, 5).bfloat16()
+
+    for some in (hidden.permute(1, 2, 0), hidden.permute(2, 1, 0), hidden.flatten(1).t()[::2], hidden[:, 0, 0]):
+        assert relative_error(Int8Linear(layer, SharedInput())(some), layer(some)) < 0.02
+
+
+def test_half_precision_is_quantised_once_for_all_layers_too():
+    shared, hidden = SharedInput(), torch.randn(3, 200).half()
+
+    assert shared.quantised(hidden) is shared.quantised(hidden)
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
+def test_instructions_whose_sums_overflow_are_recognised(instructions: str):
+    """They add two products in 16 bits. oneDNN uses no others than this variable allows."""
+    code = "from onelogit.quantization import processor; print(processor._is_exact())"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+    assert ran.stdout == "False\n"

@@ -64,8 +64,8 @@ class ScoringOptions(_PromptOptions, total=False):
             layer's share is rounded down to a power of two. The keys of a batch must still fit on the device.
         max_waiting: calls that wait or are computed at the same time, of all threads and event loops together; one more
             raises `OverloadError` at once, so that no call waits longer than these take. By default all calls wait.
-        compile: compile the layers, if prefixes are shared: faster calls, up to a minute more to load. On a CPU it
-            needs a C++ compiler.
+        compile: compile the layers, if prefixes are shared and none has 8 bits: faster calls, up to a minute more to
+            load. On a CPU it needs a C++ compiler.
         activation: "sigmoid" or "identity", from logit to score, instead of the recipe's activation.
         allow_control_tokens: read `<|im_end|>` and the like in a query or document as control tokens, as the
             families' reference code does. By default they are plain text.

@@ -24,6 +24,7 @@ from onelogit.engine.fused_ops import fuse, unfuse
 from onelogit.engine.state_progress import progress_kind
 from onelogit.errors import OnelogitError, first_line
 from onelogit.prompts.token_rows import TokenRow
+from onelogit.quantization.quantise import has_int8_layers
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,17 @@ def _matches_padded(classifier: PreTrainedModel) -> bool:
 
 
 def _compile(classifier: PreTrainedModel, *, shares_prefixes: bool) -> None:
-    """Compile the layers, unless they cannot share graphs or their hidden states change."""
+    """Compile the layers, unless they cannot share graphs, are quantised, or their hidden states change."""
     layers = getattr(classifier.base_model, "layers", None)
     # Layers that accelerate moves between devices cannot share compiled graphs.
     is_spread = not isinstance(layers, nn.ModuleList) or any(hasattr(part, "_hf_hook") for part in layers.modules())
-    if is_spread or not shares_prefixes or has_states(classifier):
-        reasons = {"computes padded rows": not shares_prefixes, "is spread over devices": is_spread}
+    has_8_bits = has_int8_layers(classifier)  # PyTorch's compiler cannot read their weights
+    if is_spread or has_8_bits or not shares_prefixes or has_states(classifier):
+        reasons = {
+            "computes padded rows": not shares_prefixes,
+            "is spread over devices": is_spread,
+            "has 8-bit layers": has_8_bits,
+        }
         why = next((reason for reason, holds in reasons.items() if holds), "has recurrent layers")
         logger.warning("%s %s, so it is not compiled", type(classifier).__name__, why)
         return

@@ -1,5 +1,6 @@
 """A prompt's row and the whole language-model head -> the likeliest next tokens. A diagnostic; never a relevance."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from onelogit.engine.forward import padded_hidden
 from onelogit.prompts.prompt import AnswerToken
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.prompts.tokenizer import token_text
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_QUERY, SAMPLE_DOCUMENT = "What is the capital of China?", "The capital of China is Beijing."
 
@@ -62,6 +65,17 @@ class NextTokens:
             "answer_share": self.answer_share,
             "is_prompt_doubtful": self.is_prompt_doubtful,
         }
+
+
+def warn_if_doubtful(found: NextTokens, model: str) -> None:
+    """Log a warning if a model would hardly give one of its answers to the sample prompt."""
+    if found.is_prompt_doubtful:
+        logger.warning(
+            "%s: the recipe's prompt is probably not the one that the model was trained on: after a sample prompt, %s. "
+            "To see it, use reranker.prompt(query, document), or the command: onelogit prompt",
+            model,
+            found,
+        )
 
 
 def find_next_tokens(

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from onelogit.checkpoints.loader import Checkpoint
 from onelogit.conversion.classifier import position_limit
+from onelogit.engine.memory import is_out_of_memory
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.errors import InputError, OnelogitError, UnsupportedModelError, first_line
 from onelogit.io.sample_pairs import bundled_pairs
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _TOP, _LEAST_FOR_TOP = 10, 20
 _EXACT_SECONDS, _LEAST_QUERIES = 5, 3
+_FOR_MANY_CALLS = ("compile", "document_cache_bytes", "document_cache_host_bytes", "max_waiting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +95,14 @@ def quantise(classifier: PreTrainedModel, checkpoint: Checkpoint, spec: ModelSpe
     start, batch_tokens = time.perf_counter(), spec.options.get("batch_tokens")
     samples = _sample_rows(classifier, checkpoint)
     exact = _exact_logits(ModelRunner(_copy(classifier), batch_tokens), samples)
-    layer_count = quantise_layers(classifier, [rows[0].ids for rows in samples[::2]])
+    _return_freed_memory()
     try:
+        layer_count = quantise_layers(classifier, [rows[0].ids for rows in samples[::2]])
         runner = ModelRunner(_copy(classifier), batch_tokens)
         quantised = [logit for rows, _ in exact for logit in runner.logits(rows)]
-    except OnelogitError:
-        raise
     except Exception as error:  # a model's code may fail in any way without the weights that it expects
+        if isinstance(error, OnelogitError) or is_out_of_memory(error):
+            raise
         raise UnsupportedModelError(
             f"{type(classifier).__name__} of transformers cannot compute with quantization={spec.quantization!r} "
             f"({type(error).__name__}: {first_line(error)}); leave it out"
@@ -112,6 +115,12 @@ def quantise(classifier: PreTrainedModel, checkpoint: Checkpoint, spec: ModelSpe
     report = _compared([logit for _, logits in exact for logit in logits], quantised, layer_count, seconds)
     logger.info("%s: %s", spec.name, report)
     return report
+
+
+def exact_spec(spec: ModelSpec) -> ModelSpec:
+    """The spec of the same model with its exact weights, and without what makes many calls faster."""
+    changed = {**spec.options, "quantization": None, **dict.fromkeys(_FOR_MANY_CALLS)}
+    return ModelSpec(spec.model, options=changed, base=spec.base)
 
 
 def _return_freed_memory() -> None:

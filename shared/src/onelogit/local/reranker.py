@@ -1,6 +1,5 @@
 """A local model -> Reranker, which ranks the documents of a query by their relevance."""
 
-import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,16 +13,17 @@ from typing_extensions import Unpack
 
 from onelogit.base_reranker import BaseReranker
 from onelogit.checkpoints.adapter import Adapter
+from onelogit.checkpoints.fingerprint import model_label
 from onelogit.checkpoints.head_weights import WholeHead
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.conversion.classifier import build_classifier
 from onelogit.engine.memory import memory_errors_named
-from onelogit.errors import InputError, RecipeError
+from onelogit.errors import CheckpointError, InputError, RecipeError
 from onelogit.export.exporter import ExportContents, check_target, export, open_cross_encoder
 from onelogit.export.probe import PROBE_PAIRS, Probe
-from onelogit.local.next_tokens import SAMPLE_DOCUMENT, SAMPLE_QUERY, NextTokens, find_next_tokens
-from onelogit.local.quantising import QuantizationReport, quantise
+from onelogit.local.next_tokens import SAMPLE_DOCUMENT, SAMPLE_QUERY, NextTokens, find_next_tokens, warn_if_doubtful
+from onelogit.local.quantising import QuantizationReport, exact_spec, quantise
 from onelogit.local.scorer import LocalScorer, in_temporary_thread
 from onelogit.model_spec import ModelSpec
 from onelogit.option_checks import check_cache_sizes, checked_options
@@ -37,8 +37,6 @@ from onelogit.validation import checked_count, checked_pair, checked_path
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-logger = logging.getLogger(__name__)
 
 # transformers patches torch while it loads a model; two concurrent loads would leave it patched.
 _load_lock = new_lock()
@@ -112,6 +110,7 @@ class Reranker(BaseReranker[LocalScorer]):
         self._adapter: Adapter | None = None
         self._commits: tuple[str | None, str | None] = None, None
         self.quantization_report: QuantizationReport | None = None
+        self._quantised: str | None = None  # what was loaded, by its content
         super().__init__(scorer, recipe.activation if activation is None else activation, spec)
 
     @classmethod
@@ -144,9 +143,10 @@ class Reranker(BaseReranker[LocalScorer]):
         reranker._whole_head, reranker._adapter = checkpoint.whole_head, checkpoint.adapter
         reranker._commits = checkpoint.commit, checkpoint.base_commit
         reranker.quantization_report = report
+        reranker._quantised = None if spec.quantization is None else model_label(spec)
         given = recipe_of(spec.options.get("recipe"))
         if checkpoint.whole_head is not None and given is not None and not is_of_family(given):
-            reranker._warn_of_doubtful_prompt()
+            warn_if_doubtful(reranker.next_tokens(SAMPLE_QUERY, SAMPLE_DOCUMENT), spec.name)
         return reranker
 
     @property
@@ -263,20 +263,11 @@ class Reranker(BaseReranker[LocalScorer]):
         self._scorer.classifier  # noqa: B018  raises if it is closed
         if self._spec is None or self._spec.quantization is None:
             return nullcontext(self)
-        exact = Reranker.load(self._spec.with_quantization(None))
+        exact = Reranker.load(exact_spec(self._spec))
+        if model_label(self._spec) != self._quantised:
+            raise CheckpointError(f"the files of {self.name} have changed since they were loaded; load the model again")
         exact.activation = self.activation
         return exact
-
-    def _warn_of_doubtful_prompt(self) -> None:
-        """Log a warning if the model would hardly give one of its answers to a sample prompt."""
-        found = self.next_tokens(SAMPLE_QUERY, SAMPLE_DOCUMENT)
-        if found.is_prompt_doubtful:
-            logger.warning(
-                "%s: the recipe's prompt is probably not the one that the model was trained on: after a sample prompt, "
-                "%s. To see it, use reranker.prompt(query, document), or the command: onelogit prompt",
-                self.name,
-                found,
-            )
 
     def _export_contents(self) -> ExportContents:
         scorer, instruction = self._scorer, self._scorer.instruction

@@ -47,7 +47,7 @@ def quantise_tokens(hidden: Tensor, divisors: Tensor | None = None) -> Quantised
     """
     inverse = None if divisors is None else divisors.reciprocal().to(hidden.dtype)
     rows = hidden.reshape(-1, hidden.shape[-1])
-    values, scales = torch.empty_like(rows, dtype=torch.uint8), rows.new_empty((len(rows), 1))
+    values, scales = rows.new_empty(rows.shape, dtype=torch.uint8), rows.new_empty((len(rows), 1))
     step = max(1, _BLOCK // rows.shape[1])
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
@@ -81,18 +81,22 @@ class SharedInput:
     Args:
         factors: that the channels are divided by before they are quantised, float32, shape (inputs,); see `smoothing`.
             None for 1.
+        is_kept: whether several layers read each input; else none is kept.
     """
 
-    def __init__(self, factors: Tensor | None = None) -> None:
-        self.factors = factors
+    def __init__(self, factors: Tensor | None = None, *, is_kept: bool = True) -> None:
+        self.factors, self._is_kept = factors, is_kept
         self._last: tuple[Tensor, QuantisedTokens] | None = None
 
     def quantised(self, hidden: Tensor) -> QuantisedTokens:
         """The input in 8 bits, from the layer before if that had the same input."""
         last = self._last
-        if last is None or last[0] is not hidden:
-            last = self._last = hidden, quantise_tokens(hidden, self.factors)
-        return last[1]
+        if last is not None and last[0] is hidden:
+            return last[1]
+        quantised = quantise_tokens(hidden if hidden.dtype in _BITS else hidden.float(), self.factors)
+        if self._is_kept:
+            self._last = hidden, quantised
+        return quantised
 
     def clear(self, *_: object) -> None:
         """Forget the input; a hook of the module."""
@@ -128,8 +132,7 @@ class Int8Linear(nn.Linear):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The product, in the dtype of the hidden states, shape (..., tokens, outputs)."""
-        known = hidden if hidden.dtype in _BITS else hidden.float()
-        values, scales = self._shared.quantised(known)
+        values, scales = self._shared.quantised(hidden)
         rows = values.view(-1, self.in_features)
         arguments: Any = (rows, 1.0, _ZERO_POINT, self._packed, self._scales, self._zero_points, None, 1.0, 0)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(*arguments, scales.dtype, "none", [], "")

@@ -6,6 +6,8 @@ product is the same (SmoothQuant, https://arxiv.org/abs/2211.10438; here by root
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,53 +16,76 @@ _MOST = 64.0  # times the median factor: rows that were not seen may use channel
 _LEAST = 1e-6
 
 
-class SeenInputs:
-    """What some linear layers read while a model runs.
+class InputGroup(NamedTuple):
+    """Layers that one module calls with the same inputs.
 
     Attributes:
-        leaders: for each layer that ran, the first layer of its parent with the same input.
-        squares: for each leader, the sum over all tokens of its input's squares, shape (inputs,), relative to the mean
-            square of each token.
+        layers: at least one.
+        squares: the sum over all tokens of the inputs' squares, shape (inputs,), relative to the mean square of each
+            token; None if the layers did not run.
     """
 
-    def __init__(self) -> None:
-        self.leaders: dict[nn.Linear, nn.Linear] = {}
-        self.squares: dict[nn.Linear, Tensor] = {}
+    layers: list[nn.Linear]
+    squares: Tensor | None
 
-    @classmethod
-    def of(cls, parents: Mapping[nn.Linear, nn.Module], run: Callable[[], object]) -> "SeenInputs":
-        """What the layers with these parents read while `run` runs the model."""
-        seen, last = cls(), dict[nn.Module, tuple[nn.Linear, Tensor]]()
 
-        def note(linear: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if not isinstance(linear, nn.Linear) or not args:
-                return
-            found = last.get(parents[linear])
-            if found is None or found[1] is not args[0]:
-                found = last[parents[linear]] = linear, args[0]
-                seen._add(linear, args[0])
-            seen.leaders[linear] = found[0]
+class _Input(NamedTuple):
+    """What a module gave some of its layers: the tensor, a copy of its values, and their squares."""
 
-        hooks = [linear.register_forward_pre_hook(note) for linear in parents]
-        try:
-            with torch.inference_mode():
-                run()
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return seen
+    number: int
+    tensor: Tensor
+    values: Tensor
+    squares: Tensor
 
-    def _add(self, leader: nn.Linear, hidden: Tensor) -> None:
-        squares = hidden.flatten(0, -2).float().square()
-        relative = (squares / squares.mean(1, keepdim=True).clamp(min=1e-30)).sum(0)
-        self.squares[leader] = self.squares.get(leader, torch.zeros(())) + relative
+
+def groups_by_input(parents: Mapping[nn.Linear, nn.Module], run: Callable[[], object]) -> list[InputGroup]:
+    """The layers, with those together that read the same inputs while `run` runs the model.
+
+    Args:
+        parents: the module that contains each layer, and whose code calls it.
+        run: runs the model.
+    """
+    numbers, last = count(), dict[nn.Module, _Input]()
+    read: dict[nn.Linear, list[int]] = {linear: [] for linear in parents}
+    squares: dict[nn.Linear, Tensor] = {}
+    # Without code of its own, a module cannot tell when an input is no longer needed.
+    apart: set[nn.Module] = {each for each in parents.values() if isinstance(each, nn.ModuleList | nn.ModuleDict)}
+
+    def note(linear: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if not isinstance(linear, nn.Linear) or not args:
+            return
+        parent, hidden = parents[linear], args[0]
+        found = last.get(parent)
+        if found is not None and found.tensor is hidden and not torch.equal(found.values, hidden):
+            apart.add(parent)  # its code writes other states into the same tensor
+        if found is None or found.tensor is not hidden or parent in apart:
+            found = last[parent] = _Input(next(numbers), hidden, hidden.clone(), _relative_squares(hidden))
+        read[linear].append(found.number)
+        squares[linear] = squares.get(linear, torch.zeros(())) + found.squares
+
+    hooks = [linear.register_forward_pre_hook(note) for linear in parents]
+    try:
+        with torch.inference_mode():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    groups: dict[object, list[nn.Linear]] = {}
+    for linear, own in read.items():
+        groups.setdefault(tuple(own) if own and parents[linear] not in apart else linear, []).append(linear)
+    return [InputGroup(layers, squares.get(layers[0])) for layers in groups.values()]
+
+
+def _relative_squares(hidden: Tensor) -> Tensor:
+    squares = hidden.reshape(-1, hidden.shape[-1]).float().square()
+    return (squares / squares.mean(1, keepdim=True).clamp(min=1e-30)).sum(0)
 
 
 def smoothing_factors(squares: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """The factors of an input's channels, float32, shape (inputs,); their median is 1.
 
     Args:
-        squares: of the input, as in `SeenInputs`.
+        squares: of the input, as in `InputGroup`.
         weights: of the layers that read it, each of shape (outputs, inputs).
     """
     of_weights = torch.stack([weight.detach().float().square().sum(0) for weight in weights]).sum(0)
