@@ -43,6 +43,7 @@ class Adapter(NamedTuple):
         has_modules: whether the adapter brings the modules of Sentence Transformers.
         base_licence: as the base model's card names it, or None.
         own_licence: as the adapter's card names it, or None.
+        is_fetched: whether the weights are in the folder; see `with_weights`.
     """
 
     spec: ModelSpec
@@ -55,6 +56,7 @@ class Adapter(NamedTuple):
     has_modules: bool
     base_licence: str | None = None
     own_licence: str | None = None
+    is_fetched: bool = False
 
     @property
     def name(self) -> str:
@@ -97,13 +99,15 @@ class Adapter(NamedTuple):
         Raises:
             CheckpointError: it has no weights in safetensors, or a model's weights are beside them.
         """
+        if self.is_fetched:
+            return self
         folder = self.folder
         if folder != self.spec.folder:
             folder = find_folder(self.name, self.spec.options, with_weights=True, base=self.spec.base_folder)
         if has_weights(folder):
             refuse_adapter(folder)
         _check_weights(folder)
-        return self._replace(folder=folder)
+        return self._replace(folder=folder, is_fetched=True)
 
 
 def find_adapter(folder: Path, spec: ModelSpec) -> Adapter | None:

@@ -28,7 +28,7 @@ from onelogit.engine.attention.packed_rows import (
 from onelogit.engine.attention.sdpa import LENGTH_MULTIPLE
 from onelogit.engine.directions import sample_rows, tolerance
 from onelogit.engine.forward import has_own_head
-from onelogit.engine.padding import hidden_of, largest_difference, layers_of
+from onelogit.engine.padding import hidden_of, hooked, largest_difference, layers_of, recorded_states
 from onelogit.prompts.token_rows import TokenRow
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,8 @@ class _Trial:
             def spoil(_: nn.Module, __: Any, output: Any, is_other: Tensor = is_other) -> Any:
                 return _replaced(output, hidden_of(output).masked_fill(is_other[..., None], float("nan")))
 
-            results, _ = self._run(self._compute, spoil)
+            with hooked(self._last_layer, spoil):
+                results = self._compute(self._classifier, self._rows)
             if torch.equal(results, self._results):
                 return read
         return None
@@ -179,16 +180,10 @@ class _Trial:
             largest_difference(results, self._results), largest_difference(hidden[is_read], self._hidden[is_read])
         )
 
-    def _run(self, compute: Compute, hook: Any = None) -> tuple[Tensor, Tensor]:
+    def _run(self, compute: Compute) -> tuple[Tensor, Tensor]:
         """The results, and the last layer's hidden states, shape (rows, longest, hidden)."""
-        seen: list[Tensor] = []
-        hooks = [each for each in (hook, lambda _, __, output: seen.append(hidden_of(output))) if each is not None]
-        handles = [self._last_layer.register_forward_hook(each) for each in hooks]
-        try:
+        with recorded_states(self._last_layer) as seen:
             return compute(self._classifier, self._rows), seen[0]
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _is_token(self, read: int | None) -> Tensor:
         """Which states, shape (rows, longest), are of the token of this index in its row; None for all but padding."""

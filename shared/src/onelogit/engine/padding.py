@@ -4,7 +4,8 @@ Convolutions over tokens (ConvBERT), a mixing of all tokens (FNet), and segments
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +51,24 @@ def hidden_of(output: Any) -> Tensor:
     return hidden
 
 
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """Call a hook after each forward of a module, inside the block."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def recorded_states(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """The hidden states that a layer returns inside the block, one tensor for each forward."""
+    seen: list[Tensor] = []
+    with hooked(layer, lambda _, __, output: seen.append(hidden_of(output))):
+        yield seen
+
+
 def largest_difference(some: Tensor, expected: Tensor) -> float:
     """Of a token's states, or of all logits: the norm of the difference, relative to the norm of what is expected.
 
@@ -64,9 +83,5 @@ def _run(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> tuple[Tensor,
     layers = layers_of(classifier)
     if layers is None:
         return own_head_logits(classifier, rows), None
-    seen: list[Tensor] = []
-    handle = layers[-1].register_forward_hook(lambda _, __, output: seen.append(hidden_of(output)))
-    try:
+    with recorded_states(layers[-1]) as seen:
         return own_head_logits(classifier, rows), seen[0] if seen else None
-    finally:
-        handle.remove()
