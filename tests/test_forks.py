@@ -14,6 +14,7 @@ PROGRAM = """
 import faulthandler, os, sys, threading
 from onelogit import Reranker, open_reranker
 from onelogit.local import reranker as local
+from onelogit.io.progress import _row_bars as bars
 import onelogit.registry
 
 query, documents = "What is the capital of China?", ["Beijing.", "Bananas are yellow."]
@@ -22,7 +23,7 @@ expected = reranker.logits(query, documents)
 if sys.argv[2] == "locked":  # by another thread, at the time of the fork
     held, stop = threading.Event(), threading.Event()
     def hold():
-        with reranker._scorer._encoder._token_cache._lock, onelogit.registry._lock, local._load_lock:
+        with reranker._scorer._encoder._token_cache._lock, onelogit.registry._lock, local._load_lock, bars._lock:
             held.set()
             stop.wait(60)
     threading.Thread(target=hold, daemon=True).start()
@@ -35,6 +36,8 @@ for _ in range(3):
         same = open_reranker(sys.argv[1], document_cache_bytes=1_000_000)
         new = Reranker.load(sys.argv[1])
         near = lambda logits: all(abs(a - b) < 1e-5 for a, b in zip(logits, expected, strict=True))
+        with bars._lock:
+            pass
         is_right = same is reranker and near(same.logits(query, documents)) and near(new.logits(query, documents))
         os._exit(0 if is_right else 3)
     children.append(child)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from rich.markup import escape
 from rich.progress import (
@@ -22,6 +22,7 @@ from rich.progress import (
 
 from onelogit.io.lines import shortened
 from onelogit.io.tables import console
+from onelogit.processes import run_in_forked_children
 
 Item = TypeVar("Item")
 ShowCompleted = Callable[[int], object]  # takes the number of rows completed so far
@@ -130,8 +131,11 @@ class _RowBars:
     """One display for all concurrent scoring calls, because two displays would overwrite each other's lines."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._display: Progress | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew; in a forked child, the threads that draw the bars, and may hold their lock, do not exist."""
+        self._lock, self._display = Lock(), cast("Progress | None", None)
 
     @contextmanager
     def added(self, total: int) -> Iterator[ShowCompleted]:
@@ -153,6 +157,7 @@ class _RowBars:
 
 
 _row_bars = _RowBars()
+run_in_forked_children(_row_bars.forget)
 
 
 def _row_lines(total: int) -> ShowCompleted:
