@@ -228,9 +228,26 @@ def sbom(session: nox.Session) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Ask the advisory database of PyPI about the pinned versions of all dependencies. Needs access to it."""
+    """Ask the advisory database of PyPI about the pinned versions of all dependencies. Needs access to it.
+
+    It fails if a package could not be looked up, because then nothing is known of it. `-- --vulnerability-service osv`
+    asks osv.dev instead.
+    """
     session.install("pip-audit>=2.9")
-    session.run("pip-audit", "--requirement", "constraints.txt", "--no-deps", "--disable-pip", *session.posargs)
+    report = Path(session.create_tmp(), "audit.json")
+    report.unlink(missing_ok=True)
+    options = ["--requirement", "constraints.txt", "--no-deps", "--disable-pip", "--progress-spinner", "off"]
+    command = ["pip-audit", *options, "--format", "json", "--output", str(report), *session.posargs]
+    session.run(*command, success_codes=[0, 1])  # 1: faults, or no answer
+    packages = json.loads(report.read_text(encoding="utf-8"))["dependencies"] if report.is_file() else []
+    unknown = [each for each in packages if "skip_reason" in each]
+    if not packages or unknown:
+        which = f"{len(unknown)} of {len(packages)} packages were not found" if packages else "it gave no answer"
+        session.error(f"NOT RUN: the advisory database could not be asked, or not about all packages: {which}")
+    faults = [f"{each['name']} {each['version']}: {fault['id']}" for each in packages for fault in each["vulns"]]
+    if faults:
+        session.error(f"known faults: {', '.join(faults)}")
+    session.log(f"no known faults in {len(packages)} packages")
 
 
 @nox.session
