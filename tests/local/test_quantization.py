@@ -40,7 +40,7 @@ from onelogit.local.quantising import QuantizationReport, exact_spec
 from onelogit.quantization import processor
 from onelogit.quantization.int8_linear import Int8Linear
 from onelogit.quantization.quantise import has_int8_layers, quantise_layers
-from support.classifiers import classifier_of, random_rows
+from support.classifiers import classifier_of, encoder_of, random_rows
 from support.tiny import Tiny, native_checkpoint, pair_tokenizer
 
 QUERY = "What is the capital of China?"
@@ -133,6 +133,16 @@ def test_an_encoder_is_quantised_and_packed(kind: Any, tmp_path: Path):
     assert not has_int8_layers(reranker.classifier.classifier)
     assert reranker.logits(QUERY, DOCUMENTS) == pytest.approx(exact, abs=0.8 * float(torch.tensor(exact).std()))
     assert reranker.logits(QUERY, DOCUMENTS) != exact
+
+
+@pytest.mark.parametrize("kind", [BertConfig, ModernBertConfig])
+def test_the_noise_of_8_bits_is_not_mistaken_for_rows_that_see_each_other(kind: Any):
+    fields = {"local_attention": 16} if kind is ModernBertConfig else {}
+    classifier, rows = encoder_of(kind, **fields).to(torch.bfloat16), random_rows(30)
+
+    quantise_layers(classifier, [row.ids for row in rows[::4]])
+
+    assert ModelRunner(classifier).packs_rows
 
 
 def test_it_reports_how_far_logits_move(tiny_qwen: Tiny, caplog: pytest.LogCaptureFixture):

@@ -17,6 +17,8 @@ from transformers import DebertaV2Config, ModernBertConfig, PreTrainedModel, Qwe
 from onelogit import Reranker
 from onelogit.engine.model_runner import ModelRunner
 from onelogit.prompts.token_rows import TokenRow
+from onelogit.quantization.processor import INSTRUCTIONS, capabilities
+from onelogit.quantization.quantise import quantise_layers
 from support.classifiers import classifier_of, encoder_of, recurrent_classifier
 from support.faults import DOCUMENTS, QUERY
 from support.tiny import Tiny
@@ -34,6 +36,17 @@ def converted(classifier: PreTrainedModel, dtype: torch.dtype) -> PreTrainedMode
     return classifier
 
 
+def in_8_bits(classifier: PreTrainedModel) -> PreTrainedModel:
+    if not any(capabilities().get(name) for name in INSTRUCTIONS):
+        pytest.skip("needs VNNI or AMX")
+    quantise_layers(classifier)
+    return classifier
+
+
+def bound_of(name: str, dtype: torch.dtype) -> float:
+    return 0.2 if "int8" in name else BOUNDS[dtype]
+
+
 BACKENDS: dict[str, Callable[[torch.dtype], ModelRunner]] = {
     "prefix tree": lambda dtype: ModelRunner(converted(classifier_of(Qwen3Config), dtype), 200),
     "prefix tree, cached": lambda dtype: ModelRunner(converted(classifier_of(Qwen3Config), dtype), 200, 10**6, 10**6),
@@ -42,6 +55,7 @@ BACKENDS: dict[str, Callable[[torch.dtype], ModelRunner]] = {
     "packed decoder": lambda dtype: ModelRunner(converted(classifier_of(Qwen3Config, is_causal=False), dtype), 200),
     "packed encoder": lambda dtype: ModelRunner(encoder_of(ModernBertConfig, local_attention=16).to(dtype), 200),
     "padded encoder": lambda dtype: ModelRunner(encoder_of(DebertaV2Config, relative_attention=True).to(dtype), 200),
+    "prefix tree, int8": lambda dtype: ModelRunner(in_8_bits(converted(classifier_of(Qwen3Config), dtype)), 200),
 }
 CASES = [(name, dtype) for name in BACKENDS for dtype in BOUNDS]
 
@@ -76,7 +90,7 @@ def test_a_logit_does_not_depend_on_the_mates_of_its_row(
     among = [runner.logits([*others[:place], row, *others[place:]])[place] for place in (0, len(others))]
 
     for logit in among:
-        assert logit == pytest.approx(alone, abs=BOUNDS[dtype])
+        assert logit == pytest.approx(alone, abs=bound_of(name, dtype))
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES, ids=[f"{name}-{str(dtype)[6:]}" for name, dtype in CASES])
