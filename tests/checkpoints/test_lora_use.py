@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from onelogit import CheckpointError, InputError, Reranker, UnsupportedModelError, open_reranker
 from onelogit.export.multi_label import save_labels
 from onelogit.io.sample_pairs import bundled_pairs
+from onelogit.quantization.processor import INSTRUCTIONS, capabilities
 from onelogit.verification.parity import measure_parity
 from support.commands import output
 from support.peft_adapters import DOCUMENTS, QUERY, save_adapter
@@ -84,6 +85,19 @@ def test_weights_are_not_quantised_before_the_merge(adapter: Path, tmp_path: Pat
         UnsupportedModelError, match="whose weights are quantised.*name the unquantised model with base_m"
     ):
         Reranker.load(adapter)
+
+
+@pytest.mark.skipif(not any(capabilities().get(name) for name in INSTRUCTIONS), reason="needs VNNI or AMX")
+def test_8_bits_come_after_the_merge_and_are_not_saved(adapter: Path, tmp_path: Path):
+    with Reranker.load(adapter) as exact, Reranker.load(adapter, quantization="int8", device="cpu") as quantised:
+        expected, found = (each.logits(QUERY, DOCUMENTS) for each in (exact, quantised))
+        exact.save(tmp_path / "exact")
+        quantised.save(tmp_path / "int8")
+
+    assert found != expected
+    assert found == pytest.approx(expected, abs=0.3)
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("exact", "int8")]
+    assert files[0] == files[1]
 
 
 def test_several_labels_of_an_adapter_are_refused(adapter: Path, tmp_path: Path):
