@@ -81,6 +81,14 @@ def chosen(count: int, few: int, many: int, seed: int = 0) -> list[int]:
     return sorted(random.Random(seed).sample(numbers, wanted))
 
 
+def _allocates(operation: Any, args: Any) -> bool:
+    """Whether an operation takes memory for a new tensor: no view, nothing in place, and not empty."""
+    is_empty = operation is torch.ops.aten.empty.memory_format and 0 in args[0]
+    return not is_empty and any(
+        isinstance(each.type, torch.TensorType) and each.alias_info is None for each in operation._schema.returns
+    )
+
+
 class MemoryRunsOut(TorchDispatchMode):
     """Counts the operations of this thread that allocate tensors, and lets memory run out at one of them.
 
@@ -94,6 +102,8 @@ class MemoryRunsOut(TorchDispatchMode):
         self.count, self._at, self._lasts = 0, at, lasts
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not _allocates(func, args):
+            return func(*args, **(kwargs or {}))
         self.count += 1
         if self._at is not None and (self.count == self._at or (self._lasts and self.count > self._at)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
