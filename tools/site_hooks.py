@@ -28,18 +28,21 @@ _LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages outside docs/, and the files that pages link to."""
+    """Add the pages outside docs/, and the files that pages link to, and those that these link to."""
     for path, uri in PAGES.items():
         if files.get_file_from_path(uri) is None:
             files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
-    for page in [file for file in files if file.is_documentation_page()]:
+    pages = [file for file in files if file.is_documentation_page()]
+    for page in pages:  # copies are added to it
         for match in _LINK.finditer(_FENCE.sub("", page.content_string)):
             uri = _site_uri(page.src_uri, match["path"])
             if files.get_file_from_path(uri) is None and uri.startswith("source/"):
                 source = ROOT / uri.removeprefix("source/")
                 if source.is_file():
                     outside_nav = InclusionLevel.NOT_IN_NAV
-                    files.append(File.generated(config, uri, abs_src_path=str(source), inclusion=outside_nav))
+                    copy = File.generated(config, uri, abs_src_path=str(source), inclusion=outside_nav)
+                    files.append(copy)
+                    pages += [copy] if copy.is_documentation_page() else []
     return files
 
 
