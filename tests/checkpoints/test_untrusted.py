@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import struct
 import time
@@ -11,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from onelogit import CheckpointError, OnelogitError, Reranker
+from onelogit import OnelogitError, Reranker
 from onelogit.checkpoints.card import read_licence, read_model_card
 from onelogit.checkpoints.untrusted_files import MAX_TEXT_BYTES
 from support.metadata_files import logit_score_files
 from support.tiny import Tiny
+from support.untrusted import MAX_S, change, refused_at_once
 
-MAX_S = 1.0
-MAX_BYTES = 500 * 2**20
 CHAIN = [
     {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -29,19 +27,6 @@ CHAIN = [
 @pytest.fixture
 def folder(tiny_qwen: Tiny, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_qwen.folder, tmp_path / "Qwen3-Reranker-tiny"))
-
-
-def change(file: Path, **fields: object) -> None:
-    content = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps({**content, **fields}))
-
-
-def refused_at_once(folder: Path, match: str, error: type[Exception] = CheckpointError) -> None:
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
-    with pytest.raises(error, match=match):
-        Reranker.load(folder)
-    assert time.thread_time() - started < MAX_S
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MAX_BYTES
 
 
 @pytest.mark.parametrize(

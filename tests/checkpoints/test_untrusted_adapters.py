@@ -1,9 +1,7 @@
 """An adapter by strangers: what its settings ask for is compared with its weights before PEFT allocates it."""
 
 import json
-import resource
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +12,12 @@ from safetensors.numpy import load_file, save_file
 from onelogit import CheckpointError, ModelSpec, Reranker
 from onelogit.checkpoints.fingerprint import model_label
 from support.tiny import Tiny
+from support.untrusted import refused_at_once
 
 pytest.importorskip("peft")
 
 CARD = {"README.md": "---\nbase_model: Qwen/Qwen3-Reranker-0.6B\n---\n"}
 SETTINGS = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
-MAX_S = 1.0
-MAX_BYTES = 500 * 2**20
 
 
 @pytest.fixture
@@ -38,14 +35,6 @@ def adapter(checkpoint: Callable[..., Tiny], tmp_path: Path) -> Path:
 def change(folder: Path, **fields: object) -> None:
     file = folder / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
-
-
-def refused_at_once(folder: Path, match: str) -> None:
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
-    with pytest.raises(CheckpointError, match=match):
-        Reranker.load(folder)
-    assert time.thread_time() - started < MAX_S
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MAX_BYTES
 
 
 def test_the_adapter_itself_is_merged(adapter: Path):

@@ -25,9 +25,8 @@ from onelogit.cli.main import main
 from onelogit.export.probe import read_probe
 from onelogit.model_spec import ModelSpec
 from support.tiny import Tiny
+from support.untrusted import MAX_BYTES, MAX_S, change, refused_at_once
 
-MAX_S = 1.0
-MAX_BYTES = 500 * 2**20
 INDEX = "model.safetensors.index.json"
 
 
@@ -36,24 +35,11 @@ def folder(tiny_qwen: Tiny, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_qwen.folder, tmp_path / "Qwen3-Reranker-tiny"))
 
 
-def change(file: Path, **fields: object) -> None:
-    content = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps({**content, **fields}))
-
-
 def sparse(file: Path, size: int) -> None:
     """A file of zeros that takes no room on the disk."""
     file.parent.mkdir(exist_ok=True)
     with file.open("wb") as stream:
         stream.truncate(size)
-
-
-def refused_at_once(folder: Path, match: str, error: type[Exception] = CheckpointError) -> None:
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
-    with pytest.raises(error, match=match):
-        Reranker.load(folder)
-    assert time.thread_time() - started < MAX_S
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MAX_BYTES
 
 
 @pytest.mark.parametrize(
