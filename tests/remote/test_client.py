@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -391,12 +390,7 @@ async def test_a_slow_server_does_not_block_the_event_loop():
     assert ticks > 5
 
 
-@pytest.fixture
-def busy() -> Iterator[Server]:
-    with serving(failing(Response(code=429, content={"error": "busy"}), 24)) as server:
-        yield server
-
-
-def test_many_requests_succeed_although_each_is_refused_at_first(busy: Server):
-    with remote(busy, pairs_a_request=1, attempts=9) as reranker:
+def test_many_requests_succeed_although_each_is_refused_at_first():
+    refused_at_first = failing(Response(code=429, content={"error": "busy"}), 24)
+    with serving(refused_at_first) as server, remote(server, pairs_a_request=1, attempts=9) as reranker:
         assert len(reranker.logits(QUERY, TEXTS)) == len(TEXTS)

@@ -100,9 +100,9 @@ class LoadOptions(ScoringOptions, SourceOptions, total=False):
         quantization_config: passed to transformers: one of its configurations, such as `BitsAndBytesConfig`, or its
             fields. Needs accelerate. It quantises the backbone and an encoder's head, never a decoder's head. With
             some methods, such as bitsandbytes' 8 bits, a document's logit depends on the others in its batch.
-        quantization: "int8", on an x86 CPU with VNNI or AMX: approximate, but faster; layers take half the memory. The
-            linear layers multiply 8-bit integers; weights have a scale for each output, and inputs one for each token.
-            Head, norms, embeddings and attention stay exact. `Reranker.quantization_report` says how far logits move.
+        quantization: "int8", on an x86 CPU with VNNI or AMX: approximate, but faster. The linear layers multiply 8-bit
+            integers; weights have a scale for each output, and inputs one for each token. Head, norms, embeddings and
+            attention stay exact. `Reranker.quantization_report` says how far logits move.
         trust_remote_code: allow the checkpoint's own Python code to run.
     """
 
