@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
+from onelogit.checkpoints.untrusted_files import MAX_TEXT_BYTES
+
 _LFS_POINTER = b"version https://git-lfs"
-_MAX_BYTES = 16 * 2**20  # of a file that is read only for a better message
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.*")
 
 _GGUF = "GGUF, for llama.cpp: serve it with llama-server and name its url, or use the model that it was made from"
@@ -188,4 +189,4 @@ def _names_architecture(config: Path) -> bool:
 
 def _text_of(file: Path) -> str:
     """The text of a file; "" if it is too large."""
-    return "" if file.stat().st_size > _MAX_BYTES else file.read_text(encoding="utf-8", errors="replace")
+    return "" if file.stat().st_size > MAX_TEXT_BYTES else file.read_text(encoding="utf-8", errors="replace")
