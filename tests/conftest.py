@@ -5,6 +5,7 @@ file, so slow imports are inside functions.
 """
 
 import gc
+import logging
 import os
 import secrets
 
@@ -66,6 +67,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # exempts the half million objects of imported modules from garbage collection
+
+
+@pytest.fixture(autouse=True)
+def default_levels_of_loggers() -> None:
+    """Each test starts with the levels that Python starts with: libraries set that of the root logger, and leave it."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("onelogit").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
