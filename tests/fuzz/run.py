@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models do not benefit from more, which wait for each other
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 if "atheris" in sys.argv:  # it counts branches of what is imported from now on
