@@ -1,5 +1,6 @@
 """Documents that do not fit, as text: a server that tokenises the prompts gets what the local model would read."""
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from onelogit import InputError, Recipe
 from onelogit.prompts.encoder import Encoder
+from onelogit.prompts.token_cache import TokenCache
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
 from support.rows import encoder_of, row_ids
 from support.tiny import TEXTS, byte_level_tokenizer, gemma_tokenizer
@@ -186,3 +188,33 @@ def test_a_chunk_does_not_take_a_letter_of_the_prompt_with_it_where_a_token_join
         assert "".join(row).startswith("Document=")
         assert "".join(row).endswith(f"; Query={QUERY}")
         assert len(row) <= 80
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_document_that_is_cut_takes_a_few_bytes_for_each_of_its_tokens():
+    encoder, document = encoder_of(BUILT["byte-level"], QWEN3_TEMPLATE, 400), "漢" * 30_000
+    (row,) = encoder.rows([(QUERY, document)], None)
+    encoder._token_cache = TokenCache(0)
+
+    assert len(row.ids) == 400
+    assert peak_bytes(lambda: encoder.rows([(QUERY, document)], None)) < 50 * 90_000
+
+
+@pytest.mark.parametrize("write", ["rows", "prompts"])
+def test_a_query_that_is_too_long_is_refused_before_it_is_written_for_each_document(write: str):
+    encoder = encoder_of(BUILT["byte-level"], QWEN3_TEMPLATE, 400)
+    pairs = [("yes no " * 10_000, f"{n}") for n in range(1000)]
+
+    def refused() -> None:
+        with pytest.raises(InputError, match="leaves no room for a document in max_tokens=400"):
+            getattr(encoder, write)(pairs, None)
+
+    assert peak_bytes(refused) < 10 * 2**20

@@ -1,5 +1,6 @@
 """What is wrong with a request is told in one sentence, with the right status, and costs no other request anything."""
 
+import gzip
 import json
 import logging
 import socket
@@ -149,6 +150,14 @@ def test_the_place_where_json_ends_is_counted_in_characters(client: httpx2.Clien
     answer = client.post("/rerank", content='{"query": "서울" }}'.encode())
 
     assert sentence(answer) == "the body is not JSON at character 17; send a JSON object"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br, gzip"])
+def test_a_compressed_body_is_answered_415(encoding: str, client: httpx2.Client):
+    answer = client.post("/rerank", content=gzip.compress(b"{}"), headers={"Content-Encoding": encoding})
+
+    assert answer.status_code == 415
+    assert sentence(answer) == f"the body is compressed ({encoding}), which this server does not read; send it as it is"
 
 
 def test_a_type_that_browsers_send_unasked_is_answered_415(client: httpx2.Client):

@@ -134,6 +134,9 @@ def test_an_idle_connection_does_not_delay_the_end(tiny_qwen: Tiny, tmp_path: Pa
         assert client.post("/rerank", json=BODY).status_code == 200
         assert client.post("/rerank", content=b"{SECRET").status_code == 400
         assert client.get("/rerank?query=SECRET").status_code == 405
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        asking = {**upgrade, "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        assert client.post("/rerank", json=BODY, headers=asking).status_code == 200
         code = running.stop(signal.SIGTERM)
         said = running.messages.read_text(encoding="utf-8")
 

@@ -4,7 +4,9 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import httpx2
 import pytest
@@ -104,6 +106,30 @@ def test_a_request_that_takes_too_long_is_answered_504_and_leaves_the_queue(tiny
     assert answer.status_code == 504
     assert answer.json()["message"] == "the request took longer than timeout_s=0.5"
     assert 0.5 <= took_s < 5
+
+
+def test_texts_of_large_requests_are_tokenised_one_request_after_the_other(
+    tiny_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+):
+    scorer, at_once, counts = tiny_reranker.scorer, [], []
+    rows = scorer.rows
+
+    def counted(*arguments: Any) -> Any:
+        at_once.append(None)
+        counts.append(len(at_once))
+        try:
+            return rows(*arguments)
+        finally:
+            at_once.pop()
+
+    large = {"query": "which?", "documents": ["a" * 2**17, "b" * 2**17, "c" * 2**16]}
+    with served(app(tiny_reranker)) as url, ThreadPoolExecutor(2) as clients:
+        wait_until(lambda: httpx2.get(f"{url}/ready", trust_env=False).status_code == 200)
+        monkeypatch.setattr(scorer, "rows", counted)
+        answers = [*clients.map(lambda _: httpx2.post(f"{url}/rerank", json=large, timeout=20), range(2))]
+
+    assert [answer.status_code for answer in answers] == [200] * 2
+    assert counts == [1] * 2
 
 
 def test_the_server_is_ready_only_after_the_warm_up(tiny_reranker: Reranker):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tokenizers import Encoding, Tokenizer
 
@@ -40,17 +40,31 @@ class DocumentTokens:
     def __init__(
         self, tokenizer: Tokenizer, text: str, encoding: Encoding, document: tuple[int, int], row_length: int
     ) -> None:
-        self._tokenizer, self._text, self._ids = tokenizer, text, encoding.ids
+        self._tokenizer, self._text, self._encoding, self._ids = tokenizer, text, encoding, encoding.ids
         self._start, self._stop = document
-        offsets = encoding.offsets
-        inside = [i for i, (first, last) in enumerate(offsets) if self._start < last and first < self._stop]
-        self._first, self._end = (inside[0], inside[-1] + 1) if inside else (len(offsets), len(offsets))
-        self._is_joined_before = bool(inside) and offsets[inside[0]][0] < self._start
-        self._is_joined_after = bool(inside) and offsets[inside[-1]][1] > self._stop
-        begins = [first for first, _ in offsets[self._first + 1 : self._end]]
-        self._positions = [*accumulate([self._start, *begins, self._stop], max)] if inside else [self._start]
-        self._outside = row_length - len(encoding.ids)
+        total = len(self._ids)
+        self._first = next((i for i in range(total) if self._is_inside(i)), total)
+        self._end = next((i + 1 for i in range(total - 1, self._first - 1, -1) if self._is_inside(i)), self._first)
+        self._outside = row_length - total
         self._count = self._end - self._first
+        self._is_joined_before = self._count > 0 and self._place(self._first)[0] < self._start
+        self._is_joined_after = self._count > 0 and self._place(self._end - 1)[1] > self._stop
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The beginning and end of a token in the text. `Encoding.offsets` would take 100 bytes for each token."""
+        return cast("tuple[int, int]", self._encoding.token_to_chars(index))
+
+    def _is_inside(self, index: int) -> bool:
+        first, last = self._place(index)
+        return self._start < last and first < self._stop
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        """Where each token of the document begins in the text, and where the last one ends."""
+        if not self._count:
+            return [self._start]
+        begins = [first for first, _ in self._encoding.offsets[self._first + 1 : self._end]]
+        return [*accumulate([self._start, *begins, self._stop], max)]
 
     @cached_property
     def _before(self) -> list[int]:

@@ -6,21 +6,19 @@ spans are tokenised by a copy of the tokenizer without control tokens. Its trunc
 threads share these settings, so threads with different settings would corrupt each other's rows.
 """
 
-import sys
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from onelogit.errors import InputError, RecipeError
-from onelogit.processes import new_lock
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
 from onelogit.prompts.layout import Layout, Span, Values, fill, lay_out, lay_out_pair
 from onelogit.prompts.prompt import Prompt, describe_prompt, items_of_pair, prompt_items
 from onelogit.prompts.span_check import SAMPLES, check_spans
 from onelogit.prompts.template import compile_prompt, no_place, takes_instruction, usable_default, warn_of_lost_text
+from onelogit.prompts.token_cache import Ids, TokenCache
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
@@ -33,46 +31,9 @@ from onelogit.prompts.tokenizer import (
 from onelogit.recipes.recipe import Recipe
 from onelogit.validation import checked_max_tokens, checked_text
 
-Ids: TypeAlias = "array[int]"
-
 _CHARACTERS_AT_A_TIME = 1_000_000
+_LONG_QUERY = 4  # characters for each of `max_tokens`, from which a query hardly ever fits
 _CACHE_BYTES = 8 * 2**20  # about 5,000 documents of 150 tokens
-
-
-class TokenCache:
-    """Token ids by text; the least recently used are evicted first. Safe to share between threads.
-
-    Texts and ids together take at most `max_bytes`, without the overhead of the dictionary.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._used_bytes = 0
-        self._ids_of: OrderedDict[str, Ids] = OrderedDict()
-        self._lock = new_lock()
-
-    def __reduce__(self) -> tuple[type["TokenCache"], tuple[int]]:
-        return TokenCache, (self._max_bytes,)  # a lock cannot be copied; a copy is empty
-
-    def find(self, texts: Iterable[str]) -> dict[str, Ids]:
-        """The ids of the texts that are cached. Do not change them: they belong to the cache."""
-        found = {}
-        with self._lock:
-            for text in texts:
-                if text in self._ids_of:
-                    self._ids_of.move_to_end(text)
-                    found[text] = self._ids_of[text]
-        return found
-
-    def add(self, ids_of: Mapping[str, Ids]) -> None:
-        """Cache the ids of some texts."""
-        with self._lock:
-            for text, ids in ids_of.items():
-                if text not in self._ids_of and _byte_count(text, ids) <= self._max_bytes:
-                    self._ids_of[text] = ids
-                    self._used_bytes += _byte_count(text, ids)
-            while self._used_bytes > self._max_bytes:
-                self._used_bytes -= _byte_count(*self._ids_of.popitem(last=False))
 
 
 class Encoder:
@@ -161,6 +122,7 @@ class Encoder:
             InputError: a query leaves no room for a document.
         """
         layout, values = self._layout(bool(instruction)), _values(pairs, instruction)
+        self._check_long_queries(layout, values)
         rows, span_ids = self._whole_rows(layout, values)
         long = [row for row in rows if len(row.ids) > self.max_tokens]
         if not long:
@@ -189,6 +151,7 @@ class Encoder:
             raise RecipeError("this model reads query and document as a pair; use template='server'")
         prompt = compile_prompt(self._recipe.chat_template, bool(instruction))
         layout, values = self._layout(bool(instruction)), _values(pairs, instruction)
+        self._check_long_queries(layout, values)
         texts = [self._text(prompt, value) for value in values]
         # A server may add tokens or join other ones, but not so that they become twice as many.
         long = [row for row in self._whole_rows(layout, values)[0] if 2 * len(row.ids) > self.max_tokens]
@@ -266,6 +229,20 @@ class Encoder:
         span_ids = [[ids_of[text] for text in row] for row in texts]
         return [layout.row(ids, owner) for owner, ids in enumerate(span_ids)], span_ids
 
+    def _check_long_queries(self, layout: Layout, values: Sequence[Values]) -> None:
+        """Refuse queries that leave no room for a document before they are written once for each document.
+
+        Raises:
+            InputError: as `rows`.
+        """
+        long = {value["query"]: value for value in values if len(value["query"]) > _LONG_QUERY * self.max_tokens}
+        for value in long.values():
+            alone: Values = {**value, "document": ""}
+            (row,), _ = self._whole_rows(layout, [alone])
+            if len(row.ids) > self.max_tokens:
+                for _, document in tokens_of_documents(self._span_tokenizer, layout, [alone], [row]):
+                    self._windows(document)  # raises
+
     def _windows(self, document: DocumentTokens) -> list[Window]:
         """The parts to read of a document that does not fit: only the first, or all of them."""
         windows = document.windows(self.max_tokens)
@@ -288,7 +265,3 @@ def _divided(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _values(pairs: Iterable[tuple[str, str]], instruction: str | None) -> list[Values]:
     return [{"query": query, "document": document, "instruction": instruction or ""} for query, document in pairs]
-
-
-def _byte_count(text: str, ids: Ids) -> int:
-    return sys.getsizeof(text) + sys.getsizeof(ids)

@@ -8,8 +8,9 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -50,6 +51,7 @@ class ServingState:
     limits: ServingLimits
     room: WaitingRoom
     metrics: ServerMetrics
+    large_texts: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "onelogit-large-texts"))
 
 
 class ScoringEndpoint:
@@ -103,6 +105,7 @@ class ScoringEndpoint:
 
     async def _answer(self, request: Request, form: list[type[ScoringBody]]) -> object:
         """The JSON answer. Sets `form`, in which errors from then on are told."""
+        _check_encoding(request)
         raw = await _read(request, self._state.limits.max_body_bytes)
         is_large = len(raw) >= _THREAD_FROM_BYTES
         parse, validate = (asyncio.to_thread, asyncio.to_thread) if is_large else (_at_once, _at_once)
@@ -111,7 +114,7 @@ class ScoringEndpoint:
         form.append(self._choose(content if isinstance(content, Mapping) else {}))
         body = await validate(validated, form[0], content)
         self._state.served.check_name(body.model)
-        scoring = score(body.work(), self._state.reranker, self._state.limits)
+        scoring = score(body.work(), self._state.reranker, self._state.limits, self._state.large_texts)
         scored = await _unless_gone(request, scoring)
         self._state.metrics.count_work(scored)
         return body.answer(scored, self._state.served, _id_of(request))
@@ -153,6 +156,15 @@ def _parsed(raw: bytes) -> object:
     except ValueError as error:
         position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         raise InputError(f"the body is not JSON{position}; send a JSON object") from None
+
+
+def _check_encoding(request: Request) -> None:
+    """Refuse compressed bodies, a few bytes of which may be gigabytes."""
+    given = request.headers.get("Content-Encoding", "").strip().lower()
+    if given not in ("", "identity"):
+        raise RefusalError(
+            415, f"the body is compressed ({given[:100]}), which this server does not read; send it as it is"
+        )
 
 
 def _check_content_type(request: Request) -> None:

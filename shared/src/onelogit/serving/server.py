@@ -108,6 +108,7 @@ def run_until_stopped(application: Starlette, bound: socket.socket, limits: Serv
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        ws="none",  # a request that asks for a WebSocket would hold its connection without an answer
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(limits.timeout_s) + 1,
     )

@@ -1,6 +1,7 @@
 """What every form of request asks for: pairs of texts, or rows of token ids -> their logits and counts."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from onelogit.local.reranker import Reranker
     from onelogit.local.scorer import LocalScorer
     from onelogit.prompts.token_rows import TokenRow
+
+_LARGE_CHARACTERS = 2**18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,11 @@ class ScoringWork:
         """The number of logits."""
         return len(self.pairs) if self.rows is None else len(self.rows)
 
+    @property
+    def character_count(self) -> int:
+        """The length of all texts, each query as often as it is paired."""
+        return sum(len(query) + len(document) for query, document in self.pairs)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredWork:
@@ -52,8 +60,16 @@ class ScoredWork:
     truncated_count: int
 
 
-async def score(work: ScoringWork, reranker: "Reranker", limits: ServingLimits) -> ScoredWork:
+async def score(
+    work: ScoringWork, reranker: "Reranker", limits: ServingLimits, large_texts: ThreadPoolExecutor
+) -> ScoredWork:
     """The logits of a request, without blocking the event loop; cancelling it takes it from the scheduler's queue.
+
+    Args:
+        work: what to score.
+        reranker: of the server.
+        limits: of the server.
+        large_texts: the thread that tokenises the texts of large requests, one request after the other.
 
     Raises:
         RefusalError: the request is too large, or a document too long.
@@ -65,7 +81,9 @@ async def score(work: ScoringWork, reranker: "Reranker", limits: ServingLimits) 
             413, f"the request has {work.count} documents; this server takes at most {limits.max_documents} a request"
         )
     scorer = reranker.scorer
-    rows = await asyncio.to_thread(_rows, work, scorer)
+    # A token takes up to 250 bytes while a text is tokenised, so a few large bodies at once would fill the memory.
+    thread = large_texts if work.character_count > _LARGE_CHARACTERS else None
+    rows = await asyncio.get_running_loop().run_in_executor(thread, _rows, work, scorer)
     truncated_count = len({row.owner for row in rows if row.is_truncated})
     if truncated_count and not work.may_truncate:
         raise RefusalError(
