@@ -152,8 +152,8 @@ def test_pending_logits_of_a_cpu_are_ready_and_identical_items_share_one():
     assert pending.logits() == [(2, 1.5), (0, -2.0), (3, -2.0), (1, 0.25)]
 
 
-def test_the_start_of_a_second_text_does_not_affect_a_decoder(qwen: PreTrainedModel):
-    rows = [TokenRow((1, 2, 3), second_start) for second_start in (1, 2)]
+def test_token_types_do_not_affect_a_decoder(qwen: PreTrainedModel):
+    rows = [TokenRow((1, 2, 3), types) for types in ((0, 1, 1), (0, 0, 1))]
 
     one, other = ModelRunner(qwen).logits(rows)
 

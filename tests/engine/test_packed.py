@@ -146,7 +146,10 @@ def test_what_a_head_reads_is_found(name: str, read: int | None):
 
 
 def test_token_types_and_padding_ids_inside_a_row_have_their_effect():
-    pairs = [TokenRow((4, *range(20, 20 + n), 5, *range(50, 50 + m), 5), n + 2) for n, m in ((3, 9), (5, 5), (30, 2))]
+    pairs = [
+        TokenRow((4, *range(20, 20 + n), 5, *range(50, 50 + m), 5), (*[0] * (n + 2), *[1] * (m + 1)))
+        for n, m in ((3, 9), (5, 5), (30, 2))
+    ]
     plain = [TokenRow(row.ids) for row in pairs]
     runner = ModelRunner(model("bert"))
     assert runner.logits(pairs) == pytest.approx(padded(model("bert")).logits(pairs), abs=1e-5)
@@ -159,7 +162,7 @@ def test_token_types_and_padding_ids_inside_a_row_have_their_effect():
 
 def test_a_row_without_token_types_may_be_in_a_batch_with_rows_that_have_them():
     ids = tuple(range(20, 50))
-    given = [TokenRow(ids, 9), TokenRow(ids), TokenRow(ids[:20])]
+    given = [TokenRow(ids, (*[0] * 9, *[1] * 21)), TokenRow(ids), TokenRow(ids[:20])]
     runner = ModelRunner(model("bert"))
 
     assert runner.logits(given) == pytest.approx([runner.logits([row])[0] for row in given], abs=1e-5)

@@ -28,7 +28,7 @@ def classifier() -> PreTrainedModel:
 def document_first(queries: range, documents: range) -> list[TokenRow]:
     """Rows as in ctxl's prompts: constant start, document, query; cacheable up to the document, and with it."""
     return [
-        TokenRow((*START, *([100 + document] * (10 + document)), *QUERY_START, 50 + query), 0, (3, 13 + document))
+        TokenRow((*START, *([100 + document] * (10 + document)), *QUERY_START, 50 + query), (), (3, 13 + document))
         for query in queries
         for document in documents
     ]
@@ -36,7 +36,7 @@ def document_first(queries: range, documents: range) -> list[TokenRow]:
 
 def query_first(queries: range, documents: range) -> list[TokenRow]:
     return [
-        TokenRow((*START, 50 + query, 50 + query, *QUERY_START, 100 + document), 0, (3, 5))
+        TokenRow((*START, 50 + query, 50 + query, *QUERY_START, 100 + document), (), (3, 5))
         for query in queries
         for document in documents
     ]
@@ -86,7 +86,7 @@ def test_another_query_reuses_the_constant_start(classifier: PreTrainedModel):
 
 
 def test_the_same_row_again_costs_one_token(classifier: PreTrainedModel):
-    row = TokenRow((1, 2, 3), 0, (2, 3))
+    row = TokenRow((1, 2, 3), (), (2, 3))
     runner = ModelRunner(classifier, 1000, 10**7)
     first = runner.logits([row])
 

@@ -29,7 +29,7 @@ def classifier() -> PreTrainedModel:
 
 def document_first(queries: range, documents: range) -> list[TokenRow]:
     return [
-        TokenRow((*START, *([100 + document] * (10 + document)), *QUERY_START, 50 + query), 0, (3, 13 + document))
+        TokenRow((*START, *([100 + document] * (10 + document)), *QUERY_START, 50 + query), (), (3, 13 + document))
         for query in queries
         for document in documents
     ]
@@ -37,7 +37,7 @@ def document_first(queries: range, documents: range) -> list[TokenRow]:
 
 def query_first(queries: range, documents: range) -> list[TokenRow]:
     return [
-        TokenRow((*START, 50 + query, 50 + query, *QUERY_START, 100 + document), 0, (3, 5))
+        TokenRow((*START, 50 + query, 50 + query, *QUERY_START, 100 + document), (), (3, 5))
         for query in queries
         for document in documents
     ]

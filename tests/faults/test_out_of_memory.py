@@ -24,7 +24,7 @@ START, QUERY_START = (5, 6, 7), (8, 9)
 def document_first() -> list[TokenRow]:
     """Rows whose documents are kept between calls."""
     return [
-        TokenRow((*START, *([100 + document] * (10 + document)), *QUERY_START, 50 + query), 0, (3, 13 + document))
+        TokenRow((*START, *([100 + document] * (10 + document)), *QUERY_START, 50 + query), (), (3, 13 + document))
         for query in range(2)
         for document in range(6)
     ]

@@ -70,7 +70,7 @@ def row_of(seed: int, cacheable: bool) -> TokenRow:
     chance = random.Random(seed)
     first = [3, 4, 5, *([10 + seed % 5] * (seed % 9))]
     own = [chance.randrange(3, 400) for _ in range(chance.randint(1, 70))]
-    return TokenRow((*first, *own), 0, (3, len(first)) if cacheable and len(first) > 3 else ())
+    return TokenRow((*first, *own), (), (3, len(first)) if cacheable and len(first) > 3 else ())
 
 
 ROWS = st.lists(st.integers(0, 10_000), min_size=1, max_size=24, unique=True)

@@ -285,6 +285,8 @@ def _check_convertible(name: str, config: PretrainedConfig, read_out: ReadOut | 
 def pad_token_id(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> int:
     """The first that the model has: padding token of tokenizer or config, end of sequence of tokenizer or config, 0."""
     size = vocabulary_size(config)
-    ids = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, config.eos_token_id)
+    # Some configurations, such as Funnel's, have no such fields.
+    pad, eos = (getattr(config, name, None) for name in ("pad_token_id", "eos_token_id"))
+    ids = (tokenizer.pad_token_id, pad, tokenizer.eos_token_id, eos)
     known = (id[0] if isinstance(id, list) else id for id in ids if id is not None)
     return int(next((id for id in known if size is None or id < size), 0))

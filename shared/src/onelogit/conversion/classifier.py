@@ -211,4 +211,4 @@ def position_limit(classifier: PreTrainedModel) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     limit = getattr(classifier.config, "max_position_embeddings", None)
-    return None if limit is None else int(limit)
+    return None if limit is None or limit < 1 else int(limit)  # XLNet's is -1

@@ -144,10 +144,8 @@ def own_head_logits(classifier: PreTrainedModel, rows: Sequence[TokenRow]) -> Te
         "input_ids": _padded([row.ids for row in rows], classifier.config.pad_token_id or 0, device),
         "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0, device),
     }
-    if any(row.second_start for row in rows):
-        firsts = [row.second_start or len(row.ids) for row in rows]
-        types = [[0] * first + [1] * (len(row.ids) - first) for row, first in zip(rows, firsts, strict=True)]
-        inputs["token_type_ids"] = _padded(types, 0, device)
+    if any(row.types for row in rows):
+        inputs["token_type_ids"] = _padded([row.types or [0] * len(row.ids) for row in rows], 0, device)
     logits: Tensor = classifier(**inputs).logits
     return logits[:, 0].float()
 

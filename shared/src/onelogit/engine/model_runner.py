@@ -99,9 +99,9 @@ class ModelRunner:
         Yields:
             The float32 logits of some rows, once their batch is launched on the device; each row once, in any order.
         """
-        indices_by_row: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        indices_by_row: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
         for index, row in enumerate(rows):
-            indices_by_row.setdefault((row.ids, row.second_start if self._has_own_head else 0), []).append(index)
+            indices_by_row.setdefault((row.ids, row.types if self._has_own_head else ()), []).append(index)
         indices = [indices for _, indices in sorted(indices_by_row.items())]
         distinct = [rows[first] for first, *_ in indices]
         if self.shares_prefixes and attends_over_prefix_tree(self.classifier):

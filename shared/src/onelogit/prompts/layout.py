@@ -50,14 +50,16 @@ class Layout:
         variable_spans: each is tokenised as a whole and contains at least one field.
         document_span_index: index of the variable span with the document.
         cacheable_spans: indices of the variable spans before which a cacheable prefix ends.
-        has_types: whether the model reads token_type_ids, which are 1 for the second text of a pair.
+        constant_types: the token_type_ids of `constant_ids`; empty if all are 0, and for models without them.
+        span_types: those of the variable spans, one for each.
     """
 
     constant_ids: tuple[tuple[int, ...], ...]
     variable_spans: tuple[Span, ...]
     document_span_index: int
     cacheable_spans: frozenset[int]
-    has_types: bool = False
+    constant_types: tuple[tuple[int, ...], ...] = ()
+    span_types: tuple[int, ...] = ()
 
     @property
     def document_span(self) -> Span:
@@ -76,14 +78,17 @@ class Layout:
     def row(self, span_ids: Sequence[Iterable[int]], owner: int = 0) -> TokenRow:
         """The whole row, from the ids of each variable span; `owner` is as in `TokenRow`."""
         ids: list[int] = []
+        types: list[int] = []
         starts = []
-        for constant, variable in zip(self.constant_ids, (*span_ids, ()), strict=True):
+        for index, (constant, variable) in enumerate(zip(self.constant_ids, (*span_ids, ()), strict=True)):
             ids += constant
             starts.append(len(ids))
             ids += variable
+            if self.constant_types:
+                types += [*self.constant_types[index], *[(*self.span_types, 0)[index]] * (len(ids) - starts[index])]
         prefixes = [start for index, start in enumerate(starts) if index in self.cacheable_spans]
         prefixes = [length for length in dict.fromkeys(prefixes) if 0 < length < len(ids)]
-        return TokenRow(tuple(ids), starts[1] if self.has_types else 0, tuple(prefixes), owner)
+        return TokenRow(tuple(ids), tuple(types), tuple(prefixes), owner)
 
     def document_offsets(self, values: Values) -> tuple[int, int]:
         """The beginning and end of the document in the text of its span, in characters."""
@@ -117,9 +122,12 @@ def lay_out_pair(backend: Tokenizer, *, has_types: bool) -> Layout:
     """The layout of a pair that the tokenizer joins: query and document, with its special tokens around them."""
     pair = backend.encode("a", "b")
     query, document = ([i for i, sequence in enumerate(pair.sequence_ids) if sequence == n] for n in (0, 1))
-    constant_ids = pair.ids[: query[0]], pair.ids[query[-1] + 1 : document[0]], pair.ids[document[-1] + 1 :]
+    constants = slice(query[0]), slice(query[-1] + 1, document[0]), slice(document[-1] + 1, None)
     spans = (Part(field="query"),), (Part(field="document"),)
-    return Layout(tuple(map(tuple, constant_ids)), spans, 1, frozenset(), has_types and 1 in pair.type_ids)
+    constant_ids, types = (tuple(tuple(each[part]) for part in constants) for each in (pair.ids, pair.type_ids))
+    if not has_types or not any(pair.type_ids):
+        return Layout(constant_ids, spans, 1, frozenset())
+    return Layout(constant_ids, spans, 1, frozenset(), types, (pair.type_ids[query[0]], pair.type_ids[document[0]]))
 
 
 def split_at_control_tokens(prompt: Span, control_ids: Mapping[str, int]) -> Iterator[int | Span]:

@@ -8,7 +8,7 @@ class TokenRow(NamedTuple):
 
     Attributes:
         ids: at least one.
-        second_start: the beginning of the second text of a pair, in tokens; 0 for models without token_type_ids.
+        types: the token_type_ids; empty if all are 0, and for models without them.
         cacheable_lengths: lengths of the prefixes that other rows may share, in tokens, ascending: up to the text of
             the query, up to the text of the document, and up to each of the caller's texts after it. Never 0 or the
             whole row. Empty for models that read pairs.
@@ -17,7 +17,7 @@ class TokenRow(NamedTuple):
     """
 
     ids: tuple[int, ...]
-    second_start: int = 0
+    types: tuple[int, ...] = ()
     cacheable_lengths: tuple[int, ...] = ()
     owner: int = 0
     is_truncated: bool = False

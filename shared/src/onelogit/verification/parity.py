@@ -202,8 +202,7 @@ def _free_memory(options: LoadOptions) -> None:
 
 
 def _inputs_of(row: TokenRow) -> ModelInputs:
-    ids, start = [*row.ids], row.second_start
-    return {"input_ids": ids} | ({"token_type_ids": [0] * start + [1] * (len(ids) - start)} if start else {})
+    return {"input_ids": [*row.ids]} | ({"token_type_ids": [*row.types]} if row.types else {})
 
 
 def _count_equal_prompts(original: OriginalModel, pairs: Sequence[SamplePair]) -> int | None:
