@@ -70,8 +70,9 @@ class ServerError(OnelogitError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without the advice that libraries add below it."""
-    return str(error).strip().partition("\n")[0]
+    """The first line of an error's message, and the next after a colon, without the advice that libraries add below."""
+    first, _, rest = str(error).strip().partition("\n")
+    return f"{first} {rest.strip().partition(chr(10))[0]}".strip() if first.endswith(":") else first
 
 
 def counted(count: int, noun: str) -> str:

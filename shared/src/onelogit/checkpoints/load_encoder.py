@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
-from onelogit.checkpoints.untrusted_tokenizer import check_growth
+from onelogit.checkpoints.untrusted_tokenizer import check_growth, check_reads
 from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import TokenProtocol
@@ -82,6 +82,7 @@ def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
     except Exception as error:  # tokenizers raises only Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
     check_growth(backend, folder)
+    check_reads(backend, folder)
     return FileTokenizer(backend, bos_token)
 
 

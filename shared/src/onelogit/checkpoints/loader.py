@@ -34,7 +34,7 @@ from onelogit.checkpoints.native_classes import native_config, native_names, why
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.untrusted_files import check_tensors
-from onelogit.checkpoints.untrusted_tokenizer import check_growth
+from onelogit.checkpoints.untrusted_tokenizer import check_growth, check_reads
 from onelogit.checkpoints.vocabulary import check_vocabulary, vocabulary_size
 from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError, first_line
@@ -250,6 +250,7 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{type(tokenizer).__name__} is a slow tokenizer; onelogit needs a tokenizer.json")
     check_growth(tokenizer.backend_tokenizer, folder)
+    check_reads(tokenizer.backend_tokenizer, folder)
     return tokenizer
 
 

@@ -7,11 +7,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from onelogit.checkpoints.metadata import SmallFiles, parse_json
-from onelogit.errors import CheckpointError
+from onelogit.errors import CheckpointError, OnelogitError, first_line
 from onelogit.io.lines import shortened
 
 MAX_TEXT_BYTES = 16 * 2**20  # of one small file; the largest published ones, of tokenizers, have 4 MiB
@@ -91,6 +92,21 @@ def check_readable(file: Path, left: int = MAX_TEXTS_BYTES) -> bool:
             "original"
         )
     return False
+
+
+@contextmanager
+def strange_settings_named(name: str) -> Iterator[None]:
+    """Raise CheckpointError if a library fails in the block, because a model's settings have strange values."""
+    try:
+        yield
+    except Exception as error:
+        is_of_settings = isinstance(error, ArithmeticError | AttributeError | LookupError | TypeError | ValueError)
+        if isinstance(error, OnelogitError) or not (is_of_settings or type(error) is Exception):  # as tokenizers raises
+            raise
+        raise CheckpointError(
+            f"{name!r} cannot be computed as its files say ({type(error).__name__}: {first_line(error)}); copy "
+            "config.json and tokenizer.json from the original"
+        ) from error
 
 
 def check_vocabularies(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from onelogit.errors import CheckpointError
+from onelogit.errors import CheckpointError, first_line
 
 _MAX_GROWTH = 1_000  # times; published normalizers replace a character by at most a few
 _ASSERTION = re.compile(r"\(\?|\\[bBAzZGKQ]|[$^]")  # may match without a character
@@ -36,6 +36,31 @@ def check_growth(backend: Tokenizer, name: object) -> None:
                 f"the tokenizer in {name} may make a text {growth:.3g} times as long, of at most {_MAX_GROWTH:,}, "
                 "so it may be hostile; copy tokenizer.json from the original"
             )
+
+
+def check_reads(backend: Tokenizer, name: object) -> None:
+    """Check that a tokenizer reads a text and a pair: files that contradict themselves make its library panic.
+
+    Args:
+        backend: the tokenizer, after `check_growth`.
+        name: of its folder, for messages.
+
+    Raises:
+        CheckpointError: it cannot, or it reads a letter as nothing.
+    """
+    try:
+        backend.encode("a", "a")
+        places = backend.encode("a").sequence_ids
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(
+            f"the tokenizer in {name} cannot read a text ({first_line(error)}); copy tokenizer.json from the original"
+        ) from error
+    if 0 not in places:
+        raise CheckpointError(
+            f"the tokenizer in {name} reads the letter 'a' as nothing; copy tokenizer.json from the original"
+        )
 
 
 def _rules(step: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

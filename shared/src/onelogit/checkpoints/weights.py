@@ -27,6 +27,14 @@ _BUFFER = re.compile(r"inv_freq$|masked_bias$|attn\.bias$|position_ids$")
 _SMALL_MODEL = 10_000_000  # numbers that may be missing in any case
 _ENLARGED, _PACKED = 3, 32  # times as many numbers as are stored: of tied weights and buffers, of quantised weights
 
+# How a model computes and returns the same numbers, whatever its trainer asked for.
+_PLAIN_OUTPUT: dict[str, object] = {
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "chunk_size_feed_forward": 0,
+}
+
 
 def load_model(folder: Path, config: PretrainedConfig, options: LoadOptions, *, is_backbone: bool) -> PreTrainedModel:
     """The model with all its weights, in evaluation mode, on its device.
@@ -77,6 +85,7 @@ def load_model_class(
     device = find_device(options.get("device"))
     stored = config.dtype or stored_dtype(folder)
     device_map = find_device_map(options, config, device)
+    changes = {name: value for name, value in _PLAIN_OUTPUT.items() if hasattr(config, name)} | changes
     if (native := native_config(folder)) is not None:
         native.update(changes)
         changes = {"config": native}

@@ -17,6 +17,7 @@ from onelogit.checkpoints.fingerprint import model_label
 from onelogit.checkpoints.head_weights import WholeHead
 from onelogit.checkpoints.loader import load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
+from onelogit.checkpoints.untrusted_files import strange_settings_named
 from onelogit.conversion.classifier import build_classifier
 from onelogit.engine.memory import memory_errors_named
 from onelogit.errors import CheckpointError, InputError, RecipeError
@@ -133,7 +134,7 @@ class Reranker(BaseReranker[LocalScorer]):
             raise InputError(f"a spec already contains its options; put {', '.join(options)} into the spec")
         spec = model.spec if isinstance(model, ResolvedModel) else model
         too_large = f"{spec.name} does not fit into the free memory; use a smaller dtype or model, or another device"
-        with memory_errors_named(too_large):
+        with strange_settings_named(spec.name), memory_errors_named(too_large):
             with _load_lock:
                 checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
                 classifier = in_temporary_thread(lambda: build_classifier(checkpoint))

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 from tokenizers import Tokenizer
 
+from onelogit.errors import RecipeError
 from onelogit.prompts.token_rows import TokenRow
 
 Field = Literal["query", "document", "instruction"]
@@ -119,9 +120,15 @@ def lay_out(ids_and_spans: Iterable[int | Span], tokenizer: Tokenizer) -> Layout
 
 
 def lay_out_pair(backend: Tokenizer, *, has_types: bool) -> Layout:
-    """The layout of a pair that the tokenizer joins: query and document, with its special tokens around them."""
+    """The layout of a pair that the tokenizer joins: query and document, with its special tokens around them.
+
+    Raises:
+        RecipeError: it joins no pairs.
+    """
     pair = backend.encode("a", "b")
     query, document = ([i for i, sequence in enumerate(pair.sequence_ids) if sequence == n] for n in (0, 1))
+    if not query or not document or query[-1] > document[0]:
+        raise RecipeError("this tokenizer does not join two texts, one after the other; pass a recipe with a prompt")
     constants = slice(query[0]), slice(query[-1] + 1, document[0]), slice(document[-1] + 1, None)
     spans = (Part(field="query"),), (Part(field="document"),)
     constant_ids, types = (tuple(tuple(each[part]) for part in constants) for each in (pair.ids, pair.type_ids))

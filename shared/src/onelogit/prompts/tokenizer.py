@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer, models
 
-from onelogit.errors import RecipeError
+from onelogit.errors import RecipeError, first_line
 from onelogit.processes import run_in_forked_children
 from onelogit.prompts.spellings import without_spellings
 
@@ -85,7 +85,11 @@ def without_settings(backend: Tokenizer, removed: Iterable[str], *, keeps_spelli
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in unknown]
     if not keeps_spellings:
         content["model"] = without_spellings(content["model"], ids)
-    return Tokenizer.from_str(json.dumps({**content, "truncation": None, "padding": None, "post_processor": None}))
+    plain = {**content, "truncation": None, "padding": None, "post_processor": None}
+    try:
+        return Tokenizer.from_str(json.dumps(plain))
+    except Exception as error:  # tokenizers raises only Exception; for example, if two tokens have one id
+        raise RecipeError(f"this tokenizer cannot be read again ({first_line(error)}), so it is damaged") from error
 
 
 def _with_same_model(backend: Tokenizer, removed: Collection[str]) -> Tokenizer | None:
