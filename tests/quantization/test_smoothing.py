@@ -1,5 +1,7 @@
 """Channels that are large in every token are made as large as the others, without a change of the exact product."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,22 @@ def test_a_channel_that_appears_only_later_is_not_blown_up():
     states[..., 7] = 1
 
     assert error(layers[0], SharedInput(factors), states) < 0.02
+
+
+@pytest.mark.parametrize("silent", [[7], range(128), range(192)], ids=["one", "half of all", "three quarters"])
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("outliers", [[], [3, 200]], ids=["no outliers", "outliers"])
+def test_channels_that_were_silent_do_not_coarsen_the_others(silent: Sequence[int], size: float, outliers: list[int]):
+    layers, _ = layers_and_states()
+    states = torch.randn(2, 40, 256)
+    states[..., silent] = 0
+    states[..., outliers] = 20 * torch.randn(2, 40, len(outliers))
+    (group,) = groups_by_input({layers[0]: layers[1]}, lambda: layers[0](states.bfloat16()))
+    factors = smoothing_factors(group.squares, [layers[0].weight])
+    states[..., silent] = size * torch.randn(2, 40, len(silent))
+
+    later = states.bfloat16()
+    assert error(layers[0], SharedInput(factors), later) < max(0.02, 2 * error(layers[0], SharedInput(), later))
 
 
 def test_layers_that_read_the_same_states_share_factors():

@@ -12,7 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_MOST = 64.0  # times the median factor: rows that were not seen may use channels that were hardly used
+_MOST = 64.0  # times the median factor
+# Rows that were not seen may use channels that were hardly used: each counts as at least so large, relative to the root
+# mean square of the smallest channels, which are so large a share of all. A smaller factor would blow it up then, and
+# coarsen all other channels of its token; a larger one would hardly coarsen it now.
+_LEAST_SIZE, _SMALLEST = 0.25, 0.95
 _LEAST = 1e-6
 
 
@@ -90,5 +94,11 @@ def smoothing_factors(squares: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """
     of_weights = torch.stack([weight.detach().float().square().sum(0) for weight in weights]).sum(0)
     # The root of the ratio of root mean squares: as much is taken from the input as the weights are given.
-    factors = (squares.clone().clamp(min=_LEAST) / of_weights.clamp(min=_LEAST)) ** 0.25
+    seen = squares.clamp(min=_LEAST_SIZE**2 * _mean_of_smallest(squares)).clamp(min=_LEAST)
+    factors = (seen / of_weights.clamp(min=_LEAST)) ** 0.25
     return (factors / factors.median()).clamp(1 / _MOST, _MOST)
+
+
+def _mean_of_smallest(squares: Tensor) -> float:
+    """The mean without the few channels that are large in every token."""
+    return float(squares.sort().values[: max(1, int(_SMALLEST * len(squares)))].mean())
