@@ -162,3 +162,10 @@ def test_a_run_can_start_after_clearing_the_folder_was_interrupted(
         run(source, tmp_path / "out", model, is_overwriting=True)
 
     assert run(source, tmp_path / "out", model) == RunSummary(20, 0)
+
+
+def test_a_record_that_is_nested_without_end_is_one_sentence(source: Path, model: str, tmp_path: Path):
+    (tmp_path / "_run.json").write_text('{"model": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+    with pytest.raises(InputError, match="_run.json cannot be read .*nested"):
+        run(source, tmp_path, model)

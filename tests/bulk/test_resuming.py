@@ -5,10 +5,11 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from pyarrow import parquet
 
@@ -30,8 +31,24 @@ from support.bulk_rows import (
 from support.prepared import Process
 
 
-@pytest.mark.parametrize("left", [0, 100])
-def test_a_shard_with_an_incomplete_part_file_is_scored_again(left: int, source: Path, model: str, tmp_path: Path):
+def cut_to(size: int) -> Callable[[Path], object]:
+    return lambda part: part.write_bytes(part.read_bytes()[:size])
+
+
+def replaced(part: Path) -> None:
+    parquet.write_table(pyarrow.table({"another": ["table"]}), part)
+
+
+def copied_by_another_program(part: Path) -> None:
+    for name in ("slice-00000001 (1).parquet", "slice-x.parquet"):
+        part.with_name(name).write_bytes(part.read_bytes())
+    part.unlink()
+
+
+@pytest.mark.parametrize("harm", [cut_to(0), cut_to(100), replaced, copied_by_another_program])
+def test_a_shard_without_a_whole_part_file_is_scored_again(
+    harm: Callable[[Path], object], source: Path, model: str, tmp_path: Path
+):
     def stopped(spec: WorkerSpec, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         yield from job.score_in_process(spec, shards[:3])
         raise KeyboardInterrupt
@@ -40,7 +57,7 @@ def test_a_shard_with_an_incomplete_part_file_is_scored_again(left: int, source:
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out", model, slice_rows=1, engine=stopped)
     (part,) = (tmp_path / "out").glob("_scored-*/slice-00000001.parquet")
-    part.write_bytes(part.read_bytes()[:left])
+    harm(part)
     seen: list[int] = []
     run(source, tmp_path / "out", model, slice_rows=1, engine=recording_engine(seen))
 

@@ -5,6 +5,7 @@ Readers of Parquet folders ignore both, because their names begin with "_".
 """
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from onelogit.bulk.part_files import WRITE_ADVICE, is_readable
+from onelogit.bulk.part_files import WRITE_ADVICE, is_scored
 from onelogit.errors import InputError, OnelogitError
 from onelogit.io.atomic_write import atomic_file
+from onelogit.io.nested_json import parsed_json
 from onelogit.io.outputs import locked
 
 
@@ -38,6 +40,7 @@ class RunRecord:
     errors: int | None = None
 
 
+_PART_NAME = re.compile(r"slice-(\d{8,})\.parquet", re.ASCII)
 _CLEARING = RunRecord(model="", input="", slice_rows=0)  # recorded while results of another run are removed
 
 
@@ -87,7 +90,9 @@ class RunFolder:
 
     def scored_shards(self) -> set[int]:
         """The numbers of the shards with a complete part file."""
-        return {int(part.stem.partition("-")[2]) for part in self.scored.glob("slice-*.parquet") if is_readable(part)}
+        # Other programs may leave copies beside a part file, such as "slice-00000001 (1).parquet".
+        found = ((_PART_NAME.fullmatch(part.name), part) for part in self.scored.glob("slice-*.parquet"))
+        return {int(name[1]) for name, part in found if name is not None and is_scored(part)}
 
     def result_path(self, number: int) -> Path:
         """The path of a result file."""
@@ -110,7 +115,7 @@ class RunFolder:
 
     def _read_record(self) -> RunRecord | None:
         try:
-            return RunRecord(**json.loads(self._record_file.read_text(encoding="utf-8")))
+            return RunRecord(**parsed_json(self._record_file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             if any(not file.name.startswith(".") for file in self.path.iterdir()):
                 raise InputError(

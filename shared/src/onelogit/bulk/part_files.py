@@ -46,13 +46,12 @@ def scored_table(pairs: Sequence[ScoringPair], results: Sequence[PairResult], po
     return pyarrow.table(arrays, SCORED)
 
 
-def is_readable(path: Path) -> bool:
-    """Whether a part file is complete; a full disk or a power failure may leave an incomplete one."""
+def is_scored(path: Path) -> bool:
+    """Whether a file has scored pairs and is complete; a full disk or a power failure may leave an incomplete one."""
     try:
-        parquet.read_metadata(path)
+        return bool(parquet.read_schema(path).equals(SCORED))
     except (OSError, pyarrow.ArrowException):
         return False
-    return True
 
 
 def row_count(path: Path, *, remove: Path | None = None) -> int:
