@@ -176,6 +176,21 @@ def test_files_of_other_programs_are_not_deleted(folder: Path, capsys: pytest.Ca
     assert (folder / "run-01.jsonl").exists()
 
 
+def test_a_line_of_strange_values_is_not_resumed(folder: Path, capsys: pytest.CaptureFixture[str]):
+    evaluated(DEMO_MODEL, "--data", folder)
+    capsys.readouterr()
+    run = Path("evaluation/run-01.jsonl")
+    first, second, *_ = run.read_text("utf-8").splitlines()
+    logits = json.loads(second)["logits"]
+    harmed = [{"logits": [float("nan"), *logits[1:]]}, {"logits": [float("inf"), *logits[1:]]}, {"cut": "x"}]
+    lines = [json.dumps({**json.loads(second), **each}) for each in [*harmed, {"seconds": [1]}, {"fault": {"a": 1}}]]
+    for line in [*lines, "[" * 100_000 + "]" * 100_000]:
+        run.write_text(f"{first}\n{line}\n", "utf-8")
+        message = failure(capsys, DEMO_MODEL, "--data", folder, "--resume")
+
+        assert "run-01.jsonl, line 2, was not written by onelogit evaluate" in message
+
+
 def test_files_of_other_programs_are_not_resumed(folder: Path, capsys: pytest.CaptureFixture[str]):
     Path("evaluation").mkdir()
     for content in ("mine, without a line's end", "mine\n"):

@@ -1,6 +1,7 @@
 """RunFile: the logits of one system. The first line identifies the system; each scored query adds a line."""
 
 import json
+import math
 import os
 from array import array
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from onelogit.errors import InputError
 from onelogit.evaluation.data.dataset import LabelledQuery
 from onelogit.evaluation.systems import Identity
+from onelogit.io.nested_json import parsed_json
 
 _FORMAT = 1
 _START = b'{"onelogit_run"'
@@ -144,7 +146,7 @@ class RunFile:
             if not line.endswith(b"\n"):  # the process was killed while it wrote this line
                 break
             try:
-                self._read_line(json.loads(line), is_first=number == 1)
+                self._read_line(parsed_json(line), is_first=number == 1)
             except InputError:
                 raise
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -165,7 +167,12 @@ class RunFile:
         candidates = query.candidates or ()
         if tuple(fields["documents"]) != candidates or (logits is not None and len(logits) != len(candidates)):
             raise KeyError("other candidates")
-        self.scored[query.id] = ScoredQuery(logits, fields.get("cut", 0), fields.get("fault"), fields.get("seconds"))
+        if logits is not None and not all(map(math.isfinite, logits)):
+            raise ValueError("a logit is NaN or infinite")
+        cut, fault, seconds = fields.get("cut", 0), fields.get("fault"), fields.get("seconds")
+        if type(cut) is not int or not isinstance(fault, str | None) or type(seconds) not in (int, float, type(None)):
+            raise TypeError("a field of another type")
+        self.scored[query.id] = ScoredQuery(logits, cut, fault, seconds)
 
     def _check_identity(self, fields: Any) -> None:
         if fields["onelogit_run"] != _FORMAT:
