@@ -1,7 +1,7 @@
 """Numbers -> tensors on a device, and logits back from it, without waiting for CUDA until the logits are read."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,10 +40,13 @@ class PendingLogits:
     Args:
         indices: for each logit, the indices of its items; identical items share a logit.
         logits: shape (logits,), on any device.
+        on_spoilt: called if one of them is NaN or infinite, when they are read.
     """
 
-    def __init__(self, indices: Sequence[Sequence[int]], logits: Tensor) -> None:
-        self._indices = indices
+    def __init__(
+        self, indices: Sequence[Sequence[int]], logits: Tensor, on_spoilt: Callable[[], object] | None = None
+    ) -> None:
+        self._indices, self._on_spoilt = indices, on_spoilt
         is_cuda = logits.is_cuda
         self._host = torch.empty_like(logits, device="cpu", pin_memory=is_cuda).copy_(logits, non_blocking=is_cuda)
         self._arrival = torch.cuda.current_stream(logits.device).record_event() if is_cuda else None
@@ -56,5 +59,7 @@ class PendingLogits:
         """Each item's index and logit. Waits only for these logits, not for later work on the device."""
         if self._arrival is not None:
             self._arrival.synchronize()
+        if self._on_spoilt is not None and not bool(self._host.isfinite().all()):
+            self._on_spoilt()
         pairs = zip(self._indices, self._host.tolist(), strict=True)
         return [(index, logit) for indices, logit in pairs for index in indices]

@@ -170,7 +170,12 @@ class ModelRunner:
     ) -> tuple[AttentionContext, PendingLogits]:
         context = progress.next_context(self.batch_tokens)
         logits = self._head_logits(prefix_tree_hidden, context)
-        return context, PendingLogits([indices[row] for row in context.batch.ends.values()], logits)
+        return context, PendingLogits([indices[row] for row in context.batch.ends.values()], logits, self._empty_cache)
+
+    def _empty_cache(self) -> None:
+        """Forget all prefixes after a logit that is not finite: NaN reaches the tokens before it, though masked."""
+        if self.prefix_cache is not None:
+            self.prefix_cache.clear()
 
     def _compute_padded(self, rows: Sequence[TokenRow], indices: Sequence[list[int]]) -> Iterator[PendingLogits]:
         is_packed = self.packs_rows

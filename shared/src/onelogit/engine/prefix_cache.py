@@ -66,6 +66,12 @@ class PrefixCache:
         """Allow eviction of all found prefixes; call it once they have been read."""
         self._pinned.clear()
 
+    def clear(self) -> None:
+        """Forget all prefixes."""
+        self.unpin()
+        for tier in (self._device, self._host):
+            tier.remove([*tier.slots])
+
     def insert(self, prefixes: Sequence[Ids], key_values: LayerKeyValues) -> None:
         """Cache the last prefixes that fit; `key_values` contain all in order. Raises RuntimeError without memory."""
         starts = accumulate(map(len, prefixes), initial=0)

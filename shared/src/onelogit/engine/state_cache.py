@@ -79,6 +79,12 @@ class StateCache:
         """Forget all found prefixes, and allow their eviction; call it once they have been read."""
         self._found.clear()
 
+    def clear(self) -> None:
+        """Forget all prefixes."""
+        self.unpin()
+        for tier in (self._device, self._host):
+            tier.remove([*tier.entries])
+
     def insert(self, prefixes: Sequence[Ids], key_values: LayerKeyValues, states: LayerStates) -> None:
         """Cache the last prefixes that fit; the keys and values contain all in order, the states have one for each.
 
