@@ -153,7 +153,7 @@ def clients(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Try many moments of each fault: Ctrl-C, kill -9, full disks, no memory. Takes some twenty minutes."""
+    """Try many moments of each fault: Ctrl-C, kill -9, full disks, no memory. Takes some ten minutes."""
     install(session, "test")
     session.run("pytest", "-n", "0", "tests/faults", *session.posargs, env={**OFFLINE, "FAULTS_MOMENTS": "many"})
 
