@@ -1,6 +1,7 @@
 """Ctrl-C at random moments of a call, and callers' threads that die: the next call gives the right results."""
 
 import ctypes
+import os
 import random
 import threading
 import time
@@ -127,6 +128,9 @@ class Killed(BaseException):
     """Raised in a thread from outside."""
 
 
+@pytest.mark.skipif(
+    "COVERAGE_RUN" in os.environ, reason="Python 3.11 hangs if a thread gets an exception while threads are traced"
+)
 def test_callers_threads_that_die_harm_no_other_caller(tiny_qwen: Tiny):
     """Threads are killed at random moments, between two instructions of Python, while others call."""
     chance = random.Random(10)
