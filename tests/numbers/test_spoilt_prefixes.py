@@ -1,12 +1,17 @@
-"""A document whose logit is NaN spoils no later call: the prefixes computed with it are not kept."""
+"""A document whose logit is NaN spoils neither later calls, whose prefixes are computed anew, nor calls beside it."""
 
-from collections.abc import Callable
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 
 import pytest
 import torch
 from transformers import PreTrainedModel, Qwen3Config
 
+from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.model_runner import ModelRunner
+from onelogit.engine.scheduler import Scheduler
 from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, recurrent_classifier
 
@@ -34,3 +39,26 @@ def test_a_call_after_one_with_a_nan_gives_its_own_logits(
         assert runner.logits([BAD, *mates])[0] != runner.logits([BAD])[0]  # NaN
         assert runner.logits(GOOD) == pytest.approx(expected, abs=1e-4 if dtype == torch.float32 else 0.1)
     assert runner.prefix_cache.held_bytes > 0
+
+
+def test_callers_beside_a_document_with_a_nan_get_their_logits():
+    classifier = recurrent_classifier()
+    classifier.get_input_embeddings().weight.data[SPOILT] = float("nan")
+    runner = ModelRunner(classifier, 16)  # tokens in a batch, so that the callers' prefix is in more than one
+    expected = [runner.logits([row])[0] for row in GOOD]
+    all_wait = threading.Event()
+
+    def compute(rows: Sequence[TokenRow]) -> Iterator[PendingLogits]:
+        assert all_wait.wait(60)
+        return runner.compute(rows)
+
+    scheduler = Scheduler(compute, cost_of=lambda row: len(row.ids), max_batch_cost=10_000)
+    futures = [Future[list[float]]() for _ in range(4)]
+    for rows, future in zip((GOOD[:1], GOOD[1:3], [BAD], GOOD[3:]), futures, strict=True):
+        scheduler.submit(rows, future)
+    all_wait.set()
+    first, second, spoilt, last = [future.result(60) for future in futures]
+    scheduler.close()
+
+    assert [*first, *second, *last] == pytest.approx(expected, abs=1e-4)
+    assert math.isnan(*spoilt)
