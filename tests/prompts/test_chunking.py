@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from onelogit import InputError, Recipe
 from onelogit.prompts.encoder import Encoder
-from onelogit.prompts.token_cache import TokenCache
+from onelogit.prompts.layout import TokenCache
 from onelogit.recipes.templates import CTXL_TEMPLATE, QWEN3_TEMPLATE, ZERANK_2_TEMPLATE
 from support.rows import encoder_of, row_ids
 from support.tiny import TEXTS, byte_level_tokenizer, gemma_tokenizer

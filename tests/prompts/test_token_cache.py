@@ -6,7 +6,7 @@ from array import array
 import pytest
 from tokenizers import Encoding, Tokenizer
 
-from onelogit.prompts.token_cache import TokenCache
+from onelogit.prompts.layout import TokenCache
 from onelogit.recipes.templates import CTXL_TEMPLATE
 from support.rows import encoder_of
 from support.tiny import byte_level_tokenizer

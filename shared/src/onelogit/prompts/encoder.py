@@ -14,11 +14,10 @@ from typing import Any
 from onelogit.errors import InputError, RecipeError
 from onelogit.prompts.boundaries import cut_at_boundaries
 from onelogit.prompts.chunking import DocumentTokens, Window, tokens_of_documents
-from onelogit.prompts.layout import Layout, Span, Values, fill, lay_out, lay_out_pair
+from onelogit.prompts.layout import Ids, Layout, Span, TokenCache, Values, fill, lay_out, lay_out_pair
 from onelogit.prompts.prompt import Prompt, describe_prompt, items_of_pair, prompt_items
 from onelogit.prompts.span_check import SAMPLES, check_spans
 from onelogit.prompts.template import compile_prompt, no_place, takes_instruction, usable_default, warn_of_lost_text
-from onelogit.prompts.token_cache import Ids, TokenCache
 from onelogit.prompts.token_rows import PromptText, TokenRow
 from onelogit.prompts.tokenizer import (
     FastTokenizer,
