@@ -71,8 +71,9 @@ class ServerError(OnelogitError):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, and the next after a colon, without the advice that libraries add below."""
-    first, _, rest = str(error).strip().partition("\n")
-    return f"{first} {rest.strip().partition(chr(10))[0]}".strip() if first.endswith(":") else first
+    first, *rest = str(error).strip().split("\n")
+    following = next(filter(None, map(str.strip, rest)), "") if first.endswith(":") else ""
+    return f"{first} {following}".strip()
 
 
 def counted(count: int, noun: str) -> str:

@@ -96,7 +96,7 @@ def check_readable(file: Path, left: int = MAX_TEXTS_BYTES) -> bool:
 
 @contextmanager
 def strange_settings_named(name: str) -> Iterator[None]:
-    """Raise CheckpointError if a library fails in the block, because a model's settings have strange values."""
+    """Raise CheckpointError if a library fails in the block, because a model's settings or options are strange."""
     try:
         yield
     except Exception as error:
@@ -104,8 +104,8 @@ def strange_settings_named(name: str) -> Iterator[None]:
         if isinstance(error, OnelogitError) or not (is_of_settings or type(error) is Exception):  # as tokenizers raises
             raise
         raise CheckpointError(
-            f"{name!r} cannot be computed as its files say ({type(error).__name__}: {first_line(error)}); copy "
-            "config.json and tokenizer.json from the original"
+            f"{name!r} cannot be computed as its files and your options say ({type(error).__name__}: "
+            f"{first_line(error)}); check the options, or copy config.json and tokenizer.json from the original"
         ) from error
 
 
