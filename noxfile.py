@@ -65,7 +65,8 @@ def coverage(session: nox.Session) -> None:
     """Run all tests, and report the lines and branches of the core that none of them takes. Takes half an hour."""
     install(session, "test")
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "coverage"))
-    folder = Path(session.create_tmp()).resolve()
+    # Not `create_tmp`, which sets TMPDIR: Ray's workers do not start with a TMPDIR in the virtual environment.
+    folder = Path(session.cache_dir).resolve()
     env = {**OFFLINE, "COVERAGE_FILE": str(folder / "measured")}
     session.run("coverage", "erase", env=env)
     # Tests with a time limit may fail, because measuring is slow; `tests` says whether they pass without it.

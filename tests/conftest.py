@@ -14,7 +14,6 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_register_timeout_seconds"] = "300"  # noqa: SIM112 Ray reads this case; a busy machine is slow
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 os.environ["RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"] = "1"  # by default, 32 processes read the footer of a small file

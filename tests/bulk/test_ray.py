@@ -102,8 +102,10 @@ def test_a_killed_run_continues_with_the_remaining_shards_and_its_workers_end(
     further = ["--dtype", "float32", "--device", "cpu", "--workers", "1", "--ray-address", cluster.address]
 
     with subprocess.Popen([*command, *further], stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: process.poll() is not None or len(list(out.glob("_scored-*/slice-*"))) >= 3, timeout_s=240)
-        os.kill(process.pid, signal.SIGKILL)
+        try:
+            wait_until(lambda: len(list(out.glob("_scored-*/slice-*"))) >= 3 or process.poll() is not None, 240)
+        finally:
+            process.kill()
     written = {part.name for part in out.glob("_scored-*/slice-*")}
     wait_until(lambda: ray.available_resources().get("CPU") == 2, timeout_s=240)
     done: list[ShardResult] = []
@@ -232,6 +234,25 @@ def test_a_cluster_that_cannot_be_joined_is_an_error(
     last = ran.stderr.splitlines()[-1]
     assert last.startswith("onelogit: Ray cannot be reached at")
     assert message in last
+
+
+def test_a_local_cluster_whose_workers_would_not_start_is_an_error(tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", query_rows(1, 1))
+    command = [sys.executable, "-m", "onelogit", "bulk", source, tmp_path / "out", "--model", DEMO_MODEL]
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    inherited = {name: value for name, value in os.environ.items() if name not in {"RAY_ADDRESS", "RAY_TMPDIR"}}
+    environment = {**inherited, "VIRTUAL_ENV": str(tmp_path), "TMPDIR": str(temporary)}
+
+    ran = subprocess.run(
+        [*command, "--workers", "1"], capture_output=True, text=True, timeout=240, check=False, env=environment
+    )
+
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines()[-1] == (
+        f"onelogit: Ray's workers do not start with a temporary folder in the virtual environment ({temporary}); set "
+        "the environment variable TMPDIR to another one, such as /tmp"
+    )
 
 
 def test_a_killed_worker_and_a_lost_node_lose_no_results(cluster: Any, reranker: Reranker, tmp_path: Path):

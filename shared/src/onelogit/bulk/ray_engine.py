@@ -9,10 +9,12 @@ import logging
 import math
 import os
 import socket
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow
@@ -179,6 +181,7 @@ def ray_session(address: str | None) -> Iterator[None]:
 
     Raises:
         OnelogitError: the cluster cannot be reached or refuses the token, or a worker fails.
+        InputError: a local cluster would have its files in the virtual environment.
     """
     with _connected(address), _quiet():
         try:
@@ -192,8 +195,11 @@ def _connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    given = address or os.environ.get("RAY_ADDRESS", "")
+    if not given:
+        _check_temporary_folder()
     try:
-        _check_address(address or os.environ.get("RAY_ADDRESS", ""))
+        _check_address(given)
         ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise OnelogitError(f"Ray cannot be reached at {address or 'this machine'}: {_one_line(error)}") from error
@@ -214,6 +220,17 @@ def _quiet() -> Iterator[None]:
     finally:
         context.enable_progress_bars = has_bars
         ray_logger.setLevel(level)
+
+
+def _check_temporary_folder() -> None:
+    """Fail immediately where Ray would wait for ever, because its workers do not start."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    environment = os.environ.get("VIRTUAL_ENV")
+    if environment and Path(folder).resolve().is_relative_to(Path(environment).resolve()):
+        raise InputError(
+            f"Ray's workers do not start with a temporary folder in the virtual environment ({folder}); set the "
+            "environment variable TMPDIR to another one, such as /tmp"
+        )
 
 
 def _check_address(address: str) -> None:
