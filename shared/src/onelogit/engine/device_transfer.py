@@ -1,5 +1,6 @@
 """Numbers -> tensors on a device, and logits back from it, without waiting for CUDA until the logits are read."""
 
+import math
 from array import array
 from collections.abc import Callable, Sequence
 
@@ -59,7 +60,8 @@ class PendingLogits:
         """Each item's index and logit. Waits only for these logits, not for later work on the device."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        if self._on_spoilt is not None and not bool(self._host.isfinite().all()):
+        numbers: list[float] = self._host.tolist()  # Python's numbers need no memory of a device to be checked
+        if self._on_spoilt is not None and not all(map(math.isfinite, numbers)):
             self._on_spoilt()
-        pairs = zip(self._indices, self._host.tolist(), strict=True)
+        pairs = zip(self._indices, numbers, strict=True)
         return [(index, logit) for indices, logit in pairs for index in indices]
