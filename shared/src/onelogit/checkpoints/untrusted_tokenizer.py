@@ -14,7 +14,10 @@ from tokenizers import Tokenizer
 from onelogit.errors import CheckpointError, first_line
 
 _MAX_GROWTH = 1_000  # times; published normalizers replace a character by at most a few
-_ASSERTION = re.compile(r"\(\?|\\[bBAzZGKQ]|[$^]")  # may match without a character
+# A sequence of characters, classes and their repetitions, which takes a character in every dialect of expressions.
+_TAKES_A_CHARACTER = re.compile(
+    r"(?:(?:\\[sSdDwWnrt]|\[\^?(?:\\.|[^\[\]\\&])+\]|[^\\\[\](){}?*+|^$])(?:\+|\{[1-9]\d*,?\})?)+"
+)
 _PARTS = ("normalizers", "decoders", "pretokenizers")
 
 
@@ -80,14 +83,5 @@ def _growth_of(rule: Mapping[str, Any]) -> float:
     pattern, content = rule["pattern"], len(rule["content"])
     if text := pattern.get("String"):
         return content / len(text)
-    return content + 1.0 if _may_be_empty(pattern.get("Regex", "")) else float(content)
-
-
-def _may_be_empty(pattern: str) -> bool:
-    """Whether a regular expression may match between two characters."""
-    if _ASSERTION.search(pattern):
-        return True
-    try:
-        return re.match(pattern, "") is not None
-    except re.error:
-        return True
+    # An expression that may match nothing also writes between any two characters.
+    return float(content) if _TAKES_A_CHARACTER.fullmatch(pattern.get("Regex", "")) else content + 1.0
