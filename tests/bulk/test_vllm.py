@@ -1,5 +1,6 @@
 """The functions around Ray Data's vLLM stage, without vLLM itself."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ def test_token_ids_equal_those_of_the_local_reranker(options: LoadOptions, conve
     for (query, document), row in zip(pairs, rows, strict=True):
         encoded = encode({**PAIR, "query": query, "document": document})
         assert encoded == {"tokenized_prompt": [*row.ids], "pooling_params": {"use_activation": False}, "error": None}
+
+
+def test_an_encoder_reaches_a_worker_of_ray_without_its_model(converted: str):
+    row = {**PAIR, "document": "a document"}
+    encode = RowEncoder(WorkerSpec(converted, {"max_tokens": 300}, "out"))
+    expected = encode(row)
+
+    sent = pickle.dumps(encode)
+
+    assert len(sent) < 2_000
+    assert pickle.loads(sent)(row) == expected
 
 
 def test_a_pair_that_cannot_be_encoded_keeps_its_row_with_an_error(converted: str):

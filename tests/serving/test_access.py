@@ -9,7 +9,7 @@ import pytest
 from onelogit import InputError, Reranker
 from onelogit.serving import app
 from onelogit.serving.application import FORMS
-from onelogit.serving.keys import check_exposure, read_keys
+from onelogit.serving.keys import ApiKeys, check_exposure, read_keys
 from support.served import served
 
 BODY = {"query": "which?", "documents": ["a", "b"]}
@@ -38,6 +38,10 @@ def test_without_a_right_key_everything_is_answered_401(method: str, path: str, 
     assert answer.json()["message"].startswith("the request has")
     assert "KEY'" in answer.json()["error"]["message"]
     assert "first" not in answer.text
+
+
+def test_keys_are_not_shown():
+    assert repr(ApiKeys(KEYS)) == "ApiKeys(2 keys)"
 
 
 @pytest.mark.parametrize("header", ["Bearer first-KEY", "bearer second-KEY", "Bearer  first-KEY"])

@@ -27,9 +27,6 @@ class ApiKeys:
                 raise InputError(f"API key {number} is empty, or has white space or non-ASCII characters")
         self._keys = [key.encode() for key in keys]
 
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
     def __repr__(self) -> str:
         return f"ApiKeys({len(self._keys)} keys)"
 
