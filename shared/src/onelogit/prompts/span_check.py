@@ -1,6 +1,7 @@
 """A prompt in spans, and the same prompt as a whole -> an error if the tokenizer gives them other ids."""
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from tokenizers import Tokenizer
 
@@ -42,6 +43,9 @@ def check_spans(recipe: Recipe, backend: Tokenizer, bos: str, ids_of: Callable[[
         whole = backend.encode(text, add_special_tokens=adds_tokens_to(text, recipe, bos)).ids
     ids = [*ids_of(values)]
     if ids != whole:
+        equal = [*takewhile(lambda pair: pair[0] == pair[1], zip(ids, whole, strict=False))]
+        start, stop = len(equal), len(equal) + 8
         raise RecipeError(
-            f"this tokenizer gives other ids for a prompt that is cut at its control tokens: {ids}, not {whole}"
+            "this tokenizer gives other ids for a prompt that is cut at its control tokens: "
+            f"from token {start + 1} on, {ids[start:stop]}, not {whole[start:stop]}"
         )
