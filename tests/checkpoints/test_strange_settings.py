@@ -64,6 +64,40 @@ def test_an_error_of_transformers_is_shown_with_its_reason(tiny_qwen: Tiny, tmp_
         Reranker.load(folder)
 
 
+PADDING = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "a"}
+TRUNCATION = {"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"padding": {**PADDING, "strategy": {"Fixed": 10**12}}},
+        {"padding": {**PADDING, "strategy": "BatchLongest", "pad_to_multiple_of": 10**12}},
+        {"truncation": TRUNCATION},
+    ],
+    ids=["fixed", "multiple", "truncation"],
+)
+def test_absurd_limits_in_a_tokenizer_change_nothing(settings: dict[str, object], folder: Path):
+    expected = logits(folder)
+    change(folder / "tokenizer.json", **settings)
+
+    assert logits(folder) == expected
+    assert read_tokenizer(folder, {}).backend_tokenizer is not None
+
+
+def test_the_dropout_that_a_tokenizer_was_trained_with_changes_nothing(tiny_qwen: Tiny, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_qwen.folder, tmp_path / tiny_qwen.folder.name))
+    expected = logits(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["dropout"] = 0.5
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    text = "the " + " ".join(content["model"]["vocab"])
+    encode = read_tokenizer(folder, {}).backend_tokenizer.encode
+
+    assert logits(folder) == logits(folder) == expected
+    assert encode(text).ids == encode(text).ids
+
+
 def without_template_token(content: Any) -> None:
     del content["post_processor"]["special_tokens"]["[SEP]"]
 

@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tokenizers import Regex, normalizers
-from transformers import PreTrainedTokenizerFast
 
 from onelogit import CheckpointError, InputError, OnelogitError, Reranker
 from onelogit.checkpoints.card import read_licence, read_model_card
 from onelogit.checkpoints.fingerprint import model_label
 from onelogit.checkpoints.hub import read_small_files
-from onelogit.checkpoints.load_encoder import read_tokenizer
 from onelogit.checkpoints.untrusted_files import MAX_TEXT_BYTES, MAX_VOCABULARY_BYTES, is_plain_path
-from onelogit.checkpoints.untrusted_tokenizer import check_growth
 from onelogit.cli.main import main
 from onelogit.export.probe import read_probe
 from onelogit.model_spec import ModelSpec
@@ -305,37 +301,6 @@ def test_a_card_with_the_results_of_many_benchmarks_has_a_licence():
 
     assert read_licence(card) == "apache-2.0"
     assert time.thread_time() - started < MAX_S
-
-
-GROWING = [
-    normalizers.Sequence([normalizers.Replace("a", "a" * 100)] * 5),
-    normalizers.Sequence([normalizers.Sequence([normalizers.Replace("a", "a" * 2000)])]),
-    normalizers.Replace(Regex("[ab]"), "a" * 2000),
-    # These match between two characters, so each rule may double a text. Python reads some of them in another way.
-    *[
-        normalizers.Sequence([normalizers.Replace(Regex(pattern), "a")] * 10)
-        for pattern in ("b*", "$", "(?=a)", "a|", "[[:digit:]&&[^5]]?", "b{2}?", "b{,2}", r"\G", "")
-    ],
-]
-
-
-@pytest.mark.parametrize("normalizer", GROWING)
-def test_a_normalizer_that_explodes_is_refused_before_it_reads_a_text(normalizer: Any, folder: Path):
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.backend_tokenizer.normalizer = normalizer
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-
-    refused_at_once(folder, "may make a text .* times as long, of at most 1,000")
-    with pytest.raises(CheckpointError, match="may make a text"):
-        read_tokenizer(folder, {})
-
-
-@pytest.mark.parametrize("pattern", ["b", "b+", " {2,}", r"\s+", r"[^a-c\]]", r"[\p{L}]\d"])
-def test_a_normalizer_may_have_many_rules_that_replace_characters(pattern: str, folder: Path):
-    backend = PreTrainedTokenizerFast.from_pretrained(folder).backend_tokenizer
-    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(pattern), "a")] * 100)
-
-    check_growth(backend, folder)
 
 
 def test_a_revision_of_a_folder_is_refused(folder: Path):

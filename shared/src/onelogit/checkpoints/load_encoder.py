@@ -9,11 +9,12 @@ from tokenizers import Tokenizer
 
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, resolve_model
-from onelogit.checkpoints.untrusted_tokenizer import check_growth, check_reads
+from onelogit.checkpoints.untrusted_tokenizer import check_tokenizer
 from onelogit.errors import CheckpointError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import TokenProtocol
 from onelogit.prompts.encoder import Encoder
+from onelogit.prompts.tokenizer import stop_sampling
 
 
 class LoadedEncoder(NamedTuple):
@@ -81,8 +82,8 @@ def read_tokenizer(folder: Path, texts: Mapping[str, str]) -> FileTokenizer:
         backend.add_special_tokens([token for token in named if backend.token_to_id(token) is not None])
     except Exception as error:  # tokenizers raises only Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
-    check_growth(backend, folder)
-    check_reads(backend, folder)
+    stop_sampling(backend)
+    check_tokenizer(backend, folder)
     return FileTokenizer(backend, bos_token)
 
 

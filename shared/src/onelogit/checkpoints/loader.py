@@ -34,14 +34,14 @@ from onelogit.checkpoints.native_classes import native_config, native_names, why
 from onelogit.checkpoints.odd_paths import why_no_tokenizer
 from onelogit.checkpoints.resolve import ResolvedModel, fetch_weights, resolve_model
 from onelogit.checkpoints.untrusted_files import check_tensors
-from onelogit.checkpoints.untrusted_tokenizer import check_growth, check_reads
+from onelogit.checkpoints.untrusted_tokenizer import check_tokenizer
 from onelogit.checkpoints.vocabulary import check_vocabulary, vocabulary_size
 from onelogit.checkpoints.weights import check_label_count, load_model
 from onelogit.errors import CheckpointError, InputError, RecipeError, UnsupportedModelError, first_line
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
 from onelogit.processes import paused_collection
-from onelogit.prompts.tokenizer import token_id, token_text
+from onelogit.prompts.tokenizer import stop_sampling, token_id, token_text
 from onelogit.quantization.processor import check_processor
 from onelogit.recipes.recipe import ReadOut, Recipe, is_non_commercial, warn_if_swapped
 
@@ -249,8 +249,8 @@ def load_tokenizer(folder: Path, options: LoadOptions) -> PreTrainedTokenizerFas
         raise CheckpointError(why_no_tokenizer(folder) or f"{folder} has no tokenizer (tokenizer.json)")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{type(tokenizer).__name__} is a slow tokenizer; onelogit needs a tokenizer.json")
-    check_growth(tokenizer.backend_tokenizer, folder)
-    check_reads(tokenizer.backend_tokenizer, folder)
+    stop_sampling(tokenizer.backend_tokenizer)
+    check_tokenizer(tokenizer.backend_tokenizer, folder)
     return tokenizer
 
 

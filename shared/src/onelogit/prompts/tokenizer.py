@@ -44,6 +44,12 @@ def without_limits(backend: Tokenizer) -> Tokenizer:
     return copy
 
 
+def stop_sampling(backend: Tokenizer) -> None:
+    """Make the tokenizer give a text the same ids each time: files may keep the dropout of BPE, meant for training."""
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+
+
 def control_ids(backend: Tokenizer) -> dict[str, int]:
     """The ids of all tokens that control the model: special ones, those outside the vocabulary, markup, and separators.
 
@@ -174,7 +180,7 @@ def token_id(token: int | str, backend: Tokenizer, unknown: str | None = None) -
     if not isinstance(token, str):
         return token
     own = backend.token_to_id(token)
-    ids = backend.encode(token, add_special_tokens=False).ids
+    ids = without_limits(backend).encode(token, add_special_tokens=False).ids
     if own is not None and (token == unknown or len(ids) != 1):
         return int(own)  # the vocabulary's own spelling
     if len(ids) != 1 or (unknown is not None and ids[0] == backend.token_to_id(unknown)):

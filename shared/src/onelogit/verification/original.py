@@ -40,6 +40,7 @@ from onelogit.io.progress import tracked, waiting
 from onelogit.io.sample_pairs import SamplePair
 from onelogit.model_spec import ModelSpec
 from onelogit.options import LoadOptions
+from onelogit.prompts.tokenizer import stop_sampling
 from onelogit.recipes.recipe import Recipe
 from onelogit.verification.pooled_original import PooledOriginal
 
@@ -100,6 +101,7 @@ class OriginalModel:
             config=native_config(found.folder),
             trust_remote_code=options.get("trust_remote_code", False),
         )
+        stop_sampling(tokenizer.backend_tokenizer)
         instruction = options.get("instruction")
         return cls(
             found=found,
