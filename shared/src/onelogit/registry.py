@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from onelogit.errors import CheckpointError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
-from onelogit.processes import new_lock, paused_collection, run_in_forked_children
+from onelogit.processes import new_lock, paused_collection, result_of, run_in_forked_children
 
 if TYPE_CHECKING:
     from onelogit.checkpoints.model_state import ModelFiles
@@ -53,7 +53,7 @@ def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyRe
 
 def open_spec(spec: ModelSpec) -> AnyReranker:
     """Like `open_reranker`, for a `ModelSpec`."""
-    return _opening_of(spec).result()
+    return result_of(_opening_of(spec))
 
 
 async def aopen_spec(spec: ModelSpec) -> AnyReranker:

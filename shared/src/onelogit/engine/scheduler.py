@@ -8,9 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from onelogit.errors import LogitError, OnelogitError
 
@@ -58,7 +59,7 @@ class Request(Generic[Item]):
             self.settle([self.logits[index] for index in range(len(self.items))])
 
     def settle(self, result: list[float] | BaseException) -> None:
-        """Give the caller its logits or an error, unless it has a result already or no longer waits."""
+        """Give the caller its logits or an error, unless it is settled."""
         # Drop the future: an error refers to frames that refer to this request, a cycle that would keep GPU memory.
         future, self.future = self.future, None
         if future is None or not future.set_running_or_notify_cancel():
@@ -126,15 +127,10 @@ class Scheduler(Generic[Item]):
     """
 
     def __init__(self, compute: Compute[Item], *, cost_of: Callable[[Item], int], max_batch_cost: int) -> None:
+        self.is_closed = False
         self._compute: Compute[Item] | None = compute
-        self._cost_of = cost_of
-        self._max_batch_cost = max_batch_cost
+        self._cost_of, self._max_batch_cost = cost_of, max_batch_cost
         self._workers: dict[int, _Worker[Item]] = {}
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._compute is None
 
     def submit(self, items: Sequence[Item], future: Future[list[float]], on_progress: OnProgress | None = None) -> None:
         """Set a future's result to the logits of the items, in the given order; empty for no items.
@@ -168,7 +164,7 @@ class Scheduler(Generic[Item]):
 
         Requests that still wait raise OnelogitError, as do all later ones. Closing twice is allowed.
         """
-        self._compute = None
+        self._compute, self.is_closed = None, True
         worker = self._worker()
         worker.executor.shutdown(wait=worker.thread_id != threading.get_ident())
 
@@ -232,46 +228,48 @@ class Scheduler(Generic[Item]):
         yield from () if (compute := self._compute) is None else compute(items)
 
 
-class ScoringCall(Generic[Item]):
+class ScoringCall(AbstractContextManager["ScoringCall[Item]"], Generic[Item]):
     """One caller's items, submitted in portions from any thread; leaving the context cancels unfinished portions."""
 
     def __init__(self, scheduler: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
+        self.is_over = False  # whether a portion failed, or the caller no longer waits
         self._scheduler, self._on_progress = scheduler, on_progress
         self._futures: list[Future[list[float]]] = []
-        self._is_left = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether a portion failed, or the caller no longer waits."""
-        return self._is_left or any(future.done() and future.exception() for future in self._futures)
+        self._done: SimpleQueue[Future[list[float]]] = SimpleQueue()
 
     def add(self, items: Sequence[Item]) -> None:
-        """Submit one more portion, if the caller still waits. Raises as `Scheduler.submit`."""
-        if self._is_left:
+        """Submit one more portion, unless the call is over. Raises as `Scheduler.submit`."""
+        if self.is_over:
             return
         future = Future[list[float]]()
+        future.add_done_callback(self._note)
         self._futures.append(future)
         self._scheduler.submit(items, future, self._on_progress)
-        if self._is_left:  # by another thread, in the meantime
+        if self.is_over:  # since then, in another thread
             future.cancel()
+
+    def _note(self, future: Future[list[float]]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            self.is_over = True
+        self._done.put(future)
 
     def logits(self) -> list[float]:
         """The logits of all portions, one after the other. Raises what their futures raise."""
-        # By index: a variable for the future would form a reference cycle with its error.
-        return [logit for number in range(len(self._futures)) for logit in self._futures[number].result()]
+        # Ctrl-C while a future waits may leave it locked, and the computing thread would wait for it; a queue is safe.
+        for _ in range(len(self._futures)):
+            self._done.get().result()  # without a variable, which would form a reference cycle with its error
+        return [logit for future in self._futures for logit in future.result()]
 
     async def alogits(self) -> list[float]:
         """`logits`, without blocking the event loop. Cancelling it does not affect other calls."""
-        numbers = range(len(self._futures))
+        numbers = range(len(self._futures))  # as above
         return [logit for number in numbers for logit in await asyncio.wrap_future(self._futures[number])]
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._is_left = True
+        self.is_over = True
         while self._futures:
             self._futures.pop().cancel()
+        self._done = SimpleQueue()  # a failed future refers to its error, whose frames refer to this call
 
 
 @dataclass(eq=False)

@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from onelogit.endpoint import checked_endpoint
 from onelogit.errors import OnelogitError, ServerError
 from onelogit.io.nested_json import parsed_json
+from onelogit.processes import result_of
 from onelogit.remote.environment import proxy_of
 from onelogit.remote.event_loop import LoopThread
 from onelogit.remote.http_errors import (
@@ -100,7 +101,7 @@ class Client:
         """Run a coroutine function on the client's event loop and return its result. Raises as `submit`."""
         future = self.submit(work)
         try:
-            return future.result()
+            return result_of(future)
         finally:
             future.cancel()  # an interrupt must cancel the requests, too
 
