@@ -249,9 +249,9 @@ class ScoringCall(AbstractContextManager["ScoringCall[Item]"], Generic[Item]):
             future.cancel()
 
     def _note(self, future: Future[list[float]]) -> None:
+        self._done.put(future)  # first: once the call is over, `add` cancels a portion, whose error must not come first
         if not future.cancelled() and future.exception() is not None:
             self.is_over = True
-        self._done.put(future)
 
     def logits(self) -> list[float]:
         """The logits of all portions, one after the other. Raises what their futures raise."""
