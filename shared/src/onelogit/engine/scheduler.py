@@ -164,7 +164,7 @@ class Scheduler(Generic[Item]):
 
         Requests that still wait raise OnelogitError, as do all later ones. Closing twice is allowed.
         """
-        self._compute, self.is_closed = None, True
+        self.is_closed, self._compute = True, None
         worker = self._worker()
         worker.executor.shutdown(wait=worker.thread_id != threading.get_ident())
 
