@@ -62,7 +62,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run all tests, and report the lines and branches of the core that none of them takes. Takes half an hour."""
+    """Run all tests, and report the lines and branches of the core that none of them takes. Takes 15 minutes."""
     install(session, "test")
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "coverage"))
     # Not `create_tmp`, which sets TMPDIR: Ray's workers do not start with a TMPDIR in the virtual environment.

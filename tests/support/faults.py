@@ -124,10 +124,6 @@ def interrupted_after(delay_s: float, call: Callable[[], Result]) -> Result | No
         return result
     except KeyboardInterrupt:
         return None
-    except RuntimeError as error:  # of Python: a condition that was interrupted while it released its lock
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        return None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
