@@ -13,7 +13,17 @@ import pytest
 
 from onelogit import RemoteReranker, Reranker, open_reranker
 from onelogit.serving import app
-from support.faults import DOCUMENTS, QUERY, interrupted_after, moments, seconds_of
+from support.faults import (
+    DOCUMENTS,
+    QUERY,
+    answer_of,
+    chosen,
+    interrupted_after,
+    interrupted_at,
+    moments,
+    seconds_of,
+    steps_of,
+)
 from support.served import served, wait_until
 from support.tiny import Tiny
 
@@ -71,6 +81,49 @@ def test_ctrl_c_at_a_random_moment_harms_no_later_call(kind: Callable[[Tiny], ob
         # A client and its server tokenise in pools, which start threads as needed, but never more than these.
         assert threading.active_count() <= threads + (1 if isinstance(reranker, Reranker) else 80)
     assert any(outcomes)
+
+
+@pytest.mark.parametrize("kind", [plain, cached, portioned, remote])
+def test_ctrl_c_at_each_step_of_a_call_harms_no_later_call(kind: Callable[[Tiny], object], tiny_qwen: Tiny):
+    """Also where it is least likely: between taking a lock and entering the block that releases it."""
+    with kind(tiny_qwen) as reranker:  # type: ignore[attr-defined]
+
+        def call() -> list[float]:
+            return reranker.logits(QUERY, DOCUMENTS)
+
+        expected = call()
+        for step in chosen(steps_of(call), few=10, many=400):
+            interrupted_at(step, call)
+            assert answer_of(call) == pytest.approx(expected, abs=2e-5), step
+
+
+def test_ctrl_c_at_each_step_of_the_first_call_harms_no_later_call(tiny_qwen: Tiny):
+    """The first call starts the thread that computes, and the client's event loop."""
+    for number, new in enumerate((plain, remote)):
+        with new(tiny_qwen) as reranker:
+            steps = chosen(steps_of(lambda: reranker.logits(QUERY, DOCUMENTS)), few=4, many=100, seed=number)
+            expected = reranker.logits(QUERY, DOCUMENTS)
+        for step in steps:
+            with new(tiny_qwen) as reranker:
+                assert interrupted_at(step, lambda: reranker.logits(QUERY, DOCUMENTS))
+                assert answer_of(lambda: reranker.logits(QUERY, DOCUMENTS)) == pytest.approx(expected, abs=2e-5), step
+
+
+def test_ctrl_c_at_each_step_of_opening_or_closing_a_model_keeps_nobody_waiting(tiny_qwen: Tiny):
+    def opened_and_closed() -> bool:
+        reranker = open_reranker(str(tiny_qwen.folder))
+        reranker.close()
+        return reranker.is_closed
+
+    def loaded_and_closed() -> bool:
+        with Reranker.load(tiny_qwen.folder) as reranker:
+            reranker.logits(QUERY, DOCUMENTS[:1])
+        return reranker.is_closed
+
+    for call in (opened_and_closed, loaded_and_closed):
+        for step in chosen(steps_of(call), few=5, many=100):
+            interrupted_at(step, call)
+            assert answer_of(call), step
 
 
 def test_ctrl_c_at_a_random_moment_of_the_first_call_leaves_one_computing_thread(tiny_qwen: Tiny):

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from queue import SimpleQueue
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, Qwen3Config
 
 from onelogit.engine.device_transfer import PendingLogits
 from onelogit.engine.model_runner import ModelRunner
-from onelogit.engine.scheduler import Scheduler
+from onelogit.engine.scheduler import Request, Scheduler
 from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, recurrent_classifier
 
@@ -54,11 +54,11 @@ def test_callers_beside_a_document_with_a_nan_get_their_logits():
         return runner.compute(rows)
 
     scheduler = Scheduler(compute, cost_of=lambda row: len(row.ids), max_batch_cost=10_000)
-    futures = [Future[list[float]]() for _ in range(4)]
-    for rows, future in zip((OTHER, GOOD[:3], [BAD], GOOD[3:]), futures, strict=True):
-        scheduler.submit(rows, future)
+    results: list[SimpleQueue[list[float]]] = [SimpleQueue() for _ in range(4)]
+    for rows, result in zip((OTHER, GOOD[:3], [BAD], GOOD[3:]), results, strict=True):
+        scheduler.submit(Request(rows, result.put))
     all_wait.set()
-    _, first, spoilt, last = [future.result(60) for future in futures]
+    _, first, spoilt, last = [result.get(timeout=60) for result in results]
     scheduler.close()
 
     assert [*first, *last] == pytest.approx(expected, abs=1e-4)

@@ -7,10 +7,13 @@ import json
 import os
 import random
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
@@ -118,15 +121,68 @@ def interrupted_after(delay_s: float, call: Callable[[], Result]) -> Result | No
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(delay_s, 1e-5))
-        result = call()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        return result
+        with _lost_interrupts():
+            signal.setitimer(signal.ITIMER_REAL, max(delay_s, 1e-5))
+            result = call()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return result
     except KeyboardInterrupt:
         return None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def steps_of(call: Callable[[], object]) -> int:
+    """How many steps this thread makes in a call. At each, Ctrl-C can end it; also at each round of a loop."""
+    return _run_to(0, call)
+
+
+def interrupted_at(step: int, call: Callable[[], object]) -> bool:
+    """Whether a call reached a step, numbered from 1, at which Ctrl-C ended it."""
+    try:
+        return _run_to(step, call) >= step
+    except KeyboardInterrupt:
+        return True
+
+
+def _run_to(step: int, call: Callable[[], object]) -> int:
+    """Python looks for signals when one of its functions starts, and when one that is written in C has returned."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        if event in ("call", "c_return"):
+            count += 1
+            if count == step:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    with _lost_interrupts():
+        sys.setprofile(note)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+    return count
+
+
+@contextmanager
+def _lost_interrupts() -> Iterator[None]:
+    """Ctrl-C while Python frees an object ends nothing, and Python says so; that is no fault of what it interrupts."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda args: None if args.exc_type is KeyboardInterrupt else before(args)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def answer_of(call: Callable[[], Result], timeout_s: float = 60) -> Result:
+    """The result of a call in another thread, which may wait for ever."""
+    answers: SimpleQueue[Result] = SimpleQueue()
+    threading.Thread(target=lambda: answers.put(call()), daemon=True).start()
+    return answers.get(timeout=timeout_s)
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from onelogit import Reranker
+from onelogit.engine.scheduler import Request
 from onelogit.prompts.token_rows import TokenRow
 
 PATIENCE_S = 20
@@ -36,9 +37,9 @@ class Watch:
         self.tokenised += 1
         return self.rows(*args)
 
-    def record_submit(self, items: list[TokenRow], *arguments: object) -> None:
-        self.submitted.append(items)
-        self.submit(items, *arguments)
+    def record_submit(self, request: Request[TokenRow]) -> None:
+        self.submitted.append([*request.items])
+        self.submit(request)
 
     def compute(self) -> None:
         self.passes += 1

@@ -1,4 +1,4 @@
-"""Locks and cleaning-up for processes that fork, waiting for threads, and a pause of the garbage collector.
+"""Locks and cleaning-up for processes that fork, and a pause of the garbage collector.
 
 On systems without fork, such as Windows, locks are plain ones.
 """
@@ -6,14 +6,9 @@ On systems without fork, such as Windows, locks are plain ones.
 import gc
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
-from queue import SimpleQueue
 from threading import Lock
-from typing import TypeVar
 from weakref import WeakSet
-
-Result = TypeVar("Result")
 
 _locks: "WeakSet[Lock]" = WeakSet()
 
@@ -32,20 +27,6 @@ def run_in_forked_children(work: Callable[[], object]) -> None:
     """Call a function in each process that is forked from this one, before anything else runs there."""
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=work)
-
-
-def result_of(future: Future[Result]) -> Result:
-    """The result of a future that another thread sets; waits for it. Raises the future's error.
-
-    If Ctrl-C ends `future.result()` at some moments, the future stays locked, and the other thread waits for ever.
-    """
-    done: SimpleQueue[object] = SimpleQueue()
-    future.add_done_callback(done.put)
-    done.get()
-    try:
-        return future.result()
-    finally:
-        del future  # an error refers to this frame, which would refer to the future and so to the error
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Loads torch only when a local model is opened.
 import asyncio
 import threading
 from collections.abc import Hashable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Union
 from weakref import WeakValueDictionary
 
@@ -15,7 +14,8 @@ from typing_extensions import Unpack
 from onelogit.errors import CheckpointError, OnelogitError
 from onelogit.model_spec import ModelSpec
 from onelogit.options import OpenOptions
-from onelogit.processes import new_lock, paused_collection, result_of, run_in_forked_children
+from onelogit.processes import new_lock, paused_collection, run_in_forked_children
+from onelogit.threads import Outcome, start_thread
 
 if TYPE_CHECKING:
     from onelogit.checkpoints.model_state import ModelFiles
@@ -28,7 +28,7 @@ _MAX_LOADS = 3  # of a model whose files change meanwhile
 
 # Weak, so that the weights are freed when the last user drops its reranker.
 _open_rerankers: WeakValueDictionary[Hashable, AnyReranker] = WeakValueDictionary()
-_opening: dict[Hashable, Future[AnyReranker]] = {}
+_opening: dict[Hashable, Outcome[AnyReranker]] = {}
 _lock = new_lock()
 
 
@@ -53,14 +53,13 @@ def open_reranker(model_or_url: str, /, **options: Unpack[OpenOptions]) -> AnyRe
 
 def open_spec(spec: ModelSpec) -> AnyReranker:
     """Like `open_reranker`, for a `ModelSpec`."""
-    return result_of(_opening_of(spec))
+    return _opening_of(spec).result()
 
 
 async def aopen_spec(spec: ModelSpec) -> AnyReranker:
     """`open_spec` without blocking the event loop. Cancelling it does not affect other callers."""
-    waiting = asyncio.wrap_future(await asyncio.to_thread(_opening_of, spec))
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs unread errors
-    return await asyncio.shield(waiting)
+    opening = await asyncio.to_thread(_opening_of, spec)
+    return await opening.aresult()
 
 
 def find_spec(spec: ModelSpec) -> AnyReranker | None:
@@ -87,42 +86,38 @@ def _key(spec: ModelSpec, state: Hashable) -> Hashable:
     return url, model if folder is None else folder.name, options, state
 
 
-def _opening_of(spec: ModelSpec) -> Future[AnyReranker]:
-    """A future for the reranker, which is opened in its own thread, so that no caller's thread is blocked."""
+def _opening_of(spec: ModelSpec) -> Outcome[AnyReranker]:
+    """The reranker, which is opened in its own thread, so that no caller's thread is blocked."""
     own_key = _key(spec, files_of(spec).state())
     key = (own_key, spec.options.get("token"))
     with _lock:
         reranker = _find(own_key)
         if reranker is None and key in _opening:
             return _opening[key]
-        future: Future[AnyReranker] = Future()
+        outcome: Outcome[AnyReranker] = Outcome()
         if reranker is not None:
-            future.set_result(reranker)
-            return future
-        thread = threading.Thread(target=_open, args=(spec, key, future), name="onelogit-opening", daemon=True)
-        try:
-            _opening[key] = future
-            thread.start()
-        except BaseException:  # Ctrl-C, or the system has no more threads: later callers must not wait for it
-            if future.cancel():
-                _opening.pop(key, None)
-            raise
-    return future
+            outcome.set_result(reranker)
+            return outcome
+        thread = threading.Thread(target=_open, args=(spec, key, outcome), name="onelogit-opening", daemon=True)
+        start_thread(thread)
+        _opening[key] = outcome
+    return outcome
 
 
-def _open(spec: ModelSpec, key: Hashable, future: Future[AnyReranker]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
+def _open(spec: ModelSpec, key: Hashable, outcome: Outcome[AnyReranker]) -> None:
+    with _lock:
+        if _opening.get(key) is not outcome:
+            return  # Ctrl-C ended the call that started this thread, and nobody waits for it
     try:
         reranker, state = _load_unchanged(spec)
     except BaseException as error:
         _opening.pop(key, None)
-        future.set_exception(error)
+        outcome.set_error(error)
         return
     with _lock:
         _open_rerankers[_key(spec, state)] = reranker
         _opening.pop(key, None)
-    future.set_result(reranker)
+    outcome.set_result(reranker)
 
 
 def _load_unchanged(spec: ModelSpec) -> tuple[AnyReranker, Hashable]:

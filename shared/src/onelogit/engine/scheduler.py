@@ -7,13 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from onelogit.errors import LogitError, OnelogitError
+from onelogit.threads import JobThread
 
 if TYPE_CHECKING:
     from onelogit.engine.device_transfer import PendingLogits
@@ -28,18 +29,18 @@ _POLL_S = 0.0001  # interval of checks for finished batches and new callers whil
 
 @dataclass(eq=False)
 class Request(Generic[Item]):
-    """The items of one caller, their cost, and the logits computed so far, by the index of their item."""
+    """The items of one caller, and the logits computed so far, by the index of their item."""
 
-    items: list[Item]
-    cost: int
-    on_progress: OnProgress | None
-    future: Future[list[float]] | None
+    items: Sequence[Item]
+    receive: Callable[[list[float] | BaseException], object] | None  # None: it has received, or no longer waits
+    on_progress: OnProgress | None = None  # called in the computing thread; must be quick, and its error fails this
+    cost: int = 0  # of all items; set by the scheduler
     logits: dict[int, float] = field(default_factory=dict)
 
     @property
     def is_settled(self) -> bool:
         """Whether the caller has its result, or no longer waits."""
-        return self.future is None or self.future.done()
+        return self.receive is None
 
     def missing(self) -> list[int]:
         """The indices of the items without a logit."""
@@ -60,14 +61,10 @@ class Request(Generic[Item]):
 
     def settle(self, result: list[float] | BaseException) -> None:
         """Give the caller its logits or an error, unless it is settled."""
-        # Drop the future: an error refers to frames that refer to this request, a cycle that would keep GPU memory.
-        future, self.future = self.future, None
-        if future is None or not future.set_running_or_notify_cancel():
-            return
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+        # Drop the receiver: an error refers to frames that refer to this request, a cycle that would keep GPU memory.
+        receive, self.receive = self.receive, None
+        if receive is not None:
+            receive(result)
 
 
 class RequestBatch(Generic[Item]):
@@ -132,32 +129,28 @@ class Scheduler(Generic[Item]):
         self._cost_of, self._max_batch_cost = cost_of, max_batch_cost
         self._workers: dict[int, _Worker[Item]] = {}
 
-    def submit(self, items: Sequence[Item], future: Future[list[float]], on_progress: OnProgress | None = None) -> None:
-        """Set a future's result to the logits of the items, in the given order; empty for no items.
-
-        Args:
-            items: never changed.
-            future: created by the caller, who can cancel it at any time. It raises errors of the computation and of
-                `on_progress`, or OnelogitError if the scheduler is closed later or an item got no logit.
-            on_progress: called from the computing thread with the number of items done since its last call. It must be
-                quick; an exception in it fails this request.
+    def submit(self, request: Request[Item]) -> None:
+        """Settle a request later, with logits or errors of `compute`; or OnelogitError if this is closed meanwhile.
 
         Raises:
             OnelogitError: the scheduler is closed, or `on_progress` calls this.
+            RuntimeError: the system has no more threads.
         """
         if self.is_closed:
             raise OnelogitError(_CLOSED)
-        if not items:
-            return future.set_result([])
+        if not request.items:
+            request.settle([])
+            return
         worker = self._worker()
-        if worker.thread_id == threading.get_ident():
+        if worker.thread.id == threading.get_ident():
             raise OnelogitError("on_progress must not request logits in the computing thread; use another thread")
-        worker.requests.append(Request(list(items), sum(map(self._cost_of, items)), on_progress, future))
-        try:
-            # The executor's own lock suffices: a submitted request is computed, or fails when `close` is called.
-            worker.executor.submit(self._run, worker)
-        except RuntimeError as error:
-            raise OnelogitError(_CLOSED) if self.is_closed else error from None
+        request.cost = sum(map(self._cost_of, request.items))
+        worker.requests.append(request)
+        worker.thread.jobs.put(partial(self._run, worker))
+        if worker.thread.is_over:  # closed since then; the thread may have ended before it saw this request
+            raise OnelogitError(_CLOSED)
+        if worker.thread.id is None:
+            worker.thread.start(owner=self)
 
     def close(self) -> None:
         """Release `compute`, and wait until the thread ends with its current batch, unless called from `on_progress`.
@@ -165,22 +158,19 @@ class Scheduler(Generic[Item]):
         Requests that still wait raise OnelogitError, as do all later ones. Closing twice is allowed.
         """
         self.is_closed, self._compute = True, None
-        worker = self._worker()
-        worker.executor.shutdown(wait=worker.thread_id != threading.get_ident())
+        self._worker().thread.stop()
 
     def _worker(self) -> "_Worker[Item]":
         # One per process: a forked child has neither the parent's thread nor its callers.
         return self._workers.get(os.getpid()) or self._workers.setdefault(os.getpid(), _Worker())
 
     def _run(self, worker: "_Worker[Item]") -> None:
-        with worker.is_running:  # Ctrl-C in the executor may leave a thread that it does not know, and let it start two
-            worker.thread_id = threading.get_ident()
-            while (batch := worker.take(self._max_batch_cost)) or worker.unread:
-                if batch is None:
-                    time.sleep(_POLL_S)  # then check for new requests, which are launched while the device computes
-                else:
-                    self._launch(worker, batch)
-                self._receive(worker, waits=False)
+        while (batch := worker.take(self._max_batch_cost)) or worker.unread:
+            if batch is None:
+                time.sleep(_POLL_S)  # then check for new requests, which are launched while the device computes
+            else:
+                self._launch(worker, batch)
+            self._receive(worker, waits=False)
 
     def _launch(self, worker: "_Worker[Item]", batch: RequestBatch[Item]) -> None:
         """Launch a batch in parts that fit on the device; read all parts but the last, which is read if it is ready."""
@@ -234,42 +224,56 @@ class ScoringCall(AbstractContextManager["ScoringCall[Item]"], Generic[Item]):
     def __init__(self, scheduler: Scheduler[Item], on_progress: OnProgress | None = None) -> None:
         self.is_over = False  # whether a portion failed, or the caller no longer waits
         self._scheduler, self._on_progress = scheduler, on_progress
-        self._futures: list[Future[list[float]]] = []
-        self._done: SimpleQueue[Future[list[float]]] = SimpleQueue()
+        self._requests: list[Request[Item]] = []
+        self._logits: dict[int, list[float]] = {}  # of the portions that are done, by number
+        self._error: BaseException | None = None
+        # Not a Future: Ctrl-C in one may leave it locked, and the computing thread would wait for it.
+        self._arrived: SimpleQueue[None] = SimpleQueue()
+        self._wake: Callable[[None], object] = self._arrived.put
 
     def add(self, items: Sequence[Item]) -> None:
         """Submit one more portion, unless the call is over. Raises as `Scheduler.submit`."""
-        if self.is_over:
-            return
-        future = Future[list[float]]()
-        future.add_done_callback(self._note)
-        self._futures.append(future)
-        self._scheduler.submit(items, future, self._on_progress)
-        if self.is_over:  # since then, in another thread
-            future.cancel()
+        request = Request(list(items), partial(self._receive, len(self._requests)), self._on_progress)
+        self._requests.append(request)
+        if not self.is_over:
+            self._scheduler.submit(request)
+        if self.is_over:  # maybe since then, in another thread
+            request.receive = None
 
-    def _note(self, future: Future[list[float]]) -> None:
-        self._done.put(future)  # first: once the call is over, `add` cancels a portion, whose error must not come first
-        if not future.cancelled() and future.exception() is not None:
-            self.is_over = True
+    def _receive(self, portion: int, result: list[float] | BaseException) -> None:
+        if not isinstance(result, BaseException):
+            self._logits[portion] = result
+        elif self._error is None:
+            self._error, self.is_over = result, True
+        with suppress(RuntimeError):  # the event loop is closed
+            self._wake(None)
 
     def logits(self) -> list[float]:
-        """The logits of all portions, one after the other. Raises what their futures raise."""
-        # Ctrl-C while a future waits may leave it locked, and the computing thread would wait for it; a queue is safe.
-        for _ in range(len(self._futures)):
-            self._done.get().result()  # without a variable, which would form a reference cycle with its error
-        return [logit for future in self._futures for logit in future.result()]
+        """The logits of all portions, one after the other. Raises the error of the first portion that fails."""
+        while (logits := self._joined()) is None:
+            self._arrived.get()
+        return logits
 
     async def alogits(self) -> list[float]:
         """`logits`, without blocking the event loop. Cancelling it does not affect other calls."""
-        numbers = range(len(self._futures))  # as above
-        return [logit for number in numbers for logit in await asyncio.wrap_future(self._futures[number])]
+        arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._wake = lambda _: loop.call_soon_threadsafe(arrived.set)
+        while (logits := self._joined()) is None:
+            await arrived.wait()
+            arrived.clear()
+        return logits
+
+    def _joined(self) -> list[float] | None:
+        if self._error is not None:
+            raise self._error
+        if len(self._logits) < len(self._requests):
+            return None
+        return [logit for portion in range(len(self._requests)) for logit in self._logits[portion]]
 
     def __exit__(self, *_: object) -> None:
-        self.is_over = True
-        while self._futures:
-            self._futures.pop().cancel()
-        self._done = SimpleQueue()  # a failed future refers to its error, whose frames refer to this call
+        self.is_over, self._error = True, None  # an error refers to frames that refer to this call
+        while self._requests:
+            self._requests.pop().receive = None
 
 
 @dataclass(eq=False)
@@ -278,9 +282,7 @@ class _Worker(Generic[Item]):
 
     retries: deque[Request[Item]] = field(default_factory=deque)
     requests: deque[Request[Item]] = field(default_factory=deque)
-    executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "onelogit"))
-    is_running: threading.Lock = field(default_factory=threading.Lock)
-    thread_id: int | None = None
+    thread: JobThread = field(default_factory=lambda: JobThread("onelogit"))
     unread: "tuple[RequestBatch[Item], PendingLogits] | None" = None
 
     def take(self, max_cost: int) -> RequestBatch[Item] | None:

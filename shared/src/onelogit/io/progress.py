@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from threading import Lock
 from typing import Protocol, TypeVar, cast
@@ -14,6 +16,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -23,6 +26,7 @@ from rich.progress import (
 from onelogit.io.lines import shortened
 from onelogit.io.tables import console
 from onelogit.processes import run_in_forked_children
+from onelogit.threads import in_temporary_thread
 
 Item = TypeVar("Item")
 ShowCompleted = Callable[[int], object]  # takes the number of rows completed so far
@@ -140,20 +144,53 @@ class _RowBars:
     @contextmanager
     def added(self, total: int) -> Iterator[ShowCompleted]:
         """Show one more bar while the block runs."""
+        bar = _RowBar(total)
+        try:
+            _uninterrupted(partial(self._add, bar))
+            yield bar.show
+        finally:
+            bar.is_over = True
+            _uninterrupted(partial(self._remove, bar))
+
+    def _add(self, bar: "_RowBar") -> None:
         with self._lock:
+            if bar.is_over:
+                return
             if self._display is None:
                 self._display = _display(_bar_columns())
                 self._display.start()
-            display = self._display
-            task = display.add_task("reranking", total=total, unit="")
-        try:
-            yield lambda completed: display.update(task, completed=completed)
-        finally:
-            with self._lock:
-                display.remove_task(task)
-                if not display.task_ids:
-                    display.stop()
+            bar.task = self._display.add_task("reranking", total=bar.total, unit="")
+            bar.display = self._display
+
+    def _remove(self, bar: "_RowBar") -> None:
+        with self._lock:
+            if bar.display is not None and bar.task is not None:
+                bar.display.remove_task(bar.task)
+                if not bar.display.task_ids:
+                    bar.display.stop()
                     self._display = None
+
+
+@dataclass(eq=False)
+class _RowBar:
+    """The bar of one scoring call."""
+
+    total: int
+    is_over: bool = False
+    display: Progress | None = None
+    task: TaskID | None = None
+
+    def show(self, completed: int) -> None:
+        if self.display is not None and self.task is not None:
+            self.display.update(self.task, completed=completed)
+
+
+def _uninterrupted(work: Callable[[], None]) -> None:
+    """Do some work. Ctrl-C in a display that starts or stops would spoil it for later calls."""
+    if console(is_error=True).is_jupyter:
+        work()  # other threads may not write below the current cell
+    else:
+        in_temporary_thread(work)
 
 
 _row_bars = _RowBars()

@@ -15,7 +15,7 @@ from onelogit.base_reranker import BaseReranker
 from onelogit.checkpoints.adapter import Adapter
 from onelogit.checkpoints.fingerprint import model_label
 from onelogit.checkpoints.head_weights import WholeHead
-from onelogit.checkpoints.loader import load_checkpoint
+from onelogit.checkpoints.loader import Checkpoint, load_checkpoint
 from onelogit.checkpoints.resolve import ResolvedModel
 from onelogit.checkpoints.untrusted_files import strange_settings_named
 from onelogit.conversion.classifier import build_classifier
@@ -25,7 +25,7 @@ from onelogit.export.exporter import ExportContents, check_target, export, open_
 from onelogit.export.probe import PROBE_PAIRS, Probe
 from onelogit.local.next_tokens import SAMPLE_DOCUMENT, SAMPLE_QUERY, NextTokens, find_next_tokens, warn_if_doubtful
 from onelogit.local.quantising import QuantizationReport, exact_spec, quantise
-from onelogit.local.scorer import LocalScorer, in_temporary_thread
+from onelogit.local.scorer import LocalScorer
 from onelogit.model_spec import ModelSpec
 from onelogit.option_checks import check_cache_sizes, checked_options
 from onelogit.options import LoadOptions, OpenOptions, ScoringOptions
@@ -34,6 +34,7 @@ from onelogit.prompts.prompt import Prompt
 from onelogit.prompts.token_rows import TokenRow
 from onelogit.recipes.lookup import is_of_family, recipe_of
 from onelogit.recipes.recipe import Recipe
+from onelogit.threads import in_temporary_thread
 from onelogit.validation import checked_count, checked_pair, checked_path
 
 if TYPE_CHECKING:
@@ -135,9 +136,7 @@ class Reranker(BaseReranker[LocalScorer]):
         spec = model.spec if isinstance(model, ResolvedModel) else model
         too_large = f"{spec.name} does not fit into the free memory; use a smaller dtype or model, or another device"
         with strange_settings_named(spec.name), memory_errors_named(too_large):
-            with _load_lock:
-                checkpoint = in_temporary_thread(lambda: load_checkpoint(model))
-                classifier = in_temporary_thread(lambda: build_classifier(checkpoint))
+            checkpoint, classifier = in_temporary_thread(lambda: _loaded(model))
             report = in_temporary_thread(lambda: quantise(classifier, checkpoint, spec)) if spec.quantization else None
             reranker = cls.__new__(cls)
             reranker._set_up(classifier, checkpoint.tokenizer, checkpoint.recipe, spec.name, spec.load_options, spec)
@@ -290,3 +289,9 @@ class Reranker(BaseReranker[LocalScorer]):
 def _load(kind: type[Reranker], spec: ModelSpec) -> Reranker:
     """Load what a pickle names. A function, because cloudpickle would pickle a class method with its whole module."""
     return kind.load(spec)
+
+
+def _loaded(model: ModelSpec | ResolvedModel) -> tuple[Checkpoint, PreTrainedModel]:
+    with _load_lock:
+        checkpoint = load_checkpoint(model)
+        return checkpoint, build_classifier(checkpoint)

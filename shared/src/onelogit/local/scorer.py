@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -24,8 +23,7 @@ from onelogit.prompts.token_rows import TokenRow
 from onelogit.prompts.tokenizer import without_limits
 from onelogit.ranking import best_logits
 from onelogit.recipes.recipe import Recipe
-
-Result = TypeVar("Result")
+from onelogit.threads import in_temporary_thread
 
 _MAX_SCHEDULED_BATCHES = 8  # the size, in batches, up to which waiting callers are computed together
 _BYTES_PER_TOKEN = 4  # approximate, in UTF-8
@@ -235,14 +233,3 @@ def _added_bytes(texts: Sequence[tuple[str, str]], max_text_bytes: int) -> Itera
         first, second = (min(len(text.encode()), max_text_bytes) for text in pair)
         yield 0 if pair == before else second if pair[0] == before[0] else first + second
         before = pair
-
-
-def in_temporary_thread(work: Callable[[], Result]) -> Result:
-    """Run some work in a new thread that ends afterwards; returns the result or raises the error.
-
-    OpenMP keeps a team of threads for each thread that has computed something. If these are more threads than cores,
-    every step waits for the others; on two cores, this costs a fifth of the speed. So a model is loaded in a thread
-    that ends.
-    """
-    with ThreadPoolExecutor(1, "onelogit-loading") as executor:
-        return executor.submit(work).result()

@@ -9,8 +9,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,9 +19,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from onelogit.endpoint import checked_endpoint
 from onelogit.errors import OnelogitError, ServerError
 from onelogit.io.nested_json import parsed_json
-from onelogit.processes import result_of
 from onelogit.remote.environment import proxy_of
-from onelogit.remote.event_loop import LoopThread
+from onelogit.remote.event_loop import LoopCall, LoopThread, Work
 from onelogit.remote.http_errors import (
     MAX_WAIT_S,
     HintOf,
@@ -35,6 +33,7 @@ from onelogit.remote.http_errors import (
     unreachable_error,
 )
 from onelogit.remote.protocols import ProtocolSpec, ScoreRequest, UnknownFormError
+from onelogit.threads import in_temporary_thread
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Work = Callable[[], Coroutine[Any, Any, Result]]
 
 _FIRST_WAIT_S = 0.2
 _MAX_RESPONSE_BYTES = 64 * 2**20  # uncompressed; the logits of a request take a ten-thousandth of this
@@ -98,22 +96,30 @@ class Client:
         return self._custom_http is not None
 
     def run(self, work: Work[Result]) -> Result:
-        """Run a coroutine function on the client's event loop and return its result. Raises as `submit`."""
-        future = self.submit(work)
-        try:
-            return result_of(future)
-        finally:
-            future.cancel()  # an interrupt must cancel the requests, too
-
-    def submit(self, work: Work[Result]) -> "Future[Result]":
-        """Start a coroutine function on the client's event loop; cancelling the future cancels it.
+        """Run a coroutine function on the client's event loop, and return its result.
 
         Raises:
-            OnelogitError: the client is closed. The future raises it if the client is closed while it runs.
+            OnelogitError: the client is closed, before or while it runs.
         """
+        call = LoopCall(partial(self._until_closed, work))
+        try:
+            self._start(call)
+            return call.outcome.result()
+        finally:
+            call.cancel()  # an interrupt must cancel the requests, too
+
+    async def arun(self, work: Work[Result]) -> Result:
+        """`run`, without blocking the event loop of the caller; cancelling it cancels the requests."""
+        call = LoopCall(partial(self._until_closed, work))
+        try:
+            self._start(call)
+            return await call.outcome.aresult()
+        finally:
+            call.cancel()
+
+    def _start(self, call: LoopCall[Result]) -> None:
         with self._process_lock():
-            loop = self._loop_thread().loop
-            return asyncio.run_coroutine_threadsafe(self._until_closed(work), loop)
+            call.start(self._loop_thread().loop)
 
     async def _until_closed(self, work: Work[Result]) -> Result:
         try:
@@ -243,7 +249,8 @@ class Client:
                 raise OnelogitError(
                     "a custom HTTP client cannot be used after fork(); create the RemoteReranker in each process"
                 )
-            self._loop_threads[pid] = LoopThread(self._custom_http, self._timeout_s, self._requests_at_once)
+            new_thread = partial(LoopThread, self._custom_http, self._timeout_s, self._requests_at_once)
+            self._loop_threads[pid] = in_temporary_thread(new_thread)
         return self._loop_threads[pid]
 
     def _process_lock(self) -> threading.Lock:

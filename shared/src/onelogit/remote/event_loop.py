@@ -1,20 +1,27 @@
-"""An event loop in its own thread, with the HTTP client that belongs to it."""
+"""An event loop in its own thread, the HTTP client that belongs to it, and calls that other threads make there."""
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, Generic, TypeVar
 from weakref import finalize
 
 from onelogit.errors import InputError
 from onelogit.remote.environment import new_http_client
+from onelogit.threads import Outcome
+
+Result = TypeVar("Result")
+Work = Callable[[], Coroutine[Any, Any, Result]]
 
 _CONNECT_TIMEOUT_S = 5.0
 
 
 class LoopThread:
     """A running event loop, its HTTP client, and the semaphore that limits concurrent requests.
+
+    Create it where no Ctrl-C can come, such as in `in_temporary_thread`.
 
     Args:
         http: an `AsyncClient` of httpx2 or httpx; None creates one. `close` closes it.
@@ -43,6 +50,39 @@ class LoopThread:
             self._thread.join()
 
 
+class LoopCall(Generic[Result]):
+    """A coroutine function that is to run on an event loop of another thread, and its outcome."""
+
+    def __init__(self, work: Work[Result]) -> None:
+        self.outcome: Outcome[Result] = Outcome()
+        self._work = work
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Result] | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let it run on a loop that is not closed."""
+        self._loop = loop
+        loop.call_soon_threadsafe(self._begin)
+
+    def cancel(self) -> None:
+        """Cancel it, unless it is done or never started."""
+        if self._loop is not None and not self.outcome.is_set:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._cancel)
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._work())
+        self._task.add_done_callback(self._finish)
+
+    def _finish(self, task: "asyncio.Task[Result]") -> None:
+        self._task = None
+        self.outcome.set_by(task.result)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
     loop.close()
@@ -50,7 +90,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 def _stop_soon(loop: asyncio.AbstractEventLoop, http: Any) -> None:
     if not loop.is_closed():
-        asyncio.run_coroutine_threadsafe(_stop(loop, http), loop)
+        LoopCall(lambda: _stop(loop, http)).start(loop)
 
 
 async def _stop(loop: asyncio.AbstractEventLoop, http: Any) -> None:

@@ -133,7 +133,7 @@ class RemoteScorer:
 
     async def alogits(self, pairs: Pairs, instruction: str | None = None, *, progress: bool = False) -> PairLogits:
         """`logits` without blocking the event loop; cancelling it cancels the requests."""
-        return await asyncio.wrap_future(self.client.submit(lambda: self._score(pairs, instruction, progress)))
+        return await self.client.arun(lambda: self._score(pairs, instruction, progress))
 
     def check(self) -> float:
         """See `RemoteReranker.check`."""
