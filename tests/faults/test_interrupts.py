@@ -3,6 +3,7 @@
 import ctypes
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,9 +26,29 @@ from support.faults import (
     steps_of,
 )
 from support.served import served, wait_until
+from support.terminal import in_terminal
 from support.tiny import Tiny
 
 AnyReranker = Reranker | RemoteReranker
+
+BARS = """
+import threading
+from onelogit.io import progress
+from support.faults import answer_of, chosen, interrupted_at, steps_of
+
+def draw():
+    rows = progress.RowProgress(is_shown=True)
+    with rows.shown(3):
+        rows(1)
+        rows(2)
+    return True
+
+for step in chosen(steps_of(draw), few=10, many=400):
+    interrupted_at(step, draw)
+    assert answer_of(draw), step
+display = progress._row_bars._display
+print(f"bars: {0 if display is None else len(display.task_ids)}, threads: {threading.active_count()}")
+"""
 
 
 @contextmanager
@@ -124,6 +145,13 @@ def test_ctrl_c_at_each_step_of_opening_or_closing_a_model_keeps_nobody_waiting(
         for step in chosen(steps_of(call), few=5, many=100):
             interrupted_at(step, call)
             assert answer_of(call), step
+
+
+def test_ctrl_c_at_each_step_of_a_progress_bar_in_a_terminal_spoils_no_later_bar():
+    ran = in_terminal(["-c", BARS], environment={"PYTHONPATH": os.pathsep.join(sys.path)})
+
+    assert ran.code == 0, ran.screen
+    assert ran.screen.endswith("bars: 0, threads: 1\r\n")
 
 
 def test_ctrl_c_at_a_random_moment_of_the_first_call_leaves_one_computing_thread(tiny_qwen: Tiny):

@@ -4,10 +4,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Protocol, TypeVar, cast
 
 from rich.markup import escape
@@ -16,7 +15,6 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
-    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -26,7 +24,7 @@ from rich.progress import (
 from onelogit.io.lines import shortened
 from onelogit.io.tables import console
 from onelogit.processes import run_in_forked_children
-from onelogit.threads import in_temporary_thread
+from onelogit.threads import Outcome, start_thread
 
 Item = TypeVar("Item")
 ShowCompleted = Callable[[int], object]  # takes the number of rows completed so far
@@ -144,53 +142,48 @@ class _RowBars:
     @contextmanager
     def added(self, total: int) -> Iterator[ShowCompleted]:
         """Show one more bar while the block runs."""
-        bar = _RowBar(total)
+        if console(is_error=True).is_jupyter:  # where other threads may not write below the current cell
+            with self._drawn(total) as show:
+                yield show
+            return
+        # In a thread of its own, where no Ctrl-C can come: half started or stopped, a display would spoil later ones.
+        shown: Outcome[ShowCompleted] = Outcome()
+        is_over: SimpleQueue[None] = SimpleQueue()
+        thread = Thread(target=self._draw, args=(total, shown, is_over), name="onelogit-bar", daemon=True)
         try:
-            _uninterrupted(partial(self._add, bar))
-            yield bar.show
+            start_thread(thread)
+            yield shown.result()
         finally:
-            bar.is_over = True
-            _uninterrupted(partial(self._remove, bar))
+            is_over.put(None)
+            if shown.is_set:
+                thread.join()
 
-    def _add(self, bar: "_RowBar") -> None:
+    def _draw(self, total: int, shown: Outcome[ShowCompleted], is_over: "SimpleQueue[None]") -> None:
+        try:
+            with self._drawn(total) as show:
+                shown.set_result(show)
+                is_over.get()
+        except BaseException as error:
+            if not shown.is_set:  # else it could not be removed, for example because stderr was closed
+                shown.set_error(error)
+
+    @contextmanager
+    def _drawn(self, total: int) -> Iterator[ShowCompleted]:
         with self._lock:
-            if bar.is_over:
-                return
             if self._display is None:
-                self._display = _display(_bar_columns())
-                self._display.start()
-            bar.task = self._display.add_task("reranking", total=bar.total, unit="")
-            bar.display = self._display
-
-    def _remove(self, bar: "_RowBar") -> None:
-        with self._lock:
-            if bar.display is not None and bar.task is not None:
-                bar.display.remove_task(bar.task)
-                if not bar.display.task_ids:
-                    bar.display.stop()
+                display = _display(_bar_columns())
+                display.start()
+                self._display = display
+            display = self._display
+            task = display.add_task("reranking", total=total, unit="")
+        try:
+            yield lambda completed: display.update(task, completed=completed)
+        finally:
+            with self._lock:
+                display.remove_task(task)
+                if not display.task_ids:
                     self._display = None
-
-
-@dataclass(eq=False)
-class _RowBar:
-    """The bar of one scoring call."""
-
-    total: int
-    is_over: bool = False
-    display: Progress | None = None
-    task: TaskID | None = None
-
-    def show(self, completed: int) -> None:
-        if self.display is not None and self.task is not None:
-            self.display.update(self.task, completed=completed)
-
-
-def _uninterrupted(work: Callable[[], None]) -> None:
-    """Do some work. Ctrl-C in a display that starts or stops would spoil it for later calls."""
-    if console(is_error=True).is_jupyter:
-        work()  # other threads may not write below the current cell
-    else:
-        in_temporary_thread(work)
+                    display.stop()
 
 
 _row_bars = _RowBars()
