@@ -2,8 +2,7 @@
 
 import copy
 import pickle
-import threading
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
@@ -14,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, Qwen3_5TextConfig, Q
 from onelogit.engine.attention.delta_rule import has_states
 from onelogit.engine.memory import bytes_per_token
 from onelogit.engine.model_runner import ModelRunner
-from onelogit.engine.scheduler import Scheduler
+from onelogit.engine.scheduler import Scheduler, ScoringCall
 from onelogit.prompts.token_rows import TokenRow
 from support.classifiers import classifier_of, random_rows, tokens_seen
 from support.exact import exact_logits
@@ -194,15 +193,15 @@ def test_many_callers_at_once_get_the_logits_of_their_rows(qwen: PreTrainedModel
     runner = ModelRunner(qwen, 64, 10**7)
     scheduler = Scheduler(runner.compute, cost_of=lambda row: len(row.ids), max_batch_cost=500)
     calls = [random_rows(8, seed) for seed in range(12)]
-    futures = [Future[list[float]]() for _ in calls]
-    threads = [threading.Thread(target=scheduler.submit, args=each) for each in zip(calls, futures, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
 
-    for rows, future in zip(calls, futures, strict=True):
-        assert future.result(60) == pytest.approx(alone(rows), abs=2e-5)
+    def logits(rows: list[TokenRow]) -> list[float]:
+        with ScoringCall(scheduler) as call:
+            call.add(rows)
+            return call.logits()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        for rows, found in zip(calls, threads.map(logits, calls, timeout=60), strict=True):
+            assert found == pytest.approx(alone(rows), abs=2e-5)
     scheduler.close()
 
 
