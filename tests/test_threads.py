@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from onelogit.threads import JobThread, Outcome, in_temporary_thread, start_thread
+from support.faults import interrupted_after
 from support.served import wait_until
 
 PATIENCE_S = 20
@@ -236,3 +237,14 @@ time.sleep(0.05)
     assert ran.stdout == "done\n"
     assert ("KeyboardInterrupt" in ran.stderr) == ("Keyboard" in ending)
     assert "Error" not in ran.stderr
+
+
+def test_a_stop_after_an_interrupted_one_waits_too(thread: JobThread, owner: Owner):
+    ran = threading.Event()
+    thread.start(owner)
+    thread.jobs.put(lambda: (time.sleep(0.5), ran.set()))
+    assert interrupted_after(0.1, thread.stop) is None
+    assert not ran.is_set()
+    thread.stop()
+
+    assert ran.is_set()

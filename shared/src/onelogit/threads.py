@@ -9,6 +9,7 @@ import _thread
 import asyncio
 import atexit
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -147,6 +148,8 @@ class JobThread:
         self.is_over = False
         self._name, self._serves = name, threading.Lock()
         self._thread: threading.Thread | None = None
+        self._end: Outcome[None] = Outcome()
+        self._process: int | None = None
         self._owner: weakref.ref[object] | None = None
 
     def start(self, owner: object) -> None:
@@ -163,13 +166,14 @@ class JobThread:
         """End the thread after the jobs that wait; returns once it has ended, unless a job calls this."""
         self.is_over = True
         self.jobs.put(None)
-        if self._thread is not None and self.id != threading.get_ident():
+        if self._thread is not None and self.id != threading.get_ident() and self._process == os.getpid():
+            self._end.result()  # since up to Python 3.12, after Ctrl-C in `join` the next `join` does not wait
             self._thread.join()
 
     def _serve(self) -> None:
         if not self._serves.acquire(blocking=False):
             return  # another caller has started it
-        self._thread, self.id = threading.current_thread(), threading.get_ident()
+        self._process, self._thread, self.id = os.getpid(), threading.current_thread(), threading.get_ident()
         atexit.register(self.stop)
         for job in iter(self.jobs.get, None):
             try:
@@ -178,3 +182,4 @@ class JobThread:
                 _log.exception("a job of the thread %r failed; please report this", self._name)
             del job  # which may refer to the owner
         atexit.unregister(self.stop)
+        self._end.set_result(None)

@@ -148,7 +148,7 @@ class Scheduler(Generic[Item]):
         worker.requests.append(request)
         worker.thread.jobs.put(partial(self._run, worker))
         if worker.thread.is_over:  # closed since then; the thread may have ended before it saw this request
-            raise OnelogitError(_CLOSED)
+            raise OnelogitError(_CLOSED if self.is_closed else "Python is ending, so no more logits are computed")
         if worker.thread.id is None:
             worker.thread.start(owner=self)
 
