@@ -107,6 +107,7 @@ class Client:
             return call.outcome.result()
         finally:
             call.cancel()  # an interrupt must cancel the requests, too
+            del call  # an error refers to this frame
 
     async def arun(self, work: Work[Result]) -> Result:
         """`run`, without blocking the event loop of the caller; cancelling it cancels the requests."""
@@ -116,8 +117,11 @@ class Client:
             return await call.outcome.aresult()
         finally:
             call.cancel()
+            del call
 
     def _start(self, call: LoopCall[Result]) -> None:
+        if os.getpid() not in self._loop_threads:
+            in_temporary_thread(self._add_loop_thread)
         with self._process_lock():
             call.start(self._loop_thread().loop)
 
@@ -235,23 +239,27 @@ class Client:
             raise reported
         return answer
 
-    def _loop_thread(self) -> LoopThread:
-        """The thread of this process, started when first needed.
+    def _add_loop_thread(self) -> None:
+        """Start the thread of this process, unless another caller has.
 
         Raises:
-            OnelogitError: the client is closed, or a custom HTTP client was used before a fork.
+            OnelogitError: a custom HTTP client was used before a fork.
         """
-        pid = os.getpid()
-        if self.is_closed:
-            raise OnelogitError("this reranker is closed; create a new one")
-        if pid not in self._loop_threads:
+        with self._process_lock():
+            pid = os.getpid()
+            if self.is_closed or pid in self._loop_threads:
+                return
             if self._custom_http is not None and self._loop_threads:
                 raise OnelogitError(
                     "a custom HTTP client cannot be used after fork(); create the RemoteReranker in each process"
                 )
-            new_thread = partial(LoopThread, self._custom_http, self._timeout_s, self._requests_at_once)
-            self._loop_threads[pid] = in_temporary_thread(new_thread)
-        return self._loop_threads[pid]
+            self._loop_threads[pid] = LoopThread(self._custom_http, self._timeout_s, self._requests_at_once)
+
+    def _loop_thread(self) -> LoopThread:
+        """The thread of this process. Raises OnelogitError if the client is closed."""
+        if self.is_closed:
+            raise OnelogitError("this reranker is closed; create a new one")
+        return self._loop_threads[os.getpid()]
 
     def _process_lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())

@@ -76,7 +76,11 @@ class LoopCall(Generic[Result]):
 
     def _finish(self, task: "asyncio.Task[Result]") -> None:
         self._task = None
-        self.outcome.set_by(task.result)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self.outcome.set_result(task.result())
+        else:
+            self.outcome.set_error(error)
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -97,10 +101,12 @@ async def _stop(loop: asyncio.AbstractEventLoop, http: Any) -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await http.aclose()
-    await loop.shutdown_default_executor()
-    loop.call_soon(loop.stop)
+    try:
+        await asyncio.gather(*others, return_exceptions=True)
+        await http.aclose()
+        await loop.shutdown_default_executor()  # which starts a thread, if the system has one
+    finally:
+        loop.call_soon(loop.stop)
 
 
 def _installed_library() -> Any:
