@@ -8,7 +8,8 @@ from weakref import ref
 
 import pytest
 
-from onelogit import CheckpointError, InputError, open_reranker
+from onelogit import CheckpointError, InputError, Reranker, open_reranker
+from onelogit.local import reranker as local_reranker
 from onelogit.recipes.families import FAMILIES
 from support.tiny import Tiny
 
@@ -60,3 +61,26 @@ def test_a_model_that_could_not_be_opened_can_be_opened_later(checkpoint: Callab
     checkpoint("model")
 
     assert open_reranker(str(tmp_path / "model"), recipe=FAMILIES[0]).recipe.family == FAMILIES[0].family
+
+
+def test_a_model_that_cannot_be_opened_keeps_nothing_in_memory(tiny_qwen: Tiny, monkeypatch: pytest.MonkeyPatch):
+    class Weights:
+        pass
+
+    def damaged(*_: object) -> None:
+        weights = Weights()
+        kept.append(ref(weights))
+        raise CheckpointError("damaged")
+
+    kept: list[ref[Weights]] = []
+    monkeypatch.setattr(local_reranker, "build_classifier", damaged)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(CheckpointError, match="damaged"):
+            open_reranker(str(tiny_qwen.folder))
+        with pytest.raises(CheckpointError, match="damaged"):
+            Reranker.load(tiny_qwen.folder)
+        assert [each() for each in kept] == [None, None]
+    finally:
+        gc.enable()

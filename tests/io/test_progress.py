@@ -1,6 +1,8 @@
 """Progress bars: drawn in a terminal and removed afterwards; elsewhere none, and lines for the rows of a call."""
 
+import gc
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -174,3 +176,26 @@ def test_commands_show_their_own_bars_and_none_of_transformers(tiny_qwen: Tiny, 
     assert "loading" in others
     assert "scoring rows" in others
     assert "Loading weights" not in others
+
+
+def test_a_bar_that_cannot_be_drawn_keeps_nothing_in_memory(monkeypatch: pytest.MonkeyPatch):
+    class Model:
+        pass
+
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    def call() -> "weakref.ref[Model]":
+        model, rows = Model(), RowProgress(is_shown=True)
+        with pytest.raises(OSError, match="Input/output"), rows.shown(3):
+            pass
+        return weakref.ref(model)
+
+    monkeypatch.setattr(progress, "is_shown", lambda: True)
+    monkeypatch.setattr(progress, "_display", refuse)
+    gc.collect()
+    gc.disable()
+    try:
+        assert call()() is None
+    finally:
+        gc.enable()

@@ -59,7 +59,10 @@ def open_spec(spec: ModelSpec) -> AnyReranker:
 async def aopen_spec(spec: ModelSpec) -> AnyReranker:
     """`open_spec` without blocking the event loop. Cancelling it does not affect other callers."""
     opening = await asyncio.to_thread(_opening_of, spec)
-    return await opening.aresult()
+    try:
+        return await opening.aresult()
+    finally:
+        del opening  # an error refers to this frame, and to those that hold weights
 
 
 def find_spec(spec: ModelSpec) -> AnyReranker | None:
@@ -113,6 +116,7 @@ def _open(spec: ModelSpec, key: Hashable, outcome: Outcome[AnyReranker]) -> None
     except BaseException as error:
         _opening.pop(key, None)
         outcome.set_error(error)
+        del outcome  # the error refers to this frame, and to those that hold weights
         return
     with _lock:
         _open_rerankers[_key(spec, state)] = reranker

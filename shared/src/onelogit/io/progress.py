@@ -157,6 +157,7 @@ class _RowBars:
             is_over.put(None)
             if shown.is_set:
                 thread.join()
+            del shown  # an error refers to this frame, and to those of its caller
 
     def _draw(self, total: int, shown: Outcome[ShowCompleted], is_over: "SimpleQueue[None]") -> None:
         try:
@@ -166,6 +167,8 @@ class _RowBars:
         except BaseException as error:
             if not shown.is_set:  # else it could not be removed, for example because stderr was closed
                 shown.set_error(error)
+        finally:
+            del shown
 
     @contextmanager
     def _drawn(self, total: int) -> Iterator[ShowCompleted]:
